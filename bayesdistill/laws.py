@@ -1,0 +1,211 @@
+r"""The supervised and the distillation scaling law: one home for each formula.
+
+The laws of Busbridge et al. (2025, arXiv:2502.08606), with N non-embedding parameters, D training tokens and L the
+validation cross-entropy in nats per token:
+
+.. math::
+
+    L_\mathrm{sup}(N, D) &= E + \left(A N^{-\alpha} + B D^{-\beta}\right)^{\gamma}
+
+    L_S &= L_T + L_T^{-c_0} \left(1 + (r / d_1)^{1/f_1}\right)^{-c_1 f_1}
+           \left(A_S N_S^{-\alpha_S} + B_S D_S^{-\beta_S}\right)^{\gamma_S},
+    \qquad r = L_T / L_\mathrm{sup}(N_S, D_S)
+
+The second is their equation 8. The middle factor is the *capacity gap*: for a teacher much better than the student could
+be by itself (r small) it is 1 and the student stays far above its teacher; as r grows it falls, and the student comes close
+to a teacher that is no better than itself. L_S against L_T is therefore U-shaped.
+
+What the laws assume, and where they fail. One corpus, one tokenizer and one recipe stand behind every coefficient: a loss
+from another corpus is not comparable. Equation 8 cannot go below L_T, so it misses students that beat a weak teacher, and
+nothing in it keeps a distilled student with unlimited data from beating the same student trained on the data itself, which
+cannot be (see docs/explanation/model.md).
+
+Every function is written in operators and in the few functions of the math namespace below, so that Python floats, numpy
+arrays, xarray objects and PyTensor variables pass through the same line; `strategies` compiles the same functions for its
+inner loops. They are pure: nothing is read but the arguments, and no coefficient has a default.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+SUPERVISED_PARAMETERS = ("E", "A", "B", "alpha", "beta", "gamma")
+DISTILLATION_PARAMETERS = ("A_S", "B_S", "alpha_S", "beta_S", "gamma_S", "c0", "c1", "d1", "f1")
+LAW_PARAMETERS = SUPERVISED_PARAMETERS + DISTILLATION_PARAMETERS
+
+PUBLISHED = MappingProxyType(
+    {
+        "E": 1.220,
+        "A": 3355.0,
+        "B": 18186.0,
+        "alpha": 0.408,
+        "beta": 0.431,
+        "gamma": 0.452,
+        "A_S": 1114.97,
+        "B_S": 1830774.0,
+        "alpha_S": 0.2881,
+        "beta_S": 0.6310,
+        "gamma_S": 0.7748,
+        "c0": 2.4731,
+        "c1": 1779080.0,
+        "d1": 2.9784,
+        "f1": 0.097267,
+    }
+)
+"""Published values. The supervised six are printed by Busbridge et al. (2025); the distillation nine are recovered from
+the 20 curves that their Figure 1 draws (rms 3.3e-4 nats, worst 1.2e-3)."""
+
+
+# The math namespace -------------------------------------------------------------------------------------------------
+
+
+def _is_symbolic(x: Any) -> bool:
+    # Asked without importing PyTensor: an argument can only be symbolic if somebody else has imported it.
+    pytensor = sys.modules.get("pytensor.graph.basic")
+    return pytensor is not None and isinstance(x, pytensor.Variable)
+
+
+def exp(x: Any) -> Any:
+    """e to the power x."""
+    return sys.modules["pytensor.tensor"].exp(x) if _is_symbolic(x) else np.exp(x)
+
+
+def log(x: Any) -> Any:
+    """Natural logarithm."""
+    return sys.modules["pytensor.tensor"].log(x) if _is_symbolic(x) else np.log(x)
+
+
+def log1p(x: Any) -> Any:
+    """log(1 + x)."""
+    return sys.modules["pytensor.tensor"].log1p(x) if _is_symbolic(x) else np.log1p(x)
+
+
+def softplus(x: Any) -> Any:
+    """log(1 + e^x), without overflow for large x."""
+    return (x + abs(x)) / 2 + log1p(exp(-abs(x)))
+
+
+# The laws -----------------------------------------------------------------------------------------------------------
+
+
+def scaling_sum(params: Any, tokens: Any, A: Any, B: Any, alpha: Any, beta: Any) -> Any:
+    """A / N^alpha + B / D^beta, the sum inside both laws.
+
+    Written with exponentials of logarithms, so that an infinite N or D gives exactly 0 for its term.
+    """
+    return A * exp(-alpha * log(params)) + B * exp(-beta * log(tokens))
+
+
+def supervised_loss(params: Any, tokens: Any, *, E: Any, A: Any, B: Any, alpha: Any, beta: Any, gamma: Any) -> Any:
+    """Cross-entropy of a model pretrained from scratch.
+
+    Parameters
+    ----------
+    params : float or array
+        Non-embedding parameters N.
+    tokens : float or array
+        Training tokens D.
+    E, A, B, alpha, beta, gamma : float or array
+        Coefficients under the posterior's names. Everything broadcasts.
+
+    Returns
+    -------
+    float or array
+        Validation cross-entropy in nats per token.
+
+    Notes
+    -----
+    Busbridge et al. (2025), the supervised scaling law; gamma = 1 is the form of Hoffmann et al. (2022).
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> law = {name: bd.PUBLISHED[name] for name in ("E", "A", "B", "alpha", "beta", "gamma")}
+    >>> round(float(bd.supervised_loss(1e9, 2e10, **law)), 3)
+    2.375
+    """
+    return E + exp(gamma * log(scaling_sum(params, tokens, A, B, alpha, beta)))
+
+
+def log_student_term(params: Any, tokens: Any, *, A_S: Any, B_S: Any, alpha_S: Any, beta_S: Any, gamma_S: Any) -> Any:
+    """gamma_S log(A_S / N_S^alpha_S + B_S / D_S^beta_S): what the student's own size and tokens do to its excess loss."""
+    return gamma_S * log(scaling_sum(params, tokens, A_S, B_S, alpha_S, beta_S))
+
+
+def log_gap(log_ratio: Any, *, c1: Any, d1: Any, f1: Any) -> Any:
+    """Logarithm of the capacity-gap factor, (1 + (r/d1)^(1/f1))^(-c1 f1), at log r."""
+    return -c1 * f1 * softplus((log_ratio - log(d1)) / f1)
+
+
+def distilled_loss_from_terms(
+    student_term: Any, supervised: Any, teacher_loss: Any, *, c0: Any, c1: Any, d1: Any, f1: Any
+) -> Any:
+    """Equation 8 from its parts: `log_student_term`, the student's own supervised loss, and the teacher's loss.
+
+    The split lets a caller with many teachers per student compute the first two once.
+    """
+    log_teacher = log(teacher_loss)
+    gap = log_gap(log_teacher - log(supervised), c1=c1, d1=d1, f1=f1)
+    return teacher_loss + exp(gap - c0 * log_teacher + student_term)
+
+
+def distilled_loss(
+    student_params: Any,
+    student_tokens: Any,
+    teacher_loss: Any,
+    *,
+    E: Any,
+    A: Any,
+    B: Any,
+    alpha: Any,
+    beta: Any,
+    gamma: Any,
+    A_S: Any,
+    B_S: Any,
+    alpha_S: Any,
+    beta_S: Any,
+    gamma_S: Any,
+    c0: Any,
+    c1: Any,
+    d1: Any,
+    f1: Any,
+) -> Any:
+    """Cross-entropy of a student distilled from a teacher.
+
+    Parameters
+    ----------
+    student_params : float or array
+        Non-embedding parameters N_S of the student.
+    student_tokens : float or array
+        Tokens D_S that the student is distilled on.
+    teacher_loss : float or array
+        Cross-entropy L_T of the teacher in nats per token.
+    E, A, B, alpha, beta, gamma : float or array
+        The supervised law, through which the student's own ability enters.
+    A_S, B_S, alpha_S, beta_S, gamma_S, c0, c1, d1, f1 : float or array
+        The distillation law. Everything broadcasts.
+
+    Returns
+    -------
+    float or array
+        Validation cross-entropy in nats per token.
+
+    Notes
+    -----
+    Busbridge et al. (2025), equation 8.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> round(float(bd.distilled_loss(5.46e8, 1.207e10, 2.18485, **bd.PUBLISHED)), 3)
+    2.432
+    """
+    supervised = supervised_loss(student_params, student_tokens, E=E, A=A, B=B, alpha=alpha, beta=beta, gamma=gamma)
+    term = log_student_term(
+        student_params, student_tokens, A_S=A_S, B_S=B_S, alpha_S=alpha_S, beta_S=beta_S, gamma_S=gamma_S
+    )
+    return distilled_loss_from_terms(term, supervised, teacher_loss, c0=c0, c1=c1, d1=d1, f1=f1)

@@ -1,0 +1,230 @@
+"""`read_runs`: from a file or a DataFrame to a table of runs that can be fitted, or an error that says what to correct."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+import re
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayesdistill.datasets import suspicions
+from bayesdistill.datasets.files import RawTable, read_raw
+from bayesdistill.datasets.schemas import COLUMNS, GROUPS, KINDS, checked_vocabulary_size, kind_of, runs_schema
+from bayesdistill.errors import DataError
+
+_SHOWN = 5  # problems that one message spells out
+_MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "<na>", "-"})
+_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+
+
+def read_runs(
+    source: str | os.PathLike[str] | pd.DataFrame,
+    kind: str | None = None,
+    *,
+    vocabulary_size: int | None = None,
+    allow_suspicious: bool = False,
+) -> pd.DataFrame:
+    """A table of runs, checked.
+
+    Parameters
+    ----------
+    source : path or pandas.DataFrame
+        A CSV file in UTF-8 (``.csv``, ``.csv.gz``), a Parquet file (``.parquet``, ``.pq``), or a table in memory, which is
+        left as it is.
+    kind : {"distilled", "supervised"}, optional
+        Distilled runs have the columns ``student_params student_tokens teacher_loss student_loss``, supervised ones
+        ``params tokens loss``. Inferred from the columns when left out.
+    vocabulary_size : int, optional
+        Tokens in the vocabulary V; losses above ln(V) are refused.
+    allow_suspicious : bool
+        Accept numbers that are probably a mistake but can be computed with: sizes, tokens or losses of an odd magnitude,
+        students far below their teachers, one label with different values, a size, token count or teacher loss that never
+        varies. The table remembers it, in ``attrs["allow_suspicious"]``, and passes when it is read again.
+
+    Returns
+    -------
+    pandas.DataFrame
+        All columns and rows in their order, rows numbered from 0, the columns of the kind as float64. ``attrs`` holds
+        ``source`` and ``kind``.
+
+    Raises
+    ------
+    FileError
+        The path cannot be opened.
+    DataError
+        The table cannot be used: not a table; a column missing; a cell that is not a positive finite number; fewer than two
+        runs; rows identical in every column; a loss that never varies; or, unless `allow_suspicious`, one of the above. Names
+        the file, and for a cell its row (counted from 1 below the header), its line in a CSV file, its column and its value.
+    ParameterError
+        `kind` or `vocabulary_size` is not one that exists.
+
+    Notes
+    -----
+    Runs of one configuration that differ in their loss, or in any other column such as ``seed``, are repeats and are kept.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd, pandas as pd
+    >>> table = pd.DataFrame({"params": [1e8, 2e8], "tokens": [2e9, 8e9], "loss": [3.1, 2.8], "seed": [0, 0]})
+    >>> bd.read_runs(table).attrs["kind"]
+    'supervised'
+    >>> bd.read_runs(table.assign(params=[100, 2e8]))  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    bayesdistill.errors.DataError: the table, row 1, column params: 100 is too few for ... probably 1e+08
+    """
+    checked_vocabulary_size(vocabulary_size)
+    raw = read_raw(source)
+    kind = kind_of(list(raw.frame.columns), kind, raw.where)
+    attrs = dict(raw.frame.attrs)
+    allow = allow_suspicious or attrs.get("allow_suspicious") is True
+    if len(raw.frame) == 0:
+        raise DataError(f"{raw.where} has a header but no runs; at least two rows are needed")
+    frame = _numbers(raw, kind)
+    _raise(raw.where, kind, _cells(raw, frame, kind, vocabulary_size), "correct these cells, or leave their rows out")
+    _raise(raw.where, kind, _rows(raw, frame, kind))
+    if not allow:
+        _raise(
+            raw.where, kind, suspicions.found(raw, frame, kind), "if the numbers are right, pass allow_suspicious=True"
+        )
+    source_name = attrs.get("source", "a DataFrame") if isinstance(source, pd.DataFrame) else os.fspath(source)
+    frame.attrs = attrs | {"source": source_name, "kind": kind} | ({"allow_suspicious": True} if allow else {})
+    return frame
+
+
+def _raise(where: str, kind: str, problems: list[str], way_out: str = "") -> None:
+    if not problems:
+        return
+    end = f"; {way_out}" if way_out else ""
+    if len(problems) == 1:
+        raise DataError(f"{where}, {problems[0]}{end}")
+    shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN])
+    more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    raise DataError(f"{where} has {len(problems)} problems as a table of {kind} runs{end}:{shown}{more}")
+
+
+# Cells --------------------------------------------------------------------------------------------------------------
+
+
+def _numbers(raw: RawTable, kind: str) -> pd.DataFrame:
+    """The table with the columns of the kind as float64; NaN where a cell is missing or not a number."""
+    return raw.frame.assign(**{name: [_number(cell) for cell in raw.frame[name]] for name in KINDS[kind]}).astype(
+        dict.fromkeys(KINDS[kind], "float64")
+    )
+
+
+def _number(cell: Any) -> float:
+    """The cell as a float, rounded correctly; NaN if it is missing or no number."""
+    if isinstance(cell, str):
+        if "_" in cell:
+            return math.nan
+        try:
+            return float(cell)
+        except ValueError:
+            return math.nan
+    if isinstance(cell, bool | np.bool_) or not isinstance(cell, numbers.Real | Decimal):
+        return math.nan
+    return float(cell)
+
+
+def _is_missing(cell: Any) -> bool:
+    if isinstance(cell, str):
+        return cell.strip().lower() in _MISSING
+    return bool(np.all(pd.isna(cell)))
+
+
+def _cells(raw: RawTable, frame: pd.DataFrame, kind: str, vocabulary_size: int | None) -> list[str]:
+    """Problems of single cells, in the order of rows, one a cell."""
+    import pandera.pandas as pa
+
+    found: dict[tuple[int, int], tuple[str, ...]] = {}
+    try:
+        runs_schema(kind, vocabulary_size).validate(frame, lazy=True)
+    except pa.errors.SchemaErrors as errors:
+        cases = errors.failure_cases
+        for column, check, row in zip(cases["column"], cases["check"], cases["index"], strict=True):
+            cell = raw.frame[column].iloc[row]
+            said = _not_a_number(cell, column) if check == "not_nullable" else f"{_shown(cell)}; expected {check}"
+            key = (int(row), KINDS[kind].index(column))
+            found.setdefault(key, (f"{raw.at(row)}, column {column}: {said}", column, check))
+    for place, name in enumerate(GROUPS, len(COLUMNS)):
+        if name in frame:
+            for row in np.flatnonzero([_is_missing(cell) for cell in frame[name]]):
+                said = f"the {name}'s name is missing; name it in every row, or drop the column"
+                found[int(row), place] = (f"{raw.at(int(row))}, column {name}: {said}", name, "named")
+    # A fault of a whole column is told once, so that it does not hide the others.
+    count = Counter(fault[1:] for fault in found.values())
+    problems = []
+    for key in sorted(found):
+        text, *fault = found[key]
+        cells = count[tuple(fault)]
+        if cells > _SHOWN:
+            problems.append(f"{text} (one of {cells} such cells in this column)")
+            count[tuple(fault)] = 0
+        elif cells:
+            problems.append(text)
+    return problems
+
+
+def _not_a_number(cell: Any, column: str) -> str:
+    expected = f"expected a number ({COLUMNS[column].long_name}, in {COLUMNS[column].units})"
+    if _is_missing(cell):
+        return f"{_shown(cell)} is a missing value; {expected}"
+    hint = ""
+    if isinstance(cell, str):
+        suffixed = re.fullmatch(r"([0-9.]+)\s*([kmbgt])", cell.strip().lower())
+        if suffixed and math.isfinite(_number(suffixed[1])):
+            hint = f": write {_number(suffixed[1]) * _SUFFIXES[suffixed[2]]:g}"
+        elif re.fullmatch(r"[0-9]+,[0-9]{1,2}|[0-9]+,[0-9]{4,}", cell.strip()):
+            hint = f": write {cell.strip().replace(',', '.')}, with a decimal point"
+        elif re.fullmatch(r"[0-9]{1,3}([,_ ][0-9]{3})+(\.[0-9]*)?", cell.strip()):
+            hint = f": write {re.sub('[,_ ]', '', cell.strip())}, without separators"
+    return f"{_shown(cell)} is not a number; {expected}{hint}"
+
+
+def _shown(cell: Any) -> str:
+    text = repr(cell) if isinstance(cell, str) else str(cell)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+# Rows ---------------------------------------------------------------------------------------------------------------
+
+
+def _rows(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
+    """Problems that no setting waves through: too few rows, a row that is there twice, a loss that never varies."""
+    if len(frame) < 2:
+        return [f"{raw.at(0)}, is the only run; at least two are needed, and a dozen to learn much"]
+    return [*_duplicates(raw, frame), *_constant_target(frame, kind)]
+
+
+def _duplicates(raw: RawTable, frame: pd.DataFrame) -> list[str]:
+    try:
+        repeated = np.flatnonzero(frame.duplicated())
+    except TypeError:  # cells of Parquet files can be lists, which cannot be hashed
+        repeated = np.flatnonzero(frame.astype(str).duplicated())
+    if not len(repeated):
+        return []
+    keys = [tuple(row) for row in frame.astype(str).to_numpy()]
+    first: dict[tuple[str, ...], int] = {}
+    for row, key in enumerate(keys):
+        first.setdefault(key, row)
+    return [
+        f"{raw.at(int(row))}: equal to {raw.at(first[keys[row]])} in every column; delete one, or, if both were run, add a "
+        "column such as 'seed' that tells them apart"
+        for row in repeated
+    ]
+
+
+def _constant_target(frame: pd.DataFrame, kind: str) -> list[str]:
+    target = KINDS[kind][-1]
+    if frame[target].min() < frame[target].max():
+        return []
+    return [
+        f"column {target}: all {len(frame)} values are {frame[target].iloc[0]:g}; a loss that never varies says nothing about "
+        "size and tokens, and measured losses differ: check how the column was filled"
+    ]

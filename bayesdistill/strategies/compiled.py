@@ -1,0 +1,184 @@
+"""The laws and the compute model, compiled by numba for the inner loops of the search.
+
+A formula stands once, in `laws` or `compute`. `_compiled` takes the function that stands there, replaces the names of the
+math namespace that it looks up by the ones below, and compiles the copy; `tests/test_strategies.py` evaluates both on the
+same points. The exponential and the logarithm are written in plain arithmetic here, because a loop over draws that calls
+the C library for them cannot be turned into vector instructions by the compiler, and one without such calls is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import types
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numba import types as numba_types
+from numba.extending import intrinsic
+
+from bayesdistill import compute, laws
+
+# "contract" lets a product and a sum become one instruction; nothing that reorders sums or assumes finite numbers is on.
+_INLINE: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}, "nogil": True, "forceinline": True}
+_KERNEL: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}, "nogil": True}
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a small function into whichever kernel calls it."""
+    return njit(**_INLINE)(function)
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function that Python calls, keep the machine code on disk and release the GIL while it runs.
+
+    numba renews its file when the source file of the function changes, but not when a function changes that was compiled
+    into it from another file. The stamp of all the sources in the name of the cache file does that.
+    """
+    function.__qualname__ = f"{function.__qualname__}_{_stamp()}"
+    try:
+        return njit(cache=True, **_KERNEL)(function)
+    except RuntimeError:
+        # Neither the package's folder nor the user's cache folder can be written: compile anew in every process.
+        return njit(**_KERNEL)(function)
+
+
+def _stamp() -> str:
+    package = resources.files("bayesdistill")
+    sources = [package / "laws.py", package / "compute.py"]
+    sources += sorted((f for f in (package / "strategies").iterdir() if f.name.endswith(".py")), key=lambda f: f.name)
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+# Exponential and logarithm ------------------------------------------------------------------------------------------
+
+
+def _bitcast(signature: Any, target: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], context.get_value_type(target))
+
+    return signature, generate
+
+
+def _as_bits(typing_context: Any, value: Any) -> Any:
+    return _bitcast(numba_types.int64(numba_types.float64), numba_types.int64)
+
+
+def _as_float(typing_context: Any, value: Any) -> Any:
+    return _bitcast(numba_types.float64(numba_types.int64), numba_types.float64)
+
+
+_bits_of_float: Any = intrinsic(_as_bits)
+_float_of_bits: Any = intrinsic(_as_float)
+
+_LN2 = math.log(2)
+_LN2_HIGH = 6.93147180369123816490e-01  # ln 2 to 33 bits: exact when multiplied by an exponent
+_LN2_LOW = 1.9082149292705877e-10  # ln 2 - _LN2_HIGH
+_ROUND = 1.5 * 2.0**52  # adding it leaves the nearest integer in the low bits
+_TWO52 = 2.0**52
+_BITS_OF_TWO52 = 0x4330000000000000
+_BITS_OF_ONE = 0x3FF0000000000000
+_BITS_OF_ROOT_HALF = 0x3FE6A09E667F3BCD
+_MANTISSA_OFFSET = _BITS_OF_ONE - _BITS_OF_ROOT_HALF
+
+
+@inlined
+def exp(x: Any) -> Any:
+    """e^x to 2 units in the last place; what would be below 1e-307 is 0.
+
+    x = n ln 2 + rest with |rest| < 0.35: the Taylor series of e^rest to the 13th power, and n into the exponent bits.
+    """
+    inside = min(max(x, -708.0), 709.0) if x == x else 0.0
+    shifted = inside * (1 / _LN2) + _ROUND
+    n = shifted - _ROUND
+    t = inside - n * _LN2_HIGH - n * _LN2_LOW
+    series = 1 / 479001600 + t * (1 / 6227020800)
+    series = 1 / 39916800 + t * series
+    series = 1 / 3628800 + t * series
+    series = 1 / 362880 + t * series
+    series = 1 / 40320 + t * series
+    series = 1 / 5040 + t * series
+    series = 1 / 720 + t * series
+    series = 1 / 120 + t * series
+    series = 1 / 24 + t * series
+    series = 1 / 6 + t * series
+    series = 1 + t * (1 + t * (0.5 + t * series))
+    value = _float_of_bits(_bits_of_float(series) + (_bits_of_float(shifted) << 52))
+    value = 0.0 if x < -708.0 else value
+    value = np.inf if x > 709.0 else value
+    return value if x == x else np.nan
+
+
+@inlined
+def log(x: Any) -> Any:
+    """Natural logarithm to 2 units in the last place; arguments below 2.3e-308 count as 0.
+
+    x = 2^n m with m between sqrt(1/2) and sqrt(2): log m = 2 artanh s with s = (m - 1)/(m + 1), as a series in s^2.
+    """
+    bits = _bits_of_float(x)
+    exponent = ((bits + _MANTISSA_OFFSET) >> 52) & 0x7FF
+    n = _float_of_bits(exponent | _BITS_OF_TWO52) - (_TWO52 + 1023)
+    m = _float_of_bits(bits - ((exponent - 1023) << 52)) - 1
+    s = m / (2 + m)
+    z = s * s
+    series = 1 / 19 + z * (1 / 21)
+    series = 1 / 17 + z * series
+    series = 1 / 15 + z * series
+    series = 1 / 13 + z * series
+    series = 1 / 11 + z * series
+    series = 1 / 9 + z * series
+    series = 1 / 7 + z * series
+    series = 1 / 5 + z * series
+    series = 1 / 3 + z * series
+    value = n * _LN2_HIGH + (2 * s + (2 * s * z * series + n * _LN2_LOW))
+    value = -np.inf if x < 2.3e-308 else value
+    value = np.inf if x == np.inf else value
+    return value if x >= 0 else np.nan
+
+
+@inlined
+def log1p(x: Any) -> Any:
+    """log(1 + x): the logarithm of the rounded sum, and what the rounding lost."""
+    total = 1 + x
+    lost = (x - (total - 1)) / total
+    return log(total) + (lost if lost == lost else 0.0)
+
+
+# The formulas of laws and compute -----------------------------------------------------------------------------------
+
+
+def _copy(function: Any, names: dict[str, Any]) -> Callable[..., Any]:
+    # Keyword-only arguments become positional ones that may still be passed by keyword: numba mistreats the former.
+    code = function.__code__
+    code = code.replace(co_argcount=code.co_argcount + code.co_kwonlyargcount, co_kwonlyargcount=0)
+    return inlined(types.FunctionType(code, {**function.__globals__, **names}, function.__name__))
+
+
+_NAMES: dict[str, Any] = {"exp": exp, "log": log, "log1p": log1p}
+for _function in (
+    laws.softplus,
+    laws.scaling_sum,
+    laws.supervised_loss,
+    laws.log_student_term,
+    laws.log_gap,
+    laws.distilled_loss_from_terms,
+    laws.distilled_loss,
+    compute.flops_from_coefficients,
+    compute.student_cost_per_token,
+    compute.teacher_cost,
+):
+    _NAMES[_function.__name__] = _copy(_function, _NAMES)
+
+supervised_loss = _NAMES["supervised_loss"]
+log_student_term = _NAMES["log_student_term"]
+distilled_loss_from_terms = _NAMES["distilled_loss_from_terms"]
+distilled_loss = _NAMES["distilled_loss"]
+flops_from_coefficients = _NAMES["flops_from_coefficients"]
+student_cost_per_token = _NAMES["student_cost_per_token"]
+teacher_cost = _NAMES["teacher_cost"]

@@ -1,0 +1,10 @@
+"""From a posterior to decisions: plan, crossovers, teachers, sharing, value, families, recommendations.
+
+Nothing here samples. Every function takes a fit (or a Dataset of draws), checks its arguments, and returns a labelled
+Dataset; the strategies themselves come from `strategies`.
+"""
+
+from bayesdistill.decisions.labels import flag_names
+from bayesdistill.decisions.planning import plan
+
+__all__ = ["flag_names", "plan"]

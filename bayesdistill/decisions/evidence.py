@@ -1,0 +1,174 @@
+"""The posterior as the decisions use it: flat draws, where they came from, and how far the data reach."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill import posterior
+from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError, ParameterError
+
+PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (20.0, 160.0)}
+"""Range of the supervised runs behind the published law (Busbridge et al. 2025): what a posterior whose supervised law
+came from that prior has indirectly seen."""
+
+CONVERGED = {True: "yes", False: "no", None: "unknown"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Draws of the law, flattened over chain and draw, with what must travel with every answer.
+
+    Parameters
+    ----------
+    draws : dict
+        Parameter name to array (n_draws,), chain after chain.
+    chain, draw : ndarray
+        Coordinates of the posterior.
+    noise : Dataset
+        Draws of the scatter of single runs (chain, draw), where the posterior has them.
+    ranges : dict
+        Lowest and highest seen value of student_params, student_tokens_per_param, teacher_loss, pretraining_params and
+        pretraining_tokens_per_param; a key is missing where nothing is known.
+    attrs : dict
+        Provenance and convergence as attributes that netCDF can hold.
+    """
+
+    draws: dict[str, np.ndarray]
+    chain: np.ndarray
+    draw: np.ndarray
+    noise: xr.Dataset
+    ranges: dict[str, tuple[float, float]]
+    attrs: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Number of draws of all chains together."""
+        return self.chain.size * self.draw.size
+
+    def unflatten(self, values: np.ndarray) -> np.ndarray:
+        """An array (..., n_draws) as (..., chain, draw)."""
+        return values.reshape(*values.shape[:-1], self.chain.size, self.draw.size)
+
+
+def gather(fit: posterior.Fit, allow_unconverged: bool) -> Evidence:
+    """Draws of a fit that may be used for decisions.
+
+    Raises
+    ------
+    ParameterError
+        If the fit has no distillation law.
+    ConvergenceError
+        If the posterior did not converge and `allow_unconverged` is False; if it is True, a ConvergenceWarning.
+    """
+    law = posterior.law_draws(fit)
+    if not posterior.is_distilled(fit):
+        raise ParameterError(
+            "fit: this posterior holds the supervised law alone; a decision about distillation needs a fit to "
+            "distillation runs, fit(runs) or fit(runs, supervised=...)"
+        )
+    if law.sizes["chain"] * law.sizes["draw"] == 0:
+        raise ModelError("the posterior holds no draws; fit again")
+    convergence = posterior.convergence(fit)
+    if convergence["converged"] is False:
+        failed = ", ".join(convergence["failed"])
+        if not allow_unconverged:
+            raise ConvergenceError(
+                f"the posterior did not converge ({failed}); see check(fit), fit again with more tuning, or pass "
+                "allow_unconverged=True to use it all the same, marked as such"
+            )
+        warnings.warn(
+            f"the posterior did not converge ({failed}); what follows from it may be wrong",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    seen = posterior.seen_runs(fit)
+    ranges, supervised_range = _ranges(seen)
+    return Evidence(
+        draws={str(name): np.ascontiguousarray(law[name].values.reshape(-1)) for name in law.data_vars},
+        chain=law["chain"].values,
+        draw=law["draw"].values,
+        noise=posterior.noise_draws(fit),
+        ranges=ranges,
+        attrs={
+            "converged": CONVERGED[convergence["converged"]],
+            "convergence": json.dumps(convergence),
+            "posterior_provenance": json.dumps(posterior.provenance(fit)),
+            "posterior_draws": int(law.sizes["chain"] * law.sizes["draw"]),
+            "supervised_range": supervised_range,
+            "seen_ranges": json.dumps(ranges),
+        },
+    )
+
+
+def _ranges(seen: xr.Dataset) -> tuple[dict[str, tuple[float, float]], str]:
+    ranges: dict[str, tuple[float, float]] = {}
+
+    def note(name: str, values: np.ndarray) -> None:
+        ranges[name] = (float(values.min()), float(values.max()))
+
+    if {"student_params", "student_tokens", "teacher_loss"} <= set(seen.data_vars):
+        note("student_params", seen["student_params"].values)
+        note("student_tokens_per_param", seen["student_tokens"].values / seen["student_params"].values)
+        note("teacher_loss", seen["teacher_loss"].values)
+    if {"params", "tokens"} <= set(seen.data_vars):
+        note("pretraining_params", seen["params"].values)
+        note("pretraining_tokens_per_param", seen["tokens"].values / seen["params"].values)
+        return ranges, "supervised runs of the fit"
+    if ranges:
+        ranges["pretraining_params"] = PUBLISHED_SUPERVISED_RANGE["params"]
+        ranges["pretraining_tokens_per_param"] = PUBLISHED_SUPERVISED_RANGE["tokens_per_param"]
+        return ranges, "runs behind the published law"
+    return ranges, "unknown"
+
+
+def extrapolation_factor(values: np.ndarray, seen: tuple[float, float] | None) -> np.ndarray:
+    """How many times a value lies beyond the seen range: 1 inside, 2 at twice the maximum or half the minimum.
+
+    NaN where the value is NaN, or where the range is unknown.
+    """
+    if seen is None:
+        return np.full(np.shape(values), np.nan)
+    lowest, highest = seen
+    # A hair of tolerance, so that a run of the data itself is never outside it by rounding.
+    factor = np.maximum(np.maximum(values / highest, lowest / values), 1.0)
+    return np.where(factor < 1 + 1e-9, 1.0, factor)
+
+
+def run_noise(evidence: Evidence, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scatter of one distilled and one pretrained run around the law, in nats, (n_draws,) each.
+
+    One pair of runs is drawn for each posterior draw, from the seed alone, and is the same pair at every student,
+    scenario and budget: answers do not depend on the order or the extent of the grid, and curves over it are smooth.
+    The distilled run gets a Student-t(nu, sigma) residual, and normal scatter of its teacher and of its student
+    configuration where the posterior knows them. The pretrained run gets a residual of the same kind and scatter of its own
+    student configuration, as large as that of distilled ones and independent of it: the runs tell nothing about either.
+
+    Raises
+    ------
+    ParameterError
+        If the posterior has no sigma or no nu.
+    """
+    missing = [name for name in ("sigma", "nu") if name not in evidence.noise]
+    if missing:
+        raise ParameterError(
+            f"noise: 'run' needs the scatter of single runs, and the posterior has no {' and no '.join(missing)}; "
+            "use noise='law'"
+        )
+    rng = np.random.default_rng(seed)
+    flat = {str(k): evidence.noise[k].transpose("chain", "draw").values.reshape(-1) for k in evidence.noise.data_vars}
+    distilled = flat["sigma"] * rng.standard_t(flat["nu"])
+    pretrained = flat["sigma"] * rng.standard_t(flat["nu"])
+    # Drawn whether used or not, so that the residuals do not depend on which effects a model has.
+    teacher, student, student_alone = rng.standard_normal((3, evidence.size))
+    if "sigma_teacher" in flat:
+        distilled = distilled + flat["sigma_teacher"] * teacher
+    if "sigma_student" in flat:
+        distilled = distilled + flat["sigma_student"] * student
+        pretrained = pretrained + flat["sigma_student"] * student_alone
+    return distilled, pretrained

@@ -1,0 +1,190 @@
+"""Strategies over whole grids: in pieces that fit in memory, on any executor, with progress.
+
+A cell is one (student, scenario, budget). The kernels treat every cell by itself (and for the best strategy every draw), so
+that the pieces of a grid can be solved in any order, by any worker, with the same result to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bayesdistill import strategies
+from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape
+from bayesdistill.errors import ParameterError
+from bayesdistill.strategies import Bounds
+
+Report = Callable[[int, int], None]
+Progress = bool | Report | None
+Draws = dict[str, np.ndarray]
+
+# A piece of about a quarter of a million solutions takes around a second and some 15 MB.
+_SOLUTIONS_A_PIECE = 2**18
+
+COMMITTED = "committed"
+BEST = "best"
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where the work is done, and who hears of it.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor or None
+        None works in this process.
+    threads : int or None
+        Threads inside the kernels; None leaves it to them (with an executor: 1).
+    progress : bool, callable or None
+        True draws a bar, a callable is called with (pieces done, pieces in all).
+    piece : int or None
+        Budgets that are solved at once; None chooses by memory.
+    """
+
+    executor: Executor | None = None
+    threads: int | None = None
+    progress: Progress = None
+    piece: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and not self.threads >= 1:
+            raise ParameterError(f"threads is {self.threads!r}; 1 or more are needed")
+        if self.piece is not None and not self.piece >= 1:
+            raise ParameterError(f"piece is {self.piece!r}; 1 budget or more is needed")
+        if self.executor is not None and not hasattr(self.executor, "submit"):
+            raise ParameterError(
+                f"executor is a {type(self.executor).__name__}; give a concurrent.futures.Executor, "
+                "for a Dask cluster client.get_executor()"
+            )
+
+    def run(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        """(position, result) of every task, in the order in which they finish."""
+        with reporting(self.progress, len(tasks)) as report:
+            report(0, len(tasks))
+            if self.executor is None:
+                for i, task in enumerate(tasks):
+                    yield i, function(*task)
+                    report(i + 1, len(tasks))
+                return
+            futures = {self.executor.submit(function, *task): i for i, task in enumerate(tasks)}
+            try:
+                for done, future in enumerate(as_completed(futures)):
+                    yield futures[future], future.result()
+                    report(done + 1, len(tasks))
+            finally:
+                for future in futures:
+                    future.cancel()
+
+    @property
+    def kernel_threads(self) -> int | None:
+        """Threads to ask of a kernel: workers of an executor already share the cores among them."""
+        return 1 if self.threads is None and self.executor is not None else self.threads
+
+
+@contextmanager
+def reporting(progress: Progress, total: int) -> Iterator[Report]:
+    """A callable that is told (done, total): a bar, the caller's own, or nothing."""
+    if callable(progress):
+        yield progress
+    elif progress and total > 1:
+        from rich.progress import Progress as Bar
+
+        with Bar(transient=True) as bar:
+            task = bar.add_task("planning", total=total)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        yield lambda done, total: None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What strategies are sought for.
+
+    Parameters
+    ----------
+    students, budgets : ndarray
+        Parameters and FLOPs.
+    scenarios : tuple of Scenario
+    bounds : Bounds
+    shape : Shape
+    teachers : tuple of ndarray or None
+        (params, loss[, tokens]) of existing teachers, or None to let new ones be trained.
+    """
+
+    students: np.ndarray
+    budgets: np.ndarray
+    scenarios: tuple[Scenario, ...]
+    bounds: Bounds
+    shape: Shape = PUBLISHED_SHAPE
+    teachers: tuple[np.ndarray, ...] | None = None
+
+
+def solve(kind: str, draws: Draws, problem: Problem, workers: Workers) -> dict[str, np.ndarray]:
+    """Committed or best strategies over the whole grid of a problem.
+
+    Parameters
+    ----------
+    kind : str
+        "committed" or "best".
+    draws : dict
+        Parameter name to array (n_draws,).
+    problem : Problem
+    workers : Workers
+
+    Returns
+    -------
+    dict of ndarray
+        What the kernel gives, over (student, scenario, budget) and, where a value has draws, (..., n_draws).
+    """
+    n_draws = next(iter(draws.values())).size
+    per_budget = n_draws * len(problem.scenarios)
+    piece = workers.piece or max(1, _SOLUTIONS_A_PIECE // per_budget)
+    spans = [
+        (i, start, min(start + piece, problem.budgets.size))
+        for i in range(problem.students.size)
+        for start in range(0, problem.budgets.size, piece)
+    ]
+    tasks = [
+        (
+            kind,
+            draws,
+            problem.students[i : i + 1],
+            problem.budgets[start:stop],
+            problem.scenarios,
+            problem.bounds,
+            problem.shape,
+            problem.teachers,
+            workers.kernel_threads,
+        )
+        for i, start, stop in spans
+    ]
+    whole: dict[str, np.ndarray] = {}
+    for position, found in workers.run(solve_piece, tasks):
+        i, start, stop = spans[position]
+        for name, values in found.items():
+            if name not in whole:
+                grid = (problem.students.size, len(problem.scenarios), problem.budgets.size)
+                whole[name] = np.empty(grid + values.shape[3:], dtype=values.dtype)
+            whole[name][i, :, start:stop] = values[0]
+    return whole
+
+
+def solve_piece(
+    kind: str,
+    draws: Draws,
+    students: np.ndarray,
+    budgets: np.ndarray,
+    scenarios: tuple[Scenario, ...],
+    bounds: Bounds,
+    shape: Shape,
+    teachers: tuple[np.ndarray, ...] | None,
+    threads: int | None,
+) -> dict[str, np.ndarray]:
+    """One piece of a grid; at module level, so that it can be sent to another process."""
+    kernel = strategies.best_strategies if kind == BEST else strategies.committed_strategies
+    return kernel(draws, students, budgets, scenarios, bounds=bounds, shape=shape, teachers=teachers, threads=threads)

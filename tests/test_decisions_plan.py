@@ -1,0 +1,436 @@
+from __future__ import annotations
+
+import concurrent.futures as futures
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from decision_cases import brute_force, posterior_of, published, scattered, simple, simple_crossover, simple_teacher
+
+from bayesdistill import laws
+from bayesdistill.compute import SCENARIOS, Scenario, flops_per_token
+from bayesdistill.decisions import flag_names, plan
+from bayesdistill.decisions.crossings import classify, find_root
+from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError, ParameterError
+from bayesdistill.strategies import STATUS
+
+BEST_CASE = Scenario(0, 0)
+UNITS = {"nats per token", "FLOPs", "parameters", "tokens", "1"}
+
+
+@pytest.fixture(scope="module")
+def small_plan() -> xr.Dataset:
+    return plan(posterior_of(scattered(12), chains=2), ["300M", 3e9], [1e20, 1e22, 1e24])
+
+
+# What a plan holds ----------------------------------------------------------------------------------------------------
+
+
+def test_every_variable_has_units_dimensions_and_a_name(small_plan):
+    for name, variable in small_plan.variables.items():
+        assert variable.attrs["units"] in UNITS, name
+        assert variable.attrs["long_name"], name
+    cell = ("student", "scenario", "budget")
+    for name in ("probability", "probability_mcse", "probability_best", "expected_gain", "regret", "evpi", "status"):
+        assert small_plan[name].dims == cell
+    for name in ("teacher_params", "teacher_tokens", "student_tokens", "extrapolates"):
+        assert small_plan[name].dims == cell
+    for name in ("distilled_loss", "best_distilled_loss", "advantage", "teacher_loss", "best_teacher_params"):
+        assert small_plan[name].dims == (*cell, "chain", "draw")
+    assert small_plan["supervised_loss"].dims == ("student", "budget", "chain", "draw")
+    assert small_plan["crossover"].dims == ("student", "scenario", "chain", "draw")
+    assert small_plan["student"].values.tolist() == [3e8, 3e9]
+    assert small_plan["delta_pre"].values.tolist() == [0, 0, 1, 1]
+
+
+def test_a_plan_survives_a_file(small_plan, tmp_path):
+    small_plan.to_netcdf(tmp_path / "plan.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "plan.nc", engine="h5netcdf") as loaded:
+        xr.testing.assert_identical(loaded.load(), small_plan)
+    assert small_plan.attrs["max_teacher_params"] == 1e12
+    assert small_plan.attrs["converged"] == "unknown"
+    assert json.loads(small_plan.attrs["convergence"])["converged"] is None
+
+
+# Exact answers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", list(SCENARIOS.values()), ids=list(SCENARIOS))
+def test_a_posterior_of_one_draw_gives_the_point_optimum(scenario):
+    draws = published()
+    students, budgets = [3e8, 3e9], [1e20, 1e23]
+    found = plan(posterior_of(draws), students, budgets, scenario)
+    for student in students:
+        for budget in budgets:
+            cell = found.sel(student=student, budget=budget).isel(scenario=0, chain=0, draw=0)
+            oracle = brute_force(draws, student, budget, scenario)["loss"][0]
+            assert cell["distilled_loss"].item() == pytest.approx(oracle, abs=1e-6)
+            assert cell["best_distilled_loss"].item() == pytest.approx(oracle, abs=1e-6)
+            tokens = budget / (3 * flops_per_token(student))
+            alone = laws.supervised_loss(student, tokens, **{k: draws[k][0] for k in laws.SUPERVISED_PARAMETERS})
+            assert cell["supervised_loss"].item() == pytest.approx(alone, abs=1e-12)
+            assert cell["advantage"].item() == pytest.approx(alone - oracle, abs=1e-6)
+            assert cell["probability"].item() == float(alone > oracle)
+            assert cell["regret"].item() == pytest.approx(0, abs=1e-12)
+            assert cell["evpi"].item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["teacher inference", "teacher pretraining + inference"])
+def test_committed_minimises_the_mean_and_best_each_draw(name):
+    draws = scattered(6)
+    scenario = SCENARIOS[name]
+    found = plan(posterior_of(draws), 1e9, 1e21, scenario).isel(student=0, scenario=0, budget=0, chain=0)
+    committed = brute_force(draws, 1e9, 1e21, scenario, mean=True)["loss"]
+    best = brute_force(draws, 1e9, 1e21, scenario)["loss"]
+    assert found["distilled_loss"].mean().item() == pytest.approx(committed.mean(), abs=1e-6)
+    np.testing.assert_allclose(found["best_distilled_loss"], best, atol=1e-6)
+    # The committed strategy, evaluated by the law itself, gives the stated losses and costs the budget.
+    strategy = {k: found[k].item() for k in ("teacher_params", "teacher_tokens", "student_tokens")}
+    sup = {k: draws[k] for k in laws.SUPERVISED_PARAMETERS}
+    teacher = laws.supervised_loss(strategy["teacher_params"], strategy["teacher_tokens"], **sup)
+    loss = laws.distilled_loss(1e9, strategy["student_tokens"], teacher, **draws)
+    np.testing.assert_allclose(found["distilled_loss"], loss, atol=1e-12)
+    np.testing.assert_allclose(found["teacher_loss"], teacher, atol=1e-12)
+    flops = 3 * flops_per_token(1e9) * strategy["student_tokens"] + flops_per_token(strategy["teacher_params"]) * (
+        scenario.delta_lgt * strategy["student_tokens"] + 3 * scenario.delta_pre * strategy["teacher_tokens"]
+    )
+    assert flops == pytest.approx(1e21, rel=1e-9)
+
+
+def test_summaries_follow_their_definitions():
+    # Half of the draws have a better distilled student, half a worse one, and the better half is far better.
+    draws = simple(4, B_S=[10.0, 20.0, 1100.0, 1200.0], A_S=300.0)
+    found = plan(posterior_of(draws), 1e9, 1e20, "best case").isel(student=0, scenario=0, budget=0)
+    tokens = 1e20 / (3 * flops_per_token(1e9))
+    alone = 1.5 + 300 * 1e9**-0.3 + 1000 * tokens**-0.35
+    loss = simple_teacher() + 300 * 1e9**-0.3 + draws["B_S"] * tokens**-0.35
+    np.testing.assert_allclose(found["advantage"].values[0], alone - loss, atol=1e-9)
+    assert found["probability"].item() == 0.5
+    assert found["expected_gain"].item() == pytest.approx(alone - loss.mean(), abs=1e-9)
+    regret = min(alone, loss.mean()) - np.minimum(alone, loss).mean()
+    assert regret > 0
+    assert found["regret"].item() == pytest.approx(regret, abs=1e-9)
+    # The strongest teacher is best in every draw, so knowing the law adds nothing beyond the choice itself.
+    assert found["evpi"].item() == pytest.approx(regret, abs=1e-7)
+
+
+@pytest.mark.parametrize(("B_S", "expected"), [(5.0, 1.0), (2000.0, 0.0)])
+def test_probability_is_one_or_zero_when_all_draws_agree(B_S, expected):
+    found = plan(posterior_of(simple(8, B_S=B_S, A_S=300.0), chains=2), 1e9, [1e19, 1e20], "best case")
+    assert (found["probability"] == expected).all()
+    assert (found["probability_best"] == expected).all()
+    assert (found["probability_mcse"] > 0).all()  # agreement of 8 draws is no certainty
+    assert (found["crossover_status"] == (1 if expected else 2)).all()
+    assert np.isnan(found["crossover"]).all()
+
+
+def test_evpi_is_at_least_regret_and_neither_is_negative(small_plan):
+    assert (small_plan["regret"] >= 0).all()
+    assert (small_plan["evpi"] >= small_plan["regret"] - 1e-9).all()
+    assert (small_plan["best_distilled_loss"] <= small_plan["distilled_loss"] + 1e-9).all()
+
+
+# Crossovers -----------------------------------------------------------------------------------------------------------
+
+
+def test_crossover_is_the_closed_form_root_whatever_the_grid():
+    draws = simple(3, B_S=[300.0, 600.0, 900.0], A_S=[420.0, 400.0, 410.0])
+    expected = [simple_crossover(1e9, b, a) for b, a in zip(draws["B_S"], draws["A_S"], strict=True)]
+    coarse = plan(posterior_of(draws), 1e9, [1e17, 1e27], "best case")
+    fine = plan(posterior_of(draws), 1e9, np.geomspace(1e17, 1e27, 23), "best case")
+    for found in (coarse, fine):
+        assert flag_names(found["crossover_status"]).values.ravel().tolist() == ["crossed"] * 3
+        np.testing.assert_allclose(found["crossover"].values.ravel(), expected, rtol=1e-5)
+        assert (found["crossover_sign_changes"] == 1).all()
+
+
+def test_crossover_between_published_curves_is_a_root_of_the_advantage():
+    draws = published()
+    found = plan(posterior_of(draws), 1e9, np.geomspace(1e19, 1e25, 13), "teacher pretraining")
+    assert flag_names(found["crossover_status"]).item() in ("crossed", "reversed", "never", "always")
+    budgets = np.geomspace(1e19, 1e25, 13)
+    signs = (found["supervised_loss"] > found["best_distilled_loss"]).values.ravel()
+    if flag_names(found["crossover_status"]).item() == "crossed":
+        at = found["crossover"].item()
+        again = plan(posterior_of(draws), 1e9, [at], "teacher pretraining")
+        assert abs(again["advantage"].item()) < 1e-7
+        assert budgets[:-1][signs[:-1] & ~signs[1:]][-1] < at < budgets[1:][signs[:-1] & ~signs[1:]][-1]
+
+
+def test_classify_reads_every_pattern_of_signs():
+    nan = np.nan
+    columns = {
+        "crossed": [1, 1, -1, -1],
+        "always": [1, 1, 1, 1],
+        "never": [-1, -1, -1, -1],
+        "reversed": [-1, -1, -1, 1],
+        "window": [-1, 1, 1, -1],
+        "twice": [1, -1, 1, -1],
+    }
+    found = classify(np.array(list(columns.values()), dtype=float).T, np.arange(4.0))
+    assert found["status"].tolist() == [0, 1, 2, 3, 0, 0]
+    assert found["sign_changes"].tolist() == [1, 0, 0, 1, 2, 3]
+    assert found["lower"].tolist() == [1, 0, 0, 2, 2, 2]
+    assert found["upper"].tolist() == [2, 0, 0, 3, 3, 3]
+    partly = classify(np.array([[nan, nan], [1, -1], [-1, -1]], dtype=float), np.arange(3.0))
+    assert partly["status"].tolist() == [0, 2]
+    assert partly["lower"][0] == 1
+    assert classify(np.full((3, 2), nan), np.arange(3.0))["status"].tolist() == [4, 4]
+
+
+def test_find_root_solves_many_brackets_at_once():
+    target = np.array([0.1, 2.0, 7.3, 9.999])
+    power = np.array([1, 3, 5, 9])
+
+    def function(x, which):
+        return np.sign(x - target[which]) * np.abs(x - target[which]) ** power[which] * np.exp(-x / 3)
+
+    lower, upper = np.zeros(4), np.full(4, 10.0)
+    which = np.arange(4)
+    root = find_root(function, lower, upper, function(lower, which), function(upper, which))
+    np.testing.assert_allclose(root, target, atol=1e-6)
+    rising = find_root(lambda x, w: -function(x, w), lower, upper, -function(lower, which), -function(upper, which))
+    np.testing.assert_allclose(rising, target, atol=1e-6)
+
+
+# Invariance -----------------------------------------------------------------------------------------------------------
+
+
+def test_order_of_students_and_budgets_changes_nothing(small_plan):
+    other = plan(posterior_of(scattered(12), chains=2), [3e9, 3e8], [1e24, 1e20, 1e22])
+    xr.testing.assert_identical(other.sel(student=[3e8, 3e9]), small_plan)
+
+
+def test_pieces_threads_and_executors_change_no_bit(small_plan):
+    fit = posterior_of(scattered(12), chains=2)
+    arguments = (fit, ["300M", 3e9], [1e20, 1e22, 1e24])
+    xr.testing.assert_identical(plan(*arguments, piece=1), small_plan)
+    xr.testing.assert_identical(plan(*arguments, threads=2), small_plan)
+    with futures.ThreadPoolExecutor(2) as pool:
+        xr.testing.assert_identical(plan(*arguments, executor=pool, piece=1), small_plan)
+
+
+@pytest.mark.slow
+def test_processes_and_a_dask_cluster_change_no_bit(small_plan):
+    distributed = pytest.importorskip("distributed")
+    fit = posterior_of(scattered(12), chains=2)
+    arguments = (fit, ["300M", 3e9], [1e20, 1e22, 1e24])
+    with futures.ProcessPoolExecutor(2) as pool:
+        xr.testing.assert_identical(plan(*arguments, executor=pool, piece=1), small_plan)
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        xr.testing.assert_identical(plan(*arguments, executor=client.get_executor(), piece=1), small_plan)
+
+
+def test_progress_reports_every_piece():
+    seen: list[tuple[int, int]] = []
+    plan(posterior_of(published()), [1e9, 2e9], [1e20, 1e21], "best case", piece=1, progress=lambda *a: seen.append(a))
+    starts = [i for i, (done, _) in enumerate(seen) if done == 0]
+    assert seen[starts[0]] == (0, 4)
+    assert (4, 4) in seen
+    assert all(total == seen[starts[0]][1] for _, total in seen[: starts[1]])
+
+
+# Noise ----------------------------------------------------------------------------------------------------------------
+
+
+def test_run_noise_widens_the_advantage_and_leaves_the_law_alone():
+    n = 4000
+    draws = simple(n, B_S=500.0, A_S=250.0) | {"sigma": np.full(n, 0.05), "nu": np.full(n, 30.0)}
+    fit = posterior_of(draws, chains=4)
+    law = plan(fit, 1e9, [1e22], "best case")
+    run = plan(fit, 1e9, [1e22], "best case", noise="run", seed=3)
+    again = plan(fit, 1e9, [1e22], "best case", noise="run", seed=3)
+    other = plan(fit, 1e9, [1e22], "best case", noise="run", seed=4)
+    assert law["probability"].item() == 1
+    gain = law["advantage"].mean().item()
+    # The difference of two t(30) residuals of scale 0.05 is close to a normal of variance 2 * 0.05^2 * 30/28.
+    from scipy.stats import norm
+
+    expected = norm.cdf(gain / (0.05 * np.sqrt(2 * 30 / 28)))
+    assert 0.6 < expected < 0.95
+    assert run["probability"].item() == pytest.approx(expected, abs=4 * run["probability_mcse"].item())
+    assert run["advantage"].std().item() == pytest.approx(0.05 * np.sqrt(2 * 30 / 28), rel=0.05)
+    for name in ("expected_gain", "regret", "evpi", "distilled_loss", "supervised_loss", "crossover"):
+        xr.testing.assert_identical(run[name], law[name])
+    xr.testing.assert_identical(run, again)
+    assert run["probability"].item() != other["probability"].item()
+    assert run.attrs["noise"] == "run"
+    assert run.attrs["noise_seed"] == 3
+
+
+def test_configuration_scatter_enters_run_noise():
+    n = 4000
+    quiet = {"sigma": np.full(n, 1e-9), "nu": np.full(n, 30.0)}
+    effects = {"sigma_teacher": np.full(n, 0.03), "sigma_student": np.full(n, 0.02)}
+    fit = posterior_of(simple(n, A_S=300.0) | quiet | effects)
+    run = plan(fit, 1e9, [1e22], "best case", noise="run")
+    assert run["advantage"].std().item() == pytest.approx(np.sqrt(0.03**2 + 2 * 0.02**2), rel=0.05)
+
+
+def test_run_noise_needs_a_posterior_that_has_it():
+    with pytest.raises(ParameterError, match="noise='law'"):
+        plan(posterior_of(published()), 1e9, 1e20, noise="run")
+
+
+# Extrapolation --------------------------------------------------------------------------------------------------------
+
+
+def tree_of(draws: dict, chains: int = 1) -> xr.DataTree:
+    seen = xr.Dataset(
+        {
+            "student_params": ("run", [1e8, 1e9]),
+            "student_tokens": ("run", [2e9, 1.6e11]),
+            "teacher_loss": ("run", [1.5, 2.9]),
+        }
+    )
+    return xr.DataTree.from_dict({"posterior": posterior_of(draws, chains), "constant_data": seen})
+
+
+def test_extrapolation_names_the_axis_and_the_factor():
+    found = plan(tree_of(simple()), [5e8, 1e11], [1e20, 1e22], "best case")
+    factor = found["extrapolation_factor"].sel(scenario="best case")
+    inside = factor.sel(student=5e8, budget=1e20)
+    tokens_per_param = 1e20 / (3 * flops_per_token(5e8)) / 5e8
+    assert 20 < tokens_per_param < 160
+    assert inside.values.tolist() == [1.0] * 5
+    assert not found["extrapolates"].sel(student=5e8, budget=1e20).item()
+    too_long = factor.sel(student=5e8, budget=1e22)
+    expected = 1e22 / (3 * flops_per_token(5e8)) / 5e8 / 160
+    np.testing.assert_allclose(too_long, [1.0, expected, 1.0, 1.0, expected])
+    large = factor.sel(student=1e11, budget=1e22)
+    few = 20 / (1e22 / (3 * flops_per_token(1e11)) / 1e11)
+    np.testing.assert_allclose(large, [100.0, few, 1.0, 1e11 / 12.6e9, few])
+    assert found["extrapolates"].sel(student=[5e8, 1e11], budget=1e22).all()
+    assert found.attrs["supervised_range"] == "runs behind the published law"
+
+
+def test_without_known_runs_nothing_is_vouched_for(small_plan):
+    assert small_plan["extrapolates"].all()
+    assert np.isnan(small_plan["extrapolation_factor"]).all()
+    assert small_plan.attrs["supervised_range"] == "unknown"
+
+
+# Bounds, statuses, teachers -------------------------------------------------------------------------------------------
+
+
+def test_a_budget_too_small_is_a_status_not_an_exception():
+    found = plan(posterior_of(scattered(3)), 1e9, [1.0, 1e21], "teacher pretraining + inference")
+    tiny, fine = found.isel(student=0, scenario=0, budget=0), found.isel(student=0, scenario=0, budget=1)
+    assert flag_names(tiny["status"]).item() == "budget_too_small"
+    assert fine["status"].item() < STATUS.index("budget_too_small")
+    for name in ("probability", "probability_mcse", "probability_best", "expected_gain", "regret", "evpi"):
+        assert np.isnan(tiny[name].item()), name
+        assert np.isfinite(fine[name].item()), name
+    assert not tiny["extrapolates"].item()
+    only = plan(posterior_of(scattered(3)), 1e9, [1.0], "teacher pretraining + inference")
+    assert set(flag_names(only["crossover_status"]).values.ravel()) == {"impossible"}
+
+
+def test_student_tokens_are_bounded_for_both_options():
+    cap = 1e10
+    found = plan(posterior_of(published()), 1e9, 1e24, "best case", max_student_tokens=cap)
+    assert found["student_tokens"].item() == pytest.approx(cap, rel=1e-9)
+    sup = {k: laws.PUBLISHED[k] for k in laws.SUPERVISED_PARAMETERS}
+    assert found["supervised_loss"].item() == pytest.approx(laws.supervised_loss(1e9, cap, **sup), abs=1e-12)
+    assert found.attrs["max_student_tokens"] == cap
+
+
+def test_existing_teachers_are_chosen_from():
+    draws = scattered(5)
+    table = pd.DataFrame({"name": ["small", "large"], "params": [1e9, 1e11], "loss": [2.3, 1.9]})
+    found = plan(posterior_of(draws), 1e9, [1e20, 1e21], ["best case", "teacher inference"], teachers=table)
+    for scenario in ("best case", "teacher inference"):
+        for budget in (1e20, 1e21):
+            cell = found.sel(student=1e9, scenario=scenario, budget=budget).isel(chain=0)
+            share = SCENARIOS[scenario].delta_lgt
+            per_token = 3 * flops_per_token(1e9) + share * flops_per_token(table["params"].to_numpy())
+            losses = np.stack(
+                [
+                    laws.distilled_loss(1e9, budget / c, t, **draws)
+                    for c, t in zip(per_token, table["loss"], strict=True)
+                ]
+            )
+            committed = int(np.argmin(losses.mean(axis=1)))
+            assert cell["teacher_index"].item() == committed
+            np.testing.assert_allclose(cell["distilled_loss"], losses[committed], atol=1e-12)
+            np.testing.assert_allclose(cell["best_distilled_loss"], losses.min(axis=0), atol=1e-12)
+            assert (cell["best_teacher_index"].values == losses.argmin(axis=0)).all()
+            assert (cell["teacher_loss"] == table["loss"][committed]).all()
+    assert found["teacher"].values.tolist() == ["small", "large"]
+
+
+# What is refused ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"students": []}, "students.*empty"),
+        ({"students": 143}, "students.*143M"),
+        ({"students": "1Q"}, "students.*'1Q'"),
+        ({"students": [1e9, "1B"]}, "students.*more than once"),
+        ({"students": [1e9, np.nan]}, "students"),
+        ({"students": True}, "students"),
+        ({"students": [[1e9]]}, "students.*dimensions"),
+        ({"budgets": -1.0}, "budgets"),
+        ({"budgets": [1e20, np.inf]}, "budgets"),
+        ({"budgets": ["many"]}, "budgets.*'many'"),
+        ({"scenarios": "free lunch"}, "free lunch.*best case"),
+        ({"scenarios": []}, "scenarios.*empty"),
+        ({"scenarios": 3}, "scenarios"),
+        ({"scenarios": ["best case", Scenario(0, 0)]}, "scenarios.*more than once"),
+        ({"noise": "loud"}, "noise.*'law' or 'run'"),
+        ({"max_teacher_params": 0}, "max_teacher_params"),
+        ({"max_teacher_tokens": np.nan}, "max_teacher_tokens"),
+        ({"max_student_tokens": -5}, "max_student_tokens"),
+        ({"max_teacher_params": 1e5}, "min_teacher_params.*no teacher is left"),
+        ({"threads": 0}, "threads"),
+        ({"piece": 0}, "piece"),
+        ({"executor": "dask"}, "executor.*get_executor"),
+        ({"teachers": [1e9]}, "teachers.*DataFrame"),
+        ({"teachers": pd.DataFrame({"params": [1e9]})}, "teachers.*'loss'"),
+        ({"teachers": pd.DataFrame({"params": [], "loss": []})}, "teachers.*empty"),
+        ({"teachers": pd.DataFrame({"params": [7.0], "loss": [2.0]})}, "teachers.*'params'"),
+        ({"teachers": pd.DataFrame({"params": [1e9], "loss": [-2.0]})}, "teachers.*'loss'"),
+        ({"teachers": pd.DataFrame({"params": [1e9], "loss": [2.0]})}, "teachers.*'tokens'"),
+        ({"teachers": pd.DataFrame({"name": ["a", "a"], "params": [1e9] * 2, "loss": [2.0] * 2})}, "teachers"),
+    ],
+)
+def test_unusable_arguments_are_named(changes, message):
+    arguments = {"students": 1e9, "budgets": 1e20} | changes
+    with pytest.raises(ParameterError, match=message):
+        plan(posterior_of(published()), **arguments)
+
+
+def test_numbers_may_be_written_as_people_write_them():
+    found = plan(posterior_of(published()), ["1B", "300M", "2.5e9"], "1e20", "best case")
+    assert found["student"].values.tolist() == [1e9, 3e8, 2.5e9]
+
+
+def test_an_unconverged_posterior_is_refused_unless_asked_for():
+    fit = tree_of(scattered(40), chains=2)
+    with pytest.raises(ConvergenceError, match="allow_unconverged"):
+        plan(fit, 1e9, 1e20, "best case")
+    with pytest.warns(ConvergenceWarning, match="ess_bulk"):
+        found = plan(fit, 1e9, 1e20, "best case", allow_unconverged=True)
+    assert found.attrs["converged"] == "no"
+
+
+def test_a_converged_posterior_is_used_in_silence():
+    found = plan(tree_of(scattered(2000), chains=4), 1e9, 1e20, "best case")
+    assert found.attrs["converged"] == "yes"
+
+
+def test_a_supervised_fit_and_broken_draws_are_refused():
+    draws = published()
+    with pytest.raises(ParameterError, match="supervised law alone"):
+        plan(posterior_of({k: draws[k] for k in laws.SUPERVISED_PARAMETERS}), 1e9, 1e20)
+    with pytest.raises(ModelError, match="c0"):
+        plan(posterior_of(draws | {"c0": np.array([np.nan])}), 1e9, 1e20)
+    with pytest.raises(ModelError, match="DataTree"):
+        plan(draws, 1e9, 1e20)

@@ -1,0 +1,112 @@
+"""The tiny experiment: its design, its tables against its log, and (slow, with JAX and the corpus) one run made again."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import math
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+TINY = Path(__file__).resolve().parents[1] / "data" / "tiny"
+JAX_PYTHON = TINY.parents[1] / ".venv-jax" / "bin" / "python"
+CELL = "sup-d24-0.5M-s0"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """The modules `design` and `collect`, which import each other by their bare names; forgotten again afterwards."""
+    monkeypatch.syspath_prepend(str(TINY))
+    names = ("design", "collect")
+    yield tuple(importlib.import_module(name) for name in names)
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def log():
+    return {row["name"]: row for row in map(json.loads, (TINY / "log.jsonl").read_text().splitlines())}
+
+
+def corpora() -> list[dict]:
+    return json.loads((TINY / "corpus.json").read_text())
+
+
+def table(name: str) -> list[dict]:
+    with (TINY / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_design_has_the_promised_runs_and_keeps_the_held_out_ones_apart(scripts):
+    design, _ = scripts
+    runs = design.supervised() + design.distilled()
+    assert len(runs) >= 220
+    assert len({run.name for run in runs + design.checks()}) == len(runs) + len(design.checks())
+    seeds = Counter((run.width, run.tokens, run.teacher) for run in runs)
+    assert sum(n == 3 for n in seeds.values()) >= 12
+    held_out = {run.name for run in design.held_out()}
+    assert held_out.isdisjoint(run.name for run in design.grid())
+    assert {
+        "sup-d192-32M-s0",
+        "sup-d64-64M-s0",
+        "dis-d64-64M-s0-from-d192-32M",
+        "dis-d128-8M-s0-from-d192-32M",
+    } <= held_out
+
+
+def test_teachers_are_supervised_runs_that_come_before_their_students(scripts):
+    design, _ = scripts
+    place = {run.name: i for i, run in enumerate(design.grid())}
+    students = [run for run in design.grid() if run.teacher is not None]
+    assert students
+    assert all(place[run.teacher_run.name] < place[run.name] for run in students)
+
+
+def test_no_run_needs_more_text_than_its_half_of_the_corpus(scripts):
+    design, _ = scripts
+    shortest = min(corpus["train_bytes"] for corpus in corpora())
+    longest = max(run.steps * design.BATCH_TOKENS for run in design.grid() + design.held_out())
+    assert longest + 2 * 64 < shortest // 2
+
+
+def test_stored_tables_are_what_collect_makes_of_the_log(scripts, monkeypatch, tmp_path, capsys):
+    _, collect = scripts
+    (tmp_path / "log.jsonl").write_text((TINY / "log.jsonl").read_text())
+    monkeypatch.setattr(collect, "HERE", tmp_path)
+    collect.main()
+    written = sorted(path.name for path in tmp_path.glob("*.csv"))
+    assert written == sorted(path.name for path in TINY.glob("*.csv"))
+    for name in written:
+        assert (tmp_path / name).read_text() == (TINY / name).read_text(), f"{name}: run data/tiny/collect.py"
+
+
+def test_students_carry_the_loss_that_their_teacher_has_in_the_supervised_table():
+    teachers = {(row["model"], row["seed"]): row for row in table("supervised.csv")}
+    students = table("distilled.csv")
+    assert students
+    for row in students:
+        teacher = teachers[row["teacher"], "0"]
+        assert float(row["teacher_loss"]) == pytest.approx(float(teacher["loss"]), abs=2e-6)
+        assert (row["teacher_params"], row["teacher_tokens"]) == (teacher["params"], teacher["tokens"])
+
+
+def test_losses_lie_below_the_unigram_entropy_and_every_run_read_a_known_text(log):
+    entropy = {corpus["train_sha256"][:16]: corpus["unigram_entropy_nats"] for corpus in corpora()}
+    assert max(entropy.values()) < math.log(128)
+    for row in log.values():
+        assert 1.0 < row["loss"] < entropy[row["train_sha256"]], row["name"]
+        assert row["params"] == 24 * row["width"] ** 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not JAX_PYTHON.exists(), reason="needs .venv-jax: make tiny-cell makes it")
+@pytest.mark.skipif(not (TINY / "work" / "train.bin").exists(), reason="needs the corpus: python data/tiny/corpus.py")
+def test_one_cell_trained_again_agrees_with_its_stored_loss():
+    done = subprocess.run([JAX_PYTHON, TINY / "train.py", "--cell", CELL, "--compare"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "agrees" in done.stdout

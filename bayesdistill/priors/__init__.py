@@ -1,0 +1,37 @@
+"""Priors over the law: the coordinates it is sampled in, one named prior per coordinate, and priors from other studies."""
+
+from __future__ import annotations
+
+from bayesdistill.priors.coordinates import Reference
+from bayesdistill.priors.table import (
+    ASYMPTOTIC_SIZES,
+    ASYMPTOTIC_WIDTH,
+    PUBLISHED_SIZES,
+    PUBLISHED_TOKENS_PER_PARAMETER,
+    PUBLISHED_TOLERANCE,
+    Prior,
+    Priors,
+    default_priors,
+    prior_frame,
+    prior_from_draws,
+    published_law_prior,
+    with_block,
+    with_priors,
+)
+
+__all__ = [
+    "ASYMPTOTIC_SIZES",
+    "ASYMPTOTIC_WIDTH",
+    "PUBLISHED_SIZES",
+    "PUBLISHED_TOKENS_PER_PARAMETER",
+    "PUBLISHED_TOLERANCE",
+    "Prior",
+    "Priors",
+    "Reference",
+    "default_priors",
+    "prior_frame",
+    "prior_from_draws",
+    "published_law_prior",
+    "with_block",
+    "with_priors",
+]

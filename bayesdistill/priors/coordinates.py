@@ -1,0 +1,198 @@
+r"""The coordinates in which the law is sampled, and the way to and from the paper's own symbols.
+
+The natural parameters of the law make NUTS crawl: A and alpha trade off over many orders of magnitude, and for large c1 only
+c1 f1 d1^(-1/f1) matters. The coordinates say instead what the law does at a *reference run* (N0 parameters, D0 tokens, teacher
+loss T0), where the data are: how large the excess loss is, which share of it is due to size, how fast it falls with size and
+with tokens, how strong the capacity gap is for a teacher no better than the student, and how fast it changes there. Each is a
+number that one can have an opinion about before seeing any run, and the data determine them nearly independently.
+
+Supervised law, with :math:`\varsigma` the logistic function and :math:`S_0 = A N_0^{-\alpha} + B D_0^{-\beta}`:
+
+.. math::
+
+    \mathrm{log\_excess} = \gamma \ln S_0,\quad \varsigma(\mathrm{share}) = A N_0^{-\alpha} / S_0,\quad
+    e_N = \gamma\alpha\,\varsigma(\mathrm{share}),\quad e_D = \gamma\beta\,\varsigma(-\mathrm{share})
+
+so that e_N and e_D are the elasticities of the excess loss with respect to size and tokens. Distillation law: the same for its
+own power sum, with log_excess_S the logarithm of L_S - L_T at the reference run, and for the gap
+:math:`G(r) = c_1 f_1 \ln(1 + u r^{1/f_1})`, :math:`u = d_1^{-1/f_1}`: its strength s = G(1), its slope
+:math:`k = dG/d\ln r` at r = 1, and u itself, which says how far the gap is from a pure power of r (u = 0).
+
+Coefficients *at the reference* (`A_ref` = A / N0^alpha, ...) belong to sizes and tokens measured in units of N0 and D0. The law is
+the same function in these units, and no intermediate number overflows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bayesdistill.laws import exp, log, log1p, log_gap, log_student_term, softplus, supervised_loss
+
+SUPERVISED_COORDINATES = (
+    "log_E",
+    "log_excess",
+    "share",
+    "log_elasticity_params",
+    "log_elasticity_tokens",
+    "log_gamma",
+)
+DISTILLATION_COORDINATES = (
+    "log_excess_S",
+    "share_S",
+    "log_elasticity_params_S",
+    "log_elasticity_tokens_S",
+    "log_gamma_S",
+    "c0",
+    "log_gap_strength",
+    "log_gap_slope",
+    "gap_curvature",
+)
+NOISE_COORDINATES = ("log_sigma", "log_nu")
+
+CURVATURE_SCALE = 0.03
+"""u = CURVATURE_SCALE softplus(gap_curvature): beyond about 0.03 the gap visibly bends away from a power of r."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The run around which the coordinates are centred.
+
+    Parameters
+    ----------
+    params : float
+        Non-embedding parameters N0.
+    tokens : float
+        Tokens D0.
+    teacher_loss : float
+        Cross-entropy T0 of the teacher in nats per token; unused by the supervised law alone.
+    """
+
+    params: float
+    tokens: float
+    teacher_loss: float
+
+
+def _log_sigmoid(x: Any) -> Any:
+    return -softplus(-x)
+
+
+def _power_sum(log_excess: Any, share: Any, log_eN: Any, log_eD: Any, log_gamma: Any) -> dict[str, Any]:
+    """Coefficients at the reference of a power sum whose gamma-th power is exp(log_excess) there."""
+    gamma = exp(log_gamma)
+    log_sum = log_excess / gamma
+    return {
+        "A_ref": exp(log_sum + _log_sigmoid(share)),
+        "B_ref": exp(log_sum + _log_sigmoid(-share)),
+        "alpha": exp(log_eN - log_gamma - _log_sigmoid(share)),
+        "beta": exp(log_eD - log_gamma - _log_sigmoid(-share)),
+        "gamma": gamma,
+    }
+
+
+def supervised_at_reference(c: Mapping[str, Any]) -> dict[str, Any]:
+    """Coefficients of the supervised law at the reference: E, A_ref, B_ref, alpha, beta, gamma."""
+    law = _power_sum(
+        c["log_excess"], c["share"], c["log_elasticity_params"], c["log_elasticity_tokens"], c["log_gamma"]
+    )
+    return {"E": exp(c["log_E"]), **law}
+
+
+def distillation_at_reference(
+    c: Mapping[str, Any], supervised: Mapping[str, Any], reference: Reference
+) -> dict[str, Any]:
+    """Coefficients of the distillation law at the reference: A_S_ref, B_S_ref, alpha_S, ..., c0, c1, d1, f1.
+
+    Parameters
+    ----------
+    c : mapping
+        Values of DISTILLATION_COORDINATES.
+    supervised : mapping
+        What `supervised_at_reference` returned: the gap at the reference run depends on it.
+    reference : Reference
+    """
+    u = CURVATURE_SCALE * softplus(c["gap_curvature"])
+    strength, slope = exp(c["log_gap_strength"]), exp(c["log_gap_slope"])
+    f1 = strength / slope * u / ((1 + u) * log1p(u))
+    gap = {"c1": strength / (f1 * log1p(u)), "d1": exp(-f1 * log(u)), "f1": f1}
+    log_teacher = log(reference.teacher_loss)
+    at_reference = log_gap(log_teacher - log(_supervised_at_one(supervised)), **gap) - c["c0"] * log_teacher
+    law = _power_sum(
+        c["log_excess_S"] - at_reference,
+        c["share_S"],
+        c["log_elasticity_params_S"],
+        c["log_elasticity_tokens_S"],
+        c["log_gamma_S"],
+    )
+    return {
+        "A_S_ref": law["A_ref"],
+        "B_S_ref": law["B_ref"],
+        "alpha_S": law["alpha"],
+        "beta_S": law["beta"],
+        "gamma_S": law["gamma"],
+        "c0": c["c0"],
+        **gap,
+    }
+
+
+def _supervised_at_one(supervised: Mapping[str, Any]) -> Any:
+    """Supervised loss of the reference run, which has one unit of parameters and of tokens."""
+    law = {name: supervised[name] for name in ("E", "alpha", "beta", "gamma")}
+    return supervised_loss(1.0, 1.0, A=supervised["A_ref"], B=supervised["B_ref"], **law)
+
+
+def natural_parameters(at_reference: Mapping[str, Any], reference: Reference) -> dict[str, Any]:
+    """The paper's own symbols, A = A_ref N0^alpha and so on, from coefficients at the reference."""
+    result = {}
+    for name, value in at_reference.items():
+        if not name.endswith("_ref"):
+            result[name] = value
+            continue
+        symbol = name.removesuffix("_ref")
+        unit, exponent = (reference.params, "alpha") if symbol.startswith("A") else (reference.tokens, "beta")
+        suffix = "_S" if symbol.endswith("_S") else ""
+        result[symbol] = exp(log(value) + at_reference[exponent + suffix] * log(unit))
+    return result
+
+
+def supervised_coordinates(law: Mapping[str, Any], reference: Reference) -> dict[str, Any]:
+    """Coordinates of a supervised law given in the paper's symbols; the inverse of `supervised_at_reference`."""
+    size = log(law["A"]) - law["alpha"] * log(reference.params)
+    data = log(law["B"]) - law["beta"] * log(reference.tokens)
+    return {
+        "log_E": log(law["E"]),
+        "log_excess": law["gamma"] * (size + softplus(data - size)),
+        "share": size - data,
+        "log_elasticity_params": log(law["alpha"]) + log(law["gamma"]) + _log_sigmoid(size - data),
+        "log_elasticity_tokens": log(law["beta"]) + log(law["gamma"]) + _log_sigmoid(data - size),
+        "log_gamma": log(law["gamma"]),
+    }
+
+
+def distillation_coordinates(law: Mapping[str, Any], reference: Reference) -> dict[str, Any]:
+    """Coordinates of a distillation law given in the paper's symbols; the inverse of `distillation_at_reference`."""
+    own = {name: law[name + "_S"] for name in ("A", "B", "alpha", "beta", "gamma")}
+    power = supervised_coordinates({"E": 1.0, **own}, reference)
+    log_u = -log(law["d1"]) / law["f1"]
+    u = exp(log_u)
+    strength = law["c1"] * law["f1"] * log1p(u)
+    log_teacher = log(reference.teacher_loss)
+    student = supervised_loss(
+        reference.params, reference.tokens, **{name: law[name] for name in ("E", "A", "B", "alpha", "beta", "gamma")}
+    )
+    gap = {name: law[name] for name in ("c1", "d1", "f1")}
+    term = log_student_term(reference.params, reference.tokens, **{name + "_S": value for name, value in own.items()})
+    # softplus^-1(y) = log(e^y - 1), which for small y is log(y) + y/2.
+    scaled = u / CURVATURE_SCALE
+    return {
+        "log_excess_S": term + log_gap(log_teacher - log(student), **gap) - law["c0"] * log_teacher,
+        "share_S": power["share"],
+        "log_elasticity_params_S": power["log_elasticity_params"],
+        "log_elasticity_tokens_S": power["log_elasticity_tokens"],
+        "log_gamma_S": power["log_gamma"],
+        "c0": law["c0"],
+        "log_gap_strength": log(strength),
+        "log_gap_slope": log(law["c1"] * u / (1 + u)),
+        "gap_curvature": log(scaled) + log((exp(scaled) - 1) / scaled),
+    }

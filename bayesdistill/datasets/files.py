@@ -48,8 +48,9 @@ def read_raw(source: str | os.PathLike[str] | pd.DataFrame) -> RawTable:
     if isinstance(source, pd.DataFrame):
         return RawTable(_without_index(source), "the table", None)
     if not isinstance(source, str | os.PathLike):
+        given = f"{type(source).__module__}.{type(source).__qualname__}"
         raise ParameterError(
-            f"runs are {type(source).__name__}; a path to a CSV or Parquet file or a pandas DataFrame is needed"
+            f"runs are of type {given}; a path to a CSV or Parquet file or a pandas DataFrame is needed"
         )
     path = Path(source)
     where = str(source)

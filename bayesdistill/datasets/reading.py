@@ -89,9 +89,7 @@ def read_runs(
     _raise(raw.where, kind, _cells(raw, frame, kind, vocabulary_size), "correct these cells, or leave their rows out")
     _raise(raw.where, kind, _rows(raw, frame, kind))
     if not allow:
-        _raise(
-            raw.where, kind, suspicions.found(raw, frame, kind), "if the numbers are right, pass allow_suspicious=True"
-        )
+        _raise(raw.where, kind, suspicions.found(raw, frame, kind), "if the table is right, pass allow_suspicious=True")
     source_name = attrs.get("source", "a DataFrame") if isinstance(source, pd.DataFrame) else os.fspath(source)
     frame.attrs = attrs | {"source": source_name, "kind": kind} | ({"allow_suspicious": True} if allow else {})
     return frame
@@ -129,7 +127,10 @@ def _number(cell: Any) -> float:
             return math.nan
     if isinstance(cell, bool | np.bool_) or not isinstance(cell, numbers.Real | Decimal):
         return math.nan
-    return float(cell)
+    try:
+        return float(cell)
+    except OverflowError:  # an integer or Decimal beyond the largest float
+        return math.inf
 
 
 def _is_missing(cell: Any) -> bool:
@@ -154,9 +155,14 @@ def _cells(raw: RawTable, frame: pd.DataFrame, kind: str, vocabulary_size: int |
             found.setdefault(key, (f"{raw.at(row)}, column {column}: {said}", column, check))
     for place, name in enumerate(GROUPS, len(COLUMNS)):
         if name in frame:
-            for row in np.flatnonzero([_is_missing(cell) for cell in frame[name]]):
-                said = f"the {name}'s name is missing; name it in every row, or drop the column"
-                found[int(row), place] = (f"{raw.at(int(row))}, column {name}: {said}", name, "named")
+            for row, cell in enumerate(frame[name]):
+                said = ""
+                if not pd.api.types.is_scalar(cell):
+                    said = f"{_shown(cell)} is not a name; expected text or a number"
+                elif _is_missing(cell):
+                    said = f"the {name}'s name is missing; name it in every row, or drop the column"
+                if said:
+                    found[row, place] = (f"{raw.at(row)}, column {name}: {said}", name, "named")
     # A fault of a whole column is told once, so that it does not hide the others.
     count = Counter(fault[1:] for fault in found.values())
     problems = []

@@ -1,4 +1,4 @@
-"""A fit as seen by everything that uses it: the law's draws, their summaries with Monte-Carlo error, and where they came from.
+"""A fit as seen by everything that uses it: the law's draws, their summaries with Monte-Carlo error, and their provenance.
 
 This is the only room that knows the names of the groups and attributes of a fit. A fit is an `xarray.DataTree` that
 `sampling.fit` returned or `sampling.load` read; where only draws matter, a Dataset with dimensions chain and draw does.
@@ -124,6 +124,13 @@ def seen_runs(fit: Fit) -> xr.Dataset:
     """
     if isinstance(fit, xr.DataTree) and CONSTANT in fit.children:
         return fit[CONSTANT].to_dataset()
+    return xr.Dataset()
+
+
+def observed_runs(fit: Fit) -> xr.Dataset:
+    """What came out of the runs that the posterior has seen: student_loss over `run`, loss over `supervised_run`."""
+    if isinstance(fit, xr.DataTree) and OBSERVED in fit.children:
+        return fit[OBSERVED].to_dataset()
     return xr.Dataset()
 
 

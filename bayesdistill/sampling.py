@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.errors import ConvergenceWarning, FileError, ModelError, ParameterError
+from bayesdistill.files import replacing
 from bayesdistill.laws import DISTILLATION_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
 from bayesdistill.model import DISTILLED_LIKELIHOOD, SUPERVISED_LIKELIHOOD, build_model, reference_run
 from bayesdistill.priors import (
@@ -446,25 +446,8 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
         result = result.assign_attrs({posterior.FORMAT_ATTRIBUTE: posterior.FORMAT})
     elif not isinstance(result, xr.DataTree):
         raise ParameterError(f"only a fit or a plan can be saved, not {type(result).__name__}")
-    if not path.parent.is_dir():
-        raise FileError(f"cannot write {path}: there is no folder {path.parent}")
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    except OSError as error:
-        raise FileError(f"cannot write into {path.parent}: {error.strerror}") from error
-    os.close(handle)
-    aside = Path(name)
-    try:
+    with replacing(path) as aside:
         result.to_netcdf(aside, engine="h5netcdf")
-        # A temporary file is private; the result gets the permissions that a plain file would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        aside.chmod(0o666 & ~mask)
-        aside.replace(path)
-    except OSError as error:
-        raise FileError(f"cannot write {path}: {error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
     return path
 
 

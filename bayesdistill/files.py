@@ -1,0 +1,52 @@
+"""Writing files so that nothing is lost: under a temporary name in the same folder, then renamed.
+
+Any room may import this module; it imports only errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bayesdistill.errors import FileError
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path to write to; on success it becomes `path`, on any error or interrupt `path` stays as it was.
+
+    Parameters
+    ----------
+    path : path
+        The file to make or replace. The temporary file has the same ending, because writers look at it.
+
+    Raises
+    ------
+    FileError
+        If the folder does not exist or cannot be written to.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise FileError(f"cannot write {path}: it is a folder")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise FileError(f"cannot write into {path.parent}: {error.strerror}") from error
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        # A temporary file is private; the result gets the permissions that a plain file would have.
+        mask = os.umask(0)
+        os.umask(mask)
+        aside.chmod(0o666 & ~mask)
+        aside.replace(path)
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error}") from error
+    finally:
+        aside.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ Dataset; the strategies themselves come from `strategies`.
 """
 
 from bayesdistill.decisions.labels import flag_names
+from bayesdistill.decisions.overtaking import compare_crossovers, crossovers
 from bayesdistill.decisions.planning import plan
 
-__all__ = ["flag_names", "plan"]
+__all__ = ["compare_crossovers", "crossovers", "flag_names", "plan"]

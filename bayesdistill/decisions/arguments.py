@@ -17,6 +17,7 @@ import xarray as xr
 
 from bayesdistill.compute import SCENARIOS, Scenario, scenario
 from bayesdistill.errors import ParameterError
+from bayesdistill.strategies import Bounds
 
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 _NUMBER = re.compile(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([kmbt]?)\s*", re.IGNORECASE)
@@ -163,6 +164,26 @@ def parse_teachers(teachers: pd.DataFrame | xr.Dataset | None, scenarios: Sequen
         if names.count(name) > 1:
             raise ParameterError(f"teachers, column 'name': {name!r} stands there more than once")
     return TeacherTable(tuple(names), columns["params"], columns["loss"], columns.get("tokens"))
+
+
+def make_bounds(
+    min_teacher_params: float, max_teacher_params: float, max_teacher_tokens: float, max_student_tokens: float | None
+) -> Bounds:
+    """Bounds from the arguments that users type."""
+    low = parse_number(min_teacher_params, "min_teacher_params")
+    high = parse_number(max_teacher_params, "max_teacher_params")
+    if low > high:
+        raise ParameterError(
+            f"min_teacher_params ({low:g}) is above max_teacher_params ({high:g}): no teacher is left; raise the maximum"
+        )
+    return Bounds(
+        min_teacher_params=low,
+        max_teacher_params=high,
+        max_teacher_tokens=parse_number(max_teacher_tokens, "max_teacher_tokens"),
+        max_student_tokens=np.inf
+        if max_student_tokens is None
+        else parse_number(max_student_tokens, "max_student_tokens"),
+    )
 
 
 def check_choice(value: Any, argument: str, choices: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.compute import Scenario, Shape
+from bayesdistill.decisions.solving import Problem
 from bayesdistill.strategies import STATUS, Bounds
 
 NATS = "nats per token"
@@ -66,11 +67,6 @@ def flag_names(codes: xr.DataArray) -> xr.DataArray:
     return result
 
 
-def flag_share(codes: xr.DataArray, names: Sequence[str]) -> list[tuple[str, xr.DataArray]]:
-    """For each meaning, the indicator of it, ready for a probability."""
-    return [(name, codes == code) for code, name in enumerate(names)]
-
-
 def strategy_status(dims: Sequence[str], codes: np.ndarray) -> xr.Variable:
     """Whether a strategy was found, and if not, why."""
     return flags(dims, codes, STATUS, "whether a distillation strategy was found")
@@ -96,6 +92,15 @@ def scenario_coordinates(scenarios: Sequence[Scenario]) -> dict[str, xr.Variable
         "delta_pre": variable(
             ["scenario"], [float(s.delta_pre) for s in scenarios], ONE, "charged share of the teacher's pretraining"
         ),
+    }
+
+
+def grid_coordinates(problem: Problem) -> dict[str, xr.Variable]:
+    """Students, budgets and scenarios of a problem."""
+    return {
+        "student": student_coordinate(problem.students),
+        "budget": budget_coordinate(problem.budgets),
+        **scenario_coordinates(problem.scenarios),
     }
 
 

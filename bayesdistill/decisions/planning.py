@@ -45,8 +45,8 @@ from bayesdistill.decisions.arguments import (
     Scenarios,
     TeacherTable,
     check_choice,
+    make_bounds,
     parse_budgets,
-    parse_number,
     parse_scenarios,
     parse_students,
     parse_teachers,
@@ -54,9 +54,8 @@ from bayesdistill.decisions.arguments import (
 from bayesdistill.decisions.crossings import best_crossovers
 from bayesdistill.decisions.evidence import Evidence, extrapolation_factor, gather, run_noise
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
+from bayesdistill.decisions.reductions import mean_of, probability_positive
 from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Progress, Workers, solve
-from bayesdistill.errors import ParameterError
-from bayesdistill.strategies import Bounds
 
 CELL = ("student", "scenario", "budget")
 DRAWS = ("chain", "draw")
@@ -184,26 +183,6 @@ def plan(
     return result
 
 
-def make_bounds(
-    min_teacher_params: float, max_teacher_params: float, max_teacher_tokens: float, max_student_tokens: float | None
-) -> Bounds:
-    """Bounds from the arguments that users type."""
-    low = parse_number(min_teacher_params, "min_teacher_params")
-    high = parse_number(max_teacher_params, "max_teacher_params")
-    if low > high:
-        raise ParameterError(
-            f"min_teacher_params ({low:g}) is above max_teacher_params ({high:g}): no teacher is left; raise the maximum"
-        )
-    return Bounds(
-        min_teacher_params=low,
-        max_teacher_params=high,
-        max_teacher_tokens=parse_number(max_teacher_tokens, "max_teacher_tokens"),
-        max_student_tokens=np.inf
-        if max_student_tokens is None
-        else parse_number(max_student_tokens, "max_student_tokens"),
-    )
-
-
 def plan_problem(
     evidence: Evidence,
     problem: Problem,
@@ -252,23 +231,13 @@ def plan_problem(
             ONE,
             "position of the best teacher of each draw in the table",
         )
-    coordinates = grid_coordinates(evidence, problem)
+    coordinates = labels.grid_coordinates(problem) | labels.draw_coordinates(evidence.chain, evidence.draw)
     if teachers is not None:
         coordinates["teacher"] = variable(["teacher"], list(teachers.names), ONE, "existing teachers")
     attrs = {**labels.setting_attributes(problem.bounds, problem.shape), **evidence.attrs, "noise": "law"}
     if teachers is not None:
         attrs["teachers"] = json.dumps(list(teachers.names))
     return xr.Dataset(variables, coordinates, attrs)
-
-
-def grid_coordinates(evidence: Evidence, problem: Problem) -> dict[str, xr.Variable]:
-    """Coordinates of everything that is computed over a problem's grid."""
-    return {
-        "student": labels.student_coordinate(problem.students),
-        "budget": labels.budget_coordinate(problem.budgets),
-        **labels.scenario_coordinates(problem.scenarios),
-        **labels.draw_coordinates(evidence.chain, evidence.draw),
-    }
 
 
 def _losses_and_strategies(
@@ -326,10 +295,6 @@ def _probabilities(
         difference = pretrained_noise - distilled_noise
         seen_gain, seen_best = gain + difference, seen_best + difference
     result: dict[str, xr.Variable] = {}
-
-    def with_draws(values: np.ndarray) -> xr.DataArray:
-        return xr.DataArray(evidence.unflatten(values), dims=(*CELL, *DRAWS), attrs={"units": NATS})
-
     result["advantage"] = variable(
         (*CELL, *DRAWS),
         evidence.unflatten(seen_gain),
@@ -341,18 +306,16 @@ def _probabilities(
         ("probability", seen_gain, "committed"),
         ("probability_best", seen_best, "best"),
     ):
-        share, error = probability_of(with_draws(values))
+        share, error = probability_positive(evidence, values)
         result[name] = variable(
             CELL, share, ONE, f"probability that distillation by the {strategy} strategy beats pretraining"
         )
         result[f"{name}_mcse"] = variable(CELL, error, ONE, f"Monte-Carlo standard error of {name}")
-    mean, mean_error = posterior.mean_mcse(with_draws(gain))
+    mean, error = mean_of(evidence, gain)
     result["expected_gain"] = variable(
-        CELL, mean.values, NATS, "posterior mean of the law's advantage of the committed strategy"
+        CELL, mean, NATS, "posterior mean of the law's advantage of the committed strategy"
     )
-    result["expected_gain_mcse"] = variable(
-        CELL, mean_error.values, NATS, "Monte-Carlo standard error of expected_gain"
-    )
+    result["expected_gain_mcse"] = variable(CELL, error, NATS, "Monte-Carlo standard error of expected_gain")
     result["regret"] = variable(
         CELL,
         chosen - np.minimum(pretrained, committed).mean(axis=-1),
@@ -366,13 +329,6 @@ def _probabilities(
         "expected value of perfect information about the law, for the choice and for the strategy",
     )
     return result
-
-
-def probability_of(advantage: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
-    """Probability that an advantage is positive, and its Monte-Carlo standard error; NaN where it is NaN."""
-    indicator = (advantage > 0).astype(float).where(~np.isnan(advantage))
-    share, error = posterior.probability(indicator)
-    return share.values, error.values
 
 
 def _extrapolation(evidence: Evidence, problem: Problem, committed: dict[str, np.ndarray]) -> dict[str, xr.Variable]:

@@ -7,5 +7,6 @@ Dataset; the strategies themselves come from `strategies`.
 from bayesdistill.decisions.labels import flag_names
 from bayesdistill.decisions.overtaking import compare_crossovers, crossovers
 from bayesdistill.decisions.planning import plan
+from bayesdistill.decisions.scarcity import plan_tokens
 
-__all__ = ["compare_crossovers", "crossovers", "flag_names", "plan"]
+__all__ = ["compare_crossovers", "crossovers", "flag_names", "plan", "plan_tokens"]

@@ -167,7 +167,10 @@ def parse_teachers(teachers: pd.DataFrame | xr.Dataset | None, scenarios: Sequen
 
 
 def make_bounds(
-    min_teacher_params: float, max_teacher_params: float, max_teacher_tokens: float, max_student_tokens: float | None
+    min_teacher_params: Number,
+    max_teacher_params: Number,
+    max_teacher_tokens: Number,
+    max_student_tokens: Number | None,
 ) -> Bounds:
     """Bounds from the arguments that users type."""
     low = parse_number(min_teacher_params, "min_teacher_params")

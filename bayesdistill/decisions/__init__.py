@@ -8,5 +8,14 @@ from bayesdistill.decisions.labels import flag_names
 from bayesdistill.decisions.overtaking import compare_crossovers, crossovers
 from bayesdistill.decisions.planning import plan
 from bayesdistill.decisions.scarcity import plan_tokens
+from bayesdistill.decisions.teachers import capacity_gap, teacher_choice
 
-__all__ = ["compare_crossovers", "crossovers", "flag_names", "plan", "plan_tokens"]
+__all__ = [
+    "capacity_gap",
+    "compare_crossovers",
+    "crossovers",
+    "flag_names",
+    "plan",
+    "plan_tokens",
+    "teacher_choice",
+]

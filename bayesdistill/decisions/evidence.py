@@ -140,6 +140,19 @@ def extrapolation_factor(values: np.ndarray, seen: tuple[float, float] | None) -
     return np.where(factor < 1 + 1e-9, 1.0, factor)
 
 
+def distilled_extrapolation(evidence: Evidence, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
+    """How many times beyond the seen distillation runs: the largest factor over size, tokens per parameter, teacher loss."""
+    factors = [
+        extrapolation_factor(np.asarray(values, dtype=float), evidence.ranges.get(axis))
+        for axis, values in (
+            ("student_params", params),
+            ("student_tokens_per_param", tokens / params),
+            ("teacher_loss", teacher_loss),
+        )
+    ]
+    return np.max(np.broadcast_arrays(*factors), axis=0)
+
+
 def run_noise(evidence: Evidence, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Scatter of one distilled and one pretrained run around the law, in nats, (n_draws,) each.
 

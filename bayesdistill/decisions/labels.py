@@ -112,6 +112,16 @@ def draw_coordinates(chain: np.ndarray, draw: np.ndarray) -> dict[str, xr.Variab
     }
 
 
+def shape_attributes(shape: Shape) -> dict[str, Any]:
+    """What of the architecture determines FLOPs per token, and the version of this package, as attributes."""
+    return {
+        "context_length": float(shape.context_length),
+        "vocabulary_size": float(shape.vocabulary_size),
+        "aspect_ratio": float(shape.aspect_ratio),
+        "bayesdistill_version": importlib.metadata.version("bayesdistill"),
+    }
+
+
 def setting_attributes(bounds: Bounds, shape: Shape) -> dict[str, Any]:
     """Bounds and shape as attributes."""
     return {
@@ -120,8 +130,5 @@ def setting_attributes(bounds: Bounds, shape: Shape) -> dict[str, Any]:
         "min_teacher_tokens": float(bounds.min_teacher_tokens),
         "max_teacher_tokens": float(bounds.max_teacher_tokens),
         "max_student_tokens": float(bounds.max_student_tokens),
-        "context_length": float(shape.context_length),
-        "vocabulary_size": float(shape.vocabulary_size),
-        "aspect_ratio": float(shape.aspect_ratio),
-        "bayesdistill_version": importlib.metadata.version("bayesdistill"),
+        **shape_attributes(shape),
     }

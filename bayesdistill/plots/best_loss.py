@@ -1,0 +1,199 @@
+"""The best cross-entropy against compute, distilled and pretrained, and where the two cross."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from bayesdistill import posterior
+from bayesdistill.plots import grids, style
+from bayesdistill.plots.style import Look
+
+_NEEDED = (
+    "distilled_loss",
+    "supervised_loss",
+    "advantage",
+    "crossover",
+    "crossover_status",
+    "extrapolates",
+    "probability",
+)
+_LINEAR = 1e-3
+"""Nats around zero that the advantage axis draws linearly; beyond, it is logarithmic."""
+
+
+def plot_best_loss(
+    plan: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY, size: str = "page", dark: bool = False
+) -> Figure:
+    """Best cross-entropy against compute for each scenario and student, beside pretraining, with the crossovers.
+
+    Three panels per scenario: the losses; their difference, since it is often a few thousandths of a nat; and the budget
+    from which on pretraining is ahead.
+
+    Parameters
+    ----------
+    plan : Dataset
+        What `plan` returns: distilled_loss (of the committed strategy), advantage, crossover and crossover_status with
+        chain and draw; supervised_loss; extrapolates.
+    prob : float
+        Probability inside the equal-tailed intervals.
+    size : {"column", "page", "slide"}
+        A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
+    dark : bool
+        For dark backgrounds.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    ParameterError
+        If the Dataset is no plan, or there is no such size.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> import xarray as xr
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> figure = bd.plot_best_loss(bd.plan(published, "1B", [1e20, 1e21], "best case"))
+    >>> figure.savefig("best_loss.png")  # doctest: +SKIP
+    """
+    grids.need(plan, _NEEDED, "plan", "plan()")
+    look = style.make_look(size, dark)
+    students = grids.sorted_students(plan)
+    scenarios = [str(name) for name in plan["scenario"].values]
+    colors = style.size_colors(students, look)
+    with style.drawing(look):
+        columns = min(2 if look.tall else 4, len(scenarios))
+        bands = -(-len(scenarios) // columns)
+        heights = {"column": [1.2, 1.1, 0.5], "page": [1.7, 1.5, 0.6], "slide": [1.4, 1.3, 0.8]}[look.size]
+        figure = style.new_figure(look, bands * sum(heights))
+        axes = style.panels(figure, look, 3 * bands, columns, share_y=False, height_ratios=heights * bands)
+        for ax in axes.flat:
+            ax.set_axis_off()
+        used = []
+        for i, name in enumerate(scenarios):
+            row, column = divmod(i, columns)
+            loss, gain, cross = axes[3 * row : 3 * row + 3, column]
+            cell = plan.sel(scenario=name)
+            for ax in (loss, gain, cross):
+                ax.set_axis_on()
+                style.flops_axis(ax.xaxis)
+            _draw_losses(loss, look, cell, students, colors, prob)
+            _draw_advantage(gain, look, cell, students, colors, prob)
+            _draw_crossovers(cross, look, cell, students, colors, prob)
+            style.panel_title(loss, name, 24 if look.size == "slide" else 20)
+            if column == 0:
+                loss.set_ylabel("loss\n[nats per token]")
+                gain.set_ylabel("gain [nats]")
+                cross.set_ylabel("crossover", fontsize=look.small)
+            cross.tick_params(labelbottom=i + columns >= len(scenarios))
+            if i + columns >= len(scenarios):
+                cross.set_xlabel("compute budget [FLOPs]")
+            used.append((loss, gain, cross))
+        for kind in range(3):
+            grids.same_scale([group[kind] for group in used])
+        for i, group in enumerate(used):
+            for ax in group:
+                ax.tick_params(labelleft=i % columns == 0)
+        _finish(figure, look, plan, students, colors, prob)
+    return figure
+
+
+def _band(
+    ax: Axes, x: np.ndarray, values: xr.DataArray, color: object, alpha: float, prob: float, zorder: float
+) -> None:
+    bounds = posterior.interval(values, prob)
+    ax.fill_between(
+        x, bounds.sel(bound="lower"), bounds.sel(bound="upper"), color=color, alpha=alpha, linewidth=0, zorder=zorder
+    )
+
+
+def _draw_losses(
+    ax: Axes, look: Look, cell: xr.Dataset, students: list[float], colors: dict[float, object], prob: float
+) -> None:
+    x = cell["budget"].values
+    for student in students:
+        one = cell.sel(student=student)
+        _band(ax, x, one["supervised_loss"], look.neutral, 0.3, prob, 1.5)
+        ax.plot(x, posterior.median(one["supervised_loss"]), color=look.neutral, linewidth=0.8 * look.line, zorder=2)
+        _band(ax, x, one["distilled_loss"], colors[student], 0.3, prob, 2.5)
+        median = posterior.median(one["distilled_loss"]).values
+        grids.reach_line(ax, look, x, median, one["extrapolates"].values, colors[student], dots=False)
+    grids.hatch_outside(ax, look, x, cell["extrapolates"].all("student").values)
+
+
+def _draw_advantage(
+    ax: Axes, look: Look, cell: xr.Dataset, students: list[float], colors: dict[float, object], prob: float
+) -> None:
+    x = cell["budget"].values
+    ax.axhline(0, color=look.ink, linewidth=0.7 * look.line, zorder=1)
+    for student in students:
+        one = cell.sel(student=student)
+        _band(ax, x, one["advantage"], colors[student], 0.25, prob, 2)
+        median = posterior.median(one["advantage"]).values
+        grids.reach_line(ax, look, x, median, one["extrapolates"].values, colors[student], dots=False)
+    grids.hatch_outside(ax, look, x, cell["extrapolates"].all("student").values)
+    ax.set_yscale("symlog", linthresh=_LINEAR, linscale=0.6)
+    ax.yaxis.set_major_locator(FixedLocator([-1, -0.1, -0.01, -0.001, 0, 0.001, 0.01, 0.1, 1]))
+    ax.yaxis.set_minor_locator(FixedLocator([]))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
+
+
+def _draw_crossovers(
+    ax: Axes, look: Look, cell: xr.Dataset, students: list[float], colors: dict[float, object], prob: float
+) -> None:
+    """Median and interval of the crossover of each student; an arrow where a bound lies beyond the budgets."""
+    lowest, highest = float(cell["budget"].min()), float(cell["budget"].max())
+    for level, student in enumerate(students):
+        one = cell.sel(student=student)
+        found = grids.crossover_summary(one["crossover"], one["crossover_status"], lowest, highest, prob)
+        if found is None:
+            continue
+        low, middle, high = (min(max(value, lowest), highest) for value in found)
+        color = colors[student]
+        ax.plot([low, high], [level, level], color=color, linewidth=look.line, zorder=2)
+        if found[0] < lowest:
+            ax.plot(lowest, level, marker="<", markersize=1.6 * look.marker, color=color, clip_on=False, zorder=3)
+        if found[2] > highest:
+            ax.plot(highest, level, marker=">", markersize=1.6 * look.marker, color=color, clip_on=False, zorder=3)
+        if lowest <= found[1] <= highest:
+            ax.plot(middle, level, marker="o", markersize=1.8 * look.marker, color=color, zorder=3)
+    ax.set_ylim(-0.6, len(students) - 0.4)
+    ax.set_yticks(range(len(students)), [style.short(student) for student in students])
+    ax.grid(visible=False, axis="y")
+
+
+def _finish(
+    figure: Figure, look: Look, plan: xr.Dataset, students: list[float], colors: dict[float, object], prob: float
+) -> None:
+    percent = f"{100 * prob:.0f} %"
+    entries: list[Artist] = [style.line_entry(style.short(s), colors[s], width=1.6 * look.line) for s in students]
+    entries += [
+        style.line_entry("pretrained", look.neutral, width=0.8 * look.line),
+        style.band_entry(f"{percent} interval", look.ink, 0.3),
+        *grids.reach_entries(look, dots=False),
+        style.line_entry(f"crossover: median, {percent} interval", look.ink, marker="o"),
+        style.line_entry("beyond the budgets shown", look.ink, linestyle="none", marker=">"),
+    ]
+    warnings, notes = style.evidence_notes(plan)
+    notes = [
+        "Gain: pretrained minus distilled loss (logarithmic beyond 0.001 nats). Crossover: the budget from which on pretraining beats the best strategy of each draw. An arrow to the right alone: "
+        "distillation is ahead at the highest budget; to the left alone: pretraining is ahead throughout.",
+        *grids.left_out(plan),
+        grids.noise_note(plan),
+        *notes,
+    ]
+    style.finish(
+        figure,
+        look,
+        title="Cross-entropy that a budget buys, distilled and pretrained",
+        handles=entries,
+        warnings=warnings,
+        notes=notes,
+    )

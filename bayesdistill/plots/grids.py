@@ -1,0 +1,155 @@
+"""What figures over student, scenario and budget share: which cells exist, which lie outside the data, and how to say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+
+from bayesdistill import posterior
+from bayesdistill.errors import ParameterError
+from bayesdistill.plots import style
+from bayesdistill.plots.style import Look
+
+
+def need(data: xr.Dataset, names: Sequence[str], what: str, maker: str) -> None:
+    """Refuse a Dataset that lacks variables.
+
+    Raises
+    ------
+    ParameterError
+        Naming what is missing and which function makes it.
+    """
+    if not isinstance(data, xr.Dataset):
+        raise ParameterError(f"{what} is a {type(data).__name__}; an xarray Dataset as {maker} returns it is needed")
+    missing = [name for name in names if name not in data.variables]
+    if missing:
+        raise ParameterError(f"this Dataset has no {', '.join(missing)}; {what} is what {maker} returns")
+
+
+def reach_line(
+    ax: Axes, look: Look, x: np.ndarray, y: np.ndarray, outside: np.ndarray, color: Any, *, dots: bool = True
+) -> None:
+    """A curve, dashed and thin where it lies outside the data; full, with a dot at each point, inside."""
+    ax.plot(x, y, color=color, linestyle="--", linewidth=0.9 * look.line, zorder=3)
+    inside = np.where(outside, np.nan, y)
+    alone = np.isnan(np.concatenate([[np.nan], inside[:-1]])) & np.isnan(np.concatenate([inside[1:], [np.nan]]))
+    ax.plot(x, inside, color=color, linewidth=1.6 * look.line, zorder=3.1)
+    marked = inside if dots else np.where(alone, inside, np.nan)
+    ax.plot(x, marked, color=color, linestyle="none", marker="o", markersize=1.5 * look.marker, zorder=3.2)
+
+
+def hatch_outside(ax: Axes, look: Look, budgets: np.ndarray, outside: np.ndarray) -> None:
+    """Hatch the budgets below the lowest and above the highest at which any curve of the panel is inside the data."""
+    inside = np.flatnonzero(~outside)
+    if not inside.size:
+        ax.axvspan(0, 1, transform=ax.transAxes, **_hatching(look))
+        return
+    if inside[0] > 0:
+        ax.axvspan(budgets[0], budgets[inside[0]], **_hatching(look))
+    if inside[-1] < budgets.size - 1:
+        ax.axvspan(budgets[inside[-1]], budgets[-1], **_hatching(look))
+
+
+def _hatching(look: Look) -> dict[str, Any]:
+    return {
+        "facecolor": "none",
+        "edgecolor": look.neutral,
+        "hatch": style.HATCH,
+        "linewidth": 0,
+        "alpha": 0.3,
+        "zorder": 0,
+    }
+
+
+def reach_entries(look: Look, *, dots: bool = True) -> list[Artist]:
+    """Legend entries that explain `reach_line` and `hatch_outside`."""
+    return [
+        style.line_entry("inside the data", look.ink, marker="o" if dots else "", width=1.6 * look.line),
+        style.line_entry("extrapolated", look.ink, linestyle="--", width=0.9 * look.line),
+        style.hatch_entry("beyond the data of every student", look),
+    ]
+
+
+def left_out(plan: xr.Dataset) -> list[str]:
+    """Sentences on the cells that have no strategy, and are therefore not drawn."""
+    missing = plan["probability"].isnull()
+    found = []
+    for scenario in plan["scenario"].values:
+        parts = []
+        for student in plan["student"].values:
+            gone = missing.sel(scenario=scenario, student=student)
+            budgets = plan["budget"].values[gone.values]
+            if budgets.size == plan.sizes["budget"]:
+                parts.append(f"{style.short(student)} at every budget")
+            elif budgets.size:
+                parts.append(
+                    f"{style.short(student)} at {budgets.size} budgets up to {style.power_of_ten(budgets.max())}"
+                )
+        if parts:
+            found.append(f"{style.plain(scenario)}: {', '.join(parts)}")
+    return [f"Not drawn, because no strategy fits the budget: {'; '.join(found)}."] if found else []
+
+
+def sorted_students(data: xr.Dataset) -> list[float]:
+    """Students by size."""
+    return sorted(float(value) for value in data["student"].values)
+
+
+def panel_shape(look: Look, count: int) -> tuple[int, int]:
+    """Rows and columns for so many equal panels."""
+    columns = 1 if count == 1 else 2
+    if look.size == "slide" and count > 4:
+        columns = 4
+    return -(-count // columns), columns
+
+
+def label_outer(axes: np.ndarray, count: int, x: str, y: str) -> None:
+    """Labels of the x axis under the lowest panel of each column, of the y axis left of each row."""
+    rows, columns = axes.shape
+    for column in range(columns):
+        used = [row for row in range(rows) if row * columns + column < count]
+        if used:
+            lowest = axes[used[-1], column]
+            lowest.set_xlabel(x)
+            lowest.tick_params(labelbottom=True)
+    for row in range(rows):
+        axes[row, 0].set_ylabel(y)
+
+
+def noise_note(plan: xr.Dataset) -> str:
+    """Whether the law's mean curves are compared or a pair of runs."""
+    if plan.attrs.get("noise", "law") == "run":
+        return "One pair of real runs is compared, scatter included."
+    return "The law's mean curves are compared, without the scatter of single runs."
+
+
+def same_scale(axes: Sequence[Axes]) -> None:
+    """Give panels that are compared the limits that hold all of them."""
+    limits = [ax.get_ylim() for ax in axes]
+    for ax in axes:
+        ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+
+
+def crossover_summary(
+    crossover: xr.DataArray, status: xr.DataArray, lowest: float, highest: float, prob: float
+) -> tuple[float, float, float] | None:
+    """Lower bound, median and upper bound of a crossover over all draws, those without one included.
+
+    A draw in which distillation is ahead at the highest budget has its crossover, if any, beyond it; one in which pretraining
+    is ahead throughout, below the lowest. A returned value below `lowest` or above `highest` says just that. None if no
+    strategy fits any budget.
+    """
+    names = dict(zip(status.attrs["flag_meanings"].split(), np.atleast_1d(status.attrs["flag_values"]), strict=True))
+    if bool((status == names["impossible"]).all()):
+        return None
+    above = (status == names["always"]) | (status == names["reversed"])
+    # Finite stand-ins: a quantile between two infinite values would be NaN.
+    whole = crossover.where(~above, 10 * highest).where(status != names["never"], lowest / 10)
+    bounds = posterior.interval(whole, prob)
+    low, high = float(bounds.sel(bound="lower")), float(bounds.sel(bound="upper"))
+    return low, float(posterior.median(whole)), high

@@ -1,0 +1,426 @@
+"""What all figures share: sizes, colours, number formats, header with legend, footer with notes.
+
+Figures are built from `Figure` objects, never through pyplot: they need no display, leave no open window behind, and the
+caller's rcParams decide the font family and nothing else. Sizes and colours are set while a figure is built and never
+written to the global rcParams.
+
+Colours. Model sizes are ordered, so they take a sequential map whose lightness is monotone (viridis, cut where it would fade
+into the paper); it can be read by the colour-blind and in grey. Scenarios are not ordered and take the colours of Okabe and
+Ito (2008). Pretraining is always grey.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullLocator
+
+from bayesdistill.errors import ParameterError
+
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+WARNING_COLOR = "#D55E00"
+HATCH = "////"
+MARKERS = ("o", "^", "s", "D", "v", "P", "X")
+
+# What of the caller's rcParams must not leak into a figure. The font family is theirs.
+_OWN_RC = (
+    "axes.",
+    "errorbar.",
+    "figure.",
+    "grid.",
+    "hatch.",
+    "legend.",
+    "lines.",
+    "markers.",
+    "patch.",
+    "xtick.",
+    "ytick.",
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Measures and colours of one figure.
+
+    Parameters
+    ----------
+    size : str
+        column, page or slide.
+    width : float
+        Inches.
+    font, small : float
+        Points.
+    line, marker : float
+        Points.
+    ink, paper, grid, neutral : str
+        Colours of text, background, grid, and of pretraining.
+    span : tuple of float
+        Part of the sequential map in use.
+    """
+
+    size: str
+    width: float
+    font: float
+    small: float
+    line: float
+    marker: float
+    ink: str
+    paper: str
+    grid: str
+    neutral: str
+    span: tuple[float, float]
+
+    @property
+    def tall(self) -> bool:
+        """Whether panels are stacked rather than set side by side."""
+        return self.size == "column"
+
+
+_MEASURES = {
+    "column": {"width": 3.4, "font": 7.0, "small": 6.0, "line": 1.0, "marker": 2.0},
+    "page": {"width": 7.0, "font": 8.0, "small": 7.0, "line": 1.3, "marker": 2.6},
+    "slide": {"width": 13.33, "font": 15.0, "small": 12.0, "line": 2.4, "marker": 4.6},
+}
+SLIDE_HEIGHT = 7.5
+_LIGHT = {"ink": "#1a1a1a", "paper": "#ffffff", "grid": "#dddddd", "neutral": "#707070", "span": (0.0, 0.82)}
+_DARK = {"ink": "#ececec", "paper": "#15181c", "grid": "#3a4047", "neutral": "#a8a8a8", "span": (0.32, 1.0)}
+
+
+def make_look(size: str, dark: bool) -> Look:
+    """Measures and colours for a size and a background.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such size.
+    """
+    if size not in _MEASURES:
+        raise ParameterError(f"size is {size!r}; use {', '.join(repr(name) for name in _MEASURES)}")
+    return Look(size=size, **_MEASURES[size], **(_DARK if dark else _LIGHT))  # type: ignore[arg-type]
+
+
+@contextmanager
+def drawing(look: Look) -> Iterator[None]:
+    """While a figure is built: matplotlib's own defaults with the look's sizes and colours, whatever the caller has set."""
+    settings = {k: v for k, v in matplotlib.rcParamsDefault.items() if k.startswith(_OWN_RC)}
+    settings |= {
+        "font.size": look.font,
+        "font.weight": "normal",
+        "font.style": "normal",
+        "text.color": look.ink,
+        "figure.facecolor": look.paper,
+        "figure.edgecolor": look.paper,
+        "axes.facecolor": look.paper,
+        "axes.edgecolor": look.ink,
+        "axes.labelcolor": look.ink,
+        "axes.linewidth": 0.5 * look.line,
+        "axes.titlesize": look.font,
+        "axes.titlelocation": "left",
+        "axes.labelsize": look.font,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "lines.linewidth": look.line,
+        "lines.markersize": look.marker,
+        "lines.solid_capstyle": "butt",
+        "lines.dashed_pattern": (3.0, 1.4),
+        "hatch.linewidth": 0.35 * look.line,
+        "legend.fontsize": look.small,
+        "legend.frameon": False,
+        "legend.borderpad": 0.0,
+        "legend.borderaxespad": 0.0,
+        "legend.columnspacing": 1.4,
+        "legend.handlelength": 2.2,
+        "legend.labelspacing": 0.35,
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+class Picture(Figure):
+    """A Figure that notebooks display although it was not made by pyplot."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        buffer = io.BytesIO()
+        # Twice the pixels at the same size on the page: sharp on high-resolution screens.
+        self.savefig(buffer, format="png", dpi=2 * 96)
+        width, height = self.get_size_inches()
+        return buffer.getvalue(), {"width": round(96 * width), "height": round(96 * height)}
+
+
+def new_figure(look: Look, body: float) -> Picture:
+    """An empty figure; `body` is the height of its panels in inches (ignored on a slide, whose height is fixed)."""
+    figure = Picture(figsize=(look.width, SLIDE_HEIGHT if look.size == "slide" else body))
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02))
+    return figure
+
+
+def panels(
+    figure: Figure,
+    look: Look,
+    rows: int,
+    columns: int,
+    *,
+    share_y: Any = True,
+    height_ratios: Sequence[float] | None = None,
+) -> np.ndarray:
+    """Axes (rows, columns) with the look's ticks and grid."""
+    axes = figure.subplots(
+        rows, columns, sharex=True, sharey=share_y, squeeze=False, gridspec_kw={"height_ratios": height_ratios}
+    )
+    for ax in axes.flat:
+        dress(ax, look)
+    return np.asarray(axes)
+
+
+def dress(ax: Axes, look: Look) -> None:
+    """Ticks and grid of one panel. Given explicitly, because matplotlib makes ticks late, with the rcParams of that moment."""
+    ax.tick_params(
+        which="both",
+        color=look.ink,
+        labelcolor=look.ink,
+        labelsize=look.small,
+        width=0.5 * look.line,
+        length=2.2 * look.line,
+        grid_color=look.grid,
+        grid_linewidth=0.4 * look.line,
+        grid_alpha=1.0,
+        grid_linestyle="-",
+    )
+    ax.grid(visible=True, which="major")
+    ax.set_axisbelow(True)
+
+
+# Colours and labels -------------------------------------------------------------------------------------------------
+
+
+def size_colors(sizes: Sequence[float] | np.ndarray, look: Look) -> dict[float, Any]:
+    """One colour per model size, dark to light with size."""
+    ordered = sorted({float(size) for size in sizes})
+    low, high = look.span
+    positions = [(low + high) / 2] if len(ordered) == 1 else np.linspace(low, high, len(ordered))
+    colormap = matplotlib.colormaps["viridis"]
+    return {size: colormap(float(position)) for size, position in zip(ordered, positions, strict=True)}
+
+
+def scenario_colors(names: Sequence[str]) -> dict[str, str]:
+    """One colour per scenario."""
+    return {str(name): OKABE_ITO[i % len(OKABE_ITO)] for i, name in enumerate(names)}
+
+
+_SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+def short(value: float) -> str:
+    """A size or a number of tokens as people write it: 300M, 1.82B, 20T."""
+    for unit, suffix in _SUFFIXES:
+        if value >= 0.9995 * unit:
+            return f"{value / unit:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def power_of_ten(value: float) -> str:
+    """FLOPs for running text: 1e21, 3.2e22."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def flops_axis(axis: Any) -> None:
+    """Powers of ten, few enough to be read."""
+    axis.axes.set_xscale("log") if axis.axis_name == "x" else axis.axes.set_yscale("log")
+    axis.set_major_locator(LogLocator(base=10, numticks=5))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(LogFormatterMathtext())
+
+
+def size_axis(axis: Any) -> None:
+    """Logarithmic, labelled 1M, 100M, 10B."""
+    axis.axes.set_xscale("log") if axis.axis_name == "x" else axis.axes.set_yscale("log")
+    axis.set_major_locator(LogLocator(base=10, numticks=7))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+# Evidence -----------------------------------------------------------------------------------------------------------
+
+
+def evidence_notes(data: xr.Dataset) -> tuple[list[str], list[str]]:
+    """What the reader must know about the posterior behind a Dataset: (warnings, notes).
+
+    Read from the attributes `converged` (yes, no, unknown), `convergence` (JSON), and `supervised_law` or
+    `posterior_provenance` (JSON) that plans and curves carry.
+    """
+    warnings, notes = [], []
+    converged = data.attrs.get("converged", "unknown")
+    if converged == "no":
+        failed = json.loads(data.attrs.get("convergence", "{}")).get("failed") or []
+        detail = f" (failed: {', '.join(failed)})" if failed else ""
+        warnings.append(f"The posterior behind this figure did not converge{detail}; its numbers may be wrong.")
+    elif converged != "yes":
+        notes.append("Whether the draws behind this figure converged is not known.")
+    law = data.attrs.get("supervised_law") or json.loads(data.attrs.get("posterior_provenance", "{}")).get(
+        "supervised_law"
+    )
+    if law == "published law":
+        notes.append("The supervised law comes from the published-law prior, not from supervised runs.")
+    return warnings, notes
+
+
+# Header and footer --------------------------------------------------------------------------------------------------
+
+
+def heading(text: str, look: Look) -> Line2D:
+    """A legend entry without a symbol."""
+    return Line2D([], [], linestyle="none", label=text, color=look.ink)
+
+
+def line_entry(label: str, color: Any, *, linestyle: Any = "-", marker: str = "", width: float | None = None) -> Line2D:
+    """A legend entry for a line."""
+    return Line2D([], [], color=color, linestyle=linestyle, marker=marker, linewidth=width, label=label)
+
+
+def band_entry(label: str, color: Any, alpha: float) -> Patch:
+    """A legend entry for a band."""
+    return Patch(facecolor=color, edgecolor="none", alpha=alpha, label=label)
+
+
+def hatch_entry(label: str, look: Look) -> Patch:
+    """A legend entry for a hatched region."""
+    return Patch(facecolor="none", edgecolor=look.neutral, hatch=HATCH, linewidth=0, alpha=0.6, label=label)
+
+
+def finish(
+    figure: Figure,
+    look: Look,
+    *,
+    title: str,
+    handles: Sequence[Artist],
+    warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> None:
+    """Set title and legend above the panels and notes below them, and give each the room that it needs.
+
+    Outside a slide the figure grows by the height of header and footer, so that panels keep theirs.
+    """
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    dpi = figure.dpi
+    pad = 0.6 * look.font / 72
+    width, body = figure.get_size_inches()
+    usable = 0.94 * (width - 2 * pad)  # text is a little wider at other resolutions than the one measured here
+
+    def height_of(artist: Artist) -> float:
+        return float(artist.get_window_extent(renderer).height / dpi)
+
+    def place_text(text: str, size: float, **style: Any) -> Artist:
+        artist = figure.text(0, 0, text, fontsize=size, va="top", ha="left", **style)
+        letters = max(20, int(len(text) * usable / max(artist.get_window_extent(renderer).width / dpi, 1e-6)))
+        while artist.get_window_extent(renderer).width / dpi > usable and letters > 10:
+            artist.set_text(textwrap.fill(text, letters))
+            letters -= 1
+        return artist
+
+    above = [place_text(title, 1.15 * look.font, weight="bold")]
+    above += [place_text(text, look.font, color=WARNING_COLOR, weight="bold") for text in warnings]
+    legend = None
+    for columns in range(len(handles), 0, -1):
+        legend = figure.legend(handles=list(handles), loc="upper left", ncols=columns)
+        if columns == 1 or legend.get_window_extent(renderer).width / dpi <= usable:
+            break
+        legend.remove()
+    below = [place_text(" ".join(notes), look.small, linespacing=1.25)] if notes else []
+
+    header = pad + sum(height_of(artist) + pad for artist in above) + (height_of(legend) + pad if legend else 0)
+    footer = pad / 2 + sum(height_of(artist) + pad for artist in below)
+    height = SLIDE_HEIGHT if look.size == "slide" else body + header + footer
+    figure.set_size_inches(width, height)
+    top = height - pad
+    for artist in above:
+        artist.set_position((pad / width, top / height))  # type: ignore[attr-defined]
+        top -= height_of(artist) + pad
+    if legend is not None:
+        legend.set_bbox_to_anchor((pad / width, top / height), transform=figure.transFigure)
+    bottom = footer - pad / 2
+    for artist in below:
+        artist.set_position((pad / width, bottom / height))  # type: ignore[attr-defined]
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(rect=(0, footer / height, 1, 1 - (header + footer) / height))
+    for artist in (*above, *below):
+        artist.set_in_layout(False)
+    if legend is not None:
+        legend.set_in_layout(False)
+
+
+def spread(positions: Sequence[float] | np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
+    """Positions moved as little as a simple pass allows so that neighbours are `gap` apart, inside [low, high]."""
+    wanted = np.asarray(positions, dtype=float)
+    order = np.argsort(wanted, kind="stable")
+    placed = wanted[order].copy()
+    for i in range(1, placed.size):
+        placed[i] = max(placed[i], placed[i - 1] + gap)
+    if placed.size and placed[-1] > high:
+        placed[-1] = high
+        for i in range(placed.size - 2, -1, -1):
+            placed[i] = min(placed[i], placed[i + 1] - gap)
+    placed = np.maximum(placed, low)
+    result = np.empty_like(placed)
+    result[order] = placed
+    return result
+
+
+def direct_labels(
+    ax: Axes, look: Look, x: float, labels: Sequence[str], values: Sequence[float], colors: Sequence[Any], *, align: str
+) -> None:
+    """Names of curves beside their ends at `x`, kept from overlapping. Call it after `finish`, when panels have their size."""
+    figure = ax.figure
+    figure.draw_without_rendering()  # type: ignore[union-attr]
+    to_axes = ax.transData + ax.transAxes.inverted()
+    heights = [float(to_axes.transform((x, value))[1]) for value in values]
+    points = ax.get_window_extent().height / figure.dpi * 72
+    placed = spread(heights, 1.05 * look.small / points, 0.0, 1.0 - look.small / points)
+    at = float(to_axes.transform((x, values[0]))[0]) if values else 0.0
+    for label, y, color in zip(labels, placed, colors, strict=True):
+        ax.text(
+            at,
+            float(y),
+            label,
+            color=color,
+            fontsize=look.small,
+            ha=align,
+            va="center",
+            transform=ax.transAxes,
+            clip_on=False,
+        )
+
+
+def panel_title(ax: Axes, text: str, letters: int) -> None:
+    """Name of a panel, broken after so many letters where a narrow panel would cut it."""
+    ax.set_title(plain(textwrap.fill(text, letters)))
+
+
+def plain(text: str) -> str:
+    """A text from outside, safe from being read as mathematics."""
+    return str(text).replace("$", r"\$")
+
+
+def axis_label(variable: xr.DataArray, words: str | None = None) -> str:
+    """Words with the variable's unit in brackets."""
+    name = words or str(variable.attrs.get("long_name", variable.name))
+    unit = variable.attrs.get("units", "1")
+    return name if unit == "1" else f"{name} [{unit}]"

@@ -8,14 +8,17 @@ from bayesdistill.decisions.labels import flag_names
 from bayesdistill.decisions.overtaking import compare_crossovers, crossovers
 from bayesdistill.decisions.planning import plan
 from bayesdistill.decisions.scarcity import plan_tokens
+from bayesdistill.decisions.sharing import break_even, sharing_map
 from bayesdistill.decisions.teachers import capacity_gap, teacher_choice
 
 __all__ = [
+    "break_even",
     "capacity_gap",
     "compare_crossovers",
     "crossovers",
     "flag_names",
     "plan",
     "plan_tokens",
+    "sharing_map",
     "teacher_choice",
 ]

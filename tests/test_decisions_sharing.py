@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from decision_cases import posterior_of, published, scattered, simple
+from scipy.optimize import brentq
+
+from bayesdistill import strategies
+from bayesdistill.compute import Scenario
+from bayesdistill.decisions import break_even, flag_names, plan, sharing_map
+from bayesdistill.errors import ParameterError
+
+
+def best_at(draws, student, budget, number):
+    """Advantage and student tokens of the best strategy, teacher inference charged, straight from the kernels."""
+    got = strategies.best_strategies(draws, [student], [budget], [Scenario(1, 1 / number)])
+    alone = strategies.supervised_losses(draws, [student], [budget])[0, 0, 0]
+    return alone - got["loss"].item(), got["student_tokens"].item()
+
+
+SHARED = {name: values[[1, 3, 4]] for name, values in scattered(6, seed=1).items()}
+STUDENT, BUDGETS = 3e9, [1e20, 1e22]
+
+
+@pytest.fixture(scope="module")
+def found() -> xr.Dataset:
+    return break_even(posterior_of(SHARED), STUDENT, BUDGETS)
+
+
+def test_break_even_is_the_root_of_the_advantage(found):
+    checked = 0
+    for budget in BUDGETS:
+        cell = found.sel(student=STUDENT, budget=budget).isel(chain=0)
+        for draw in range(3):
+            one = {k: v[draw : draw + 1] for k, v in SHARED.items()}
+            name = flag_names(cell["break_even_status"]).values[draw]
+            number = cell["students_per_teacher"].values[draw]
+
+            def gap(log_number, one=one, budget=budget):
+                return best_at(one, STUDENT, budget, np.exp(log_number))[0]
+
+            if name == "shared":
+                assert number == pytest.approx(np.exp(brentq(gap, 0, np.log(1e6), xtol=1e-8)), rel=1e-4)
+                checked += 1
+            else:
+                assert name == "never"
+                assert number == np.inf
+                assert gap(np.log(1e6)) < 0
+    assert checked == 4
+
+
+def test_served_tokens_divide_the_cost_as_k_students_do(found):
+    cell = found.sel(student=STUDENT).isel(chain=0)
+    shared = flag_names(cell["break_even_status"]).values == "shared"
+    for budget in range(2):
+        for draw in np.flatnonzero(shared[budget]):
+            number = cell["students_per_teacher"].values[budget, draw]
+            one = {k: v[draw : draw + 1] for k, v in SHARED.items()}
+            _, own = best_at(one, STUDENT, BUDGETS[budget], number)
+            served = cell["served_tokens"].values[budget, draw]
+            # A flat optimum: tokens are known less well than the loss.
+            assert own / (own + served) == pytest.approx(1 / number, rel=0.01)
+
+
+def test_statuses_of_clear_cases():
+    draws = simple(3, A_S=[10.0, 600.0, 300.0], B_S=[10.0, 1500.0, 1001.0])
+    got = break_even(posterior_of(draws), 1e9, [1.0, 1e21])
+    names = flag_names(got["break_even_status"])
+    assert set(names.sel(budget=1.0).values.ravel()) == {"impossible"}
+    assert names.sel(budget=1e21).values.ravel()[:2].tolist() == ["alone", "never"]
+    assert got["students_per_teacher"].sel(budget=1e21).values.ravel()[:2].tolist() == [1, np.inf]
+    assert got["served_tokens"].sel(budget=1e21).values.ravel()[:2].tolist() == [0, np.inf]
+    assert np.isnan(got["students_per_teacher"].sel(budget=1.0)).all()
+    assert np.isnan(got["pays_probability"].sel(budget=1.0)).all()
+    assert got["status_probability"].sel(budget=1.0, outcome="impossible").item() == 1
+
+
+def test_a_search_that_ends_too_early_says_so(found):
+    short = break_even(posterior_of(SHARED), STUDENT, BUDGETS, max_students_per_teacher=1.5)
+    long_names, short_names = flag_names(found["break_even_status"]), flag_names(short["break_even_status"])
+    late = (long_names == "shared") & (found["students_per_teacher"] > 1.5)
+    assert late.any()
+    assert (short_names.where(late, "beyond") == "beyond").all()
+
+
+def test_pays_probability_is_the_distribution_of_the_break_even_number():
+    draws = scattered(40, seed=1)
+    got = break_even(posterior_of(draws, chains=2), [1e9], [1e20])
+    number = got["students_per_teacher"].values.ravel()
+    for k, share in zip(got["shared_by"].values, got["pays_probability"].values.ravel(), strict=True):
+        assert share == np.mean(number <= k * (1 + 1e-9))
+    assert (np.diff(got["pays_probability"].values) >= 0).all()
+    mid = got["students_per_teacher_quantile"].sel(quantile=0.5).item()
+    assert mid == np.sort(number)[19]
+    assert got["status_probability"].sum("outcome").item() == pytest.approx(1)
+
+
+def test_the_map_is_the_plan_with_shares():
+    fit = posterior_of(scattered(10), chains=2)
+    mapped = sharing_map(fit, ["300M", "2B"], [1e20, 1e21], [1, 7.5, 100])
+    direct = plan(fit, ["300M", "2B"], [1e20, 1e21], [Scenario(1, 1 / k, str(k)) for k in (1, 7.5, 100)])
+    for name in ("probability", "distilled_loss", "regret", "teacher_params", "crossover"):
+        np.testing.assert_array_equal(mapped[name], direct[name], err_msg=name)
+    assert mapped["students_per_teacher"].values.tolist() == [1, 7.5, 100]
+    np.testing.assert_allclose(mapped["delta_pre"], [1, 1 / 7.5, 0.01])
+    assert mapped.attrs["delta_lgt"] == 1
+    # Sharing among more students never makes the best loss worse.
+    assert (mapped["best_distilled_loss"].diff("students_per_teacher") <= 1e-9).all()
+
+
+def test_labels_files_and_cells_on_an_executor(found, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    mapped = sharing_map(posterior_of(published()), "1B", 1e21, [1, 10])
+    for number, dataset in enumerate((found, mapped)):
+        for name, variable in dataset.variables.items():
+            assert variable.attrs["units"], name
+            assert variable.attrs["long_name"], name
+        dataset.to_netcdf(tmp_path / f"{number}.nc", engine="h5netcdf")
+        with xr.open_dataset(tmp_path / f"{number}.nc", engine="h5netcdf") as loaded:
+            xr.testing.assert_identical(loaded.load(), dataset)
+    with ThreadPoolExecutor(2) as pool:
+        xr.testing.assert_identical(break_even(posterior_of(SHARED), STUDENT, BUDGETS, executor=pool), found)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (sharing_map, {"students_per_teacher": 0.5}, "students_per_teacher"),
+        (sharing_map, {"students_per_teacher": [2, 2]}, "students_per_teacher.*once"),
+        (sharing_map, {"students_per_teacher": 2, "delta_lgt": 1.5}, "delta_lgt"),
+        (break_even, {"max_students_per_teacher": 1}, "max_students_per_teacher"),
+        (break_even, {"delta_lgt": -1}, "delta_lgt"),
+    ],
+)
+def test_unusable_arguments_are_named(function, arguments, message):
+    with pytest.raises(ParameterError, match=message):
+        function(posterior_of(published()), 1e9, 1e20, **arguments)

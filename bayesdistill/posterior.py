@@ -135,7 +135,31 @@ def observed_runs(fit: Fit) -> xr.Dataset:
 
 
 def provenance(fit: Fit) -> dict[str, Any]:
-    """Versions, backend, seed, data hashes, priors and time of a fit; empty if unknown."""
+    """What a fit came from.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset
+
+    Returns
+    -------
+    dict
+        `versions`, `sampler`, `backend`, `seed`, `settings`, `data` (runs, hash and source of each table), `reference`,
+        `supervised_law`, `asymptotic_width`, `priors`, `started` and `seconds`. Empty for draws from elsewhere.
+
+    Raises
+    ------
+    ModelError
+        If `fit` is neither a DataTree nor a Dataset.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd, xarray as xr
+    >>> bd.provenance(xr.Dataset())
+    {}
+    """
+    if not isinstance(fit, Fit):
+        raise ModelError(f"a fit is an xarray DataTree (or a Dataset of draws), not {type(fit).__name__}")
     text = fit.attrs.get(PROVENANCE_ATTRIBUTE, "{}")
     return dict(json.loads(text))
 
@@ -225,25 +249,25 @@ def interval(values: xr.DataArray, prob: float = INTERVAL_PROBABILITY) -> xr.Dat
     Returns
     -------
     DataArray
-        With the dimension `bound` (lower, upper); attributes interval_kind and interval_prob.
+        With the dimension `bound` (lower, upper); attributes interval_kind and interval_prob. NaN where any draw is NaN.
     """
     if not 0 < prob < 1:
         raise ParameterError(f"prob is {prob!r}; a probability between 0 and 1 is needed")
     tails = [(1 - prob) / 2, (1 + prob) / 2]
-    result = values.quantile(tails, dim=("chain", "draw")).rename(quantile="bound")
+    result = values.quantile(tails, dim=("chain", "draw"), skipna=False).rename(quantile="bound")
     result = result.assign_coords(bound=["lower", "upper"])
     result.attrs = {**values.attrs, "interval_kind": INTERVAL_KIND, "interval_prob": prob}
     return result
 
 
 def mean(values: xr.DataArray) -> xr.DataArray:
-    """Posterior mean over chain and draw, attributes kept."""
-    return values.mean(dim=("chain", "draw"), keep_attrs=True)
+    """Posterior mean over chain and draw, attributes kept. NaN where any draw is NaN."""
+    return values.mean(dim=("chain", "draw"), keep_attrs=True, skipna=False)
 
 
 def median(values: xr.DataArray) -> xr.DataArray:
-    """Posterior median over chain and draw, attributes kept."""
-    return values.median(dim=("chain", "draw"), keep_attrs=True)
+    """Posterior median over chain and draw, attributes kept. NaN where any draw is NaN."""
+    return values.median(dim=("chain", "draw"), keep_attrs=True, skipna=False)
 
 
 # Convergence --------------------------------------------------------------------------------------------------------
@@ -318,6 +342,8 @@ def convergence(fit: Fit, gates: Gates = GATES) -> dict[str, Any]:
             candidate = (float(np.max(value)), str(name)) if not np.isnan(value).any() else (math.inf, str(name))
             if key not in worst or candidate[0] > worst[key][0]:
                 worst[key] = candidate
+    if not worst:
+        raise ModelError("the posterior holds no draws")
     stats = _sampler_statistics(fit)
     numbers: dict[str, Any] = {
         "rhat": worst["rhat"][0],

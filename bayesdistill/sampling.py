@@ -153,6 +153,10 @@ def fit(
     for name, count, least in (("draws", draws, 4), ("tune", tune, 1), ("chains", chains, 1)):
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < least:
             raise ParameterError(f"{name} is {count!r}; a whole number of at least {least} is needed")
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**64:
+        raise ParameterError(f"seed is {seed!r}; a whole number from 0 to 2^64 - 1 is needed")
+    if cores is not None and (not isinstance(cores, int | np.integer) or isinstance(cores, bool) or cores < 1):
+        raise ParameterError(f"cores is {cores!r}; a whole number of at least 1 is needed")
     if not 0 < target_accept < 1:
         raise ParameterError(f"target_accept is {target_accept!r}; a number between 0 and 1 is needed")
     if runs is None and supervised is None:
@@ -218,8 +222,19 @@ def _choose_priors(
     if isinstance(asked, Priors):
         return asked
     if isinstance(asked, xr.DataTree):
-        block, covariance = prior_from_draws(posterior.law_draws(asked), posterior.noise_draws(asked), reference, widen)
+        noise = posterior.noise_draws(asked)
+        if posterior.is_distilled(asked) is not ("c0" in default.table):
+            # `sigma` is the scatter of distilled runs in one of the two models, of supervised runs in the other.
+            noise = noise.drop_vars("sigma", errors="ignore")
+        block, covariance = prior_from_draws(posterior.law_draws(asked), noise, reference, widen)
         names = [name for name in block if name in default.table]
+        for name in names:
+            given, earlier = default.table[name], block[name]
+            if given.scale == 0 and (earlier.scale > 0 or abs(earlier.location - given.location) > 1e-9):
+                raise ParameterError(
+                    "gamma is fixed, and the earlier fit that serves as prior has another; leave gamma out, or repeat the "
+                    "earlier fit with the same gamma"
+                )
         index = [list(block).index(name) for name in names]
         law = "earlier posterior" if keep_supervised else "earlier posterior and runs"
         return with_block(default, {name: block[name] for name in names}, covariance[np.ix_(index, index)], law)
@@ -422,7 +437,7 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
     """Write a fit or a plan to a netCDF file.
 
     The file is written under a temporary name in the same folder and then renamed: an interrupted or failed write leaves
-    an earlier file as it was.
+    an earlier file as it was. Numbers are stored with checksums, so that `load` notices a damaged file.
 
     Parameters
     ----------
@@ -440,14 +455,36 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
     ------
     FileError
         If the folder does not exist or cannot be written to.
+    ParameterError
+        If `result` is neither, or holds something that a netCDF file cannot hold.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd, tempfile, pathlib, xarray as xr
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = bd.save(published, pathlib.Path(folder) / "published.nc")
+    ...     bd.load(path)["E"].item()
+    1.22
     """
     path = Path(path)
-    if isinstance(result, xr.Dataset):
-        result = result.assign_attrs({posterior.FORMAT_ATTRIBUTE: posterior.FORMAT})
-    elif not isinstance(result, xr.DataTree):
+    if not isinstance(result, xr.Dataset | xr.DataTree):
         raise ParameterError(f"only a fit or a plan can be saved, not {type(result).__name__}")
+    tree = xr.DataTree(result) if isinstance(result, xr.Dataset) else result.copy()
+    tree.attrs[posterior.FORMAT_ATTRIBUTE] = posterior.FORMAT
+    encoding = {
+        node.path: {
+            name: {"fletcher32": True}
+            for name, variable in node.to_dataset(inherit=False).variables.items()
+            if variable.dtype.kind in "biuf" and variable.size and variable.ndim
+        }
+        for node in tree.subtree
+    }
     with replacing(path) as aside:
-        result.to_netcdf(aside, engine="h5netcdf")
+        try:
+            tree.to_netcdf(aside, engine="h5netcdf", encoding=encoding)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"{path} is not written, a netCDF file cannot hold this: {error}") from error
     return path
 
 
@@ -467,19 +504,39 @@ def load(path: str | Path) -> Any:
     ------
     FileError
         If the file is missing, damaged, or not one of this package's, or of a later version of its format.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> fit = bd.load("fit.nc")  # doctest: +SKIP
     """
     path = Path(path)
     if not path.is_file():
         raise FileError(f"there is no file {path}")
-    try:
-        tree = xr.load_datatree(path, engine="h5netcdf")
-    except Exception as error:  # h5netcdf, h5py and xarray each raise their own for a file that is not netCDF
-        raise FileError(f"{path} is not a netCDF file, or is damaged: {error}") from error
-    found = tree.attrs.get(posterior.FORMAT_ATTRIBUTE)
+    found = _format_of(path)
     if found is None:
         raise FileError(f"{path} was not written by bayesdistill.save; make it again with bayesdistill.fit or plan")
-    if int(found) != posterior.FORMAT:
+    if found != posterior.FORMAT:
         raise FileError(
             f"{path} has format {found}, this version reads {posterior.FORMAT}; update bayesdistill or make the file again"
         )
+    try:
+        tree = xr.load_datatree(path, engine="h5netcdf")
+    except Exception as error:  # h5netcdf, h5py and xarray each raise their own
+        raise FileError(f"{path} is damaged: {error}") from error
     return tree if tree.children else tree.to_dataset()
+
+
+def _format_of(path: Path) -> Any:
+    """The version of the layout that a file says it has; None for files of others.
+
+    Asked with h5py before anything else is read: a file of another program need not be understood any further.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            found = file.attrs.get(posterior.FORMAT_ATTRIBUTE)
+            return None if found is None else np.asarray(found).item()
+    except Exception as error:  # OSError, but RuntimeError and others for damage in some places
+        raise FileError(f"{path} is not a netCDF file, or is damaged: {error}") from error

@@ -46,6 +46,7 @@ DISTILLED: dict[str, Callable[[dict], object]] = {
 }
 TUNING: dict[str, Callable[[dict], object]] = {
     "run": lambda row: row["name"].split("-lr")[0].split("-wd")[0],
+    "rate_factor": lambda row: row["rate_factor"],
     "lr0": lambda row: row["lr0"],
     "weight_decay": lambda row: row["weight_decay"],
     "loss": lambda row: row["loss"],

@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 
 BATCH_TOKENS = 256
 STEPS_PER_M = 4000
-LR0 = 0.006
+
+# The best learning rate falls with the number of steps: .012 at .5M tokens, .006 to .012 at 2M (see README.md).
+LR0_AT_HALF_M = 0.012
+LR0_EXPONENT = -0.3
 
 WIDTHS = (24, 32, 48, 64, 96, 128, 192)
 TEACHERS = ((32, 1), (64, 2), (48, 4), (64, 8), (96, 8), (128, 8), (128, 32), (192, 16))
@@ -29,7 +32,7 @@ class Run:
     tokens: float
     seed: int = 0
     teacher: tuple[int, float] | None = None
-    lr0: float = LR0
+    rate_factor: float = 1.0
     weight_decay: float = 1e-4
     experiment: str = "main"
 
@@ -39,11 +42,15 @@ class Run:
         name = f"{kind}-{label(self.width, self.tokens)}-s{self.seed}"
         if self.teacher is not None:
             name += f"-from-{label(*self.teacher)}"
-        if self.lr0 != LR0:
-            name += f"-lr{self.lr0:g}"
+        if self.rate_factor != 1:
+            name += f"-lr{self.rate_factor:g}x"
         if self.weight_decay != Run.weight_decay:
             name += f"-wd{self.weight_decay:g}"
         return name
+
+    @property
+    def lr0(self) -> float:
+        return self.rate_factor * LR0_AT_HALF_M * (self.tokens / 0.5) ** LR0_EXPONENT
 
     @property
     def steps(self) -> int:
@@ -75,17 +82,17 @@ def params(width: int) -> int:
 def tuning() -> list[Run]:
     """The runs that chose the learning rate and the weight decay; made before the grid."""
     cells = ((24, 0.5), (32, 0.5), (64, 2))
-    runs = [Run(d, t, lr0=lr0) for lr0 in (LR0, LR0 / 2, 2 * LR0) for d, t in cells]
+    runs = [Run(d, t, rate_factor=factor) for d, t in cells for factor in (1, 0.5, 2)]
     runs += [Run(32, 2, weight_decay=decay) for decay in (Run.weight_decay, 0.0, 1e-3)]
-    standard = (LR0, Run.weight_decay)  # such a run is a cell of the grid too
-    return [r if (r.lr0, r.weight_decay) == standard else replace(r, experiment="tuning") for r in runs]
+    standard = (1, Run.weight_decay)  # such a run is a cell of the grid too
+    return [r if (r.rate_factor, r.weight_decay) == standard else replace(r, experiment="tuning") for r in runs]
 
 
 def checks() -> list[Run]:
     """Cells of the grid trained with half and twice the learning rate: is any of them undertrained?"""
     cells = [(128, 1, None), (32, 8, None), (96, 2, None), (32, 2, (64, 8)), (128, 8, None), (32, 32, None)]
     return [
-        Run(d, tokens, teacher=teacher, lr0=factor * LR0, experiment="check")
+        Run(d, tokens, teacher=teacher, rate_factor=factor, experiment="check")
         for d, tokens, teacher in cells
         for factor in (0.5, 2)
     ]
@@ -116,7 +123,7 @@ def held_out() -> list[Run]:
 def priority(run: Run) -> float:
     """Small first: cheap runs, teachers long before what is distilled from them, repeats and checks a little early."""
     weight = 1.0
-    if run.teacher is None and run.seed == 0 and (run.width, run.tokens) in TEACHERS and run.lr0 == LR0:
+    if run.teacher is None and run.seed == 0 and (run.width, run.tokens) in TEACHERS and run.rate_factor == 1:
         weight = 0.12
     elif run.seed > 0:
         weight = 0.7

@@ -107,6 +107,8 @@ def make(runs: list[Run], workers: int) -> None:
                     f"in {row['wall_s']:.0f} s (cpu {row['cpu_s']:.0f} s); about {left / 3600:.1f} h left",
                     flush=True,
                 )
+    if stop.is_set():
+        raise SystemExit(130)
 
 
 def main() -> None:

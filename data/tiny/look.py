@@ -105,15 +105,15 @@ def teachers(supervised: list[dict], distilled: list[dict], spread: float) -> No
 
 
 def tuning(rows: list[dict]) -> None:
-    print("\nLearning rate: loss with lr0, and the change from the one in use")
+    print("\nLearning rate: loss, and the change from it at other multiples of the rate and other weight decays")
     by_run: dict[str, list[dict]] = defaultdict(list)
     for row in rows:
         by_run[row["run"]].append(row)
     for run, tried in by_run.items():
-        used = [float(r["loss"]) for r in tried if r["lr0"] == "0.006" and r["weight_decay"] == "0.0001"]
+        used = [float(r["loss"]) for r in tried if float(r["rate_factor"]) == 1 and r["weight_decay"] == "0.0001"]
         if used:
             changes = "  ".join(
-                f"lr0 {r['lr0']} wd {r['weight_decay']}: {float(r['loss']) - used[0]:+.4f}" for r in tried
+                f"{float(r['rate_factor']):g}x wd {r['weight_decay']}: {float(r['loss']) - used[0]:+.4f}" for r in tried
             )
             print(f"  {run}: {used[0]:.4f}   {changes}")
 

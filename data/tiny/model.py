@@ -1,9 +1,10 @@
 """The model of the tiny experiment and its training step, in JAX.
 
-A decoder of two layers: RMSNorm before each block and at the end, learned positions, causal attention, GELU, no biases and no
-gains, output tied to the input embedding. Widths share one set of learning rates: hidden matrices start with variance 1/fan_in
-and move at lr0 * 64/d, embeddings start with variance 1 and move at 3 lr0, logits are scaled by 8/d, and the matrices that
-write to the residual stream start at zero. AdamW with weight decay that does not scale with the learning rate.
+A decoder of two layers: RMSNorm before each block, on queries and keys, and at the end; learned positions, causal attention,
+squared ReLU, no biases and no gains, output tied to the input embedding. Widths share one set of learning rates: hidden
+matrices start with variance 1/fan_in and move at lr0 * 64/d, embeddings start with variance 1 and move at 3 lr0, logits are
+scaled by 8/d, and the matrices that write to the residual stream start at zero. AdamW, whose weight decay does not scale with
+the learning rate.
 """
 
 from __future__ import annotations
@@ -58,10 +59,11 @@ def logits(params: Params, text: jax.Array) -> jax.Array:
     for layer in range(LAYERS):
         qkv = (norm(x) @ params["qkv"][layer]).reshape(windows, CONTEXT, 3, heads, width)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)
+        q, k = norm(q), norm(k)
         scores = jnp.where(causal, q @ k.transpose(0, 1, 3, 2) / jnp.sqrt(width), -1e30)
         mixed = jax.nn.softmax(scores, axis=-1) @ v
         x += mixed.transpose(0, 2, 1, 3).reshape(windows, CONTEXT, d) @ params["out"][layer]
-        x += jax.nn.gelu(norm(x) @ params["up"][layer]) @ params["down"][layer]
+        x += jnp.square(jax.nn.relu(norm(x) @ params["up"][layer])) @ params["down"][layer]
     return norm(x) @ params["embed"].T * (8 / d)
 
 

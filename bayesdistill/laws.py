@@ -36,6 +36,8 @@ import numpy as np
 SUPERVISED_PARAMETERS = ("E", "A", "B", "alpha", "beta", "gamma")
 DISTILLATION_PARAMETERS = ("A_S", "B_S", "alpha_S", "beta_S", "gamma_S", "c0", "c1", "d1", "f1")
 LAW_PARAMETERS = SUPERVISED_PARAMETERS + DISTILLATION_PARAMETERS
+EXTENSION_PARAMETERS = ("w1",)
+"""Parameters beyond equation 8, which is the case where they are 0."""
 
 PUBLISHED = MappingProxyType(
     {
@@ -142,15 +144,18 @@ def log_gap(log_ratio: Any, *, c1: Any, d1: Any, f1: Any) -> Any:
 
 
 def distilled_loss_from_terms(
-    student_term: Any, supervised: Any, teacher_loss: Any, *, c0: Any, c1: Any, d1: Any, f1: Any
+    student_term: Any, supervised: Any, teacher_loss: Any, *, c0: Any, c1: Any, d1: Any, f1: Any, w1: Any = 0.0
 ) -> Any:
     """Equation 8 from its parts: `log_student_term`, the student's own supervised loss, and the teacher's loss.
 
-    The split lets a caller with many teachers per student compute the first two once.
+    The split lets a caller with many teachers per student compute the first two once. With w1 > 0 the student recovers
+    the share w1 of what a teacher worse than itself would cost it; w1 = 0 is equation 8.
     """
     log_teacher = log(teacher_loss)
     gap = log_gap(log_teacher - log(supervised), c1=c1, d1=d1, f1=f1)
-    return teacher_loss + exp(gap - c0 * log_teacher + student_term)
+    own_lead = teacher_loss - supervised
+    recovered = w1 * (own_lead + abs(own_lead)) / 2
+    return teacher_loss - recovered + exp(gap - c0 * log_teacher + student_term)
 
 
 def distilled_loss(
@@ -173,6 +178,7 @@ def distilled_loss(
     c1: Any,
     d1: Any,
     f1: Any,
+    w1: Any = 0.0,
 ) -> Any:
     """Cross-entropy of a student distilled from a teacher.
 
@@ -188,6 +194,9 @@ def distilled_loss(
         The supervised law, through which the student's own ability enters.
     A_S, B_S, alpha_S, beta_S, gamma_S, c0, c1, d1, f1 : float or array
         The distillation law. Everything broadcasts.
+    w1 : float or array
+        Share of max(L_T - Lsup, 0), what a teacher worse than the student alone would cost it, that the student recovers;
+        0 is equation 8, which cannot go below L_T.
 
     Returns
     -------
@@ -208,7 +217,7 @@ def distilled_loss(
     term = log_student_term(
         student_params, student_tokens, A_S=A_S, B_S=B_S, alpha_S=alpha_S, beta_S=beta_S, gamma_S=gamma_S
     )
-    return distilled_loss_from_terms(term, supervised, teacher_loss, c0=c0, c1=c1, d1=d1, f1=f1)
+    return distilled_loss_from_terms(term, supervised, teacher_loss, c0=c0, c1=c1, d1=d1, f1=f1, w1=w1)
 
 
 ASYMPTOTIC_TEACHERS = np.linspace(0.0, 1.2, 41)

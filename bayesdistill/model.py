@@ -71,7 +71,8 @@ def build_model(
         Supervised runs with columns params, tokens, loss (nats per token). Without them the supervised law comes from the
         prior.
     priors : Priors, optional
-        By default those of `default_priors`.
+        By default those of `default_priors`. The coordinates they hold decide what the model has: w1, effects of teacher
+        and student configuration, scatter that depends on r or D_S (see `default_priors`).
     reference : Reference, optional
         The run around which the coordinates are centred; by default `reference_run`. Priors belong to a reference.
 
@@ -79,8 +80,9 @@ def build_model(
     -------
     pymc.Model
         Free variable `z` (coordinate); deterministics E A B alpha beta gamma, and with distilled runs A_S B_S alpha_S
-        beta_S gamma_S c0 c1 d1 f1; sigma (nats) and nu; sigma_supervised where both kinds of runs are given. Observed
-        `student_loss` (run) and `loss` (supervised_run).
+        beta_S gamma_S c0 c1 d1 f1; sigma (nats) and nu; sigma_supervised where both kinds of runs are given; where asked
+        for, w1, sigma_teacher, sigma_student and the effects. Observed `student_loss` (run) and `loss` (supervised_run).
+        The data are `pymc.Data`, so that a compiled model can be refitted to other runs.
 
     Raises
     ------
@@ -113,15 +115,19 @@ def build_model(
         law = supervised_at_reference(c)
         if runs is not None:
             law |= distillation_at_reference(c, law, reference)
+            if "logit_w1" in c:
+                law["w1"] = pm.math.sigmoid(c["logit_w1"])
         symbols = natural_parameters(law, reference)
         for name in SUPERVISED_PARAMETERS + (DISTILLATION_PARAMETERS if runs is not None else ()):
             pm.Deterministic(name, symbols[name])
+        if "w1" in law:
+            pm.Deterministic("w1", law["w1"])
         if runs is not None and priors.asymptotic_width is not None:
             _constrain_asymptote(law, reference, priors.asymptotic_width)
         sigma = pm.Deterministic("sigma", pm.math.exp(c["log_sigma"]))
         nu = pm.Deterministic("nu", 1 + pm.math.exp(c["log_nu"]))
         if runs is not None:
-            _observe_distilled(runs, law, reference, sigma, nu)
+            _observe_distilled(runs, law, c, reference, sigma, nu)
         if supervised is not None:
             if "log_sigma_supervised" in c:
                 sigma = pm.Deterministic("sigma_supervised", pm.math.exp(c["log_sigma_supervised"]))
@@ -163,7 +169,9 @@ def student_configurations(runs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return distinct, index.ravel()
 
 
-def _observe_distilled(runs: pd.DataFrame, law: dict[str, Any], reference: Reference, sigma: Any, nu: Any) -> None:
+def _observe_distilled(
+    runs: pd.DataFrame, law: dict[str, Any], c: dict[str, Any], reference: Reference, sigma: Any, nu: Any
+) -> None:
     import pymc as pm
 
     model = pm.modelcontext(None)
@@ -172,13 +180,43 @@ def _observe_distilled(runs: pd.DataFrame, law: dict[str, Any], reference: Refer
         pm.Data(column, runs[column].to_numpy(dtype=float), dims="run")
     # The power sums depend on the student's size and tokens alone, and many runs share them.
     distinct, index = student_configurations(runs)
-    supervised = _supervised_loss(distinct[:, 0], distinct[:, 1], law, reference)
-    term = _student_term(distinct[:, 0], distinct[:, 1], law, reference)
-    gap = {name: law[name] for name in ("c0", "c1", "d1", "f1")}
-    mu = distilled_loss_from_terms(term[index], supervised[index], model["teacher_loss"], **gap)
-    pm.StudentT(
-        DISTILLED_LIKELIHOOD, nu=nu, mu=mu, sigma=sigma, observed=runs["student_loss"].to_numpy(dtype=float), dims="run"
-    )
+    of_run = pm.Data("configuration_of_run", index, dims="run")
+    supervised = _supervised_loss(distinct[:, 0], distinct[:, 1], law, reference)[of_run]
+    term = _student_term(distinct[:, 0], distinct[:, 1], law, reference)[of_run]
+    rest = {name: law[name] for name in ("c0", "c1", "d1", "f1", "w1") if name in law}
+    mu = distilled_loss_from_terms(term, supervised, model["teacher_loss"], **rest)
+    if "log_sigma_teacher" in c:
+        names, teacher = teacher_labels(runs)
+        mu += _effects("teacher", names, pm.Data("teacher_of_run", teacher, dims="run"), c["log_sigma_teacher"])
+    if "log_sigma_student" in c:
+        names = [f"{size:.4g} parameters, {tokens:.4g} tokens" for size, tokens in distinct]
+        mu += _effects("student_configuration", names, of_run, c["log_sigma_student"])
+    if "noise_ratio" in c:
+        sigma = sigma * pm.math.exp(
+            c["noise_ratio"] * (pm.math.log(model["teacher_loss"]) - pm.math.log(supervised)) / 0.1
+        )
+    if "noise_tokens" in c:
+        sigma = sigma * pm.math.exp(c["noise_tokens"] * pm.math.log(model["student_tokens"] / reference.tokens))
+    observed = pm.Data("student_loss_observed", runs["student_loss"].to_numpy(dtype=float), dims="run")
+    pm.StudentT(DISTILLED_LIKELIHOOD, nu=nu, mu=mu, sigma=sigma, observed=observed, dims="run")
+
+
+def _effects(dim: str, names: list[str], index: Any, log_scale: Any) -> Any:
+    """Shifts in nats that all runs of a group share, non-centred; returned per run."""
+    import pymc as pm
+
+    pm.modelcontext(None).add_coord(dim, names)
+    symbol = "sigma_teacher" if dim == "teacher" else "sigma_student"
+    scale = pm.Deterministic(symbol, pm.math.exp(log_scale))
+    standard = pm.Normal(f"z_{dim}", 0.0, 1.0, dims=dim)
+    return pm.Deterministic(f"effect_{dim}", scale * standard, dims=dim)[index]
+
+
+def teacher_labels(runs: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+    """Names of the distinct teachers, and the index of each run's, (run,). Without a column `teacher`, one per loss."""
+    labels = runs["teacher"].astype(str) if "teacher" in runs else runs["teacher_loss"].map("{:.6g}".format)
+    names, index = np.unique(np.array(labels, dtype=object).astype(str), return_inverse=True)
+    return [str(name) for name in names], index.ravel()
 
 
 def _observe_supervised(
@@ -191,11 +229,12 @@ def _observe_supervised(
     for column in ("params", "tokens"):
         pm.Data(column, supervised[column].to_numpy(dtype=float), dims="supervised_run")
     mu = _supervised_loss(model["params"], model["tokens"], law, reference)
+    observed = pm.Data("loss_observed", supervised["loss"].to_numpy(dtype=float), dims="supervised_run")
     pm.StudentT(
         SUPERVISED_LIKELIHOOD,
         nu=nu,
         mu=mu,
         sigma=sigma,
-        observed=supervised["loss"].to_numpy(dtype=float),
+        observed=observed,
         dims="supervised_run",
     )

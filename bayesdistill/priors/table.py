@@ -158,6 +158,40 @@ DISTILLATION_PRIORS: Mapping[str, Prior] = {
     ),
 }
 
+WEAK_TEACHER_PRIORS: Mapping[str, Prior] = {
+    "logit_w1": Prior(
+        math.log(0.05 / 0.95),
+        1.5,
+        "logit(w1) ~ Normal(logit 0.05, 1.5)",
+        "share of max(L_T - Lsup, 0) that a student recovers: from none (equation 8) to half of it",
+    ),
+}
+
+EFFECT_PRIORS: Mapping[str, Mapping[str, Prior]] = {
+    "teacher": {
+        "log_sigma_teacher": _log(
+            0.004, 0.7, "sigma_teacher", "runs of one teacher share 0.001 to 0.016 nats of misfit"
+        ),
+    },
+    "student": {
+        "log_sigma_student": _log(0.004, 0.7, "sigma_student", "runs of one student configuration share as much"),
+    },
+}
+
+NOISE_FORM_PRIORS: Mapping[str, Mapping[str, Prior]] = {
+    "constant": {},
+    "ratio": {
+        "noise_ratio": Prior(
+            0.0, 0.3, "noise_ratio ~ Normal(0, 0.3)", "d ln(sigma) when ln r grows by 0.1: a factor of 0.5 to 2"
+        ),
+    },
+    "tokens": {
+        "noise_tokens": Prior(
+            0.0, 0.3, "noise_tokens ~ Normal(0, 0.3)", "d ln(sigma) / d ln(D_S): longer runs may scatter less or more"
+        ),
+    },
+}
+
 NOISE_PRIORS: Mapping[str, Prior] = {
     "log_sigma": _log(
         0.01, 1.0, "sigma", "scatter of runs around the law in nats: 0.001 to 0.07, seeds and misfit together"
@@ -208,8 +242,11 @@ def default_priors(
     tolerance: float = PUBLISHED_TOLERANCE,
     gamma: float | None = None,
     asymptotic_width: float | None = ASYMPTOTIC_WIDTH,
+    weak_teacher: bool = False,
+    effects: Sequence[str] = (),
+    noise: str = "constant",
 ) -> Priors:
-    """The priors of a model.
+    """The priors of a model, and with them its form.
 
     Parameters
     ----------
@@ -224,13 +261,25 @@ def default_priors(
         Fixes the supervised law's gamma; 1 is the form of Hoffmann et al. (2022).
     asymptotic_width : float or None
         Width in nats of the one-sided prior on the asymptotic advantage, used with distilled runs; None leaves it out.
+    weak_teacher : bool
+        Let students recover a share w1 of what a teacher worse than themselves would cost (see `laws.distilled_loss`).
+    effects : sequence of {"teacher", "student"}
+        Shifts shared by the runs of a teacher, or of a student configuration (size and tokens).
+    noise : {"constant", "ratio", "tokens"}
+        Scatter that is the same for all runs, or depends on r = L_T / Lsup, or on the student's tokens.
     """
     if not (distilled or supervised):
         raise ParameterError("there are no runs: give distilled runs, supervised runs, or both")
     table = dict(SUPERVISED_PRIORS)
     if distilled:
         table |= DISTILLATION_PRIORS
+        if weak_teacher:
+            table |= WEAK_TEACHER_PRIORS
     table |= NOISE_PRIORS
+    if distilled:
+        table |= _choice(NOISE_FORM_PRIORS, noise, "noise")
+        for effect in effects:
+            table |= _choice(EFFECT_PRIORS, effect, "effects")
     if distilled and supervised:
         table |= SUPERVISED_NOISE_PRIORS
     priors = independent(table, "runs" if supervised else "published law")
@@ -244,6 +293,12 @@ def default_priors(
         fixed = Prior(math.log(gamma), 0.0, f"gamma = {gamma:g}", "fixed by the user")
         priors = with_priors(priors, {"log_gamma": fixed})
     return replace(priors, asymptotic_width=asymptotic_width if distilled else None)
+
+
+def _choice(options: Mapping[str, Mapping[str, Prior]], asked: str, argument: str) -> Mapping[str, Prior]:
+    if asked not in options:
+        raise ParameterError(f"{argument}: there is no {asked!r}; choose from {', '.join(map(repr, options))}")
+    return options[asked]
 
 
 def with_block(priors: Priors, table: Mapping[str, Prior], covariance: np.ndarray, supervised_law: str) -> Priors:

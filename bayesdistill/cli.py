@@ -1,0 +1,223 @@
+"""The command line: parses, calls, writes. Errors of the package end in one line and exit code 2, without a traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bayesdistill.errors import BayesdistillError, ParameterError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+app = typer.Typer(
+    name="bayesdistill",
+    help="Should a language model be distilled from a teacher or pretrained? The probability, from a Bayesian scaling law.\n\n"
+    "Start with `bayesdistill demo`, or `bayesdistill fit RUNS -o fit.nc` on your own table.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+FitFile = Annotated[Path, typer.Argument(metavar="FIT", help="A fit written by `bayesdistill fit`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
+Unconverged = Annotated[bool, typer.Option(help="Use a posterior that failed `check`; every output says so.")]
+
+
+@app.command(name="fit")
+def fit_command(
+    runs: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUNS", help="Distilled runs: a CSV or Parquet file, or the name of a packaged data set."
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the fit is written (netCDF).")] = Path("fit.nc"),
+    supervised: Annotated[
+        Path | None, typer.Option(help="Supervised runs (params, tokens, loss); alone, they give the supervised law.")
+    ] = None,
+    prior: Annotated[Path | None, typer.Option(help="An earlier fit that serves as prior.")] = None,
+    widen: Annotated[float, typer.Option(help="How much wider the earlier fit is made first.")] = 2.0,
+    gamma: Annotated[float | None, typer.Option(help="Fix the supervised law's gamma (1: Chinchilla's form).")] = None,
+    draws: Annotated[int, typer.Option(help="Draws per chain.")] = 1000,
+    tune: Annotated[int, typer.Option(help="Tuning draws per chain.")] = 1000,
+    chains: Annotated[int, typer.Option(help="Chains.")] = 4,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same draws.")] = 0,
+    target_accept: Annotated[float, typer.Option(help="Raise towards 1 against divergences.")] = 0.9,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Fit the law to runs with NUTS."""
+    from bayesdistill.criticism import check
+    from bayesdistill.datasets import load_runs
+    from bayesdistill.sampling import fit, load, save
+
+    _writable(output)
+    table: Any = runs
+    if runs is not None and not Path(runs).suffix:
+        table = load_runs(runs)
+    result = fit(
+        table,
+        supervised,
+        priors=None if prior is None else load(prior),
+        widen=widen,
+        gamma=gamma,
+        draws=draws,
+        tune=tune,
+        chains=chains,
+        seed=seed,
+        target_accept=target_accept,
+        progress=False if quiet else None,
+    )
+    save(result, output)
+    print(check(result))
+    print(f"wrote {output}; next: bayesdistill plan {output} --student 1B --budgets 1e19:1e25:25")
+
+
+@app.command(name="check")
+def check_command(fit: FitFile, as_json: AsJson = False) -> None:
+    """Say whether a fit can be used, and what to do if not. Exit code 1 if not."""
+    from bayesdistill.criticism import check
+
+    found = check(_load_fit(fit))
+    print(json.dumps(found.numbers) if as_json else found)
+    if found.ok is False:
+        raise typer.Exit(1)
+
+
+@app.command(name="plan")
+def plan_command(
+    fit: FitFile,
+    student: Annotated[list[str], typer.Option(help="Non-embedding parameters: 1B, 300M, 3e9. Repeat for more.")],
+    budgets: Annotated[str, typer.Option(help="FLOPs: lowest:highest:count on a log scale, or a list 1e20,1e21.")],
+    scenario: Annotated[
+        list[str] | None, typer.Option(help="Who pays for the teacher; by default all four. Repeat for more.")
+    ] = None,
+    delta: Annotated[
+        list[str] | None,
+        typer.Option(help="A scenario of your own, LGT:PRE: the shares of the teacher's inference and pretraining."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where the plan is written (netCDF).")] = None,
+    max_teacher_params: Annotated[str, typer.Option(help="Largest teacher.")] = "1e12",
+    max_teacher_tokens: Annotated[str, typer.Option(help="Most tokens a teacher may be trained on.")] = "2e13",
+    max_student_tokens: Annotated[str | None, typer.Option(help="Most tokens the student may see.")] = None,
+    noise: Annotated[str, typer.Option(help="law: the law's curves; run: one pair of real runs.")] = "law",
+    seed: Annotated[int, typer.Option(help="Of the scatter with --noise run.")] = 0,
+    allow_unconverged: Unconverged = False,
+    as_json: AsJson = False,
+) -> None:
+    """For each student, scenario and budget: the probability that distillation beats pretraining, and the strategy."""
+    from bayesdistill.compute import SCENARIOS
+    from bayesdistill.decisions import plan
+    from bayesdistill.decisions.arguments import parse_number
+    from bayesdistill.sampling import save
+    from bayesdistill.tables import plan_table, summary_table, table_text
+
+    if output is not None:
+        _writable(output)
+    scenarios: list[Any] = list(scenario or []) + [_shares(text) for text in delta or []]
+    result = plan(
+        _load_fit(fit),
+        student,
+        _budgets(budgets),
+        scenarios or list(SCENARIOS),
+        max_teacher_params=parse_number(max_teacher_params, "--max-teacher-params"),
+        max_teacher_tokens=parse_number(max_teacher_tokens, "--max-teacher-tokens"),
+        max_student_tokens=None
+        if max_student_tokens is None
+        else parse_number(max_student_tokens, "--max-student-tokens"),
+        noise=noise,
+        seed=seed,
+        allow_unconverged=allow_unconverged,
+        progress=sys.stderr.isatty() and not as_json,
+    )
+    if output is not None:
+        save(result, output)
+    if as_json:
+        print(plan_table(result).to_json(orient="records", double_precision=15))
+    else:
+        print(table_text(summary_table(result)))
+        if output is not None:
+            print(f"wrote {output}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if it does not exist.")] = Path("out"),
+    seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
+) -> None:
+    """Fit the law to the 354 published runs and write the answer: fit, plan, figures, and three sentences."""
+    from bayesdistill.demo import run_demo
+
+    run_demo(out, seed=seed)
+
+
+def _writable(path: Path) -> None:
+    """Refuse before the work, not after it, if there is no folder to write into."""
+    from bayesdistill.errors import FileError
+
+    if not path.parent.is_dir():
+        raise FileError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def _load_fit(path: Path) -> xr.DataTree:
+    import xarray as xr
+
+    from bayesdistill.errors import FileError
+    from bayesdistill.sampling import load
+
+    result = load(path)
+    if not isinstance(result, xr.DataTree):
+        raise FileError(f"{path} holds a plan, not a fit; make a fit with: bayesdistill fit RUNS -o fit.nc")
+    return result
+
+
+def _shares(text: str) -> Any:
+    from bayesdistill.compute import Scenario
+
+    try:
+        lgt, pre = (float(part) for part in text.split(":"))
+    except ValueError:
+        raise ParameterError(f"--delta {text!r}: write two shares, such as 1:0.1") from None
+    return Scenario(delta_lgt=lgt, delta_pre=pre)
+
+
+def _budgets(text: str) -> list[float]:
+    import numpy as np
+
+    from bayesdistill.decisions.arguments import parse_number
+
+    if ":" not in text:
+        return [parse_number(part, "--budgets") for part in text.split(",")]
+    parts = text.split(":")
+    if len(parts) != 3 or not parts[2].isdigit() or int(parts[2]) < 2:
+        raise ParameterError(f"--budgets {text!r}: write lowest:highest:count, such as 1e19:1e25:25, count at least 2")
+    low, high = (parse_number(part, "--budgets") for part in parts[:2])
+    if low >= high:
+        raise ParameterError(f"--budgets {text!r}: the lowest budget must be below the highest")
+    return [float(value) for value in np.geomspace(low, high, int(parts[2]))]
+
+
+def main() -> None:
+    """Entry point of the command `bayesdistill`."""
+    import warnings
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        print(f"bayesdistill: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        try:
+            app()
+        except BayesdistillError as error:
+            print(f"bayesdistill: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print("bayesdistill: interrupted; files written earlier are as they were", file=sys.stderr)
+            sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

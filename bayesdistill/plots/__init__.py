@@ -4,7 +4,23 @@ One file per figure; `style` holds sizes, colours and layout, `grids` what figur
 """
 
 from bayesdistill.plots.best_loss import plot_best_loss
+from bayesdistill.plots.break_even import plot_break_even
+from bayesdistill.plots.capacity_gap import plot_capacity_gap
+from bayesdistill.plots.compute_strategy import plot_compute_strategy
+from bayesdistill.plots.crossover import plot_crossover
+from bayesdistill.plots.experiment_fixed_student import plot_experiment_fixed_student
+from bayesdistill.plots.experiment_fixed_teacher import plot_experiment_fixed_teacher
 from bayesdistill.plots.probability import plot_probability
 from bayesdistill.plots.runs import plot_runs
 
-__all__ = ["plot_best_loss", "plot_probability", "plot_runs"]
+__all__ = [
+    "plot_best_loss",
+    "plot_break_even",
+    "plot_capacity_gap",
+    "plot_compute_strategy",
+    "plot_crossover",
+    "plot_experiment_fixed_student",
+    "plot_experiment_fixed_teacher",
+    "plot_probability",
+    "plot_runs",
+]

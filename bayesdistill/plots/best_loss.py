@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -69,49 +68,22 @@ def plot_best_loss(
     scenarios = [str(name) for name in plan["scenario"].values]
     colors = style.size_colors(students, look)
     with style.drawing(look):
-        columns = min(2 if look.tall else 4, len(scenarios))
-        bands = -(-len(scenarios) // columns)
         heights = {"column": [1.2, 1.1, 0.5], "page": [1.7, 1.5, 0.6], "slide": [1.4, 1.3, 0.8]}[look.size]
+        columns = 2 if look.tall else 4
+        bands = -(-len(scenarios) // min(columns, len(scenarios)))
         figure = style.new_figure(look, bands * sum(heights))
-        axes = style.panels(figure, look, 3 * bands, columns, share_y=False, height_ratios=heights * bands)
-        for ax in axes.flat:
-            ax.set_axis_off()
-        used = []
-        for i, name in enumerate(scenarios):
-            row, column = divmod(i, columns)
-            loss, gain, cross = axes[3 * row : 3 * row + 3, column]
+        groups, columns = grids.shape_panels(figure, look, len(scenarios), heights, columns)
+        for (loss, gain, cross), name in zip(groups, scenarios, strict=True):
             cell = plan.sel(scenario=name)
-            for ax in (loss, gain, cross):
-                ax.set_axis_on()
-                style.flops_axis(ax.xaxis)
             _draw_losses(loss, look, cell, students, colors, prob)
             _draw_advantage(gain, look, cell, students, colors, prob)
             _draw_crossovers(cross, look, cell, students, colors, prob)
             style.panel_title(loss, name, 24 if look.size == "slide" else 20)
-            if column == 0:
-                loss.set_ylabel("loss\n[nats per token]")
-                gain.set_ylabel("gain [nats]")
-                cross.set_ylabel("crossover", fontsize=look.small)
-            cross.tick_params(labelbottom=i + columns >= len(scenarios))
-            if i + columns >= len(scenarios):
-                cross.set_xlabel("compute budget [FLOPs]")
-            used.append((loss, gain, cross))
-        for kind in range(3):
-            grids.same_scale([group[kind] for group in used])
-        for i, group in enumerate(used):
-            for ax in group:
-                ax.tick_params(labelleft=i % columns == 0)
+            style.flops_axis(cross.xaxis)
+        labels = ["loss\n[nats per token]", "gain\n[nats per token]", "crossover"]
+        grids.label_groups(groups, columns, "compute budget [FLOPs]", labels, look)
         _finish(figure, look, plan, students, colors, prob)
     return figure
-
-
-def _band(
-    ax: Axes, x: np.ndarray, values: xr.DataArray, color: object, alpha: float, prob: float, zorder: float
-) -> None:
-    bounds = posterior.interval(values, prob)
-    ax.fill_between(
-        x, bounds.sel(bound="lower"), bounds.sel(bound="upper"), color=color, alpha=alpha, linewidth=0, zorder=zorder
-    )
 
 
 def _draw_losses(
@@ -120,11 +92,9 @@ def _draw_losses(
     x = cell["budget"].values
     for student in students:
         one = cell.sel(student=student)
-        _band(ax, x, one["supervised_loss"], look.neutral, 0.3, prob, 1.5)
+        grids.band(ax, x, one["supervised_loss"], look.neutral, prob, 0.3, 1.5)
         ax.plot(x, posterior.median(one["supervised_loss"]), color=look.neutral, linewidth=0.8 * look.line, zorder=2)
-        _band(ax, x, one["distilled_loss"], colors[student], 0.3, prob, 2.5)
-        median = posterior.median(one["distilled_loss"]).values
-        grids.reach_line(ax, look, x, median, one["extrapolates"].values, colors[student], dots=False)
+        grids.curve(ax, look, x, one["distilled_loss"], one["extrapolates"].values, colors[student], prob)
     grids.hatch_outside(ax, look, x, cell["extrapolates"].all("student").values)
 
 
@@ -135,9 +105,7 @@ def _draw_advantage(
     ax.axhline(0, color=look.ink, linewidth=0.7 * look.line, zorder=1)
     for student in students:
         one = cell.sel(student=student)
-        _band(ax, x, one["advantage"], colors[student], 0.25, prob, 2)
-        median = posterior.median(one["advantage"]).values
-        grids.reach_line(ax, look, x, median, one["extrapolates"].values, colors[student], dots=False)
+        grids.curve(ax, look, x, one["advantage"], one["extrapolates"].values, colors[student], prob, alpha=0.2)
     grids.hatch_outside(ax, look, x, cell["extrapolates"].all("student").values)
     ax.set_yscale("symlog", linthresh=_LINEAR, linscale=0.6)
     ax.yaxis.set_major_locator(FixedLocator([-1, -0.1, -0.01, -0.001, 0, 0.001, 0.01, 0.1, 1]))
@@ -172,19 +140,19 @@ def _draw_crossovers(
 def _finish(
     figure: Figure, look: Look, plan: xr.Dataset, students: list[float], colors: dict[float, object], prob: float
 ) -> None:
-    percent = f"{100 * prob:.0f} %"
     entries: list[Artist] = [style.line_entry(style.short(s), colors[s], width=1.6 * look.line) for s in students]
     entries += [
         style.line_entry("pretrained", look.neutral, width=0.8 * look.line),
-        style.band_entry(f"{percent} interval", look.ink, 0.3),
+        style.band_entry(f"{grids.percent(prob)} interval", look.ink, 0.3),
         *grids.reach_entries(look, dots=False),
-        style.line_entry(f"crossover: median, {percent} interval", look.ink, marker="o"),
+        style.line_entry(f"crossover: median, {grids.percent(prob)} interval", look.ink, marker="o"),
         style.line_entry("beyond the budgets shown", look.ink, linestyle="none", marker=">"),
     ]
     warnings, notes = style.evidence_notes(plan)
     notes = [
-        "Gain: pretrained minus distilled loss (logarithmic beyond 0.001 nats). Crossover: the budget from which on pretraining beats the best strategy of each draw. An arrow to the right alone: "
-        "distillation is ahead at the highest budget; to the left alone: pretraining is ahead throughout.",
+        "Gain: pretrained minus distilled loss (logarithmic beyond 0.001 nats). Crossover: the budget from which on "
+        "pretraining beats the best strategy of each draw. An arrow to the right alone: distillation is ahead at the highest "
+        "budget; to the left alone: pretraining is ahead throughout.",
         *grids.left_out(plan),
         grids.noise_note(plan),
         *notes,

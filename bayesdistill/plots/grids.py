@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from bayesdistill import posterior
 from bayesdistill.errors import ParameterError
@@ -31,6 +32,56 @@ def need(data: xr.Dataset, names: Sequence[str], what: str, maker: str) -> None:
         raise ParameterError(f"this Dataset has no {', '.join(missing)}; {what} is what {maker} returns")
 
 
+def need_units(data: xr.Dataset, name: str, units: str, maker: str) -> None:
+    """Refuse a Dataset whose axis is of another kind.
+
+    Raises
+    ------
+    ParameterError
+        Naming the units that were found.
+    """
+    found = data[name].attrs.get("units", "none")
+    if found != units:
+        raise ParameterError(f"{name} has the units {found!r}; {units} are needed, as {maker} gives them")
+
+
+def need_several(data: xr.Dataset, name: str) -> None:
+    """Refuse a Dataset with a single point on an axis along which something is drawn.
+
+    Raises
+    ------
+    ParameterError
+        Naming the axis.
+    """
+    if data.sizes.get(name, 0) < 2:
+        raise ParameterError(f"{name}: at least two are needed to draw along it")
+
+
+def band(
+    ax: Axes, x: np.ndarray, values: xr.DataArray, color: Any, prob: float, alpha: float = 0.25, zorder: float = 2
+) -> None:
+    """The interval of values over chain, draw along x."""
+    bounds = posterior.interval(values, prob)
+    low, high = bounds.sel(bound="lower").values, bounds.sel(bound="upper").values
+    ax.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0, zorder=zorder)
+
+
+def curve(
+    ax: Axes,
+    look: Look,
+    x: np.ndarray,
+    values: xr.DataArray,
+    outside: np.ndarray,
+    color: Any,
+    prob: float,
+    *,
+    alpha: float = 0.25,
+) -> None:
+    """Median and interval of values over chain, draw along x."""
+    band(ax, x, values, color, prob, alpha)
+    reach_line(ax, look, x, posterior.median(values).values, outside, color, dots=False)
+
+
 def reach_line(
     ax: Axes, look: Look, x: np.ndarray, y: np.ndarray, outside: np.ndarray, color: Any, *, dots: bool = True
 ) -> None:
@@ -44,7 +95,10 @@ def reach_line(
 
 
 def hatch_outside(ax: Axes, look: Look, budgets: np.ndarray, outside: np.ndarray) -> None:
-    """Hatch the budgets below the lowest and above the highest at which any curve of the panel is inside the data."""
+    """Hatch what lies below the lowest and above the highest budget at which any curve of the panel is inside the data.
+
+    The x axis may show something else than budgets.
+    """
     inside = np.flatnonzero(~outside)
     if not inside.size:
         ax.axvspan(0, 1, transform=ax.transAxes, **_hatching(look))
@@ -66,12 +120,12 @@ def _hatching(look: Look) -> dict[str, Any]:
     }
 
 
-def reach_entries(look: Look, *, dots: bool = True) -> list[Artist]:
+def reach_entries(look: Look, *, dots: bool = True, whose: str = "of every student") -> list[Artist]:
     """Legend entries that explain `reach_line` and `hatch_outside`."""
     return [
         style.line_entry("inside the data", look.ink, marker="o" if dots else "", width=1.6 * look.line),
         style.line_entry("extrapolated", look.ink, linestyle="--", width=0.9 * look.line),
-        style.hatch_entry("beyond the data of every student", look),
+        style.hatch_entry(f"beyond the data {whose}", look),
     ]
 
 
@@ -153,3 +207,46 @@ def crossover_summary(
     bounds = posterior.interval(whole, prob)
     low, high = float(bounds.sel(bound="lower")), float(bounds.sel(bound="upper"))
     return low, float(posterior.median(whole)), high
+
+
+def shape_panels(
+    figure: Figure, look: Look, count: int, heights: Sequence[float], columns: int
+) -> tuple[np.ndarray, int]:
+    """Axes for `count` groups of panels, each group `heights` stacked panels, as an array (count, len(heights)); columns used."""
+    columns = min(columns, count)
+    bands = -(-count // columns)
+    axes = style.panels(figure, look, len(heights) * bands, columns, share_y=False, height_ratios=list(heights) * bands)
+    groups = []
+    for i in range(bands * columns):
+        row, column = divmod(i, columns)
+        group = axes[len(heights) * row : len(heights) * (row + 1), column]
+        groups.append(group)
+        if i >= count:
+            for ax in group:
+                ax.set_axis_off()
+    chosen = np.array(groups[:count])
+    for i, group in enumerate(chosen):
+        lowest = i + columns >= count
+        for ax in group[:-1]:
+            ax.tick_params(labelbottom=False)
+        group[-1].tick_params(labelbottom=lowest)
+    return chosen, columns
+
+
+def label_groups(groups: np.ndarray, columns: int, x: str, y: Sequence[str], look: Look, *, same: bool = True) -> None:
+    """Axis labels at the outer panels of `shape_panels`; with `same`, the same limits for panels that are compared."""
+    if same:
+        for kind in range(groups.shape[1]):
+            same_scale(list(groups[:, kind]))
+    for i, group in enumerate(groups):
+        if i + columns >= len(groups):
+            group[-1].set_xlabel(x)
+        for ax, text in zip(group, y, strict=True):
+            ax.tick_params(labelleft=i % columns == 0 or not same)
+            if i % columns == 0:
+                ax.set_ylabel(text, fontsize=look.small if len(y) > 1 else look.font)
+
+
+def percent(prob: float) -> str:
+    """A probability for a legend."""
+    return f"{100 * prob:g} %"

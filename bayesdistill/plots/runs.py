@@ -53,38 +53,18 @@ def plot_runs(curves: xr.Dataset, *, size: str = "page", dark: bool = False) -> 
     colors = style.size_colors(curves["configuration_params"].values, look)
     experiments = _experiments(curves)
     with style.drawing(look):
-        side = 4 if look.size == "slide" else 2
-        columns = min(side, len(groups))
-        bands = -(-len(groups) // columns)
-        tall, low = (1.5, 0.6) if look.tall else (2.3, 0.8)
-        figure = style.new_figure(look, bands * (tall + low))
-        axes = style.panels(figure, look, 2 * bands, columns, share_y=False, height_ratios=[tall, low] * bands)
-        for ax in axes.flat:
-            ax.set_axis_off()
-        tops = []
-        for i, (name, chosen) in enumerate(groups):
-            row, column = divmod(i, columns)
-            top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
-            for ax in (top, bottom):
-                ax.set_axis_on()
+        heights = (1.5, 0.6) if look.tall else (2.3, 0.8)
+        columns = min(4 if look.size == "slide" else 2, len(groups))
+        figure = style.new_figure(look, -(-len(groups) // columns) * sum(heights))
+        axes, columns = grids.shape_panels(figure, look, len(groups), heights, columns)
+        for (top, bottom), (name, chosen) in zip(axes, groups, strict=True):
             _draw_law(top, look, curves, chosen, colors)
             _draw_runs(top, bottom, look, curves, chosen, colors, experiments)
             style.panel_title(top, name, 24 if look.tall else 40)
-            if column == 0:
-                top.set_ylabel("student loss\n[nats per token]" if look.tall else "student loss [nats per token]")
-                bottom.set_ylabel("residual\n[nats]")
-            if i + columns >= len(groups):
-                bottom.set_xlabel("teacher loss [nats per token]")
-            bottom.tick_params(labelbottom=i + columns >= len(groups))
-            tops.append((top, chosen))
-        grids.same_scale([axes[2 * (i // columns), i % columns] for i in range(len(groups))])
-        grids.same_scale([axes[2 * (i // columns) + 1, i % columns] for i in range(len(groups))])
-        for i in range(len(groups)):
-            if i % columns:
-                for ax in (axes[2 * (i // columns), i % columns], axes[2 * (i // columns) + 1, i % columns]):
-                    ax.tick_params(labelleft=False)
+        labels = ["student loss\n[nats per token]", "residual\n[nats per token]"]
+        grids.label_groups(axes, columns, "teacher loss [nats per token]", labels, look)
         _finish(figure, look, curves, experiments)
-        for top, chosen in tops:
+        for (top, _), (_, chosen) in zip(axes, groups, strict=True):
             _label_students(top, look, curves, chosen, colors)
     return figure
 
@@ -180,7 +160,7 @@ def _label_students(ax: Axes, look: Look, curves: xr.Dataset, chosen: np.ndarray
 
 
 def _finish(figure: Figure, look: Look, curves: xr.Dataset, experiments: dict[str, str]) -> None:
-    percent = f"{100 * float(curves.attrs.get('interval_prob', np.nan)):.0f} %"
+    percent = grids.percent(float(curves.attrs.get("interval_prob", np.nan)))
     entries: list[Artist] = [
         style.line_entry(style.plain(name), look.ink, linestyle="none", marker=marker)
         for name, marker in experiments.items()

@@ -219,6 +219,15 @@ def size_colors(sizes: Sequence[float] | np.ndarray, look: Look) -> dict[float, 
     return {size: colormap(float(position)) for size, position in zip(ordered, positions, strict=True)}
 
 
+def budget_colors(budgets: Sequence[float] | np.ndarray, look: Look) -> dict[float, Any]:
+    """One colour per budget, dark to light; another map than that of sizes, so that the two are not taken for each other."""
+    ordered = sorted({float(budget) for budget in budgets})
+    low, high = (0.0, 0.85) if look.span[0] == 0 else (0.25, 1.0)
+    positions = [low] if len(ordered) == 1 else np.linspace(low, high, len(ordered))
+    colormap = matplotlib.colormaps["plasma"]
+    return {budget: colormap(float(position)) for budget, position in zip(ordered, positions, strict=True)}
+
+
 def scenario_colors(names: Sequence[str]) -> dict[str, str]:
     """One colour per scenario."""
     return {str(name): OKABE_ITO[i % len(OKABE_ITO)] for i, name in enumerate(names)}
@@ -283,11 +292,6 @@ def evidence_notes(data: xr.Dataset) -> tuple[list[str], list[str]]:
 
 
 # Header and footer --------------------------------------------------------------------------------------------------
-
-
-def heading(text: str, look: Look) -> Line2D:
-    """A legend entry without a symbol."""
-    return Line2D([], [], linestyle="none", label=text, color=look.ink)
 
 
 def line_entry(label: str, color: Any, *, linestyle: Any = "-", marker: str = "", width: float | None = None) -> Line2D:

@@ -10,15 +10,18 @@ from bayesdistill.decisions.planning import plan
 from bayesdistill.decisions.scarcity import plan_tokens
 from bayesdistill.decisions.sharing import break_even, sharing_map
 from bayesdistill.decisions.teachers import capacity_gap, teacher_choice
+from bayesdistill.decisions.value import evppi, plan_value
 
 __all__ = [
     "break_even",
     "capacity_gap",
     "compare_crossovers",
     "crossovers",
+    "evppi",
     "flag_names",
     "plan",
     "plan_tokens",
+    "plan_value",
     "sharing_map",
     "teacher_choice",
 ]

@@ -22,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_INTERRUPTED = 130
+
 FitFile = Annotated[Path, typer.Argument(metavar="FIT", help="A fit written by `bayesdistill fit`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
 Unconverged = Annotated[bool, typer.Option(help="Use a posterior that failed `check`; every output says so.")]
@@ -45,22 +47,30 @@ def fit_command(
     draws: Annotated[int, typer.Option(help="Draws per chain.")] = 1000,
     tune: Annotated[int, typer.Option(help="Tuning draws per chain.")] = 1000,
     chains: Annotated[int, typer.Option(help="Chains.")] = 4,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same draws.")] = 0,
     target_accept: Annotated[float, typer.Option(help="Raise towards 1 against divergences.")] = 0.9,
+    allow_suspicious: Annotated[
+        bool, typer.Option(help="Use tables that look as if units or columns were mixed up.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Fit the law to runs with NUTS."""
     from bayesdistill.criticism import check
-    from bayesdistill.datasets import load_runs
+    from bayesdistill.datasets import load_runs, read_runs
     from bayesdistill.sampling import fit, load, save
 
     _writable(output)
     table: Any = runs
+    other: Any = supervised
     if runs is not None and not Path(runs).suffix:
         table = load_runs(runs)
+    elif runs is not None and allow_suspicious:
+        table = read_runs(runs, "distilled", allow_suspicious=True)
+    if supervised is not None and allow_suspicious:
+        other = read_runs(supervised, "supervised", allow_suspicious=True)
     result = fit(
         table,
-        supervised,
+        other,
         priors=None if prior is None else load(prior),
         widen=widen,
         gamma=gamma,
@@ -104,7 +114,7 @@ def plan_command(
     max_teacher_tokens: Annotated[str, typer.Option(help="Most tokens a teacher may be trained on.")] = "2e13",
     max_student_tokens: Annotated[str | None, typer.Option(help="Most tokens the student may see.")] = None,
     noise: Annotated[str, typer.Option(help="law: the law's curves; run: one pair of real runs.")] = "law",
-    seed: Annotated[int, typer.Option(help="Of the scatter with --noise run.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the scatter with --noise run.")] = 0,
     allow_unconverged: Unconverged = False,
     as_json: AsJson = False,
 ) -> None:
@@ -146,7 +156,7 @@ def plan_command(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results; made if it does not exist.")] = Path("out"),
-    seed: Annotated[int, typer.Option(help="Seed of the sampler.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler.")] = 0,
 ) -> None:
     """Fit the law to the 354 published runs and write the answer: fit, plan, figures, and three sentences."""
     from bayesdistill.demo import run_demo
@@ -155,9 +165,11 @@ def demo(
 
 
 def _writable(path: Path) -> None:
-    """Refuse before the work, not after it, if there is no folder to write into."""
+    """Refuse before the work, not after it, if the file cannot be there."""
     from bayesdistill.errors import FileError
 
+    if path.is_dir():
+        raise FileError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():
         raise FileError(f"cannot write {path}: there is no folder {path.parent}")
 
@@ -214,9 +226,11 @@ def main() -> None:
         except BayesdistillError as error:
             print(f"bayesdistill: {error}", file=sys.stderr)
             sys.exit(2)
-        except KeyboardInterrupt:
-            print("bayesdistill: interrupted; files written earlier are as they were", file=sys.stderr)
-            sys.exit(130)
+        except SystemExit as end:
+            # Typer has turned Ctrl-C into this code without a word.
+            if end.code == _INTERRUPTED:
+                print("bayesdistill: interrupted; files written earlier are as they were", file=sys.stderr)
+            raise
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def _log(center: float, scale: float, what: str, reason: str) -> Prior:
 
 SUPERVISED_PRIORS: Mapping[str, Prior] = {
     "log_E": _log(
-        1.5, 0.5, "E", "irreducible loss of text: 0.7 to 3.4 nats per token at two standard deviations, bytes to words"
+        1.5, 0.5, "E", "irreducible loss of text: 0.55 to 4.1 nats per token at two standard deviations, bytes to words"
     ),
     "log_excess": _log(
         0.8, 1.0, "(L - E) at the reference run", "what training can still remove there: 0.1 to 6 nats per token"

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     import pymc as pm
 
 
+ADAPTATION: dict[str, Any] = {"adaptation": "low_rank"}
+"""How nutpie adapts its mass matrix: the coordinates are correlated in a few directions only."""
+
 _UNITS = {
     "E": ("nats per token", "irreducible loss of the supervised law"),
     "A": ("nats^(1/gamma) parameters^alpha", "size coefficient of the supervised law"),
@@ -264,9 +267,9 @@ def _sample(
             chains=chains,
             cores=min(chains, cores or os.cpu_count() or 1),
             seed=seed,
-            adaptation="low_rank",
             target_accept=target_accept,
             save_warmup=False,
+            **ADAPTATION,
             progress_bar=_watched() if progress is None else progress,
         )
     except RuntimeError as error:

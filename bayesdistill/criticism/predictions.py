@@ -1,0 +1,71 @@
+"""What the draws of a fit say about runs: expected losses, and new runs with every kind of scatter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill.laws import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss, supervised_loss
+from bayesdistill.model import student_configurations, teacher_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bayesdistill.priors import Reference
+
+
+def flat_draws(posterior: xr.Dataset) -> dict[str, np.ndarray]:
+    """Every variable with chain and draw stacked first, (draw, ...)."""
+    return {
+        str(name): value.transpose("chain", "draw", ...).values.reshape(-1, *value.shape[2:])
+        for name, value in posterior.data_vars.items()
+        if {"chain", "draw"} <= set(value.dims)
+    }
+
+
+def expected_losses(draws: dict[str, np.ndarray], runs: pd.DataFrame) -> np.ndarray:
+    """The law at the design of runs, for every draw, (draw, run), in nats per token."""
+    names = [name for name in LAW_PARAMETERS + EXTENSION_PARAMETERS if name in draws]
+    return np.asarray(
+        distilled_loss(
+            runs["student_params"].to_numpy(dtype=float),
+            runs["student_tokens"].to_numpy(dtype=float),
+            runs["teacher_loss"].to_numpy(dtype=float),
+            **{name: draws[name][:, None] for name in names},
+        )
+    )
+
+
+def scatter_scale(draws: dict[str, np.ndarray], runs: pd.DataFrame, reference: Reference) -> np.ndarray:
+    """Scale of the Student-t of every run, (draw, run), in nats per token."""
+    scale = np.broadcast_to(draws["sigma"][:, None], (len(draws["sigma"]), len(runs))).copy()
+    params = runs["student_params"].to_numpy(dtype=float)
+    tokens = runs["student_tokens"].to_numpy(dtype=float)
+    if "noise_ratio" in draws:
+        law = {name: draws[name][:, None] for name in ("E", "A", "B", "alpha", "beta", "gamma")}
+        ratio = np.log(runs["teacher_loss"].to_numpy(dtype=float)) - np.log(supervised_loss(params, tokens, **law))
+        scale *= np.exp(draws["noise_ratio"][:, None] * ratio / 0.1)
+    if "noise_tokens" in draws:
+        scale *= np.exp(draws["noise_tokens"][:, None] * np.log(tokens / reference.tokens))
+    return scale
+
+
+def shared_shifts(
+    draws: dict[str, np.ndarray], runs: pd.DataFrame, kept: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Shifts of teachers and student configurations for every run, (draw, run); those of unseen groups drawn anew."""
+    count = len(draws["sigma"])
+    total = np.zeros((count, len(runs)))
+    groups = {"teacher": teacher_labels(runs)[1], "student_configuration": student_configurations(runs)[1]}
+    for dim, index in groups.items():
+        name = f"effect_{dim}"
+        if name not in draws:
+            continue
+        scale = draws["sigma_teacher" if dim == "teacher" else "sigma_student"]
+        effects = draws[name].copy()
+        unseen = np.setdiff1d(np.arange(effects.shape[1]), index[kept])
+        effects[:, unseen] = scale[:, None] * rng.standard_normal((count, unseen.size))
+        total += effects[:, index]
+    return total

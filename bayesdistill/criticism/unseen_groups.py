@@ -1,0 +1,268 @@
+"""How well a model predicts runs of teachers and students that it has not seen.
+
+Runs share teachers and student configurations, so that leaving out single runs flatters every model that learns their
+shifts. Here whole teachers, whole student sizes, or the part that the paper extrapolated to are left out, and every model is
+scored on the runs left out: log score (elpd), CRPS, error of the mean, coverage of intervals.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from scipy.stats import t as student_t
+
+from bayesdistill.criticism.baselines import BASELINES
+from bayesdistill.criticism.predictions import expected_losses, flat_draws, scatter_scale, shared_shifts
+from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
+from bayesdistill.criticism.scores import PROBABILITIES, crps, inside, log_score
+from bayesdistill.errors import ParameterError
+from bayesdistill.files import replacing
+from bayesdistill.model import reference_run, teacher_labels
+from bayesdistill.priors import Prior, Priors, default_priors, with_priors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLITS = ("teacher", "student", "paper")
+PAPER_THRESHOLD = 2.3
+"""The paper fitted runs with L_S above this and showed the rest as extrapolation (nats per token)."""
+
+Model = Mapping[str, Any] | str
+
+
+def candidate_models() -> dict[str, Model]:
+    """The models that docs/explanation/choice_of_model.md compares: options of `default_priors`, or a baseline's name."""
+    return {
+        "eq. 8": {},
+        "eq. 8, no asymptotic prior": {"asymptotic_width": None},
+        "weak teachers": {"weak_teacher": True},
+        "weak teachers, noise by r": {"weak_teacher": True, "noise": "ratio"},
+        "weak teachers, noise by D_S": {"weak_teacher": True, "noise": "tokens"},
+        "weak teachers, teacher effects": {"weak_teacher": True, "effects": ("teacher",)},
+        "weak teachers, both effects": {"weak_teacher": True, "effects": ("teacher", "student")},
+        "no capacity gap": {"gap": False},
+        "Huber point fit": "point",
+        "bootstrap": "bootstrap",
+    }
+
+
+def folds(runs: pd.DataFrame, split: str, parts: int = 8) -> list[np.ndarray]:
+    """Which runs are left out together, a list of (run,) of bool.
+
+    Parameters
+    ----------
+    runs : DataFrame
+    split : {"teacher", "student", "paper"}
+        "teacher": `parts` groups of whole teachers. "student": one student size at a time, all its configurations.
+        "paper": the runs with a student loss of at most 2.3, which the paper extrapolated to.
+    parts : int
+        Groups of teachers, dealt in the order of their losses.
+    """
+    if split == "teacher":
+        names, index = teacher_labels(runs)
+        loss = runs["teacher_loss"].to_numpy(dtype=float)
+        order = np.argsort(np.argsort([loss[index == i].mean() for i in range(len(names))]))
+        return [np.isin(index, np.flatnonzero(order % parts == k)) for k in range(min(parts, len(names)))]
+    if split == "student":
+        size = runs["student_params"].to_numpy(dtype=float)
+        return [size == value for value in np.unique(size)]
+    if split == "paper":
+        return [runs["student_loss"].to_numpy(dtype=float) <= PAPER_THRESHOLD]
+    raise ParameterError(f"split is {split!r}; choose from {', '.join(map(repr, SPLITS))}")
+
+
+def priors_of(model: Mapping[str, Any], runs: pd.DataFrame) -> Priors:
+    """Priors of a candidate model: options of `default_priors`, and gap=False for the law without capacity gap."""
+    options = dict(model)
+    gap = options.pop("gap", True)
+    priors = default_priors(distilled=True, supervised=False, reference=reference_run(runs, None), **options)
+    if gap:
+        return priors
+    off = Prior(-30.0, 0.0, "s = 0", "no capacity gap")
+    return with_priors(
+        priors, {"log_gap_strength": off, "log_gap_slope": Prior(0.0, 0.0), "gap_curvature": Prior(0.0, 0.0)}
+    )
+
+
+def leave_out(
+    runs: pd.DataFrame,
+    split: str,
+    model: Model,
+    *,
+    parts: int = 8,
+    draws: int = 500,
+    tune: int = 700,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    executor: Executor | None = None,
+) -> xr.Dataset:
+    """Fit without each group of runs in turn and score the predictions of the runs left out.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Distilled runs.
+    split : {"teacher", "student", "paper"}
+        See `folds`.
+    model : mapping or str
+        Options of `priors.default_priors`, or "point" or "bootstrap" for the baselines.
+    parts : int
+        Groups of teachers.
+    draws, tune, seed : int
+        Of each refit (4 chains).
+    checkpoint : path, optional
+        A JSON file that keeps finished folds; a later call with the same settings goes on from there.
+    progress : callable, optional
+        Told (folds done, folds in all).
+    executor : concurrent.futures.Executor, optional
+        Where folds are fitted; each worker compiles the model once. By default here, one after the other.
+
+    Returns
+    -------
+    Dataset
+        Over run, for those left out: elpd (natural log of the predictive density), crps and error (mean minus observed, nats
+        per token), inside_50 and inside_90 (whether the interval held the outcome), and fold.
+
+    Notes
+    -----
+    The scatter and the shifts of unseen groups are part of the prediction. The score of a run is marginal: shifts that
+    the runs of a left-out group share are integrated out run by run.
+    """
+    groups = folds(runs, split, parts)
+    setting = {"split": split, "model": repr(model), "parts": parts, "draws": draws, "tune": tune, "seed": seed}
+    path = None if checkpoint is None else Path(checkpoint)
+    done: dict[str, Any] = {}
+    if path is not None and path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.get("setting") == setting:
+            done = kept["folds"]
+    todo = [k for k in range(len(groups)) if str(k) not in done]
+    tasks = [(runs, model, groups[k], draws, tune, seed + k) for k in todo]
+    results = map(_fold, tasks) if executor is None else executor.map(_fold, tasks)
+    for k, result in zip(todo, results, strict=True):
+        done[str(k)] = result
+        if path is not None:
+            with replacing(path) as aside:
+                aside.write_text(json.dumps({"setting": setting, "folds": done}), encoding="utf-8")
+        if progress is not None:
+            progress(len(done), len(groups))
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("run", "elpd", "crps", "error", "inside_50", "inside_90", "fold")
+    }
+    for k in range(len(groups)):
+        for name in columns:
+            columns[name] += done[str(k)][name] if name != "fold" else [k] * len(done[str(k)]["run"])
+    run = columns.pop("run")
+    units = {"elpd": "1", "crps": "nats per token", "error": "nats per token"}
+    words = {
+        "elpd": "log predictive density of the left-out run",
+        "crps": "continuous ranked probability score",
+        "error": "predicted mean minus observed student loss",
+        "inside_50": "whether the 50 % interval held the outcome",
+        "inside_90": "whether the 90 % interval held the outcome",
+        "fold": "group that was left out together",
+    }
+    return xr.Dataset(
+        {
+            name: ("run", np.asarray(v), {"units": units.get(name, "1"), "long_name": words[name]})
+            for name, v in columns.items()
+        },
+        coords={"run": run},
+        attrs={"split": split, "model": repr(model)},
+    ).sortby("run")
+
+
+_REFITTERS: dict[str, Refitter] = {}
+
+
+def _fold(task: tuple[Any, ...]) -> dict[str, list[Any]]:
+    runs, model, out, draws, tune, seed = task
+    rng = np.random.default_rng(seed)
+    if isinstance(model, str):
+        drawn, density = BASELINES[model](runs, ~out, seed)
+    else:
+        drawn, density = _posterior_predictions(runs, model, out, draws, tune, seed, rng)
+    observed = runs["student_loss"].to_numpy(dtype=float)[out]
+    coverage = {f"inside_{100 * p:.0f}": inside(drawn, observed, p).tolist() for p in PROBABILITIES}
+    return {
+        "run": np.flatnonzero(out).tolist(),
+        "elpd": log_score(density).tolist(),
+        "crps": crps(drawn, observed).tolist(),
+        "error": (drawn.mean(axis=0) - observed).tolist(),
+        **coverage,
+    }
+
+
+def _posterior_predictions(
+    runs: pd.DataFrame,
+    model: Mapping[str, Any],
+    out: np.ndarray,
+    draws: int,
+    tune: int,
+    seed: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    key = repr(sorted(model.items(), key=str)) + str(len(runs))
+    if key not in _REFITTERS or not _REFITTERS[key].runs.equals(runs):
+        _REFITTERS[key] = prepare_refits(runs, priors_of(model, runs))
+    refitter = _REFITTERS[key]
+    tree = refit(refitter, ~out, draws=draws, tune=tune, seed=seed)
+    flat = flat_draws(tree["posterior"].to_dataset())
+    for position, name in enumerate(refitter.priors.names):
+        # Coordinates of the scatter are not deterministics of the model.
+        if name in ("noise_ratio", "noise_tokens"):
+            prior = refitter.priors
+            flat[name] = prior.location[position] + flat["z"] @ prior.factor[position]
+    center = expected_losses(flat, runs) + shared_shifts(flat, runs, ~out, rng)
+    scale = scatter_scale(flat, runs, refitter.reference)[:, out]
+    center, nu = center[:, out], flat["nu"][:, None]
+    observed = runs["student_loss"].to_numpy(dtype=float)[out]
+    drawn = center + scale * rng.standard_t(np.broadcast_to(nu, center.shape))
+    return drawn, np.asarray(student_t.logpdf(observed, nu, loc=center, scale=scale))
+
+
+def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+    """Scores of several models on the same left-out runs, with standard errors of the differences from the best elpd.
+
+    Parameters
+    ----------
+    results : mapping
+        Name of the model -> what `leave_out` returned, all for the same split.
+
+    Returns
+    -------
+    DataFrame
+        One row a model, best elpd first: elpd, elpd_difference and its standard error over folds (runs of a fold are not
+        independent), crps, rmse, coverage of the 50 and 90 % intervals.
+    """
+    import pandas as pd
+
+    names: Sequence[str] = list(results)
+    best = max(names, key=lambda name: float(results[name]["elpd"].sum()))
+    rows = []
+    for name in names:
+        scored = results[name]
+        difference = scored["elpd"] - results[best]["elpd"]
+        per_fold = difference.groupby(scored["fold"]).sum().values
+        error = float(np.std(per_fold, ddof=1) * np.sqrt(per_fold.size)) if per_fold.size > 1 else float("nan")
+        rows.append(
+            {
+                "model": name,
+                "runs": scored.sizes["run"],
+                "elpd": float(scored["elpd"].sum()),
+                "elpd_difference": float(difference.sum()),
+                "standard_error": error,
+                "crps": float(scored["crps"].mean()),
+                "rmse": float(np.sqrt((scored["error"] ** 2).mean())),
+                "coverage_50": float(scored["inside_50"].mean()),
+                "coverage_90": float(scored["inside_90"].mean()),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("elpd", ascending=False).set_index("model")

@@ -4,6 +4,7 @@ Nothing here samples. Every function takes a fit (or a Dataset of draws), checks
 Dataset; the strategies themselves come from `strategies`.
 """
 
+from bayesdistill.decisions.families import family_plan
 from bayesdistill.decisions.labels import flag_names
 from bayesdistill.decisions.overtaking import compare_crossovers, crossovers
 from bayesdistill.decisions.planning import plan
@@ -18,6 +19,7 @@ __all__ = [
     "compare_crossovers",
     "crossovers",
     "evppi",
+    "family_plan",
     "flag_names",
     "plan",
     "plan_tokens",

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from decision_cases import posterior_of, published, scattered, simple, simple_teacher
+from scipy.optimize import minimize
+
+from bayesdistill import laws
+from bayesdistill.compute import flops_per_token
+from bayesdistill.decisions import family_plan, flag_names
+from bayesdistill.errors import ParameterError
+
+SIX = laws.SUPERVISED_PARAMETERS
+
+
+def closed_split(sizes, factors, weights, counts, budget):
+    """Tokens that minimise sum w b D^-0.35 for costs n 3F D."""
+    cost = counts * 3 * flops_per_token(sizes)
+    raw = (weights * factors / cost) ** (1 / 1.35)
+    return raw * budget / (cost * raw).sum()
+
+
+def test_split_with_a_free_teacher_is_the_closed_form():
+    # Without capacity gap and with a free teacher: which students gain depends on their size alone, and the split is a power law.
+    sizes, counts, weights = np.array([1e8, 1e9, 3e10]), np.array([3.0, 1.0, 2.0]), np.array([1.0, 2.0, 5.0])
+    draws = simple(4, B_S=[400.0, 500.0, 600.0, 700.0], A_S=[459.0, 461.0, 460.0, 460.0])
+    draws["alpha_S"] = np.full(4, 0.32)  # students gain the more the larger they are
+    found = family_plan(posterior_of(draws), sizes, 1e21, counts=[3, 1, 2], weights=[1, 2, 5], delta_lgt=0, delta_pre=0)
+    weights = weights / weights.sum()
+    teacher = simple_teacher()
+    best = np.inf
+    for z in itertools.product([False, True], repeat=3):
+        b = np.where(z, 550.0, 1000.0)
+        floor = np.where(z, teacher + 460 * sizes**-0.32, 1.5 + 300 * sizes**-0.3)
+        tokens = closed_split(sizes, b, weights, counts, 1e21)
+        value = (weights * (floor + b * tokens**-0.35)).sum()
+        if value < best:
+            best, best_z, best_tokens = value, z, tokens
+    assert found["decision"].values.astype(bool).tolist() == list(best_z)
+    assert 0 < sum(best_z) < 3
+    np.testing.assert_allclose(found["student_tokens"].sel(option="plan"), best_tokens, rtol=2e-3)
+    assert found["expected_loss"].sel(option="plan").item() == pytest.approx(best, abs=1e-6)
+    all_alone = closed_split(sizes, np.full(3, 1000.0), weights, counts, 1e21)
+    np.testing.assert_allclose(found["student_tokens"].sel(option="pretrain all"), all_alone, rtol=2e-3)
+
+
+@pytest.fixture(scope="module")
+def draws() -> dict[str, np.ndarray]:
+    return scattered(5, seed=3)
+
+
+@pytest.fixture(scope="module")
+def found(draws) -> xr.Dataset:
+    return family_plan(posterior_of(draws), [3e8, 3e9], 3e20, weights=[1, 1])
+
+
+def family_loss(draws, z, logs, budget, sizes=(3e8, 3e9)):
+    """Mean family loss from log teacher size, log teacher tokens, and the logit of the first student's share."""
+    params, tokens = np.exp(logs[0]), np.exp(logs[1])
+    flops = flops_per_token(params)
+    left = budget - (3 * flops * tokens if any(z) else 0)
+    if left <= 0:
+        return 10.0
+    share = 1 / (1 + np.exp(-logs[2]))
+    teacher = laws.supervised_loss(params, tokens, **{k: draws[k] for k in SIX})
+    total = 0.0
+    for student, own, part in zip(sizes, z, (share, 1 - share), strict=True):
+        seen = part * left / (3 * flops_per_token(student) + (flops if own else 0))
+        if own:
+            total += laws.distilled_loss(student, seen, teacher, **draws).mean() / 2
+        else:
+            total += laws.supervised_loss(student, seen, **{k: draws[k] for k in SIX}).mean() / 2
+    return total
+
+
+def test_a_family_agrees_with_a_search_by_simplices(draws, found):
+    values = {}
+    for z in itertools.product([False, True], repeat=2):
+        starts = itertools.product([np.log(1e8), np.log(1e9)], [np.log(3e9), np.log(5e10)], [-1.0])
+        runs = [
+            minimize(lambda x, z=z: family_loss(draws, z, x, 3e20), s, method="Nelder-Mead",
+                     options={"xatol": 1e-7, "fatol": 1e-11, "maxiter": 4000, "maxfev": 4000})
+            for s in starts
+        ]  # fmt: skip
+        values[z] = min(run.fun for run in runs)
+    best = min(values, key=values.get)
+    assert found["decision"].values.astype(bool).tolist() == list(best)
+    expected = found["expected_loss"]
+    assert expected.sel(option="plan").item() == pytest.approx(values[best], abs=2e-5)
+    assert expected.sel(option="pretrain all").item() == pytest.approx(values[False, False], abs=1e-6)
+    assert expected.sel(option="distil all").item() == pytest.approx(values[True, True], abs=2e-5)
+    for i in range(2):
+        turned = tuple(not b if k == i else b for k, b in enumerate(best))
+        assert found["decision_value"].values[i] == pytest.approx(values[turned] - values[best], abs=4e-5)
+
+
+def test_every_option_spends_the_budget_and_its_losses_are_the_law(draws, found):
+    for option in found["option"].values:
+        one = found.sel(option=option)
+        assert one["feasible"].item()
+        spent = one["student_budget"].sum().item() + one["teacher_budget"].item()
+        assert spent == pytest.approx(3e20, rel=1e-9)
+        distilled = {"pretrain all": [0, 0], "distil all": [1, 1]}.get(str(option), found["decision"].values)
+        teacher = laws.supervised_loss(
+            one["teacher_params"].item(), one["teacher_tokens"].item(), **{k: draws[k] for k in SIX}
+        )
+        for i, student in enumerate((3e8, 3e9)):
+            tokens = one["student_tokens"].values[i]
+            if distilled[i]:
+                expected = laws.distilled_loss(student, tokens, teacher, **draws)
+            else:
+                expected = laws.supervised_loss(student, tokens, **{k: draws[k] for k in SIX})
+            np.testing.assert_allclose(one["loss"].values[i, 0], expected, atol=1e-12)
+        np.testing.assert_allclose(one["family_loss"].values[0], one["loss"].values[:, 0].mean(axis=0), atol=1e-12)
+    assert found["expected_loss"].sel(option="plan") <= found["expected_loss"].min() + 1e-12
+    assert (found["decision_value"] >= -1e-6).all()
+
+
+def test_existing_teachers_are_chosen_from(draws):
+    table = pd.DataFrame({"name": ["a", "b", "c"], "params": [1e9, 3e9, 7e10], "loss": [2.4, 2.15, 1.95]})
+    found = family_plan(posterior_of(draws), [3e8, 1e9], 1e20, teachers=table, delta_pre=0)
+    values = {}
+    for _, row in table.iterrows():
+
+        def loss(x, row=row):
+            share = 1 / (1 + np.exp(-x[0]))
+            total = 0.0
+            for student, part in ((3e8, share), (1e9, 1 - share)):
+                seen = part * 1e20 / (3 * flops_per_token(student) + flops_per_token(row["params"]))
+                total += laws.distilled_loss(student, seen, row["loss"], **draws).mean() / 2
+            return total
+
+        values[row["name"]] = minimize(loss, [-1.0], method="Nelder-Mead", options={"fatol": 1e-12}).fun
+    assert found["expected_loss"].sel(option="distil all").item() == pytest.approx(min(values.values()), abs=1e-7)
+    names = found["teacher"].values[found["teacher_index"].values]
+    assert names[2] == min(values, key=values.get)
+    assert found["teacher_index"].values[1] == -1
+
+
+def test_a_cap_on_tokens_is_kept(draws):
+    found = family_plan(posterior_of(draws), [3e8, 3e9], 1e24, max_student_tokens=1e10, delta_lgt=0, delta_pre=0)
+    np.testing.assert_allclose(found["student_tokens"], 1e10)
+    assert (found["student_budget"].sum("student") < 1e24).all()
+
+
+def test_a_budget_too_small_is_said():
+    found = family_plan(posterior_of(published()), [3e8, 3e9], 1e12)
+    assert not found["feasible"].any()
+    assert np.isnan(found["expected_loss"]).all()
+    assert np.isnan(found["probability"])
+
+
+def test_labels_and_files(found, tmp_path):
+    for name, variable in found.variables.items():
+        assert variable.attrs["units"], name
+        assert variable.attrs["long_name"], name
+    assert set(flag_names(found["decision"]).values) <= {"distil", "pretrain"}
+    found.to_netcdf(tmp_path / "family.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "family.nc", engine="h5netcdf") as loaded:
+        xr.testing.assert_identical(loaded.load(), found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"students": np.geomspace(1e8, 1e10, 11)}, "at most 10"),
+        ({"counts": [1]}, "counts.*one for each"),
+        ({"weights": [1, -1]}, "weights"),
+        ({"budget": 0}, "budget"),
+        ({"delta_lgt": 2}, "delta_lgt"),
+        ({"teachers": pd.DataFrame({"params": [1e9], "loss": [2.0]})}, "tokens"),
+    ],
+)
+def test_unusable_arguments_are_named(changes, message):
+    with pytest.raises(ParameterError, match=message):
+        family_plan(posterior_of(published()), **({"students": [3e8, 3e9], "budget": 1e20} | changes))

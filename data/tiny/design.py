@@ -8,6 +8,11 @@ supervised model of width 64 on 8M tokens (seed 0). 1M tokens are 4,000 steps of
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+WORK = HERE / "work"
+LOG = HERE / "log.jsonl"
 
 BATCH_TOKENS = 256
 STEPS_PER_M = 4000
@@ -74,6 +79,11 @@ def label(width: int, tokens: float) -> str:
     return f"d{width}-{tokens:g}M"
 
 
+def checkpoint(run: Run) -> Path:
+    """Where the parameters of a finished supervised run are; they are not committed."""
+    return WORK / "models" / f"{run.name}.npz"
+
+
 def params(width: int) -> int:
     """Non-embedding parameters: two layers of 12 d^2."""
     return 24 * width**2
@@ -121,13 +131,14 @@ def held_out() -> list[Run]:
 
 
 def priority(run: Run) -> float:
-    """Small first: cheap runs, teachers long before what is distilled from them, repeats and checks a little early."""
+    """Small first: cheap runs, teachers before their turn but no student before its teacher, repeats right after their cell."""
     weight = 1.0
     if run.teacher is None and run.seed == 0 and (run.width, run.tokens) in TEACHERS and run.rate_factor == 1:
         weight = 0.12
     elif run.seed > 0:
-        weight = 0.7
-    return weight * run.seconds
+        weight = 1.02
+    own = weight * run.seconds
+    return own if run.teacher_run is None else max(own, 1.001 * priority(run.teacher_run))
 
 
 def grid() -> list[Run]:

@@ -16,13 +16,8 @@ import os
 import signal
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from pathlib import Path
 
-from design import Run, grid, held_out
-
-HERE = Path(__file__).resolve().parent
-WORK = HERE / "work"
-LOG = HERE / "log.jsonl"
+from design import LOG, WORK, Run, checkpoint, grid, held_out
 
 
 def begin_worker(cores, stop) -> None:
@@ -60,12 +55,14 @@ def append(row: dict) -> None:
         os.fsync(file.fileno())
 
 
-def next_run(waiting: list[Run], busy: set[str], done: set[str]) -> Run | None:
-    """The first run whose teacher is not being trained at this moment."""
+def next_run(waiting: list[Run], busy: set[str]) -> Run | None:
+    """The first run that can begin now; a teacher whose checkpoint is gone is made again before its first student."""
     for run in waiting:
         teacher = run.teacher_run
-        if teacher is None or teacher.name not in busy:
+        if teacher is None or checkpoint(teacher).exists():
             return run
+        if teacher.name not in busy:
+            return teacher
     return None
 
 
@@ -87,16 +84,20 @@ def make(runs: list[Run], workers: int) -> None:
         busy: dict[Future, tuple[Run, float]] = {}
         while busy or (waiting and not stop.is_set()):
             while len(busy) < workers and not stop.is_set():
-                run = next_run(waiting, {r.name for r, _ in busy.values()}, done)
+                run = next_run(waiting, {r.name for r, _ in busy.values()})
                 if run is None:
                     break
-                waiting.remove(run)
+                if run in waiting:
+                    waiting.remove(run)
                 busy[pool.submit(work, run)] = (run, time.time())
             for future in wait(busy, timeout=1, return_when=FIRST_COMPLETED).done:
                 run, started = busy.pop(future)
                 row = future.result()
                 if row is None:
                     print(f"stopped and saved: {run.name}", flush=True)
+                    continue
+                if run.name in done:
+                    print(f"made again for its students: {run.name}", flush=True)
                     continue
                 append(row)
                 done.add(run.name)

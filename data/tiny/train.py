@@ -22,13 +22,10 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 import jax
 import jax.numpy as jnp
 import numpy as np
-from design import BATCH_TOKENS, Run, held_out, params, supervised, tuning
+from design import BATCH_TOKENS, LOG, WORK, Run, checkpoint, held_out, params, supervised, tuning
 from design import grid as all_runs
 from model import CONTEXT, fresh_state, mean_losses, train_chunk
 
-HERE = Path(__file__).resolve().parent
-WORK = HERE / "work"
-LOG = HERE / "log.jsonl"
 CHUNK = 100  # steps between looks at the PAUSE file
 VALIDATION_BLOCKS, VALIDATION_WINDOWS = 976, 8  # 7,808 windows, 499,712 bytes, evenly spread over the held-out text
 SAVE_EVERY = 120  # seconds
@@ -104,10 +101,6 @@ def pause(stop) -> float:
     while (WORK / "PAUSE").exists() and not stop():
         time.sleep(1)
     return time.time() - started
-
-
-def checkpoint(run: Run) -> Path:
-    return WORK / "models" / f"{run.name}.npz"
 
 
 def teacher_of(run: Run, stop) -> tuple[dict | None, float | None]:

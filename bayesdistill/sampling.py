@@ -423,10 +423,10 @@ def prior_table(
     'c0 ~ Normal(2, 1.5)'
     """
     if fit is not None:
-        frame = posterior.prior_table(fit).to_dataframe()
-        if frame.empty:
+        table = posterior.prior_table(fit)
+        if "reason" not in table:
             raise ModelError("this fit holds no table of priors; it was not made by bayesdistill.fit")
-        return frame.rename_axis("coordinate")
+        return table.to_dataframe().rename_axis("coordinate")
     reference = reference_run(runs, supervised)
     return prior_frame(
         default_priors(distilled=runs is not None, supervised=supervised is not None, reference=reference)

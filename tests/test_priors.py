@@ -1,0 +1,465 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import bayesdistill as bd
+from bayesdistill import laws
+from bayesdistill.errors import ModelError, ParameterError
+from bayesdistill.priors import (
+    PUBLISHED_SIZES,
+    PUBLISHED_TOKENS_PER_PARAMETER,
+    Prior,
+    Priors,
+    Reference,
+    default_priors,
+    prior_frame,
+    prior_from_draws,
+    published_law_prior,
+    with_block,
+    with_priors,
+)
+from bayesdistill.priors.coordinates import (
+    CURVATURE_SCALE,
+    DISTILLATION_COORDINATES,
+    SUPERVISED_COORDINATES,
+    distillation_at_reference,
+    distillation_coordinates,
+    natural_parameters,
+    supervised_at_reference,
+    supervised_coordinates,
+)
+from bayesdistill.priors.table import DISTILLATION_PRIORS, NOISE_PRIORS, SUPERVISED_PRIORS
+
+REFERENCE = Reference(params=5e8, tokens=2e10, teacher_loss=2.28)
+OTHER = Reference(params=3e6, tokens=9e7, teacher_loss=3.4)
+PUBLISHED_SIX = {name: bd.PUBLISHED[name] for name in laws.SUPERVISED_PARAMETERS}
+
+
+def natural(c: dict, reference: Reference = REFERENCE) -> dict:
+    law = supervised_at_reference(c)
+    return natural_parameters(law | distillation_at_reference(c, law, reference), reference)
+
+
+def published_coordinates(reference: Reference = REFERENCE) -> dict[str, float]:
+    law = dict(bd.PUBLISHED)
+    return supervised_coordinates(law, reference) | distillation_coordinates(law, reference)
+
+
+def around(center: dict[str, float], width: float) -> dict[str, st.SearchStrategy]:
+    """Coordinates within so many prior standard deviations of a center."""
+    table = SUPERVISED_PRIORS | DISTILLATION_PRIORS
+    return {
+        name: st.floats(value - width * table[name].scale, value + width * table[name].scale)
+        for name, value in center.items()
+    }
+
+
+# Coordinates ----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(c=st.fixed_dictionaries(around({name: float(v) for name, v in published_coordinates().items()}, 0.7)))
+def test_coordinates_to_symbols_and_back(c):
+    with np.errstate(over="ignore"):
+        law = natural(c)
+    assert set(law) == set(laws.LAW_PARAMETERS)
+    # Where a teacher as good as the reference is far worse than the student, A_S may be beyond 1e308.
+    assume(all(math.isfinite(value) for value in law.values()))
+    back = supervised_coordinates(law, REFERENCE) | distillation_coordinates(law, REFERENCE)
+    assert set(back) == set(c)
+    for name, value in c.items():
+        # u is recovered from d1^(-1/f1), so that the curvature loses digits where u is tiny.
+        assert back[name] == pytest.approx(value, rel=1e-7, abs=1e-7), name
+
+
+@pytest.mark.parametrize("reference", [REFERENCE, OTHER])
+def test_symbols_to_coordinates_and_back(reference):
+    law = natural(published_coordinates(reference), reference)
+    for name, value in bd.PUBLISHED.items():
+        assert float(law[name]) == pytest.approx(value, rel=1e-6 if name in ("c1", "d1") else 1e-9), name
+
+
+def test_the_law_at_the_reference_is_the_law():
+    rng = np.random.default_rng(5)
+    for reference in (REFERENCE, OTHER):
+        for _ in range(50):
+            c = {name: float(value) + 0.1 * rng.standard_normal() for name, value in published_coordinates().items()}
+            at = supervised_at_reference(c)
+            at |= distillation_at_reference(c, at, reference)
+            law = natural_parameters(at, reference)
+            unit = {name.removesuffix("_ref"): value for name, value in at.items()}
+            size, tokens, teacher = 10 ** rng.uniform(7, 11), 10 ** rng.uniform(9, 13), rng.uniform(1.5, 4)
+            ours = laws.distilled_loss(size / reference.params, tokens / reference.tokens, teacher, **unit)
+            theirs = laws.distilled_loss(size, tokens, teacher, **law)
+            assert float(ours) == pytest.approx(float(theirs), rel=1e-10)
+
+
+def test_coordinates_mean_what_they_say():
+    c = {name: value + 0.1 for name, value in published_coordinates().items()}
+    law = {name: float(value) for name, value in natural(c).items()}
+    six = {name: law[name] for name in laws.SUPERVISED_PARAMETERS}
+    n, d, t = REFERENCE.params, REFERENCE.tokens, REFERENCE.teacher_loss
+
+    def excess(size: float, tokens: float) -> float:
+        return float(laws.supervised_loss(size, tokens, **six)) - law["E"]
+
+    assert math.log(excess(n, d)) == pytest.approx(c["log_excess"], abs=1e-12)
+    h = 1e-5
+    slope_n = -(math.log(excess(n * math.exp(h), d)) - math.log(excess(n * math.exp(-h), d))) / (2 * h)
+    slope_d = -(math.log(excess(n, d * math.exp(h))) - math.log(excess(n, d * math.exp(-h)))) / (2 * h)
+    assert slope_n == pytest.approx(math.exp(c["log_elasticity_params"]), rel=1e-7)
+    assert slope_d == pytest.approx(math.exp(c["log_elasticity_tokens"]), rel=1e-7)
+    size_term, token_term = law["A"] * n ** -law["alpha"], law["B"] * d ** -law["beta"]
+    assert 1 / (1 + math.exp(-c["share"])) == pytest.approx(size_term / (size_term + token_term), rel=1e-12)
+    # The distillation law: the student's distance from its teacher at the reference run.
+    distance = float(laws.distilled_loss(n, d, t, **law)) - t
+    assert math.log(distance) == pytest.approx(c["log_excess_S"], abs=1e-10)
+    # Without the gap, its elasticities.
+    own = {name: law[name] for name in ("A_S", "B_S", "alpha_S", "beta_S", "gamma_S")}
+
+    def term(size: float, tokens: float) -> float:
+        return float(laws.log_student_term(size, tokens, **own))
+
+    assert (term(n * math.exp(-h), d) - term(n * math.exp(h), d)) / (2 * h) == pytest.approx(
+        math.exp(c["log_elasticity_params_S"]), rel=1e-7
+    )
+    assert (term(n, d * math.exp(-h)) - term(n, d * math.exp(h))) / (2 * h) == pytest.approx(
+        math.exp(c["log_elasticity_tokens_S"]), rel=1e-7
+    )
+    # The gap: G = -log_gap, its strength, slope and curvature at r = 1.
+    gap = {name: law[name] for name in ("c1", "d1", "f1")}
+    assert -float(laws.log_gap(0.0, **gap)) == pytest.approx(math.exp(c["log_gap_strength"]), rel=1e-9)
+    slope = -(float(laws.log_gap(h, **gap)) - float(laws.log_gap(-h, **gap))) / (2 * h)
+    assert slope == pytest.approx(math.exp(c["log_gap_slope"]), rel=1e-6)
+    assert law["d1"] ** (-1 / law["f1"]) == pytest.approx(
+        CURVATURE_SCALE * math.log1p(math.exp(c["gap_curvature"])), rel=1e-9
+    )
+
+
+def test_coordinates_pass_through_arrays():
+    c = {name: np.array([value, value + 0.2]) for name, value in published_coordinates().items()}
+    law = natural(c)
+    for name, value in law.items():
+        single = [natural({k: v[i] for k, v in c.items()})[name] for i in (0, 1)]
+        np.testing.assert_allclose(value, single, rtol=1e-12)
+
+
+# The default priors ---------------------------------------------------------------------------------------------------
+
+
+def test_one_prior_per_coordinate_each_with_a_reason():
+    assert tuple(SUPERVISED_PRIORS) == SUPERVISED_COORDINATES
+    assert tuple(DISTILLATION_PRIORS) == DISTILLATION_COORDINATES
+    for name, prior in (SUPERVISED_PRIORS | DISTILLATION_PRIORS | NOISE_PRIORS).items():
+        assert prior.scale > 0, name
+        assert "Normal" in prior.distribution, name
+        assert len(prior.reason) > 15, name
+
+
+def test_the_priors_are_those_of_the_design():
+    values = {
+        "log_excess_S": (-1.7, 1.0),
+        "share_S": (0.0, 1.5),
+        "log_elasticity_params_S": (math.log(0.12), 0.7),
+        "log_elasticity_tokens_S": (math.log(0.2), 0.7),
+        "log_gamma_S": (math.log(0.7), 0.4),
+        "c0": (2.0, 1.5),
+        "log_gap_strength": (math.log(2), 0.7),
+        "log_gap_slope": (math.log(15), 0.7),
+        "gap_curvature": (0.0, 2.0),
+    }
+    assert {name: (p.location, p.scale) for name, p in DISTILLATION_PRIORS.items()} == values
+    assert CURVATURE_SCALE == 0.03
+
+
+@pytest.mark.parametrize(
+    ("name", "sds", "low", "high"),
+    [
+        ("log_E", 2, 0.55, 4.1),
+        ("log_excess", 2, 0.1, 6.0),
+        ("log_excess_S", 2, 0.02, 1.3),
+        ("log_elasticity_params", 2, 0.12 / 4, 0.12 * 4),
+        ("log_sigma", 2, 0.001, 0.07),
+    ],
+)
+def test_ranges_that_reasons_state(name, sds, low, high):
+    prior = (SUPERVISED_PRIORS | DISTILLATION_PRIORS | NOISE_PRIORS)[name]
+    assert math.exp(prior.location - sds * prior.scale) == pytest.approx(low, rel=0.36)
+    assert math.exp(prior.location + sds * prior.scale) == pytest.approx(high, rel=0.06)
+
+
+def test_which_coordinates_a_model_has():
+    both = default_priors(distilled=True, supervised=True, reference=REFERENCE)
+    assert set(both.names) == {
+        *SUPERVISED_COORDINATES,
+        *DISTILLATION_COORDINATES,
+        "log_sigma",
+        "log_nu",
+        "log_sigma_supervised",
+    }
+    assert both.supervised_law == "runs"
+    distilled = default_priors(distilled=True, supervised=False, reference=REFERENCE)
+    assert set(distilled.names) == set(both.names) - {"log_sigma_supervised"}
+    assert distilled.supervised_law == "published law"
+    assert distilled.asymptotic_width == 0.005
+    supervised = default_priors(distilled=False, supervised=True, reference=REFERENCE)
+    assert set(supervised.names) == {*SUPERVISED_COORDINATES, "log_sigma", "log_nu"}
+    assert supervised.asymptotic_width is None
+    with pytest.raises(ParameterError, match="no runs"):
+        default_priors(distilled=False, supervised=False, reference=REFERENCE)
+
+
+def test_gamma_can_be_fixed():
+    priors = default_priors(distilled=True, supervised=True, reference=REFERENCE, gamma=1.0)
+    place = priors.names.index("log_gamma")
+    assert not priors.free[place]
+    assert priors.free.sum() == len(priors.names) - 1
+    assert priors.location[place] == 0.0
+    assert not priors.factor[place].any()
+    assert priors.factor.shape == (len(priors.names), len(priors.names) - 1)
+    for gamma in (0, -1.0, math.nan, math.inf):
+        with pytest.raises(ParameterError, match=r"gamma is .*positive number"):
+            default_priors(distilled=False, supervised=True, reference=REFERENCE, gamma=gamma)
+    with pytest.raises(ParameterError, match="only where supervised runs"):
+        default_priors(distilled=True, supervised=False, reference=REFERENCE, gamma=1.0)
+
+
+@pytest.mark.parametrize("width", [0, -0.01, math.nan, math.inf])
+def test_impossible_widths_are_refused(width):
+    with pytest.raises(ParameterError, match=r"asymptotic_width is .*positive number of nats, or None"):
+        default_priors(distilled=True, supervised=False, reference=REFERENCE, asymptotic_width=width)
+
+
+def test_the_factor_is_a_root_of_the_covariance():
+    priors = default_priors(distilled=True, supervised=False, reference=REFERENCE)
+    np.testing.assert_allclose(priors.factor @ priors.factor.T, priors.covariance, rtol=1e-10, atol=1e-16)
+    np.testing.assert_allclose(np.diagonal(priors.covariance) ** 0.5, [p.scale for p in priors.table.values()])
+
+
+# The published-law prior ----------------------------------------------------------------------------------------------
+
+
+def supervised_spread(
+    size: np.ndarray, tokens: np.ndarray, tolerance: float = 0.01, count: int = 20000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the supervised loss under the published-law prior."""
+    table, covariance = published_law_prior(REFERENCE, tolerance)
+    location = [prior.location for prior in table.values()]
+    draws = np.random.default_rng(0).multivariate_normal(location, covariance, count)
+    c = dict(zip(table, draws.T, strict=True))
+    law = natural_parameters(supervised_at_reference(c), REFERENCE)
+    loss = laws.supervised_loss(
+        np.ravel(size), np.ravel(tokens), **{name: value[:, None] for name, value in law.items()}
+    )
+    return loss.mean(axis=0), loss.std(axis=0)
+
+
+def published_range() -> tuple[np.ndarray, np.ndarray]:
+    size = np.geomspace(*PUBLISHED_SIZES, 12)[:, None]
+    ratio = np.geomspace(*PUBLISHED_TOKENS_PER_PARAMETER, 10)
+    return np.broadcast_to(size, (12, 10)), size * ratio
+
+
+@pytest.mark.parametrize("reference", [REFERENCE, OTHER])
+def test_the_published_law_prior_is_centred_on_the_published_law(reference):
+    table, _ = published_law_prior(reference)
+    law = natural_parameters(supervised_at_reference({k: p.location for k, p in table.items()}), reference)
+    assert {name: float(value) for name, value in law.items()} == pytest.approx(PUBLISHED_SIX, rel=1e-10)
+
+
+def test_how_well_the_published_law_is_known_within_its_range():
+    mean, spread = supervised_spread(*published_range())
+    share = spread / 0.01
+    # The numbers that the docstring of `published_law_prior` states.
+    assert share.min() == pytest.approx(0.08, abs=0.015)
+    assert share.max() == pytest.approx(0.27, abs=0.015)
+    assert math.sqrt(np.square(share).mean()) == pytest.approx(0.12, abs=0.01)
+    published = laws.supervised_loss(*map(np.ravel, published_range()), **PUBLISHED_SIX)
+    assert np.abs(mean - published).max() < 0.1 * 0.01
+
+
+def test_it_is_known_less_and_less_outside():
+    # From the edge outwards: smaller, larger, and far more or fewer tokens.
+    for path in (
+        [(1.43e8, 40), (3e7, 40), (1e7, 40)],
+        [(1.26e10, 40), (1e11, 40), (1e12, 40)],
+        [(1e9, 160), (1e9, 1e3), (1e9, 1e4)],
+        [(1e9, 20), (1e9, 5), (1e9, 1)],
+    ):
+        size = np.array([n for n, _ in path])
+        _, spread = supervised_spread(size, size * np.array([ratio for _, ratio in path]))
+        assert (np.diff(spread) > 0).all(), path
+
+
+def test_leverages_of_the_pseudo_runs_add_up_to_at_most_six():
+    # In a linear model with p parameters the variances of n fitted values add up to p tolerance^2; the prior lowers it.
+    size = np.geomspace(*PUBLISHED_SIZES, 24)[:, None]
+    tokens = size * np.geomspace(*PUBLISHED_TOKENS_PER_PARAMETER, 20)
+    _, spread = supervised_spread(np.broadcast_to(size, tokens.shape), tokens, tolerance=1e-3)
+    total = float(np.square(spread / 1e-3).sum())
+    assert 5.5 < total < 6.1
+
+
+def test_a_wider_tolerance_makes_a_wider_prior():
+    narrow, wide = (supervised_spread(*published_range(), tolerance=value)[1] for value in (0.002, 0.02))
+    assert (wide > 5 * narrow).all()
+
+
+def test_independent_priors_on_the_same_coefficients_are_far_too_wide():
+    table, covariance = published_law_prior(REFERENCE)
+    symbols = []
+    draws = np.random.default_rng(1).multivariate_normal([p.location for p in table.values()], covariance, 4000)
+    law = natural_parameters(supervised_at_reference(dict(zip(table, draws.T, strict=True))), REFERENCE)
+    rng = np.random.default_rng(2)
+    symbols = {name: rng.permutation(value)[:, None] for name, value in law.items()}
+    size, tokens = published_range()
+    shuffled = laws.supervised_loss(np.ravel(size), np.ravel(tokens), **symbols).std(axis=0)
+    assert (shuffled > 50 * supervised_spread(size, tokens)[1]).all()
+
+
+@pytest.mark.parametrize("tolerance", [0, -0.01, math.nan, math.inf])
+def test_impossible_tolerances_are_refused(tolerance):
+    with pytest.raises(ParameterError, match=r"tolerance is .*positive number of nats"):
+        published_law_prior(REFERENCE, tolerance)
+
+
+# Changes --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_single_coordinate_can_be_changed():
+    priors = default_priors(distilled=True, supervised=False, reference=REFERENCE)
+    changed = with_priors(priors, {"c0": Prior(1.0, 0.25), "log_gamma": Prior(-0.5, 0.1)})
+    assert changed.table["c0"].distribution == "Normal(1, 0.25)"
+    assert changed.table["c0"].reason == "given by the user"
+    at = [priors.names.index(name) for name in ("c0", "log_gamma")]
+    rest = [i for i in range(len(priors.names)) if i not in at]
+    np.testing.assert_allclose(np.diagonal(changed.covariance)[at], [0.0625, 0.01], rtol=1e-15)
+    np.testing.assert_array_equal(changed.location[at], [1.0, -0.5])
+    # Independent of the rest, which keeps its own covariance.
+    assert not changed.covariance[np.ix_(at, rest)].any()
+    np.testing.assert_array_equal(changed.covariance[np.ix_(rest, rest)], priors.covariance[np.ix_(rest, rest)])
+    np.testing.assert_array_equal(changed.location[rest], priors.location[rest])
+    assert priors.table["c0"].location == 2.0
+
+
+def test_changes_that_cannot_be_made():
+    priors = default_priors(distilled=False, supervised=True, reference=REFERENCE)
+    with pytest.raises(ParameterError, match="no coordinate 'c0'; it has log_E"):
+        with_priors(priors, {"c0": Prior(1.0, 0.25)})
+    with pytest.raises(ParameterError, match=r"prior of log_E is 0.3; give a bayesdistill.Prior"):
+        with_priors(priors, {"log_E": 0.3})
+    with pytest.raises(ParameterError, match="no coordinate x"):
+        with_block(priors, {"x": Prior(0, 1)}, np.eye(1), "runs")
+    for location, scale in ((math.nan, 1), (0, -1), (math.inf, 1), (0, math.nan)):
+        with pytest.raises(ParameterError, match="finite location and a scale >= 0"):
+            Prior(location, scale)
+
+
+# Earlier posteriors ---------------------------------------------------------------------------------------------------
+
+
+def earlier(
+    count: int = 4000, seed: int = 3, scale: float = 0.005
+) -> tuple[xr.Dataset, xr.Dataset, np.ndarray, np.ndarray]:
+    """Draws of a known normal distribution on the coordinates, as symbols; and its mean and covariance."""
+    center = published_coordinates() | {"log_sigma": math.log(0.007), "log_nu": math.log(4.0)}
+    names = tuple(center)
+    rng = np.random.default_rng(seed)
+    root = scale * rng.standard_normal((len(names), len(names)))
+    mean = np.array([float(value) for value in center.values()])
+    values = mean + rng.standard_normal((count, len(names))) @ root.T
+    c = dict(zip(names, values.T, strict=True))
+    law = natural(c)
+    draws = xr.Dataset({name: (("chain", "draw"), np.reshape(value, (4, -1))) for name, value in law.items()})
+    noise = xr.Dataset(
+        {
+            "sigma": (("chain", "draw"), np.exp(c["log_sigma"]).reshape(4, -1)),
+            "nu": (("chain", "draw"), 1 + np.exp(c["log_nu"]).reshape(4, -1)),
+        }
+    )
+    return draws, noise, values.mean(axis=0), np.cov(values.T)
+
+
+@pytest.mark.parametrize("widen", [1.0, 2.0, 0.5])
+def test_an_earlier_posterior_comes_back_as_a_prior(widen):
+    draws, noise, mean, covariance = earlier()
+    table, found = prior_from_draws(draws, noise, REFERENCE, widen)
+    assert tuple(table) == (*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, "log_sigma", "log_nu")
+    np.testing.assert_allclose([prior.location for prior in table.values()], mean, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(found, covariance * widen**2, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose([p.scale for p in table.values()], np.diagonal(found) ** 0.5, rtol=1e-12)
+
+
+def test_an_earlier_posterior_keeps_its_predictions_around_another_reference():
+    # Normal in one set of coordinates is nearly normal in another where the scatter is small.
+    draws, noise, *_ = earlier(scale=0.001)
+    size, tokens, teacher = np.array([3e8, 5e9]), np.array([1e10, 1e11]), np.array([2.3, 2.1])
+    direct = laws.distilled_loss(size, tokens, teacher, **{k: v.values.ravel()[:, None] for k, v in draws.items()})
+    for reference in (REFERENCE, Reference(2e9, 1e11, 2.1)):
+        table, covariance = prior_from_draws(draws, noise, reference, 1.0)
+        values = np.random.default_rng(4).multivariate_normal(
+            [prior.location for prior in table.values()], covariance, 20000
+        )
+        c = dict(zip(table, values.T, strict=True))
+        law = {name: value[:, None] for name, value in natural(c, reference).items()}
+        loss = laws.distilled_loss(size, tokens, teacher, **law)
+        np.testing.assert_allclose(loss.mean(axis=0), direct.mean(axis=0), atol=0.05 * direct.std(axis=0).max())
+        np.testing.assert_allclose(loss.std(axis=0), direct.std(axis=0), rtol=0.06)
+
+
+def test_what_an_earlier_study_held_fixed_stays_fixed():
+    draws, noise, *_ = earlier()
+    draws = draws[list(laws.SUPERVISED_PARAMETERS)].assign(gamma=xr.full_like(draws["gamma"], 1.0))
+    table, covariance = prior_from_draws(draws, noise, REFERENCE, 3.0)
+    assert table["log_gamma"].location == 0.0
+    assert table["log_gamma"].scale == 0.0
+    place = list(table).index("log_gamma")
+    assert not covariance[place].any()
+    assert not covariance[:, place].any()
+    assert "c0" not in table
+
+
+def test_earlier_posteriors_that_cannot_serve():
+    draws, noise, *_ = earlier()
+    for widen in (0, -1, math.nan, math.inf):
+        with pytest.raises(ParameterError, match=r"widen is .*positive factor"):
+            prior_from_draws(draws, noise, REFERENCE, widen)
+    few = {"chain": [0], "draw": slice(0, 20)}
+    with pytest.raises(ParameterError, match="20 draws, too few"):
+        prior_from_draws(draws.isel(few), noise.isel(few), REFERENCE, 1.0)
+
+
+# The table ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_priors_has_every_coordinate(runs354):
+    priors = default_priors(distilled=True, supervised=False, reference=REFERENCE)
+    frame = prior_frame(priors)
+    assert list(frame.index) == [*priors.names, "asymptotic_advantage"]
+    assert list(frame.columns) == ["location", "scale", "distribution", "reason"]
+    assert frame.loc["asymptotic_advantage", "scale"] == 0.005
+    assert not frame.isna().any().any()
+    without = default_priors(distilled=True, supervised=False, reference=REFERENCE, asymptotic_width=None)
+    assert "asymptotic_advantage" not in prior_frame(without).index
+    table = bd.prior_table(runs=runs354)
+    assert isinstance(table, pd.DataFrame)
+    assert table.index.name == "coordinate"
+    assert set(frame.index) <= set(table.index)
+    with pytest.raises(ModelError, match="no table of priors"):
+        bd.prior_table(xr.DataTree())
+
+
+def test_priors_are_immutable():
+    priors = default_priors(distilled=True, supervised=False, reference=REFERENCE)
+    assert isinstance(priors, Priors)
+    with pytest.raises(AttributeError):
+        priors.supervised_law = "mine"
+    with pytest.raises(AttributeError):
+        priors.table["c0"].scale = 1.0

@@ -4,6 +4,7 @@ Nothing here samples. Every function takes a fit (or a Dataset of draws), checks
 Dataset; the strategies themselves come from `strategies`.
 """
 
+from bayesdistill.decisions.advice import paper_claims, recommendations
 from bayesdistill.decisions.families import family_plan
 from bayesdistill.decisions.labels import flag_names
 from bayesdistill.decisions.overtaking import compare_crossovers, crossovers
@@ -21,9 +22,11 @@ __all__ = [
     "evppi",
     "family_plan",
     "flag_names",
+    "paper_claims",
     "plan",
     "plan_tokens",
     "plan_value",
+    "recommendations",
     "sharing_map",
     "teacher_choice",
 ]

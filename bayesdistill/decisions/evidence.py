@@ -56,8 +56,11 @@ class Evidence:
         return values.reshape(*values.shape[:-1], self.chain.size, self.draw.size)
 
 
-def gather(fit: posterior.Fit, allow_unconverged: bool) -> Evidence:
-    """Draws of a fit that may be used for decisions.
+Source = posterior.Fit | Evidence
+
+
+def gather(fit: Source, allow_unconverged: bool) -> Evidence:
+    """Draws of a fit that may be used for decisions; what was gathered already is passed on, so that it is checked once.
 
     Raises
     ------
@@ -66,6 +69,8 @@ def gather(fit: posterior.Fit, allow_unconverged: bool) -> Evidence:
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False; if it is True, a ConvergenceWarning.
     """
+    if isinstance(fit, Evidence):
+        return fit
     law = posterior.law_draws(fit)
     if not posterior.is_distilled(fit):
         raise ParameterError(

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill import posterior, strategies
+from bayesdistill import strategies
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Scenario, Shape, flops_per_token, pretraining_tokens
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import (
@@ -34,7 +34,7 @@ from bayesdistill.decisions.arguments import (
     parse_teachers,
 )
 from bayesdistill.decisions.crossings import ALWAYS, CROSSED, NEVER, REVERSED, best_crossovers, classify
-from bayesdistill.decisions.evidence import Evidence, extrapolation_factor, gather
+from bayesdistill.decisions.evidence import Evidence, Source, extrapolation_factor, gather
 from bayesdistill.decisions.labels import CROSSOVER_STATUS, FLOPS, NATS, ONE, variable
 from bayesdistill.decisions.reductions import probability_given, probability_of, quantiles_of
 from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Progress, Workers, solve, solve_piece
@@ -45,7 +45,7 @@ DEFAULT_BUDGETS = tuple(float(b) for b in np.geomspace(1e18, 1e30, 49))
 
 
 def crossovers(
-    fit: posterior.Fit,
+    fit: Source,
     students: Numbers,
     scenarios: Scenarios = tuple(SCENARIOS),
     *,
@@ -163,7 +163,7 @@ def crossovers(
 
 
 def compare_crossovers(
-    fits: Mapping[str, posterior.Fit],
+    fits: Mapping[str, Source],
     students: Numbers,
     scenarios: Scenarios = tuple(SCENARIOS),
     *,

@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill import posterior, strategies
+from bayesdistill import strategies
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape, pretraining_tokens
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import (
@@ -52,7 +52,7 @@ from bayesdistill.decisions.arguments import (
     parse_teachers,
 )
 from bayesdistill.decisions.crossings import best_crossovers
-from bayesdistill.decisions.evidence import Evidence, extrapolation_factor, gather, run_noise
+from bayesdistill.decisions.evidence import Evidence, Source, extrapolation_factor, gather, run_noise
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import mean_of, probability_positive
 from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Progress, Workers, solve
@@ -69,7 +69,7 @@ EXTRAPOLATION_AXES = (
 
 
 def plan(
-    fit: posterior.Fit,
+    fit: Source,
     students: Numbers,
     budgets: Numbers,
     scenarios: Scenarios = tuple(SCENARIOS),

@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from bayesdistill import posterior
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import (
@@ -27,7 +26,7 @@ from bayesdistill.decisions.arguments import (
     parse_scenarios,
     parse_students,
 )
-from bayesdistill.decisions.evidence import gather, run_noise
+from bayesdistill.decisions.evidence import Source, gather, run_noise
 from bayesdistill.decisions.labels import CROSSOVER_STATUS, ONE, TOKENS, variable
 from bayesdistill.decisions.overtaking import interpolated_crossovers
 from bayesdistill.decisions.planning import plan_problem
@@ -37,7 +36,7 @@ SAME = "same"
 
 
 def plan_tokens(
-    fit: posterior.Fit,
+    fit: Source,
     students: Numbers,
     tokens: Numbers,
     *,

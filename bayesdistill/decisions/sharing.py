@@ -15,7 +15,7 @@ from concurrent.futures import Executor
 import numpy as np
 import xarray as xr
 
-from bayesdistill import posterior, strategies
+from bayesdistill import strategies
 from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import (
@@ -29,7 +29,7 @@ from bayesdistill.decisions.arguments import (
     parse_students,
 )
 from bayesdistill.decisions.crossings import find_root
-from bayesdistill.decisions.evidence import Evidence, gather, run_noise
+from bayesdistill.decisions.evidence import Evidence, Source, gather, run_noise
 from bayesdistill.decisions.labels import ONE, TOKENS, variable
 from bayesdistill.decisions.planning import plan_problem
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
@@ -45,7 +45,7 @@ _INNER = np.array([0.25, 0.5, 0.75])
 
 
 def sharing_map(
-    fit: posterior.Fit,
+    fit: Source,
     students: Numbers,
     budgets: Numbers,
     students_per_teacher: Numbers,
@@ -117,7 +117,7 @@ def sharing_map(
 
 
 def break_even(
-    fit: posterior.Fit,
+    fit: Source,
     students: Numbers,
     budgets: Numbers,
     *,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill import laws, posterior, strategies
+from bayesdistill import laws, strategies
 from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, pretraining_tokens
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import (
@@ -24,7 +24,7 @@ from bayesdistill.decisions.arguments import (
     parse_students,
     parse_teachers,
 )
-from bayesdistill.decisions.evidence import Evidence, distilled_extrapolation, gather
+from bayesdistill.decisions.evidence import Evidence, Source, distilled_extrapolation, gather
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import mean_of, probability_of
 from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Progress, Workers, solve
@@ -36,7 +36,7 @@ _STEP = 1e-6
 
 
 def teacher_choice(
-    fit: posterior.Fit,
+    fit: Source,
     teachers: pd.DataFrame | xr.Dataset,
     students: Numbers,
     budgets: Numbers,
@@ -260,7 +260,7 @@ def _choice(
 
 
 def capacity_gap(
-    fit: posterior.Fit,
+    fit: Source,
     students: Numbers,
     *,
     student_tokens: Numbers | None = None,

@@ -98,6 +98,7 @@ def test_the_transcription_holds_at_the_published_values():
 def test_numpy_and_pytensor_agree():
     import pytensor
     import pytensor.tensor as pt
+    from pytensor.compile.mode import Mode
 
     size, tokens, teacher = random_runs(200, seed=3)
     law = random_laws(200, seed=4)
@@ -112,7 +113,9 @@ def test_numpy_and_pytensor_agree():
         laws.softplus(x),
         laws.log1p(laws.exp(-x * x)) + laws.log(1 + x * x),
     ]
-    compiled = pytensor.function([n, d, t, x, *symbols.values()], outputs, mode="FAST_COMPILE")
+    # Evaluated as it stands: rewriting and compiling it takes longer than the test.
+    mode = Mode(linker="py", optimizer=None)
+    compiled = pytensor.function([n, d, t, x, *symbols.values()], outputs, mode=mode)
     points = np.linspace(-30, 800, 200)
     found = compiled(size, tokens, teacher, points, *law.values())
     expected = [

@@ -1,0 +1,172 @@
+"""Effective draws per second: this package's coordinates against the paper's symbols, nutpie against PyMC and numpyro.
+
+    python tests/benchmarks/bench_sampling.py [--numpyro] [--short]
+
+Everything is timed in this one process on two cores, after compilation, and reported as a ratio to the default model; absolute
+numbers depend on the machine. ESS is the smallest bulk ESS over the law's parameters, sigma and nu. With --numpyro the group `jax` of
+pyproject.toml must be installed.
+"""
+
+from __future__ import annotations
+
+import os
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import argparse
+import time
+
+import numpy as np
+import nutpie
+import pymc as pm
+import xarray as xr
+from arviz_stats.base import array_stats
+
+import bayesdistill as bd
+from bayesdistill.criticism.baselines import _fit, _law
+from bayesdistill.criticism.refits import prepare_refits, refit
+from bayesdistill.laws import DISTILLATION_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss
+from bayesdistill.model import build_model, reference_run
+from bayesdistill.priors import default_priors
+from bayesdistill.priors.coordinates import natural_parameters, supervised_at_reference
+
+JUDGED = (*SUPERVISED_PARAMETERS, *DISTILLATION_PARAMETERS, "sigma", "nu")
+
+
+def smallest_ess(posterior: xr.Dataset) -> float:
+    """Smallest bulk ESS over the judged parameters."""
+    return min(
+        float(
+            array_stats.ess(posterior[name].transpose("chain", "draw").values, chain_axis=0, draw_axis=1, method="bulk")
+        )
+        for name in JUDGED
+    )
+
+
+def natural_model(runs) -> pm.Model:
+    """The same law and likelihood in the paper's symbols: what one writes down first.
+
+    The supervised law has the published-law prior, moved to the logarithms of its symbols; the rest has wide lognormal priors.
+    """
+    reference = reference_run(runs, None)
+    priors = default_priors(distilled=True, supervised=False, reference=reference)
+    rng = np.random.default_rng(0)
+    values = priors.location[:6, None] + priors.factor[:6] @ rng.standard_normal((priors.factor.shape[1], 4000))
+    law = supervised_at_reference(dict(zip(priors.names[:6], values, strict=True)))
+    logs = np.log(np.stack([natural_parameters(law, reference)[name] for name in SUPERVISED_PARAMETERS]))
+    center = {"A_S": 1e3, "B_S": 1e5, "alpha_S": 0.35, "beta_S": 0.4, "gamma_S": 0.7, "c1": 1e4, "d1": 2.0, "f1": 0.1}
+    width = {"A_S": 3.0, "B_S": 4.0, "c1": 4.0}
+    with pm.Model() as model:
+        supervised = pm.MvNormal("log_supervised", mu=logs.mean(axis=1), cov=np.cov(logs), initval=logs.mean(axis=1))
+        symbols = {
+            name: pm.Deterministic(name, pm.math.exp(supervised[i])) for i, name in enumerate(SUPERVISED_PARAMETERS)
+        }
+        for name, value in center.items():
+            symbols[name] = pm.LogNormal(name, np.log(value), width.get(name, 0.5), initval=value)
+        symbols["c0"] = pm.Normal("c0", 2.0, 1.5, initval=2.0)
+        sigma = pm.LogNormal("sigma", np.log(0.01), 1.0)
+        nu = pm.Deterministic("nu", 1 + pm.LogNormal("nu_minus_1", np.log(9.0), 1.0))
+        columns = [runs[c].to_numpy(dtype=float) for c in ("student_params", "student_tokens", "teacher_loss")]
+        mu = distilled_loss(columns[0], columns[1], columns[2], **symbols)
+        pm.StudentT("y", nu=nu, mu=mu, sigma=sigma, observed=runs["student_loss"].to_numpy(dtype=float))
+    return model
+
+
+def timed(label: str, sample, results: list) -> None:
+    """Sample once and keep label, seconds, ESS, ESS per second, divergences."""
+    started = time.perf_counter()
+    tree = sample()
+    seconds = time.perf_counter() - started
+    ess = smallest_ess(tree["posterior"].to_dataset())
+    divergences = int(tree["sample_stats"]["diverging"].sum())
+    results.append((label, seconds, ess, ess / seconds, divergences))
+    print(
+        f"{label}: {seconds:.1f} s, min ESS {ess:.0f}, {ess / seconds:.2f} min-ESS/s, {divergences} divergences",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Run the comparison and print a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--numpyro", action="store_true")
+    parser.add_argument("--short", action="store_true", help="fewer draws of the slow competitors")
+    options = parser.parse_args()
+    runs = bd.load_runs("busbridge2025")
+    reference = reference_run(runs, None)
+    results: list = []
+    slow = 200 if options.short else 1000
+    for label, extra in (
+        ("default model", {}),
+        ("eq. 8 without asymptotic prior", {"asymptotic_width": None}),
+        ("weak teachers", {"weak_teacher": True}),
+        ("weak teachers, teacher effects", {"weak_teacher": True, "effects": ("teacher",)}),
+    ):
+        refitter = prepare_refits(runs, default_priors(distilled=True, supervised=False, reference=reference, **extra))
+        refit(refitter, draws=10, tune=10, seed=1)
+        timed(label, lambda refitter=refitter: refit(refitter, draws=1000, tune=1000, seed=1), results)
+    natural = natural_model(runs)
+    compiled = nutpie.compile_pymc_model(natural)
+    timed(
+        "the paper's symbols, nutpie",
+        lambda: nutpie.sample(
+            compiled,
+            draws=slow,
+            tune=slow,
+            chains=4,
+            cores=2,
+            seed=1,
+            target_accept=0.9,
+            progress_bar=False,
+            save_warmup=False,
+        ),
+        results,
+    )
+    with natural:
+        timed(
+            "the paper's symbols, PyMC NUTS (compile included)",
+            lambda: pm.sample(
+                slow,
+                tune=slow,
+                chains=4,
+                cores=2,
+                random_seed=1,
+                nuts_sampler="pymc",
+                nuts={"target_accept": 0.9},
+                quiet=True,
+            ),
+            results,
+        )
+    if options.numpyro:
+        with build_model(runs):
+            timed(
+                "default model, numpyro (compile included)",
+                lambda: pm.sample(
+                    1000,
+                    tune=1000,
+                    chains=4,
+                    cores=2,
+                    random_seed=1,
+                    nuts_sampler="numpyro",
+                    nuts={"target_accept": 0.9},
+                    quiet=True,
+                ),
+                results,
+            )
+    started = time.perf_counter()
+    rng = np.random.default_rng(0)
+    start = _fit(runs, reference, None)
+    for _ in range(32):
+        _law(_fit(runs.iloc[rng.integers(0, len(runs), len(runs))], reference, start), reference)
+    bootstrap = (time.perf_counter() - started) / 32 * 4096
+    print(f"4096 bootstrap refits of eq. 8 (32 timed): {bootstrap:.0f} s")
+    best = results[0][3]
+    print("\n| sampler | min-ESS/s relative to the default model | divergences |\n| --- | --- | --- |")
+    for label, _, _, rate, divergences in results:
+        print(f"| {label} | {rate / best:.4f} | {divergences} |")
+    print(f"| bootstrap, time for 4096 refits over time of the default fit | {bootstrap / results[0][1]:.0f} | |")
+
+
+if __name__ == "__main__":
+    main()

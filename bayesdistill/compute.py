@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
@@ -35,6 +36,10 @@ VOCABULARY_SIZE = 32168
 """Tokens in the vocabulary of the published runs."""
 ASPECT_RATIO = 128.0
 """Width over depth, d_model / n_layers, of the published runs."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Shape:
     def __post_init__(self) -> None:
         for name in ("context_length", "vocabulary_size", "aspect_ratio"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if not (_is_number(value) and value > 0):
                 raise ParameterError(f"{name} is {value!r}; a positive number is needed")
 
     @property
@@ -106,7 +111,12 @@ def flops_per_token(params: Any, shape: Shape = PUBLISHED_SHAPE) -> Any:
 
 def flops_from_coefficients(params: Any, k1: Any, k2: Any) -> Any:
     """F(N) with the two shape coefficients given as numbers, the form that `strategies` compiles."""
-    return 2 * params * (1 + k1 * params ** (-1 / 3) + k2 * params ** (-2 / 3))
+    return 2 * params * (1 + k1 * power(params, -1 / 3) + k2 * power(params, -2 / 3))
+
+
+def power(x: Any, exponent: float) -> Any:
+    """x to a power, under a name that `strategies` can replace by one that it compiles to vector instructions."""
+    return x**exponent
 
 
 def student_cost_per_token(student_flops: Any, teacher_flops: Any, delta_lgt: Any) -> Any:
@@ -171,7 +181,7 @@ class Scenario:
     def __post_init__(self) -> None:
         for key in ("delta_lgt", "delta_pre"):
             value = getattr(self, key)
-            if isinstance(value, bool | str) or not (math.isfinite(value) and 0 <= value <= 1):
+            if not (_is_number(value) and 0 <= value <= 1):
                 raise ParameterError(f"{key} is {value!r}; a share in [0, 1] is needed (1/K if K students share it)")
         if not self.name:
             object.__setattr__(self, "name", _name_of(self.delta_lgt, self.delta_pre))

@@ -22,8 +22,8 @@ from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, flops_per_tok
 from bayesdistill.errors import ParameterError
 from bayesdistill.laws import LAW_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
 from bayesdistill.strategies import paths
-from bayesdistill.strategies.best import search_draws
-from bayesdistill.strategies.committed import search_curve, search_plane
+from bayesdistill.strategies.best import FIELDS, LANES, PARAMETERS, search_block
+from bayesdistill.strategies.committed import TIE, commit, prepare, teacher_table
 
 STATUS = (
     "ok",
@@ -40,8 +40,6 @@ STATUS = (
 )
 """What the status codes mean. From `budget_too_small` on there is no strategy and the values are NaN."""
 FIRST_FAILURE = STATUS.index("budget_too_small")
-TIE = 1e-7
-"""Nats within which two committed strategies count as equally good."""
 
 _POSITIVE = tuple(name for name in LAW_PARAMETERS if name not in ("E", "c0"))
 _THIN = 128
@@ -72,10 +70,11 @@ def _pack(draws: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     missing = [name for name in LAW_PARAMETERS if name not in draws]
     if missing:
         raise ParameterError(f"draws lack {', '.join(missing)}; all of {', '.join(LAW_PARAMETERS)} are needed")
-    P = np.ascontiguousarray(np.broadcast_arrays(*[np.asarray(draws[n], float).ravel() for n in LAW_PARAMETERS]))
-    valid = np.isfinite(P).all(axis=0)
+    columns = [np.asarray(draws.get(name, 0.0), float).ravel() for name in PARAMETERS]
+    P = np.ascontiguousarray(np.broadcast_arrays(*columns))
+    valid = np.isfinite(P).all(axis=0) & (P[PARAMETERS.index("w1")] >= 0) & (P[PARAMETERS.index("w1")] <= 1)
     for name in _POSITIVE:
-        valid &= P[LAW_PARAMETERS.index(name)] > 0
+        valid &= P[PARAMETERS.index(name)] > 0
     return P, valid
 
 
@@ -171,14 +170,14 @@ def best_strategies(
     limits, box, fine = _box(bounds)
     cap = float(bounds.max_student_tokens)
     if fine and cap > 0:
-        ts = paths.grid(65, box[0], box[1], 8)
+        room = (*box.tolist(), *limits.tolist(), cap, shape.k1, shape.k2)
         usable = np.where(np.isinf(spent), 1e300, spent)
+        sizes = np.where(np.isfinite(students) & (students > 0), students, 1.0)
+        table = (sizes, flops_per_token(sizes, shape), *_charges(scenes), room, paths.grid(33, 4, box[0], box[1]))
         good = np.flatnonzero(valid)
         jobs = [
-            lambda columns=columns: _search_piece(
-                P[:, columns], students, usable[:, columns], scenes, shape, limits, box, cap, ts, found, columns
-            )
-            for columns in np.array_split(good, max(1, math.ceil(good.size / 256)))
+            lambda columns=good[start : start + LANES]: _search_columns(P, usable, table, columns, found)
+            for start in range(0, good.size, LANES)
         ]
         _run(jobs, _threads(threads))
     out = dict(zip(names, found, strict=True))
@@ -199,31 +198,20 @@ def _failures(status: Any, loss: Any, fine: bool, valid: Any, students: Any, spe
     ).astype(np.int8)
 
 
-def _search_piece(
-    P: Any,
-    students: Any,
-    spent: Any,
-    scenes: Any,
-    shape: Any,
-    limits: Any,
-    box: Any,
-    cap: Any,
-    ts: Any,
-    found: Any,
-    columns: Any,
-) -> None:
-    out = np.empty((5, columns.size))
-    for a, student in enumerate(students):
-        if not (np.isfinite(student) and student > 0):
-            continue
-        own_flops = float(flops_per_token(student, shape))
-        for b, s in enumerate(scenes):
-            for c in range(spent.shape[0]):
-                search_draws(
-                    P, student, own_flops, np.ascontiguousarray(spent[c]), float(s.delta_lgt), float(s.delta_pre), _kind(s),
-                    limits, box, cap, shape.k1, shape.k2, ts, out,
-                )  # fmt: skip
-                found[:, a, b, c, columns] = out
+def _search_columns(P: Any, spent: Any, table: Any, columns: Any, found: Any) -> None:
+    # A block has always LANES draws; a short one is filled up with its last draw.
+    filled = np.concatenate([columns, np.repeat(columns[-1], LANES - columns.size)])
+    out = np.empty((FIELDS, *found.shape[1:-1], LANES))
+    search_block(np.ascontiguousarray(P[:, filled]), np.ascontiguousarray(spent[:, filled]), *table, out)
+    found[..., columns] = out[..., : columns.size]
+
+
+def _charges(scenes: list[Scenario]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return (
+        np.array([s.delta_lgt for s in scenes], float),
+        np.array([s.delta_pre for s in scenes], float),
+        np.array([_kind(s) for s in scenes]),
+    )
 
 
 def _listed(teachers: Any, n_draws: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -242,7 +230,7 @@ def _existing_losses(
     with np.errstate(all="ignore"):
         own = (spent - charge[:, None]) / (3 * flops_per_token(student, shape) + s.delta_lgt * flops)[:, None]
         own = np.minimum(own, bounds.max_student_tokens)
-        law = dict(zip(LAW_PARAMETERS, P, strict=True))
+        law = dict(zip(PARAMETERS, P, strict=True))
         value = distilled_loss(student, np.maximum(own, 1.0), loss, **law)
     return np.where(own >= 1, value, np.inf), own
 
@@ -304,8 +292,34 @@ def committed_strategies(
     limits, box, fine = _box(bounds)
     cap = float(bounds.max_student_tokens)
     usable = np.where(np.isinf(budgets), 1e300, budgets)
-    law = dict(zip(LAW_PARAMETERS, P, strict=True))
+    law = dict(zip(PARAMETERS, P, strict=True))
     everything = bool(valid.all())
+
+    with np.errstate(all="ignore"):
+        A, B, alpha, beta = P[1], P[2], P[3], P[4]
+        reference = np.array(
+            [np.mean((np.log(beta * B) - np.log(alpha * A)) / beta), np.mean(1 / beta), np.mean(alpha / beta)]
+        )
+    room = (*box.tolist(), *limits.tolist(), cap, shape.k1, shape.k2)
+
+    def take(n):
+        return np.ascontiguousarray(P[:, np.unique(np.linspace(0, n_draws - 1, min(n, n_draws)).round().astype(int))])
+
+    thin, middle = take(64), take(512)
+    if fine and cap > 0 and everything and teachers is None:
+        xs, ys = np.linspace(box[0], box[1], 32), np.linspace(box[2], box[3], 32)
+        table = np.empty((32, 32, thin.shape[1]))
+        teacher_table(thin, xs, ys, table)
+        grids = (table, xs, ys, paths.grid(33, 4, box[0], box[1]), np.linspace(0.0, 1.0, 33))
+        levels = []
+        for student in students:
+            three = []
+            for Q in (P, middle, thin):
+                Q = np.concatenate([Q, np.empty((3, Q.shape[1]))])
+                if student > 0:
+                    prepare(Q, student)
+                three.append(Q)
+            levels.append(three)
 
     def one(a: int, b: int, c: int) -> None:
         student, s, budget = students[a], scenes[b], usable[c]
@@ -324,7 +338,7 @@ def committed_strategies(
             return
         if not (fine and cap > 0):
             return
-        found = _commit(P, student, s, budget, cap, shape, limits, box)
+        found = _commit(P, levels[a], student, s, budget, shape, room, limits, grids, reference)
         if found is not None:
             strategy[:, a, b, c] = found
             six = {name: law[name] for name in SUPERVISED_PARAMETERS}
@@ -355,30 +369,13 @@ def committed_strategies(
     return out
 
 
-def _commit(
-    P: Any, student: float, s: Scenario, budget: float, cap: float, shape: Shape, limits: Any, box: Any
-) -> tuple[float, float, float] | None:
-    step = max(1, P.shape[1] // _THIN)
-    thin = np.ascontiguousarray(P[:, ::step])
+def _commit(P, levels, student, s, budget, shape, room, limits, grids, reference):
     own_flops = float(flops_per_token(student, shape))
-    problem = (student, own_flops, budget, float(s.delta_lgt), float(s.delta_pre), cap, shape.k1, shape.k2)
-    A, B, alpha, beta = P[1], P[2], P[3], P[4]
-    reference = np.array(
-        [np.mean((np.log(beta * B) - np.log(alpha * A)) / beta), np.mean(1 / beta), np.mean(alpha / beta)]
-    )
-    ts = paths.grid(65, box[0], box[1], 8)
-    x, y, value = search_curve(reference, _kind(s), P, thin, problem, box, ts)
-    xs, ys = np.linspace(box[0], box[1], 40), np.linspace(box[2], box[3], 40)
-    px, py, pv = search_plane(P, thin, problem, box, xs, ys, 6)
-    if not min(value, pv) < np.inf:
+    problem = (own_flops, float(budget), float(s.delta_lgt), float(s.delta_pre), _kind(s))
+    x, y, own, low = commit(*levels, *grids, reference, problem, room)
+    if not low < np.inf:
         return None
-    if not value <= pv + TIE:
-        x, y = px, py
-    params = float(np.clip(np.exp(x), limits[0], limits[1]))
-    tokens = float(np.clip(np.exp(y), limits[2], limits[3]))
-    flops = float(flops_per_token(params, shape))
-    own = (budget - 3 * s.delta_pre * flops * tokens) / (3 * own_flops + s.delta_lgt * flops)
-    return params, tokens, min(own, cap)
+    return float(np.clip(np.exp(x), limits[0], limits[1])), float(np.clip(np.exp(y), limits[2], limits[3])), own
 
 
 def evaluate_strategies(
@@ -390,7 +387,7 @@ def evaluate_strategies(
     The arguments broadcast against each other; the draws come last. `teacher_loss` replaces the law's value.
     """
     P, _ = _pack(draws)
-    law = dict(zip(LAW_PARAMETERS, P, strict=True))
+    law = dict(zip(PARAMETERS, P, strict=True))
     with np.errstate(all="ignore"):
         if teacher_loss is None:
             six = {name: law[name] for name in SUPERVISED_PARAMETERS}

@@ -32,6 +32,11 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     return njit(**_INLINE)(function)
 
 
+def block(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a loop over draws that several places of a kernel share."""
+    return njit(**_KERNEL)(function)
+
+
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that Python calls, keep the machine code on disk and release the GIL while it runs.
 
@@ -90,34 +95,30 @@ _MANTISSA_OFFSET = _BITS_OF_ONE - _BITS_OF_ROOT_HALF
 
 @inlined
 def exp(x: Any) -> Any:
-    """e^x to 2 units in the last place; what would be below 1e-307 is 0.
+    """e^x to 2 units in the last place for -708 < x < 709, beyond which it stays what it is there (3e-308 and 8e307).
 
-    x = n ln 2 + rest with |rest| < 0.35: the Taylor series of e^rest to the 13th power, and n into the exponent bits.
+    x = n ln 2 + t with |t| < 0.35: the Taylor series of e^t to the 13th power, summed in groups that do not wait for one
+    another, and n into the exponent bits.
     """
-    inside = min(max(x, -708.0), 709.0) if x == x else 0.0
+    # In this order the comparisons let NaN through.
+    inside = 709.0 if x > 709.0 else x
+    inside = -708.0 if inside < -708.0 else inside
     shifted = inside * (1 / _LN2) + _ROUND
     n = shifted - _ROUND
     t = inside - n * _LN2_HIGH - n * _LN2_LOW
-    series = 1 / 479001600 + t * (1 / 6227020800)
-    series = 1 / 39916800 + t * series
-    series = 1 / 3628800 + t * series
-    series = 1 / 362880 + t * series
-    series = 1 / 40320 + t * series
-    series = 1 / 5040 + t * series
-    series = 1 / 720 + t * series
-    series = 1 / 120 + t * series
-    series = 1 / 24 + t * series
-    series = 1 / 6 + t * series
-    series = 1 + t * (1 + t * (0.5 + t * series))
-    value = _float_of_bits(_bits_of_float(series) + (_bits_of_float(shifted) << 52))
-    value = 0.0 if x < -708.0 else value
-    value = np.inf if x > 709.0 else value
-    return value if x == x else np.nan
+    t2 = t * t
+    t4 = t2 * t2
+    low = (1 + t) + t2 * (1 / 2 + t * (1 / 6))
+    middle = (1 / 24 + t * (1 / 120)) + t2 * (1 / 720 + t * (1 / 5040))
+    high = (1 / 40320 + t * (1 / 362880)) + t2 * (1 / 3628800 + t * (1 / 39916800))
+    highest = 1 / 479001600 + t * (1 / 6227020800)
+    series = low + t4 * (middle + t4 * (high + t4 * highest))
+    return _float_of_bits(_bits_of_float(series) + (_bits_of_float(shifted) << 52))
 
 
 @inlined
 def log(x: Any) -> Any:
-    """Natural logarithm to 2 units in the last place; arguments below 2.3e-308 count as 0.
+    """Natural logarithm of a positive number to 2 units in the last place; -708 or less for what is below 2.3e-308.
 
     x = 2^n m with m between sqrt(1/2) and sqrt(2): log m = 2 artanh s with s = (m - 1)/(m + 1), as a series in s^2.
     """
@@ -127,27 +128,26 @@ def log(x: Any) -> Any:
     m = _float_of_bits(bits - ((exponent - 1023) << 52)) - 1
     s = m / (2 + m)
     z = s * s
-    series = 1 / 19 + z * (1 / 21)
-    series = 1 / 17 + z * series
-    series = 1 / 15 + z * series
-    series = 1 / 13 + z * series
-    series = 1 / 11 + z * series
-    series = 1 / 9 + z * series
-    series = 1 / 7 + z * series
-    series = 1 / 5 + z * series
-    series = 1 / 3 + z * series
+    z2 = z * z
+    z4 = z2 * z2
+    low = (1 / 3 + z * (1 / 5)) + z2 * (1 / 7 + z * (1 / 9))
+    middle = (1 / 11 + z * (1 / 13)) + z2 * (1 / 15 + z * (1 / 17))
+    series = low + z4 * (middle + z4 * (1 / 19 + z * (1 / 21)))
     value = n * _LN2_HIGH + (2 * s + (2 * s * z * series + n * _LN2_LOW))
-    value = -np.inf if x < 2.3e-308 else value
-    value = np.inf if x == np.inf else value
-    return value if x >= 0 else np.nan
+    return value if x < np.inf else x
 
 
 @inlined
 def log1p(x: Any) -> Any:
-    """log(1 + x): the logarithm of the rounded sum, and what the rounding lost."""
+    """log(1 + x) of a finite x > -1: the logarithm of the rounded sum, and what the rounding lost."""
     total = 1 + x
-    lost = (x - (total - 1)) / total
-    return log(total) + (lost if lost == lost else 0.0)
+    return log(total) + (x - (total - 1)) / total
+
+
+@inlined
+def power(x: Any, exponent: float) -> Any:
+    """x > 0 to a power."""
+    return exp(exponent * log(x))
 
 
 # The formulas of laws and compute -----------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def _copy(function: Any, names: dict[str, Any]) -> Callable[..., Any]:
     return inlined(types.FunctionType(code, {**function.__globals__, **names}, function.__name__))
 
 
-_NAMES: dict[str, Any] = {"exp": exp, "log": log, "log1p": log1p}
+_NAMES: dict[str, Any] = {"exp": exp, "log": log, "log1p": log1p, "power": power}
 for _function in (
     laws.softplus,
     laws.scaling_sum,
@@ -175,6 +175,7 @@ for _function in (
 ):
     _NAMES[_function.__name__] = _copy(_function, _NAMES)
 
+scaling_sum = _NAMES["scaling_sum"]
 supervised_loss = _NAMES["supervised_loss"]
 log_student_term = _NAMES["log_student_term"]
 distilled_loss_from_terms = _NAMES["distilled_loss_from_terms"]

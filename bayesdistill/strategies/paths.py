@@ -36,6 +36,7 @@ from bayesdistill.strategies.compiled import exp, flops_from_coefficients, inlin
 
 FREE_TEACHER, COMPUTE_OPTIMAL, OVERTRAINED, BOTH_CHARGED = range(4)
 """How tokens follow from size: kappa = 0 without and with a charge, kappa infinite, and the equation."""
+_CROWDING = 0.1
 
 
 @inlined
@@ -58,19 +59,24 @@ def log_optimal_tokens(log_params: Any, slope: Any, A: Any, B: Any, alpha: Any, 
 
 
 @inlined
+def _newton(y: Any, log_optimal: Any, beta: Any, constant: Any, reach: Any) -> Any:
+    near = reach * exp(-y)
+    total = constant + near
+    return y + (log(total) - beta * (y - log_optimal)) / (near / total + beta)
+
+
+@inlined
 def log_optimal_tokens_charged(log_optimal: Any, beta: Any, constant: Any, reach: Any) -> Any:
     """Logarithm of the D_T at which `constant + reach / D_T`, which is 1 + kappa/D_T, balances the condition.
 
     `log_optimal` is the solution for constant = 1 and reach = 0. Newton from the larger of the two solutions that one term
     alone would have: the function is convex and falls, so that every step stays left of the root and the error is squared.
     """
-    log_reach = log(reach)
-    y = max(log_optimal + log(constant) / beta, (beta * log_optimal + log_reach) / (1 + beta))
-    for _ in range(5):
-        near = reach * exp(-y)
-        total = constant + near
-        y += (log(total) - beta * (y - log_optimal)) / (near / total + beta)
-    return y
+    y = max(log_optimal + log(constant) / beta, (beta * log_optimal + log(reach)) / (1 + beta))
+    # Written out: a loop here would keep the compiler from turning the loop over draws into vector instructions.
+    y = _newton(y, log_optimal, beta, constant, reach)
+    y = _newton(y, log_optimal, beta, constant, reach)
+    return _newton(y, log_optimal, beta, constant, reach)
 
 
 @inlined
@@ -82,9 +88,16 @@ def log_teacher_tokens(t: Any, on_curve: Any, log_min_tokens: Any, log_max_token
     return min(max(clipped + below + above, log_min_tokens), log_max_tokens)
 
 
-def grid(points: int, log_min_params: float, log_max_params: float, end_points: int) -> np.ndarray:
-    """Values of t for the first look at the curve: `points` along the sizes, `end_points` on each of its two ends."""
-    along = np.linspace(0.0, 1.0, points if log_max_params > log_min_params else 2)
-    before = np.linspace(-1.0, 0.0, end_points + 1)[:-1]
-    after = np.linspace(1.0, 2.0, end_points + 1)[1:]
-    return np.concatenate([before, along, after])
+def grid(points: int, end_points: int, log_min_params: float, log_max_params: float) -> np.ndarray:
+    """Values of t for the first look at the curve: `points` along the sizes, `end_points` on each of its two ends.
+
+    They stand closer where teachers are small, so that neighbours differ about equally in log L_T.
+    """
+    width = log_max_params - log_min_params
+    if width > 0:
+        along = np.log1p(np.linspace(0.0, np.expm1(width * _CROWDING), points)) / (width * _CROWDING)
+        along[0], along[-1] = 0.0, 1.0
+    else:
+        along = np.array([0.0, 1.0])
+    ends = np.linspace(0.0, 1.0, end_points + 1)
+    return np.concatenate([ends[:-1] - 1, along, ends[1:] + 1])

@@ -64,8 +64,8 @@ def brute_force(
     max_teacher_tokens: float = 2e13,
     min_teacher_params: float = 1e6,
     max_student_tokens: float = np.inf,
-    points: int = 161,
-    rounds: int = 6,
+    points: int = 101,
+    rounds: int = 7,
     mean: bool = False,
 ) -> dict[str, np.ndarray]:
     """The best strategy of each draw (or of their mean) on a grid over teacher size and tokens that zooms in.

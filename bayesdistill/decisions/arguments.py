@@ -179,10 +179,16 @@ def make_bounds(
         raise ParameterError(
             f"min_teacher_params ({low:g}) is above max_teacher_params ({high:g}): no teacher is left; raise the maximum"
         )
+    tokens = parse_number(max_teacher_tokens, "max_teacher_tokens")
+    if tokens < Bounds().min_teacher_tokens:
+        raise ParameterError(
+            f"max_teacher_tokens ({tokens:g}) is below {Bounds().min_teacher_tokens:g}, the fewest that a teacher is trained "
+            "on: no teacher is left; raise it"
+        )
     return Bounds(
         min_teacher_params=low,
         max_teacher_params=high,
-        max_teacher_tokens=parse_number(max_teacher_tokens, "max_teacher_tokens"),
+        max_teacher_tokens=tokens,
         max_student_tokens=np.inf
         if max_student_tokens is None
         else parse_number(max_student_tokens, "max_student_tokens"),

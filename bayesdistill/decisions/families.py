@@ -49,7 +49,7 @@ FEWEST_TOKENS = 1e6
 _SEARCH_DRAWS = 64
 _POINTS = 48  # of a curve of loss against tokens
 _PRICES = 256  # values of lambda
-_COARSE, _FINE, _ROUNDS = 17, 7, 6
+_COARSE, _FINE, _ROUNDS = 17, 5, 7
 
 
 @dataclass(frozen=True)
@@ -420,7 +420,7 @@ def _settle(
                 found = _split_all(family, alone, taught, fixed, distilled[None])[0]
                 if found < best:
                     best, centre = found, point
-        half = half / 2.5
+        half = half / 2
     teacher = _trained(family, draws, *np.exp(centre).tolist())
     return Choice(distilled, teacher, _exact_split(family, draws, distilled, teacher))
 

@@ -135,6 +135,7 @@ def summary_table(
         name: posterior.probability(plan["crossover_status"] == code)[0]
         for name, code in zip(meanings, np.atleast_1d(codes), strict=True)
     }
+    crossing = crossover_summary(plan["crossover"], plan["crossover_status"], lowest, highest, prob)
     labels = [power_of_ten(budget) for budget in chosen]
     if len(set(labels)) < len(labels):
         labels = [f"{budget:.6g}" for budget in chosen]
@@ -145,10 +146,8 @@ def summary_table(
             row: dict[str, Any] = {"student": float(student), "scenario": str(scenario)}
             for label, budget in zip(labels, chosen, strict=True):
                 row[f"probability at {label}"] = float(plan["probability"].sel({**at, "budget": budget}))
-            found = crossover_summary(
-                plan["crossover"].sel(at), plan["crossover_status"].sel(at), lowest, highest, prob
-            )
-            for key, value in zip(("lower", "median", "upper"), found or (math.nan,) * 3, strict=True):
+            for key in ("lower", "median", "upper"):
+                value = float(crossing[key].sel(at))
                 row[f"crossover_{key}"] = 0.0 if value < lowest else math.inf if value > highest else value
             for name in _OUTCOMES:
                 row[name] = float(shares[name].sel(at))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -67,6 +68,10 @@ def plot_best_loss(
     students = grids.sorted_students(plan)
     scenarios = [str(name) for name in plan["scenario"].values]
     colors = style.size_colors(students, look)
+    losses = ["distilled_loss", "supervised_loss", "advantage"]
+    shown = grids.summaries(plan, losses, prob, keep=["extrapolates"])
+    lowest, highest = float(plan["budget"].min()), float(plan["budget"].max())
+    crossing = grids.crossover_summary(plan["crossover"], plan["crossover_status"], lowest, highest, prob)
     with style.drawing(look):
         heights = {"column": [1.2, 1.1, 0.5], "page": [1.7, 1.5, 0.6], "slide": [1.4, 1.3, 0.8]}[look.size]
         columns = 2 if look.tall else 4
@@ -74,10 +79,10 @@ def plot_best_loss(
         figure = style.new_figure(look, bands * sum(heights))
         groups, columns = grids.shape_panels(figure, look, len(scenarios), heights, columns)
         for (loss, gain, cross), name in zip(groups, scenarios, strict=True):
-            cell = plan.sel(scenario=name)
-            _draw_losses(loss, look, cell, students, colors, prob)
-            _draw_advantage(gain, look, cell, students, colors, prob)
-            _draw_crossovers(cross, look, cell, students, colors, prob)
+            cell = shown.sel(scenario=name)
+            _draw_losses(loss, look, cell, students, colors)
+            _draw_advantage(gain, look, cell, students, colors)
+            _draw_crossovers(cross, look, crossing.sel(scenario=name), students, colors, lowest, highest)
             style.panel_title(loss, name, 24 if look.size == "slide" else 20)
             style.flops_axis(cross.xaxis)
         labels = ["loss\n[nats per token]", "gain\n[nats per token]", "crossover"]
@@ -86,26 +91,22 @@ def plot_best_loss(
     return figure
 
 
-def _draw_losses(
-    ax: Axes, look: Look, cell: xr.Dataset, students: list[float], colors: dict[float, object], prob: float
-) -> None:
+def _draw_losses(ax: Axes, look: Look, cell: xr.Dataset, students: list[float], colors: dict[float, object]) -> None:
     x = cell["budget"].values
     for student in students:
         one = cell.sel(student=student)
-        grids.band(ax, x, one["supervised_loss"], look.neutral, prob, 0.3, 1.5)
-        ax.plot(x, posterior.median(one["supervised_loss"]), color=look.neutral, linewidth=0.8 * look.line, zorder=2)
-        grids.curve(ax, look, x, one["distilled_loss"], one["extrapolates"].values, colors[student], prob)
+        grids.band(ax, x, one, "supervised_loss", look.neutral, 0.3, 1.5)
+        ax.plot(x, one["supervised_loss"].values, color=look.neutral, linewidth=0.8 * look.line, zorder=2)
+        grids.curve(ax, look, x, one, "distilled_loss", colors[student])
     grids.hatch_outside(ax, look, x, cell["extrapolates"].all("student").values)
 
 
-def _draw_advantage(
-    ax: Axes, look: Look, cell: xr.Dataset, students: list[float], colors: dict[float, object], prob: float
-) -> None:
+def _draw_advantage(ax: Axes, look: Look, cell: xr.Dataset, students: list[float], colors: dict[float, object]) -> None:
     x = cell["budget"].values
     ax.axhline(0, color=look.ink, linewidth=0.7 * look.line, zorder=1)
     for student in students:
         one = cell.sel(student=student)
-        grids.curve(ax, look, x, one["advantage"], one["extrapolates"].values, colors[student], prob, alpha=0.2)
+        grids.curve(ax, look, x, one, "advantage", colors[student], alpha=0.2)
     grids.hatch_outside(ax, look, x, cell["extrapolates"].all("student").values)
     ax.set_yscale("symlog", linthresh=_LINEAR, linscale=0.6)
     ax.yaxis.set_major_locator(FixedLocator([-1, -0.1, -0.01, -0.001, 0, 0.001, 0.01, 0.1, 1]))
@@ -114,23 +115,28 @@ def _draw_advantage(
 
 
 def _draw_crossovers(
-    ax: Axes, look: Look, cell: xr.Dataset, students: list[float], colors: dict[float, object], prob: float
+    ax: Axes,
+    look: Look,
+    crossing: xr.Dataset,
+    students: list[float],
+    colors: dict[float, object],
+    lowest: float,
+    highest: float,
 ) -> None:
     """Median and interval of the crossover of each student; an arrow where a bound lies beyond the budgets."""
-    lowest, highest = float(cell["budget"].min()), float(cell["budget"].max())
     for level, student in enumerate(students):
-        one = cell.sel(student=student)
-        found = grids.crossover_summary(one["crossover"], one["crossover_status"], lowest, highest, prob)
-        if found is None:
+        one = crossing.sel(student=student)
+        low, middle, high = (float(one[name]) for name in ("lower", "median", "upper"))
+        if np.isnan(middle):
             continue
-        low, middle, high = (min(max(value, lowest), highest) for value in found)
         color = colors[student]
-        ax.plot([low, high], [level, level], color=color, linewidth=look.line, zorder=2)
-        if found[0] < lowest:
+        ends = np.clip([low, high], lowest, highest)
+        ax.plot(ends, [level, level], color=color, linewidth=look.line, zorder=2)
+        if low < lowest:
             ax.plot(lowest, level, marker="<", markersize=1.6 * look.marker, color=color, clip_on=False, zorder=3)
-        if found[2] > highest:
+        if high > highest:
             ax.plot(highest, level, marker=">", markersize=1.6 * look.marker, color=color, clip_on=False, zorder=3)
-        if lowest <= found[1] <= highest:
+        if lowest <= middle <= highest:
             ax.plot(middle, level, marker="o", markersize=1.8 * look.marker, color=color, zorder=3)
     ax.set_ylim(-0.6, len(students) - 0.4)
     ax.set_yticks(range(len(students)), [style.short(student) for student in students])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import matplotlib
 import numpy as np
 import xarray as xr
@@ -101,8 +103,9 @@ def plot_break_even(found: xr.Dataset, *, size: str = "page", dark: bool = False
             handles=entries,
             warnings=warnings,
             notes=[
-                f"The budget is that of one student. Charged to each student: 1/K of the teacher's pretraining and {100 * found.attrs['delta_lgt']:g} % of its "
-                "inference. Best strategy of each draw. How far this lies outside the data is not shown.",
+                "The budget is that of one student. Charged to each student: 1/K of the teacher's pretraining and "
+                f"{100 * found.attrs['delta_lgt']:g} % of its inference. Best strategy of each draw. How far this lies outside "
+                "the data is not shown.",
                 *notes,
             ],
         )
@@ -124,7 +127,7 @@ def draw_map(ax: Axes, look: Look, budgets: np.ndarray, numbers: np.ndarray, cha
 
 def map_entries() -> list[Artist]:
     """Legend entries of the steps of `draw_map`."""
-    words = [f"{low:g} to {high:g}" for low, high in zip(LEVELS[:-1], LEVELS[1:], strict=True)]
+    words = [f"{low:g} to {high:g}" for low, high in pairwise(LEVELS)]
     words[0] = f"P(distilling pays) {words[0]}"
     entries: list[Artist] = [
         Patch(facecolor=shade, edgecolor="none", label=text) for shade, text in zip(_shades(), words, strict=True)

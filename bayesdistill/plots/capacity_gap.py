@@ -56,14 +56,16 @@ def plot_capacity_gap(
     students = grids.sorted_students(gap)
     colors = style.size_colors(students, look)
     trainings = gap["training"].values
+    names = ["distilled_loss", "supervised_loss", "best_teacher"]
+    shown = grids.summaries(gap, names, prob, keep=["probability_stronger_worse", "extrapolates"])
     with style.drawing(look):
         heights = (1.5, 0.8) if look.tall else (2.3, 1.1)
         columns = min(1 if look.tall else 4 if look.size == "slide" else 2, len(trainings))
         figure = style.new_figure(look, -(-len(trainings) // columns) * sum(heights))
         groups, columns = grids.shape_panels(figure, look, len(trainings), heights, columns)
         for (top, bottom), training in zip(groups, trainings, strict=True):
-            one = gap.sel(training=training)
-            _draw_losses(top, look, one, students, colors, prob)
+            one = shown.sel(training=training)
+            _draw_losses(top, look, one, students, colors)
             for student in students:
                 mine = one.sel(student=student)
                 grids.reach_line(
@@ -77,7 +79,7 @@ def plot_capacity_gap(
             style.panel_title(top, training_words(gap, float(training)), 40)
             if gap.attrs.get("teacher_axis") == "params":
                 style.size_axis(bottom.xaxis)
-        labels = ["student loss\n[nats per token]", "P(a stronger teacher\nis worse)"]
+        labels = ["student loss\n[nats per token]", "P(stronger\nis worse)"]
         grids.label_groups(groups, columns, teacher_label(gap), labels, look)
         _finish(figure, look, gap, students, colors, prob)
     return figure
@@ -100,12 +102,10 @@ def teacher_label(gap: xr.Dataset) -> str:
     return "teacher size [non-embedding parameters]"
 
 
-def mark_best(ax: Axes, look: Look, one: xr.Dataset, color: object, prob: float) -> None:
+def mark_best(ax: Axes, look: Look, shown: xr.Dataset, color: object) -> None:
     """Median and interval of the best teacher, at the height of the curve."""
-    bounds = posterior.interval(one["best_teacher"], prob)
-    middle = float(posterior.median(one["best_teacher"]))
-    height = float(posterior.median(one["distilled_loss"].sel(teacher=middle, method="nearest")))
-    low, high = float(bounds.sel(bound="lower")), float(bounds.sel(bound="upper"))
+    middle, low, high = (float(shown[f"best_teacher{end}"]) for end in ("", "_lower", "_upper"))
+    height = float(shown["distilled_loss"].sel(teacher=middle, method="nearest"))
     ax.plot(
         [low, high],
         [height, height],
@@ -121,16 +121,15 @@ def mark_best(ax: Axes, look: Look, one: xr.Dataset, color: object, prob: float)
     )  # fmt: skip
 
 
-def _draw_losses(
-    ax: Axes, look: Look, one: xr.Dataset, students: list[float], colors: dict[float, object], prob: float
-) -> None:
+def _draw_losses(ax: Axes, look: Look, one: xr.Dataset, students: list[float], colors: dict[float, object]) -> None:
     x = one["teacher"].values
     for student in students:
         mine = one.sel(student=student)
-        grids.curve(ax, look, x, mine["distilled_loss"], mine["extrapolates"].values, colors[student], prob)
-        alone = float(posterior.median(mine["supervised_loss"]))
-        ax.axhline(alone, color=colors[student], linestyle=":", linewidth=0.8 * look.line, zorder=1.5)
-        mark_best(ax, look, mine, colors[student], prob)
+        grids.curve(ax, look, x, mine, "distilled_loss", colors[student])
+        ax.axhline(
+            float(mine["supervised_loss"]), color=colors[student], linestyle=":", linewidth=0.8 * look.line, zorder=1.5
+        )
+        mark_best(ax, look, mine, colors[student])
 
 
 def _finish(
@@ -146,8 +145,9 @@ def _finish(
     ]
     warnings, notes = style.evidence_notes(gap)
     notes = [
-        f"Stronger teachers are to the {'right' if gap.attrs.get('teacher_axis') == 'params' else 'left'}. "
-        f"{teacher_words(gap)}What the teacher costs is not charged.",
+        "P(stronger is worse): that a slightly stronger teacher gives a worse student. Stronger teachers are to the "
+        f"{'right' if gap.attrs.get('teacher_axis') == 'params' else 'left'}. {teacher_words(gap)}"
+        "What the teacher costs is not charged.",
         *notes,
     ]
     style.finish(

@@ -59,17 +59,18 @@ def plot_compute_strategy(
     scenarios = [str(name) for name in plan["scenario"].values]
     colors = style.size_colors(students, look)
     budgets = plan["budget"].values
+    shown = grids.summaries(plan, [f"best_{name}" for name in names], prob, keep=[*names, "extrapolates"])
     with style.drawing(look):
         heights = [1.0] * 3 if look.tall else [1.5] * 3
         columns = 2 if look.tall else 4
         figure = style.new_figure(look, -(-len(scenarios) // min(columns, len(scenarios))) * sum(heights))
         groups, columns = grids.shape_panels(figure, look, len(scenarios), heights, columns)
         for group, scenario in zip(groups, scenarios, strict=True):
-            cell = plan.sel(scenario=scenario)
+            cell = shown.sel(scenario=scenario)
             for ax, (name, bound, _) in zip(group, _ROWS, strict=True):
                 for student in students:
                     one = cell.sel(student=student)
-                    grids.band(ax, budgets, one[f"best_{name}"], colors[student], prob)
+                    grids.band(ax, budgets, one, f"best_{name}", colors[student])
                     outside = one["extrapolates"].values
                     grids.reach_line(ax, look, budgets, one[name].values, outside, colors[student], dots=False)
                 limit = float(plan.attrs.get(bound, np.inf))

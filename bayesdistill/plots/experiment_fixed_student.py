@@ -64,7 +64,8 @@ def plot_experiment_fixed_student(
     students = grids.sorted_students(gap)
     teachers, budgets = gap["teacher"].values, gap["teacher_budget"].values
     colors = style.budget_colors(budgets, look)
-    one = gap.isel(training=0)
+    names = ["distilled_loss", "supervised_loss", "best_teacher"]
+    one = grids.summaries(gap.isel(training=0), names, prob, keep=["extrapolates"])
     with style.drawing(look):
         rows, columns = grids.panel_shape(look, len(students))
         figure = style.new_figure(look, rows * (1.5 if look.tall else 2.1))
@@ -73,10 +74,9 @@ def plot_experiment_fixed_student(
             mine = one.sel(student=student)
             for budget in budgets:
                 curve = mine.sel(teacher_budget=budget)
-                outside = curve["extrapolates"].values
-                grids.curve(ax, look, teachers, curve["distilled_loss"], outside, colors[float(budget)], prob)
-                mark_best(ax, look, curve, colors[float(budget)], prob)
-            alone = float(posterior.median(mine["supervised_loss"].isel(teacher_budget=0)))
+                grids.curve(ax, look, teachers, curve, "distilled_loss", colors[float(budget)])
+                mark_best(ax, look, curve, colors[float(budget)])
+            alone = float(mine["supervised_loss"].isel(teacher_budget=0))
             ax.axhline(alone, color=look.neutral, linestyle=":", linewidth=look.line, zorder=1.5)
             grids.hatch_outside(ax, look, teachers, mine["extrapolates"].all("teacher_budget").values)
             style.panel_title(ax, f"student {style.short(student)}", 30)

@@ -58,20 +58,19 @@ def plot_experiment_fixed_teacher(
     sizes, budgets = ordered["student"].values, ordered["training"].values
     colors = style.budget_colors(budgets, look)
     teachers = ordered["teacher"].values
+    shown = grids.summaries(ordered, ["distilled_loss", "supervised_loss", "teacher_loss"], prob, keep=["extrapolates"])
     with style.drawing(look):
         rows, columns = grids.panel_shape(look, len(teachers))
         figure = style.new_figure(look, rows * (1.5 if look.tall else 2.1))
         groups, columns = grids.shape_panels(figure, look, len(teachers), [1], columns)
         for (ax,), teacher in zip(groups, teachers, strict=True):
-            one = ordered.sel(teacher=teacher)
+            one = shown.sel(teacher=teacher)
             for budget in budgets:
                 mine = one.sel(training=budget)
-                outside = mine["extrapolates"].values
-                grids.curve(ax, look, sizes, mine["distilled_loss"], outside, colors[float(budget)], prob)
-                alone = posterior.median(mine["supervised_loss"])
+                grids.curve(ax, look, sizes, mine, "distilled_loss", colors[float(budget)])
+                alone = mine["supervised_loss"].values
                 ax.plot(sizes, alone, color=colors[float(budget)], linestyle=":", linewidth=0.8 * look.line, zorder=1.5)
-            loss = float(posterior.median(one["teacher_loss"]))
-            ax.axhline(loss, color=look.neutral, linewidth=0.8 * look.line, zorder=1)
+            ax.axhline(float(one["teacher_loss"]), color=look.neutral, linewidth=0.8 * look.line, zorder=1)
             grids.hatch_outside(ax, look, sizes, one["extrapolates"].all("training").values)
             name = style.short(float(teacher)) if gap.attrs.get("teacher_axis") == "params" else f"loss {teacher:g}"
             style.panel_title(ax, f"teacher {name}", 30)

@@ -57,29 +57,31 @@ def need_several(data: xr.Dataset, name: str) -> None:
         raise ParameterError(f"{name}: at least two are needed to draw along it")
 
 
+def summaries(data: xr.Dataset, names: Sequence[str], prob: float, keep: Sequence[str] = ()) -> xr.Dataset:
+    """Median of each named variable under its own name, its interval as `_lower` and `_upper`; `keep` as it is."""
+    found = {name: data[name] for name in keep}
+    for name in names:
+        bounds = posterior.interval(data[name], prob)
+        found[name] = posterior.median(data[name])
+        found[f"{name}_lower"] = bounds.sel(bound="lower", drop=True)
+        found[f"{name}_upper"] = bounds.sel(bound="upper", drop=True)
+    return xr.Dataset(found)
+
+
 def band(
-    ax: Axes, x: np.ndarray, values: xr.DataArray, color: Any, prob: float, alpha: float = 0.25, zorder: float = 2
+    ax: Axes, x: np.ndarray, shown: xr.Dataset, name: str, color: Any, alpha: float = 0.25, zorder: float = 2
 ) -> None:
-    """The interval of values over chain, draw along x."""
-    bounds = posterior.interval(values, prob)
-    low, high = bounds.sel(bound="lower").values, bounds.sel(bound="upper").values
+    """The interval of a variable of `summaries` along x."""
+    low, high = shown[f"{name}_lower"].values, shown[f"{name}_upper"].values
     ax.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0, zorder=zorder)
 
 
 def curve(
-    ax: Axes,
-    look: Look,
-    x: np.ndarray,
-    values: xr.DataArray,
-    outside: np.ndarray,
-    color: Any,
-    prob: float,
-    *,
-    alpha: float = 0.25,
+    ax: Axes, look: Look, x: np.ndarray, shown: xr.Dataset, name: str, color: Any, *, alpha: float = 0.25
 ) -> None:
-    """Median and interval of values over chain, draw along x."""
-    band(ax, x, values, color, prob, alpha)
-    reach_line(ax, look, x, posterior.median(values).values, outside, color, dots=False)
+    """Median and interval of a variable of `summaries` along x, by what `extrapolates` says inside or outside the data."""
+    band(ax, x, shown, name, color, alpha)
+    reach_line(ax, look, x, shown[name].values, shown["extrapolates"].values, color, dots=False)
 
 
 def reach_line(
@@ -191,22 +193,20 @@ def same_scale(axes: Sequence[Axes]) -> None:
 
 def crossover_summary(
     crossover: xr.DataArray, status: xr.DataArray, lowest: float, highest: float, prob: float
-) -> tuple[float, float, float] | None:
-    """Lower bound, median and upper bound of a crossover over all draws, those without one included.
+) -> xr.Dataset:
+    """Lower bound, median and upper bound of crossovers over all draws, those without one included.
 
     A draw in which distillation is ahead at the highest budget has its crossover, if any, beyond it; one in which pretraining
-    is ahead throughout, below the lowest. A returned value below `lowest` or above `highest` says just that. None if no
-    strategy fits any budget.
+    is ahead throughout, below the lowest. A value below `lowest` or above `highest` says just that. NaN if no strategy fits
+    any budget.
     """
     names = dict(zip(status.attrs["flag_meanings"].split(), np.atleast_1d(status.attrs["flag_values"]), strict=True))
-    if bool((status == names["impossible"]).all()):
-        return None
     above = (status == names["always"]) | (status == names["reversed"])
     # Finite stand-ins: a quantile between two infinite values would be NaN.
     whole = crossover.where(~above, 10 * highest).where(status != names["never"], lowest / 10)
-    bounds = posterior.interval(whole, prob)
-    low, high = float(bounds.sel(bound="lower")), float(bounds.sel(bound="upper"))
-    return low, float(posterior.median(whole)), high
+    shown = summaries(whole.to_dataset(name="crossover"), ["crossover"], prob)
+    shown = shown.rename(crossover="median", crossover_lower="lower", crossover_upper="upper")
+    return shown.where((status != names["impossible"]).all(("chain", "draw")))
 
 
 def shape_panels(
@@ -238,6 +238,8 @@ def label_groups(groups: np.ndarray, columns: int, x: str, y: Sequence[str], loo
     if same:
         for kind in range(groups.shape[1]):
             same_scale(list(groups[:, kind]))
+    if look.tall and columns > 1:
+        x = x.replace(" [", "\n[")
     for i, group in enumerate(groups):
         if i + columns >= len(groups):
             group[-1].set_xlabel(x)

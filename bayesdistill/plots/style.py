@@ -5,8 +5,8 @@ caller's rcParams decide the font family and nothing else. Sizes and colours are
 written to the global rcParams.
 
 Colours. Model sizes are ordered, so they take a sequential map whose lightness is monotone (viridis, cut where it would fade
-into the paper); it can be read by the colour-blind and in grey. Scenarios are not ordered and take the colours of Okabe and
-Ito (2008). Pretraining is always grey.
+into the paper); it can be read by the colour-blind and in grey. Budgets take another one (plasma). What is not ordered
+takes the colours of Okabe and Ito (2008). Pretraining is always grey.
 """
 
 from __future__ import annotations
@@ -167,7 +167,6 @@ def new_figure(look: Look, body: float) -> Picture:
     """An empty figure; `body` is the height of its panels in inches (ignored on a slide, whose height is fixed)."""
     figure = Picture(figsize=(look.width, SLIDE_HEIGHT if look.size == "slide" else body))
     FigureCanvasAgg(figure)
-    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02))
     return figure
 
 
@@ -226,11 +225,6 @@ def budget_colors(budgets: Sequence[float] | np.ndarray, look: Look) -> dict[flo
     positions = [low] if len(ordered) == 1 else np.linspace(low, high, len(ordered))
     colormap = matplotlib.colormaps["plasma"]
     return {budget: colormap(float(position)) for budget, position in zip(ordered, positions, strict=True)}
-
-
-def scenario_colors(names: Sequence[str]) -> dict[str, str]:
-    """One colour per scenario."""
-    return {str(name): OKABE_ITO[i % len(OKABE_ITO)] for i, name in enumerate(names)}
 
 
 _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
@@ -362,13 +356,14 @@ def finish(
     bottom = footer - pad / 2
     for artist in below:
         artist.set_position((pad / width, bottom / height))  # type: ignore[attr-defined]
-    engine = figure.get_layout_engine()
-    if isinstance(engine, ConstrainedLayoutEngine):
-        engine.set(rect=(0, footer / height, 1, 1 - (header + footer) / height))
     for artist in (*above, *below):
         artist.set_in_layout(False)
     if legend is not None:
         legend.set_in_layout(False)
+    # The panels are laid out once and for all: the same at every resolution, and saving is quick.
+    engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    engine.set(rect=(0, footer / height, 1, 1 - (header + footer) / height))
+    engine.execute(figure)
 
 
 def spread(positions: Sequence[float] | np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
@@ -392,11 +387,9 @@ def direct_labels(
     ax: Axes, look: Look, x: float, labels: Sequence[str], values: Sequence[float], colors: Sequence[Any], *, align: str
 ) -> None:
     """Names of curves beside their ends at `x`, kept from overlapping. Call it after `finish`, when panels have their size."""
-    figure = ax.figure
-    figure.draw_without_rendering()  # type: ignore[union-attr]
     to_axes = ax.transData + ax.transAxes.inverted()
     heights = [float(to_axes.transform((x, value))[1]) for value in values]
-    points = ax.get_window_extent().height / figure.dpi * 72
+    points = ax.get_window_extent().height / ax.figure.dpi * 72
     placed = spread(heights, 1.05 * look.small / points, 0.0, 1.0 - look.small / points)
     at = float(to_axes.transform((x, values[0]))[0]) if values else 0.0
     for label, y, color in zip(labels, placed, colors, strict=True):
@@ -421,10 +414,3 @@ def panel_title(ax: Axes, text: str, letters: int) -> None:
 def plain(text: str) -> str:
     """A text from outside, safe from being read as mathematics."""
     return str(text).replace("$", r"\$")
-
-
-def axis_label(variable: xr.DataArray, words: str | None = None) -> str:
-    """Words with the variable's unit in brackets."""
-    name = words or str(variable.attrs.get("long_name", variable.name))
-    unit = variable.attrs.get("units", "1")
-    return name if unit == "1" else f"{name} [{unit}]"

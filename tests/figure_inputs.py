@@ -1,0 +1,255 @@
+"""Datasets for the tests of figures and tables: made from a few formulas and a few fixed draws, nothing is sampled or solved.
+
+Names, dimensions and attributes are those that the decisions return; `test_plots.py` checks that against the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import xarray as xr
+
+STATUS = "ok teacher_params_at_min teacher_params_at_max budget_too_small"
+CROSSOVER = "crossed always never reversed impossible"
+SCENARIOS = ["best case", "teacher inference", "teacher pretraining", "teacher pretraining + inference"]
+CONVERGED = {"converged": "yes", "convergence": json.dumps({"failed": []}), "posterior_provenance": "{}"}
+
+
+def variable(dims, values, units="1", **attrs):
+    return xr.Variable(dims, values, {"units": units, "long_name": "for tests", **attrs})
+
+
+def draws() -> np.ndarray:
+    """(chain, draw) of standard normal quantiles, in an order without a trend."""
+    return np.array([[-1.2, 0.5, 0.0, 1.2], [0.8, -0.5, -0.8, 0.2]])
+
+
+def plan(students=(3e8, 1e9, 1e10), budgets=None, scenarios=SCENARIOS) -> xr.Dataset:
+    """A plan in which losses, probabilities and crossovers are simple functions of size, budget, scenario and draw."""
+    students = np.asarray(students, dtype=float)
+    budgets = np.geomspace(1e19, 1e25, 13) if budgets is None else np.asarray(budgets, dtype=float)
+    charge = np.arange(len(scenarios), dtype=float)
+    z = draws()[None, None, None]
+    n, s, c = (a.reshape((*shape, 1, 1)) for a, shape in (
+        (students, (-1, 1, 1)), (charge, (1, -1, 1)), (np.log10(budgets), (1, 1, -1)),
+    ))  # fmt: skip
+    reach = c - 21 - np.log10(n / 1e9)
+    supervised = 1.7 + 0.2 * (n / 1e9) ** -0.2 + 0.25 * 10 ** (-0.18 * (c - 21)) + 0.004 * z
+    advantage = 0.03 * np.tanh(0.5 * (1.5 - s) - 0.3 * reach) + 0.006 * z
+    distilled = supervised - advantage
+    impossible = (students[:, None, None] >= 1e10) & (budgets < 5e19) & (charge[None, :, None] >= 2)
+    advantage, distilled = (np.where(impossible[..., None, None], np.nan, a) for a in (advantage, distilled))
+    cell = ("student", "scenario", "budget")
+    chance = 1 / (1 + np.exp(-40 * (advantage[..., 0, 2])))
+    crossover = 10 ** (21 + np.log10(students)[:, None, None, None] - 9 + (1.5 - charge[None, :, None, None]) + z[0, 0])
+    status = np.where(crossover > budgets.max(), 1, np.where(crossover < budgets.min(), 2, 0)).astype("int8")
+    size = 10 ** (9 + 0.4 * (c - 21) + 0.1 * z) * np.ones_like(distilled)
+    tokens = 10 ** (10.5 + 0.5 * (c - 21) - 0.1 * z) * np.ones_like(distilled)
+    own = budgets / (6 * students[:, None, None]) / (1 + charge[None, :, None])
+    drawn = (*cell, "chain", "draw")
+    variables = {
+        "supervised_loss": variable(("student", "budget", "chain", "draw"), supervised[:, 0], "nats per token"),
+        "distilled_loss": variable(drawn, distilled, "nats per token"),
+        "best_distilled_loss": variable(drawn, distilled, "nats per token"),
+        "advantage": variable(drawn, advantage, "nats per token"),
+        "teacher_loss": variable(drawn, 1.7 + 0.2 * 10 ** (-0.1 * (c - 21)) + 0 * distilled, "nats per token"),
+        "probability": variable(cell, chance),
+        "probability_mcse": variable(cell, 0.02 * np.sqrt(chance * (1 - chance))),
+        "probability_best": variable(cell, chance),
+        "expected_gain": variable(cell, advantage.mean(axis=(-2, -1)), "nats per token"),
+        "expected_gain_mcse": variable(cell, 0 * chance + 1e-4, "nats per token"),
+        "regret": variable(cell, 0 * chance + 2e-4, "nats per token"),
+        "evpi": variable(cell, 0 * chance + 3e-4, "nats per token"),
+        "teacher_params": variable(cell, size[..., 0, 2], "parameters"),
+        "teacher_tokens": variable(cell, tokens[..., 0, 2], "tokens"),
+        "student_tokens": variable(cell, np.where(impossible, np.nan, own), "tokens"),
+        "best_teacher_params": variable(drawn, size, "parameters"),
+        "best_teacher_tokens": variable(drawn, tokens, "tokens"),
+        "best_student_tokens": variable(drawn, own[..., None, None] * 10 ** (0.05 * z), "tokens"),
+        "status": variable(
+            cell, np.where(impossible, 3, 0).astype("int8"), flag_values=np.arange(4, dtype="int8"), flag_meanings=STATUS
+        ),
+        "extrapolates": variable(
+            cell, np.broadcast_to((np.abs(reach - 0.3) > 0.8)[..., 0, 0], chance.shape) & ~impossible
+        ),
+        "crossover": variable(
+            ("student", "scenario", "chain", "draw"), np.where(status == 0, crossover, np.nan), "FLOPs"
+        ),
+        "crossover_status": variable(
+            ("student", "scenario", "chain", "draw"), status, flag_values=np.arange(5, dtype="int8"), flag_meanings=CROSSOVER
+        ),
+    }  # fmt: skip
+    return xr.Dataset(
+        variables,
+        {
+            "student": variable("student", students, "parameters"),
+            "scenario": variable("scenario", list(scenarios)),
+            "budget": variable("budget", budgets, "FLOPs"),
+        },
+        {
+            **CONVERGED,
+            "noise": "law",
+            "max_teacher_params": 1e12,
+            "max_teacher_tokens": 2e13,
+            "max_student_tokens": np.inf,
+        },
+    )
+
+
+def curves() -> xr.Dataset:
+    """Curves with a U shape, bands of known width, and runs around them."""
+    sizes = np.array([2e8, 2e8, 2e8, 1e9, 1e9, 6e9])
+    ratio = np.array([20, 80, 160, 21, 45, 20.0])
+    teacher = np.linspace(1.9, 2.7, 41)
+    best = 2.3 - 0.25 * np.log10(sizes / 2e8) - 0.05 * np.log2(ratio / 20)
+
+    def law(config, loss):
+        return loss + 0.35 * np.exp(-((loss - best[config] + 0.4) * 4)) + 0.5 * np.maximum(best[config] - loss, 0)
+
+    mean = np.stack([law(i, teacher) for i in range(sizes.size)])
+    config = np.repeat(np.arange(sizes.size), 9)
+    at = np.tile(np.linspace(1.92, 2.68, 9), sizes.size)
+    scatter = 0.02 * np.sin(7.0 * np.arange(at.size))
+    predicted = np.array([law(i, loss) for i, loss in zip(config, at, strict=True)])
+    nats = "nats per token"
+    grid = ("configuration", "teacher_loss")
+    return xr.Dataset(
+        {
+            "mean": variable(grid, mean, nats),
+            "lower": variable(grid, mean - 0.01, nats),
+            "upper": variable(grid, mean + 0.01, nats),
+            "run_lower": variable(grid, mean - 0.03, nats),
+            "run_upper": variable(grid, mean + 0.03, nats),
+            "student_loss": variable("run", predicted + scatter, nats),
+            "predicted": variable("run", predicted, nats),
+            "residual": variable("run", scatter, nats),
+            "configuration_of_run": variable("run", config),
+            "run_teacher_loss": variable("run", at, nats),
+            "run_experiment": variable("run", np.where(config % 2, "fixed", "isoflop")),
+        },
+        {
+            "teacher_loss": variable("teacher_loss", teacher, nats),
+            "configuration_params": variable("configuration", sizes, "parameters"),
+            "configuration_tokens": variable("configuration", sizes * ratio, "tokens"),
+        },
+        {"interval_kind": "equal-tailed", "interval_prob": 0.9, "converged": "yes", "supervised_law": "published law"},
+    )
+
+
+def gap(training_units: str = "1", by_size: bool = False, students=(3e8, 1e9, 3e9), teachers=None) -> xr.Dataset:
+    """Student loss with one minimum on the teachers' axis that moves with the student and the draw."""
+    students = np.asarray(students, dtype=float)
+    training = np.array([20.0, 80.0]) if training_units == "1" else np.array([1e20, 1e21])
+    if teachers is None:
+        teachers = np.geomspace(1e8, 1e11, 31) if by_size else np.linspace(1.9, 2.7, 31)
+    teachers = np.asarray(teachers, dtype=float)
+    z = draws()[None, None, None]
+    place = (np.log10(teachers) - 9) / 2 if by_size else (2.4 - teachers) / 0.4
+    t = place.reshape(1, 1, -1, 1, 1)
+    size = np.log10(students / 1e9).reshape(-1, 1, 1, 1, 1)
+    long = np.log10(training / training[0]).reshape(1, -1, 1, 1, 1)
+    best = 0.4 * size + 0.2 * long + 0.08 * z
+    distilled = 2.3 - 0.3 * size - 0.1 * long + 0.1 * (t - best) ** 2 + 0.01 * z
+    at = teachers[np.abs(t - best).argmin(axis=2)]
+    cell = ("student", "training", "teacher")
+    nats = "nats per token"
+    variables = {
+        "distilled_loss": variable((*cell, "chain", "draw"), distilled, nats),
+        "supervised_loss": variable(
+            ("student", "training", "chain", "draw"), (2.36 - 0.3 * size - 0.1 * long + 0.01 * z)[:, :, 0], nats
+        ),
+        "best_teacher": variable(("student", "training", "chain", "draw"), at, "parameters" if by_size else nats),
+        "teacher_loss": variable(("teacher", "chain", "draw"), (2.4 - 0.2 * t + 0.01 * z)[0, 0], nats),
+        "probability_stronger_worse": variable(cell, (t - best > 0).mean(axis=(-2, -1))),
+        "extrapolates": variable(cell, np.broadcast_to(np.abs(place - 0.1) > 0.8, distilled.shape[:3])),
+    }
+    attrs = {**CONVERGED, "teacher_axis": "params" if by_size else "loss"}
+    return xr.Dataset(
+        variables,
+        {
+            "student": variable("student", students, "parameters"),
+            "training": variable("training", training, training_units),
+            "teacher": variable("teacher", teachers, "parameters" if by_size else nats),
+        },
+        attrs | ({"teacher_tokens_per_param": 20.0} if by_size else {}),
+    )
+
+
+def gap_of_budgets() -> xr.Dataset:
+    """Teachers of three isoFLOPs."""
+    parts = []
+    for k, budget in enumerate((1e20, 1e21, 1e22)):
+        part = gap(by_size=True).isel(training=[0])
+        part["distilled_loss"] = part["distilled_loss"] - 0.05 * k
+        parts.append(part.assign_coords(teacher_budget=budget))
+    result = xr.concat(parts, "teacher_budget", data_vars="all", coords="minimal", compat="override")
+    del result.attrs["teacher_tokens_per_param"]
+    return result
+
+
+def crossovers() -> xr.Dataset:
+    """Crossover quantiles of all kinds: inside, beyond both ends, none."""
+    students, scenarios = np.array([3e8, 1e9, 3e9]), SCENARIOS[:2]
+    quantile = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    values = np.array(
+        [
+            [[1e21, 1e22, 1e23, 1e24, 1e25], [0, 0, 1e20, 1e21, np.inf]],
+            [[1e22, 1e23, 1e24, np.inf, np.inf], [0, 0, 0, 0, 1e19]],
+            [[np.inf] * 5, [np.nan] * 5],
+        ]
+    )
+    outcome = CROSSOVER.split()
+    share = np.array(
+        [
+            [[1.0, 0, 0, 0, 0], [0.6, 0, 0.3, 0.1, 0]],
+            [[0.7, 0.3, 0, 0, 0], [0.1, 0, 0.9, 0, 0]],
+            [[0, 1.0, 0, 0, 0], [0, 0, 0, 0, 1.0]],
+        ]
+    )
+    pair = ("student", "scenario")
+    return xr.Dataset(
+        {
+            "crossover_quantile": variable((*pair, "quantile"), values, "FLOPs"),
+            "status_probability": variable((*pair, "outcome"), share),
+            "seen_budget": variable(("student", "bound"), students[:, None] ** 2 * np.array([120, 1000.0]), "FLOPs"),
+            "slope_quantile": variable(("scenario", "quantile"), [[0.8, 1.0, 1.1, 1.2, 1.5], [np.nan] * 5]),
+            "slope_probability": variable("scenario", [0.7, 0.0]),
+            "slope_positive_probability": variable("scenario", [1.0, np.nan]),
+        },
+        {
+            "student": variable("student", students, "parameters"),
+            "scenario": variable("scenario", scenarios),
+            "outcome": variable("outcome", outcome),
+            "quantile": variable("quantile", quantile),
+        },
+        {**CONVERGED, "lowest_budget": 1e18, "highest_budget": 1e28},
+    )
+
+
+def break_even() -> xr.Dataset:
+    """A break-even number that rises, falls, and becomes infinite."""
+    students, budgets = np.array([3e8, 3e9]), np.geomspace(1e19, 1e24, 11)
+    numbers, quantile = np.geomspace(1, 1e4, 17), np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    middle = 10 ** (1.5 - 0.3 * (np.log10(budgets / 1e21) - np.log10(students / 1e9)[:, None]) ** 2)
+    levels = np.maximum(middle[..., None] * 10 ** (0.5 * (quantile - 0.5)), 1)
+    levels[:, -3:, -1] = np.inf
+    pays = 1 / (1 + np.exp(-3 * np.log(numbers / middle[..., None])))
+    alone, never = np.where(middle <= 1, 0.9, 0.0), np.where(np.isinf(levels[..., -1]), 0.1, 0.0)
+    share = np.stack([1 - alone - never, alone, never, 0 * never, 0 * never], axis=-1)
+    cell = ("student", "budget")
+    return xr.Dataset(
+        {
+            "pays_probability": variable((*cell, "shared_by"), pays),
+            "students_per_teacher_quantile": variable((*cell, "quantile"), levels),
+            "status_probability": variable((*cell, "outcome"), share),
+        },
+        {
+            "student": variable("student", students, "parameters"),
+            "budget": variable("budget", budgets, "FLOPs"),
+            "shared_by": variable("shared_by", numbers),
+            "quantile": variable("quantile", quantile),
+            "outcome": variable("outcome", ["shared", "alone", "never", "beyond", "impossible"]),
+        },
+        {**CONVERGED, "delta_lgt": 1.0},
+    )

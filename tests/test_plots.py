@@ -1,0 +1,562 @@
+"""Figures: what they draw is what the Dataset says, nothing is cut or overprinted, and they look like the stored images.
+
+The stored images are made anew by `python tests/test_plots.py`; look at every one of them before committing it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+
+import figure_inputs as inputs
+import matplotlib
+import numpy as np
+import pytest
+import xarray as xr
+from decision_cases import posterior_of, scattered
+from matplotlib.collections import FillBetweenPolyCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.testing.compare import compare_images
+
+from bayesdistill import decisions, plots, posterior
+from bayesdistill.errors import ParameterError
+from bayesdistill.plots import grids, style
+
+BASELINE = Path(__file__).parent / "baseline"
+DPI = 64
+# Root mean square of the difference in grey levels (0 to 255). Another version of the font renderer moves the edges of
+# letters and gives up to about 2; a curve that is missing gives 4 and more.
+TOLERANCE = 3.0
+
+CASES = {
+    "best_loss": lambda **kw: plots.plot_best_loss(inputs.plan(), **kw),
+    "break_even": lambda **kw: plots.plot_break_even(inputs.break_even(), **kw),
+    "capacity_gap": lambda **kw: plots.plot_capacity_gap(inputs.gap(), **kw),
+    "compute_strategy": lambda **kw: plots.plot_compute_strategy(inputs.plan(), **kw),
+    "crossover": lambda **kw: plots.plot_crossover(inputs.crossovers(), **kw),
+    "experiment_fixed_student": lambda **kw: plots.plot_experiment_fixed_student(inputs.gap_of_budgets(), **kw),
+    "experiment_fixed_teacher": lambda **kw: plots.plot_experiment_fixed_teacher(
+        inputs.gap("FLOPs", True, np.geomspace(2e8, 1e10, 15), [5e8, 2e9, 8e9]), **kw
+    ),
+    "probability": lambda **kw: plots.plot_probability(inputs.plan(), **kw),
+    "runs": lambda **kw: plots.plot_runs(inputs.curves(), **kw),
+}
+# One stored image per figure; sizes and backgrounds are spread over them.
+IMAGES = {name: {} for name in CASES} | {"break_even": {"dark": True}, "capacity_gap": {"size": "column"}}
+
+
+def save(name: str, path: Path) -> Path:
+    drawn(name, **IMAGES[name]).savefig(path, dpi=DPI)
+    return path
+
+
+@cache
+def drawn(name: str, size: str = "page", dark: bool = False) -> Figure:
+    return CASES[name](size=size, dark=dark)
+
+
+# Images ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_looks_like_the_stored_image(name, tmp_path):
+    difference = compare_images(BASELINE / f"{name}.png", save(name, tmp_path / f"{name}.png"), tol=TOLERANCE)
+    assert difference is None, difference
+
+
+def test_the_comparison_notices_one_moved_curve(tmp_path):
+    plan = inputs.plan()
+    plan["probability"][0] = 1 - plan["probability"][0]
+    path = tmp_path / "probability.png"
+    plots.plot_probability(plan, **IMAGES["probability"]).savefig(path, dpi=DPI)
+    assert compare_images(BASELINE / "probability.png", path, tol=TOLERANCE) is not None
+
+
+# Layout ---------------------------------------------------------------------------------------------------------------
+
+
+def texts_of(figure: Figure) -> list[tuple[str, object]]:
+    """Visible texts with their boxes, and to which panel they belong."""
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    found = [(t.get_text(), t.get_window_extent(renderer)) for t in figure.texts if t.get_text()]
+    for legend in figure.legends:
+        found += [(t.get_text(), t.get_window_extent(renderer)) for t in legend.get_texts()]
+    for ax in figure.axes:
+        if not ax.axison:
+            continue
+        parts = [ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+            axis.get_ticklabels()  # brings their texts up to date
+            parts += [t.label1 for t in ticks]
+        found += [(t.get_text(), t.get_window_extent(renderer)) for t in parts if t.get_text() and t.get_visible()]
+    return found
+
+
+@pytest.mark.parametrize("size", ["column", "page", pytest.param("slide", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", CASES)
+def test_no_text_is_cut_or_overprinted(name, size):
+    figure = drawn(name, size)
+    frame = figure.bbox
+    found = texts_of(figure)
+    for text, box in found:
+        inside = box.x0 >= frame.x0 - 1 and box.x1 <= frame.x1 + 1 and box.y0 >= frame.y0 - 1 and box.y1 <= frame.y1 + 1
+        assert inside, f"{text!r} is cut"
+    for (one, a), (other, b) in combinations(found, 2):
+        across, down = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert across <= 1.5 or down <= 1.5, f"{one!r} and {other!r} overlap by {across:.1f} x {down:.1f} pixels"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_axis_has_a_label_and_losses_have_units(name):
+    figure = drawn(name)
+    labels = {label for ax in figure.axes for label in (ax.get_xlabel(), ax.get_ylabel()) if label}
+    assert any(ax.get_xlabel() for ax in figure.axes)
+    assert any(ax.get_ylabel() for ax in figure.axes)
+    for label in labels:
+        if "loss" in label or "gain" in label or "residual" in label:
+            assert "[nats per token]" in label
+        if "budget" in label:
+            assert "[FLOPs]" in label
+
+
+def test_a_slide_is_a_slide_and_a_column_is_narrow():
+    assert drawn("probability", "slide").get_size_inches() == pytest.approx([13.33, 7.5])
+    assert drawn("probability", "column").get_size_inches()[0] == pytest.approx(3.4)
+    assert drawn("probability", "page").get_size_inches()[0] == pytest.approx(7.0)
+
+
+# What is drawn --------------------------------------------------------------------------------------------------------
+
+
+def lines_of(ax, color):
+    """Lines of a colour with more than one point: (dashed, full)."""
+    mine = [line for line in ax.lines if to_rgb(line.get_color()) == to_rgb(color) and len(line.get_xdata()) > 2]
+    dashed = [line for line in mine if line.get_linestyle() == "--"]
+    full = [line for line in mine if line.get_linestyle() == "-"]
+    return dashed, full
+
+
+def bands_of(ax, color):
+    return [
+        band
+        for band in ax.collections
+        if isinstance(band, FillBetweenPolyCollection) and tuple(band.get_facecolor()[0][:3]) == to_rgb(color)
+    ]
+
+
+def edges_of(band, n):
+    """Lower and upper edge of a band over n points."""
+    path = band.get_paths()[0].vertices
+    return path[1 : n + 1, 1], path[n + 2 : 2 * n + 2, 1][::-1]
+
+
+def test_probability_draws_the_plan():
+    plan = inputs.plan()
+    figure = plots.plot_probability(plan)
+    colors = style.size_colors(plan["student"].values, style.make_look("page", False))
+    assert [ax.get_title(loc="left") for ax in figure.axes] == list(plan["scenario"].values)
+    for ax, scenario in zip(figure.axes, plan["scenario"].values, strict=True):
+        for student in plan["student"].values:
+            one = plan.sel(student=student, scenario=scenario)
+            (dashed,), (full, *_) = lines_of(ax, colors[student])
+            np.testing.assert_array_equal(dashed.get_xdata(), plan["budget"])
+            np.testing.assert_array_equal(dashed.get_ydata(), one["probability"])
+            np.testing.assert_array_equal(full.get_ydata(), one["probability"].where(~one["extrapolates"]))
+            if one["probability"].notnull().all():
+                low, high = edges_of(bands_of(ax, colors[student])[0], plan.sizes["budget"])
+                np.testing.assert_allclose(low, (one["probability"] - 2 * one["probability_mcse"]).clip(0, 1))
+                np.testing.assert_allclose(high, (one["probability"] + 2 * one["probability_mcse"]).clip(0, 1))
+
+
+def test_hatching_covers_what_every_student_extrapolates():
+    plan = inputs.plan(students=[1e9], scenarios=["best case"])
+    inside = plan["budget"].values[~plan["extrapolates"].values.ravel()]
+    ax = plots.plot_probability(plan).axes[0]
+    spans = sorted((p.get_x(), p.get_x() + p.get_width()) for p in ax.patches if p.get_hatch())
+    expected = [(plan["budget"].values[0], inside.min()), (inside.max(), plan["budget"].values[-1])]
+    np.testing.assert_allclose(spans, expected)
+    everywhere = plots.plot_probability(plan.assign(extrapolates=plan["extrapolates"] | True)).axes[0]
+    assert [p.get_width() for p in everywhere.patches if p.get_hatch()] == [1]
+    nowhere = plots.plot_probability(plan.assign(extrapolates=plan["extrapolates"] & False)).axes[0]
+    assert not [p for p in nowhere.patches if p.get_hatch()]
+
+
+def test_a_single_point_inside_the_data_is_seen():
+    plan = inputs.plan(students=[1e9], scenarios=["best case"])
+    plan["extrapolates"][:] = True
+    plan["extrapolates"][0, 0, 4] = False
+    ax = plots.plot_best_loss(plan).axes[0]
+    dots = [line for line in ax.lines if line.get_marker() == "o" and np.isfinite(line.get_ydata()).sum() == 1]
+    assert dots[0].get_ydata()[4] == posterior.median(plan["distilled_loss"])[0, 0, 4]
+
+
+def test_best_loss_draws_medians_and_intervals():
+    plan = inputs.plan(students=[1e9])
+    figure = plots.plot_best_loss(plan, prob=0.5)
+    color = style.size_colors([1e9], style.make_look("page", False))[1e9]
+    loss, gain = figure.axes[0], figure.axes[len(plan["scenario"])]
+    one = plan.isel(student=0, scenario=0)
+    for ax, name in ((loss, "distilled_loss"), (gain, "advantage")):
+        (dashed,), _ = lines_of(ax, color)
+        np.testing.assert_array_equal(dashed.get_ydata(), one[name].median(("chain", "draw")))
+        low, high = edges_of(bands_of(ax, color)[0], plan.sizes["budget"])
+        np.testing.assert_allclose(low, one[name].quantile(0.25, ("chain", "draw")))
+        np.testing.assert_allclose(high, one[name].quantile(0.75, ("chain", "draw")))
+    grey = [line for line in loss.lines if line.get_color() == style.make_look("page", False).neutral]
+    np.testing.assert_array_equal(grey[0].get_ydata(), one["supervised_loss"].median(("chain", "draw")))
+
+
+def crossover_of(values, statuses):
+    names = inputs.CROSSOVER.split()
+    status = xr.DataArray(
+        np.array([[names.index(s) for s in statuses]], dtype="int8"),
+        dims=("chain", "draw"),
+        attrs={"flag_values": np.arange(5, dtype="int8"), "flag_meanings": inputs.CROSSOVER},
+    )
+    crossover = xr.DataArray(np.array([values], dtype=float), dims=("chain", "draw"))
+    found = grids.crossover_summary(crossover, status, 1e19, 1e25, 0.9)
+    return [float(found[name]) for name in ("lower", "median", "upper")]
+
+
+def test_crossover_summary_counts_draws_without_a_crossover():
+    nan = np.nan
+    statuses = ["crossed", "crossed", "crossed", "always", "reversed"]
+    low, middle, high = crossover_of([1e21, 1e22, 1e23, nan, nan], statuses)
+    assert middle == 1e23
+    assert low == pytest.approx(1e21 + 0.2 * (1e22 - 1e21))
+    assert high > 1e25
+    low, middle, high = crossover_of([nan, nan, 1e20], ["never", "never", "crossed"])
+    assert low < 1e19
+    assert middle < 1e19
+    assert 1e19 < high < 1e20
+    assert np.isnan(crossover_of([nan, nan], ["impossible", "impossible"])).all()
+
+
+def test_crossovers_beyond_the_budgets_are_arrows():
+    plan = inputs.plan(students=[1e9], scenarios=["best case"])
+    plan["crossover"][:] = np.nan
+    plan["crossover_status"][:] = 1
+    cross = plots.plot_best_loss(plan).axes[2]
+    assert [(line.get_marker(), line.get_xdata()[0]) for line in cross.lines if line.get_marker() in "<>o"] == [
+        (">", 1e25)
+    ]
+    plan["crossover_status"][:] = 2
+    cross = plots.plot_best_loss(plan).axes[2]
+    assert [(line.get_marker(), line.get_xdata()[0]) for line in cross.lines if line.get_marker() in "<>o"] == [
+        ("<", 1e19)
+    ]
+    plan["crossover_status"][:] = 4
+    assert not plots.plot_best_loss(plan).axes[2].lines
+
+
+def test_runs_are_all_drawn_once_and_bands_are_the_dataset():
+    curves = inputs.curves()
+    figure = plots.plot_runs(curves)
+    used = [ax for ax in figure.axes if ax.axison]
+    points = {"student_loss": [], "residual": []}
+    for ax in used:
+        name = "residual" if "residual" in ax.get_ylabel() or ax.get_ylim()[0] < 0 else "student_loss"
+        for line in ax.lines:
+            if line.get_linestyle() == "None":
+                points[name] += list(zip(line.get_xdata(), line.get_ydata(), strict=True))
+    for name, found in points.items():
+        wanted = zip(curves["run_teacher_loss"].values, curves[name].values, strict=True)
+        assert sorted(found) == sorted(wanted)
+    colors = style.size_colors(curves["configuration_params"].values, style.make_look("page", False))
+    first = bands_of(used[0], colors[2e8])
+    low, high = edges_of(first[0], curves.sizes["teacher_loss"])
+    np.testing.assert_allclose(low, curves["run_lower"][0])
+    np.testing.assert_allclose(high, curves["run_upper"][0])
+
+
+def test_runs_need_no_experiment():
+    figure = plots.plot_runs(inputs.curves().drop_vars("run_experiment"))
+    assert "runs" in [t.get_text() for t in figure.legends[0].get_texts()]
+
+
+def test_capacity_gap_marks_the_best_teacher():
+    gap = inputs.gap()
+    figure = plots.plot_capacity_gap(gap)
+    color = style.size_colors(gap["student"].values, style.make_look("page", False))[1e9]
+    top = figure.axes[0]
+    dots = [
+        line
+        for line in top.lines
+        if line.get_marker() == "o" and line.get_color() == color and len(line.get_xdata()) == 1
+    ]
+    bars = [line for line in top.lines if line.get_marker() == "|" and line.get_color() == color]
+    best = gap["best_teacher"].sel(student=1e9, training=20)
+    assert dots[0].get_xdata()[0] == float(best.median())
+    np.testing.assert_allclose(bars[0].get_xdata(), best.quantile([0.05, 0.95]))
+
+
+def test_outcomes_fill_the_bar():
+    found = inputs.crossovers()
+    figure = plots.plot_crossover(found)
+    for ax in figure.axes[2:4]:
+        for i in range(found.sizes["student"]):
+            bars = [p for p in ax.patches if p.get_x() < i < p.get_x() + p.get_width()]
+            assert sum(p.get_height() for p in bars) == pytest.approx(1)
+
+
+# What the reader is told ----------------------------------------------------------------------------------------------
+
+
+def words_of(figure: Figure) -> str:
+    return " ".join(" ".join(t.get_text().split()) for t in figure.texts)
+
+
+MAKERS = {
+    "best_loss": (plots.plot_best_loss, inputs.plan),
+    "break_even": (plots.plot_break_even, inputs.break_even),
+    "capacity_gap": (plots.plot_capacity_gap, inputs.gap),
+    "compute_strategy": (plots.plot_compute_strategy, inputs.plan),
+    "crossover": (plots.plot_crossover, inputs.crossovers),
+    "experiment_fixed_student": (plots.plot_experiment_fixed_student, inputs.gap_of_budgets),
+    "experiment_fixed_teacher": (
+        plots.plot_experiment_fixed_teacher,
+        lambda: inputs.gap("FLOPs", True, teachers=[1e9, 4e9]),
+    ),
+    "probability": (plots.plot_probability, inputs.plan),
+    "runs": (plots.plot_runs, inputs.curves),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_an_unconverged_or_prior_dominated_posterior_is_said_in_the_figure(name, monkeypatch):
+    # What `finish` is given; that it writes all of it, and that nothing of it is cut, is tested above and below.
+    said = []
+    monkeypatch.setattr(style, "finish", lambda figure, look, *, warnings, notes, **_: said.extend([*warnings, *notes]))
+    plot, make = MAKERS[name]
+    data = make()
+    data.attrs |= {"converged": "no", "convergence": json.dumps({"failed": ["rhat"]})}
+    data.attrs.pop("supervised_law", None)
+    data.attrs["posterior_provenance"] = json.dumps({"supervised_law": "published law"})
+    plot(data)
+    assert "did not converge (failed: rhat)" in " ".join(said)
+    assert "published-law prior" in " ".join(said)
+
+
+def test_what_is_said_about_the_posterior():
+    def said(**attrs):
+        return style.evidence_notes(xr.Dataset(attrs=attrs))
+
+    fine = json.dumps({"supervised_law": "12 supervised runs"})
+    assert said(converged="yes", posterior_provenance=fine) == ([], [])
+    (warning,), notes = said(converged="no", supervised_law="12 supervised runs")
+    assert "did not converge;" in warning
+    assert notes == []
+    warnings, (one, two) = said(supervised_law="published law")
+    assert warnings == []
+    assert "not known" in one
+    assert "published-law prior" in two
+    bad = inputs.gap().assign_attrs(converged="no", supervised_law="published law")
+    words = words_of(plots.plot_capacity_gap(bad))
+    assert "did not converge" in words
+    assert "published-law prior" in words
+    words = words_of(drawn("probability"))
+    assert "converge" not in words
+    assert "prior" not in words
+
+
+def test_what_has_no_strategy_is_said():
+    expected = "no strategy fits the budget: teacher pretraining: 10B at 2 budgets up to 3.2e19; teacher pretraining +"
+    assert expected in words_of(drawn("probability"))
+    assert grids.left_out(inputs.plan(students=[1e9])) == []
+    nothing = inputs.plan(students=[1e10], budgets=[1e19, 2e19], scenarios=["free", "inference", "all"])
+    assert "all: 10B at every budget." in grids.left_out(nothing)[0]
+
+
+def test_run_noise_is_said():
+    assert "without the scatter" in words_of(drawn("probability"))
+    assert "scatter included" in grids.noise_note(inputs.plan().assign_attrs(noise="run"))
+
+
+def test_names_from_outside_are_not_read_as_mathematics():
+    plan = inputs.plan(scenarios=["costs $5 and $6 a_b^c", "100 % \\alpha"])
+    figure = plots.plot_best_loss(plan)
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_title(loc="left").replace("\n", " ") == r"costs \$5 and \$6 a_b^c"
+
+
+# Manners --------------------------------------------------------------------------------------------------------------
+
+
+def test_global_state_is_left_alone_and_has_no_say():
+    with matplotlib.rc_context():
+        quiet = pixels(plots.plot_capacity_gap(inputs.gap()))
+        matplotlib.rcParams.update(
+            {
+                "axes.facecolor": "red",
+                "axes.grid": False,
+                "axes.prop_cycle": matplotlib.cycler(color=["red"]),
+                "axes.titlesize": 30,
+                "font.size": 25,
+                "font.weight": "bold",
+                "grid.color": "red",
+                "legend.fontsize": 30,
+                "lines.linewidth": 9,
+                "text.color": "red",
+                "xtick.color": "red",
+                "ytick.labelsize": 20,
+                "figure.dpi": 200,
+                "figure.autolayout": True,
+            }
+        )
+        before = dict(matplotlib.rcParams)
+        loud = pixels(plots.plot_capacity_gap(inputs.gap()))
+        assert dict(matplotlib.rcParams) == before
+    np.testing.assert_array_equal(quiet, loud)
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    figure.set_dpi(50)
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba()).copy()
+
+
+def test_no_pyplot_and_no_statistics():
+    """Summaries over draws come from `posterior`; nothing else is reduced but by min, max, all and any."""
+    folder = Path(plots.__file__).parent
+    for path in [*folder.glob("*.py"), folder.parent / "tables.py"]:
+        code = re.sub(r'"""[\s\S]*?"""', "", path.read_text(encoding="utf-8"))
+        assert "pyplot" not in code, path.name
+        found = re.findall(r"(\w+)\.(mean|median|std|var|quantile|percentile|average|sum|cov|argsort)\(", code)
+        assert {owner for owner, what in found if what != "argsort"} <= {"posterior"}, (path.name, found)
+
+
+def test_notebooks_can_show_it():
+    data, shape = drawn("break_even")._repr_png_()
+    assert data.startswith(b"\x89PNG")
+    width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
+    assert (width // 2, height // 2) == pytest.approx((shape["width"], shape["height"]), abs=1)
+
+
+def test_vector_formats(tmp_path):
+    figure = drawn("break_even")
+    for ending in ("pdf", "svg"):
+        figure.savefig(tmp_path / f"figure.{ending}")
+        assert (tmp_path / f"figure.{ending}").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", plots.__all__)
+def test_signatures(name):
+    parameters = inspect.signature(getattr(plots, name)).parameters
+    kinds = {p.kind for p in parameters.values()}
+    assert not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+    assert parameters["size"].default == "page"
+    assert parameters["dark"].default is False
+    assert list(kinds)[:1] == [inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert [p.kind for p in parameters.values()][1:] == [inspect.Parameter.KEYWORD_ONLY] * (len(parameters) - 1)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_wrong_input_is_refused(name):
+    plot, make = MAKERS[name]
+    with pytest.raises(ParameterError, match="this Dataset has no"):
+        plot(xr.Dataset())
+    with pytest.raises(ParameterError, match="an xarray Dataset"):
+        plot(make()[next(iter(make().data_vars))])
+    with pytest.raises(ParameterError, match="'column', 'page', 'slide'"):
+        plot(make(), size="poster")
+
+
+def test_experiments_refuse_other_designs():
+    with pytest.raises(ParameterError, match="FLOPs are needed"):
+        plots.plot_experiment_fixed_teacher(inputs.gap())
+    with pytest.raises(ParameterError, match="teacher_budget"):
+        plots.plot_experiment_fixed_student(inputs.gap(by_size=True))
+    with pytest.raises(ParameterError, match="one length"):
+        plots.plot_experiment_fixed_student(inputs.gap(by_size=True).assign_attrs(teacher_budget=1e21))
+    with pytest.raises(ParameterError, match="budget: at least two"):
+        plots.plot_break_even(inputs.break_even().isel(budget=[0]))
+
+
+# Style ----------------------------------------------------------------------------------------------------------------
+
+
+def luminance(color) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("make", [style.size_colors, style.budget_colors])
+def test_colours_can_be_told_apart_without_colour(make, dark):
+    look = style.make_look("page", dark)
+    colors = make(np.geomspace(1e8, 1e11, 7), look)
+    levels = [luminance(color) for color in colors.values()]
+    assert np.all(np.diff(levels) > 0.01)
+    paper = luminance(look.paper)
+    for level in levels:
+        assert (max(level, paper) + 0.05) / (min(level, paper) + 0.05) > 1.5
+    assert make([1e9, 3e9], look) == make([3e9, 1e9, 1e9], look)
+    assert len(make([1e9], look)) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3e8, "300M"),
+        (1e9, "1B"),
+        (1.82e9, "1.82B"),
+        (2e13, "20T"),
+        (9.999e8, "1B"),
+        (143e6, "143M"),
+        (12, "12"),
+        (1e4, "10k"),
+    ],
+)
+def test_sizes_are_written_as_people_do(value, text):
+    assert style.short(value) == text
+
+
+def test_powers_of_ten():
+    assert [style.power_of_ten(v) for v in (1e21, 3.16e22, 1e-3)] == ["1e21", "3.2e22", "1e-3"]
+
+
+def test_labels_are_spread_without_changing_their_order():
+    placed = style.spread([0.5, 0.52, 0.1, 0.51], 0.1, 0.0, 1.0)
+    assert list(np.argsort(placed, kind="stable")) == [2, 0, 3, 1]
+    assert np.diff(np.sort(placed)).min() >= 0.1 - 1e-12
+    assert placed[2] == 0.1
+    crowded = style.spread([0.95, 0.96, 0.97], 0.1, 0.0, 1.0)
+    np.testing.assert_allclose(crowded, [0.8, 0.9, 1.0])
+
+
+# The real thing -------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_decisions_return_can_be_drawn():
+    fit = posterior_of(scattered(8), chains=2)
+    plan = decisions.plan(fit, ["300M", "1B"], [1e20, 1e22, 1e24], ["best case", "teacher pretraining"])
+    for plot in (plots.plot_probability, plots.plot_best_loss, plots.plot_compute_strategy):
+        assert isinstance(plot(plan), Figure)
+    by_loss = decisions.capacity_gap(fit, ["300M", "1B"], student_tokens_per_param=20, teacher_losses=[2.0, 2.2, 2.4])
+    by_size = decisions.capacity_gap(
+        fit, ["300M", "1B"], student_tokens_per_param=20, teacher_params=[1e9, 3e9], teacher_budget=1e21
+    )
+    by_budget = decisions.capacity_gap(
+        fit, ["300M", "1B"], student_budget=1e20, teacher_params=["1B", "3B"], teacher_tokens_per_param=20
+    )
+    assert isinstance(plots.plot_capacity_gap(by_loss), Figure)
+    assert isinstance(plots.plot_capacity_gap(by_size), Figure)
+    assert isinstance(plots.plot_experiment_fixed_student(by_size), Figure)
+    assert isinstance(plots.plot_experiment_fixed_teacher(by_budget), Figure)
+    found = decisions.crossovers(fit, ["300M", "1B"], "best case", budgets=[1e19, 1e21, 1e23, 1e25])
+    assert isinstance(plots.plot_crossover(found), Figure)
+    assert isinstance(plots.plot_break_even(decisions.break_even(fit, "1B", [1e20, 1e22])), Figure)
+
+
+if __name__ == "__main__":
+    BASELINE.mkdir(exist_ok=True)
+    for case in CASES:
+        print(save(case, BASELINE / f"{case}.png"))

@@ -1,0 +1,234 @@
+"""Tables: the numbers of the plan, and texts that survive Markdown, LaTeX and a terminal."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import figure_inputs as inputs
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from decision_cases import posterior_of, scattered
+
+from bayesdistill import decisions, tables
+from bayesdistill.errors import FileError, ParameterError
+
+
+def hostile() -> xr.Dataset:
+    """A plan whose scenarios have names that break tables."""
+    return inputs.plan(scenarios=["a | b", "50 % & more_less", "<b>x</b>\nnext"])
+
+
+# plan_table -----------------------------------------------------------------------------------------------------------
+
+
+def test_plan_table_holds_the_plan():
+    plan = inputs.plan()
+    frame = tables.plan_table(plan)
+    assert len(frame) == plan["probability"].size
+    assert frame.columns[:5].tolist() == ["student", "scenario", "budget", "probability", "probability_mcse"]
+    for _, row in frame.iloc[::7].iterrows():
+        cell = plan.sel({key: row[key] for key in ("student", "scenario", "budget")})
+        for name in ("probability", "expected_gain", "teacher_params", "student_tokens", "regret", "evpi"):
+            np.testing.assert_equal(row[name], cell[name].item())
+        assert row["extrapolates"] == cell["extrapolates"].item()
+    first = plan["teacher_loss"].isel(student=0, scenario=0, budget=0).values
+    assert frame["teacher_loss"][0] == pytest.approx(first.mean(), abs=1e-14)
+
+
+def test_plan_table_says_why_a_cell_is_empty():
+    frame = tables.plan_table(inputs.plan())
+    empty = frame[frame["probability"].isna()]
+    assert set(empty["status"]) == {"budget_too_small"}
+    assert set(empty["student"]) == {1e10}
+    assert not empty["extrapolates"].any()
+    assert set(frame.loc[frame["probability"].notna(), "status"]) == {"ok"}
+
+
+def test_csv_gives_back_every_number(tmp_path):
+    frame = tables.plan_table(hostile())
+    tables.write_table(frame, tmp_path / "plan.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "plan.csv"), frame, check_dtype=False, check_exact=True)
+
+
+# summary_table --------------------------------------------------------------------------------------------------------
+
+
+def test_summary_takes_the_nearest_budgets():
+    plan = inputs.plan(students=[1e9], scenarios=["best case"])
+    frame = tables.summary_table(plan, budgets=[2e20, 2.5e20, 1e30])
+    at = [name for name in frame.columns if name.startswith("probability at")]
+    assert at == ["probability at 3.2e20", "probability at 1e25"]
+    assert frame["probability at 1e25"][0] == plan["probability"].values[0, 0, -1]
+    default = [name for name in tables.summary_table(plan).columns if name.startswith("probability at")]
+    assert default == [f"probability at {b}" for b in ("1e19", "1e21", "1e23", "1e25")]
+    with pytest.raises(ParameterError, match="positive"):
+        tables.summary_table(plan, budgets=[-1])
+
+
+def test_summary_tells_close_budgets_apart():
+    plan = inputs.plan(students=[1e9], scenarios=["best case"], budgets=[1.001e21, 1.002e21])
+    frame = tables.summary_table(plan)
+    assert [c for c in frame.columns if c.startswith("probability")] == [
+        "probability at 1.001e+21",
+        "probability at 1.002e+21",
+    ]
+
+
+def test_summary_of_crossovers_is_exact():
+    plan = inputs.plan(students=[1e9], scenarios=["best case"])
+    plan["crossover"][:] = np.nan
+    plan["crossover_status"][:] = 1
+    plan["crossover_status"][0, 0, 0] = 0
+    plan["crossover"][0, 0, 0] = [1e20, 2e20, 3e20, 4e20]
+    row = tables.summary_table(plan, prob=0.5).iloc[0]
+    assert row["crossed"] == row["always"] == 0.5
+    assert row["never"] == row["reversed"] == 0
+    # Sorted: 1, 2, 3, 4e20 and four beyond the budgets. The 25 % quantile is 1.75 steps from the first.
+    assert row["crossover_lower"] == pytest.approx(2.75e20)
+    assert math.isinf(row["crossover_median"])
+    assert math.isinf(row["crossover_upper"])
+    plan["crossover_status"][0, 0, 1] = 2
+    row = tables.summary_table(plan).iloc[0]
+    assert row["crossover_lower"] == 0
+    assert row["never"] == 0.5
+    assert "impossible" not in row.index
+
+
+def test_summary_of_what_is_impossible():
+    plan = inputs.plan(students=[1e9], scenarios=["best case"])
+    plan["crossover"][:] = np.nan
+    plan["crossover_status"][:] = 4
+    plan["probability"][:] = np.nan
+    frame = tables.summary_table(plan)
+    assert frame["impossible"][0] == 1
+    assert math.isnan(frame["crossover_median"][0])
+    shown = tables.readable(frame)
+    assert shown["P at 1e21"][0] == "-"
+    assert shown["crossover [FLOPs] (90 % interval)"][0] == "-"
+    assert shown["inside the data [FLOPs]"][0] == "nowhere"
+
+
+def test_summary_says_where_the_data_reach():
+    plan = inputs.plan(students=[1e9], scenarios=["best case"])
+    inside = plan["budget"].values[~plan["extrapolates"].values[0, 0]]
+    row = tables.summary_table(plan).iloc[0]
+    assert (row["inside_from"], row["inside_to"]) == (inside.min(), inside.max())
+
+
+# Texts ----------------------------------------------------------------------------------------------------------------
+
+
+def test_certainty_is_never_claimed():
+    frame = pd.DataFrame({"probability": [1.0, 0.996, 0.994, 0.5, 0.004, 0.0, math.nan]})
+    assert tables.readable(frame)["P(distillation ahead)"].tolist() == [
+        "> 0.99",
+        "> 0.99",
+        "0.99",
+        "0.50",
+        "< 0.01",
+        "< 0.01",
+        "-",
+    ]
+
+
+def test_readable_crossovers():
+    frame = pd.DataFrame(
+        {
+            "crossover_lower": [0.0, 1e21, math.inf, 1e20],
+            "crossover_median": [1e20, 2e22, math.inf, 1e20],
+            "crossover_upper": [1e21, math.inf, math.inf, 1e20],
+        }
+    )
+    frame.attrs = {"lowest_budget": 1e19, "highest_budget": 1e25, "interval_prob": 0.8}
+    shown = tables.readable(frame)
+    assert shown["crossover [FLOPs] (80 % interval)"].tolist() == [
+        "1e20 (< 1e19 to 1e21)",
+        "2e22 (1e21 to > 1e25)",
+        "> 1e25",
+        "1e20",
+    ]
+
+
+def test_unknown_columns_are_kept():
+    shown = tables.readable(pd.DataFrame({"mine": [1.5, None], "student": [3e8, 1e9]}))
+    assert shown.to_dict("list") == {"mine": ["1.5", "-"], "student": ["300M", "1B"]}
+
+
+def test_text_is_aligned():
+    text = tables.table_text(tables.summary_table(inputs.plan()))
+    lines = text.splitlines()
+    rule = next(i for i, line in enumerate(lines) if set(line) == {"-", " "})
+    starts = [i for i, c in enumerate(lines[rule]) if c == "-" and (i == 0 or lines[rule][i - 1] == " ")]
+    for line in lines:
+        for start in starts[1:]:
+            assert line[start - 2 : start].strip() == ""
+    assert len(lines) - rule - 1 == 12
+    assert max(map(len, lines)) < 190
+
+
+def test_markdown_cannot_be_broken():
+    text = tables.markdown(tables.summary_table(hostile()))
+    lines = text.splitlines()
+    assert len(lines) == 2 + 9
+    cells = [len([c for i, c in enumerate(line) if c == "|" and line[i - 1] != "\\"]) for line in lines]
+    assert len(set(cells)) == 1
+    assert r"a \| b" in text
+    assert r"\<b>x\</b> next" in text
+    assert "| < 0.01 |" in text or "| > 0.99 |" in text
+
+
+def test_latex_is_escaped():
+    text = tables.latex(tables.summary_table(hostile()))
+    assert r"50 \% \& more\_less" in text
+    assert text.count(r"\\") == 1 + 9
+    assert "\n next" not in text
+    assert text.startswith(r"\begin{tabular}{")
+    body = text.split(r"\midrule")[1]
+    columns = {line.replace(r"\&", "").count("&") for line in body.splitlines() if line.endswith(r"\\")}
+    assert len(columns) == 1
+    assert " < " not in body.replace("$<$", "")
+
+
+@pytest.mark.parametrize("ending", ["csv", "md", "tex"])
+def test_files_are_written_and_replaced_whole(ending, tmp_path):
+    path = tmp_path / f"table.{ending}"
+    path.write_text("older")
+    tables.write_table(tables.summary_table(inputs.plan()), str(path))
+    text = path.read_text(encoding="utf-8")
+    assert "teacher pretraining + inference" in text
+    assert "older" not in text
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_that_cannot_be_written(tmp_path):
+    frame = tables.summary_table(inputs.plan())
+    with pytest.raises(ParameterError, match=r"\.csv, \.md, \.tex"):
+        tables.write_table(frame, tmp_path / "table.xlsx")
+    with pytest.raises(FileError, match="no folder"):
+        tables.write_table(frame, tmp_path / "missing" / "table.csv")
+
+
+@pytest.mark.parametrize("make", [tables.plan_table, tables.summary_table])
+def test_wrong_input_is_refused(make):
+    with pytest.raises(ParameterError, match="this Dataset has no"):
+        make(xr.Dataset())
+
+
+@pytest.mark.parametrize(
+    "name", ["plan_table", "summary_table", "readable", "table_text", "markdown", "latex", "write_table"]
+)
+def test_signatures(name):
+    kinds = {p.kind for p in inspect.signature(getattr(tables, name)).parameters.values()}
+    assert inspect.Parameter.VAR_KEYWORD not in kinds
+
+
+def test_what_plan_returns_becomes_tables():
+    plan = decisions.plan(posterior_of(scattered(8), chains=2), ["300M", "1B"], [1e17, 1e21, 1e24], ["best case"])
+    assert len(tables.plan_table(plan)) == 6
+    frame = tables.summary_table(plan)
+    assert frame["student"].tolist() == [3e8, 1e9]
+    assert (frame[["crossed", "always", "never", "reversed"]].sum(axis=1) == 1).all()
+    assert "300M" in tables.table_text(frame)

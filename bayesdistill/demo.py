@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from pathlib import Path
 
@@ -84,7 +85,10 @@ def _at(planned: xr.Dataset, scenario: str, budget: float) -> str:
     """Probabilities of all students at one budget, in words."""
     row = planned["probability"].sel(scenario=scenario).sel(budget=budget, method="nearest")
     sizes = [f"{size / 1e9:g}B" if size >= 1e9 else f"{size / 1e6:g}M" for size in planned["student"].values]
-    return ", ".join(f"{_percent(float(p))} ({size})" for size, p in zip(sizes, row.values, strict=True))
+    words = [_percent(float(p)) for p in row.values]
+    if len(set(words)) == 1:
+        return f"{words[0]} for students of {', '.join(sizes)}"
+    return ", ".join(f"{word} ({size})" for word, size in zip(words, sizes, strict=True))
 
 
 def summary_text(fitted: xr.DataTree, planned: xr.Dataset) -> str:
@@ -94,16 +98,22 @@ def summary_text(fitted: xr.DataTree, planned: xr.Dataset) -> str:
     near = float(planned["budget"].sel(budget=budget, method="nearest"))
     far = float(planned["budget"].max())
     inside = 100 * float((~planned["extrapolates"]).mean())
+    lead = planned["expected_gain"].sel(scenario="best case", budget=far)
+    sentences = (
+        f"At a moderate budget of {near:.1e} FLOPs, distilling beats pretraining with probability "
+        f"{_at(planned, 'best case', near)} if the teacher and its logits are already paid for, but with probability "
+        f"{_at(planned, 'teacher pretraining + inference', near)} if this one student must pay for its teacher's pretraining "
+        "and inference.",
+        f"As the budget grows the lead of the best case shrinks to {float(lead.min()):+.4f} to {float(lead.max()):+.4f} nats "
+        f"per token, and at {far:.0e} FLOPs distillation is ahead with probability {_at(planned, 'best case', far)}.",
+        f"Only {inside:.0f} % of the grid of students, scenarios and budgets lies within what the runs have seen; the rest is "
+        "marked as extrapolated, and at the largest budgets the answer owes more to the prior on the asymptotic advantage "
+        f"({found['asymptotic_width']} nats wide) than to the runs.",
+    )
+    text = "\n\n".join(textwrap.fill(sentence, 118) for sentence in sentences)
     return f"""# What was found
 
-At a moderate budget of {near:.1e} FLOPs a student whose teacher and logits are already paid for is better distilled than
-pretrained with probability {_at(planned, "best case", near)}, but a student that must pay for its teacher's pretraining
-and inference with {_at(planned, "teacher pretraining + inference", near)}. As the budget grows the lead shrinks to
-thousandths of a nat: at {far:.0e} FLOPs the best case has {_at(planned, "best case", far)} and a mean gain of
-{float(planned["expected_gain"].sel(scenario="best case", budget=far).min()):+.4f} to
-{float(planned["expected_gain"].sel(scenario="best case", budget=far).max()):+.4f} nats per token. Only {inside:.0f} % of
-the grid of students, scenarios and budgets lies within what the runs have seen; the rest is marked as extrapolated, and at
-the largest budgets the answer is the prior on the asymptotic gap ({found["asymptotic_width"]} nats wide) more than the data.
+{text}
 
 | file | what it is |
 | --- | --- |

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesdistill import laws
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape, flops_per_token
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Numbers, parse_students
-from bayesdistill.decisions.evidence import Evidence, Source, gather
+from bayesdistill.decisions.evidence import Evidence, Source, distilled_extrapolation, gather
 from bayesdistill.decisions.labels import NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.overtaking import crossovers
 from bayesdistill.decisions.planning import plan
@@ -38,8 +39,7 @@ _CASES = {
     "teacher pretraining": "teacher to be trained, logits stored",
     "teacher pretraining + inference": "teacher to be trained and run for this student alone",
 }
-# Teacher losses of the paper's figures, for a posterior that does not say which it has seen.
-_TEACHER_LOSSES = (1.7, 2.9)
+_WEAKEST_TEACHER = 2.9
 _TOKENS_PER_PARAM = 20.0
 
 
@@ -142,7 +142,7 @@ def recommendations(
     >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
     >>> table = bd.recommendations(published, "1B", budgets=1e21, tokens=1e10)
     >>> print(table["sentence"].values[0])  # one draw is too few for any advice
-    With 1e+21 FLOPs, teacher and logits already paid for: the data cannot tell for a 1B student (probability 1.00 ± 0.43).
+    With 1e+21 FLOPs, teacher and logits already paid for: the data cannot tell for a 1B student (probability above 0.99 ± 0.43).
     """
     evidence = gather(fit, allow_unconverged)
     rule = Rule(threshold, indifference, max_extrapolation)
@@ -244,17 +244,17 @@ def _sentence(rule: Rule, row: dict[str, Any], axis: str, equal: float) -> str:
     amount = f"{row['amount']:.3g} FLOPs" if axis == "budget" else f"{_size(row['amount'])} unique tokens"
     start = f"With {amount}, {row['case']}: "
     who = f"a {_size(row['student'])} student"
-    chance = f"probability {row['probability']:.2f} ± {row['probability_mcse']:.2f}"
+    chance = _chance(row["probability"], row["probability_mcse"])
     match row["advice"]:
         case 0:
             tokens = "" if np.isnan(row["teacher_tokens"]) else f" on {_size(row['teacher_tokens'])} tokens"
             teacher = f"teacher of {_size(row['teacher_params'])}{tokens}"
             return f"{start}distil {who} ({chance}, gain {row['expected_gain']:.3f} nats; {teacher})."
         case 1:
-            other = f"probability {1 - row['probability']:.2f} ± {row['probability_mcse']:.2f}"
+            other = _chance(1 - row["probability"], row["probability_mcse"])
             return f"{start}pretrain {who} ({other}, gain {-row['expected_gain']:.3f} nats)."
         case 2:
-            return f"{start}no difference for {who} (within {rule.indifference:g} nats with probability {equal:.2f})."
+            return f"{start}no difference for {who} (within {rule.indifference:g} nats, {_chance(equal, 0.0)})."
         case 3:
             far = ""
             if rule.too_far(row["extrapolation"]):
@@ -262,6 +262,15 @@ def _sentence(rule: Rule, row: dict[str, Any], axis: str, equal: float) -> str:
             return f"{start}the data cannot tell for {who} ({chance}{far})."
         case _:
             return f"{start}impossible for {who} (no strategy fits)."
+
+
+def _chance(probability: float, mcse: float) -> str:
+    """A probability with as many digits as it has; the ends are never claimed."""
+    if probability > 0.995:
+        return "probability above 0.99" + (f" ± {mcse:.2f}" if mcse >= 0.005 else "")
+    if probability < 0.005:
+        return "probability below 0.01" + (f" ± {mcse:.2f}" if mcse >= 0.005 else "")
+    return f"probability {probability:.2f} ± {max(mcse, 0.01):.2f}"
 
 
 def _size(value: float) -> str:
@@ -312,11 +321,12 @@ def paper_claims(
     Notes
     -----
     "Moderate compute" is what pretraining the student on 20 tokens a parameter costs. The claims, from the summary of
-    Busbridge et al. (2025): `capacity_gap`, the student's loss is U-shaped in its teacher's, over the seen teacher losses;
-    `distil_if_free`, at moderate compute distillation wins in the best case; `pretraining_overtakes`, there is a budget below 1e30
-    FLOPs beyond which pretraining beats even the best case; `crossover_grows`, that budget grows with the student;
-    `pretrain_if_alone`, at moderate compute pretraining wins if one student pays for its teacher; `sharing_pays`, at
-    moderate compute distillation wins if enough students share the teacher and each pays for its inference.
+    Busbridge et al. (2025): `capacity_gap`, the student's loss is U-shaped in its teacher's, lowest with one that is weaker
+    than the strongest within the bounds; `distil_if_free`, at moderate compute distillation wins in the best case;
+    `pretraining_overtakes`, there is a budget below 1e30 FLOPs beyond which pretraining beats even the best case;
+    `crossover_grows`, that budget grows with the student; `pretrain_if_alone`, at moderate compute pretraining wins if one
+    student pays for its teacher; `sharing_pays`, at moderate compute distillation wins if enough students share the teacher
+    and each pays for its inference.
 
     Examples
     --------
@@ -340,20 +350,19 @@ def paper_claims(
         row |= {"probability": float(found[0]), "probability_mcse": float(found[1])}
         rows.append(row)
 
-    losses = np.linspace(*evidence.ranges.get("teacher_loss", _TEACHER_LOSSES), 121)
+    # From the strongest teacher within the bounds, as the most pessimistic draw has it, to the weakest of the paper's figures.
+    six = {name: evidence.draws[name] for name in laws.SUPERVISED_PARAMETERS}
+    strongest = float(laws.supervised_loss(max_teacher_params, max_teacher_tokens, **six).max())
+    losses = np.linspace(strongest, max(_WEAKEST_TEACHER, strongest + 1.0), 241)
     for size in sizes.tolist():
         curve = capacity_gap(
             evidence, size, student_tokens_per_param=_TOKENS_PER_PARAM, teacher_losses=losses, shape=shape
         )
-        inside = curve["best_teacher"].values.reshape(1, -1) > losses[0]
-        share, error = probability_of(evidence, inside)
-        add(
-            "capacity_gap",
-            "beyond some point a stronger teacher gives a worse student",
-            size,
-            (share[0], error[0]),
-            1.0,
-        )
+        best = curve["best_teacher"].values.reshape(-1)
+        share, error = probability_of(evidence, best[None] > losses[0])
+        reach = float(distilled_extrapolation(evidence, size, size * _TOKENS_PER_PARAM, np.median(best)))
+        statement = "beyond some point a stronger teacher gives a worse student"
+        add("capacity_gap", statement, size, (share[0], error[0]), reach)
     for size, budget in zip(sizes.tolist(), moderate.tolist(), strict=True):
         for scenario, claim, statement in (
             ("best case", "distil_if_free", "with the teacher paid for, distillation wins at moderate compute"),

@@ -98,6 +98,8 @@ def read_arrays(path: Path, like) -> tuple:
 def pause(stop) -> float:
     """Wait while the PAUSE file is there; return the seconds waited."""
     started = time.time()
+    if (WORK / "PAUSE").exists():
+        print(f"paused until {WORK / 'PAUSE'} is removed", flush=True)
     while (WORK / "PAUSE").exists() and not stop():
         time.sleep(1)
     return time.time() - started

@@ -90,7 +90,10 @@ def test_the_law_at_the_reference_is_the_law():
     rng = np.random.default_rng(5)
     for reference in (REFERENCE, OTHER):
         for _ in range(50):
-            c = {name: float(value) + 0.1 * rng.standard_normal() for name, value in published_coordinates().items()}
+            c = {
+                name: float(value) + 0.1 * rng.standard_normal()
+                for name, value in published_coordinates(reference).items()
+            }
             at = supervised_at_reference(c)
             at |= distillation_at_reference(c, at, reference)
             law = natural_parameters(at, reference)
@@ -110,7 +113,9 @@ def test_coordinates_mean_what_they_say():
     def excess(size: float, tokens: float) -> float:
         return float(laws.supervised_loss(size, tokens, **six)) - law["E"]
 
-    assert math.log(excess(n, d)) == pytest.approx(c["log_excess"], abs=1e-12)
+    loss = law["E"] + excess(n, d)
+    assert math.log(loss) == pytest.approx(c["log_loss"], abs=1e-12)
+    assert 1 / (1 + math.exp(-c["reducible"])) == pytest.approx(excess(n, d) / loss, rel=1e-12)
     h = 1e-5
     slope_n = -(math.log(excess(n * math.exp(h), d)) - math.log(excess(n * math.exp(-h), d))) / (2 * h)
     slope_d = -(math.log(excess(n, d * math.exp(h))) - math.log(excess(n, d * math.exp(-h)))) / (2 * h)
@@ -182,8 +187,7 @@ def test_the_priors_are_those_of_the_design():
 @pytest.mark.parametrize(
     ("name", "sds", "low", "high"),
     [
-        ("log_E", 2, 0.55, 4.1),
-        ("log_excess", 2, 0.1, 6.0),
+        ("log_loss", 2, 1.0, 6.1),
         ("log_excess_S", 2, 0.02, 1.3),
         ("log_elasticity_params", 2, 0.12 / 4, 0.12 * 4),
         ("log_sigma", 2, 0.001, 0.07),
@@ -193,6 +197,12 @@ def test_ranges_that_reasons_state(name, sds, low, high):
     prior = (SUPERVISED_PRIORS | DISTILLATION_PRIORS | NOISE_PRIORS)[name]
     assert math.exp(prior.location - sds * prior.scale) == pytest.approx(low, rel=0.36)
     assert math.exp(prior.location + sds * prior.scale) == pytest.approx(high, rel=0.06)
+
+
+def test_the_range_of_the_reducible_share():
+    prior = SUPERVISED_PRIORS["reducible"]
+    low, high = (1 / (1 + math.exp(-prior.location - sds * prior.scale)) for sds in (-2, 2))
+    assert (round(100 * low), round(100 * high)) == (6, 83)
 
 
 def test_which_coordinates_a_model_has():
@@ -278,9 +288,9 @@ def test_how_well_the_published_law_is_known_within_its_range():
     mean, spread = supervised_spread(*published_range())
     share = spread / 0.01
     # The numbers that the docstring of `published_law_prior` states.
-    assert share.min() == pytest.approx(0.08, abs=0.015)
-    assert share.max() == pytest.approx(0.27, abs=0.015)
-    assert math.sqrt(np.square(share).mean()) == pytest.approx(0.12, abs=0.01)
+    assert share.min() == pytest.approx(0.07, abs=0.01)
+    assert share.max() == pytest.approx(0.27, abs=0.01)
+    assert math.sqrt(np.square(share).mean()) == pytest.approx(0.11, abs=0.01)
     published = laws.supervised_loss(*map(np.ravel, published_range()), **PUBLISHED_SIX)
     assert np.abs(mean - published).max() < 0.1 * 0.01
 
@@ -351,10 +361,10 @@ def test_a_single_coordinate_can_be_changed():
 
 def test_changes_that_cannot_be_made():
     priors = default_priors(distilled=False, supervised=True, reference=REFERENCE)
-    with pytest.raises(ParameterError, match="no coordinate 'c0'; it has log_E"):
+    with pytest.raises(ParameterError, match="no coordinate 'c0'; it has log_loss"):
         with_priors(priors, {"c0": Prior(1.0, 0.25)})
-    with pytest.raises(ParameterError, match=r"prior of log_E is 0.3; give a bayesdistill.Prior"):
-        with_priors(priors, {"log_E": 0.3})
+    with pytest.raises(ParameterError, match=r"prior of log_loss is 0.3; give a bayesdistill.Prior"):
+        with_priors(priors, {"log_loss": 0.3})
     with pytest.raises(ParameterError, match="no coordinate x"):
         with_block(priors, {"x": Prior(0, 1)}, np.eye(1), "runs")
     for location, scale in ((math.nan, 1), (0, -1), (math.inf, 1), (0, math.nan)):

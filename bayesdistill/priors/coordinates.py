@@ -6,20 +6,23 @@ loss T0), where the data are: how large the excess loss is, which share of it is
 with tokens, how strong the capacity gap is for a teacher no better than the student, and how fast it changes there. Each is a
 number that one can have an opinion about before seeing any run, and the data determine them nearly independently.
 
-Supervised law, with :math:`\varsigma` the logistic function and :math:`S_0 = A N_0^{-\alpha} + B D_0^{-\beta}`:
+Supervised law, with :math:`\varsigma` the logistic function, :math:`S_0 = A N_0^{-\alpha} + B D_0^{-\beta}` and
+:math:`L_0 = E + S_0^\gamma` the loss of the reference run:
 
 .. math::
 
-    \mathrm{log\_excess} = \gamma \ln S_0,\quad \varsigma(\mathrm{share}) = A N_0^{-\alpha} / S_0,\quad
+    \mathrm{log\_loss} = \ln L_0,\quad \varsigma(\mathrm{reducible}) = S_0^\gamma / L_0,\quad
+    \varsigma(\mathrm{share}) = A N_0^{-\alpha} / S_0,\quad
     e_N = \gamma\alpha\,\varsigma(\mathrm{share}),\quad e_D = \gamma\beta\,\varsigma(-\mathrm{share})
 
-so that e_N and e_D are the elasticities of the excess loss with respect to size and tokens. Distillation law: the same for its
-own power sum, with log_excess_S the logarithm of L_S - L_T at the reference run, and for the gap
+so that e_N and e_D are the elasticities of the excess loss with respect to size and tokens. Runs fix L_0 far better than how
+much of it is E; with E and the excess as coordinates the posterior would be a thin curved ridge. Distillation law: the same for
+its own power sum, with log_excess_S, the logarithm of L_S - L_T at the reference run, in place of the first two, and for the gap
 :math:`G(r) = c_1 f_1 \ln(1 + u r^{1/f_1})`, :math:`u = d_1^{-1/f_1}`: its strength s = G(1), its slope
 :math:`k = dG/d\ln r` at r = 1, and u itself, which says how far the gap is from a pure power of r (u = 0).
 
 Coefficients *at the reference* (`A_ref` = A / N0^alpha, ...) belong to sizes and tokens measured in units of N0 and D0. The law is
-the same function in these units, and no intermediate number overflows.
+the same function in these units, and no intermediate number overflows unless T0 is far above the loss of the reference run.
 """
 
 from __future__ import annotations
@@ -31,8 +34,8 @@ from typing import Any
 from bayesdistill.laws import exp, log, log1p, log_gap, log_student_term, softplus, supervised_loss
 
 SUPERVISED_COORDINATES = (
-    "log_E",
-    "log_excess",
+    "log_loss",
+    "reducible",
     "share",
     "log_elasticity_params",
     "log_elasticity_tokens",
@@ -93,10 +96,9 @@ def _power_sum(log_excess: Any, share: Any, log_eN: Any, log_eD: Any, log_gamma:
 
 def supervised_at_reference(c: Mapping[str, Any]) -> dict[str, Any]:
     """Coefficients of the supervised law at the reference: E, A_ref, B_ref, alpha, beta, gamma."""
-    law = _power_sum(
-        c["log_excess"], c["share"], c["log_elasticity_params"], c["log_elasticity_tokens"], c["log_gamma"]
-    )
-    return {"E": exp(c["log_E"]), **law}
+    log_excess = c["log_loss"] + _log_sigmoid(c["reducible"])
+    law = _power_sum(log_excess, c["share"], c["log_elasticity_params"], c["log_elasticity_tokens"], c["log_gamma"])
+    return {"E": exp(c["log_loss"] + _log_sigmoid(-c["reducible"])), **law}
 
 
 def distillation_at_reference(
@@ -160,9 +162,10 @@ def supervised_coordinates(law: Mapping[str, Any], reference: Reference) -> dict
     """Coordinates of a supervised law given in the paper's symbols; the inverse of `supervised_at_reference`."""
     size = log(law["A"]) - law["alpha"] * log(reference.params)
     data = log(law["B"]) - law["beta"] * log(reference.tokens)
+    reducible = law["gamma"] * (size + softplus(data - size)) - log(law["E"])
     return {
-        "log_E": log(law["E"]),
-        "log_excess": law["gamma"] * (size + softplus(data - size)),
+        "log_loss": log(law["E"]) + softplus(reducible),
+        "reducible": reducible,
         "share": size - data,
         "log_elasticity_params": log(law["alpha"]) + log(law["gamma"]) + _log_sigmoid(size - data),
         "log_elasticity_tokens": log(law["beta"]) + log(law["gamma"]) + _log_sigmoid(data - size),

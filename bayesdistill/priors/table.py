@@ -110,11 +110,17 @@ def _log(center: float, scale: float, what: str, reason: str) -> Prior:
 
 
 SUPERVISED_PRIORS: Mapping[str, Prior] = {
-    "log_E": _log(
-        1.5, 0.5, "E", "irreducible loss of text: 0.55 to 4.1 nats per token at two standard deviations, bytes to words"
+    "log_loss": _log(
+        2.5,
+        0.45,
+        "L at the reference run",
+        "loss of a middling run: 1.0 to 6.1 nats per token at two standard deviations, bytes to words",
     ),
-    "log_excess": _log(
-        0.8, 1.0, "(L - E) at the reference run", "what training can still remove there: 0.1 to 6 nats per token"
+    "reducible": Prior(
+        -0.6,
+        1.1,
+        "logit((L - E)/L at the reference run) ~ Normal(-0.6, 1.1)",
+        "training can still remove 6 to 83 % of that loss, the rest is the entropy of text",
     ),
     "share": Prior(
         0.0, 1.5, "logit(share of the excess due to size) ~ Normal(0, 1.5)", "either of size and tokens may be short"
@@ -338,10 +344,11 @@ def published_law_prior(
 
     The Laplace approximation of what 480 pseudo-runs would say: 24 sizes from 143M to 12.6B parameters, each at 20 ratios
     from 20 to 160 tokens a parameter, lying on the published law, each with a standard deviation of `tolerance`; times the
-    independent priors' scales. With as many runs as a large study has, the law itself is known to 0.08 to 0.27 of the
-    tolerance within that range (0.12 in mean square), and less and less outside. Independent priors on single coefficients would make it far too
-    wide, because A, alpha and E trade off against each other. With a tenth of these pseudo-runs the distilled runs bend
-    the supervised law by 0.03 nats inside its range and 0.1 outside, to make up for what equation 8 misses.
+    independent priors' scales. With as many runs as a large study has, the law itself is known to 0.07 to 0.27 of the
+    tolerance within that range (0.11 in mean square), and less and less outside. Independent priors on single
+    coefficients would make it far too wide, because A, alpha and E trade off against each other. With a tenth of these
+    pseudo-runs the distilled runs bend the supervised law by 0.03 nats inside its range and 0.1 outside, to make up for
+    what equation 8 misses.
 
     Parameters
     ----------

@@ -253,3 +253,143 @@ def break_even() -> xr.Dataset:
         },
         {**CONVERGED, "delta_lgt": 1.0},
     )
+
+
+def plan_tokens() -> xr.Dataset:
+    """A plan over unique tokens."""
+    result = plan(budgets=np.geomspace(1e9, 1e13, 9), scenarios=["best case"]).rename(budget="tokens")
+    result["tokens"].attrs = {"units": "tokens", "long_name": "unique tokens"}
+    return result
+
+
+def teacher_choice() -> xr.Dataset:
+    """Five teachers, the best in the middle; the strongest cannot be paid with the smaller budget."""
+    students, budgets, loss = np.array([3e8, 1e9]), np.array([1e20, 1e21]), np.array([2.5, 1.9, 2.3, 2.0, 2.15])
+    z = draws()[None, None, None, None]
+    s, b, t = (a.reshape((*shape, 1, 1)) for a, shape in (
+        (np.log10(students / 1e9), (-1, 1, 1, 1)), (np.log10(budgets / 1e20), (1, 1, -1, 1)), (loss, (1, 1, 1, -1)),
+    ))  # fmt: skip
+    distilled = 2.4 - 0.2 * s - 0.1 * b + 0.5 * (t - 2.2 + 0.05 * b) ** 2 + 0.01 * z
+    distilled[:, :, 0, 1] = np.nan
+    best = np.where(np.isnan(distilled), np.inf, distilled).argmin(axis=3)[:, :, :, None] == np.arange(5)[:, None, None]
+    each, nats = ("student", "scenario", "budget", "teacher"), "nats per token"
+    return xr.Dataset(
+        {
+            "distilled_loss": variable((*each, "chain", "draw"), distilled, nats),
+            "expected_loss": variable(each, distilled.mean(axis=(-2, -1)), nats),
+            "regret": variable(each, 0.001 * np.abs(distilled.mean(axis=(-2, -1)) - 2.3), nats),
+            "probability_best": variable(each, best.mean(axis=(-2, -1))),
+            "probability_stronger_worse": variable(each, np.where(best.mean(axis=(-2, -1)) > 0.5, 0.9, 0.2)),
+            "probability_new_better": variable(each, 0.3 + 0 * distilled.mean(axis=(-2, -1))),
+            "probability_pretraining_better": variable(each, 0.1 + 0 * distilled.mean(axis=(-2, -1))),
+            "student_tokens": variable(each, np.full(distilled.shape[:4], 2e10), "tokens"),
+            "extrapolates": variable(each, np.broadcast_to(loss < 1.95, distilled.shape[:4])),
+            "new_distilled_loss": variable(
+                ("student", "scenario", "budget", "chain", "draw"),
+                (2.42 - 0.2 * s - 0.1 * b + 0.01 * z)[:, :, :, 0],
+                nats,
+            ),
+            "supervised_loss": variable(
+                ("student", "budget", "chain", "draw"), (2.46 - 0.2 * s - 0.1 * b + 0.01 * z)[:, 0, :, 0], nats
+            ),
+            "measured_loss": variable("teacher", loss, nats),
+            "teacher_params": variable("teacher", 10 ** (12 - 1.4 * loss), "parameters"),
+        },
+        {
+            "student": variable("student", students, "parameters"),
+            "scenario": variable("scenario", ["teacher inference"]),
+            "budget": variable("budget", budgets, "FLOPs"),
+            "teacher": variable("teacher", ["weak", "huge", "small", "large", "fits"]),
+        },
+        {**CONVERGED, "new_delta_pre": 0.5},
+    )
+
+
+def plan_value() -> xr.Dataset:
+    """Equivalent compute that rises to infinity, and costs that are 0 at first."""
+    base = plan(scenarios=SCENARIOS[:2])
+    cell = ("student", "scenario", "budget")
+    gain = base["expected_gain"].values
+    quantile = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    factor = np.exp(30 * gain[..., None]) * 3 ** (2 * quantile - 1)
+    factor = np.where((base["budget"].values > 3e23)[:, None] & (quantile > 0.9), np.inf, factor)
+    regret = np.clip(0.002 - np.abs(gain), 0, None)
+    money = {"nats per token": "", "FLOPs": "_flops", "GPU-hours": "_gpu_hours", "USD": "_money"}
+    costs = {
+        f"{name}{suffix}": variable(cell, scale * regret * 10.0**i, unit)
+        for i, (unit, suffix) in enumerate(money.items())
+        for name, scale in (("regret", 1.0), ("evpi", 1.5), ("gain", 2.0))
+        if (name, suffix) != ("gain", "")
+    }
+    return xr.Dataset(
+        {
+            "compute_factor_quantile": variable((*cell, "quantile"), factor),
+            "unreachable_probability": variable(cell, np.isinf(factor).any(axis=-1) * 0.1),
+            "expected_gain": base["expected_gain"].variable,
+            **costs,
+        },
+        {**{name: base[name].variable for name in cell}, "quantile": variable("quantile", quantile)},
+        {**CONVERGED, "gpu_flops_per_second": 4e14, "price_per_gpu_hour": 2.0, "currency": "USD"},
+    )
+
+
+def evppi() -> xr.Dataset:
+    """Shares of all levels, and a budget at which nothing is worth anything."""
+    budgets, names = np.geomspace(1e22, 1e25, 7), ["E", "alpha", "c0"]
+    share = np.stack([np.linspace(0, top, 7) for top in (0.02, 0.3, 0.9)])[:, None, None]
+    share = np.where(budgets > 2e22, share, np.nan)
+    dims = ("quantity", "student", "scenario", "budget")
+    return xr.Dataset(
+        {
+            "evppi_share": variable(dims, share),
+            "evppi": variable(dims, 1e-3 * share, "nats per token"),
+            "evppi_mcse": variable(dims, 1e-5 + 0 * share, "nats per token"),
+        },
+        {
+            "quantity": variable("quantity", names),
+            "student": variable("student", [1e9], "parameters"),
+            "scenario": variable("scenario", ["teacher inference"]),
+            "budget": variable("budget", budgets, "FLOPs"),
+        },
+        CONVERGED,
+    )
+
+
+def sharing_map() -> xr.Dataset:
+    """Probability that rises with the number of students."""
+    found = break_even().rename(pays_probability="probability", shared_by="students_per_teacher")[["probability"]]
+    found["probability"] = found["probability"].transpose("student", "students_per_teacher", "budget")
+    outside = (found["budget"] > 1e22) | (found["budget"] < 1e20)
+    found["extrapolates"] = outside.broadcast_like(found["probability"])
+    return found.assign_attrs(delta_lgt=1.0)
+
+
+def family() -> xr.Dataset:
+    """Two students that are distilled and one that is not."""
+    students, options = np.array([3e8, 1e9, 3e9]), ["plan", "pretrain all", "distil all"]
+    return xr.Dataset(
+        {
+            "student_budget": variable(
+                ("option", "student"), np.array([[2, 3, 4], [3, 3, 4], [2, 2, np.nan]]) * 1e21, "FLOPs"
+            ),
+            "student_tokens": variable(("option", "student"), np.array([[9, 8, 7], [9, 8, 7], [9, 8, np.nan]]) * 1e10, "tokens"),
+            "teacher_budget": variable("option", np.array([1e21, 0.0, np.nan]), "FLOPs"),
+            "expected_loss": variable("option", np.array([2.21, 2.24, np.nan]), "nats per token"),
+            "feasible": variable("option", [True, True, False]),
+            "decision": variable(
+                "student", np.array([1, 1, 0], dtype="int8"), flag_values=np.arange(2, dtype="int8"),
+                flag_meanings="pretrain distil",
+            ),
+            "decision_value": variable("student", [0.01, 0.002, 0.0005], "nats per token"),
+            "decision_probability": variable("student", [0.99, 0.8, 0.6]),
+            "probability_better": variable("student", [0.98, 0.7, 0.4]),
+            "probability": variable((), 0.95),
+            "probability_mcse": variable((), 0.01),
+        },
+        {
+            "option": variable("option", options),
+            "student": variable("student", students, "parameters"),
+            "count": variable("student", [3.0, 2.0, 1.0]),
+        },
+        {**CONVERGED, "budget": 1e22},
+    )  # fmt: skip

@@ -15,6 +15,7 @@ from pathlib import Path
 import figure_inputs as inputs
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from decision_cases import posterior_of, scattered
@@ -33,21 +34,28 @@ DPI = 64
 # letters and gives up to about 2; a curve that is missing gives 4 and more.
 TOLERANCE = 3.0
 
-CASES = {
-    "best_loss": lambda **kw: plots.plot_best_loss(inputs.plan(), **kw),
-    "break_even": lambda **kw: plots.plot_break_even(inputs.break_even(), **kw),
-    "capacity_gap": lambda **kw: plots.plot_capacity_gap(inputs.gap(), **kw),
-    "compute_strategy": lambda **kw: plots.plot_compute_strategy(inputs.plan(), **kw),
-    "crossover": lambda **kw: plots.plot_crossover(inputs.crossovers(), **kw),
-    "experiment_fixed_student": lambda **kw: plots.plot_experiment_fixed_student(inputs.gap_of_budgets(), **kw),
-    "experiment_fixed_teacher": lambda **kw: plots.plot_experiment_fixed_teacher(
-        inputs.gap("FLOPs", True, np.geomspace(2e8, 1e10, 15), [5e8, 2e9, 8e9]), **kw
+MAKERS = {
+    "best_loss": (plots.plot_best_loss, inputs.plan),
+    "break_even": (plots.plot_break_even, inputs.break_even),
+    "capacity_gap": (plots.plot_capacity_gap, inputs.gap),
+    "compute_strategy": (plots.plot_compute_strategy, inputs.plan),
+    "crossover": (plots.plot_crossover, inputs.crossovers),
+    "experiment_fixed_student": (plots.plot_experiment_fixed_student, inputs.gap_of_budgets),
+    "experiment_fixed_teacher": (
+        plots.plot_experiment_fixed_teacher,
+        lambda: inputs.gap("FLOPs", True, np.geomspace(2e8, 1e10, 15), [5e8, 2e9, 8e9]),
     ),
-    "probability": lambda **kw: plots.plot_probability(inputs.plan(), **kw),
-    "runs": lambda **kw: plots.plot_runs(inputs.curves(), **kw),
+    "family": (plots.plot_family, inputs.family),
+    "information": (plots.plot_information, inputs.evppi),
+    "probability": (plots.plot_probability, inputs.plan),
+    "probability_of_tokens": (plots.plot_probability, inputs.plan_tokens),
+    "runs": (plots.plot_runs, inputs.curves),
+    "sharing_map": (plots.plot_sharing_map, inputs.sharing_map),
+    "teacher_choice": (plots.plot_teacher_choice, inputs.teacher_choice),
+    "value": (plots.plot_value, inputs.plan_value),
 }
 # One stored image per figure; sizes and backgrounds are spread over them.
-IMAGES = {name: {} for name in CASES} | {"break_even": {"dark": True}, "capacity_gap": {"size": "column"}}
+IMAGES = {name: {} for name in MAKERS} | {"break_even": {"dark": True}, "capacity_gap": {"size": "column"}}
 
 
 def save(name: str, path: Path) -> Path:
@@ -57,13 +65,14 @@ def save(name: str, path: Path) -> Path:
 
 @cache
 def drawn(name: str, size: str = "page", dark: bool = False) -> Figure:
-    return CASES[name](size=size, dark=dark)
+    plot, make = MAKERS[name]
+    return plot(make(), size=size, dark=dark)
 
 
 # Images ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", MAKERS)
 def test_looks_like_the_stored_image(name, tmp_path):
     difference = compare_images(BASELINE / f"{name}.png", save(name, tmp_path / f"{name}.png"), tol=TOLERANCE)
     assert difference is None, difference
@@ -100,8 +109,10 @@ def texts_of(figure: Figure) -> list[tuple[str, object]]:
     return found
 
 
-@pytest.mark.parametrize("size", ["column", "page", pytest.param("slide", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "size", ["page", *(pytest.param(size, marks=pytest.mark.slow) for size in ("column", "slide"))]
+)
+@pytest.mark.parametrize("name", MAKERS)
 def test_no_text_is_cut_or_overprinted(name, size):
     figure = drawn(name, size)
     frame = figure.bbox
@@ -114,7 +125,7 @@ def test_no_text_is_cut_or_overprinted(name, size):
         assert across <= 1.5 or down <= 1.5, f"{one!r} and {other!r} overlap by {across:.1f} x {down:.1f} pixels"
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", MAKERS)
 def test_every_axis_has_a_label_and_losses_have_units(name):
     figure = drawn(name)
     labels = {label for ax in figure.axes for label in (ax.get_xlabel(), ax.get_ylabel()) if label}
@@ -123,7 +134,7 @@ def test_every_axis_has_a_label_and_losses_have_units(name):
     for label in labels:
         if "loss" in label or "gain" in label or "residual" in label:
             assert "[nats per token]" in label
-        if "budget" in label:
+        if "budget" in label and "over the budget" not in label:
             assert "[FLOPs]" in label
 
 
@@ -170,7 +181,7 @@ def test_probability_draws_the_plan():
             np.testing.assert_array_equal(dashed.get_xdata(), plan["budget"])
             np.testing.assert_array_equal(dashed.get_ydata(), one["probability"])
             np.testing.assert_array_equal(full.get_ydata(), one["probability"].where(~one["extrapolates"]))
-            if one["probability"].notnull().all():
+            if np.isfinite(one["probability"]).all():
                 low, high = edges_of(bands_of(ax, colors[student])[0], plan.sizes["budget"])
                 np.testing.assert_allclose(low, (one["probability"] - 2 * one["probability_mcse"]).clip(0, 1))
                 np.testing.assert_allclose(high, (one["probability"] + 2 * one["probability_mcse"]).clip(0, 1))
@@ -298,6 +309,43 @@ def test_capacity_gap_marks_the_best_teacher():
     np.testing.assert_allclose(bars[0].get_xdata(), best.quantile([0.05, 0.95]))
 
 
+def test_every_figure_is_tested():
+    assert {plot.__name__ for plot, _ in MAKERS.values()} == set(plots.__all__)
+
+
+def test_teachers_stand_from_weak_to_strong():
+    found = inputs.teacher_choice()
+    top, _, bottom, _ = plots.plot_teacher_choice(found).axes
+    names = ["weak (2.50)", "small (2.30)", "fits (2.15)", "large (2.00)", "huge (1.90)"]
+    assert [t.get_text() for t in bottom.get_xticklabels()] == names
+    color = style.budget_colors(found["budget"].values, style.make_look("page", False))[1e21]
+    full, hollow = ([], [])
+    for line in top.lines:
+        if line.get_marker() == "o" and line.get_color() == color:
+            (hollow if to_rgb(line.get_markerfacecolor()) == (1, 1, 1) else full).extend(line.get_ydata())
+    wanted = found["distilled_loss"].median(("chain", "draw")).sel(student=3e8, budget=1e21)[0]
+    assert full == [float(wanted.sel(teacher=name)) for name in ("weak", "small", "fits", "large")]
+    assert hollow == [float(wanted.sel(teacher="huge"))]
+
+
+def test_value_in_money_says_its_price():
+    figure = plots.plot_value(inputs.plan_value(), measure="money")
+    assert "At 4e14 FLOPs a second and accelerator, 2 USD an hour." in words_of(figure)
+    assert figure.axes[2].get_ylabel() == "expected cost\n[USD]"
+    assert "USD" not in words_of(drawn("value"))
+    with pytest.raises(ParameterError, match="measure is 'gold'"):
+        plots.plot_value(inputs.plan_value(), measure="gold")
+    with pytest.raises(ParameterError, match="regret_money"):
+        plots.plot_value(inputs.plan_value().drop_vars("regret_money"), measure="money")
+
+
+def test_a_family_that_is_pretrained_is_not_given_a_probability():
+    assert "with probability 0.95" in words_of(drawn("family"))
+    found = inputs.family()
+    found["decision"][:] = 0
+    assert "The plan is to pretrain all." in words_of(plots.plot_family(found))
+
+
 def test_outcomes_fill_the_bar():
     found = inputs.crossovers()
     figure = plots.plot_crossover(found)
@@ -312,22 +360,6 @@ def test_outcomes_fill_the_bar():
 
 def words_of(figure: Figure) -> str:
     return " ".join(" ".join(t.get_text().split()) for t in figure.texts)
-
-
-MAKERS = {
-    "best_loss": (plots.plot_best_loss, inputs.plan),
-    "break_even": (plots.plot_break_even, inputs.break_even),
-    "capacity_gap": (plots.plot_capacity_gap, inputs.gap),
-    "compute_strategy": (plots.plot_compute_strategy, inputs.plan),
-    "crossover": (plots.plot_crossover, inputs.crossovers),
-    "experiment_fixed_student": (plots.plot_experiment_fixed_student, inputs.gap_of_budgets),
-    "experiment_fixed_teacher": (
-        plots.plot_experiment_fixed_teacher,
-        lambda: inputs.gap("FLOPs", True, teachers=[1e9, 4e9]),
-    ),
-    "probability": (plots.plot_probability, inputs.plan),
-    "runs": (plots.plot_runs, inputs.curves),
-}
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -368,11 +400,11 @@ def test_what_is_said_about_the_posterior():
 
 
 def test_what_has_no_strategy_is_said():
-    expected = "no strategy fits the budget: teacher pretraining: 10B at 2 budgets up to 3.2e19; teacher pretraining +"
+    expected = "no strategy fits the budget: teacher pretraining: 10B at 2 points up to 3.2e19; teacher pretraining +"
     assert expected in words_of(drawn("probability"))
     assert grids.left_out(inputs.plan(students=[1e9])) == []
     nothing = inputs.plan(students=[1e10], budgets=[1e19, 2e19], scenarios=["free", "inference", "all"])
-    assert "all: 10B at every budget." in grids.left_out(nothing)[0]
+    assert "all: 10B at every point." in grids.left_out(nothing)[0]
 
 
 def test_run_noise_is_said():
@@ -441,7 +473,7 @@ def test_notebooks_can_show_it():
 
 
 def test_vector_formats(tmp_path):
-    figure = drawn("break_even")
+    figure = drawn("family")
     for ending in ("pdf", "svg"):
         figure.savefig(tmp_path / f"figure.{ending}")
         assert (tmp_path / f"figure.{ending}").stat().st_size > 5000
@@ -513,6 +545,8 @@ def test_colours_can_be_told_apart_without_colour(make, dark):
         (143e6, "143M"),
         (12, "12"),
         (1e4, "10k"),
+        (1e16, "1e16"),
+        (9.99e14, "999T"),
     ],
 )
 def test_sizes_are_written_as_people_do(value, text):
@@ -554,9 +588,16 @@ def test_what_the_decisions_return_can_be_drawn():
     found = decisions.crossovers(fit, ["300M", "1B"], "best case", budgets=[1e19, 1e21, 1e23, 1e25])
     assert isinstance(plots.plot_crossover(found), Figure)
     assert isinstance(plots.plot_break_even(decisions.break_even(fit, "1B", [1e20, 1e22])), Figure)
+    assert isinstance(plots.plot_sharing_map(decisions.sharing_map(fit, "1B", [1e20, 1e22], [1, 10])), Figure)
+    assert isinstance(plots.plot_probability(decisions.plan_tokens(fit, "1B", [1e10, 1e12])), Figure)
+    assert isinstance(plots.plot_value(decisions.plan_value(fit, plan)), Figure)
+    assert isinstance(plots.plot_information(decisions.evppi(fit, plan)), Figure)
+    teachers = pd.DataFrame({"params": [1e9, 7e9], "loss": [2.25, 2.05]})
+    assert isinstance(plots.plot_teacher_choice(decisions.teacher_choice(fit, teachers, "1B", 1e21)), Figure)
+    assert isinstance(plots.plot_family(decisions.family_plan(fit, ["300M", "1B"], 1e21)), Figure)
 
 
 if __name__ == "__main__":
     BASELINE.mkdir(exist_ok=True)
-    for case in CASES:
+    for case in MAKERS:
         print(save(case, BASELINE / f"{case}.png"))

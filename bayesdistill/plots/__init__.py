@@ -4,14 +4,19 @@ One file per figure; `style` holds sizes, colours and layout, `grids` what figur
 """
 
 from bayesdistill.plots.best_loss import plot_best_loss
-from bayesdistill.plots.break_even import plot_break_even
-from bayesdistill.plots.capacity_gap import plot_capacity_gap
+from bayesdistill.plots.breaking_even import plot_break_even
 from bayesdistill.plots.compute_strategy import plot_compute_strategy
 from bayesdistill.plots.crossover import plot_crossover
 from bayesdistill.plots.experiment_fixed_student import plot_experiment_fixed_student
 from bayesdistill.plots.experiment_fixed_teacher import plot_experiment_fixed_teacher
+from bayesdistill.plots.families import plot_family
+from bayesdistill.plots.gap import plot_capacity_gap
+from bayesdistill.plots.information import plot_information
 from bayesdistill.plots.probability import plot_probability
 from bayesdistill.plots.runs import plot_runs
+from bayesdistill.plots.sharing import plot_sharing_map
+from bayesdistill.plots.teachers import plot_teacher_choice
+from bayesdistill.plots.worth import plot_value
 
 __all__ = [
     "plot_best_loss",
@@ -21,6 +26,11 @@ __all__ = [
     "plot_crossover",
     "plot_experiment_fixed_student",
     "plot_experiment_fixed_teacher",
+    "plot_family",
+    "plot_information",
     "plot_probability",
     "plot_runs",
+    "plot_sharing_map",
+    "plot_teacher_choice",
+    "plot_value",
 ]

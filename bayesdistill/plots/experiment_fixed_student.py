@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from bayesdistill import posterior
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots import grids, style
-from bayesdistill.plots.capacity_gap import mark_best, teacher_label, training_words
+from bayesdistill.plots.gap import mark_best, teacher_label, training_words
 
 
 def plot_experiment_fixed_student(

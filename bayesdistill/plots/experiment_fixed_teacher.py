@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from bayesdistill import posterior
 from bayesdistill.plots import grids, style
-from bayesdistill.plots.capacity_gap import teacher_words
+from bayesdistill.plots.gap import teacher_words
 
 
 def plot_experiment_fixed_teacher(

@@ -131,20 +131,26 @@ def reach_entries(look: Look, *, dots: bool = True, whose: str = "of every stude
     ]
 
 
+def spent_axis(plan: xr.Dataset) -> str:
+    """What a plan runs over: budget, or tokens if that is what it was made for."""
+    return "tokens" if isinstance(plan, xr.Dataset) and "tokens" in plan.dims else "budget"
+
+
 def left_out(plan: xr.Dataset) -> list[str]:
     """Sentences on the cells that have no strategy, and are therefore not drawn."""
+    axis = spent_axis(plan)
     missing = plan["probability"].isnull()
     found = []
     for scenario in plan["scenario"].values:
         parts = []
         for student in plan["student"].values:
             gone = missing.sel(scenario=scenario, student=student)
-            budgets = plan["budget"].values[gone.values]
-            if budgets.size == plan.sizes["budget"]:
-                parts.append(f"{style.short(student)} at every budget")
-            elif budgets.size:
+            without = plan[axis].values[gone.values]
+            if without.size == plan.sizes[axis]:
+                parts.append(f"{style.short(student)} at every point")
+            elif without.size:
                 parts.append(
-                    f"{style.short(student)} at {budgets.size} budgets up to {style.power_of_ten(budgets.max())}"
+                    f"{style.short(student)} at {without.size} points up to {style.power_of_ten(without.max())}"
                 )
         if parts:
             found.append(f"{style.plain(scenario)}: {', '.join(parts)}")
@@ -233,18 +239,34 @@ def shape_panels(
     return chosen, columns
 
 
-def label_groups(groups: np.ndarray, columns: int, x: str, y: Sequence[str], look: Look, *, same: bool = True) -> None:
-    """Axis labels at the outer panels of `shape_panels`; with `same`, the same limits for panels that are compared."""
+def label_groups(
+    groups: np.ndarray,
+    columns: int,
+    x: str,
+    y: Sequence[str],
+    look: Look,
+    *,
+    same: bool = True,
+    repeat: bool | None = None,
+) -> None:
+    """Axis labels at the outer panels of `shape_panels`.
+
+    With `same`, panels that are compared get the same limits; with `repeat` (by default where limits differ) the numbers of
+    the y axis stand at every panel.
+    """
+    repeat = not same if repeat is None else repeat
     if same:
         for kind in range(groups.shape[1]):
             same_scale(list(groups[:, kind]))
-    if look.tall and columns > 1:
+    if (look.tall and columns > 1) or (look.size == "slide" and columns > 3 and len(x) > 26):
         x = x.replace(" [", "\n[")
+    if look.size == "slide":
+        y = [text.replace(" [", "\n[") for text in y]
     for i, group in enumerate(groups):
         if i + columns >= len(groups):
             group[-1].set_xlabel(x)
         for ax, text in zip(group, y, strict=True):
-            ax.tick_params(labelleft=i % columns == 0 or not same)
+            ax.tick_params(labelleft=i % columns == 0 or repeat)
             if i % columns == 0:
                 ax.set_ylabel(text, fontsize=look.small if len(y) > 1 else look.font)
 

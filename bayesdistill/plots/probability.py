@@ -1,4 +1,4 @@
-"""The probability that distillation beats pretraining, against the budget."""
+"""The probability that distillation beats pretraining, against compute or unique tokens."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from bayesdistill.plots import grids, style
 
 
 def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
-    """Probability that distillation beats pretraining against compute, a panel per scenario, a colour per student.
+    """Probability that distillation beats pretraining, a panel per scenario, a colour per student.
 
     Parameters
     ----------
     plan : Dataset
-        What `plan` returns: probability, probability_mcse and extrapolates over student, scenario, budget.
+        What `plan` or `plan_tokens` returns: probability, probability_mcse and extrapolates over student, scenario and
+        budget, or tokens.
     size : {"column", "page", "slide"}
         A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
     dark : bool
@@ -26,7 +27,7 @@ def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False
     -------
     Figure
         The band is two Monte-Carlo standard errors either way. Curves are dashed where the strategy or pretraining lies
-        outside the runs that the posterior has seen, and budgets beyond the data of every student are hatched.
+        outside the runs that the posterior has seen, and what is beyond the data of every student is hatched.
 
     Raises
     ------
@@ -41,14 +42,14 @@ def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False
     >>> figure = bd.plot_probability(bd.plan(published, "1B", [1e20, 1e21], "best case"))
     >>> figure.savefig("probability.png")  # doctest: +SKIP
     """
-    grids.need(
-        plan, ["probability", "probability_mcse", "extrapolates", "student", "scenario", "budget"], "plan", "plan()"
-    )
+    axis = grids.spent_axis(plan)
+    needed = ["probability", "probability_mcse", "extrapolates", "student", "scenario", axis]
+    grids.need(plan, needed, "plan", "plan() or plan_tokens()")
     look = style.make_look(size, dark)
     students = grids.sorted_students(plan)
     scenarios = [str(name) for name in plan["scenario"].values]
     colors = style.size_colors(students, look)
-    budgets = plan["budget"].values
+    spent = plan[axis].values
     with style.drawing(look):
         rows, columns = grids.panel_shape(look, len(scenarios))
         figure = style.new_figure(look, rows * (1.5 if look.tall else 2.1))
@@ -57,18 +58,19 @@ def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False
             cell = plan.sel(scenario=name)
             ax.axhline(0.5, color=look.ink, linewidth=0.7 * look.line, zorder=1)
             for student in students:
-                one = cell.sel(student=student).transpose("budget", ...)
+                one = cell.sel(student=student)
                 chance, error = one["probability"].values, 2 * one["probability_mcse"].values
                 low, high = np.clip(chance - error, 0, 1), np.clip(chance + error, 0, 1)
-                ax.fill_between(budgets, low, high, color=colors[student], alpha=0.3, linewidth=0, zorder=2)
-                grids.reach_line(ax, look, budgets, chance, one["extrapolates"].values, colors[student])
-            grids.hatch_outside(ax, look, budgets, cell["extrapolates"].all("student").values)
+                ax.fill_between(spent, low, high, color=colors[student], alpha=0.3, linewidth=0, zorder=2)
+                grids.reach_line(ax, look, spent, chance, one["extrapolates"].values, colors[student])
+            grids.hatch_outside(ax, look, spent, cell["extrapolates"].all("student").values)
             style.panel_title(ax, name, 20 if look.tall else 60)
             ax.set_ylim(-0.03, 1.03)
-            style.flops_axis(ax.xaxis)
+            (style.flops_axis if axis == "budget" else style.size_axis)(ax.xaxis)
         for ax in axes.flat[len(scenarios) :]:
             ax.set_axis_off()
-        grids.label_outer(axes, len(scenarios), "compute budget [FLOPs]", "P(distillation ahead)")
+        words = "compute budget [FLOPs]" if axis == "budget" else "unique tokens of the student [tokens]"
+        grids.label_outer(axes, len(scenarios), words, "P(distillation ahead)")
         entries: list[Artist] = [style.line_entry(style.short(s), colors[s], width=1.6 * look.line) for s in students]
         entries += grids.reach_entries(look)
         entries += [

@@ -60,7 +60,7 @@ def plot_runs(curves: xr.Dataset, *, size: str = "page", dark: bool = False) -> 
         for (top, bottom), (name, chosen) in zip(axes, groups, strict=True):
             _draw_law(top, look, curves, chosen, colors)
             _draw_runs(top, bottom, look, curves, chosen, colors, experiments)
-            style.panel_title(top, name, 24 if look.tall else 40)
+            style.panel_title(top, name, 40 if look.size == "page" else 24)
         labels = ["student loss\n[nats per token]", "residual\n[nats per token]"]
         grids.label_groups(axes, columns, "teacher loss [nats per token]", labels, look)
         _finish(figure, look, curves, experiments)

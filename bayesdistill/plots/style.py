@@ -231,7 +231,9 @@ _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def short(value: float) -> str:
-    """A size or a number of tokens as people write it: 300M, 1.82B, 20T."""
+    """A size or a number of tokens as people write it: 300M, 1.82B, 20T, 1e16."""
+    if value >= 999.5e12:
+        return power_of_ten(value)
     for unit, suffix in _SUFFIXES:
         if value >= 0.9995 * unit:
             return f"{value / unit:.3g}{suffix}"
@@ -320,7 +322,7 @@ def finish(
     dpi = figure.dpi
     pad = 0.6 * look.font / 72
     width, body = figure.get_size_inches()
-    usable = 0.94 * (width - 2 * pad)  # text is a little wider at other resolutions than the one measured here
+    usable = 0.94 * (width - 2 * pad)
 
     def height_of(artist: Artist) -> float:
         return float(artist.get_window_extent(renderer).height / dpi)
@@ -362,7 +364,9 @@ def finish(
         legend.set_in_layout(False)
     # The panels are laid out once and for all: the same at every resolution, and saving is quick.
     engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
-    engine.set(rect=(0, footer / height, 1, 1 - (header + footer) / height))
+    # Letters are up to 5 % wider at another resolution than the one at which they are measured here.
+    side = pad / width
+    engine.set(rect=(side, footer / height, 1 - 2 * side, 1 - (header + footer) / height))
     engine.execute(figure)
 
 

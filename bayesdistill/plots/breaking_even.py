@@ -86,7 +86,7 @@ def plot_break_even(found: xr.Dataset, *, size: str = "page", dark: bool = False
         levels = [float(q) for q in found["quantile"].values]
         outer = f"{100 * levels[0]:g} and {100 * levels[-1]:g} %"
         entries: list[Artist] = [
-            *map_entries(),
+            *map_entries("P(distilling pays)"),
             style.line_entry("break-even: median", look.ink, width=1.4 * look.line),
             style.line_entry(f"break-even: {outer} quantile", look.ink, linestyle=":", width=1.2 * look.line),
         ]
@@ -125,10 +125,10 @@ def draw_map(ax: Axes, look: Look, budgets: np.ndarray, numbers: np.ndarray, cha
     ax.grid(visible=False)
 
 
-def map_entries() -> list[Artist]:
+def map_entries(what: str) -> list[Artist]:
     """Legend entries of the steps of `draw_map`."""
     words = [f"{low:g} to {high:g}" for low, high in pairwise(LEVELS)]
-    words[0] = f"P(distilling pays) {words[0]}"
+    words[0] = f"{what} {words[0]}"
     entries: list[Artist] = [
         Patch(facecolor=shade, edgecolor="none", label=text) for shade, text in zip(_shades(), words, strict=True)
     ]

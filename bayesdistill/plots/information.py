@@ -1,0 +1,96 @@
+"""The value of knowing single quantities before choosing."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from bayesdistill.plots import grids, style
+
+_LEVELS = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
+
+
+def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
+    """Share of the value of knowing the whole law that knowing one quantity would have, against the budget.
+
+    Parameters
+    ----------
+    found : Dataset
+        What `evppi` returns: evppi_share over quantity, student, scenario, budget.
+    size : {"column", "page", "slide"}
+        A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
+    dark : bool
+        For dark backgrounds.
+
+    Returns
+    -------
+    Figure
+        A map for each student and scenario. Empty where knowing everything is worth nothing, because the choice is clear.
+
+    Raises
+    ------
+    ParameterError
+        If the Dataset lacks a variable, has a single budget, or there is no such size.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> fit = bd.load("fit.nc")  # doctest: +SKIP
+    >>> plan = bd.plan(fit, "1B", [1e22, 1e23, 1e24])  # doctest: +SKIP
+    >>> bd.plot_information(bd.evppi(fit, plan)).savefig("information.png")  # doctest: +SKIP
+    """
+    grids.need(found, ["evppi_share", "quantity", "student", "scenario"], "the argument of plot_information", "evppi()")
+    grids.need_several(found, "budget")
+    look = style.make_look(size, dark)
+    cases = [(s, str(c)) for s in grids.sorted_students(found) for c in found["scenario"].values]
+    budgets = found["budget"].values
+    middles = np.sqrt(budgets[1:] * budgets[:-1])
+    edges = np.concatenate([[budgets[0] ** 2 / middles[0]], middles, [budgets[-1] ** 2 / middles[-1]]])
+    quantities = [style.plain(str(name)) for name in found["quantity"].values]
+    # From the paper towards full ink: nothing known looks like nothing.
+    colormap = matplotlib.colormaps["cividis_r" if look.span[0] == 0 else "cividis"]
+    shades = [colormap(float(x)) for x in np.linspace(0.0, 1.0, len(_LEVELS) - 1)]
+    with style.drawing(look):
+        height = 0.13 * len(quantities) + 0.4
+        columns = min(2 if look.tall else 4, len(cases))
+        figure = style.new_figure(look, -(-len(cases) // columns) * (height if look.tall else 1.2 * height))
+        groups, columns = grids.shape_panels(figure, look, len(cases), [1], columns)
+        for (ax,), (student, scenario) in zip(groups, cases, strict=True):
+            share = found["evppi_share"].sel(student=student, scenario=scenario).transpose("quantity", "budget").values
+            ax.pcolormesh(
+                edges,
+                np.arange(len(quantities) + 1) - 0.5,
+                np.ma.masked_invalid(np.clip(share, 0, 1)),
+                cmap=ListedColormap(shades),
+                norm=BoundaryNorm(_LEVELS, len(shades)),
+                zorder=1,
+            )
+            ax.set_yticks(range(len(quantities)), quantities)
+            ax.set_ylim(len(quantities) - 0.5, -0.5)
+            ax.grid(visible=False)
+            style.panel_title(ax, f"{style.short(student)}, {scenario}", 22 if look.size != "slide" else 30)
+            style.flops_axis(ax.xaxis)
+        grids.label_groups(groups, columns, "compute budget [FLOPs]", ["quantity"], look, same=False, repeat=False)
+        entries: list[Artist] = [
+            Patch(facecolor=shade, edgecolor="none", label=f"share {100 * low:g} to {100 * high:g} %")
+            for low, high, shade in zip(_LEVELS[:-1], _LEVELS[1:], shades, strict=True)
+        ]
+        warnings, notes = style.evidence_notes(found)
+        style.finish(
+            figure,
+            look,
+            title="What it would be worth to know one quantity",
+            handles=entries,
+            warnings=warnings,
+            notes=[
+                "Share of the value of knowing everything about the law, for the choice between pretraining and the committed "
+                "strategy. Empty where that is 0. Quantities are not independent: shares do not add up to 100 %.",
+                *notes,
+            ],
+        )
+    return figure

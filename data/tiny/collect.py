@@ -60,6 +60,10 @@ def model_name(run: str) -> str:
 
 
 def write(path: Path, columns: dict[str, Callable[[dict], object]], rows: list[dict]) -> None:
+    if not rows:  # a table without runs is none: readers say that it is not there
+        path.unlink(missing_ok=True)
+        print(f"{path.name}: no run yet")
+        return
     unfinished = path.with_suffix(".part")
     with unfinished.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.errors import ModelError, ParameterError
-from bayesdistill.laws import DISTILLATION_PARAMETERS, LAW_PARAMETERS, SUPERVISED_PARAMETERS
+from bayesdistill.laws import DISTILLATION_PARAMETERS, EXTENSION_PARAMETERS, LAW_PARAMETERS, SUPERVISED_PARAMETERS
 
 POSTERIOR = "posterior"
 SAMPLE_STATS = "sample_stats"
@@ -73,7 +73,7 @@ def law_draws(fit: Fit) -> xr.Dataset:
     -------
     Dataset
         Dimensions chain and draw; E A B alpha beta gamma and, for a distillation fit, A_S B_S alpha_S beta_S gamma_S
-        c0 c1 d1 f1.
+        c0 c1 d1 f1, and w1 if the model has it.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def law_draws(fit: Fit) -> xr.Dataset:
         If a parameter of the supervised law is missing, or a value is NaN or infinite.
     """
     dataset = posterior_dataset(fit)
-    names = [name for name in LAW_PARAMETERS if name in dataset]
+    names = [name for name in (*LAW_PARAMETERS, *EXTENSION_PARAMETERS) if name in dataset]
     missing = [name for name in SUPERVISED_PARAMETERS if name not in dataset]
     if missing:
         raise ModelError(f"the posterior has no {', '.join(missing)}; it is not a fit of a scaling law")
@@ -105,12 +105,13 @@ def noise_draws(fit: Fit) -> xr.Dataset:
     Returns
     -------
     Dataset
-        `sigma` and `nu` of the Student-t, and `sigma_teacher`, `sigma_student` (scatter shared by the runs of a teacher
-        and of a student configuration) where the posterior has them.
+        `sigma` and `nu` of the Student-t, `sigma_supervised` where supervised runs have a scatter of their own, and
+        `sigma_teacher`, `sigma_student` (scatter shared by the runs of a teacher and of a student configuration) where the
+        posterior has them.
     """
     dataset = posterior_dataset(fit)
-    names = [name for name in ("sigma", "nu", "sigma_teacher", "sigma_student") if name in dataset]
-    return dataset[names]
+    wanted = ("sigma", "nu", "sigma_supervised", "sigma_teacher", "sigma_student")
+    return dataset[[name for name in wanted if name in dataset]]
 
 
 def seen_runs(fit: Fit) -> xr.Dataset:

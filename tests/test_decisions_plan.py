@@ -99,6 +99,17 @@ def test_committed_minimises_the_mean_and_best_each_draw(name):
     assert flops == pytest.approx(1e21, rel=1e-9)
 
 
+def test_the_extension_for_weak_teachers_is_carried_into_the_plan():
+    draws = scattered(4) | {"w1": np.array([0.0, 0.3, 0.6, 0.9])}
+    scenario = SCENARIOS["teacher pretraining + inference"]
+    found = plan(posterior_of(draws), 1e9, 3e20, scenario).isel(student=0, scenario=0, budget=0, chain=0)
+    np.testing.assert_allclose(found["best_distilled_loss"], brute_force(draws, 1e9, 3e20, scenario)["loss"], atol=1e-6)
+    plain = plan(posterior_of(scattered(4)), 1e9, 3e20, scenario).isel(student=0, scenario=0, budget=0, chain=0)
+    better = (found["best_distilled_loss"] < plain["best_distilled_loss"] - 1e-4).values
+    assert not better[0]
+    assert better[3]
+
+
 def test_summaries_follow_their_definitions():
     # Half of the draws have a better distilled student, half a worse one, and the better half is far better.
     draws = simple(4, B_S=[10.0, 20.0, 1100.0, 1200.0], A_S=300.0)
@@ -270,6 +281,13 @@ def test_configuration_scatter_enters_run_noise():
     fit = posterior_of(simple(n, A_S=300.0) | quiet | effects)
     run = plan(fit, 1e9, [1e22], "best case", noise="run")
     assert run["advantage"].std().item() == pytest.approx(np.sqrt(0.03**2 + 2 * 0.02**2), rel=0.05)
+
+
+def test_supervised_runs_may_have_a_scatter_of_their_own():
+    n = 4000
+    scales = {"sigma": np.full(n, 1e-9), "sigma_supervised": np.full(n, 0.04), "nu": np.full(n, 30.0)}
+    run = plan(posterior_of(simple(n, A_S=300.0) | scales), 1e9, [1e22], "best case", noise="run")
+    assert run["advantage"].std().item() == pytest.approx(0.04 * np.sqrt(30 / 28), rel=0.05)
 
 
 def test_run_noise_needs_a_posterior_that_has_it():

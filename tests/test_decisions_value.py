@@ -143,6 +143,14 @@ def test_the_standard_error_is_that_of_repeated_samples():
     assert np.median(errors) == pytest.approx(np.std(values), rel=0.25)
 
 
+def test_what_changes_no_choice_is_worth_nothing():
+    fit = posterior_of(simple(50, A_S=np.linspace(90, 110, 50), B_S=100.0))
+    value = evppi(fit, plan(fit, 1e9, 1e21, "best case"))
+    assert (value["evppi"] == 0).all()
+    assert (value["evppi_mcse"] == 0).all()
+    assert np.isnan(value["evppi_share"]).all()
+
+
 def test_too_few_draws_say_nothing():
     value, error = regression_evppi(np.ones((2, 10)), np.arange(10.0), 1)
     assert np.isnan(value).all()

@@ -166,8 +166,9 @@ def run_noise(evidence: Evidence, seed: int) -> tuple[np.ndarray, np.ndarray]:
     One pair of runs is drawn for each posterior draw, from the seed alone, and is the same pair at every student,
     scenario and budget: answers do not depend on the order or the extent of the grid, and curves over it are smooth.
     The distilled run gets a Student-t(nu, sigma) residual, and normal scatter of its teacher and of its student
-    configuration where the posterior knows them. The pretrained run gets a residual of the same kind and scatter of its own
-    student configuration, as large as that of distilled ones and independent of it: the runs tell nothing about either.
+    configuration where the posterior knows them. The pretrained run gets a residual of the same kind (of scale
+    sigma_supervised where supervised runs have their own) and scatter of its own student configuration, as large as that
+    of distilled ones and independent of it, which is an assumption: no run tells.
 
     Raises
     ------
@@ -183,7 +184,7 @@ def run_noise(evidence: Evidence, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     flat = {str(k): evidence.noise[k].transpose("chain", "draw").values.reshape(-1) for k in evidence.noise.data_vars}
     distilled = flat["sigma"] * rng.standard_t(flat["nu"])
-    pretrained = flat["sigma"] * rng.standard_t(flat["nu"])
+    pretrained = flat.get("sigma_supervised", flat["sigma"]) * rng.standard_t(flat["nu"])
     # Drawn whether used or not, so that the residuals do not depend on which effects a model has.
     teacher, student, student_alone = rng.standard_normal((3, evidence.size))
     if "sigma_teacher" in flat:

@@ -214,7 +214,10 @@ def evppi(
     cells = gain.reshape(-1, evidence.size)
     value = np.full((len(known), cells.shape[0]), np.nan)
     error = np.full_like(value, np.nan)
-    fine = ~np.isnan(cells).any(axis=1)
+    # Where all draws agree on the choice, nothing that can become known will change it.
+    agreed = (cells >= 0).all(axis=1) | (cells <= 0).all(axis=1)
+    value[:, agreed], error[:, agreed] = 0.0, 0.0
+    fine = ~np.isnan(cells).any(axis=1) & ~agreed
     for k, values in enumerate(known.values()):
         value[k, fine], error[k, fine] = regression_evppi(cells[fine], values, evidence.chain.size)
     shape = (len(known), *gain.shape[:-1])
@@ -274,12 +277,16 @@ def regression_evppi(gain: np.ndarray, quantity: np.ndarray, chains: int) -> tup
     basis /= np.sqrt((basis**2).mean(axis=0))
     gram, moments = basis.T @ basis, basis.T @ gain.T
 
+    totals = gain.sum(axis=1)
+
     def value_without(rows: np.ndarray) -> np.ndarray:
         kept = np.ones(n, dtype=bool)
         kept[rows] = False
         coefficients = np.linalg.solve(gram - basis[rows].T @ basis[rows], moments - basis[rows].T @ gain[:, rows].T)
         fitted = basis[kept] @ coefficients
-        return np.maximum(fitted, 0).mean(axis=0) - np.maximum(gain[:, kept].mean(axis=1), 0)
+        np.maximum(fitted, 0, out=fitted)
+        mean = (totals - gain[:, rows].sum(axis=1)) / (n - rows.size)
+        return fitted.mean(axis=0) - np.maximum(mean, 0)
 
     whole = value_without(np.array([], dtype=int))
     blocks = [

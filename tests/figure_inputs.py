@@ -393,3 +393,38 @@ def family() -> xr.Dataset:
         },
         {**CONVERGED, "budget": 1e22},
     )  # fmt: skip
+
+
+def next_runs() -> xr.Dataset:
+    """Candidate runs of both kinds, one that cannot be trusted, one outside the data, and a batch of two."""
+    names = ["a run with quite a long name", "$b$", "c", "d", "e"]
+    value = np.array([2.0, 1.5, 1.4, 0.0, 0.3]) * 1e-5
+    nats = "nats per token"
+    return xr.Dataset(
+        {
+            "evsi": variable("candidate", value, nats),
+            "evsi_mcse": variable("candidate", np.full(5, 2e-6), nats),
+            "evsi_per_flop": variable("candidate", value / 1e20, "nats per token per FLOP"),
+            "expected_reduction": variable("candidate", value / 5e-4),
+            "change_probability": variable("candidate", [0.1, 0.08, 0.08, 0.0, 0.01]),
+            "effective_draws": variable("candidate", [500.0, 400, 300, 900, 20]),
+            "cost": variable("candidate", np.array([1e19, 1.1e19, 1e21, 3e21, 1e22]), "FLOPs"),
+            "kind": variable("candidate", ["distilled", "distilled", "supervised", "supervised", "distilled"]),
+            "params": variable("candidate", np.array([1.5e8, 1.5e8, 1e9, 1e9, 7e9]), "parameters"),
+            "tokens": variable("candidate", np.array([3e9, 3e9, 2e10, 8e10, 1e11]), "tokens"),
+            "teacher_loss": variable("candidate", [2.0, 2.2, np.nan, np.nan, 1.8], nats),
+            "status": variable(
+                "candidate", np.array([0, 0, 0, 0, 1], dtype="int8"), flag_values=np.arange(2, dtype="int8"),
+                flag_meanings="ok few_effective_draws",
+            ),
+            "rank": variable("candidate", [1, 2, 3, 5, 4]),
+            "batch_position": variable("candidate", [1, 2, 0, 0, 0]),
+            "extrapolation_factor": variable("candidate", [1.0, 1.0, np.nan, np.nan, 1.4]),
+            "batch_candidate": variable("step", names[:2]),
+            "batch_evsi": variable("step", [2e-5, 2.8e-5], nats),
+            "batch_evsi_mcse": variable("step", [2e-6, 3e-6], nats),
+            "batch_cost": variable("step", [1e19, 2.1e19], "FLOPs"),
+        },
+        {"candidate": variable("candidate", names), "step": variable("step", [1, 2])},
+        {**CONVERGED, "mean_evpi": 5e-4},
+    )  # fmt: skip

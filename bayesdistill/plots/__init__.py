@@ -5,6 +5,7 @@ One file per figure; `style` holds sizes, colours and layout, `grids` what figur
 
 from bayesdistill.plots.best_loss import plot_best_loss
 from bayesdistill.plots.breaking_even import plot_break_even
+from bayesdistill.plots.candidates import plot_next_runs
 from bayesdistill.plots.compute_strategy import plot_compute_strategy
 from bayesdistill.plots.crossover import plot_crossover
 from bayesdistill.plots.experiment_fixed_student import plot_experiment_fixed_student
@@ -28,6 +29,7 @@ __all__ = [
     "plot_experiment_fixed_teacher",
     "plot_family",
     "plot_information",
+    "plot_next_runs",
     "plot_probability",
     "plot_runs",
     "plot_sharing_map",

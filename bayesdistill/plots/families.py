@@ -122,10 +122,9 @@ def _draw_split(ax: Axes, look: Look, found: xr.Dataset, colors: dict[float, obj
         texts.append(f"{style.plain(name)}: {loss:.4f} nats" if feasible else f"{style.plain(name)}: cannot be paid")
     ax.set_yticks(place, texts)
     ax.invert_yaxis()
-    ax.ticklabel_format(axis="x", useMathText=True)
+    style.small_numbers(ax.xaxis)
     ax.set_xlabel("compute [FLOPs]")
     ax.set_ylabel("option")
-    ax.xaxis.get_offset_text().set(fontsize=look.small, color=look.ink)
 
 
 def _draw_decisions(ax: Axes, look: Look, found: xr.Dataset) -> None:

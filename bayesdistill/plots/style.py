@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullLocator
 
 from bayesdistill.errors import ParameterError
 
@@ -119,7 +119,7 @@ def make_look(size: str, dark: bool) -> Look:
 def drawing(look: Look) -> Iterator[None]:
     """While a figure is built: matplotlib's own defaults with the look's sizes and colours, whatever the caller has set."""
     settings = {k: v for k, v in matplotlib.rcParamsDefault.items() if k.startswith(_OWN_RC)}
-    settings |= {
+    settings |= _UNHINTED | {
         "font.size": look.font,
         "font.weight": "normal",
         "font.style": "normal",
@@ -152,8 +152,17 @@ def drawing(look: Look) -> Iterator[None]:
         yield
 
 
+# Unhinted letters have the same width, relative to the figure, at every resolution: what fits once fits always.
+_UNHINTED: dict[Any, Any] = {"text.hinting": "none"}
+
+
 class Picture(Figure):
-    """A Figure that notebooks display although it was not made by pyplot."""
+    """A Figure that notebooks display although it was not made by pyplot, and whose texts scale with it."""
+
+    def draw(self, renderer: Any) -> None:
+        """As any Figure, with unhinted letters."""
+        with matplotlib.rc_context(_UNHINTED):
+            super().draw(renderer)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         buffer = io.BytesIO()
@@ -246,6 +255,12 @@ def power_of_ten(value: float) -> str:
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
+def small_numbers(axis: Any, most: int = 5) -> None:
+    """Ticks like 0, 5e-6, 1e-5, without a common factor at the end of the axis."""
+    axis.set_major_locator(MaxNLocator(most))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value) if value else "0"))
+
+
 def flops_axis(axis: Any) -> None:
     """Powers of ten, few enough to be read."""
     axis.axes.set_xscale("log") if axis.axis_name == "x" else axis.axes.set_yscale("log")
@@ -322,7 +337,7 @@ def finish(
     dpi = figure.dpi
     pad = 0.6 * look.font / 72
     width, body = figure.get_size_inches()
-    usable = 0.94 * (width - 2 * pad)
+    usable = width - 2 * pad
 
     def height_of(artist: Artist) -> float:
         return float(artist.get_window_extent(renderer).height / dpi)
@@ -364,7 +379,6 @@ def finish(
         legend.set_in_layout(False)
     # The panels are laid out once and for all: the same at every resolution, and saving is quick.
     engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
-    # Letters are up to 5 % wider at another resolution than the one at which they are measured here.
     side = pad / width
     engine.set(rect=(side, footer / height, 1 - 2 * side, 1 - (header + footer) / height))
     engine.execute(figure)

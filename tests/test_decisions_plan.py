@@ -246,6 +246,11 @@ def test_progress_reports_every_piece():
     assert all(total == seen[starts[0]][1] for _, total in seen[: starts[1]])
 
 
+def test_a_bar_is_drawn_and_leaves_the_result_alone():
+    fit = posterior_of(published())
+    xr.testing.assert_identical(plan(fit, [1e9, 2e9], 1e20, progress=True), plan(fit, [1e9, 2e9], 1e20))
+
+
 # Noise ----------------------------------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from bayesdistill.errors import ParameterError
 from bayesdistill.laws import LAW_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
 from bayesdistill.strategies import paths
 from bayesdistill.strategies.best import FIELDS, LANES, PARAMETERS, search_block
-from bayesdistill.strategies.committed import TIE, commit, prepare, teacher_table
+from bayesdistill.strategies.committed import commit, prepare, teacher_table
 
 STATUS = (
     "ok",

@@ -1,0 +1,242 @@
+"""Candidate runs: what a table of them must hold, what each costs, and what the law says about it.
+
+A row is a *distilled* run (student_params, student_tokens, teacher_loss: a student of an existing teacher) or a *supervised* run
+(params, tokens: a model trained from scratch). A table may hold both; the cells of the other kind are then empty.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bayesdistill import laws
+from bayesdistill.compute import PUBLISHED_SHAPE, Shape, flops_per_token, student_cost_per_token
+from bayesdistill.decisions.evidence import Evidence
+from bayesdistill.errors import DataError, ParameterError
+
+DISTILLED, SUPERVISED = "distilled", "supervised"
+_COLUMNS = {DISTILLED: ("student_params", "student_tokens", "teacher_loss"), SUPERVISED: ("params", "tokens")}
+_FEWEST_PARAMS = 1e3
+# Beyond this a Student-t is a normal distribution to 1e-8, and its constant still has all its digits.
+_MOST_FREEDOM = 1e8
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidate runs, checked.
+
+    Parameters
+    ----------
+    names : list of str
+    kinds : list of str
+        "distilled" or "supervised".
+    params, tokens, teacher_loss : ndarray
+        Of the model that the run trains; teacher_loss (nats) is NaN for a supervised run.
+    cost : ndarray
+        FLOPs.
+    """
+
+    names: list[str]
+    kinds: list[str]
+    params: np.ndarray
+    tokens: np.ndarray
+    teacher_loss: np.ndarray
+    cost: np.ndarray
+
+
+def run_costs(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) -> np.ndarray:
+    """FLOPs that each candidate run costs.
+
+    Parameters
+    ----------
+    candidates : DataFrame
+        As for `next_runs`. A column `cost` (FLOPs) wins; where it is missing or empty, a run costs 3 F(N) D, and a distilled
+        run with a `teacher_params` also F(N_T) D_S for the logits of its existing teacher.
+    shape : Shape
+        Context length, vocabulary and aspect ratio.
+
+    Returns
+    -------
+    ndarray
+        (candidate,)
+
+    Raises
+    ------
+    DataError
+        If the table is not usable; the message names row and column.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from bayesdistill.design import run_costs
+    >>> table = pd.DataFrame({"params": [1e9], "tokens": [2e10]})
+    >>> f"{run_costs(table)[0]:.3e}"
+    '1.471e+20'
+    """
+    return parse_candidates(candidates, shape).cost
+
+
+def parse_candidates(table: pd.DataFrame, shape: Shape) -> Candidates:
+    """Check a table of candidates, row by row.
+
+    Raises
+    ------
+    DataError
+        If it is not usable; the message names row (from 1) and column.
+    """
+    if not isinstance(table, pd.DataFrame):
+        raise DataError(f"candidates: a DataFrame is needed, one run a row, not {type(table).__name__}")
+    if table.empty:
+        raise DataError("candidates: the table has no rows; give at least one run that could be made")
+    whole = [kind for kind, columns in _COLUMNS.items() if all(column in table for column in columns)]
+    if not whole:
+        raise DataError(
+            f"candidates: the columns are {list(table.columns)}; distilled runs need "
+            f"{', '.join(_COLUMNS[DISTILLED])}, supervised runs {', '.join(_COLUMNS[SUPERVISED])}"
+        )
+    kinds = [_kind_of(table, row, whole) for row in range(len(table))]
+    values = np.full((3, len(table)), np.nan)
+    cost = np.full(len(table), np.nan)
+    for row, kind in enumerate(kinds):
+        for place, column in enumerate(_COLUMNS[kind]):
+            values[place, row] = _positive(table, row, column)
+        if values[0, row] < _FEWEST_PARAMS:
+            raise DataError(
+                f"candidates, row {row + 1}, column {_COLUMNS[kind][0]}: {values[0, row]:g} parameters is no language "
+                "model; sizes are counted in single parameters, so write 3e8 for 300 million"
+            )
+        if values[1, row] < 1:
+            raise DataError(
+                f"candidates, row {row + 1}, column {_COLUMNS[kind][1]}: {values[1, row]:g}; at least one token is needed"
+            )
+        cost[row] = _cost(table, row, kind, values[:, row], shape)
+    return Candidates(_names(table), kinds, values[0], values[1], values[2], cost)
+
+
+def _filled(table: pd.DataFrame, row: int, column: str) -> bool:
+    return column in table and not pd.isna(table[column].iloc[row])
+
+
+def _kind_of(table: pd.DataFrame, row: int, whole: list[str]) -> str:
+    """The kind of a row: the one whose cells are filled, where the table has the columns of both."""
+    if len(whole) == 1:
+        return whole[0]
+    some = [kind for kind in whole if any(_filled(table, row, column) for column in _COLUMNS[kind])]
+    if len(some) == 1:
+        return some[0]
+    found = "cells of both kinds are filled" if some else "every cell is empty"
+    raise DataError(
+        f"candidates, row {row + 1}: {found}; fill either {', '.join(_COLUMNS[DISTILLED])} (a distilled run) or "
+        f"{', '.join(_COLUMNS[SUPERVISED])} (a supervised run)"
+    )
+
+
+def _positive(table: pd.DataFrame, row: int, column: str) -> float:
+    cell = table[column].iloc[row]
+    try:
+        number = math.nan if isinstance(cell, bool | np.bool_) else float(cell)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        hint = "; a run without a teacher goes into the columns params and tokens" if column == "teacher_loss" else ""
+        shown = repr(cell) if isinstance(cell, str) else str(cell)
+        raise DataError(f"candidates, row {row + 1}, column {column}: {shown} is no positive finite number{hint}")
+    return number
+
+
+def _cost(table: pd.DataFrame, row: int, kind: str, values: np.ndarray, shape: Shape) -> float:
+    if _filled(table, row, "cost"):
+        return _positive(table, row, "cost")
+    with_teacher = kind == DISTILLED and _filled(table, row, "teacher_params")
+    teacher = flops_per_token(_positive(table, row, "teacher_params"), shape) if with_teacher else 0.0
+    return float(student_cost_per_token(flops_per_token(values[0], shape), teacher, 1.0) * values[1])
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    if "name" not in table:
+        return [str(row + 1) for row in range(len(table))]
+    names = [str(name) for name in table["name"]]
+    for row, name in enumerate(names):
+        if name in names[:row]:
+            first = names.index(name) + 1
+            raise DataError(
+                f"candidates, row {row + 1}, column name: {name!r} stands in row {first} too; give each its own"
+            )
+    return names
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What every draw says about every candidate's outcome: a Student-t.
+
+    Parameters
+    ----------
+    mean, scale, log_constant : ndarray
+        (candidate, n_draws); nats, nats, and the logarithm of the density at the mean.
+    freedom : ndarray
+        Degrees of freedom, (n_draws,).
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    log_constant: np.ndarray
+    freedom: np.ndarray
+
+    def log_density(self, candidate: int, outcomes: np.ndarray) -> np.ndarray:
+        """Of outcomes (m,) under every draw: (m, n_draws)."""
+        t = (outcomes[:, None] - self.mean[candidate]) / self.scale[candidate]
+        t *= t
+        t /= self.freedom
+        np.log1p(t, out=t)
+        t *= -(self.freedom + 1) / 2
+        t += self.log_constant[candidate]
+        return t
+
+
+def predict(evidence: Evidence, candidates: Candidates) -> Predictions:
+    """The law of every draw at every candidate, with the scatter of a single run around it.
+
+    The scatter that runs of one teacher or one student configuration share enters as if a candidate had a teacher and a
+    configuration of its own: its variance is added to that of the residual, which keeps its degrees of freedom.
+
+    Raises
+    ------
+    ParameterError
+        If the posterior has no scatter, or its law gives no finite loss for a candidate.
+    """
+    from scipy.special import gammaln
+
+    missing = [name for name in ("sigma", "nu") if name not in evidence.noise]
+    if missing:
+        raise ParameterError(
+            f"fit: the posterior has no {' and no '.join(missing)}; without the scatter of single runs nobody knows "
+            "what a run could tell"
+        )
+    flat = {str(k): evidence.noise[k].transpose("chain", "draw").values.reshape(-1) for k in evidence.noise.data_vars}
+    shared = flat.get("sigma_student", 0.0) ** 2
+    variance = {
+        DISTILLED: flat["sigma"] ** 2 + shared + flat.get("sigma_teacher", 0.0) ** 2,
+        SUPERVISED: flat.get("sigma_supervised", flat["sigma"]) ** 2 + shared,
+    }
+    six = {name: evidence.draws[name] for name in laws.SUPERVISED_PARAMETERS}
+    mean = np.empty((len(candidates.kinds), evidence.size))
+    scale = np.empty_like(mean)
+    for row, kind in enumerate(candidates.kinds):
+        params, tokens = candidates.params[row], candidates.tokens[row]
+        with np.errstate(all="ignore"):
+            if kind == DISTILLED:
+                mean[row] = laws.distilled_loss(params, tokens, candidates.teacher_loss[row], **evidence.draws)
+            else:
+                mean[row] = laws.supervised_loss(params, tokens, **six)
+        scale[row] = np.sqrt(variance[kind])
+        if not (np.isfinite(mean[row]).all() and (scale[row] > 0).all() and np.isfinite(scale[row]).all()):
+            raise ParameterError(
+                f"candidates, row {row + 1}: some draws of the posterior give this run no finite loss or no scatter; "
+                "leave the run out, or fit again"
+            )
+    freedom = np.minimum(flat["nu"], _MOST_FREEDOM)
+    constant = gammaln((freedom + 1) / 2) - gammaln(freedom / 2) - 0.5 * np.log(freedom * np.pi)
+    return Predictions(mean, scale, constant - np.log(scale), freedom)

@@ -242,6 +242,7 @@ def break_even() -> xr.Dataset:
         {
             "pays_probability": variable((*cell, "shared_by"), pays),
             "students_per_teacher_quantile": variable((*cell, "quantile"), levels),
+            "served_tokens_quantile": variable((*cell, "quantile"), 1e10 * (levels - 1), "tokens"),
             "status_probability": variable((*cell, "outcome"), share),
         },
         {
@@ -428,3 +429,39 @@ def next_runs() -> xr.Dataset:
         {"candidate": variable("candidate", names), "step": variable("step", [1, 2])},
         {**CONVERGED, "mean_evpi": 5e-4},
     )  # fmt: skip
+
+
+def recommendations() -> xr.Dataset:
+    """Two rows of advice."""
+    return xr.Dataset(
+        {
+            "given": variable("row", ["compute", "data"]),
+            "case": variable("row", ["teacher already paid for", "teacher | same data"]),
+            "student": variable("row", [3e8, 1e9], "parameters"),
+            "amount": variable("row", [1e20, 1e10]),
+            "advice": variable("row", ["distil", "the data cannot tell"]),
+            "probability": variable("row", [0.999, 0.6]),
+            "probability_mcse": variable("row", [0.001, 0.02]),
+            "expected_gain": variable("row", [0.05, 0.001], "nats per token"),
+            "extrapolation": variable("row", [1.0, np.nan]),
+        },
+        {"row": variable("row", [0, 1])},
+        CONVERGED,
+    )
+
+
+def paper_claims() -> xr.Dataset:
+    """A claim about all students and one about one."""
+    return xr.Dataset(
+        {
+            "claim": variable("row", ["gap", "crossover"]),
+            "statement": variable("row", ["a stronger teacher can be worse", "pretraining overtakes"]),
+            "student": variable("row", [np.nan, 1e9], "parameters"),
+            "probability": variable("row", [1.0, 0.3]),
+            "probability_mcse": variable("row", [0.001, 0.02]),
+            "extrapolation": variable("row", [1.0, 50.0]),
+            "verdict": variable("row", ["supported", "the data cannot tell"]),
+        },
+        {"row": variable("row", [0, 1])},
+        CONVERGED,
+    )

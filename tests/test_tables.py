@@ -118,6 +118,109 @@ def test_summary_says_where_the_data_reach():
     assert (row["inside_from"], row["inside_to"]) == (inside.min(), inside.max())
 
 
+# decision_table -------------------------------------------------------------------------------------------------------
+
+
+def test_crossovers_and_break_even_become_intervals_and_shares():
+    found = inputs.crossovers()
+    frame = tables.decision_table(found)
+    assert frame[["student", "scenario"]].values.tolist()[:2] == [[3e8, "best case"], [3e8, "teacher inference"]]
+    assert frame.loc[0, ["crossover_lower", "crossover_median", "crossover_upper"]].tolist() == [1e21, 1e23, 1e25]
+    assert frame.loc[1, ["crossed", "always", "never", "reversed", "impossible"]].tolist() == [0.6, 0, 0.3, 0.1, 0]
+    assert frame.attrs["interval_prob"] == pytest.approx(0.9)
+    assert tables.readable(frame)["crossover [FLOPs] (90 % interval)"].tolist() == [
+        "1e23 (1e21 to 1e25)",
+        "1e20 (< 1e18 to > 1e28)",
+        "1e24 (1e22 to > 1e28)",
+        "< 1e18 (< 1e18 to 1e19)",
+        "> 1e28",
+        "-",
+    ]
+    frame = tables.decision_table(inputs.break_even())
+    assert len(frame) == 22
+    np.testing.assert_array_equal(
+        frame["students_per_teacher_upper"],
+        inputs.break_even()["students_per_teacher_quantile"].values[..., -1].ravel(),
+    )
+    assert tables.readable(frame).iloc[-1, 2].endswith("to infinite)")
+    assert tables.readable(frame).iloc[0, 3].endswith("B)")
+
+
+def test_teachers_and_candidates():
+    found = inputs.teacher_choice()
+    found["chosen"] = (("student", "scenario", "budget"), np.array([[[4, 2]], [[4, -1]]]))
+    frame = tables.decision_table(found)
+    first = frame[(frame["student"] == 3e8) & (frame["budget"] == 1e20)]
+    assert first["teacher"].tolist() == ["weak", "huge", "small", "large", "fits"]
+    assert first["chosen"].tolist() == [False, False, False, False, True]
+    assert not frame[(frame["student"] == 1e9) & (frame["budget"] == 1e21)]["chosen"].any()
+    assert first["measured_loss"].tolist() == found["measured_loss"].values.tolist()
+    frame = tables.decision_table(inputs.next_runs())
+    assert frame["rank"].tolist() == [1, 2, 3, 4, 5]
+    assert frame["candidate"].tolist()[-2:] == ["e", "d"]
+    assert frame["status"].tolist()[-2:] == ["few_effective_draws", "ok"]
+
+
+def test_the_family_is_that_of_the_plan():
+    frame = tables.decision_table(inputs.family())
+    assert frame["decision"].tolist() == ["distil", "distil", "pretrain"]
+    assert frame["student_budget"].tolist() == [2e21, 3e21, 4e21]
+
+
+def test_advice_and_claims():
+    shown = tables.readable(tables.decision_table(inputs.recommendations()))
+    assert shown["advice"].tolist() == ["distil", "the data cannot tell"]
+    assert shown["P(distillation ahead)"].tolist() == ["> 0.99", "0.60"]
+    assert shown["times beyond the data"].tolist() == ["1", "-"]
+    shown = tables.readable(tables.decision_table(inputs.paper_claims()))
+    assert shown["student"].tolist() == ["-", "1B"]
+    assert shown["P(claim)"].tolist() == ["> 0.99", "0.30"]
+
+
+def test_money_has_its_currency():
+    shown = tables.readable(tables.decision_table(inputs.plan_value()))
+    assert "regret [USD]" in shown.columns
+    assert "equivalent compute over budget (90 % interval)" in shown.columns
+    assert shown["equivalent compute over budget (90 % interval)"].str.contains("infinite").any()
+
+
+def test_best_teachers_are_summarised():
+    gap = inputs.gap()
+    frame = tables.decision_table(gap, prob=0.5)
+    one = gap["best_teacher"].sel(student=1e9, training=80)
+    row = frame[(frame["student"] == 1e9) & (frame["training"] == 80)].iloc[0]
+    assert row["best_teacher_median"] == float(one.median())
+    assert row["best_teacher_lower"] == pytest.approx(float(one.quantile(0.25)))
+
+
+@pytest.mark.parametrize("make", ["plan", "plan_tokens", "evppi"])
+def test_every_cell_is_a_row(make):
+    found = getattr(inputs, make)()
+    marker = "evppi" if make == "evppi" else "probability"
+    frame = tables.decision_table(found)
+    assert len(frame) == found[marker].size
+    assert sorted(frame[marker].dropna()) == sorted(found[marker].values[np.isfinite(found[marker].values)])
+
+
+def test_a_dataset_of_something_else_has_no_table():
+    with pytest.raises(ParameterError, match="no table is known for a Dataset of nothing"):
+        tables.decision_table(xr.Dataset())
+    with pytest.raises(ParameterError, match="DataArray"):
+        tables.decision_table(xr.DataArray(1))
+
+
+def test_every_table_can_be_written(tmp_path):
+    makers = (
+        inputs.break_even, inputs.crossovers, inputs.evppi, inputs.family, inputs.gap, inputs.next_runs, inputs.paper_claims,
+        inputs.plan_value, inputs.recommendations,
+    )  # fmt: skip
+    for make in makers:
+        frame = tables.decision_table(make())
+        assert len(tables.table_text(frame).splitlines()) > len(frame)
+        assert tables.markdown(frame).count("\n") == len(frame) + 2
+        assert tables.latex(frame).count(r"\\") == len(frame) + 1
+
+
 # Texts ----------------------------------------------------------------------------------------------------------------
 
 
@@ -217,18 +320,33 @@ def test_wrong_input_is_refused(make):
         make(xr.Dataset())
 
 
-@pytest.mark.parametrize(
-    "name", ["plan_table", "summary_table", "readable", "table_text", "markdown", "latex", "write_table"]
-)
+@pytest.mark.parametrize("name", tables.__all__)
 def test_signatures(name):
     kinds = {p.kind for p in inspect.signature(getattr(tables, name)).parameters.values()}
     assert inspect.Parameter.VAR_KEYWORD not in kinds
 
 
-def test_what_plan_returns_becomes_tables():
-    plan = decisions.plan(posterior_of(scattered(8), chains=2), ["300M", "1B"], [1e17, 1e21, 1e24], ["best case"])
+def test_what_the_decisions_return_becomes_tables():
+    fit = posterior_of(scattered(8), chains=2)
+    plan = decisions.plan(fit, ["300M", "1B"], [1e17, 1e21, 1e24], ["best case"])
     assert len(tables.plan_table(plan)) == 6
     frame = tables.summary_table(plan)
     assert frame["student"].tolist() == [3e8, 1e9]
     assert (frame[["crossed", "always", "never", "reversed"]].sum(axis=1) == 1).all()
     assert "300M" in tables.table_text(frame)
+    made = [
+        decisions.crossovers(fit, "1B", "best case", budgets=[1e19, 1e22, 1e25]),
+        decisions.break_even(fit, "1B", 1e21),
+        decisions.sharing_map(fit, "1B", 1e21, [1, 10]),
+        decisions.plan_tokens(fit, "1B", [1e10, 1e11]),
+        decisions.capacity_gap(fit, "1B", student_tokens_per_param=20, teacher_losses=[2.0, 2.2]),
+        decisions.teacher_choice(fit, pd.DataFrame({"params": [1e9, 7e9], "loss": [2.25, 2.05]}), "1B", 1e21),
+        decisions.plan_value(fit, plan),
+        decisions.evppi(fit, plan),
+        decisions.family_plan(fit, ["300M", "1B"], 1e21),
+    ]
+    for found in made:
+        frame = tables.decision_table(found)
+        assert len(frame)
+        assert not set(tables.readable(frame).columns) & {"chain", "draw"}
+        assert "_" not in "".join(tables.readable(frame).columns), frame.columns

@@ -1,0 +1,22 @@
+"""Results as tables: DataFrames of numbers, and the same for people as text, Markdown and LaTeX.
+
+`plan_table`, `summary_table` and `decision_table` return numbers in the units of what they are made from; `readable` turns them
+into short strings with headings; `table_text` and `write_table` write them down. Nothing is computed here but selections: medians,
+intervals and probabilities come from `posterior`.
+"""
+
+from bayesdistill.tables.decided import decision_table
+from bayesdistill.tables.plans import plan_table, summary_table
+from bayesdistill.tables.words import readable
+from bayesdistill.tables.writing import latex, markdown, table_text, write_table
+
+__all__ = [
+    "decision_table",
+    "latex",
+    "markdown",
+    "plan_table",
+    "readable",
+    "summary_table",
+    "table_text",
+    "write_table",
+]

@@ -178,7 +178,7 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     >>> import xarray as xr
     >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
     >>> found = bd.crossovers(published, "1B", "best case", budgets=[1e19, 1e25])
-    >>> bd.decision_table(found)[["student", "scenario", "always"]].values.tolist()
+    >>> bd.decision_table(found)[["student", "scenario", "crossed"]].values.tolist()
     [[1000000000.0, 'best case', 1.0]]
     """
     if not isinstance(found, xr.Dataset):

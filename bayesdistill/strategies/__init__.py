@@ -302,7 +302,7 @@ def committed_strategies(
         )
     room = (*box.tolist(), *limits.tolist(), cap, shape.k1, shape.k2)
 
-    def take(n):
+    def take(n: int) -> np.ndarray:
         return np.ascontiguousarray(P[:, np.unique(np.linspace(0, n_draws - 1, min(n, n_draws)).round().astype(int))])
 
     thin, middle = take(64), take(512)
@@ -369,7 +369,18 @@ def committed_strategies(
     return out
 
 
-def _commit(P, levels, student, s, budget, shape, room, limits, grids, reference):
+def _commit(
+    P: Any,
+    levels: Any,
+    student: Any,
+    s: Any,
+    budget: Any,
+    shape: Any,
+    room: Any,
+    limits: Any,
+    grids: Any,
+    reference: Any,
+) -> Any:
     own_flops = float(flops_per_token(student, shape))
     problem = (own_flops, float(budget), float(s.delta_lgt), float(s.delta_pre), _kind(s))
     x, y, own, low = commit(*levels, *grids, reference, problem, room)

@@ -15,7 +15,18 @@ from bayesdistill.tables.words import readable
 
 
 def table_text(frame: pd.DataFrame) -> str:
-    """A table for the terminal: aligned columns, headings broken where they are wider than what stands below them."""
+    """A table for the terminal: aligned columns, headings broken where they are wider than what stands below them.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What `plan_table` or `summary_table` returned, or any other.
+
+    Returns
+    -------
+    str
+        Lines of text.
+    """
     shown = readable(frame)
     columns = []
     for name in shown.columns:

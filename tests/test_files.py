@@ -1,0 +1,266 @@
+"""Files are replaced whole or not at all, and files that cannot be trusted are refused by name."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import bayesdistill as bd
+from bayesdistill import posterior
+from bayesdistill.errors import FileError, ParameterError
+from bayesdistill.files import replacing
+
+
+@pytest.fixture
+def small_fit(jittered_draws) -> xr.DataTree:
+    """A tree like a fit's, with floats, integers, booleans and text."""
+    draws = jittered_draws.isel(draw=slice(0, 50))
+    constant = xr.Dataset({"student_params": ("run", [1e8, 2e8]), "teacher": ("run", np.array(["T1", "Größe"]))})
+    stats = xr.Dataset(
+        {
+            "diverging": (("chain", "draw"), np.zeros((4, 50), dtype=bool)),
+            "depth": (("chain", "draw"), np.full((4, 50), 3)),
+        }
+    )
+    tree = xr.DataTree.from_dict({"posterior": draws, "constant_data": constant, "sample_stats": stats})
+    tree.attrs = {"bayesdistill_format": posterior.FORMAT, "bayesdistill_provenance": '{"seed": 7}'}
+    return tree
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# Replacing ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("earlier")
+    with replacing(path) as aside:
+        assert aside.parent == path.parent
+        assert aside.suffix == path.suffix
+        aside.write_text("later")
+        assert path.read_text() == "earlier"
+    assert contents(tmp_path) == {"table.csv": b"later"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, MemoryError])
+def test_what_goes_wrong_while_writing_leaves_the_earlier_file(tmp_path, error):
+    path = tmp_path / "table.csv"
+    path.write_text("earlier")
+
+    def write_half() -> None:
+        with replacing(path) as aside:
+            aside.write_text("half of la")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert contents(tmp_path) == {"table.csv": b"earlier"}
+
+
+def test_a_full_disk_is_a_file_error(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("earlier")
+
+    def write_half() -> None:
+        with replacing(path):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(FileError, match="No space left on device"):
+        write_half()
+    assert contents(tmp_path) == {"table.csv": b"earlier"}
+
+
+def test_places_that_cannot_be_written_to(tmp_path):
+    for path, said in ((tmp_path / "nowhere" / "x.nc", "there is no folder"), (tmp_path, "it is a folder")):
+        with pytest.raises(FileError, match=said), replacing(path):
+            pytest.fail("the body must not run")
+
+
+def test_a_new_file_has_the_permissions_of_a_plain_one(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_text("x")
+    with replacing(tmp_path / "aside") as aside:
+        aside.write_text("x")
+    assert stat.S_IMODE((tmp_path / "aside").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+# save and load --------------------------------------------------------------------------------------------------------
+
+
+def test_a_fit_comes_back_as_it_was(small_fit, tmp_path):
+    before = small_fit.copy(deep=True)
+    path = bd.save(small_fit, tmp_path / "fit.nc")
+    assert path == tmp_path / "fit.nc"
+    loaded = bd.load(str(path))
+    xr.testing.assert_identical(loaded, before)
+    xr.testing.assert_identical(small_fit, before)
+    assert isinstance(loaded, xr.DataTree)
+    for group in before.groups:
+        for name, variable in before[group].data_vars.items():
+            assert loaded[group][name].dtype.kind == variable.dtype.kind, name
+            np.testing.assert_array_equal(loaded[group][name].values, variable.values)
+    assert bd.provenance(loaded) == {"seed": 7}
+    # It is in memory, and its file is closed.
+    path.unlink()
+    assert float(loaded["posterior"]["E"].sum()) == float(before["posterior"]["E"].sum())
+
+
+def test_a_plan_comes_back_as_it_was(published_draw, tmp_path):
+    plan = bd.plan(published_draw, "1B", [1e18, 1e21], "best case")
+    before = plan.copy(deep=True)
+    bd.save(plan, tmp_path / "plan.nc")
+    xr.testing.assert_identical(plan, before)
+    loaded = bd.load(tmp_path / "plan.nc")
+    assert isinstance(loaded, xr.Dataset)
+    xr.testing.assert_equal(loaded, plan)
+    assert {key: value for key, value in loaded.attrs.items() if key != "bayesdistill_format"} == plan.attrs
+
+
+def test_a_fit_that_lost_its_attributes_can_still_be_kept(small_fit, tmp_path):
+    bare = xr.DataTree.from_dict({"posterior": small_fit["posterior"].to_dataset()})
+    loaded = bd.load(bd.save(bare, tmp_path / "fit.nc"))
+    xr.testing.assert_equal(loaded["posterior"].to_dataset(), bare["posterior"].to_dataset())
+    assert bare.attrs == {}
+
+
+def test_a_file_that_is_open_elsewhere_can_be_replaced(small_fit, tmp_path):
+    path = bd.save(small_fit, tmp_path / "fit.nc")
+    with xr.open_datatree(path, engine="h5netcdf") as lazy:
+        bd.save(small_fit.isel(draw=slice(0, 10)), path)
+        assert lazy["posterior"].sizes["draw"] == 50
+    assert bd.load(path)["posterior"].sizes["draw"] == 10
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device"), RuntimeError])
+def test_an_interrupted_save_loses_nothing(small_fit, tmp_path, monkeypatch, error):
+    path = bd.save(small_fit, tmp_path / "fit.nc")
+    before = contents(tmp_path)
+    write = xr.DataTree.to_netcdf
+
+    def interrupted(self: xr.DataTree, target: Path, **options: object) -> None:
+        write(self, target, **options)
+        with Path(target).open("r+b") as file:
+            file.truncate(1000)
+        raise error
+
+    monkeypatch.setattr(xr.DataTree, "to_netcdf", interrupted)
+    expected = FileError if isinstance(error, OSError) else error
+    with pytest.raises(expected):
+        bd.save(small_fit.isel(draw=slice(0, 5)), path)
+    monkeypatch.undo()
+    assert contents(tmp_path) == before
+    xr.testing.assert_identical(bd.load(path), small_fit)
+
+
+@pytest.mark.parametrize("thing", [None, "fit", {"E": 1.0}, 3])
+def test_only_fits_and_plans_are_saved(thing, tmp_path):
+    with pytest.raises(ParameterError, match="only a fit or a plan can be saved"):
+        bd.save(thing, tmp_path / "x.nc")
+    assert contents(tmp_path) == {}
+
+
+def test_what_netcdf_cannot_hold_is_said(tmp_path):
+    path = tmp_path / "plan.nc"
+    path.write_bytes(b"earlier")
+    for dataset in (xr.Dataset(attrs={"teachers": None}), xr.Dataset({"a": ("x", np.array([object(), 1]))})):
+        with pytest.raises(ParameterError, match=r"plan\.nc is not written, a netCDF file cannot hold this"):
+            bd.save(dataset, path)
+    assert contents(tmp_path) == {"plan.nc": b"earlier"}
+
+
+# Files that cannot be trusted -----------------------------------------------------------------------------------------
+
+
+def refused(path: Path, said: str) -> None:
+    with pytest.raises(FileError, match=said) as caught:
+        bd.load(path)
+    assert path.name in str(caught.value)
+
+
+def test_files_that_are_no_netcdf_files(tmp_path):
+    refused(tmp_path / "missing.nc", "there is no file")
+    (tmp_path / "folder.nc").mkdir()
+    refused(tmp_path / "folder.nc", "there is no file")
+    for name, content in (
+        ("empty.nc", b""),
+        ("table.nc", b"params,tokens,loss\n1e8,2e9,3.1\n"),
+        ("zeros.nc", bytes(4096)),
+        ("signature.nc", b"\x89HDF\r\n\x1a\nnothing that follows is a file"),
+        ("classic.nc", b"CDF\x01" + bytes(100)),
+    ):
+        (tmp_path / name).write_bytes(content)
+        refused(tmp_path / name, "is not a netCDF file, or is damaged")
+
+
+def test_truncated_files(small_fit, tmp_path):
+    whole = bd.save(small_fit, tmp_path / "fit.nc").read_bytes()
+    cut = tmp_path / "cut.nc"
+    for length in (1, 7, 8, 100, 2000, len(whole) // 2, len(whole) - 1):
+        cut.write_bytes(whole[:length])
+        refused(cut, "damaged")
+
+
+def test_every_damaged_number_is_noticed(small_fit, tmp_path):
+    path = bd.save(small_fit, tmp_path / "fit.nc")
+    whole = path.read_bytes()
+    for name in ("E", "c0", "nu"):
+        values = small_fit["posterior"][name].values.tobytes()
+        at = whole.find(values)
+        assert at > 0
+        for offset in (0, len(values) // 2, len(values) - 1):
+            damaged = bytearray(whole)
+            damaged[at + offset] ^= 0x01  # the smallest change there is
+            path.write_bytes(bytes(damaged))
+            refused(path, "damaged")
+
+
+# h5netcdf gives up on some files halfway through opening them, and then complains that it cannot close them.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_random_damage_gives_an_error_of_the_package_or_the_same_numbers(small_fit, tmp_path):
+    path = bd.save(small_fit, tmp_path / "fit.nc")
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    noticed = 0
+    for _ in range(30):
+        damaged = bytearray(whole)
+        for place in rng.integers(len(whole), size=4):
+            damaged[place] = int(rng.integers(256))
+        path.write_bytes(bytes(damaged))
+        try:
+            loaded = bd.load(path)
+        except FileError:
+            noticed += 1
+            continue
+        # Names, attributes and padding carry no checksums, but every number that is still there is right.
+        for name, variable in loaded["posterior"].data_vars.items():
+            if name in small_fit["posterior"].data_vars:
+                np.testing.assert_array_equal(variable.values, small_fit["posterior"][name].values)
+    assert noticed > 15
+
+
+def test_files_of_others(tmp_path):
+    import h5py
+
+    path = tmp_path / "foreign.nc"
+    xr.Dataset({"E": (("chain", "draw"), [[1.2]])}).to_netcdf(path, engine="h5netcdf")
+    refused(path, "was not written by bayesdistill.save")
+    with h5py.File(path, "w") as file:
+        file["weights"] = np.arange(10)
+    refused(path, "was not written by bayesdistill.save")
+    xr.DataTree.from_dict({"posterior": xr.Dataset({"mu": (("chain", "draw"), [[1.2]])})}).to_netcdf(path)
+    refused(path, "was not written by bayesdistill.save")
+
+
+@pytest.mark.parametrize("version", [posterior.FORMAT + 1, 0, "new"])
+def test_files_of_another_format(small_fit, tmp_path, version):
+    path = tmp_path / "later.nc"
+    small_fit.attrs["bayesdistill_format"] = version
+    small_fit.to_netcdf(path, engine="h5netcdf")
+    refused(path, f"has format {version}, this version reads {posterior.FORMAT}; update bayesdistill")

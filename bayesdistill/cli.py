@@ -146,9 +146,12 @@ def plan_command(
     if output is not None:
         save(result, output)
     if as_json:
-        print(plan_table(result).to_json(orient="records", double_precision=15))
+        table = plan_table(result).assign(converged=result.attrs["converged"])
+        print(table.to_json(orient="records", double_precision=15))
     else:
         print(table_text(summary_table(result)))
+        if result.attrs["converged"] == "no":
+            print(f"The posterior did not converge, so these numbers may be wrong: bayesdistill check {fit}")
         if output is not None:
             print(f"wrote {output}")
 

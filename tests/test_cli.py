@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
@@ -24,6 +27,25 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
     return int(stopped.value.code or 0), printed.out, printed.err
 
 
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command as a function of its arguments."""
+    return lambda *arguments: run(monkeypatch, capsys, *map(str, arguments))
+
+
+@pytest.fixture
+def unconverged(jittered_draws: xr.Dataset, tmp_path: Path) -> Path:
+    """A file with a fit whose chains disagree and which met three divergences."""
+    draws = jittered_draws.assign(c0=jittered_draws["c0"] + 0.3 * jittered_draws["chain"])
+    diverging = np.zeros((4, 250), dtype=bool)
+    diverging[1, :3] = True
+    stats = xr.Dataset({"diverging": (("chain", "draw"), diverging)})
+    return bd.save(xr.DataTree.from_dict({"posterior": draws, "sample_stats": stats}), tmp_path / "unconverged.nc")
+
+
 def spoiled(runs: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
     """The runs with one cell of row 3 replaced."""
     table = runs.astype({column: object})
@@ -35,16 +57,24 @@ def bad_tables(runs: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Name -> (text of the file, what the message must name)."""
     return {
         "empty": ("", "empty"),
+        "header alone": (runs.head(0).to_csv(index=False), "no runs"),
         "wrong column": (runs.rename(columns={"student_loss": "loss_of_student"}).to_csv(index=False), "student_loss"),
         "NaN": (spoiled(runs, "teacher_loss", "").to_csv(index=False), "teacher_loss"),
+        "infinite": (spoiled(runs, "student_loss", "inf").to_csv(index=False), "student_loss"),
         "negative": (spoiled(runs, "student_tokens", -1.0).to_csv(index=False), "student_tokens"),
         "string": (spoiled(runs, "student_params", "many").to_csv(index=False), "many"),
         "one row": (runs.head(1).to_csv(index=False), "one"),
         "constant column": (runs.assign(student_loss=2.5).to_csv(index=False), "student_loss"),
+        "constant size": (runs.assign(student_params=5.46e8).to_csv(index=False), "student_params"),
+        "millions": (runs.assign(student_params=runs["student_params"] / 1e6).to_csv(index=False), "student_params"),
+        "binary": ("\0\0\0", "binary"),
     }
 
 
-@pytest.mark.parametrize("case", ["empty", "wrong column", "NaN", "negative", "string", "one row", "constant column"])
+CASES = ["empty", "header alone", "wrong column", "NaN", "infinite", "negative", "string", "one row", "constant column"]
+
+
+@pytest.mark.parametrize("case", [*CASES, "constant size", "millions", "binary"])
 def test_bad_tables(
     case: str,
     runs354: pd.DataFrame,
@@ -86,15 +116,202 @@ def test_bad_files(
     assert earlier.read_bytes() == b"an earlier plan"
 
 
-def test_a_process_of_its_own_shows_no_traceback(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bayesdistill.cli", "check", str(tmp_path / "nowhere.nc")],
-        capture_output=True,
-        text=True,
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fit"], "give distilled runs, supervised runs, or both"),
+        (["fit", "busbridge"], "no packaged runs are called 'busbridge'"),
+        (["fit", "nowhere.csv"], "nowhere.csv does not exist"),
+        (["fit", "runs.xlsx"], "runs.xlsx is not named like a table"),
+        (["fit", "busbridge2025", "--draws", "2"], "draws is 2"),
+        (["fit", "busbridge2025", "--chains", "0"], "chains is 0"),
+        (["fit", "busbridge2025", "--target-accept", "1"], "target_accept is 1.0"),
+        (["fit", "busbridge2025", "--gamma", "1"], "gamma can be fixed only where supervised runs are given"),
+        (["fit", "busbridge2025", "--prior", "nowhere.nc"], "there is no file nowhere.nc"),
+        (["fit", "busbridge2025", "-o", "nowhere/fit.nc"], "there is no folder nowhere"),
+        (["fit", "busbridge2025", "-o", "."], "it is a folder"),
+        (["check", "nowhere.nc"], "there is no file nowhere.nc"),
+    ],
+)
+def test_bad_arguments(
+    arguments: list[str], said: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command(*arguments)
+    assert code == 2
+    assert said in err
+    assert err.startswith("bayesdistill: ")
+    assert "Traceback" not in err + out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--student", "huge", "--budgets", "1e20"], "students: 'huge'"),
+        (["--student", "7", "--budgets", "1e20"], "7 parameters is no language model"),
+        (["--student", "1B", "--budgets", "1e20:nan:3"], "--budgets: 'nan'"),
+        (["--student", "1B", "--budgets", "1e20", "--scenario", "free"], "no scenario is called 'free'"),
+        (["--student", "1B", "--budgets", "1e20", "--delta", "1"], "--delta '1': write two shares"),
+        (["--student", "1B", "--budgets", "1e20", "--delta", "1:2"], "delta_pre is 2.0"),
+        (["--student", "1B", "--budgets", "1e20", "--noise", "white"], "noise: 'white'"),
+        (["--student", "1B", "--budgets", "1e20", "--max-teacher-params", "-1"], "--max-teacher-params: '-1'"),
+    ],
+)
+def test_bad_questions(
+    options: list[str], said: str, command: Command, published_draw: xr.Dataset, tmp_path: Path
+) -> None:
+    tree = xr.DataTree.from_dict({"posterior": published_draw})
+    path = bd.save(tree, tmp_path / "fit.nc")
+    code, out, err = command("plan", path, *options, "-o", tmp_path / "plan.nc", "--allow-unconverged")
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err + out
+    assert not (tmp_path / "plan.nc").exists()
+
+
+def test_numbers_that_the_parser_refuses_are_explained_too(command: Command) -> None:
+    for arguments in (["fit", "x.csv", "--seed", "-1"], ["plan"], ["fit", "x.csv", "--draws", "many"], ["unknown"]):
+        code, out, err = command(*arguments)
+        assert code == 2, arguments
+        assert "Traceback" not in err + out
+
+
+def test_an_unconverged_fit_is_used_only_when_told_to(unconverged: Path, command: Command, tmp_path: Path) -> None:
+    code, out, _ = command("check", unconverged)
+    assert code == 1
+    assert "Do not use these draws as they are" in out
+    assert "divergent transitions is 3" in out
+    question = ["plan", unconverged, "--student", "1B", "--budgets", "1e20", "--scenario", "best case"]
+    code, out, err = command(*question, "-o", tmp_path / "plan.nc")
+    assert code == 2
+    assert "allow" in err
+    assert not (tmp_path / "plan.nc").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # as in a process of its own
+        code, out, err = command(*question, "-o", tmp_path / "plan.nc", "--allow-unconverged")
+    assert code == 0
+    assert err.startswith("bayesdistill: warning: the posterior did not converge")
+    assert "The posterior did not converge, so these numbers may be wrong" in out
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        _, out, _ = command(*question, "--allow-unconverged", "--json")
+    assert [row["converged"] for row in json.loads(out)] == ["no"]
+    assert bd.load(tmp_path / "plan.nc").attrs["converged"] == "no"
+
+
+def test_a_fit_of_the_supervised_law_alone_cannot_plan(
+    jittered_draws: xr.Dataset, command: Command, tmp_path: Path
+) -> None:
+    alone = jittered_draws[["E", "A", "B", "alpha", "beta", "gamma", "sigma", "nu"]]
+    path = bd.save(xr.DataTree.from_dict({"posterior": alone}), tmp_path / "fit.nc")
+    code, _, err = command("plan", path, "--student", "1B", "--budgets", "1e20", "--allow-unconverged")
+    assert code == 2
+    assert "supervised law alone" in err
+
+
+# What reaches `fit`, and what an interrupt leaves: the sampler is replaced here, and only here --------------------------
+
+
+def test_options_reach_the_fit(
+    fit354: xr.DataTree,
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    supervised_runs: pd.DataFrame,
+) -> None:
+    asked: dict[str, object] = {}
+
+    def fit(*arguments: object, **options: object) -> xr.DataTree:
+        asked.update(options, arguments=arguments)
+        return fit354
+
+    monkeypatch.setattr("bayesdistill.sampling.fit", fit)
+    output = tmp_path / "fit.nc"
+    code, out, _ = command("fit", "busbridge2025", "-o", output, "-q")
+    assert code == 0
+    assert "Nothing is wrong" in out
+    assert f"wrote {output}" in out
+    pd.testing.assert_frame_equal(asked["arguments"][0], bd.load_runs("busbridge2025"))
+    assert asked["arguments"][1] is None
+    defaults = {"draws": 1000, "tune": 1000, "chains": 4, "seed": 0, "target_accept": 0.9, "gamma": None, "widen": 2.0}
+    assert {name: asked[name] for name in defaults} == defaults
+    assert asked["progress"] is False
+    xr.testing.assert_identical(bd.load(output), fit354)
+    table = tmp_path / "supervised.csv"
+    supervised_runs.to_csv(table, index=False)
+    given = ["--gamma", "1", "--draws", "50", "--tune", "60", "--chains", "2", "--seed", "7", "--target-accept", "0.95"]
+    code, _, _ = command(
+        "fit", "--supervised", table, "--prior", output, "--widen", "3", "-o", tmp_path / "two.nc", *given
     )
-    assert done.returncode == 2
-    assert "nowhere.nc" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert code == 0
+    assert asked["arguments"] == (None, table)
+    xr.testing.assert_identical(asked["priors"], fit354)
+    given_values = {"draws": 50, "tune": 60, "chains": 2, "seed": 7, "target_accept": 0.95, "gamma": 1.0, "widen": 3.0}
+    assert {name: asked[name] for name in given_values} == given_values
+    few = supervised_runs.assign(tokens=2e10).head(5)
+    few.to_csv(table, index=False)
+    code, _, _ = command("fit", "--supervised", table, "--allow-suspicious", "-o", tmp_path / "three.nc")
+    assert code == 0
+    assert len(asked["arguments"][1]) == 5
+
+
+def test_an_interrupt_loses_no_earlier_file(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bayesdistill.sampling.fit", interrupted)
+    earlier = tmp_path / "fit.nc"
+    earlier.write_bytes(b"an earlier result")
+    code, out, err = command("fit", "busbridge2025", "-o", earlier)
+    assert code == 130
+    assert "interrupted; files written earlier are as they were" in err
+    assert "Traceback" not in err + out
+    assert earlier.read_bytes() == b"an earlier result"
+    assert [path.name for path in tmp_path.iterdir()] == ["fit.nc"]
+
+
+# Processes of their own -----------------------------------------------------------------------------------------------
+
+
+def process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bayesdistill.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_process_of_its_own_shows_no_traceback(runs354: pd.DataFrame, tmp_path: Path) -> None:
+    table, damaged, earlier = tmp_path / "mine.csv", tmp_path / "damaged.nc", tmp_path / "plan.nc"
+    spoiled(runs354, "teacher_loss", "").to_csv(table, index=False)
+    damaged.write_bytes(b"\x89HDF\r\n\x1a\nnothing that follows is a file")
+    earlier.write_bytes(b"an earlier result")
+    for arguments, named in (
+        (["fit", table, "-o", earlier], "teacher_loss"),
+        (["plan", damaged, "--student", "1B", "--budgets", "1e20", "-o", earlier], "damaged.nc"),
+    ):
+        done = process(*arguments)
+        assert done.returncode == 2, done.stderr
+        assert named in done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+        assert earlier.read_bytes() == b"an earlier result"
+
+
+def test_help_is_there_for_every_command() -> None:
+    done = process("--help")
+    assert done.returncode == 0
+    for name in ("fit", "check", "plan", "demo"):
+        assert f" {name} " in done.stdout
+
+
+@pytest.mark.slow
+def test_a_fit_from_the_shell_to_a_plan(tmp_path: Path) -> None:
+    fit, plan = tmp_path / "fit.nc", tmp_path / "plan.nc"
+    done = process("fit", "busbridge2025", "-o", fit, "-q")
+    assert done.returncode == 0, done.stderr
+    assert "Nothing is wrong" in done.stdout
+    assert bd.check(bd.load(fit)).ok is True
+    done = process("plan", fit, "--student", "1B", "--budgets", "3e20", "--scenario", "best case", "-o", plan)
+    assert done.returncode == 0, done.stderr
+    assert float(bd.load(plan)["probability"].item()) > 0.5
 
 
 def test_check_and_plan_of_the_real_fit(
@@ -109,6 +326,7 @@ def test_check_and_plan_of_the_real_fit(
     code, out, _ = run(monkeypatch, capsys, "plan", str(path), *arguments, "-o", str(planned), "--json")
     assert code == 0
     rows = json.loads(out)
+    assert {row["converged"] for row in rows} == {"yes"}
     plan = bd.load(planned)
     assert [row["probability"] for row in rows] == pytest.approx(plan["probability"].values.ravel().tolist())
 

@@ -254,6 +254,14 @@ def distillation_flops(
     Notes
     -----
     Busbridge et al. (2025), the compute model of section 5; see the module's docstring.
+
+    Examples
+    --------
+    A 300M student on 20B tokens, from a 7B teacher that it shares with nine others:
+
+    >>> import bayesdistill as bd
+    >>> f"{bd.distillation_flops(3e8, 2e10, 7e9, 1.4e11, bd.Scenario(delta_lgt=1, delta_pre=0.1)):.2e}"
+    '1.01e+21'
     """
     teacher_flops = flops_per_token(teacher_params, shape)
     per_token = student_cost_per_token(flops_per_token(student_params, shape), teacher_flops, scenario.delta_lgt)

@@ -42,6 +42,11 @@ def law_curves(
     ------
     ModelError
         If the fit has no distilled runs.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> curves = bd.law_curves(bd.load("fit.nc"))  # doctest: +SKIP
     """
     seen = posterior.seen_runs(fit)
     if not posterior.is_distilled(fit) or "student_params" not in seen:

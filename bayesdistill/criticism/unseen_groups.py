@@ -21,6 +21,7 @@ from bayesdistill.criticism.baselines import BASELINES
 from bayesdistill.criticism.predictions import expected_losses, flat_draws, scatter_scale, shared_shifts
 from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
 from bayesdistill.criticism.scores import PROBABILITIES, crps, inside, log_score
+from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ParameterError
 from bayesdistill.files import replacing
 from bayesdistill.model import reference_run, teacher_labels
@@ -118,7 +119,7 @@ def leave_out(
     draws, tune, seed : int
         Of each refit (4 chains).
     checkpoint : path, optional
-        A JSON file that keeps finished folds; a later call with the same settings goes on from there.
+        A JSON file that keeps finished folds; a later call with the same runs and settings goes on from there.
     progress : callable, optional
         Told (folds done, folds in all).
     executor : concurrent.futures.Executor, optional
@@ -134,9 +135,15 @@ def leave_out(
     -----
     The scatter and the shifts of unseen groups are part of the prediction. The score of a run is marginal: shifts that
     the runs of a left-out group share are integrated out run by run.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> scored = bd.leave_out(bd.load_runs("busbridge2025"), "student", {"weak_teacher": True})  # doctest: +SKIP
     """
     groups = folds(runs, split, parts)
     setting = {"split": split, "model": repr(model), "parts": parts, "draws": draws, "tune": tune, "seed": seed}
+    setting["data"] = data_hash(runs)
     path = None if checkpoint is None else Path(checkpoint)
     done: dict[str, Any] = {}
     if path is not None and path.exists():
@@ -241,6 +248,14 @@ def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     DataFrame
         One row a model, best elpd first: elpd, elpd_difference and its standard error over folds (runs of a fold are not
         independent), crps, rmse, coverage of the 50 and 90 % intervals.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd, xarray as xr
+    >>> columns = {"elpd": [1.0, 2.0], "crps": [0.1, 0.1], "error": [0.3, -0.4], "inside_50": [1, 0], "inside_90": [1, 1]}
+    >>> scored = xr.Dataset({name: ("run", value) for name, value in columns.items()} | {"fold": ("run", [0, 1])})
+    >>> bd.score_table({"mine": scored}).loc["mine", ["elpd", "rmse", "coverage_50"]].round(3).tolist()
+    [3.0, 0.354, 0.5]
     """
     import pandas as pd
 

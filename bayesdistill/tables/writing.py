@@ -26,6 +26,12 @@ def table_text(frame: pd.DataFrame) -> str:
     -------
     str
         Lines of text.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd, pandas as pd
+    >>> print(bd.table_text(pd.DataFrame({"student": [1e9], "probability": [0.93]})).splitlines()[-1])
+    1B       0.93
     """
     shown = readable(frame)
     columns = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,17 @@ import pytest
 import bayesdistill
 
 PACKAGE = Path(bayesdistill.__file__).parent
+
+# Room -> rooms that it may import. Two rooms may be imported by all: `errors` and `files`.
 ANYWHERE = {"errors", "files"}
-DECISIONS = {"strategies", "laws", "compute", "posterior"}
 SAMPLING = {"model", "datasets", "priors", "posterior", "laws"}
+DECISIONS = {"strategies", "laws", "compute", "posterior"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "laws": set(),
     "compute": set(),
-    "posterior": {"laws"},
+    "posterior": {"laws"},  # for the names of the parameters alone, see below
     "datasets": {"laws"},
     "priors": {"laws"},
     "model": {"laws", "datasets", "priors"},
@@ -31,44 +34,130 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tables": {"posterior", "plots"},
     "report": {"posterior", "plots", "tables"},
 }
-EVERYTHING = {"cli", "demo", "__init__"}
-SAMPLERS = {"pymc", "nutpie", "pytensor"}
-
-
-def imports(path: Path) -> set[str]:
-    """Dotted names that a file imports anywhere in it."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+EVERYTHING = {"cli", "demo"}
+SAMPLERS = {"pymc", "nutpie", "pytensor", "numpyro", "jax"}
 
 
 def files() -> list[tuple[str, Path]]:
-    """(room, file) for every file of the package."""
+    """(room, file) for every file of the package; a room is a file or a folder."""
     return [(path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path) for path in sorted(PACKAGE.rglob("*.py"))]
 
 
-@pytest.mark.parametrize(("room", "path"), files(), ids=lambda value: getattr(value, "name", value))
-def test_a_room_imports_only_what_it_may(room: str, path: Path) -> None:
+def imports(source: str, inside: str = "") -> set[str]:
+    """Dotted names that a source text imports, anywhere in it; relative ones resolved within the package `inside`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = inside.split(".")[: len(inside.split(".")) + 1 - node.level] if node.level else []
+            module = ".".join([*parts, *([node.module] if node.module else [])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).endswith("import_module")
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            found.add(str(node.args[0].value))
+    return found
+
+
+def imports_of(path: Path) -> set[str]:
+    inside = ".".join(path.relative_to(PACKAGE.parent).parent.parts)
+    return imports(path.read_text(encoding="utf-8"), inside)
+
+
+def rooms_of(path: Path) -> set[str]:
+    """Rooms that a file imports."""
+    return {name.split(".")[1] for name in imports_of(path) if name.startswith("bayesdistill.")}
+
+
+def test_imports_are_found_wherever_they_stand():
+    source = """
+import numpy as np
+from bayesdistill import posterior
+def f():
+    from bayesdistill.laws import exp as e
+    import bayesdistill.compute
+    class A:
+        from ..decisions import plan
+    from . import sibling
+    importlib.import_module("pymc")
+"""
+    assert imports(source, "bayesdistill.plots") == {
+        "numpy",
+        "bayesdistill.posterior",
+        "bayesdistill.laws.exp",
+        "bayesdistill.compute",
+        "bayesdistill.decisions.plan",
+        "bayesdistill.plots.sibling",
+        "pymc",
+    }
+
+
+@pytest.mark.parametrize(
+    ("room", "path"), [(r, p) for r, p in files() if r != "__init__"], ids=lambda value: getattr(value, "name", value)
+)
+def test_a_room_imports_only_what_it_may(room, path):
+    # The package itself, `import bayesdistill`, would reach every room through its lazy names.
+    assert "bayesdistill" not in imports_of(path) or room in EVERYTHING
     if room in EVERYTHING:
         return
     assert room in MAY_IMPORT, f"{room} is no room of the plan"
-    used = {
-        name.split(".")[1] for name in imports(path) if name.startswith("bayesdistill.") and name.split(".")[1] != room
-    }
-    assert used <= MAY_IMPORT[room] | ANYWHERE, f"{path.name} imports {used - MAY_IMPORT[room] - ANYWHERE}"
+    excess = rooms_of(path) - {room} - MAY_IMPORT[room] - ANYWHERE
+    assert not excess, f"{path.relative_to(PACKAGE)} imports {', '.join(sorted(excess))}"
 
 
-@pytest.mark.parametrize("room", ["strategies", "decisions", "design", "plots", "tables", "posterior"])
-def test_nothing_but_model_and_sampling_knows_the_sampler(room: str) -> None:
-    for name, path in files():
-        if name == room:
-            assert not {found.split(".")[0] for found in imports(path)} & SAMPLERS, path.name
+def test_the_plan_has_no_cycles():
+    assert set(TopologicalSorter(MAY_IMPORT).static_order()) == set(MAY_IMPORT)
+    rooms: dict[str, set[str]] = {}
+    for room, path in files():
+        rooms.setdefault(room, set()).update(rooms_of(path) - {room})
+    TopologicalSorter(rooms).prepare()
 
 
-def test_no_module_bears_the_name_of_an_exported_function() -> None:
-    modules = {path.stem for _, path in files()}
+def test_files_within_a_room_do_not_import_one_another_in_a_circle():
+    for room in {room for room, path in files() if path.parent != PACKAGE}:
+        graph = {}
+        for path in (PACKAGE / room).glob("*.py"):
+            if path.stem == "__init__":
+                continue
+            prefix = f"bayesdistill.{room}."
+            graph[path.stem] = {
+                name.removeprefix(prefix).split(".")[0] for name in imports_of(path) if name.startswith(prefix)
+            } - {path.stem}
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            pytest.fail(f"{room}: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize(
+    "room", ["laws", "compute", "posterior", "strategies", "decisions", "design", "plots", "tables"]
+)
+def test_nothing_but_model_and_sampling_knows_the_sampler(room):
+    found = [path for name, path in files() if name == room]
+    assert found
+    for path in found:
+        assert not {name.split(".")[0] for name in imports_of(path)} & SAMPLERS, path.name
+        assert not rooms_of(path) & {"model", "sampling"}, path.name
+
+
+def test_posterior_takes_nothing_from_laws_but_names():
+    from_laws = {name.split(".")[-1] for name in imports_of(PACKAGE / "posterior.py") if ".laws" in name}
+    assert {name for name in from_laws if not name.endswith("_PARAMETERS")} == set()
+
+
+def test_posterior_alone_knows_the_groups_of_a_fit():
+    # `sampling` makes the groups, by the names that `posterior` gives; nobody else reads them but through it.
+    for room, path in files():
+        if room in ("posterior", "sampling", "criticism"):
+            continue
+        text = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        assert not text & {"sample_stats", "observed_data", "constant_data", "log_likelihood"}, path.name
+
+
+def test_no_module_bears_the_name_of_an_exported_function():
+    modules = {path.stem for _, path in files()} | {room for room, _ in files()}
     assert not modules & set(bayesdistill.__all__)

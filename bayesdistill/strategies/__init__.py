@@ -1,430 +1,472 @@
 """The optimisation kernels: the best strategy of every posterior draw, and the one strategy that is best on average.
 
 For a student of N_S parameters, a budget C and a scenario, a strategy is a teacher (N_T parameters, D_T tokens) and the
-number of tokens D_S that the rest of the budget buys for distillation (see `compute` for what is charged). L_S never rises
-with D_S under equation 8, so nothing of the budget is left unless `max_student_tokens` leaves it.
+number of tokens D_S that the rest of the budget buys for distillation (see `compute` for what is charged):
 
-Plain arrays in, plain arrays out; `decisions` names their dimensions.
+    C = 3 F(N_S) D_S + F(N_T) (delta_lgt D_S + 3 delta_pre D_T)
+
+L_S never rises with D_S: more tokens lower the student's term of equation 8 and its own supervised loss, a lower one of these
+raises r, and a higher r narrows the capacity gap (and raises what is recovered of a weak teacher, if the law has w1). So the
+whole budget is spent unless `max_student_tokens` leaves some of it.
+
+Where several teachers are equally good the reported one is the cheapest: when nothing is charged for it, the compute-optimal
+one among those of its loss; when only its inference is charged, the smallest, which takes all the tokens that it may have.
+
+Plain arrays in, plain arrays out; `decisions` names their dimensions. Every problem is solved by itself: its result is the
+same to the bit whatever else is asked at the same time, and however many threads work.
+
+Files: `compiled` makes machine code of the laws; `paths` says where an optimum can lie; `blocks`, `cells`, `minimum` and `best`
+search it for every draw; `averages`, `newton` and `committed` for all draws together; `existing` chooses from a table.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, flops_per_token, pretraining_tokens, scenario
-from bayesdistill.errors import ParameterError
-from bayesdistill.laws import LAW_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
-from bayesdistill.strategies import paths
-from bayesdistill.strategies.best import FIELDS, LANES, PARAMETERS, search_block
-from bayesdistill.strategies.committed import commit, prepare, teacher_table
-
-STATUS = (
-    "ok",
-    "teacher_params_at_min",
-    "teacher_params_at_max",
-    "teacher_tokens_at_min",
-    "teacher_tokens_at_max",
-    "teacher_at_corner",
-    "student_tokens_at_max",
-    "budget_too_small",
-    "no_teacher_in_bounds",
-    "invalid_draw",
-    "invalid_problem",
+from bayesdistill.compute import (
+    PUBLISHED_SHAPE,
+    Scenario,
+    Shape,
+    flops_per_token,
+    pretraining_tokens,
+    student_cost_per_token,
+    teacher_cost,
 )
-"""What the status codes mean. From `budget_too_small` on there is no strategy and the values are NaN."""
-FIRST_FAILURE = STATUS.index("budget_too_small")
+from bayesdistill.errors import ParameterError
+from bayesdistill.laws import SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
+from bayesdistill.strategies import averages, best, committed
+from bayesdistill.strategies.blocks import FIELDS, LANES, PARAMETERS, ROWS, set_students
+from bayesdistill.strategies.existing import Teachers
+from bayesdistill.strategies.paths import BOTH_CHARGED
+from bayesdistill.strategies.problems import (
+    FIRST_FAILURE,
+    STATUS,
+    UNLIMITED,
+    Bounds,
+    bound_status,
+    budgets_per_draw,
+    cap_reached,
+    failures,
+    kind_of,
+    list_scenarios,
+    pack,
+    possible,
+    run_all,
+    thread_count,
+)
 
-_POSITIVE = tuple(name for name in LAW_PARAMETERS if name not in ("E", "c0"))
-_THIN = 128
+__all__ = [
+    "FIRST_FAILURE",
+    "STATUS",
+    "Bounds",
+    "best_strategies",
+    "committed_strategies",
+    "evaluate_strategies",
+    "supervised_losses",
+]
 
-
-@dataclass(frozen=True)
-class Bounds:
-    """Which teachers and how many unique tokens a strategy may use.
-
-    Parameters
-    ----------
-    min_teacher_params, max_teacher_params : float
-        Non-embedding parameters of a teacher.
-    min_teacher_tokens, max_teacher_tokens : float
-        Tokens that a teacher is trained on.
-    max_student_tokens : float
-        Cap on the student's tokens.
-    """
-
-    min_teacher_params: float = 1e6
-    max_teacher_params: float = 1e12
-    min_teacher_tokens: float = 1e6
-    max_teacher_tokens: float = 2e13
-    max_student_tokens: float = math.inf
-
-
-def _pack(draws: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    missing = [name for name in LAW_PARAMETERS if name not in draws]
-    if missing:
-        raise ParameterError(f"draws lack {', '.join(missing)}; all of {', '.join(LAW_PARAMETERS)} are needed")
-    columns = [np.asarray(draws.get(name, 0.0), float).ravel() for name in PARAMETERS]
-    P = np.ascontiguousarray(np.broadcast_arrays(*columns))
-    valid = np.isfinite(P).all(axis=0) & (P[PARAMETERS.index("w1")] >= 0) & (P[PARAMETERS.index("w1")] <= 1)
-    for name in _POSITIVE:
-        valid &= P[PARAMETERS.index(name)] > 0
-    return P, valid
-
-
-def _scenarios(scenarios: Any) -> list[Scenario]:
-    if isinstance(scenarios, str | Scenario):
-        scenarios = [scenarios]
-    return [scenario(s) for s in scenarios]
-
-
-def _budgets(budgets: Any, n_draws: int) -> np.ndarray:
-    budgets = np.atleast_1d(np.asarray(budgets, float))
-    if budgets.ndim == 1:
-        return np.ascontiguousarray(np.broadcast_to(budgets[:, None], (budgets.size, n_draws)))
-    if budgets.ndim != 2 or budgets.shape[1] != n_draws:
-        raise ParameterError(f"budgets have shape {budgets.shape}; (n_budgets,) or (n_budgets, {n_draws}) is needed")
-    return np.ascontiguousarray(budgets)
-
-
-def _box(bounds: Bounds) -> tuple[np.ndarray, np.ndarray, bool]:
-    limits = np.array(
-        [bounds.min_teacher_params, bounds.max_teacher_params, bounds.min_teacher_tokens, bounds.max_teacher_tokens],
-        float,
-    )
-    fine = bool(np.isfinite(limits).all() and limits.min() > 0 and limits[0] <= limits[1] and limits[2] <= limits[3])
-    with np.errstate(all="ignore"):
-        return limits, np.log(limits), fine
-
-
-def _kind(s: Scenario) -> int:
-    if s.delta_lgt and s.delta_pre:
-        return paths.BOTH_CHARGED
-    if s.delta_lgt:
-        return paths.OVERTRAINED
-    return paths.COMPUTE_OPTIMAL if s.delta_pre else paths.FREE_TEACHER
-
-
-def _threads(threads: int | None) -> int:
-    if threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    if threads < 1:
-        raise ParameterError(f"threads is {threads!r}; a positive whole number is needed")
-    return int(threads)
-
-
-def _run(jobs: list[Any], threads: int) -> None:
-    if threads == 1 or len(jobs) <= 1:
-        for job in jobs:
-            job()
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for future in [pool.submit(job) for job in jobs]:
-            future.result()
-
-
-def _bound_status(params: Any, tokens: Any, own: Any, bounds: Bounds) -> np.ndarray:
-    def near(a: Any, b: float) -> Any:
-        return np.abs(a - b) <= 1e-9 * abs(b)
-
-    low_n, high_n = near(params, bounds.min_teacher_params), near(params, bounds.max_teacher_params)
-    low_d, high_d = near(tokens, bounds.min_teacher_tokens), near(tokens, bounds.max_teacher_tokens)
-    cap = near(own, bounds.max_student_tokens) if math.isfinite(bounds.max_student_tokens) else np.zeros_like(low_n)
-    conditions = [(low_n | high_n) & (low_d | high_d), low_n, high_n, low_d, high_d, cap]
-    names = ["teacher_at_corner", *STATUS[1:5], "student_tokens_at_max"]
-    return np.select(conditions, [STATUS.index(n) for n in names], 0).astype(np.int8)
-
-
-def _good(value: Any) -> Any:
-    return np.greater(value, 0) & ~np.isnan(value)
+_NAMES = ("loss", "teacher_params", "teacher_tokens", "teacher_loss", "student_tokens")
+_DRAWS_A_JOB = 4 * LANES
 
 
 def best_strategies(
     draws: Mapping[str, Any],
     students: Any,
     budgets: Any,
-    scenarios: Sequence[str | Scenario],
+    scenarios: str | Scenario | Sequence[str | Scenario],
     *,
-    bounds: Bounds = Bounds(),
+    bounds: Bounds = Bounds(),  # noqa: B008  (frozen)
     shape: Shape = PUBLISHED_SHAPE,
     teachers: Any = None,
     threads: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """The strategy that minimises the student's loss, for every draw by itself."""
-    P, valid = _pack(draws)
+    """The strategy that minimises the student's loss, for every draw by itself.
+
+    Parameters
+    ----------
+    draws : mapping of str to (n_draws,) array
+        The 15 coefficients of the laws under the names of LAW_PARAMETERS; w1 if the law is extended.
+    students : (n_students,) array
+        Non-embedding parameters.
+    budgets : (n_budgets,) or (n_budgets, n_draws) array
+        FLOPs, the same for all draws or not; may be infinite.
+    scenarios : sequence of Scenario or str
+        Who pays for the teacher.
+    bounds : Bounds
+        On teachers and tokens. With `teachers` only the cap on student tokens matters.
+    shape : Shape
+        Of the architecture, for its cost.
+    teachers : tuple of arrays, optional
+        (params, loss) or (params, loss, tokens) of teachers that exist, with measured losses of shape (n,) or (n, n_draws):
+        the choice is then among these alone. Their inference is charged as the scenario says; their pretraining is charged
+        its share only if their tokens are given.
+    threads : int, optional
+        By default one for each processor.
+
+    Returns
+    -------
+    dict of (n_students, n_scenarios, n_budgets, n_draws) arrays
+        loss and teacher_loss in nats per token, teacher_params, teacher_tokens, student_tokens; status, an index into STATUS;
+        with `teachers` also teacher_index, -1 where none is possible. NaN where the status is a failure.
+
+    Raises
+    ------
+    ParameterError
+        If draws lack a coefficient, shapes do not fit, or a scenario has an unknown name. What makes single problems
+        impossible ends in their status.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> from bayesdistill.strategies import best_strategies
+    >>> found = best_strategies({k: [v] for k, v in bd.PUBLISHED.items()}, [1e9], [1e21], "teacher inference")
+    >>> print(f"{found['loss'].item():.3f} {found['teacher_params'].item():.1e}")
+    2.199 6.6e+08
+    """
+    P, valid = pack(draws)
     n_draws = P.shape[1]
-    students = np.atleast_1d(np.asarray(students, float))
-    spent = _budgets(budgets, n_draws)
-    scenes = _scenarios(scenarios)
-    shape4 = (students.size, len(scenes), spent.shape[0], n_draws)
-    names = ("loss", "teacher_params", "teacher_tokens", "teacher_loss", "student_tokens")
-    if teachers is not None:
-        return _best_of_existing(P, valid, students, spent, scenes, bounds, shape, teachers)
-    found = np.full((5, *shape4), np.nan)
-    limits, box, fine = _box(bounds)
-    cap = float(bounds.max_student_tokens)
-    if fine and cap > 0:
-        room = (*box.tolist(), *limits.tolist(), cap, shape.k1, shape.k2)
-        usable = np.where(np.isinf(spent), 1e300, spent)
-        sizes = np.where(np.isfinite(students) & (students > 0), students, 1.0)
-        table = (sizes, flops_per_token(sizes, shape), *_charges(scenes), room, paths.grid(33, 4, box[0], box[1]))
-        good = np.flatnonzero(valid)
+    sizes = np.atleast_1d(np.asarray(students, float))
+    spent = budgets_per_draw(budgets, n_draws)
+    scenes = list_scenarios(scenarios)
+    out = np.full((FIELDS, sizes.size, len(scenes), spent.shape[0], n_draws), np.nan)
+    index = np.full(out.shape[1:], -1) if teachers is not None else None
+    listed = Teachers.of(teachers, n_draws) if teachers is not None else None
+    sound = np.flatnonzero(possible(sizes, finite=True))
+    something = bounds.hold_something if listed is None else bool(listed.params.size and bounds.max_student_tokens > 0)
+    columns = np.flatnonzero(valid)
+    count = thread_count(threads)
+    if something and columns.size:
+        # A job has several times LANES draws, but not so many that a thread has none.
+        wide = min(_DRAWS_A_JOB, LANES * math.ceil(columns.size / LANES / count))
+        usable = np.where(possible(spent, finite=False), np.minimum(spent, UNLIMITED), 0.0)
+        asked = (sizes, sound, scenes, bounds, shape)
         jobs = [
-            lambda columns=good[start : start + LANES]: _search_columns(P, usable, table, columns, found)
-            for start in range(0, good.size, LANES)
+            partial(_best_of_draws, P, usable, columns[i : i + wide], asked, listed, out, index)
+            for i in range(0, columns.size, wide)
         ]
-        _run(jobs, _threads(threads))
-    out = dict(zip(names, found, strict=True))
-    own = out["student_tokens"]
-    own[np.isfinite(own) & np.isinf(spent) & (own < cap)] = np.inf
-    status = _bound_status(out["teacher_params"], out["teacher_tokens"], own, bounds)
-    out["status"] = _failures(status, out["loss"], fine and cap > 0, valid, students[:, None, None, None], spent)
-    return out
+        run_all(jobs, count)
+    result = dict(zip(_NAMES, out, strict=True))
+    own = result["student_tokens"]
+    own[np.isfinite(own) & np.isinf(spent) & (own < bounds.max_student_tokens)] = np.inf
+    if index is None:
+        status = bound_status(result["teacher_params"], result["teacher_tokens"], own, bounds)
+    else:
+        result["teacher_index"] = index
+        status = cap_reached(own, bounds) * STATUS.index("student_tokens_at_max")
+    found = ~np.isnan(result["loss"])
+    result["status"] = failures(status, found, something, valid, sizes[:, None, None, None], spent)
+    return result
 
 
-def _failures(status: Any, loss: Any, fine: bool, valid: Any, students: Any, spent: Any) -> np.ndarray:
-    status = np.where(np.isnan(loss), STATUS.index("budget_too_small"), status)
-    if not fine:
-        status = np.full_like(status, STATUS.index("no_teacher_in_bounds"))
-    status = np.where(valid, status, STATUS.index("invalid_draw"))
-    return np.where(
-        _good(students) & np.isfinite(students) & _good(spent), status, STATUS.index("invalid_problem")
-    ).astype(np.int8)
+def _best_of_draws(
+    P: np.ndarray,
+    spent: np.ndarray,
+    columns: np.ndarray,
+    asked: tuple[np.ndarray, np.ndarray, list[Scenario], Bounds, Shape],
+    listed: Teachers | None,
+    out: np.ndarray,
+    index: np.ndarray | None,
+) -> None:
+    """Fill the columns of out (and index) with the best strategies of these draws."""
+    sizes, sound, scenes, bounds, shape = asked
+    # Loops take LANES draws at a time; the last of a short block are repeated.
+    filled = np.concatenate([columns, np.repeat(columns[-1], -columns.size % LANES)])
+    block = np.zeros((ROWS, filled.size))
+    block[: len(PARAMETERS)] = P[:, filled]
+    budgets = np.ascontiguousarray(spent[:, filled])
+    room = bounds.room(shape) if listed is None else (*[0.0] * 8, float(bounds.max_student_tokens), shape.k1, shape.k2)
+    scratch = None
+    if listed is None:
+        scratch = best.Scratch.of(budgets.shape[0], best.curve_points(room), filled.size)
+    for b, s in enumerate(scenes):
+        kind, lgt, pre = kind_of(s), float(s.delta_lgt), float(s.delta_pre)
+        teachers = None
+        if scratch is not None and kind != BOTH_CHARGED:
+            teachers = best.curve_teachers(block, (kind, 1.0, lgt, pre), room, scratch.ts)
+        for a in sound:
+            set_students(block, float(sizes[a]))
+            own_flops = float(flops_per_token(sizes[a], shape))
+            step = best.BUDGETS_AT_ONCE if listed is None else 1
+            for c in range(0, budgets.shape[0], step):
+                part = budgets[c : c + step]
+                if scratch is not None:
+                    found = best.search(block, part, (kind, own_flops, lgt, pre), room, teachers, scratch)
+                    out[:, a, b, c : c + step][..., columns] = found[..., : columns.size]
+                elif listed is not None and index is not None:
+                    losses = listed.student_losses(block, filled, part, own_flops, s, room)[0, :, : columns.size]
+                    tokens = listed.student_tokens(sizes[a], spent[c, columns], s, bounds.max_student_tokens, shape)
+                    index[a, b, c, columns], out[:, a, b, c, columns] = _pick(losses, tokens, listed, columns)
 
 
-def _search_columns(P: Any, spent: Any, table: Any, columns: Any, found: Any) -> None:
-    # A block has always LANES draws; a short one is filled up with its last draw.
-    filled = np.concatenate([columns, np.repeat(columns[-1], LANES - columns.size)])
-    out = np.empty((FIELDS, *found.shape[1:-1], LANES))
-    search_block(np.ascontiguousarray(P[:, filled]), np.ascontiguousarray(spent[:, filled]), *table, out)
-    found[..., columns] = out[..., : columns.size]
-
-
-def _charges(scenes: list[Scenario]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return (
-        np.array([s.delta_lgt for s in scenes], float),
-        np.array([s.delta_pre for s in scenes], float),
-        np.array([_kind(s) for s in scenes]),
-    )
-
-
-def _listed(teachers: Any, n_draws: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    params, loss = np.atleast_1d(np.asarray(teachers[0], float)), np.asarray(teachers[1], float)
-    tokens = np.atleast_1d(np.asarray(teachers[2], float)) if len(teachers) > 2 and teachers[2] is not None else None
-    loss = np.broadcast_to(loss[:, None] if loss.ndim == 1 else np.atleast_2d(loss), (params.size, n_draws))
-    return params, loss, tokens
-
-
-def _existing_losses(
-    P: Any, student: float, spent: Any, s: Scenario, bounds: Bounds, shape: Shape, teachers: Any
+def _pick(
+    losses: np.ndarray, tokens: np.ndarray, listed: Teachers, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    params, loss, tokens = _listed(teachers, P.shape[1])
-    flops = flops_per_token(params, shape)
-    charge = 3 * s.delta_pre * flops * tokens if tokens is not None else np.zeros_like(flops)
-    with np.errstate(all="ignore"):
-        own = (spent - charge[:, None]) / (3 * flops_per_token(student, shape) + s.delta_lgt * flops)[:, None]
-        own = np.minimum(own, bounds.max_student_tokens)
-        law = dict(zip(PARAMETERS, P, strict=True))
-        value = distilled_loss(student, np.maximum(own, 1.0), loss, **law)
-    return np.where(own >= 1, value, np.inf), own
-
-
-def _best_of_existing(
-    P: Any, valid: Any, students: Any, spent: Any, scenes: Any, bounds: Any, shape: Any, teachers: Any
-) -> dict[str, np.ndarray]:
-    params, measured, tokens = _listed(teachers, P.shape[1])
-    shape4 = (students.size, len(scenes), spent.shape[0], P.shape[1])
-    names = ("loss", "teacher_params", "teacher_tokens", "teacher_loss", "student_tokens")
-    out = {name: np.full(shape4, np.nan) for name in names}
-    index = np.full(shape4, -1)
-    rows = np.arange(P.shape[1])
-    for a, student in enumerate(students):
-        for b, s in enumerate(scenes):
-            for c in range(spent.shape[0]):
-                loss, own = _existing_losses(P, student, spent[c], s, bounds, shape, teachers)
-                loss = np.where(np.isnan(loss) | ~valid, np.inf, loss)
-                pick = loss.argmin(axis=0)
-                ok = np.isfinite(loss[pick, rows])
-                cell = (a, b, c)
-                index[cell] = np.where(ok, pick, -1)
-                out["loss"][cell] = np.where(ok, loss[pick, rows], np.nan)
-                out["teacher_params"][cell] = np.where(ok, params[pick], np.nan)
-                out["teacher_tokens"][cell] = np.where(ok, tokens[pick] if tokens is not None else np.nan, np.nan)
-                out["teacher_loss"][cell] = np.where(ok, measured[pick, rows], np.nan)
-                out["student_tokens"][cell] = np.where(ok, own[pick, rows], np.nan)
-    status = np.zeros(shape4, np.int8)
-    if math.isfinite(bounds.max_student_tokens):
-        status[out["student_tokens"] == bounds.max_student_tokens] = STATUS.index("student_tokens_at_max")
-    out["status"] = _failures(status, out["loss"], params.size > 0, valid, students[:, None, None, None], spent)
-    out["teacher_index"] = index
-    return out
+    """Number and strategy of the teacher with the lowest loss (n_teachers, n_draws), the first of equal ones."""
+    k = losses.argmin(axis=0)
+    draw = np.arange(k.size)
+    trained = np.full(k.size, np.nan) if listed.tokens is None else listed.tokens[k]
+    strategy = np.stack([losses[k, draw], listed.params[k], trained, listed.loss[k, columns], tokens[k, draw]])
+    possible_one = np.isfinite(losses[k, draw])
+    return np.where(possible_one, k, -1), np.where(possible_one, strategy, np.nan)
 
 
 def committed_strategies(
     draws: Mapping[str, Any],
     students: Any,
     budgets: Any,
-    scenarios: Sequence[str | Scenario],
+    scenarios: str | Scenario | Sequence[str | Scenario],
     *,
-    bounds: Bounds = Bounds(),
+    bounds: Bounds = Bounds(),  # noqa: B008  (frozen)
     shape: Shape = PUBLISHED_SHAPE,
     teachers: Any = None,
     threads: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """The one strategy for all draws that minimises the posterior mean of the student's loss."""
-    P, valid = _pack(draws)
+    """The one strategy for all draws that minimises the posterior mean of the student's loss.
+
+    Size and tokens of the teacher are both free. If no teacher beats the best one on the curve of `paths`, taken for a law
+    between the draws, by more than 1e-7 nats, that one is reported: with one draw, the strategy that is best for it.
+
+    Parameters
+    ----------
+    draws, students, scenarios, bounds, shape, teachers, threads
+        As for `best_strategies`.
+    budgets : (n_budgets,) array
+        FLOPs; may be infinite.
+
+    Returns
+    -------
+    dict of arrays
+        teacher_params, teacher_tokens, student_tokens and status, (n_students, n_scenarios, n_budgets), with `teachers` also
+        teacher_index; loss and teacher_loss in nats per token under every draw, (..., n_draws).
+
+    Raises
+    ------
+    ParameterError
+        As for `best_strategies`.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> from bayesdistill.strategies import committed_strategies
+    >>> draws = {k: [v, v] for k, v in bd.PUBLISHED.items()}
+    >>> draws["E"] = [1.22, 1.24]
+    >>> found = committed_strategies(draws, [1e9], [1e21], "teacher inference")
+    >>> found["loss"].shape, found["teacher_params"].shape
+    ((1, 1, 1, 2), (1, 1, 1))
+    """
+    P, valid = pack(draws)
     n_draws = P.shape[1]
-    students = np.atleast_1d(np.asarray(students, float))
-    budgets = np.atleast_1d(np.asarray(budgets, float))
-    if budgets.ndim != 1:
+    sizes = np.atleast_1d(np.asarray(students, float))
+    spent = np.atleast_1d(np.asarray(budgets, float))
+    if spent.ndim != 1:
         raise ParameterError("a committed strategy has one budget for all draws; give budgets with one dimension")
-    scenes = _scenarios(scenarios)
-    shape3 = (students.size, len(scenes), budgets.size)
-    strategy = np.full((3, *shape3), np.nan)
-    losses = np.full((2, *shape3, n_draws), np.nan)
-    index = np.full(shape3, -1)
-    limits, box, fine = _box(bounds)
-    cap = float(bounds.max_student_tokens)
-    usable = np.where(np.isinf(budgets), 1e300, budgets)
-    law = dict(zip(PARAMETERS, P, strict=True))
-    everything = bool(valid.all())
-
-    with np.errstate(all="ignore"):
-        A, B, alpha, beta = P[1], P[2], P[3], P[4]
-        reference = np.array(
-            [np.mean((np.log(beta * B) - np.log(alpha * A)) / beta), np.mean(1 / beta), np.mean(alpha / beta)]
-        )
-    room = (*box.tolist(), *limits.tolist(), cap, shape.k1, shape.k2)
-
-    def take(n: int) -> np.ndarray:
-        return np.ascontiguousarray(P[:, np.unique(np.linspace(0, n_draws - 1, min(n, n_draws)).round().astype(int))])
-
-    thin, middle = take(64), take(512)
-    if fine and cap > 0 and everything and teachers is None:
-        xs, ys = np.linspace(box[0], box[1], 32), np.linspace(box[2], box[3], 32)
-        table = np.empty((32, 32, thin.shape[1]))
-        teacher_table(thin, xs, ys, table)
-        grids = (table, xs, ys, paths.grid(33, 4, box[0], box[1]), np.linspace(0.0, 1.0, 33))
-        levels = []
-        for student in students:
-            three = []
-            for Q in (P, middle, thin):
-                Q = np.concatenate([Q, np.empty((3, Q.shape[1]))])
-                if student > 0:
-                    prepare(Q, student)
-                three.append(Q)
-            levels.append(three)
-
-    def one(a: int, b: int, c: int) -> None:
-        student, s, budget = students[a], scenes[b], usable[c]
-        if not (student > 0 and math.isfinite(student) and budget > 0 and everything):
-            return
-        if teachers is not None:
-            params, measured, tokens = _listed(teachers, n_draws)
-            loss, own = _existing_losses(P, student, np.full(n_draws, budget), s, bounds, shape, teachers)
-            mean = loss.mean(axis=1)
-            mean[np.isnan(mean)] = np.inf
-            if mean.size and np.isfinite(mean.min()):
-                k = int(mean.argmin())
-                index[a, b, c] = k
-                strategy[:, a, b, c] = params[k], np.nan if tokens is None else tokens[k], own[k, 0]
-                losses[:, a, b, c] = loss[k], measured[k]
-            return
-        if not (fine and cap > 0):
-            return
-        found = _commit(P, levels[a], student, s, budget, shape, room, limits, grids, reference)
-        if found is not None:
-            strategy[:, a, b, c] = found
-            six = {name: law[name] for name in SUPERVISED_PARAMETERS}
-            losses[1, a, b, c] = supervised_loss(found[0], found[1], **six)
-            losses[0, a, b, c] = distilled_loss(student, found[2], losses[1, a, b, c], **law)
-
-    jobs = [
-        lambda a=a, b=b, c=c: one(a, b, c)
-        for a in range(students.size)
-        for b in range(len(scenes))
-        for c in range(budgets.size)
-    ]
-    _run(jobs, _threads(threads))
-    out = dict(zip(("teacher_params", "teacher_tokens", "student_tokens"), strategy, strict=True))
-    own = out["student_tokens"]
-    own[np.isfinite(own) & np.isinf(budgets) & (own < cap)] = np.inf
-    if teachers is None:
-        status = _bound_status(out["teacher_params"], out["teacher_tokens"], own, bounds)
-        some = fine and cap > 0
+    scenes = list_scenarios(scenarios)
+    listed = Teachers.of(teachers, n_draws) if teachers is not None else None
+    something = bounds.hold_something if listed is None else bool(listed.params.size and bounds.max_student_tokens > 0)
+    cells = (sizes.size, len(scenes), spent.size)
+    strategy = np.full((3, *cells), np.nan)
+    losses = np.full((2, *cells, n_draws), np.nan)
+    index = np.full(cells, -1)
+    everything = bool(n_draws and valid.all())
+    if something and everything:
+        sound = np.flatnonzero(possible(sizes, finite=True)).tolist()
+        places = [
+            (a, b, c)
+            for a in sound
+            for b in range(len(scenes))
+            for c in np.flatnonzero(possible(spent, finite=False)).tolist()
+        ]
+        usable = np.minimum(spent, UNLIMITED)
+        asked = (sizes, usable, scenes, bounds, shape)
+        if listed is None and places:
+            _commit_new(P, places, asked, strategy, losses, thread_count(threads))
+        elif listed is not None:
+            _commit_listed(P, places, asked, listed, strategy, losses, index)
+    result = dict(zip(("teacher_params", "teacher_tokens", "student_tokens"), strategy, strict=True))
+    own = result["student_tokens"]
+    own[np.isfinite(own) & np.isinf(spent) & (own < bounds.max_student_tokens)] = np.inf
+    if listed is None:
+        status = bound_status(result["teacher_params"], result["teacher_tokens"], own, bounds)
     else:
-        status = (
-            np.where(own == cap, STATUS.index("student_tokens_at_max"), 0) if math.isfinite(cap) else np.zeros(shape3)
-        )
-        some = len(np.atleast_1d(teachers[0])) > 0
-        out["teacher_index"] = index
-    out["status"] = _failures(status, own, some, everything, students[:, None, None], budgets)
-    out["loss"], out["teacher_loss"] = losses
-    return out
+        result["teacher_index"] = index
+        status = cap_reached(own, bounds) * STATUS.index("student_tokens_at_max")
+    result["status"] = failures(status, ~np.isnan(own), something, everything, sizes[:, None, None], spent)
+    result["loss"], result["teacher_loss"] = losses
+    return result
 
 
-def _commit(
-    P: Any,
-    levels: Any,
-    student: Any,
-    s: Any,
-    budget: Any,
-    shape: Any,
-    room: Any,
-    limits: Any,
-    grids: Any,
-    reference: Any,
-) -> Any:
-    own_flops = float(flops_per_token(student, shape))
-    problem = (own_flops, float(budget), float(s.delta_lgt), float(s.delta_pre), _kind(s))
-    x, y, own, low = commit(*levels, *grids, reference, problem, room)
-    if not low < np.inf:
-        return None
-    return float(np.clip(np.exp(x), limits[0], limits[1])), float(np.clip(np.exp(y), limits[2], limits[3])), own
+def _commit_new(
+    P: np.ndarray,
+    places: list[tuple[int, int, int]],
+    asked: Any,
+    strategy: np.ndarray,
+    losses: np.ndarray,
+    threads: int,
+) -> None:
+    """Fill strategy and losses at these places with teachers to be trained."""
+    sizes, spent, scenes, bounds, shape = asked
+    prepared = np.repeat(np.concatenate([P, np.zeros((ROWS - P.shape[0], P.shape[1]))])[None], sizes.size, axis=0)
+    averages.prepare(prepared, np.where(possible(sizes, finite=True), sizes, 1.0))
+    own_flops = np.array([flops_per_token(n, shape) if n > 0 else np.nan for n in sizes])
+    columns = [
+        (a, own_flops[a], spent[c], scenes[b].delta_lgt, scenes[b].delta_pre, kind_of(scenes[b])) for a, b, c in places
+    ]
+    A, B, alpha, beta = (P[PARAMETERS.index(name)] for name in ("A", "B", "alpha", "beta"))
+    reference = np.array([np.mean(np.log(beta * B / (alpha * A)) / beta), np.mean(1 / beta), np.mean(alpha / beta)])
+
+    def run(work: Any, size: int) -> None:
+        edges = np.linspace(0, size, min(size, 8 * threads) + 1).astype(int)
+        run_all([partial(work, slice(i, j)) for i, j in pairwise(edges)], threads)
+
+    problems = np.ascontiguousarray(np.array(columns, float).T)
+    x, y, low = committed.commit(committed.Task(prepared, problems, bounds.room(shape), reference, run))
+    found = np.flatnonzero(np.isfinite(low))
+    a, b, c = (np.array(v)[found] for v in zip(*places, strict=True))
+    limits = bounds.limits
+    params, tokens = np.clip(np.exp(x[found]), *limits[:2]), np.clip(np.exp(y[found]), *limits[2:])
+    flops = flops_per_token(params, shape)
+    lgt, pre = np.array([s.delta_lgt for s in scenes])[b], np.array([s.delta_pre for s in scenes])[b]
+    left = spent[c] - teacher_cost(flops, tokens, pre)
+    own = np.minimum(left / student_cost_per_token(own_flops[a], flops, lgt), bounds.max_student_tokens)
+    strategy[:, a, b, c] = params, tokens, own
+    of_teachers, of_students = np.empty((2, found.size, P.shape[1]))
+
+    def fill(part: slice) -> None:
+        averages.teacher_losses(params[part], tokens[part], prepared[0], of_teachers[part])
+        averages.student_losses(a[part], own[part], prepared, of_teachers[part], of_students[part])
+
+    run(fill, found.size)
+    losses[0, a, b, c], losses[1, a, b, c] = of_students, of_teachers
+
+
+def _commit_listed(
+    P: np.ndarray,
+    places: list[tuple[int, int, int]],
+    asked: Any,
+    listed: Teachers,
+    strategy: np.ndarray,
+    losses: np.ndarray,
+    index: np.ndarray,
+) -> None:
+    """Fill strategy, losses and index at these places with teachers of a list."""
+    sizes, spent, scenes, bounds, shape = asked
+    n_draws = P.shape[1]
+    filled = np.append(np.arange(n_draws), np.repeat(n_draws - 1, -n_draws % LANES))
+    block = np.zeros((ROWS, filled.size))
+    block[: len(PARAMETERS)] = P[:, filled]
+    room = (*[0.0] * 8, float(bounds.max_student_tokens), shape.k1, shape.k2)
+    for a, b, c in places:
+        set_students(block, float(sizes[a]))
+        own_flops, s = float(flops_per_token(sizes[a], shape)), scenes[b]
+        each = listed.student_losses(block, filled, np.full((1, filled.size), spent[c]), own_flops, s, room)
+        mean = each[0, :, :n_draws].mean(axis=1)
+        k = int(mean.argmin())
+        if not np.isfinite(mean[k]):
+            continue
+        own = listed.student_tokens(sizes[a], spent[c], s, bounds.max_student_tokens, shape)[k]
+        index[a, b, c] = k
+        strategy[:, a, b, c] = listed.params[k], np.nan if listed.tokens is None else listed.tokens[k], own
+        losses[:, a, b, c] = each[0, k, :n_draws], listed.loss[k]
 
 
 def evaluate_strategies(
-    draws: Mapping[str, Any], students: Any, student_tokens: Any, teacher_params: Any = None, teacher_tokens: Any = None,
-    *, teacher_loss: Any = None,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    draws: Mapping[str, Any],
+    students: Any,
+    student_tokens: Any,
+    teacher_params: Any = None,
+    teacher_tokens: Any = None,
+    *,
+    teacher_loss: Any = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Losses of the student and of the teacher under every draw, for given strategies.
 
-    The arguments broadcast against each other; the draws come last. `teacher_loss` replaces the law's value.
+    Parameters
+    ----------
+    draws : mapping of str to (n_draws,) array
+        As for `best_strategies`.
+    students, student_tokens, teacher_params, teacher_tokens : float or array
+        Strategies; they broadcast against each other.
+    teacher_loss : float or array, optional
+        Measured losses of teachers, instead of their size and tokens.
+
+    Returns
+    -------
+    loss, teacher_loss : (..., n_draws) arrays
+        Nats per token.
+
+    Raises
+    ------
+    ParameterError
+        If neither the teacher's size and tokens nor its loss are given.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> from bayesdistill.strategies import evaluate_strategies
+    >>> draws = {k: [v] for k, v in bd.PUBLISHED.items()}
+    >>> evaluate_strategies(draws, 5.46e8, 1.207e10, teacher_loss=2.18485)[0].round(3)
+    array([2.432])
     """
-    P, _ = _pack(draws)
+    P, _ = pack(draws)
     law = dict(zip(PARAMETERS, P, strict=True))
+    if teacher_loss is None and (teacher_params is None or teacher_tokens is None):
+        raise ParameterError("a teacher is missing; give teacher_params and teacher_tokens, or teacher_loss")
+
+    def column(values: Any) -> np.ndarray:
+        return np.asarray(values, float)[..., None]
+
     with np.errstate(all="ignore"):
         if teacher_loss is None:
             six = {name: law[name] for name in SUPERVISED_PARAMETERS}
-            teacher_loss = supervised_loss(
-                np.asarray(teacher_params, float)[..., None], np.asarray(teacher_tokens, float)[..., None], **six
-            )
+            of_teacher = supervised_loss(column(teacher_params), column(teacher_tokens), **six)
         else:
-            teacher_loss = np.asarray(teacher_loss, float)[..., None] * np.ones(P.shape[1])
-        loss = distilled_loss(
-            np.asarray(students, float)[..., None], np.asarray(student_tokens, float)[..., None], teacher_loss, **law
-        )
-    return loss, np.broadcast_to(teacher_loss, loss.shape)
+            of_teacher = column(teacher_loss)
+        loss = distilled_loss(column(students), column(student_tokens), of_teacher, **law)
+    return loss, np.broadcast_to(of_teacher, loss.shape)
 
 
 def supervised_losses(
     draws: Mapping[str, Any], students: Any, budgets: Any, shape: Shape = PUBLISHED_SHAPE, max_tokens: float = math.inf
 ) -> np.ndarray:
-    """Loss of pretraining each student on all of each budget: (n_students, n_budgets, n_draws).
+    """Loss of pretraining each student on all of each budget.
 
-    NaN where the budget buys less than one token.
+    Parameters
+    ----------
+    draws : mapping of str to (n_draws,) array
+        The six coefficients of the supervised law.
+    students : (n_students,) array
+        Non-embedding parameters.
+    budgets : (n_budgets,) or (n_budgets, n_draws) array
+        FLOPs.
+    shape : Shape
+        Of the architecture, for its cost.
+    max_tokens : float
+        Cap on the tokens.
+
+    Returns
+    -------
+    (n_students, n_budgets, n_draws) array
+        Nats per token; NaN where the budget buys less than one token.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> from bayesdistill.strategies import supervised_losses
+    >>> supervised_losses({k: [v] for k, v in bd.PUBLISHED.items()}, [1e9], [1e21]).round(3)
+    array([[[2.212]]])
     """
+    missing = [name for name in SUPERVISED_PARAMETERS if name not in draws]
+    if missing:
+        raise ParameterError(f"draws lack {', '.join(missing)}, which the supervised law needs")
     six = {name: np.asarray(draws[name], float).ravel() for name in SUPERVISED_PARAMETERS}
     n_draws = np.broadcast_arrays(*six.values())[0].size
-    size = np.atleast_1d(np.asarray(students, float))[:, None, None]
-    spent = _budgets(budgets, n_draws)
+    sizes = np.atleast_1d(np.asarray(students, float))[:, None, None]
     with np.errstate(all="ignore"):
-        tokens = np.minimum(pretraining_tokens(size, spent, shape), max_tokens)
-        loss = supervised_loss(size, tokens, **six)
-    return np.where(tokens >= 1, loss, np.nan)
+        tokens = np.minimum(pretraining_tokens(sizes, budgets_per_draw(budgets, n_draws), shape), max_tokens)
+        return np.where(tokens >= 1, supervised_loss(sizes, tokens, **six), np.nan)

@@ -4,424 +4,231 @@ With many draws no curve must hold the optimum, because a teacher has another lo
 teacher are both free, and D_S is what the budget leaves. Their mean loss is smooth in the logarithms, but for a cap on the
 student's tokens, which leaves a crease where the budget buys exactly the cap.
 
-A grid on a few draws shows the basins. A trust-region Newton search with second differences goes to the bottom of each on
-those draws, then on more, then on all. Beside it the curve of `paths` is searched for a law between the draws, and the crease
-if there is one. Where the teacher costs nothing, teachers of different size and equal loss are nearly equally good; the one on
-the curve is then preferred, so that one draw, or many equal ones, give the strategy that is best for it.
+A grid on a few draws shows the basins, and Newton's method goes to the bottom of each, first on those draws and then on all.
+Beside it the curve of `paths` is searched for a law between the draws, and the crease if there is one. Where the teacher costs
+nothing, teachers of different size and equal loss are nearly equally good; the one on the curve is then preferred, so that one
+draw, or many equal ones, give the strategy that is best for it.
+
+All problems take their steps together, each by itself: numpy decides, and compiled loops average over draws.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from bayesdistill.strategies.best import affordable_tokens, set_student, student_loss_at, teacher_loss_at
-from bayesdistill.strategies.compiled import (
-    block,
-    exp,
-    kernel,
-    log,
-    student_cost_per_token,
+from bayesdistill.strategies.averages import (
+    mean_grid,
+    mean_losses,
+    points_on_crease,
+    points_on_curve,
+    teacher_losses,
 )
-from bayesdistill.strategies.minimum import brent_step, brent_update
-from bayesdistill.strategies.paths import (
-    BOTH_CHARGED,
-    OVERTRAINED,
-    flops_and_slope,
-    log_optimal_tokens_charged,
-    log_teacher_tokens,
-)
+from bayesdistill.strategies.newton import Function, polish
+from bayesdistill.strategies.paths import grid
 
 TIE = 1e-7
-"""Nats within which two committed strategies count as equally good."""
+"""Nats within which the curve is preferred to a committed strategy beside it."""
 
-_ENOUGH = 1e-9  # nats that a further step would gain
-_NEAR = 1e-2  # nats by which a basin may seem worse on few draws and still be looked at on all
-_BASINS = 6  # looked at on few draws
+_FEW, _SOME = 64, 512  # draws for a first and a second look
+_GRID = 32  # teacher sizes, and tokens, of the grid
+_BASINS = 6  # of the grid that are followed
+_NEAR = 2e-2  # nats by which a basin may seem worse on few draws and still be followed on all
+_CAP = 8  # place of the cap in the room
 
-
-@block
-def prepare(P: Any, student: float) -> None:
-    """Store what the student's size does to the laws of all draws."""
-    for i in range(P.shape[1]):
-        set_student(P, i, student)
+Line = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Takes numbers of problems and a point on the line of each, and gives x and y."""
 
 
-@block
-def _fill(x: float, y: float, own: float, P: Any, losses: Any) -> None:
-    params, tokens = exp(x), exp(y)
-    for i in range(P.shape[1]):
-        losses[i] = student_loss_at(P, i, own, teacher_loss_at(P, i, params, tokens))
-
-
-@block
-def _average(losses: Any, n: int) -> float:
-    # Four sums in a fixed order.
-    a = b = c = d = 0.0
-    for i in range(0, n - 3, 4):
-        a += losses[i]
-        b += losses[i + 1]
-        c += losses[i + 2]
-        d += losses[i + 3]
-    for i in range(n - n % 4, n):
-        a += losses[i]
-    return ((a + b) + (c + d)) / n
-
-
-@block
-def _own_tokens(x: float, y: float, problem: Any, room: Any) -> float:
-    student_flops, budget, lgt, pre, _ = problem
-    flops, _ = flops_and_slope(exp(x), room[9], room[10])
-    return affordable_tokens(budget, student_flops, flops, exp(y), lgt, pre, room[8])
-
-
-@block
-def _mean(x: float, y: float, P: Any, problem: Any, room: Any, losses: Any) -> float:
-    own = _own_tokens(x, y, problem, room)
-    if not own >= 1.0:
-        return np.inf
-    _fill(x, y, own, P, losses)
-    return _average(losses, P.shape[1])
-
-
-# One dimension --------------------------------------------------------------------------------------------------------
-
-
-@block
-def _point(t: float, crease: bool, reference: Any, problem: Any, room: Any) -> Any:
-    # The teacher at t of the curve of the law between the draws, or of the crease.
-    student_flops, budget, lgt, pre, kind = problem
-    x0, x1, y0, y1, cap, k1, k2 = room[0], room[1], room[2], room[3], room[8], room[9], room[10]
-    if crease and pre == 0:
-        # Only the teacher's size decides about D_S: all tokens at the size where the budget buys the cap.
-        low, high = x0, x1
-        for _ in range(60):
-            middle = 0.5 * (low + high)
-            total = student_cost_per_token(student_flops, flops_and_slope(exp(middle), k1, k2)[0], lgt)
-            low, high = (middle, high) if total * cap < budget else (low, middle)
-        return low, y0 + t * (y1 - y0)
-    x = x0 + min(max(t, 0.0), 1.0) * (x1 - x0)
-    flops, slope = flops_and_slope(exp(x), k1, k2)
-    total = student_cost_per_token(student_flops, flops, lgt)
-    if crease:
-        tokens = (budget - total * cap) / (3 * pre * flops)
-        return x, min(max(log(max(tokens, 1e-300)), y0), y1)
-    curve = y1
-    if kind != OVERTRAINED:
-        curve = reference[0] + reference[1] * log(slope) + reference[2] * x
-        if kind == BOTH_CHARGED:
-            beta, share = 1 / reference[1], lgt / (3 * pre)
-            left = log_optimal_tokens_charged(curve, beta, 3 * student_flops / total, share * budget / total)
-            if cap < np.inf:
-                left = min(left, log_optimal_tokens_charged(curve, beta, 1.0, share * cap))
-            curve = left
-    return x, log_teacher_tokens(t, curve, y0, y1)
-
-
-@block
-def _mean_at(t: float, crease: bool, reference: Any, P: Any, problem: Any, room: Any, losses: Any) -> float:
-    x, y = _point(t, crease, reference, problem, room)
-    return _mean(x, y, P, problem, room, losses)
-
-
-@block
-def _descend_line(
-    a: float, m: float, b: float, crease: bool, reference: Any, P: Any, problem: Any, room: Any, losses: Any
-) -> Any:
-    # The minimum near m, where a and b need not be a bracket of it: they are moved out until they are.
-    fa = _mean_at(a, crease, reference, P, problem, room, losses)
-    fm = _mean_at(m, crease, reference, P, problem, room, losses)
-    fb = _mean_at(b, crease, reference, P, problem, room, losses)
-    low, high = (0.0, 1.0) if crease else (-1.0, 2.0)
-    for _ in range(12):
-        if fa < fm and a > low:
-            wide = 2 * (m - a)
-            b, fb, m, fm = m, fm, a, fa
-            a = max(a - wide, low)
-            fa = _mean_at(a, crease, reference, P, problem, room, losses)
-        elif fb < fm and b < high:
-            wide = 2 * (b - m)
-            a, fa, m, fm = m, fm, b, fb
-            b = min(b + wide, high)
-            fb = _mean_at(b, crease, reference, P, problem, room, losses)
-        else:
-            break
-    x, fx = m, fm
-    w, fw, v, fv = (a, fa, b, fb) if fa < fb else (b, fb, a, fa)
-    if fw < fx:
-        x, fx, w, fw = w, fw, x, fx
-    step = before = b - a
-    for _ in range(60):
-        u, step, before = brent_step(a, b, x, w, v, fx, fw, fv, step, before, 1e-8, 1e-12)
-        if u == x:
-            break
-        fu = _mean_at(u, crease, reference, P, problem, room, losses)
-        a, b, x, w, v, fx, fw, fv = brent_update(a, b, x, w, v, fx, fw, fv, u, fu)
-    return x, fx
-
-
-@block
-def _search_line(
-    ts: Any, crease: bool, reference: Any, P: Any, thin: Any, problem: Any, room: Any, losses: Any, values: Any
-) -> Any:
-    for k in range(ts.size):
-        values[k] = _mean_at(ts[k], crease, reference, thin, problem, room, losses)
-    lowest = values[: ts.size].min()
-    best, at = np.inf, np.nan
-    for k in range(ts.size):
-        left = values[k - 1] if k > 0 else np.inf
-        right = values[k + 1] if k < ts.size - 1 else np.inf
-        if values[k] < np.inf and values[k] < left and values[k] <= right and values[k] <= lowest + 2 * _NEAR:
-            a, b = ts[max(k - 1, 0)], ts[min(k + 1, ts.size - 1)]
-            t, low = _descend_line(a, ts[k], b, crease, reference, thin, problem, room, losses)
-            if low <= lowest + _NEAR:
-                lowest = min(lowest, low)
-                a, b = max(t - 0.01, ts[0]), min(t + 0.01, ts[-1])
-                t, low = _descend_line(a, t, b, crease, reference, P, problem, room, losses)
-                if low < best:
-                    best, at = low, t
-    if not best < np.inf:
-        return np.nan, np.nan, np.inf
-    x, y = _point(at, crease, reference, problem, room)
-    return x, y, best
-
-
-# Two dimensions -------------------------------------------------------------------------------------------------------
-
-
-@block
-def _lowest_of_model(g: Any, H: Any, lower: Any, upper: Any) -> Any:
-    # The least value of g.s + s.H.s/2 over a rectangle: at a stationary point inside, on an edge, or at a corner.
-    best, bx, by = 0.0, 0.0, 0.0
-    for case in range(9):
-        a, b = case % 3, case // 3
-        sx = upper[0] if a == 1 else lower[0]
-        sy = upper[1] if b == 1 else lower[1]
-        if a == 2 and b == 2:
-            det = H[0] * H[2] - H[1] * H[1]
-            if det <= 0 or H[0] <= 0:
-                continue
-            sx = (H[1] * g[1] - H[2] * g[0]) / det
-            sy = (H[1] * g[0] - H[0] * g[1]) / det
-        elif a == 2:
-            if H[0] <= 0:
-                continue
-            sx = -(g[0] + H[1] * sy) / H[0]
-        elif b == 2:
-            if H[2] <= 0:
-                continue
-            sy = -(g[1] + H[1] * sx) / H[2]
-        if sx < lower[0] or sx > upper[0] or sy < lower[1] or sy > upper[1]:
-            continue
-        value = g[0] * sx + g[1] * sy + 0.5 * (H[0] * sx * sx + 2 * H[1] * sx * sy + H[2] * sy * sy)
-        if value < best:
-            best, bx, by = value, sx, sy
-    return best, bx, by
-
-
-@block
-def _polish(
-    x: float, y: float, value: float, radius: float, widest: float, P: Any, problem: Any, room: Any, losses: Any
-) -> Any:
-    # Trust-region Newton with second differences, inside the bounds, from a point with that mean loss.
-    F = np.empty((3, 3))
-    g, H = np.zeros(2), np.zeros(3)
-    lower, upper = np.zeros(2), np.zeros(2)
-    for _ in range(50):
-        h = min(max(radius / 2, 2e-3), widest)
-        hx, hy = min(h, (room[1] - room[0]) / 2), min(h, (room[3] - room[2]) / 2)
-        cx = min(max(x, room[0] + hx), room[1] - hx)
-        cy = min(max(y, room[2] + hy), room[3] - hy)
-        nx, ny, nv = x, y, value
-        finite = True
-        for a in range(3):
-            for b in range(3):
-                px, py = cx + (a - 1) * hx, cy + (b - 1) * hy
-                if px == x and py == y:
-                    F[a, b] = value
-                else:
-                    F[a, b] = _mean(px, py, P, problem, room, losses)
-                finite = finite and F[a, b] < np.inf
-                if F[a, b] < nv:
-                    nx, ny, nv = px, py, F[a, b]
-        if not finite:
-            # Too near to where nothing is left for the student.
-            x, y, value, radius = nx, ny, nv, radius / 2
-            if radius < 1e-5:
-                break
-            continue
-        g[0] = (F[2, 1] - F[0, 1]) / (2 * hx) if hx > 0 else 0.0
-        g[1] = (F[1, 2] - F[1, 0]) / (2 * hy) if hy > 0 else 0.0
-        H[0] = (F[2, 1] - 2 * F[1, 1] + F[0, 1]) / hx**2 if hx > 0 else 0.0
-        H[2] = (F[1, 2] - 2 * F[1, 1] + F[1, 0]) / hy**2 if hy > 0 else 0.0
-        H[1] = (F[2, 2] - F[2, 0] - F[0, 2] + F[0, 0]) / (4 * hx * hy) if hx > 0 and hy > 0 else 0.0
-        lower[0], upper[0] = max(x - radius, room[0]) - cx, min(x + radius, room[1]) - cx
-        lower[1], upper[1] = max(y - radius, room[2]) - cy, min(y + radius, room[3]) - cy
-        drop, sx, sy = _lowest_of_model(g, H, lower, upper)
-        hoped = value - (F[1, 1] + drop)
-        if hoped < _ENOUGH and nv >= value:
-            break
-        mx, my = cx + sx, cy + sy
-        mv = _mean(mx, my, P, problem, room, losses)
-        gain = value - mv
-        step = max(abs(mx - x), abs(my - y))
-        if mv < nv:
-            nx, ny, nv = mx, my, mv
-        x, y, value = nx, ny, nv
-        if abs(gain - hoped) < _ENOUGH and step < radius:
-            break
-        if gain < 0.25 * hoped:
-            radius = min(radius / 2, max(step, 1e-5))
-        elif step >= 0.99 * radius:
-            radius *= 2 if gain > 0.75 * hoped else 1
-        else:
-            radius = max(2 * step, radius / 8)
-        if radius < 1e-5:
-            break
-    return x, y, value
-
-
-@kernel
-def teacher_table(thin: Any, xs: Any, ys: Any, table: Any) -> None:
-    """Fill table[x, y, draw] with the loss of every teacher of a grid."""
-    for a in range(xs.size):
-        for b in range(ys.size):
-            params, tokens = exp(xs[a]), exp(ys[b])
-            for i in range(thin.shape[1]):
-                table[a, b, i] = teacher_loss_at(thin, i, params, tokens)
-
-
-@block
-def _row(own: float, thin: Any, teachers: Any, losses: Any) -> None:
-    for i in range(thin.shape[1]):
-        losses[i] = student_loss_at(thin, i, own, teachers[i])
-
-
-@kernel
-def commit(
-    P: Any,
-    middle: Any,
-    thin: Any,
-    table: Any,
-    xs: Any,
-    ys: Any,
-    ts: Any,
-    creases: Any,
-    reference: Any,
-    problem: Any,
-    room: Any,
-) -> Any:
-    """The strategy with the least mean loss: logarithms of the teacher's size and tokens, student tokens, mean loss.
+@dataclass(frozen=True)
+class Task:
+    """What the search needs.
 
     Parameters
     ----------
-    P, middle, thin : (19, n) arrays
-        All draws, and fewer, and few of them, in the rows of `best`, after `prepare`.
-    table : (n_x, n_y, n_thin) array
-        From `teacher_table`, on the grid xs, ys.
-    xs, ys : arrays
-        Logarithms of teacher sizes and tokens.
-    ts, creases : arrays
-        Points on the curve and on the crease at which the first look is taken.
-    reference : (3,) array
-        Averages over the draws of what makes log D_T on the compute-optimal curve: a constant, a factor of log g, and one
-        of log N_T.
-    problem : tuple
-        F(N_S), budget, delta_lgt, delta_pre, kind of curve.
+    P : (n_students, ROWS, n_draws) array
+        Draws, after `averages.prepare`.
+    problems : (6, n) array
+        See `averages`.
     room : tuple
-        As for `search_block`.
+        See `blocks`.
+    reference : (3,) array
+        See `averages.points_on_curve`.
+    run : callable
+        Takes a function of a slice and a length, and calls it for slices that make up that length, in any order.
     """
-    losses = np.empty(P.shape[1])
-    values = np.empty(max(ts.size, creases.size))
-    x, y, low = _search_line(ts, False, reference, P, thin, problem, room, losses, values)
-    line_x, line_y, line = x, y, low
-    if room[8] < np.inf and problem[2] + problem[3] > 0:
-        cx, cy, cv = _search_line(creases, True, reference, P, thin, problem, room, losses, values)
-        if cv < low:
-            x, y, low = cx, cy, cv
-    V = np.empty((xs.size + 2, ys.size + 2))
-    V[:] = np.inf
-    for a in range(xs.size):
-        for b in range(ys.size):
-            own = _own_tokens(xs[a], ys[b], problem, room)
-            if own >= 1.0:
-                _row(own, thin, table[a, b], losses)
-                V[a + 1, b + 1] = _average(losses, thin.shape[1])
-    # Starts: the best point of the lines, and the lowest local minima of the grid.
-    starts = np.empty((_BASINS + 1, 2))
-    starts[0, 0], starts[0, 1] = x, y
-    count = 1 if low < np.inf else 0
-    taken = np.inf * -1
-    for _ in range(_BASINS):
-        lowest, la, lb = np.inf, -1, -1
-        for a in range(1, xs.size + 1):
-            for b in range(1, ys.size + 1):
-                v = V[a, b]
-                if taken < v < lowest:
-                    least = True
-                    for da in range(-1, 2):
-                        for db in range(-1, 2):
-                            least = least and v <= V[a + da, b + db]
-                    if least:
-                        lowest, la, lb = v, a, b
-        if la < 0:
-            break
-        taken = lowest
-        starts[count, 0], starts[count, 1] = xs[la - 1], ys[lb - 1]
-        count += 1
-    # On few draws: which starts lie in different basins.
-    found = np.empty((_BASINS + 1, 4))
-    kept = 0
-    lowest = np.inf
-    for s in range(count):
-        sx, sy = starts[s, 0], starts[s, 1]
-        sv = _mean(sx, sy, thin, problem, room, losses)
-        if not sv < np.inf:
-            continue
-        sx, sy, sv = _polish(sx, sy, sv, 0.4, 0.1, thin, problem, room, losses)
-        params, tokens = exp(sx), exp(sy)
-        for i in range(thin.shape[1]):
-            losses[i] = teacher_loss_at(thin, i, params, tokens)
-        teacher = _average(losses, thin.shape[1])
-        # The same basin: the same place, or another place of the flat valley along which teachers are equally good.
-        new = True
-        for q in range(kept):
-            same_place = abs(found[q, 0] - sx) < 0.1 and abs(found[q, 1] - sy) < 0.1
-            same_valley = abs(found[q, 2] - sv) < 2e-5 and abs(found[q, 3] - teacher) < 0.02 * teacher
-            new = new and not (same_place or same_valley)
-        if new:
-            found[kept, 0], found[kept, 1], found[kept, 2], found[kept, 3] = sx, sy, sv, teacher
-            kept += 1
-            lowest = min(lowest, sv)
-    # On all draws: the basin of the lines from the point that they gave, the others if they may be as low.
-    for q in range(kept):
-        sx, sy = found[q, 0], found[q, 1]
-        if q == 0 and low < np.inf:
-            sx, sy, sv = _polish(x, y, low, 0.4, 0.02, P, problem, room, losses)
-        elif found[q, 2] <= lowest + 2 * _NEAR:
-            if middle.shape[1] < P.shape[1]:
-                sv = _mean(sx, sy, middle, problem, room, losses)
-                if sv < np.inf:
-                    sx, sy, sv = _polish(sx, sy, sv, 0.4, 0.05, middle, problem, room, losses)
-            sv = _mean(sx, sy, P, problem, room, losses)
-            if sv <= low + _NEAR:
-                sx, sy, sv = _polish(sx, sy, sv, 0.4, 0.02, P, problem, room, losses)
-        else:
-            continue
-        if sv < low:
-            x, y, low = sx, sy, sv
-    if line <= low + TIE:
-        x, y, low = line_x, line_y, line
-    return x, y, _own_tokens(x, y, problem, room) if low < np.inf else np.nan, low
+
+    P: np.ndarray
+    problems: np.ndarray
+    room: tuple[float, ...]
+    reference: np.ndarray
+    run: Callable[[Callable[[slice], None], int], None]
 
 
-@kernel
-def losses_of(x: Any, y: Any, own: Any, P: Any, student_losses: Any, teacher_losses: Any) -> None:
-    """Losses of student and teacher under every draw (columns) for strategies (rows) given by logarithms."""
-    for s in range(x.size):
-        params, tokens = exp(x[s]), exp(y[s])
-        for i in range(P.shape[1]):
-            teacher_losses[s, i] = teacher_loss_at(P, i, params, tokens)
-        for i in range(P.shape[1]):
-            student_losses[s, i] = student_loss_at(P, i, own[s], teacher_losses[s, i])
+def commit(task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logarithms of the committed teacher's size and tokens, and the mean loss, of every problem.
+
+    The mean loss is infinite where no teacher leaves a token.
+    """
+    few, some = _thinned(task, _FEW), _thinned(task, _SOME)
+    on_few, on_all = _mean_of(task, few), _mean_of(task, task.P)
+    box = np.array(task.room[:4])
+    everything = np.arange(task.problems.shape[1])
+
+    curve_x, curve_y, curve_low = _search_line(
+        task, everything, partial(_on_curve, task), grid(33, 4, 1, task.room[0], task.room[1]), few
+    )
+    x, y, low = curve_x.copy(), curve_y.copy(), curve_low.copy()
+    if np.isfinite(task.room[_CAP]):
+        creased = np.flatnonzero(task.problems[3] + task.problems[4] > 0)
+        points = np.linspace(0.0, 1.0, 33)
+        _keep_lower(creased, *_search_line(task, creased, partial(_on_crease, task), points, few), x, y, low)
+
+    # On few draws: which basins of the grid are not the one to which the point on the lines leads.
+    start = np.flatnonzero(np.isfinite(low))
+    grid_x, grid_y, problem = _grid_minima(task, few)
+    which = np.concatenate([start, problem])
+    bx, by = np.concatenate([x[start], grid_x]), np.concatenate([y[start], grid_y])
+    bx, by, value = polish(on_few, which, bx, by, on_few(which, bx, by), box, 0.1)
+    which, bx, by = _other_basins(which, bx, by, value, start.size, few)
+
+    # On all draws: from the point on the lines, and from the other basins by way of some more draws.
+    _keep_lower(start, *polish(on_all, start, x[start], y[start], low[start], box, 0.02), x, y, low)
+    if some.shape[2] < task.P.shape[2]:
+        on_some = _mean_of(task, some)
+        bx, by, _ = polish(on_some, which, bx, by, on_some(which, bx, by), box, 0.05)
+    value = on_all(which, bx, by)
+    near = value <= low[which] + _NEAR / 2
+    which, bx, by, value = which[near], bx[near], by[near], value[near]
+    _keep_lower(which, *polish(on_all, which, bx, by, value, box, 0.02), x, y, low)
+
+    tie = np.isfinite(curve_low) & (curve_low <= low + TIE)
+    return np.where(tie, curve_x, x), np.where(tie, curve_y, y), np.where(tie, curve_low, low)
+
+
+def _keep_lower(
+    which: np.ndarray,
+    new_x: np.ndarray,
+    new_y: np.ndarray,
+    new: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    low: np.ndarray,
+) -> None:
+    for p, u, v, f in zip(which, new_x, new_y, new, strict=True):
+        if f < low[p]:
+            x[p], y[p], low[p] = u, v, f
+
+
+def _thinned(task: Task, number: int) -> np.ndarray:
+    n = task.P.shape[2]
+    columns = np.unique(np.linspace(0, n - 1, min(n, number)).round().astype(int))
+    return np.ascontiguousarray(task.P[:, :, columns])
+
+
+def _mean_of(task: Task, P: np.ndarray) -> Function:
+    def mean(which: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        means = np.empty(which.size)
+
+        def work(part: slice) -> None:
+            mean_losses(which[part], x[part], y[part], P, task.problems, task.room, means[part])
+
+        task.run(work, which.size)
+        return means
+
+    return mean
+
+
+def _on_curve(task: Task, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.empty(t.size), np.empty(t.size)
+    points_on_curve(which, t, task.reference, task.problems, task.room, x, y)
+    return x, y
+
+
+def _on_crease(task: Task, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.empty(t.size), np.empty(t.size)
+    points_on_crease(which, t, task.problems, task.room, x, y)
+    return x, y
+
+
+def _search_line(
+    task: Task, which: np.ndarray, line: Line, ts: np.ndarray, few: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The lowest point on the line of each of these problems: all local minima on few draws, and the near ones on all."""
+
+    def along(mean: Function) -> Function:
+        return lambda rows, t, _: mean(rows, *line(rows, t))
+
+    on_few, on_all = along(_mean_of(task, few)), along(_mean_of(task, task.P))
+    box = np.array([ts[0], ts[-1], 0.0, 0.0])
+    everything = np.repeat(which, ts.size)
+    V = on_few(everything, np.tile(ts, which.size), everything).reshape(which.size, ts.size)
+    padded = np.pad(V, ((0, 0), (1, 1)), constant_values=np.inf)
+    floor = V.min(axis=1, initial=np.inf)
+    least = np.isfinite(V) & (padded[:, :-2] > V) & (padded[:, 2:] >= V) & (floor[:, None] + _NEAR >= V)
+    row, k = np.nonzero(least)
+    t, _, value = polish(on_few, which[row], ts[k], np.zeros(k.size), V[row, k], box, 0.01)
+    np.minimum.at(floor, row, value)
+    near = value <= floor[row] + _NEAR / 2
+    row, t, zero = row[near], t[near], np.zeros(near.sum())
+    t, _, value = polish(on_all, which[row], t, zero, on_all(which[row], t, zero), box, 0.002)
+    at, nothing, best = np.zeros(which.size), np.zeros(which.size), np.full(which.size, np.inf)
+    _keep_lower(row, t, zero, value, at, nothing, best)
+    return *line(which, at), best
+
+
+def _grid_minima(task: Task, few: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The lowest local minima of each problem on the grid of teachers: x, y and the problem."""
+    xs = np.linspace(task.room[0], task.room[1], _GRID)
+    ys = np.linspace(task.room[2], task.room[3], _GRID)
+    X, Y = (v.ravel() for v in np.meshgrid(xs, ys, indexing="ij"))
+    table = np.empty((_GRID, _GRID, few.shape[2]))
+    teacher_losses(np.exp(X), np.exp(Y), few[0], table.reshape(X.size, -1))
+    n = task.problems.shape[1]
+    V = np.empty((n, _GRID, _GRID))
+
+    def work(part: slice) -> None:
+        mean_grid(np.arange(n)[part], xs, ys, few, table, task.problems, task.room, V[part])
+
+    task.run(work, n)
+    padded = np.pad(V, ((0, 0), (1, 1), (1, 1)), constant_values=np.inf)
+    least = np.isfinite(V)
+    for a in range(3):
+        for b in range(3):
+            least &= padded[:, a : a + _GRID, b : b + _GRID] >= V
+    flat = np.where(least, V, np.inf).reshape(n, -1)
+    places = np.argsort(flat, axis=1, kind="stable")[:, :_BASINS]
+    problem, column = np.nonzero(np.isfinite(np.take_along_axis(flat, places, axis=1)))
+    chosen = places[problem, column]
+    return X[chosen], Y[chosen], problem
+
+
+def _other_basins(
+    which: np.ndarray, x: np.ndarray, y: np.ndarray, value: np.ndarray, first: int, few: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Problem, x and y of those after the first points that lie in a basin of their own, nearly as low as any of the problem.
+
+    The same basin is the same place, or another place of a flat valley, along which teachers of equal loss are equally good.
+    """
+    losses = np.empty((which.size, few.shape[2]))
+    teacher_losses(np.exp(x), np.exp(y), few[0], losses)
+    teacher = losses.mean(axis=1)
+    kept: dict[int, list[int]] = {}
+    for m, p in enumerate(which.tolist()):
+        others = kept.setdefault(p, [])
+        same_place = [max(abs(x[q] - x[m]), abs(y[q] - y[m])) < 0.1 for q in others]
+        same_valley = [
+            abs(value[q] - value[m]) < 2e-5 and abs(teacher[q] - teacher[m]) < 0.02 * teacher[m] for q in others
+        ]
+        if np.isfinite(value[m]) and not any(same_place + same_valley):
+            others.append(m)
+    chosen = [
+        m
+        for members in kept.values()
+        for m in members
+        if m >= first and value[m] <= min(value[q] for q in members) + _NEAR
+    ]
+    return which[chosen], x[chosen], y[chosen]

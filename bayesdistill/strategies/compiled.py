@@ -1,6 +1,6 @@
 """The laws and the compute model, compiled by numba for the inner loops of the search.
 
-A formula stands once, in `laws` or `compute`. `_compiled` takes the function that stands there, replaces the names of the
+A formula stands once, in `laws` or `compute`. `_copy` takes the function that stands there, replaces the names of the
 math namespace that it looks up by the ones below, and compiles the copy; `tests/test_strategies.py` evaluates both on the
 same points. The exponential and the logarithm are written in plain arithmetic here, because a loop over draws that calls
 the C library for them cannot be turned into vector instructions by the compiler, and one without such calls is.
@@ -8,6 +8,7 @@ the C library for them cannot be turned into vector instructions by the compiler
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import types
@@ -22,35 +23,53 @@ from numba.extending import intrinsic
 
 from bayesdistill import compute, laws
 
-# "contract" lets a product and a sum become one instruction; nothing that reorders sums or assumes finite numbers is on.
-_INLINE: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}, "nogil": True, "forceinline": True}
-_KERNEL: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}, "nogil": True}
+# Without Python's checks for division by zero, which are branches, and without the GIL.
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
+# A product and a sum may become one instruction; nothing that reorders sums or assumes finite numbers is on.
+_FUSED: dict[str, Any] = {"fastmath": {"contract"}}
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a small function into whichever kernel calls it."""
-    return njit(**_INLINE)(function)
+    return njit(forceinline=True, **_OPTIONS, **_FUSED)(function)
+
+
+def plain_inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same without fused instructions."""
+    return njit(forceinline=True, **_OPTIONS)(function)
 
 
 def block(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a loop over draws that several places of a kernel share."""
-    return njit(**_KERNEL)(function)
+    """Compile a loop over draws that stands by itself, which is the form in which the compiler vectorises it."""
+    return njit(**_OPTIONS, **_FUSED)(function)
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function that Python calls, keep the machine code on disk and release the GIL while it runs.
+    """Compile a function that Python calls, and keep the machine code on disk.
 
-    numba renews its file when the source file of the function changes, but not when a function changes that was compiled
-    into it from another file. The stamp of all the sources in the name of the cache file does that.
+    Which products and sums are fused may differ between vector instructions and the remainder of a loop: a loop over draws
+    whose results must not depend on their places has a fixed length.
     """
+    return _cached(function, **_OPTIONS, **_FUSED)
+
+
+def plain_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same without fused instructions, for loops of any length."""
+    return _cached(function, **_OPTIONS)
+
+
+def _cached(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    # numba renews its file when the source file of the function changes, but not when a function changes that was compiled
+    # into it from another file. The stamp of all the sources in the name of the cache file does that.
     function.__qualname__ = f"{function.__qualname__}_{_stamp()}"
     try:
-        return njit(cache=True, **_KERNEL)(function)
+        return njit(cache=True, **options)(function)
     except RuntimeError:
         # Neither the package's folder nor the user's cache folder can be written: compile anew in every process.
-        return njit(**_KERNEL)(function)
+        return njit(**options)(function)
 
 
+@functools.cache
 def _stamp() -> str:
     package = resources.files("bayesdistill")
     sources = [package / "laws.py", package / "compute.py"]

@@ -55,7 +55,7 @@ def flops_and_slope(params: Any, k1: Any, k2: Any) -> Any:
 @inlined
 def log_optimal_tokens(log_params: Any, slope: Any, A: Any, B: Any, alpha: Any, beta: Any) -> Any:
     """Logarithm of the D_T that makes a teacher of that size compute-optimal by itself (kappa = 0)."""
-    return (log(beta * B * slope) - log(alpha * A) + alpha * log_params) / beta
+    return (log(beta * B * slope / (alpha * A)) + alpha * log_params) / beta
 
 
 @inlined
@@ -88,8 +88,9 @@ def log_teacher_tokens(t: Any, on_curve: Any, log_min_tokens: Any, log_max_token
     return min(max(clipped + below + above, log_min_tokens), log_max_tokens)
 
 
-def grid(points: int, end_points: int, log_min_params: float, log_max_params: float) -> np.ndarray:
-    """Values of t for the first look at the curve: `points` along the sizes, `end_points` on each of its two ends.
+def grid(points: int, end_points: int, parts: int, log_min_params: float, log_max_params: float) -> np.ndarray:
+    """Values of t for a look at the curve: `points` along the sizes, `end_points` on each of its two ends, and the cells
+    between them divided into so many parts.
 
     They stand closer where teachers are small, so that neighbours differ about equally in log L_T.
     """
@@ -100,4 +101,6 @@ def grid(points: int, end_points: int, log_min_params: float, log_max_params: fl
     else:
         along = np.array([0.0, 1.0])
     ends = np.linspace(0.0, 1.0, end_points + 1)
-    return np.concatenate([ends[:-1] - 1, along, ends[1:] + 1])
+    coarse = np.concatenate([ends[:-1] - 1, along, ends[1:] + 1])
+    fractions = np.arange(parts) / parts
+    return np.append((coarse[:-1, None] + np.diff(coarse)[:, None] * fractions).ravel(), coarse[-1])

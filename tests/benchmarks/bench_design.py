@@ -169,7 +169,7 @@ def choose(method: str, tree: xr.DataTree, left: pd.DataFrame, seed: int) -> str
         found = next_runs(
             tree, left, STUDENTS, BUDGETS, SCENARIOS, objective=objective, outcomes=200, allow_unconverged=True
         )
-        return str(found["candidate"].values[int(found["rank"].argmin())])
+        return str(found["candidate"].values[int(found["rank"].values.argmin())])
     if method.startswith("D-optimal"):
         criterion = "information_per_flop" if "flop" in method else "information"
         return str(information_order(tree, left, criterion=criterion, allow_unconverged=True)["order"].values[0])

@@ -85,10 +85,9 @@ def priors_of(model: Mapping[str, Any], runs: pd.DataFrame) -> Priors:
     priors = default_priors(distilled=True, supervised=False, reference=reference_run(runs, None), **options)
     if gap:
         return priors
-    off = Prior(-30.0, 0.0, "s = 0", "no capacity gap")
-    return with_priors(
-        priors, {"log_gap_strength": off, "log_gap_slope": Prior(0.0, 0.0), "gap_curvature": Prior(0.0, 0.0)}
-    )
+    off = Prior(-30.0, 0.0, "s = k = 0", "no capacity gap")
+    # The slope too: with s = 0 and k > 0 the gap would open at once where r > 1.
+    return with_priors(priors, {"log_gap_strength": off, "log_gap_slope": off, "gap_curvature": Prior(0.0, 0.0)})
 
 
 def leave_out(

@@ -76,7 +76,9 @@ def _fit(runs: pd.DataFrame, reference: Reference, start: np.ndarray | None) -> 
     observed = runs["student_loss"].to_numpy(dtype=float)
 
     def residual(values: np.ndarray) -> np.ndarray:
-        return _predict(_law(values, reference), runs) - observed
+        # Steps to where A_S overflows are taken back by the optimiser.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _predict(_law(values, reference), runs) - observed
 
     low, high = np.full(start.size, -12.0), np.full(start.size, 12.0)
     found = least_squares(residual, np.clip(start, low, high), bounds=(low, high), loss="huber", f_scale=HUBER_DELTA)

@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill import posterior
+from bayesdistill.criticism import baselines, calibration, scores, unseen_groups
 from bayesdistill.errors import ModelError, ParameterError
-from bayesdistill.laws import LAW_PARAMETERS, distilled_loss
+from bayesdistill.laws import LAW_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss, log_gap, supervised_loss
 from bayesdistill.posterior import Gates
 
 
@@ -155,3 +157,223 @@ def test_curves_need_distilled_runs(jittered_draws, fit354):
         bd.law_curves(fit354, points=1)
     with pytest.raises(ParameterError, match=r"prob is 1\.5"):
         bd.law_curves(fit354, points=2, max_draws=8, prob=1.5)
+
+
+# Scores ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_crps_of_normal_draws_has_its_closed_form():
+    rng = np.random.default_rng(0)
+    observed = np.array([0.3, -1.2, 2.0])
+    mean, sd = np.array([0.0, -1.0, 1.0]), np.array([1.0, 0.5, 2.0])
+    draws = mean + sd * rng.standard_normal((200_000, 3))
+    z = (observed - mean) / sd
+    expected = sd * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - 1 / np.sqrt(np.pi))
+    np.testing.assert_allclose(scores.crps(draws, observed), expected, rtol=0.01)
+    # Two draws by hand: (|0 - 1| + |2 - 1|)/2 - |0 - 2|/2.
+    assert scores.crps(np.array([[0.0], [2.0]]), np.array([1.0])) == pytest.approx([0.0])
+
+
+def test_the_log_score_is_the_log_of_the_mean_density():
+    density = np.log(np.array([[0.1, 1e-300], [0.3, 3e-300]]))
+    np.testing.assert_allclose(scores.log_score(density), np.log([0.2, 2e-300]), rtol=1e-14)
+    # Far below the smallest float.
+    np.testing.assert_allclose(scores.log_score(np.array([[-2000.0], [-2000.0]])), [-2000.0])
+
+
+def test_intervals_hold_what_they_say():
+    draws = np.linspace(0, 1, 1001)[:, None].repeat(4, axis=1)
+    observed = np.array([0.04, 0.06, 0.74, 0.96])
+    assert scores.inside(draws, observed, 0.9).tolist() == [False, True, True, False]
+    assert scores.inside(draws, observed, 0.5).tolist() == [False, False, True, False]
+
+
+def scored(elpd: list[float], error: list[float], fold: list[int]) -> xr.Dataset:
+    columns = {"elpd": elpd, "crps": [0.1] * len(elpd), "error": error, "fold": fold}
+    columns |= {"inside_50": [1, 0] * (len(elpd) // 2), "inside_90": [1] * len(elpd)}
+    return xr.Dataset({name: ("run", values) for name, values in columns.items()}, coords={"run": range(len(elpd))})
+
+
+def test_the_table_of_scores_by_hand():
+    fold = [0, 0, 1, 1, 2, 2]
+    best = scored([1.0, 1.0, 1.0, 1.0, 1.0, 1.0], [0.1, -0.1, 0.1, -0.1, 0.1, -0.1], fold)
+    other = scored([0.5, 0.5, 1.0, 1.0, 0.0, 0.5], [0.3, 0.4, 0.0, 0.0, 0.0, 0.0], fold)
+    table = bd.score_table({"other": other, "best": best})
+    assert list(table.index) == ["best", "other"]
+    assert table.loc["best", ["elpd", "elpd_difference", "rmse", "coverage_50"]].tolist() == pytest.approx(
+        [6.0, 0.0, 0.1, 0.5]
+    )
+    assert table.loc["other", "elpd_difference"] == pytest.approx(-2.5)
+    # Folds differ by -1, 0 and -1.5; their sum has the standard error sqrt(3) sd.
+    assert table.loc["other", "standard_error"] == pytest.approx(np.sqrt(3) * np.std([-1, 0, -1.5], ddof=1))
+    assert table.loc["other", "rmse"] == pytest.approx(0.5 / np.sqrt(6))
+
+
+# Leaving out groups ---------------------------------------------------------------------------------------------------
+
+
+def test_every_run_is_left_out_once_and_groups_stay_together(runs354):
+    for split, groups in (("teacher", 8), ("student", 7)):
+        folds = unseen_groups.folds(runs354, split)
+        assert len(folds) == groups
+        np.testing.assert_array_equal(np.sum(folds, axis=0), 1)
+        column = "teacher" if split == "teacher" else "student_params"
+        for out in folds:
+            assert not set(runs354[column][out]) & set(runs354[column][~out])
+    # Teachers are dealt in the order of their losses, so that every fold has strong and weak ones.
+    low, high = np.quantile(runs354.groupby("teacher")["teacher_loss"].first(), [0.2, 0.8])
+    for out in unseen_groups.folds(runs354, "teacher"):
+        assert runs354["teacher_loss"][out].min() < low
+        assert runs354["teacher_loss"][out].max() > high
+    (paper,) = unseen_groups.folds(runs354, "paper")
+    np.testing.assert_array_equal(paper, runs354["student_loss"] <= 2.3)
+    with pytest.raises(ParameterError, match="split is 'run'"):
+        unseen_groups.folds(runs354, "run")
+
+
+def test_the_law_without_capacity_gap_has_none(runs354):
+    from bayesdistill.model import reference_run
+    from bayesdistill.priors.coordinates import distillation_at_reference, supervised_at_reference
+
+    priors = unseen_groups.priors_of({"gap": False}, runs354)
+    assert (~priors.free).sum() == 3
+    c = dict(zip(priors.names, priors.location, strict=True))
+    law = supervised_at_reference(c)
+    law |= distillation_at_reference(c, law, reference_run(runs354, None))
+    gap = log_gap(np.log(np.linspace(0.5, 1.5, 21)), **{name: law[name] for name in ("c1", "d1", "f1")})
+    assert np.abs(gap).max() < 1e-9
+
+
+def test_the_point_fit_finds_the_law_that_made_the_runs():
+    truth = dict(bd.PUBLISHED) | {"c1": 1200.0, "d1": 0.02 ** -bd.PUBLISHED["f1"]}
+    runs = bd.simulate_runs(truth, seed=4, sigma=1e-6, nu=np.inf)
+    law = baselines.point_fit(runs)
+    assert set(law) == set(LAW_PARAMETERS)
+    columns = [runs[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss")]
+    np.testing.assert_allclose(distilled_loss(*columns, **law), runs["student_loss"], atol=2e-5)
+    # It fits the published runs no worse than the published law itself, and within what the paper reports.
+    published = bd.load_runs("busbridge2025")
+    columns = [published[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss")]
+    ours, theirs = (
+        np.abs(distilled_loss(*columns, **one) - published["student_loss"]).mean()
+        for one in (baselines.point_fit(published), bd.PUBLISHED)
+    )
+    assert ours <= theirs
+
+
+def test_leaving_out_goes_on_from_a_checkpoint(runs354, tmp_path, monkeypatch):
+    few = runs354.iloc[::6].reset_index(drop=True)
+    whole = bd.leave_out(few, "student", "point", seed=1)
+    assert whole.sizes["run"] == len(few)
+    assert whole["run"].values.tolist() == list(range(len(few)))
+    np.testing.assert_array_equal(whole["inside_50"] <= whole["inside_90"], True)
+    checkpoint, calls = tmp_path / "scores.json", []
+    real = unseen_groups._fold
+
+    def stops_in_the_third(task):
+        calls.append(task)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(task)
+
+    monkeypatch.setattr(unseen_groups, "_fold", stops_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        bd.leave_out(few, "student", "point", seed=1, checkpoint=checkpoint)
+    told: list[tuple[int, int]] = []
+    resumed = bd.leave_out(
+        few, "student", "point", seed=1, checkpoint=checkpoint, progress=lambda done, of: told.append((done, of))
+    )
+    folds = len(unseen_groups.folds(few, "student"))
+    assert told[0] == (3, folds)
+    assert told[-1] == (folds, folds)
+    assert len(calls) == folds + 1  # two before the interrupt, the one interrupted, the rest
+    xr.testing.assert_identical(resumed, whole)
+    # Other runs, or another seed, do not go on from it.
+    changed = few.assign(student_loss=few["student_loss"] + 1e-9)
+    calls.clear()
+    calls.extend([None] * 3)
+    bd.leave_out(changed, "student", "point", seed=1, checkpoint=checkpoint)
+    assert len(calls) == 3 + folds
+
+
+# Calibration ----------------------------------------------------------------------------------------------------------
+
+
+def calibrated(rank: np.ndarray, probability: np.ndarray, won: np.ndarray) -> xr.Dataset:
+    return xr.Dataset(
+        {
+            "rank": (("simulation", "quantity"), rank),
+            "probability": (("simulation", "decision"), probability),
+            "won": (("simulation", "decision"), won),
+        },
+        coords={"quantity": [f"q{i}" for i in range(rank.shape[1])], "decision": ["one"]},
+        attrs={"ranks": 99},
+    )
+
+
+def test_ranks_that_are_uniform_pass_and_others_do_not():
+    rng = np.random.default_rng(3)
+    uniform = rng.integers(0, 100, size=(400, 5))
+    biased = rng.binomial(99, rng.beta(1.5, 1, 400))
+    narrow = rng.binomial(99, rng.beta(0.5, 0.5, 400))
+    none = np.zeros((400, 1))
+    table = calibration.rank_uniformity(calibrated(np.column_stack([uniform, biased, narrow]), none, none))
+    assert (table["p_holm"][:5] > 0.05).all()
+    assert (table["p_holm"][5:] < 1e-4).all()
+    assert (table["p_holm"] >= table["p_value"]).all()
+    assert table.loc["q5", "mean_rank"] > 0.55
+    assert calibration._holm(np.array([0.01, 0.04, 0.03])).tolist() == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_decisions_that_come_true_as_often_as_said():
+    rng = np.random.default_rng(4)
+    stated = rng.random((4000, 1))
+    honest = calibrated(np.zeros((4000, 1)), stated, rng.random((4000, 1)) < stated)
+    table = calibration.decision_calibration(honest)
+    assert table["simulations"].sum() == 4000
+    assert (np.abs(table["won"] - table["stated"]) < 0.04).all()
+    assert ((table["lower"] < table["stated"]) & (table["stated"] < table["upper"])).sum() >= 4
+    bold = calibrated(np.zeros((4000, 1)), stated, rng.random((4000, 1)) < 0.5)
+    table = calibration.decision_calibration(bold)
+    assert table["upper"].iloc[-1] < 0.95
+
+
+def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
+    from bayesdistill.model import reference_run
+    from bayesdistill.priors import ASYMPTOTIC_SIZES, default_priors
+
+    reference = reference_run(runs354, None)
+    free = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=None)
+    truths = calibration.draw_truths(free, reference, 400, seed=1)
+    z = np.array([truth["z"] for truth in truths])
+    assert np.abs(z.mean(axis=0)).max() < 4 / np.sqrt(400)
+    assert np.abs(z.std(axis=0) - 1).max() < 4 / np.sqrt(800)
+    bound = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=0.005)
+    for truth in calibration.draw_truths(bound, reference, 20, seed=2):
+        law = {name: truth[name] for name in LAW_PARAMETERS}
+        leads = []
+        for size in np.array(ASYMPTOTIC_SIZES) * reference.params / 5e8:
+            alone = supervised_loss(size, np.inf, **{name: law[name] for name in SUPERVISED_PARAMETERS})
+            teacher = np.linspace(law["E"], 1.2 * alone, 200)
+            leads.append(max(0.0, float(alone - distilled_loss(size, np.inf, teacher, **law).min())))
+        # Six widths in mean square have a probability of 1e-8.
+        assert np.sqrt(np.mean(np.square(leads))) < 6 * 0.005
+    with pytest.raises(ParameterError, match="not supported here"):
+        calibration.simulate_calibration(runs354, simulations=1, options={"noise": "ratio"})
+    with pytest.raises(ParameterError, match="not supported here"):
+        calibration.simulate_calibration(runs354, simulations=1, options={"effects": ("teacher",)})
+
+
+@pytest.mark.slow
+def test_ranks_of_a_few_simulations_are_not_far_from_uniform(runs354, tmp_path):
+    few = runs354.iloc[::3].reset_index(drop=True)
+    log = tmp_path / "log.jsonl"
+    settings = {"draws": 300, "tune": 500, "seed": 5, "log": log}
+    calibration.simulate_calibration(few, simulations=10, **settings)
+    lines = log.read_text().count("\n")
+    found = calibration.simulate_calibration(few, simulations=30, **settings)
+    assert (lines, log.read_text().count("\n")) == (10, 30)
+    mean = found["rank"].mean("simulation") / 99
+    # The mean of 30 uniform ranks has a standard deviation of 0.053.
+    assert float(np.abs(mean - 0.5).max()) < 0.053 * 4
+    assert float(np.abs(mean - 0.5).mean()) < 0.053 * 1.5

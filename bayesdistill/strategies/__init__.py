@@ -127,7 +127,7 @@ def best_strategies(
     >>> from bayesdistill.strategies import best_strategies
     >>> found = best_strategies({k: [v] for k, v in bd.PUBLISHED.items()}, [1e9], [1e21], "teacher inference")
     >>> print(f"{found['loss'].item():.3f} {found['teacher_params'].item():.1e}")
-    2.199 6.6e+08
+    2.211 1.3e+09
     """
     P, valid = pack(draws)
     n_draws = P.shape[1]
@@ -459,7 +459,7 @@ def supervised_losses(
     >>> import bayesdistill as bd
     >>> from bayesdistill.strategies import supervised_losses
     >>> supervised_losses({k: [v] for k, v in bd.PUBLISHED.items()}, [1e9], [1e21]).round(3)
-    array([[[2.212]]])
+    array([[[2.221]]])
     """
     missing = [name for name in SUPERVISED_PARAMETERS if name not in draws]
     if missing:

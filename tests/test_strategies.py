@@ -1,0 +1,149 @@
+"""Every optimum against a dense search that knows nothing of the structure, and what must hold for any problem."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from reference_search import dense_search, random_draws
+
+import bayesdistill as bd
+from bayesdistill import strategies
+from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, distillation_flops, pretraining_tokens
+from bayesdistill.laws import SUPERVISED_PARAMETERS
+from bayesdistill.strategies import Bounds, best_strategies, committed_strategies, supervised_losses
+
+CLOSE = 1e-6  # nats
+PUBLISHED = {name: np.array([value]) for name, value in bd.PUBLISHED.items()}
+
+
+def random_problem(rng):
+    """Student, budget, scenario and bounds; half of the bounds are tight enough to be active."""
+    student, budget = 10 ** rng.uniform(7.5, 10.5), 10 ** rng.uniform(18, 25)
+    kind = rng.integers(5)
+    deltas = [(0, 0), (1, 0), (0, 1), (1, 1), (rng.uniform(), rng.uniform())][kind]
+    scene = bd.Scenario(*(float(d) for d in deltas))
+    if rng.uniform() < 0.5:
+        return student, budget, scene, Bounds()
+    bounds = Bounds(
+        max_teacher_params=10 ** rng.uniform(8, 12),
+        max_teacher_tokens=10 ** rng.uniform(10, 13.3),
+        max_student_tokens=10 ** rng.uniform(9.5, 13) if rng.uniform() < 0.5 else np.inf,
+    )
+    return student, budget, scene, bounds
+
+
+def compare_best(seed, count):
+    rng = np.random.default_rng(seed)
+    compared = 0
+    for _ in range(count):
+        student, budget, scene, bounds = random_problem(rng)
+        draws = random_draws(rng, 1)
+        found = best_strategies(draws, [student], [budget], [scene], bounds=bounds)
+        least, _, _ = dense_search(draws, student, budget, scene, bounds, PUBLISHED_SHAPE)
+        if not np.isfinite(least):
+            assert np.isnan(found["loss"]).all()
+            continue
+        assert found["loss"].item() == pytest.approx(least, abs=CLOSE), (student, budget, scene, bounds)
+        compared += 1
+    return compared
+
+
+def compare_committed(seed, count):
+    rng = np.random.default_rng(seed)
+    compared = 0
+    for _ in range(count):
+        student, budget, scene, bounds = random_problem(rng)
+        draws = random_draws(rng, 12, spread=0.3)
+        found = committed_strategies(draws, [student], [budget], [scene], bounds=bounds)
+        least, _, _ = dense_search(draws, student, budget, scene, bounds, PUBLISHED_SHAPE)
+        if not np.isfinite(least):
+            continue
+        assert found["loss"].mean() == pytest.approx(least, abs=CLOSE), (student, budget, scene, bounds)
+        compared += 1
+    return compared
+
+
+def test_the_best_strategy_is_that_of_a_dense_search():
+    assert compare_best(seed=1, count=40) > 30
+
+
+def test_the_committed_strategy_is_that_of_a_dense_search():
+    assert compare_committed(seed=2, count=8) >= 6
+
+
+@pytest.mark.slow
+def test_two_thousand_optima():
+    assert compare_best(seed=3, count=2100) + compare_committed(seed=4, count=200) > 2000
+
+
+def test_the_strategy_is_worth_what_it_says_and_costs_the_budget():
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        student, budget, scene, bounds = random_problem(rng)
+        draws = random_draws(rng, 3)
+        found = best_strategies(draws, [student], [budget], [scene], bounds=bounds)
+        at = {name: value.ravel() for name, value in found.items()}
+        for i in np.flatnonzero(np.isfinite(at["loss"])):
+            law = {name: float(value[i]) for name, value in draws.items()}
+            teacher = bd.supervised_loss(
+                at["teacher_params"][i], at["teacher_tokens"][i], **{name: law[name] for name in SUPERVISED_PARAMETERS}
+            )
+            assert at["teacher_loss"][i] == pytest.approx(teacher, abs=1e-9)
+            assert at["loss"][i] == pytest.approx(
+                bd.distilled_loss(student, at["student_tokens"][i], at["teacher_loss"][i], **law), abs=1e-9
+            )
+            spent = distillation_flops(
+                student, at["student_tokens"][i], at["teacher_params"][i], at["teacher_tokens"][i], scene
+            )
+            assert spent <= budget * (1 + 1e-9)
+            assert at["teacher_params"][i] <= bounds.max_teacher_params * (1 + 1e-9)
+            assert at["student_tokens"][i] <= bounds.max_student_tokens * (1 + 1e-9)
+
+
+def test_threads_order_and_other_draws_change_no_bit():
+    draws = random_draws(np.random.default_rng(6), 37)
+    students, budgets = [2e8, 3e9, 1e9], [1e19, 1e21, 1e24]
+    scenes = list(SCENARIOS.values())
+    whole = best_strategies(draws, students, budgets, scenes, threads=1)
+    for name, value in best_strategies(draws, students, budgets, scenes, threads=2).items():
+        np.testing.assert_array_equal(value, whole[name])
+    turned = best_strategies(draws, students[::-1], budgets, scenes)
+    np.testing.assert_array_equal(turned["loss"][::-1], whole["loss"])
+    part = best_strategies({name: value[5:9] for name, value in draws.items()}, students, budgets, scenes)
+    np.testing.assert_array_equal(part["loss"], whole["loss"][..., 5:9])
+
+
+def test_more_budget_never_raises_the_loss_and_a_larger_share_never_lowers_it():
+    draws = random_draws(np.random.default_rng(7), 10)
+    budgets = np.geomspace(1e18, 1e25, 15)
+    scenes = [bd.Scenario(lgt, pre) for lgt in (0.0, 0.3, 1.0) for pre in (0.0, 0.3, 1.0)]
+    loss = best_strategies(draws, [3e8, 3e9], budgets, scenes)["loss"]
+    assert (np.diff(loss, axis=2) <= 1e-9).all()
+    shares = loss.reshape(2, 3, 3, budgets.size, -1)
+    assert (np.diff(shares, axis=1) >= -1e-9).all()
+    assert (np.diff(shares, axis=2) >= -1e-9).all()
+
+
+def test_pretraining_is_the_supervised_law():
+    draws = random_draws(np.random.default_rng(8), 5)
+    found = supervised_losses(draws, [1e9], [1e20, 1e22])
+    tokens = pretraining_tokens(1e9, np.array([1e20, 1e22]))[:, None]
+    six = {name: draws[name] for name in SUPERVISED_PARAMETERS}
+    np.testing.assert_allclose(found[0], bd.supervised_loss(1e9, tokens, **six), rtol=1e-12)
+
+
+@pytest.mark.parametrize("budget", [1.0, 1e8])
+def test_a_budget_below_one_token_has_a_status(budget):
+    found = best_strategies(PUBLISHED, [1e9], [budget], ["best case"])
+    assert np.isnan(found["loss"]).all()
+    assert "budget" in strategies.STATUS[found["status"].item()]
+
+
+def test_nan_in_one_draw_leaves_the_others_alone():
+    draws = random_draws(np.random.default_rng(9), 4)
+    clean = best_strategies(draws, [1e9], [1e21], ["teacher inference"])["loss"].ravel()
+    draws["c0"] = draws["c0"].copy()
+    draws["c0"][2] = np.nan
+    found = best_strategies(draws, [1e9], [1e21], ["teacher inference"])
+    assert np.isnan(found["loss"].ravel()[2])
+    np.testing.assert_array_equal(found["loss"].ravel()[[0, 1, 3]], clean[[0, 1, 3]])

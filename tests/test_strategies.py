@@ -32,6 +32,12 @@ def random_problem(rng):
     return student, budget, scene, bounds
 
 
+def is_no_worse(found, least, problem):
+    """Not worse than the dense search by 1e-6. It may be better by what the zooms of that search miss in long valleys: a
+    loss that no strategy has is excluded by the test of what a strategy is worth."""
+    assert least - 1e-4 < found < least + CLOSE, problem
+
+
 def compare_best(seed, count):
     rng = np.random.default_rng(seed)
     compared = 0
@@ -43,7 +49,7 @@ def compare_best(seed, count):
         if not np.isfinite(least):
             assert np.isnan(found["loss"]).all()
             continue
-        assert found["loss"].item() == pytest.approx(least, abs=CLOSE), (student, budget, scene, bounds)
+        is_no_worse(found["loss"].item(), least, (student, budget, scene, bounds))
         compared += 1
     return compared
 
@@ -58,7 +64,7 @@ def compare_committed(seed, count):
         least, _, _ = dense_search(draws, student, budget, scene, bounds, PUBLISHED_SHAPE)
         if not np.isfinite(least):
             continue
-        assert found["loss"].mean() == pytest.approx(least, abs=CLOSE), (student, budget, scene, bounds)
+        is_no_worse(found["loss"].mean(), least, (student, budget, scene, bounds))
         compared += 1
     return compared
 
@@ -69,6 +75,17 @@ def test_the_best_strategy_is_that_of_a_dense_search():
 
 def test_the_committed_strategy_is_that_of_a_dense_search():
     assert compare_committed(seed=2, count=8) >= 6
+
+
+def test_a_far_end_of_a_valley_and_a_minimum_beside_a_crease_are_found():
+    rng = np.random.default_rng(4)
+    for k in range(169):
+        problem, draws = random_problem(rng), random_draws(rng, 12, spread=0.3)
+        if k not in (68, 168):  # a crease at the cap on student tokens; a valley of small, overtrained teachers
+            continue
+        student, budget, scene, bounds = problem
+        found = committed_strategies(draws, [student], [budget], [scene], bounds=bounds)
+        is_no_worse(found["loss"].mean(), dense_search(draws, *problem, PUBLISHED_SHAPE)[0], problem)
 
 
 @pytest.mark.slow

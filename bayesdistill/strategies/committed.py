@@ -37,6 +37,8 @@ _FEW, _SOME = 64, 512  # draws for a first and a second look
 _GRID = 32  # teacher sizes, and tokens, of the grid
 _BASINS = 6  # of the grid that are followed
 _NEAR = 2e-2  # nats by which a basin may seem worse on few draws and still be followed on all
+_FAR = 0.05  # in either logarithm: a step that the search on all draws is not left to make by itself
+_CREASE_STENCIL = 5e-4  # half width, so that a minimum close to a crease is not stepped over
 _CAP = 8  # place of the cap in the room
 
 Line = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -93,7 +95,12 @@ def commit(task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     which = np.concatenate([start, problem])
     bx, by = np.concatenate([x[start], grid_x]), np.concatenate([y[start], grid_y])
     bx, by, value = polish(on_few, which, bx, by, on_few(which, bx, by), box, 0.1)
+    # A valley may lead far away from the point on the lines, farther than the short steps on all draws would follow it.
+    moved = np.maximum(abs(bx[: start.size] - x[start]), abs(by[: start.size] - y[start])) > _FAR
+    far = np.flatnonzero(moved)
+    far_which, far_x, far_y = which[far], bx[far], by[far]
     which, bx, by = _other_basins(which, bx, by, value, start.size, few)
+    which, bx, by = (np.concatenate(v) for v in ((which, far_which), (bx, far_x), (by, far_y)))
 
     # On all draws: from the point on the lines, and from the other basins by way of some more draws.
     _keep_lower(start, *polish(on_all, start, x[start], y[start], low[start], box, 0.02), x, y, low)
@@ -104,6 +111,10 @@ def commit(task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     near = value <= low[which] + _NEAR / 2
     which, bx, by, value = which[near], bx[near], by[near], value[near]
     _keep_lower(which, *polish(on_all, which, bx, by, value, box, 0.02), x, y, low)
+
+    if np.isfinite(task.room[_CAP]):
+        again = creased[np.isfinite(low[creased])]
+        _keep_lower(again, *polish(on_all, again, x[again], y[again], low[again], box, _CREASE_STENCIL), x, y, low)
 
     tie = np.isfinite(curve_low) & (curve_low <= low + TIE)
     return np.where(tie, curve_x, x), np.where(tie, curve_y, y), np.where(tie, curve_low, low)

@@ -369,11 +369,11 @@ def test_ranks_of_a_few_simulations_are_not_far_from_uniform(runs354, tmp_path):
     few = runs354.iloc[::3].reset_index(drop=True)
     log = tmp_path / "log.jsonl"
     settings = {"draws": 300, "tune": 500, "seed": 5, "log": log}
-    calibration.simulate_calibration(few, simulations=10, **settings)
+    calibration.simulate_calibration(few, simulations=5, **settings)
     lines = log.read_text().count("\n")
-    found = calibration.simulate_calibration(few, simulations=30, **settings)
-    assert (lines, log.read_text().count("\n")) == (10, 30)
+    found = calibration.simulate_calibration(few, simulations=20, **settings)
+    assert (lines, log.read_text().count("\n")) == (5, 20)
     mean = found["rank"].mean("simulation") / 99
-    # The mean of 30 uniform ranks has a standard deviation of 0.053.
-    assert float(np.abs(mean - 0.5).max()) < 0.053 * 4
-    assert float(np.abs(mean - 0.5).mean()) < 0.053 * 1.5
+    # The mean of 20 uniform ranks has a standard deviation of 0.065.
+    assert float(np.abs(mean - 0.5).max()) < 0.065 * 4
+    assert float(np.abs(mean - 0.5).mean()) < 0.065 * 1.5

@@ -10,6 +10,13 @@ import xarray as xr
 import bayesdistill as bd
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, all tests of the real fit go to one of them, so that it is made once."""
+    for item in items:
+        if "fit354" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("fit354"))
+
+
 @pytest.fixture(scope="session")
 def runs354() -> pd.DataFrame:
     """The published runs."""

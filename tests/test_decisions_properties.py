@@ -47,8 +47,8 @@ def test_one_draw_is_the_point_optimum(draws, student, budget, lgt, pre, log_par
     found = plan(posterior_of(draws), student, budget, scenario, **bounds)
     oracle = brute_force(draws, student, budget, scenario, **bounds)["loss"][0]
     for name in ("distilled_loss", "best_distilled_loss"):
-        # The grid search of the oracle stops within 1e-6 above the optimum.
-        assert found[name].item() <= oracle + 1e-9
+        # The oracle stops within 1e-6 above the optimum, the search where a further step would gain less than 1e-9.
+        assert found[name].item() <= oracle + 1e-8
         assert found[name].item() == pytest.approx(oracle, abs=1e-5)
     assert found["probability"].item() in (0, 1)
     assert found["regret"].item() == pytest.approx(0, abs=1e-12)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import random
+import subprocess
+import sys
 import warnings
 from importlib.metadata import version
 
@@ -299,6 +301,35 @@ def test_the_same_seed_gives_the_same_draws_and_leaves_the_process_alone(chinchi
     for name in ours.data_vars:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=str(name))
     np.testing.assert_array_equal(chinchilla["log_likelihood"]["loss"], again["log_likelihood"]["loss"])
+
+
+DRAWS_OF_ONE_PROCESS = """
+import hashlib, warnings
+import bayesdistill as bd
+warnings.simplefilter("ignore", bd.ConvergenceWarning)
+runs = bd.load_runs("busbridge2025")
+fit = bd.fit(runs, draws=50, tune=100, chains=2, seed=3, progress=False)
+print(hashlib.sha256(fit["posterior"]["z"].to_numpy().tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_draws_whatever_the_compiler_cached(tmp_path):
+    """The second process finds everything in the cache, the third a part of it, the first nothing."""
+    environment = os.environ | {"PYTENSOR_FLAGS": f"base_compiledir={tmp_path}"}
+
+    def draws() -> str:
+        ran = subprocess.run(
+            [sys.executable, "-c", DRAWS_OF_ONE_PROCESS], env=environment, capture_output=True, text=True, check=True
+        )
+        return ran.stdout.strip()
+
+    first, second = draws(), draws()
+    cached = sorted((tmp_path / "numba").iterdir())
+    assert cached
+    for path in cached[::2]:
+        path.unlink()
+    assert first == second == draws()
 
 
 # Arguments ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import xarray as xr
 from bayesdistill.errors import ModelError
 from bayesdistill.model import build_model, reference_run, student_configurations, teacher_labels
 from bayesdistill.priors import Priors, Reference
-from bayesdistill.sampling import ADAPTATION
+from bayesdistill.sampling import ADAPTATION, compile_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,11 +50,9 @@ def prepare_refits(runs: pd.DataFrame, priors: Priors) -> Refitter:
     priors : Priors
         Around `model.reference_run(runs, None)`.
     """
-    import nutpie
-
     reference = reference_run(runs, None)
     model = build_model(runs, priors=priors, reference=reference)
-    return Refitter(runs, priors, reference, nutpie.compile_pymc_model(model))
+    return Refitter(runs, priors, reference, compile_model(model))
 
 
 def refit(

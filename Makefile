@@ -49,7 +49,7 @@ demo: install
 	@$(BIN)/bayesdistill demo --out out
 
 test: install lint
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: install
 	@$(BIN)/ruff check .

@@ -9,12 +9,17 @@ import xarray as xr
 
 import bayesdistill as bd
 
+SHARED_FITS = ("fit354", "joint", "chinchilla")
+"""Fixtures that sample for long. With several workers, all tests of one go to the same worker, so that it is made once."""
 
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers, all tests of the real fit go to one of them, so that it is made once."""
     for item in items:
-        if "fit354" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("fit354"))
+        for name in SHARED_FITS:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group("real fit" if name == "fit354" else "simulated fits"))
+                break
 
 
 @pytest.fixture(scope="session")

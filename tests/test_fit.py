@@ -375,15 +375,18 @@ def test_tables_that_cannot_be(runs354, supervised_runs, tmp_path):
         bd.fit(runs354.assign(student_loss=runs354["student_loss"].where(runs354.index != 3)))
 
 
-def test_an_earlier_fit_must_suit_the_new_one(chinchilla, supervised_runs, fit354):
+def test_an_earlier_fit_must_suit_the_new_one(supervised_runs, fit354):
     with pytest.raises(ParameterError, match="gamma is fixed, and the earlier fit"):
         bd.fit(supervised=supervised_runs, priors=fit354, gamma=1)
     with pytest.raises(ParameterError, match="widen is 0"):
         bd.fit(supervised=supervised_runs, priors=fit354, widen=0)
-    with pytest.raises(ParameterError, match="gamma is fixed, and the earlier fit"):
-        bd.fit(supervised=supervised_runs, priors=chinchilla, gamma=0.5)
     with pytest.raises(ParameterError, match="priors is a Dataset"):
         bd.fit(supervised=supervised_runs, priors=fit354["posterior"].to_dataset())
+
+
+def test_an_earlier_fit_with_another_gamma_is_no_prior(supervised_runs, chinchilla):
+    with pytest.raises(ParameterError, match="gamma is fixed, and the earlier fit"):
+        bd.fit(supervised=supervised_runs, priors=chinchilla, gamma=0.5)
 
 
 # Slow -----------------------------------------------------------------------------------------------------------------

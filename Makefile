@@ -1,7 +1,7 @@
 # Two commands: `make demo` answers the question, `make test` checks the package. Both call `make install`,
 # which makes .venv once (with uv, fetched into it if the machine has none) from the hashed requirements.txt.
 .POSIX:
-.PHONY: help install demo test lint format lock clean
+.PHONY: tiny-cell help install demo test docs lint format lock clean
 
 VENV = .venv
 BIN = $(VENV)/bin
@@ -11,9 +11,11 @@ PYTHONS = >=3.12,<3.14
 help:
 	@echo "make demo      fit the law to the 354 runs and write the answer into out/"
 	@echo "make test      ruff, mypy and the tests"
+	@echo "make docs      build the documentation site into docs/_build/html"
 	@echo "make install   make .venv (demo and test call it)"
 	@echo "make format    format the code with ruff"
 	@echo "make lock      pin the newest versions that pyproject.toml allows"
+	@echo "make tiny-cell  train one cell of data/tiny again and compare its loss (JAX in .venv-jax)"
 	@echo "make clean     remove what the other targets made, .venv included"
 
 install: $(INSTALLED)
@@ -51,6 +53,10 @@ demo: install
 test: install lint
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+docs: install
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "the site is in docs/_build/html; open docs/_build/html/index.html"
+
 lint: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -67,3 +73,12 @@ lock: $(VENV)/uv
 
 clean:
 	rm -rf $(VENV) out dist build docs/_build .pytest_cache .mypy_cache .ruff_cache
+
+.venv-jax/.installed: $(VENV)/uv data/tiny/requirements.txt
+	@$(VENV)/uv venv -q --allow-existing --no-project --python-preference system --python '$(PYTHONS)' .venv-jax
+	@$(VENV)/uv pip install -q --python .venv-jax/bin/python --require-hashes -r data/tiny/requirements.txt
+	@touch $@
+
+tiny-cell: .venv-jax/.installed
+	@.venv-jax/bin/python data/tiny/corpus.py
+	@.venv-jax/bin/python data/tiny/train.py --cell sup-d24-0.5M-s0 --compare

@@ -1,0 +1,298 @@
+"""The documentation: its Python blocks run, its site builds without a warning and holds up in a browser.
+
+A block that samples (`bd.fit(`) is left out of the fast test, which has a fit at hand under the name `fit`; the slow test runs every
+page from top to bottom as a reader would.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bayesdistill as bd
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    [ROOT / "README.md"]
+    + [path for path in (ROOT / "docs").rglob("*.md") if not {"_build", "generated"} & set(path.parts)]
+)
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SAMPLES = re.compile(r"\bbd\.(fit|leave_out)\(")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def blocks(page: Path) -> list[tuple[int, str]]:
+    """Line and source of each Python block."""
+    text = page.read_text(encoding="utf-8")
+    return [(text[: found.start(1)].count("\n"), found[1]) for found in BLOCK.finditer(text)]
+
+
+def run(page: Path, names: dict[str, object], *, sampling: bool) -> int:
+    """Run the blocks of a page one after the other in one namespace; tracebacks name the page and its line."""
+    done = 0
+    for line, source in blocks(page):
+        if SAMPLES.search(source) and not sampling:
+            continue
+        exec(compile("\n" * line + source, str(page), "exec"), names)
+        done += 1
+    return done
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+WITH_BLOCKS = [page for page in PAGES if blocks(page)]
+FAST = [page for page in WITH_BLOCKS if any(not SAMPLES.search(source) for _, source in blocks(page))]
+SLOW = [page for page in WITH_BLOCKS if any(SAMPLES.search(source) for _, source in blocks(page))]
+
+
+def test_pages_have_blocks_and_none_is_overlooked():
+    assert len(FAST) >= 9
+    for page in PAGES:
+        fences = re.findall(
+            r"^\s*[`~:]{3,}\s*\{?(?:code-cell|code-block|code|python|py|ipython3?)\b.*$", page.read_text(), re.M
+        )
+        assert len(fences) == len(blocks(page)), f"{name(page)}: write ```python, at the start of a line"
+
+
+@pytest.mark.parametrize("page", FAST, ids=name)
+def test_blocks_run(page, fit354, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    posterior = fit354["posterior"].to_dataset()
+    # A quarter of the draws: as many pages run in a quarter of the time.
+    few = fit354.copy()
+    few["posterior"] = type(fit354)(posterior.isel(draw=slice(None, None, 4)))
+    names: dict[str, object] = {"__name__": "page", "bd": bd, "fit": few, "runs": bd.load_runs("busbridge2025")}
+    assert run(page, names, sampling=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", SLOW, ids=name)
+def test_pages_run_as_a_reader_would(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(page, {"__name__": "page"}, sampling=True) == len(blocks(page))
+
+
+def test_what_the_pages_say_of_the_runs_is_so(capsys):
+    page = ROOT / "docs" / "explanation" / "misfit.md"
+    exec(blocks(page)[0][1], {})
+    assert capsys.readouterr().out.strip() == "41 of 354, by up to 0.0235 nats, r from 1.04 to 1.18"
+    assert "41 of 354, by up to 0.0235 nats, r from 1.04 to 1.18" in page.read_text()
+
+
+def test_every_public_name_stands_in_the_reference():
+    listed: list[str] = []
+    for page in (ROOT / "docs" / "reference").glob("*.md"):
+        listed += re.findall(r"^   (\w+)$", page.read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(set(bd.__all__) - {"__version__"})
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{name(page)} links to {target}"
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [r"L_S = L_T + L_T^{-c_0}", r"\frac{a}{b}", r"P\left(L_S(s^*) < L_\mathrm{sup} \mid \mathrm{runs}\right)"],
+)
+def test_formulas_become_outlines_with_a_text(formula):
+    mathtext = load_mathtext()
+    drawn = mathtext.draw(formula, display=True)
+    assert drawn.count("<svg") == 1
+    assert 'role="img"' in drawn
+    assert re.search(r' d="M[-0-9.]', drawn)
+    assert "&lt;" in drawn or "<" not in formula
+
+
+def test_a_formula_that_cannot_be_set_stops_the_build():
+    from sphinx.errors import ExtensionError
+
+    with pytest.raises(ExtensionError, match="nosuchsymbol"):
+        load_mathtext().draw(r"\nosuchsymbol", display=False)
+
+
+def load_mathtext():
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("mathtext", ROOT / "docs" / "mathtext.py")
+    module = importlib.util.module_from_spec(spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The site, built anew with warnings as errors."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-E",
+        "-b",
+        "html",
+        "-d",
+        str(folder / "doctrees"),
+    ]
+    done = subprocess.run([*command, str(ROOT / "docs"), str(folder / "html")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "html"
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_asks_nobody_for_anything(site):
+    for page in (
+        "index",
+        "tutorial",
+        "how-to/own-runs",
+        "explanation/model",
+        "performance",
+        "dependencies",
+        "changelog",
+    ):
+        assert (site / f"{page}.html").is_file()
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert (site / "tutorial" / f"{notebook.stem}.html").is_file()
+    for public in set(bd.__all__) - {"__version__"}:
+        assert (site / "reference" / "generated" / f"bayesdistill.{public}.html").is_file()
+    loads = re.compile(r"<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=\"(?:https?:)?//[^\"]*\"")
+    for page in site.rglob("*.html"):
+        assert not [tag for tag in loads.findall(page.read_text()) if 'rel="canonical"' not in tag], page.name
+
+
+@pytest.fixture(scope="module")
+def address(site) -> Iterator[str]:
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine; the site was not looked at in a browser")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # chromium refuses to run as root with it
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Opens a page of the site; fails if it asks another server for something, misses a file or has a script that fails."""
+    contexts, trouble = [], []
+
+    def open_one(path: str, width: int = 1280, **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: request.url.startswith((address, "data:")) or trouble.append(request.url))
+        page.on(
+            "response", lambda response: response.status < 400 or trouble.append(f"{response.status} {response.url}")
+        )
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.goto(f"{address}/{path}", wait_until="load")
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert not [entry for entry in trouble if not entry.endswith("favicon.ico")]
+
+
+@pytest.mark.slow
+def test_one_can_walk_through_the_site(open_page):
+    page = open_page("index.html")
+    for title, heading in (
+        ("Tutorial", "Tutorial"),
+        ("How to", "How to"),
+        ("Explanation", "Explanation"),
+        ("Reference", "Reference"),
+    ):
+        page.locator("header").get_by_role("link", name=title, exact=True).first.click()
+        assert page.locator("article h1").first.inner_text().startswith(heading)
+    page.locator("article").get_by_role("link", name="Decisions").first.click()
+    page.locator("article").get_by_role("link", name="plan_value").first.click()
+    assert "plan_value" in page.locator("article h1").first.inner_text()
+    assert page.locator("article").get_by_text("gpu_flops_per_second").first.is_visible()
+
+
+@pytest.mark.slow
+def test_search_finds_a_function(open_page):
+    page = open_page("search.html?q=plan_value")
+    found = page.locator("#search-results a", has_text="plan_value").first
+    found.wait_for(timeout=20_000)
+    found.click()
+    assert "plan_value" in page.locator("article h1").first.inner_text()
+
+
+@pytest.mark.slow
+def test_figures_load(open_page, site):
+    pages = ["index.html"] + [f"tutorial/{path.name}" for path in (site / "tutorial").glob("*.html")]
+    for path in pages:
+        page = open_page(path)
+        widths = page.locator("article img").evaluate_all("images => images.map(i => i.complete ? i.naturalWidth : 0)")
+        assert widths, f"{path} has no figure"
+        assert min(widths) > 100
+
+
+@pytest.mark.slow
+def test_mathematics_is_drawn(open_page):
+    page = open_page("explanation/law.html")
+    shown = page.locator("article svg.formula")
+    boxes = shown.evaluate_all(
+        "all => all.map(f => { const b = f.getBoundingClientRect(); return [b.width, b.height] })"
+    )
+    assert len(boxes) > 10
+    assert all(width > 3 and height > 5 for width, height in boxes)
+    assert max(width for width, _ in boxes) > 300  # equation 8
+    text = page.locator("article").inner_text()
+    assert "$" not in text
+    assert r"\mathrm" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_scrolls_sideways_on_a_narrow_screen(open_page, site, scheme):
+    paths = [str(path.relative_to(site)) for path in site.rglob("*.html") if "generated" not in path.parts]
+    paths.append("reference/generated/bayesdistill.compare_crossovers.html")  # the longest signature
+    page = open_page("index.html", width=390, color_scheme=scheme)
+    base = page.url.removesuffix("index.html")
+    wide = {}
+    for path in paths:
+        page.goto(base + path)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        if width > 390:
+            wide[path] = width
+    assert not wide

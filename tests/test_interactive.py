@@ -1,0 +1,369 @@
+"""The page with sliders: its numbers against those of Python, what it says, and how it behaves in a browser."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from decision_cases import posterior_of, scattered
+
+import bayesdistill as bd
+from bayesdistill.compute import Scenario
+from bayesdistill.interactive.contents import sharing_steps, thinned
+from bayesdistill.strategies import Bounds, best_strategies
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NODE = shutil.which("node")
+SCENARIOS = list(bd.SCENARIOS.values())
+# Sums of exponentials in another order differ in the last bits; a probability is compared but for gains within this.
+TIE = 1e-6
+
+
+def embedded(page: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def engine_answers(page: str, problems: list[list[float]], folder: Path) -> list[dict]:
+    """What the page's own script answers to [student, budget, delta_lgt, delta_pre], by node."""
+    if NODE is None:
+        pytest.skip("node is not installed; without it the script of the page cannot be run by itself")
+    script = re.search(r'<script id="engine">(.*?)</script>', page, re.DOTALL)[1]
+    ask = f"""
+const data = JSON.parse({json.dumps(json.dumps(embedded(page)))}), engine = makeEngine(data);
+const answers = {json.dumps(problems)}.map(p => ({{ ...engine.solve(...p) }}));
+process.stdout.write(JSON.stringify(answers));
+"""
+    path = folder / "engine.js"
+    path.write_text(script + ask)
+    done = subprocess.run([NODE, str(path)], capture_output=True, text=True, check=True, timeout=300)
+    return json.loads(done.stdout)
+
+
+def random_problems(count: int, seed: int) -> list[list[float]]:
+    rng = np.random.default_rng(seed)
+    problems = []
+    for i in range(count):
+        scene = SCENARIOS[i % 4]
+        share = 1 / round(10 ** rng.uniform(0, 3))
+        problems.append(
+            [10 ** rng.uniform(7.5, 11), 10 ** rng.uniform(17, 26), scene.delta_lgt, scene.delta_pre * share]
+        )
+    return problems
+
+
+def compare(answer: dict, draws: dict, problem: list[float], bounds: Bounds) -> None:
+    student, budget, lgt, pre = problem
+    plan = bd.plan(
+        posterior_of(draws),
+        student,
+        budget,
+        Scenario(lgt, pre, "asked"),
+        min_teacher_params=bounds.min_teacher_params,
+        max_teacher_params=bounds.max_teacher_params,
+        max_teacher_tokens=bounds.max_teacher_tokens,
+        max_student_tokens=None if np.isinf(bounds.max_student_tokens) else bounds.max_student_tokens,
+    )
+    for ours, theirs in (("loss", "best_distilled_loss"), ("pretrained", "supervised_loss")):
+        np.testing.assert_allclose(np.array(answer[ours], float), plan[theirs].values.ravel(), atol=1e-4, rtol=0)
+    gain = (plan["supervised_loss"] - plan["best_distilled_loss"]).values.ravel()
+    theirs = float(plan["probability_best"].item())
+    if np.isnan(theirs):
+        assert answer["probability"] is None
+    else:
+        assert abs(answer["probability"] - theirs) <= (abs(gain) < TIE).mean() + 1e-12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("interactive")
+
+
+@pytest.fixture(scope="module")
+def page(jittered_draws, folder):
+    path = bd.interactive_page(jittered_draws, folder / "page.html")
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_script_finds_what_plan_finds(folder):
+    # Wider than a real posterior, so that optima of all kinds occur.
+    draws = scattered(20, seed=3)
+    page = bd.interactive_page(posterior_of(draws), folder / "wide.html", draws=20).read_text(encoding="utf-8")
+    problems = random_problems(60, seed=1)
+    answers = engine_answers(page, problems, folder)
+    for answer, problem in zip(answers, problems, strict=True):
+        compare(answer, draws, problem, Bounds())
+    assert {answer["probability"] for answer in answers} >= {0, 1}
+    assert any(0 < (answer["probability"] or 0) < 1 for answer in answers)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"max_student_tokens": 3e10},
+        {"max_teacher_params": 2e9, "max_teacher_tokens": 1e11},
+        {"min_teacher_params": 5e8, "max_teacher_params": 5e8},
+    ],
+    ids=["capped", "small teachers", "one size"],
+)
+def test_the_script_keeps_the_bounds(folder, bounds):
+    draws = scattered(20, seed=4)
+    path = bd.interactive_page(posterior_of(draws), folder / "bounds.html", draws=20, **bounds)
+    problems = random_problems(24, seed=2)
+    for answer, problem in zip(engine_answers(path.read_text(), problems, folder), problems, strict=True):
+        compare(answer, draws, problem, Bounds(**bounds))
+
+
+def test_the_script_keeps_the_recovered_share_of_weak_teachers(folder):
+    draws = scattered(20, seed=5) | {"w1": np.linspace(0, 0.9, 20)}
+    path = bd.interactive_page(posterior_of(draws), folder / "weak.html", draws=20, max_teacher_params=1e8)
+    problems = random_problems(12, seed=3)
+    for answer, (student, budget, lgt, pre) in zip(
+        engine_answers(path.read_text(), problems, folder), problems, strict=True
+    ):
+        found = best_strategies(
+            draws, [student], [budget], Scenario(lgt, pre, "asked"), bounds=Bounds(max_teacher_params=1e8)
+        )
+        np.testing.assert_allclose(np.array(answer["loss"], float), found["loss"].ravel(), atol=1e-4, rtol=0)
+
+
+def test_the_strategy_spends_the_budget(page, folder):
+    problems = random_problems(16, seed=6)
+    for answer, (student, budget, lgt, pre) in zip(engine_answers(page, problems, folder), problems, strict=True):
+        if answer["probability"] is None:
+            continue
+        own, size, tokens = (np.array(answer[k]) for k in ("student_tokens", "teacher_params", "teacher_tokens"))
+        spent = bd.distillation_flops(student, own, size, tokens, Scenario(lgt, pre, "asked"))
+        np.testing.assert_allclose(spent, budget, rtol=1e-9)
+
+
+def test_the_page_holds_thinned_draws_and_no_address(page, jittered_draws):
+    data = embedded(page)
+    assert len(data["draws"]["E"]) == 200
+    every = jittered_draws["E"].values.ravel()
+    assert data["draws"]["E"] == every[::5].tolist()
+    assert "sigma" not in data["draws"]
+    assert not re.search(r"(src|href)\s*=|@import|url\(|fetch\(|XMLHttp", page)
+    assert set(re.findall(r"https?://[^\s\"'<>]+", page)) == {"http://www.w3.org/2000/svg"}
+    assert any("converged is not known" in note["text"] for note in data["notes"])
+
+
+def test_the_same_inputs_give_the_same_bytes(jittered_draws, folder):
+    first, second = folder / "one.html", folder / "two.html"
+    bd.interactive_page(jittered_draws, first)
+    bd.interactive_page(jittered_draws, second)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def with_provenance(draws: xr.Dataset, **provenance) -> xr.DataTree:
+    tree = xr.DataTree.from_dict({"/posterior": draws})
+    tree.attrs["bayesdistill_format"] = 1
+    tree.attrs["bayesdistill_provenance"] = json.dumps(provenance)
+    return tree
+
+
+def test_unconverged_posteriors_are_refused_or_marked(jittered_draws, folder):
+    # Chains that disagree.
+    apart = jittered_draws.assign(E=jittered_draws["E"] + 0.01 * jittered_draws["chain"])
+    fit = with_provenance(apart, supervised_law="published law")
+    with pytest.raises(bd.ConvergenceError):
+        bd.interactive_page(fit, folder / "apart.html")
+    assert not (folder / "apart.html").exists()
+    with pytest.warns(bd.ConvergenceWarning):
+        bd.interactive_page(fit, folder / "apart.html", allow_unconverged=True)
+    notes = embedded((folder / "apart.html").read_text())["notes"]
+    assert [note["bad"] for note in notes] == [True, False]
+    assert "did not converge" in notes[0]["text"]
+    assert "published-law prior" in notes[1]["text"]
+
+
+HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">&amp;"
+
+
+@pytest.fixture(scope="module")
+def hostile(jittered_draws, folder):
+    table = {"runs": 3, "sha256": "abc123", "source": HOSTILE}
+    apart = jittered_draws.assign(E=jittered_draws["E"] + 0.01 * jittered_draws["chain"])
+    fit = with_provenance(apart, data={"distilled": table}, versions={"pymc": "6.4.0"}, supervised_law="runs", seed=0)
+    with pytest.warns(bd.ConvergenceWarning):
+        return bd.interactive_page(fit, folder / "hostile.html", allow_unconverged=True)
+
+
+def test_text_from_files_is_escaped(hostile):
+    text = hostile.read_text(encoding="utf-8")
+    assert HOSTILE not in text
+    assert "<img" not in text
+    about = " ".join(embedded(text)["about"])
+    assert f"source {HOSTILE}, SHA-256 abc123" in about
+    assert "pymc 6.4.0" in about
+    assert f"bayesdistill {bd.__version__}" in about
+
+
+def test_draws_and_numbers_of_students():
+    assert thinned(1000, 200).tolist() == list(range(0, 1000, 5))
+    assert thinned(30, 200).tolist() == list(range(30))
+    assert sharing_steps(10) == [1, 2, 3, 4, 5, 6, 8, 10]
+    assert sharing_steps(17)[-3:] == [10, 15, 17]
+    assert sharing_steps(1) == [1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"draws": 5}, "draws is 5; a whole number of at least 20"),
+        ({"draws": True}, "draws is True"),
+        ({"students": ("1B",)}, "two ends"),
+        ({"budgets": (1e20, 1e20)}, "more than once"),
+        ({"students": ("300", "1B")}, "no language model"),
+        ({"max_students_per_teacher": 0}, "max_students_per_teacher is 0"),
+        ({"scenario": "free lunch"}, "'free lunch' is not known; use 'best case'"),
+        ({"min_teacher_params": 1e10, "max_teacher_params": 1e9}, "no teacher is left"),
+    ],
+)
+def test_bad_questions_are_refused(published_draw, folder, settings, message):
+    with pytest.raises(bd.ParameterError, match=message):
+        bd.interactive_page(published_draw, folder / "never.html", **settings)
+    assert not (folder / "never.html").exists()
+
+
+def test_a_folder_that_is_not_there(published_draw, folder):
+    with pytest.raises(bd.FileError, match="no folder"):
+        bd.interactive_page(published_draw, folder / "missing" / "page.html")
+
+
+def test_a_notebook_gets_the_same_page(jittered_draws, page):
+    shown = bd.show_interactive(jittered_draws, height=700)
+    found = re.fullmatch(r'<iframe .*height: 700px.* srcdoc="([^"]*)"></iframe>', shown._repr_html_(), re.DOTALL)
+    assert html.unescape(found[1]) == page
+
+
+# In a browser ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if BROWSER is None:
+        pytest.skip("no chromium is installed; the page cannot be opened")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright (group docs) is not installed")
+    with api.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture(params=[(1200, "light"), (390, "dark")], ids=["wide", "narrow and dark"])
+def opened(request, browser, page, folder):
+    width, scheme = request.param
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
+    tab = context.new_page()
+    problems: list[str] = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("console", lambda message: problems.append(message.text))
+    tab.goto((folder / "page.html").as_uri())
+    tab.wait_for_selector("#plot[data-ready=yes]")
+    yield tab
+    assert problems == []
+    context.close()
+
+
+def move(tab, name: str, value: float) -> dict:
+    """Put a control somewhere and read the answer."""
+    return tab.evaluate(
+        """([name, value]) => {
+          const control = document.getElementById(name);
+          control.value = value;
+          control.dispatchEvent(new Event("input", { bubbles: true }));
+          return { asked: answer.asked, probability: answer.out.probability, loss: answer.out.loss, milliseconds: answer.milliseconds };
+        }""",
+        [name, value],
+    )
+
+
+def test_sliders_answer_at_once_and_as_plan_does(opened, page):
+    draws = {k: np.array(v) for k, v in embedded(page)["draws"].items()}
+    for scenario in range(4):
+        move(opened, "scenario", scenario)
+        for budget in (20, 21.5, 23):
+            move(opened, "shared", 5)
+            found = move(opened, "budget", budget)
+            asked = found["asked"]
+            assert found["milliseconds"] < 200
+            plan = bd.plan(
+                posterior_of(draws), asked["student"], asked["budget"], Scenario(asked["lgt"], asked["pre"], "asked")
+            )
+            np.testing.assert_allclose(found["loss"], plan["best_distilled_loss"].values.ravel(), atol=1e-4, rtol=0)
+            assert found["probability"] == pytest.approx(plan["probability_best"].item())
+            shown = opened.locator("#probability").inner_text()
+            assert abs(float(shown.removesuffix(" %")) - 100 * found["probability"]) <= 0.5
+
+
+def test_everything_fits_and_is_labelled(opened):
+    assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    for name in ("student", "budget", "scenario", "shared"):
+        assert opened.evaluate(f"document.getElementById('{name}').labels.length") == 1
+    opened.focus("#student")
+    before = opened.evaluate("answer.asked.student")
+    opened.keyboard.press("ArrowRight")
+    assert opened.evaluate("answer.asked.student") > before
+    assert opened.locator("#student").get_attribute("aria-valuetext") == opened.locator("#student-value").inner_text()
+    dark = opened.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    back = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert back == ("rgb(21, 23, 26)" if dark else "rgb(255, 255, 255)")
+
+
+def test_the_curve_passes_through_the_answer(opened):
+    move(opened, "scenario", 3)
+    move(opened, "budget", 22)  # one of the points of the curve
+    opened.wait_for_selector("#plot[data-ready=yes]")
+    dot = [float(opened.locator("#plot circle").get_attribute(k)) for k in ("cx", "cy")]
+    ends = opened.evaluate(
+        "[...document.querySelectorAll('#plot .curve')].map(l => [l.x1.baseVal.value, l.y1.baseVal.value])"
+    )
+    assert min(max(abs(x - dot[0]), abs(y - dot[1])) for x, y in ends) < 0.01
+
+
+def test_k_is_off_where_it_changes_nothing(opened):
+    for scenario, off in ((0, True), (1, True), (2, False), (3, False)):
+        move(opened, "scenario", scenario)
+        assert opened.locator("#shared").is_disabled() is off
+
+
+def test_hostile_text_stays_text(browser, hostile):
+    tab = browser.new_page()
+    tab.goto(hostile.as_uri())
+    assert tab.title() == "Distil or pretrain?"
+    assert tab.locator("img").count() == 0
+    assert HOSTILE in tab.locator("#footer").inner_text()
+    assert tab.locator("#notes .bad").count() == 1
+    tab.close()
+
+
+def test_budgets_too_small_have_no_answer(browser, published_draw, folder):
+    path = bd.interactive_page(published_draw, folder / "small.html", budgets=(1e9, 1e19))
+    tab = browser.new_page()
+    tab.goto(path.as_uri())
+    assert move(tab, "budget", 9)["probability"] != move(tab, "budget", 9)["probability"]  # NaN
+    assert tab.locator("#probability").inner_text() == "no answer"
+    assert "too small" in tab.locator("#sentence").inner_text()
+    tab.close()
+
+
+def test_extrapolation_is_said_and_agrees_with_plan(browser, fit354, folder):
+    path = bd.interactive_page(fit354, folder / "real.html", students=("200M", "70B"))
+    tab = browser.new_page()
+    tab.goto(path.as_uri())
+    move(tab, "scenario", 3)
+    for student, budget in ((np.log10(5e8), 19.5), (np.log10(5e8), 20.5), (np.log10(1e9), 24), (np.log10(5e10), 22)):
+        move(tab, "student", student)
+        asked = move(tab, "budget", budget)["asked"]
+        flag = bd.plan(fit354, asked["student"], asked["budget"], asked["scenario"]["name"])["extrapolates"].item()
+        assert (tab.locator("#notes .extrapolation").count() == 1) is flag, asked
+    assert "published-law prior" in tab.locator("#notes").inner_text()
+    assert "354 runs" in tab.locator("#footer").inner_text()
+    tab.close()

@@ -54,7 +54,7 @@ test: install lint
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 docs: install
-	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
 	@echo "the site is in docs/_build/html; open docs/_build/html/index.html"
 
 lint: install

@@ -84,8 +84,8 @@ def page_data(evidence: Evidence, settings: Settings) -> dict[str, Any]:
             for name, s in SCENARIOS.items()
         ],
         "start": {
-            "student": _middle(*students, 1e9),
-            "budget": _middle(*budgets, math.nan),
+            "student": _middle(students, 1e9),
+            "budget": _middle(budgets, math.nan),
             "scenario": settings.scenario,
         },
         "notes": notes(evidence),
@@ -116,7 +116,8 @@ def _two_ends(values: np.ndarray, argument: str) -> list[float]:
     return sorted(values.tolist())
 
 
-def _middle(low: float, high: float, wanted: float) -> float:
+def _middle(ends: list[float], wanted: float) -> float:
+    low, high = ends
     return wanted if low <= wanted <= high else math.sqrt(low * high)
 
 

@@ -34,7 +34,8 @@ def load_runs(name: str = "busbridge2025", kind: str = "distilled") -> pd.DataFr
     ----------
     name : str
         Which data set. ``"busbridge2025"``: 354 distilled language models of Busbridge et al. (2025, arXiv:2502.08606),
-        read off their Figure 1. Its README, beside the table, says how.
+        read off their Figure 1. ``"tiny"``: models of 14 thousand to a million parameters trained on bytes of C code, with
+        supervised runs, teachers and repeats; not finished. The README beside each table says how it was made.
     kind : {"distilled", "supervised"}
         Which of its tables.
 

@@ -77,14 +77,21 @@ def order(row: dict) -> tuple:
     return row["params"], row["tokens"], row["teacher_params"] or 0, row["teacher_tokens"] or 0, row["seed"], row["lr0"]
 
 
+def cell_and_text(row: dict) -> tuple[str, str]:
+    return row["name"].split("-lr")[0].split("-wd")[0], row["train_sha256"]
+
+
 def main() -> None:
     log = {row["name"]: row for row in map(json.loads, (HERE / "log.jsonl").read_text().splitlines())}
     rows = sorted(log.values(), key=order)
     main_runs = [row for row in rows if row["experiment"] == "main"]
     write(HERE / "supervised.csv", SUPERVISED, [row for row in main_runs if row["teacher"] is None])
     write(HERE / "distilled.csv", DISTILLED, [row for row in main_runs if row["teacher"] is not None])
-    tried = {row["name"].split("-lr")[0].split("-wd")[0] for row in rows if row["experiment"] in ("tuning", "check")}
-    write(HERE / "tuning.csv", TUNING, [row for row in rows if row["name"].split("-lr")[0].split("-wd")[0] in tried])
+    # Rates are compared among runs that read the same text, and some were tried on an earlier one.
+    earlier = [json.loads(line) for line in (HERE / "earlier_corpus.jsonl").read_text().splitlines()]
+    every = sorted(rows + earlier, key=order)
+    tried = {cell_and_text(row) for row in every if row["experiment"] in ("tuning", "check")}
+    write(HERE / "tuning.csv", TUNING, [row for row in every if cell_and_text(row) in tried])
     kept_apart = [row for row in rows if row["experiment"] == "held-out"]
     if kept_apart:
         write(HERE / "held-out-supervised.csv", SUPERVISED, [row for row in kept_apart if row["teacher"] is None])

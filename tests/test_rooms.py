@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "design": DECISIONS | {"decisions"},
     "plots": {"posterior"},
     "tables": {"posterior", "plots"},
+    "interactive": {"compute", "decisions"},
     "report": {"posterior", "plots", "tables"},
 }
 EVERYTHING = {"cli", "demo"}

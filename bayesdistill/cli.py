@@ -156,6 +156,31 @@ def plan_command(
             print(f"wrote {output}")
 
 
+@app.command(name="report")
+def report_command(
+    fit: FitFile,
+    plan: Annotated[Path | None, typer.Option(help="A plan of this fit, written by `bayesdistill plan`.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder; made if it does not exist.")] = Path("report"),
+    as_json: AsJson = False,
+) -> None:
+    """Write one self-contained HTML page about a fit and its plan, with its tables and figures as files."""
+    import xarray as xr
+
+    from bayesdistill.errors import FileError
+    from bayesdistill.reporting import report_files, write_report
+    from bayesdistill.sampling import load
+
+    if output.exists() and not output.is_dir():
+        raise FileError(f"cannot write into {output}: it is a file, not a folder")
+    planned = None if plan is None else load(plan)
+    if planned is not None and not isinstance(planned, xr.Dataset):
+        raise FileError(f"{plan} holds a fit, not a plan; make a plan with: bayesdistill plan FIT -o plan.nc")
+    files = report_files(_load_fit(fit), planned)
+    page = write_report(files, output)
+    names = [str(output / name) for name in files]
+    print(json.dumps({"page": str(page), "files": names}) if as_json else f"wrote {page}")
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results; made if it does not exist.")] = Path("out"),

@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plots": {"posterior"},
     "tables": {"posterior", "plots"},
     "interactive": {"compute", "decisions"},
-    "report": {"posterior", "plots", "tables"},
+    "citing": {"posterior"},
+    "reporting": {"posterior", "plots", "tables", "criticism", "citing"},
 }
 EVERYTHING = {"cli", "demo"}
 SAMPLERS = {"pymc", "nutpie", "pytensor", "numpyro", "jax"}

@@ -1,0 +1,126 @@
+"""What to cite: BibTeX of the package, of the law's paper, and of the methods that a fit has used."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bayesdistill import posterior
+from bayesdistill.posterior import Fit
+
+# `tests/test_report.py` compares the first two with CITATION.cff, which an installed package does not carry.
+_PACKAGE = r"""@software{bayesdistill,
+  title   = {bayesdistill: the distillation scaling law as a Bayesian model},
+  author  = {{The bayesdistill authors}},
+  version = {0.1.0},
+  date    = {2026-11-24},
+  year    = {2026},
+  license = {Apache-2.0}
+}"""
+_LAW = r"""@misc{busbridge2025distillation,
+  title         = {Distillation Scaling Laws},
+  author        = {Busbridge, Dan and Shidani, Amitis and Weers, Floris and Ramapuram, Jason and Littwin, Etai and Webb, Russ},
+  year          = {2025},
+  eprint        = {2502.08606},
+  archiveprefix = {arXiv}
+}"""
+_NUTS = r"""@article{hoffman2014nuts,
+  title   = {The {No-U-Turn} Sampler: Adaptively Setting Path Lengths in {Hamiltonian} {Monte} {Carlo}},
+  author  = {Hoffman, Matthew D. and Gelman, Andrew},
+  journal = {Journal of Machine Learning Research},
+  volume  = {15},
+  number  = {47},
+  pages   = {1593--1623},
+  year    = {2014}
+}"""
+_NUTPIE = r"""@software{nutpie,
+  title  = {nutpie},
+  author = {Seyboldt, Adrian and {PyMC Developers}},
+  url    = {https://github.com/pymc-devs/nutpie}
+}"""
+_PYMC = r"""@article{abrilpla2023pymc,
+  title   = {{PyMC}: a modern, and comprehensive probabilistic programming framework in {Python}},
+  author  = {Abril-Pla, Oriol and Andreani, Virgile and Carroll, Colin and Dong, Larry and Fonnesbeck, Christopher J. and
+             Kochurov, Maxim and Kumar, Ravin and Lao, Junpeng and Luhmann, Christian C. and Martin, Osvaldo A. and
+             Osthege, Michael and Vieira, Ricardo and Wiecki, Thomas and Zinkov, Robert},
+  journal = {PeerJ Computer Science},
+  volume  = {9},
+  pages   = {e1516},
+  year    = {2023},
+  doi     = {10.7717/peerj-cs.1516}
+}"""
+_ARVIZ = r"""@article{kumar2019arviz,
+  title   = {{ArviZ} a unified library for exploratory analysis of {Bayesian} models in {Python}},
+  author  = {Kumar, Ravin and Carroll, Colin and Hartikainen, Ari and Martin, Osvaldo},
+  journal = {Journal of Open Source Software},
+  volume  = {4},
+  number  = {33},
+  pages   = {1143},
+  year    = {2019},
+  doi     = {10.21105/joss.01143}
+}"""
+_RHAT = r"""@article{vehtari2021rhat,
+  title   = {Rank-Normalization, Folding, and Localization: An Improved {$\widehat{R}$} for Assessing Convergence of {MCMC}},
+  author  = {Vehtari, Aki and Gelman, Andrew and Simpson, Daniel and Carpenter, Bob and B{\"u}rkner, Paul-Christian},
+  journal = {Bayesian Analysis},
+  volume  = {16},
+  number  = {2},
+  pages   = {667--718},
+  year    = {2021},
+  doi     = {10.1214/20-BA1221}
+}"""
+_CHINCHILLA = r"""@misc{hoffmann2022training,
+  title         = {Training Compute-Optimal Large Language Models},
+  author        = {Hoffmann, Jordan and Borgeaud, Sebastian and Mensch, Arthur and others},
+  year          = {2022},
+  eprint        = {2203.15556},
+  archiveprefix = {arXiv}
+}"""
+
+
+def cite(fit: Fit | None = None) -> str:
+    r"""BibTeX of the package, of the paper whose law it fits, and of the methods behind a fit.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset, optional
+        What `fit` returned. Its provenance decides which methods are cited; without it there are none.
+
+    Returns
+    -------
+    str
+        BibTeX entries, an empty line between them.
+
+    Raises
+    ------
+    ModelError
+        If `fit` is no fit.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> print(bd.cite().splitlines()[0])
+    @software{bayesdistill,
+    """
+    entries = [_PACKAGE, _LAW]
+    if fit is not None:
+        entries += _methods(fit)
+    return "\n\n".join(entries) + "\n"
+
+
+def _methods(fit: Fit) -> list[str]:
+    found = posterior.provenance(fit)
+    sampler, versions = found.get("sampler", ""), found.get("versions", {})
+    entries = [
+        (_NUTS, "NUTS" in sampler),
+        (_NUTPIE, "nutpie" in sampler),
+        (_PYMC, "pymc" in versions),
+        (_ARVIZ, "arviz" in versions),
+        (_RHAT, True),  # every use of a fit passes its gates
+        (_CHINCHILLA, gamma_is_one(fit)),
+    ]
+    return [text for text, used in entries if used]
+
+
+def gamma_is_one(fit: Fit) -> bool:
+    """Whether the supervised law was fitted in the form of Hoffmann et al. (2022)."""
+    return bool(np.all(posterior.law_draws(fit)["gamma"].values == 1))

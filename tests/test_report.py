@@ -1,0 +1,119 @@
+"""The report: complete, the same to the byte, escaped, refused where it would mislead; what to cite."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import bayesdistill as bd
+from bayesdistill.reporting import report_files
+
+ROOT = Path(__file__).resolve().parents[1]
+HOSTILE = "<script>alert(1)</script> a_b & 50%"
+
+
+@pytest.fixture(scope="module")
+def planned(fit354):
+    return bd.plan(fit354, students=["300M", "1B"], budgets=np.geomspace(1e19, 1e23, 5))
+
+
+@pytest.fixture(scope="module")
+def files(fit354, planned) -> dict[str, bytes]:
+    return report_files(fit354, planned, date="2026-01-02")
+
+
+def test_the_page_needs_no_network_and_holds_every_part(files, fit354):
+    page = files["report.html"].decode()
+    assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", page)
+    assert "<script" not in page
+    assert page.count("data:image/png;base64,") == sum(name.endswith(".png") for name in files) == 4
+    for part in ("2026-01-02", "354", "published-law prior", "@misc{busbridge2025distillation", "numpy", "c0"):
+        assert part in page, part
+    assert json.loads(fit354.attrs["bayesdistill_provenance"])["data"]["distilled"]["sha256"][:12] in page
+
+
+def test_tables_and_figures_stand_beside_the_page_in_every_form(files):
+    stems = {Path(name).with_suffix("").as_posix() for name in files}
+    for stem in stems - {"report"}:
+        assert {f"{stem}.tex", f"{stem}.md"} <= set(files) or {f"{stem}.png", f"{stem}.pdf"} <= set(files), stem
+    assert files["figures/probability.pdf"].startswith(b"%PDF")
+    assert b"tabular" in files["tables/summary.tex"]
+
+
+def test_the_same_inputs_give_the_same_bytes_but_for_the_date(files, fit354, planned):
+    again = report_files(fit354, planned, date="2026-01-03")
+    assert set(again) == set(files)
+    assert [name for name in files if again[name] != files[name]] == ["report.html"]
+    assert again["report.html"].replace(b"2026-01-03", b"2026-01-02") == files["report.html"]
+
+
+def test_text_of_data_files_is_escaped(fit354, planned):
+    provenance = json.loads(fit354.attrs["bayesdistill_provenance"])
+    provenance["data"]["distilled"]["source"] = HOSTILE
+    fit = fit354.copy()
+    fit.attrs["bayesdistill_provenance"] = json.dumps(provenance, sort_keys=True)
+    made = report_files(fit, date="2026-01-02")
+    page = made["report.html"].decode()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert any(rb"a\_b \& 50\%" in data for name, data in made.items() if name.endswith(".tex"))
+
+
+def test_an_unconverged_posterior_has_a_banner(jittered_draws, files):
+    apart = jittered_draws.assign(c0=jittered_draws["c0"] + 0.3 * jittered_draws["chain"])
+    diverging = np.zeros((4, 250), dtype=bool)
+    diverging[1, :3] = True
+    stats = xr.Dataset({"diverging": (("chain", "draw"), diverging)})
+    fit = xr.DataTree.from_dict({"posterior": apart, "sample_stats": stats})
+    banner = "did not converge"
+    assert banner in report_files(fit)["report.html"].decode()
+    assert banner not in files["report.html"].decode()
+
+
+def test_a_plan_of_another_fit_is_refused(jittered_draws, planned):
+    with pytest.raises(bd.ParameterError, match="another fit"):
+        bd.report(jittered_draws, planned)
+    with pytest.raises(bd.ParameterError, match="plan is a str"):
+        bd.report(jittered_draws, "plan.nc")  # type: ignore[arg-type]
+
+
+def test_files_are_written_whole_and_a_file_in_the_way_is_named(jittered_draws, tmp_path):
+    page = bd.report(jittered_draws, folder=tmp_path / "out", date="2026-01-02")
+    assert page.read_bytes() == report_files(jittered_draws, date="2026-01-02")["report.html"]
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(bd.FileError, match="taken"):
+        bd.report(jittered_draws, folder=tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_the_methods_paragraph_follows_the_provenance(fit354, jittered_draws):
+    text = bd.methods_text(fit354)
+    settings = json.loads(fit354.attrs["bayesdistill_provenance"])
+    for value in ("354", str(settings["settings"]["chains"]), settings["versions"]["pymc"], "0.005"):
+        assert value in text, value
+    assert text != bd.methods_text(jittered_draws)
+
+
+def test_what_to_cite(fit354, jittered_draws):
+    keys = re.findall(r"@\w+\{(\w+),", bd.cite())
+    assert keys == ["bayesdistill", "busbridge2025distillation"]
+    assert {"hoffman2014nuts", "abrilpla2023pymc"} <= set(re.findall(r"@\w+\{(\w+),", bd.cite(fit354)))
+    assert "hoffmann2022training" not in bd.cite(fit354)
+    # R-hat is computed from any draws; how others were sampled is not known.
+    assert re.findall(r"@\w+\{(\w+),", bd.cite(jittered_draws)) == [*keys, "vehtari2021rhat"]
+    stated = (ROOT / "CITATION.cff").read_text()
+    version = re.search(r"^version: *['\"]?([\d.]+)", stated, re.MULTILINE)
+    assert version is not None
+    assert f"{{{version[1]}}}" in bd.cite()
+    for name in ("Busbridge", "Shidani", "Weers", "Ramapuram", "Littwin", "Webb"):
+        assert name in stated
+        assert name in bd.cite()
+
+
+def test_bare_draws_make_a_report(published_draw: xr.Dataset):
+    assert b"<html" in report_files(published_draw)["report.html"]

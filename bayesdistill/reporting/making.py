@@ -35,7 +35,7 @@ def report(fit: Fit, plan: xr.Dataset | None = None, *, folder: str | Path = "re
     plan : Dataset, optional
         What `plan` returned for this fit.
     folder : str or Path
-        Made if it does not exist; gets report.html, tables/*.tex and *.md, figures/*.pdf and *.png.
+        Made if it does not exist; gets report.html, the tables as .tex and .md, the figures as .pdf and .png.
     date : str, optional
         What the page gives as its date; by default today (UTC). All else depends on `fit` and `plan` alone.
 

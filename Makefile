@@ -1,7 +1,7 @@
 # Two commands: `make demo` answers the question, `make test` checks the package. Both call `make install`,
 # which makes .venv once (with uv, fetched into it if the machine has none) from the hashed requirements.txt.
 .POSIX:
-.PHONY: tiny-cell help install demo test docs lint format lock clean
+.PHONY: tiny-cell help install demo test docs notebooks lint format lock clean
 
 VENV = .venv
 BIN = $(VENV)/bin
@@ -12,6 +12,7 @@ help:
 	@echo "make demo      fit the law to the 354 runs and write the answer into out/"
 	@echo "make test      ruff, mypy and the tests"
 	@echo "make docs      build the documentation site into docs/_build/html"
+	@echo "make notebooks  execute all notebooks in place"
 	@echo "make install   make .venv (demo and test call it)"
 	@echo "make format    format the code with ruff"
 	@echo "make lock      pin the newest versions that pyproject.toml allows"
@@ -56,6 +57,9 @@ test: install lint
 docs: install
 	@$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
 	@echo "the site is in docs/_build/html; open docs/_build/html/index.html"
+
+notebooks: install
+	@for notebook in notebooks/*.ipynb; do $(BIN)/jupyter-execute --inplace $$notebook || exit 1; done
 
 lint: install
 	@$(BIN)/ruff check .

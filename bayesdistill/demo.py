@@ -16,6 +16,7 @@ from bayesdistill.decisions import plan
 from bayesdistill.errors import FileError
 from bayesdistill.files import replacing
 from bayesdistill.plots import plot_best_loss, plot_probability, plot_runs
+from bayesdistill.reporting import PAGE, answer_sentences, report_files, write_report
 from bayesdistill.sampling import fit, save
 from bayesdistill.tables import plan_table, summary_table, table_text, write_table
 
@@ -57,66 +58,37 @@ def run_demo(out: Path, *, seed: int = 0) -> None:
     save(planned, out / "plan.nc")
     write_table(plan_table(planned), out / "plan.csv")
     say("drawing")
+    curves = law_curves(fitted)
     for name, figure in (
-        ("runs.png", plot_runs(law_curves(fitted), size="page")),
+        ("runs.png", plot_runs(curves, size="page")),
         ("probability.png", plot_probability(planned, size="page")),
         ("best_loss.png", plot_best_loss(planned, size="page")),
     ):
         with replacing(out / name) as aside:
             figure.savefig(aside, dpi=150)
+    say("writing the report")
+    write_report(report_files(fitted, planned, curves=curves), out)
     with replacing(out / "README.md") as aside:
         aside.write_text(summary_text(fitted, planned), encoding="utf-8")
     say("done")
     print()
     print(table_text(summary_table(planned)))
     print()
-    for name in ("README.md", "fit.nc", "plan.nc", "plan.csv", "runs.png", "probability.png", "best_loss.png"):
+    for name in ("README.md", PAGE, "fit.nc", "plan.nc", "plan.csv", "runs.png", "probability.png", "best_loss.png"):
         print(f"  {out / name}")
-
-
-def _percent(value: float) -> str:
-    if not np.isfinite(value):
-        return "unknown"
-    percent = 100 * value
-    return "more than 99 %" if percent > 99 else "less than 1 %" if percent < 1 else f"{percent:.0f} %"
-
-
-def _at(planned: xr.Dataset, scenario: str, budget: float) -> str:
-    """Probabilities of all students at one budget, in words."""
-    row = planned["probability"].sel(scenario=scenario).sel(budget=budget, method="nearest")
-    sizes = [f"{size / 1e9:g}B" if size >= 1e9 else f"{size / 1e6:g}M" for size in planned["student"].values]
-    words = [_percent(float(p)) for p in row.values]
-    if len(set(words)) == 1:
-        return f"{words[0]} for students of {', '.join(sizes)}"
-    return ", ".join(f"{word} ({size})" for word, size in zip(words, sizes, strict=True))
 
 
 def summary_text(fitted: xr.DataTree, planned: xr.Dataset) -> str:
     """The summary that the demo leaves beside its files: three sentences, then what the files are."""
     found = posterior.provenance(fitted)
-    budget = 3e20
-    near = float(planned["budget"].sel(budget=budget, method="nearest"))
-    far = float(planned["budget"].max())
-    inside = 100 * float((~planned["extrapolates"]).mean())
-    lead = planned["expected_gain"].sel(scenario="best case", budget=far)
-    sentences = (
-        f"At a moderate budget of {near:.1e} FLOPs, distilling beats pretraining with probability "
-        f"{_at(planned, 'best case', near)} if the teacher and its logits are already paid for, but with probability "
-        f"{_at(planned, 'teacher pretraining + inference', near)} if this one student must pay for its teacher's pretraining "
-        "and inference.",
-        f"As the budget grows the lead of the best case shrinks to {float(lead.min()):+.4f} to {float(lead.max()):+.4f} nats "
-        f"per token, and at {far:.0e} FLOPs distillation is ahead with probability {_at(planned, 'best case', far)}.",
-        f"Only {inside:.0f} % of the grid of students, scenarios and budgets lies within what the runs have seen; the rest is "
-        "marked as extrapolated, and at the largest budgets the answer owes more to the prior on the asymptotic advantage "
-        f"({found['asymptotic_width']} nats wide) than to the runs.",
-    )
-    text = "\n\n".join(textwrap.fill(sentence, 118) for sentence in sentences)
+    text = "\n\n".join(textwrap.fill(sentence, 118) for sentence in answer_sentences(fitted, planned))
     return f"""# What was found
 
 {text}
 
 | file | what it is |
 | --- | --- |
+| `{PAGE}` | all of it on one page, for a browser or a printer; its tables and figures are in `tables/` and `figures/` |
 | `fit.nc` | the posterior: `bayesdistill.load("fit.nc")`, an xarray DataTree for ArviZ |
 | `plan.nc`, `plan.csv` | probability, gain, strategy and status for every student, scenario and budget |
 | `runs.png` | the {found["data"]["distilled"]["runs"]} runs with the fitted law and its bands: the capacity gap |

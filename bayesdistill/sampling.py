@@ -282,8 +282,8 @@ def compile_model(model: pm.Model) -> Any:
     """Compile a model for nutpie so that the same seed gives the same draws in every process.
 
     Under PyTensor's default of fast math the last digit of a sum depends on what the compiler sees at once, and so on how
-    much of the model a cache on disk already holds; after a thousand steps the draws are others. Strict arithmetic costs a
-    quarter of the sampling speed, and keeps the test for numbers that are not finite, on which NUTS relies.
+    much of the model a cache on disk already holds; after a thousand steps the draws are others. Strict arithmetic costs some
+    speed, and keeps the test for numbers that are not finite, on which NUTS relies.
 
     Parameters
     ----------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -75,14 +74,4 @@ def copy_notebooks() -> None:
             shutil.copyfile(source, target)
 
 
-def keep_trailing_underscores(app, what, name, obj, options, lines: list[str]) -> None:
-    """The prefix ``best_`` is no link to a target called best, as reStructuredText would have it."""
-    for index, line in enumerate(lines):
-        lines[index] = re.sub(r"(?<![`\w])(\w+)_(?=[\s.,;:)]|$)", r"\1\\_", line)
-
-
 copy_notebooks()
-
-
-def setup(app) -> None:
-    app.connect("autodoc-process-docstring", keep_trailing_underscores, priority=900)

@@ -88,8 +88,26 @@ def test_pages_run_as_a_reader_would(page, tmp_path, monkeypatch, capsys):
 def test_what_the_pages_say_of_the_runs_is_so(capsys):
     page = ROOT / "docs" / "explanation" / "misfit.md"
     exec(blocks(page)[0][1], {})
-    assert capsys.readouterr().out.strip() == "41 of 354, by up to 0.0235 nats, r from 1.04 to 1.18"
-    assert "41 of 354, by up to 0.0235 nats, r from 1.04 to 1.18" in page.read_text()
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2
+    for line in printed:
+        assert f"`{line}`" in page.read_text()
+
+
+def test_what_the_pages_say_of_the_fit_is_so(fit354, capsys):
+    page = ROOT / "docs" / "explanation" / "misfit.md"
+    names: dict[str, object] = {"bd": bd, "fit": fit354}
+    run(page, names, sampling=False)
+    elsewhere = capsys.readouterr().out.splitlines()[2:]
+    numbers = [float(re.findall(r"-?\d\.\d+", line)[0]) for line in elsewhere]
+    stated = page.read_text()
+    found = re.search(r"prints (\S+), (\S+) and (\S+) nats", stated)
+    assert found is not None
+    # The fit of another machine may round otherwise from the first step on; what is stated holds to its last digit but one.
+    assert numbers[:3] == pytest.approx([float(value) for value in found.groups()], abs=5e-4)
+    neighbours = re.search(r"It prints (0\.\d+)\.", stated)
+    assert neighbours is not None
+    assert numbers[3:] == pytest.approx([float(neighbours[1])], abs=0.02)
 
 
 def test_every_public_name_stands_in_the_reference():

@@ -6,6 +6,7 @@ The stored images are made anew by `python tests/test_plots.py`; look at every o
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import re
 from functools import cache
@@ -625,3 +626,17 @@ if __name__ == "__main__":
     BASELINE.mkdir(exist_ok=True)
     for case in MAKERS:
         print(save(case, BASELINE / f"{case}.png"))
+
+
+def test_a_notebook_that_has_loaded_pyplot_shows_the_whole_figure(monkeypatch):
+    """There figures are saved with `bbox_inches="tight"`, which must not cut the texts that stand beside the panels."""
+    from bayesdistill.plots import style
+
+    figure = style.new_figure(style.make_look("page", dark=False), 3.0)
+    figure.add_axes((0.4, 0.4, 0.2, 0.2))
+    figure.text(0.0, 0.0, "a note").set_in_layout(False)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100, bbox_inches="tight", pad_inches=0)
+    width, height = figure.get_size_inches()
+    file.seek(0)
+    assert matplotlib.image.imread(file).shape[:2] == (round(100 * height), round(100 * width))

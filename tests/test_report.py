@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -113,6 +114,43 @@ def test_what_to_cite(fit354, jittered_draws):
     for name in ("Busbridge", "Shidani", "Weers", "Ramapuram", "Littwin", "Webb"):
         assert name in stated
         assert name in bd.cite()
+
+
+def test_coordinates_that_the_runs_leave_as_wide_as_the_prior_are_named(fit354):
+    from bayesdistill.criticism import prior_dominated
+
+    rng = np.random.default_rng(5)
+    scales = np.array([1.0, 0.85, 0.6, 0.1])
+    z = scales * rng.standard_normal((4, 2000, 4))
+    draws = xr.Dataset({"z": (("chain", "draw", "coordinate"), z)}, coords={"coordinate": list("abcd")})
+    fit = xr.DataTree.from_dict({"posterior": draws})
+    assert prior_dominated(fit) == ["a", "b"]
+    assert prior_dominated(fit, share=0.5) == ["a", "b", "c"]
+    # No run is supervised: the supervised law is the prior's. The scatter is the runs'.
+    named = prior_dominated(fit354)
+    assert "log_loss" in named
+    assert "log_sigma" not in named
+
+
+def test_the_demo_leaves_what_it_says(fit354, monkeypatch, tmp_path, capsys):
+    from bayesdistill import demo
+    from bayesdistill.reporting import answer_sentences
+
+    monkeypatch.setattr(demo, "fit", lambda runs, seed: fit354)
+    monkeypatch.setattr(demo, "STUDENTS", (3e8, 1e9))
+    monkeypatch.setattr(demo, "BUDGETS", np.geomspace(1e20, 1e22, 3))
+    demo.run_demo(tmp_path / "out")
+    named = re.findall(rf"^  {re.escape(str(tmp_path))}/out/(\S+)$", capsys.readouterr().out, re.MULTILINE)
+    assert {"report.html", "fit.nc", "plan.nc", "plan.csv", "probability.png"} <= set(named)
+    assert all((tmp_path / "out" / name).stat().st_size for name in named)
+    planned = bd.load(tmp_path / "out" / "plan.nc")
+    readme = (tmp_path / "out" / "README.md").read_text()
+    page = html.unescape((tmp_path / "out" / "report.html").read_text())
+    for sentence in answer_sentences(fit354, planned):
+        assert sentence in " ".join(readme.split())
+        assert sentence in page
+    for name in re.findall(r"^\| `([^`]+)`", readme, re.MULTILINE):
+        assert (tmp_path / "out" / name).exists()
 
 
 def test_bare_draws_make_a_report(published_draw: xr.Dataset):

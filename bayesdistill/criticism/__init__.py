@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from bayesdistill.criticism.convergence import Check, check
 from bayesdistill.criticism.curves import law_curves
+from bayesdistill.criticism.prior_width import PRIOR_SHARE, prior_dominated
 from bayesdistill.criticism.unseen_groups import candidate_models, leave_out, score_table
 
-__all__ = ["Check", "candidate_models", "check", "law_curves", "leave_out", "score_table"]
+__all__ = [
+    "PRIOR_SHARE",
+    "Check",
+    "candidate_models",
+    "check",
+    "law_curves",
+    "leave_out",
+    "prior_dominated",
+    "score_table",
+]

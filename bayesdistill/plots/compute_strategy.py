@@ -26,7 +26,7 @@ def plot_compute_strategy(
     ----------
     plan : Dataset
         What `plan` returns: teacher_params, teacher_tokens and student_tokens of the committed strategy, the same with the
-        prefix best_ for the best strategy of each draw, extrapolates.
+        prefix ``best_`` for the best strategy of each draw, extrapolates.
     prob : float
         Probability inside the equal-tailed intervals.
     size : {"column", "page", "slide"}

@@ -30,6 +30,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from bayesdistill.errors import ParameterError
 
@@ -163,6 +164,10 @@ class Picture(Figure):
         """As any Figure, with unhinted letters."""
         with matplotlib.rc_context(_UNHINTED):
             super().draw(renderer)
+
+    def get_tightbbox(self, *_: Any, **__: Any) -> Bbox:
+        """The whole figure: once pyplot is imported, notebooks cut figures to this, and texts are left out of it."""
+        return Bbox.from_bounds(0, 0, *self.get_size_inches())
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         buffer = io.BytesIO()

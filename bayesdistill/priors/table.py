@@ -382,7 +382,7 @@ def published_law_prior(
     covariance = np.linalg.inv(jacobian.T @ jacobian / tolerance**2 + np.diag(scales**-2))
     reason = f"published law of Busbridge et al. (2025), 480 pseudo-runs with a tolerance of {tolerance:g} nats"
     table = {
-        name: Prior(float(where), float(scale), f"jointly Normal, marginally Normal({where:.3f}, {scale:.3f})", reason)
+        name: Prior(float(where), float(scale), f"jointly Normal, marginally Normal({where:.4g}, {scale:.2g})", reason)
         for name, where, scale in zip(SUPERVISED_COORDINATES, location, np.sqrt(np.diagonal(covariance)), strict=True)
     }
     return table, covariance
@@ -433,7 +433,7 @@ def prior_from_draws(
         name: Prior(
             float(row.mean()),
             math.sqrt(float(var)),
-            f"jointly Normal, marginally Normal({row.mean():.3f}, {var**0.5:.3f})",
+            f"jointly Normal, marginally Normal({row.mean():.4g}, {var**0.5:.2g})",
             reason,
         )
         for name, row, var in zip(values, matrix, np.diagonal(covariance), strict=True)

@@ -95,7 +95,12 @@ def _parameters(fit: Fit) -> pd.DataFrame:
         low, high = (float(v) for v in posterior.interval(values))
         middle = float(posterior.median(values))
         rows.append(
-            {"symbol": str(name), "median": f"{middle:.4g}", f"{prob:.0f} % interval": f"{low:.4g} to {high:.4g}"}
+            {
+                "symbol": str(name),
+                "median": f"{middle:.4g}",
+                f"{prob:.0f} % interval": f"{low:.4g} to {high:.4g}",
+                "unit": str(values.attrs.get("units", "")),
+            }
         )
     return pd.DataFrame(rows)
 

@@ -61,14 +61,19 @@ def report(fit: Fit, plan: xr.Dataset | None = None, *, folder: str | Path = "re
     return write_report(report_files(fit, plan, date=date), folder)
 
 
-def report_files(fit: Fit, plan: xr.Dataset | None = None, *, date: str | None = None) -> dict[str, bytes]:
-    """The files of a report, path within its folder -> content. Arguments and errors as those of `report`."""
+def report_files(
+    fit: Fit, plan: xr.Dataset | None = None, *, date: str | None = None, curves: xr.Dataset | None = None
+) -> dict[str, bytes]:
+    """The files of a report, path within its folder -> content.
+
+    Arguments and errors as those of `report`; `curves` are `law_curves(fit)` for a caller who has them already.
+    """
     posterior.law_draws(fit)
     if plan is not None:
         _check_plan(fit, plan)
     found = check(fit)
-    seen = posterior.seen_runs(fit)
-    curves = law_curves(fit) if "student_params" in seen and posterior.is_distilled(fit) else None  # type: ignore[arg-type]
+    if curves is None and "student_params" in posterior.seen_runs(fit) and posterior.is_distilled(fit):
+        curves = law_curves(fit)  # type: ignore[arg-type]
     tables = content.tables_of(fit, plan, found.rows)
     figures = content.figures_of(plan, curves)
     files: dict[str, bytes] = {}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.criticism import PRIOR_SHARE, prior_dominated
 from bayesdistill.plots.style import evidence_notes, power_of_ten, short
 from bayesdistill.posterior import Fit
 
@@ -18,7 +17,6 @@ _MEANINGS = {
     "teacher pretraining": "if this one student must pay for its teacher's pretraining",
     "teacher pretraining + inference": "if this one student must pay for its teacher's pretraining and inference",
 }
-_WIDE = 0.8
 
 
 def percent(value: float) -> str:
@@ -55,11 +53,11 @@ def question(plan: xr.Dataset | None) -> str:
         return "What do the runs say about the scaling law? No plan was given, so no decision was asked for."
     sizes = _listed([short(float(size)) for size in plan["student"].values])
     budgets, scenarios = plan["budget"].values, [str(name) for name in plan["scenario"].values]
-    span = power_of_ten(float(budgets.min()))
+    span = f"{power_of_ten(float(budgets.min()))} FLOPs"
     if budgets.size > 1:
-        span += f" to {power_of_ten(float(budgets.max()))} ({budgets.size} budgets)"
+        span = f"{power_of_ten(float(budgets.min()))} to {power_of_ten(float(budgets.max()))} FLOPs ({budgets.size} budgets)"
     return (
-        f"With {span} FLOPs, should a language model of {sizes} non-embedding parameters be distilled from a teacher, or "
+        f"With {span}, should a language model of {sizes} non-embedding parameters be distilled from a teacher, or "
         f"pretrained on the same budget? Scenarios of who pays for the teacher: {_listed(scenarios)}."
     )
 
@@ -150,24 +148,9 @@ def warnings_and_notes(fit: Fit, plan: xr.Dataset | None, verdict: str, ok: bool
     names = prior_dominated(fit)
     if names:
         warnings.append(
-            f"Prior-dominated: {_listed(names)}. The posterior of these coordinates is at least {_WIDE:g} times as wide as "
-            "their prior, so that what depends on them rests on the prior and not on the runs."
+            f"Prior-dominated: {_listed(names)}. The posterior of these standardised coordinates is at least {PRIOR_SHARE:g} "
+            "times as wide as their prior, so that what depends on them rests on the prior and not on the runs."
         )
     if posterior.provenance(fit).get("supervised_law") == "published law" and not any("published" in n for n in notes):
         notes.append("The supervised law comes from the published-law prior, not from supervised runs.")
     return {"warnings": warnings, "notes": notes}
-
-
-def prior_dominated(fit: Fit) -> list[str]:
-    """Coordinates whose posterior interval is nearly as wide as the prior's.
-
-    The sampled coordinates `z` are standard normal a priori (jointly normal blocks after whitening), so that their prior
-    interval is known.
-    """
-    draws: Any = posterior.posterior_dataset(fit)
-    if "z" not in draws or "coordinate" not in draws["z"].dims:
-        return []
-    bounds = posterior.interval(draws["z"])
-    prior = 2 * 1.6448536269514722  # quantile of the standard normal that leaves 5 % above it
-    ratio = (bounds.sel(bound="upper") - bounds.sel(bound="lower")) / prior
-    return [str(name) for name, r in zip(draws["coordinate"].values, ratio.values, strict=True) if r >= _WIDE]

@@ -59,7 +59,7 @@ _FORMATS: dict[str, tuple[str, Format]] = {
     "expected_gain_mcse": ("MC error of gain [nats]", _tiny),
     "regret": ("regret [nats]", _tiny),
     "evpi": ("EVPI [nats]", _tiny),
-    "teacher_params": ("teacher", short),
+    "teacher_params": ("teacher [parameters]", short),
     "teacher_tokens": ("teacher tokens", short),
     "teacher_loss": ("teacher loss [nats]", lambda value: f"{value:.3f}"),
     "student_tokens": ("student tokens", short),

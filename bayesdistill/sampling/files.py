@@ -1,0 +1,122 @@
+"""Fits and plans in netCDF files: written aside and renamed, read without unpickling, refused where damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill import posterior
+from bayesdistill.errors import FileError, ParameterError
+from bayesdistill.files import replacing
+
+
+def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
+    """Write a fit or a plan to a netCDF file.
+
+    The file is written under a temporary name in the same folder and then renamed: an interrupted or failed write leaves
+    an earlier file as it was. Numbers are stored with checksums, so that `load` notices a damaged file.
+
+    Parameters
+    ----------
+    result : DataTree or Dataset
+        What `fit` or `plan` returned.
+    path : path
+        Where to; by custom ending in .nc.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    FileError
+        If the folder does not exist or cannot be written to.
+    ParameterError
+        If `result` is neither, or holds something that a netCDF file cannot hold.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd, tempfile, pathlib, xarray as xr
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = bd.save(published, pathlib.Path(folder) / "published.nc")
+    ...     bd.load(path)["E"].item()
+    1.22
+    """
+    path = Path(path)
+    if not isinstance(result, xr.Dataset | xr.DataTree):
+        raise ParameterError(f"only a fit or a plan can be saved, not {type(result).__name__}")
+    tree = xr.DataTree(result) if isinstance(result, xr.Dataset) else result.copy()
+    tree.attrs[posterior.FORMAT_ATTRIBUTE] = posterior.FORMAT
+    encoding = {
+        node.path: {
+            name: {"fletcher32": True}
+            for name, variable in node.to_dataset(inherit=False).variables.items()
+            if variable.dtype.kind in "biuf" and variable.size and variable.ndim
+        }
+        for node in tree.subtree
+    }
+    with replacing(path) as aside:
+        try:
+            tree.to_netcdf(aside, engine="h5netcdf", encoding=encoding)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"{path} is not written, a netCDF file cannot hold this: {error}") from error
+    return path
+
+
+def load(path: str | Path) -> Any:
+    """Read a fit or a plan that `save` wrote.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    DataTree or Dataset
+        The fit (DataTree) or the plan (Dataset), in memory; the file is closed.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, damaged, or not one of this package's, or of a later version of its format.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> fit = bd.load("fit.nc")  # doctest: +SKIP
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileError(f"there is no file {path}")
+    found = _format_of(path)
+    if found is None:
+        raise FileError(f"{path} was not written by bayesdistill.save; make it again with bayesdistill.fit or plan")
+    if found != posterior.FORMAT:
+        raise FileError(
+            f"{path} has format {found}, this version reads {posterior.FORMAT}; update bayesdistill or make the file again"
+        )
+    try:
+        tree = xr.load_datatree(path, engine="h5netcdf")
+    except Exception as error:  # h5netcdf, h5py and xarray each raise their own
+        raise FileError(f"{path} is damaged: {error}") from error
+    return tree if tree.children else tree.to_dataset()
+
+
+def _format_of(path: Path) -> Any:
+    """The version of the layout that a file says it has; None for files of others.
+
+    Asked with h5py before anything else is read: a file of another program need not be understood any further.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            found = file.attrs.get(posterior.FORMAT_ATTRIBUTE)
+            return None if found is None else np.asarray(found).item()
+    except Exception as error:  # OSError, but RuntimeError and others for damage in some places
+        raise FileError(f"{path} is not a netCDF file, or is damaged: {error}") from error

@@ -1,0 +1,120 @@
+"""The groups of a fit beside the draws: the runs, their log-likelihood, and the units of everything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill.laws import DISTILLATION_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
+from bayesdistill.model import DISTILLED_LIKELIHOOD, SUPERVISED_LIKELIHOOD
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_UNITS = {
+    "E": ("nats per token", "irreducible loss of the supervised law"),
+    "A": ("nats^(1/gamma) parameters^alpha", "size coefficient of the supervised law"),
+    "B": ("nats^(1/gamma) tokens^beta", "token coefficient of the supervised law"),
+    "alpha": ("1", "size exponent of the supervised law"),
+    "beta": ("1", "token exponent of the supervised law"),
+    "gamma": ("1", "outer exponent of the supervised law"),
+    "A_S": ("parameters^alpha_S", "size coefficient of the distillation law"),
+    "B_S": ("tokens^beta_S", "token coefficient of the distillation law"),
+    "alpha_S": ("1", "size exponent of the distillation law"),
+    "beta_S": ("1", "token exponent of the distillation law"),
+    "gamma_S": ("1", "outer exponent of the distillation law"),
+    "c0": ("1", "exponent of the teacher's loss"),
+    "c1": ("1", "strength of the capacity gap"),
+    "d1": ("1", "loss ratio at which the capacity gap bends"),
+    "f1": ("1", "width of the capacity gap"),
+    "sigma": ("nats per token", "scale of the scatter of runs around the law"),
+    "sigma_supervised": ("nats per token", "scale of the scatter of supervised runs around the law"),
+    "nu": ("1", "degrees of freedom of the scatter"),
+    "z": ("1", "standard normal coordinates"),
+    "student_loss": ("nats per token", "validation cross-entropy of the student"),
+    "teacher_loss": ("nats per token", "validation cross-entropy of the teacher"),
+    "student_params": ("parameters", "non-embedding parameters of the student"),
+    "student_tokens": ("tokens", "tokens the student was distilled on"),
+    "loss": ("nats per token", "validation cross-entropy"),
+    "params": ("parameters", "non-embedding parameters"),
+    "tokens": ("tokens", "training tokens"),
+}
+
+
+def labelled(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset, its known variables with units and long names."""
+    for name, variable in dataset.variables.items():
+        if name in _UNITS:
+            variable.attrs = {"units": _UNITS[name][0], "long_name": _UNITS[name][1]}
+    return dataset
+
+
+def data_groups(table: pd.DataFrame | None, other: pd.DataFrame | None) -> tuple[xr.Dataset, xr.Dataset]:
+    """What came out of the runs, over `run` and `supervised_run`, and their design."""
+    observed, constant = xr.Dataset(), xr.Dataset()
+    if table is not None:
+        observed[DISTILLED_LIKELIHOOD] = ("run", table["student_loss"].to_numpy(dtype=float))
+        for column in ("student_params", "student_tokens", "teacher_loss"):
+            constant[column] = ("run", table[column].to_numpy(dtype=float))
+        for column in ("teacher", "student", "experiment"):
+            if column in table:
+                constant[column] = (
+                    "run",
+                    np.array([str(value) for value in table[column]]),
+                )
+    if other is not None:
+        observed[SUPERVISED_LIKELIHOOD] = ("supervised_run", other["loss"].to_numpy(dtype=float))
+        for column in ("params", "tokens"):
+            constant[column] = ("supervised_run", other[column].to_numpy(dtype=float))
+    for dataset in (observed, constant):
+        for dim in dataset.dims:
+            dataset.coords[dim] = np.arange(dataset.sizes[dim])
+    return labelled(observed), labelled(constant)
+
+
+def log_likelihood(draws: xr.Dataset, observed: xr.Dataset, constant: xr.Dataset) -> xr.Dataset:
+    """Pointwise log-likelihood of the runs under every draw.
+
+    Computed from the law itself, so that no second model has to be compiled; a test compares it with PyMC's.
+
+    Parameters
+    ----------
+    draws : Dataset, (chain, draw)
+        The law's parameters, sigma, nu and, where there are two kinds of runs, sigma_supervised.
+    observed, constant : Dataset
+        As in a fit's groups of these names.
+
+    Returns
+    -------
+    Dataset
+        `student_loss` (chain, draw, run) and `loss` (chain, draw, supervised_run), natural logarithms.
+    """
+    result = xr.Dataset()
+    nu = draws["nu"]
+    if DISTILLED_LIKELIHOOD in observed:
+        names = SUPERVISED_PARAMETERS + DISTILLATION_PARAMETERS
+        mu = distilled_loss(
+            constant["student_params"],
+            constant["student_tokens"],
+            constant["teacher_loss"],
+            **{name: draws[name] for name in names},
+        )
+        result[DISTILLED_LIKELIHOOD] = _student_t(observed[DISTILLED_LIKELIHOOD], mu, draws["sigma"], nu)
+    if SUPERVISED_LIKELIHOOD in observed:
+        law = {name: draws[name] for name in SUPERVISED_PARAMETERS}
+        mu = supervised_loss(constant["params"], constant["tokens"], **law)
+        sigma = draws["sigma_supervised"] if "sigma_supervised" in draws else draws["sigma"]
+        result[SUPERVISED_LIKELIHOOD] = _student_t(observed[SUPERVISED_LIKELIHOOD], mu, sigma, nu)
+    for variable in result.data_vars.values():
+        variable.attrs = {"units": "1", "long_name": "log-likelihood of a run"}
+    return result
+
+
+def _student_t(y: xr.DataArray, mu: xr.DataArray, sigma: xr.DataArray, nu: xr.DataArray) -> xr.DataArray:
+    from scipy.special import gammaln
+
+    constant: Any = gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * np.log(nu * np.pi) - np.log(sigma)
+    value: xr.DataArray = constant - (nu + 1) / 2 * np.log1p(((y - mu) / sigma) ** 2 / nu)
+    return value.transpose("chain", "draw", ...)

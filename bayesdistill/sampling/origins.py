@@ -1,0 +1,47 @@
+"""Where a fit comes from: versions, data, priors, settings and seed."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from bayesdistill.datasets import data_hash
+from bayesdistill.priors import Priors, Reference
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def describe_origin(
+    table: pd.DataFrame | None,
+    other: pd.DataFrame | None,
+    priors: Priors,
+    reference: Reference,
+    settings: dict[str, Any],
+    seed: int,
+    started: float,
+) -> dict[str, Any]:
+    """What `bayesdistill.provenance` reads back from a fit."""
+    packages = ("bayesdistill", "pymc", "nutpie", "pytensor", "numba", "arviz", "xarray", "numpy", "pandas")
+    data = {
+        kind: {"runs": len(frame), "sha256": data_hash(frame), "source": str(frame.attrs.get("source", "a DataFrame"))}
+        for kind, frame in (("distilled", table), ("supervised", other))
+        if frame is not None
+    }
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "sampler": "nutpie NUTS, low-rank mass matrix",
+        "backend": "numba",
+        "seed": int(seed),
+        "settings": settings,
+        "data": data,
+        "reference": asdict(reference),
+        "supervised_law": priors.supervised_law,
+        "asymptotic_width": priors.asymptotic_width,
+        "priors": {name: prior.distribution for name, prior in priors.table.items()},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 2),
+    }

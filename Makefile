@@ -1,7 +1,7 @@
 # Two commands: `make demo` answers the question, `make test` checks the package. Both call `make install`,
 # which makes .venv once (with uv, fetched into it if the machine has none) from the hashed requirements.txt.
 .POSIX:
-.PHONY: tiny-cell help install demo test docs notebooks lint format lock clean
+.PHONY: tiny-cell help install demo test test-slow docs notebooks lint format lock clean
 
 VENV = .venv
 BIN = $(VENV)/bin
@@ -11,6 +11,7 @@ PYTHONS = >=3.12,<3.14
 help:
 	@echo "make demo      fit the law to the 354 runs and write the answer into out/"
 	@echo "make test      ruff, mypy and the tests"
+	@echo "make test-slow  execute the notebooks, run the pages of the documentation, look at the site in a browser"
 	@echo "make docs      build the documentation site into docs/_build/html"
 	@echo "make notebooks  execute all notebooks in place"
 	@echo "make install   make .venv (demo and test call it)"
@@ -53,6 +54,11 @@ demo: install
 
 test: install lint
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# What a reader sees: one process, because the notebooks must each stay under two minutes on two cores.
+test-slow: install
+	@$(BIN)/python -m pytest -m slow --durations 12 \
+	  tests/test_notebooks.py tests/test_docs.py tests/test_interactive.py tests/test_cli.py tests/test_plots.py
 
 docs: install
 	@$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build/html

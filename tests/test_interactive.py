@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib.util
 import json
 import re
 import shutil
@@ -20,7 +21,16 @@ from bayesdistill.interactive.contents import sharing_steps, thinned
 from bayesdistill.strategies import Bounds, best_strategies
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NODE = shutil.which("node")
+
+
+def find_node() -> str | None:
+    """The machine's node, or the one that playwright brings along."""
+    spec = importlib.util.find_spec("playwright")
+    brought = Path(spec.origin).parent / "driver" / "node" if spec and spec.origin else Path("nowhere")
+    return shutil.which("node") or (str(brought) if brought.is_file() else None)
+
+
+NODE = find_node()
 SCENARIOS = list(bd.SCENARIOS.values())
 # Sums of exponentials in another order differ in the last bits; a probability is compared but for gains within this.
 TIE = 1e-6

@@ -5,6 +5,7 @@ The stored images are made anew by `python tests/test_plots.py`; look at every o
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import json
@@ -24,9 +25,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.testing.compare import compare_images
 
-from bayesdistill import decisions, plots, posterior
-from bayesdistill.errors import ParameterError
+from bayesdistill import criticism, decisions, plots, posterior
+from bayesdistill.errors import ConvergenceWarning, ParameterError
 from bayesdistill.plots import grids, style
+from bayesdistill.priors.coordinates import DISTILLATION_COORDINATES, NOISE_COORDINATES, SUPERVISED_COORDINATES
 
 BASELINE = Path(__file__).parent / "baseline"
 DPI = 64
@@ -396,9 +398,55 @@ def test_an_unconverged_or_prior_dominated_posterior_is_said_in_the_figure(name,
     data.attrs |= {"converged": "no", "convergence": json.dumps({"failed": ["rhat"]})}
     data.attrs.pop("supervised_law", None)
     data.attrs["posterior_provenance"] = json.dumps({"supervised_law": "published law"})
+    data.attrs["prior_dominated"] = json.dumps(["log_gamma", "gap_curvature"])
     plot(data)
     assert "did not converge (failed: rhat)" in " ".join(said)
     assert "published-law prior" in " ".join(said)
+    assert "Also prior-dominated: the curvature of the capacity gap." in " ".join(said)
+
+
+def test_what_the_prior_dominates_is_named():
+    def said(names, **attrs):
+        return style.evidence_notes(
+            xr.Dataset(attrs={"converged": "yes", "prior_dominated": json.dumps(names), **attrs})
+        )
+
+    assert said([]) == ([], [])
+    # Without supervised runs one sentence speaks for the whole supervised law.
+    supervised = list(SUPERVISED_COORDINATES)
+    assert len(said(supervised, supervised_law="published law")[1]) == 1
+    warnings, (note,) = said(["log_gamma", "a_new_one"])
+    assert warnings == []
+    assert note == "Prior-dominated: the supervised law's outer exponent; a new one."
+    (warning,), (note,) = said(list(DISTILLATION_COORDINATES[:5]))
+    assert "mostly its prior" in warning
+    assert note.count(";") == 4
+    assert set(SUPERVISED_COORDINATES) == style.SUPERVISED_COORDINATES
+    every = (*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, *NOISE_COORDINATES)
+    assert set(style.COORDINATE_WORDS) == set(every)
+
+
+def test_a_real_posterior_takes_its_prior_along_into_the_figure(fit354):
+    named = posterior.prior_dominated(fit354)
+    assert set(SUPERVISED_COORDINATES) <= set(named)
+    plan = decisions.plan(fit354, "1B", [1e20, 1e21], "best case")
+    gap = decisions.capacity_gap(fit354, "1B", student_tokens_per_param=20, teacher_losses=[2.2, 2.3])
+    curves = criticism.law_curves(fit354)
+    for data, plot in ((plan, plots.plot_probability), (gap, plots.plot_capacity_gap), (curves, plots.plot_runs)):
+        assert json.loads(data.attrs["prior_dominated"]) == named
+        words = words_of(plot(data))
+        assert "published-law prior" in words
+        for name in set(named) - set(SUPERVISED_COORDINATES):
+            assert style.COORDINATE_WORDS[name] in words
+    narrow = json.loads(plan.attrs["prior_dominated"])
+    few = fit354.copy(deep=True)
+    few["posterior"]["z"] = few["posterior"]["z"] * 0 + np.random.default_rng(0).standard_normal(
+        few["posterior"]["z"].shape
+    )
+    with pytest.warns(ConvergenceWarning) if posterior.convergence(few)["failed"] else contextlib.nullcontext():
+        loose = decisions.plan(few, "1B", [1e20, 1e21], "best case", allow_unconverged=True)
+    assert len(json.loads(loose.attrs["prior_dominated"])) > len(narrow)
+    assert "mostly its prior" in words_of(plots.plot_probability(loose))
 
 
 def test_what_is_said_about_the_posterior():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import xarray as xr
 
@@ -125,5 +127,6 @@ def law_curves(
         "interval_prob": prob,
         "converged": {True: "yes", False: "no", None: "unknown"}[verdict["converged"]],
         "supervised_law": posterior.provenance(fit).get("supervised_law", "unknown"),
+        "prior_dominated": json.dumps(posterior.prior_dominated(fit)),
     }
     return result

@@ -106,6 +106,7 @@ def gather(fit: Source, allow_unconverged: bool) -> Evidence:
             "converged": CONVERGED[convergence["converged"]],
             "convergence": json.dumps(convergence),
             "posterior_provenance": json.dumps(posterior.provenance(fit)),
+            "prior_dominated": json.dumps(posterior.prior_dominated(fit)),
             "posterior_draws": int(law.sizes["chain"] * law.sizes["draw"]),
             "supervised_range": supervised_range,
             "seen_ranges": json.dumps(ranges),

@@ -285,11 +285,38 @@ def size_axis(axis: Any) -> None:
 # Evidence -----------------------------------------------------------------------------------------------------------
 
 
+SUPERVISED_COORDINATES = frozenset(
+    ("log_loss", "reducible", "share", "log_elasticity_params", "log_elasticity_tokens", "log_gamma")
+)
+"""Coordinates that the published-law prior speaks for; `tests/test_plots.py` compares them with the model's."""
+
+COORDINATE_WORDS = {
+    "log_loss": "the supervised loss of a middling run",
+    "reducible": "the irreducible loss",
+    "share": "what size and tokens each do to the supervised loss",
+    "log_elasticity_params": "how fast the supervised loss falls with size",
+    "log_elasticity_tokens": "how fast the supervised loss falls with tokens",
+    "log_gamma": "the supervised law's outer exponent",
+    "log_excess_S": "how far a student stays above its teacher",
+    "share_S": "what size and tokens each do to the student's loss",
+    "log_elasticity_params_S": "how fast the student's loss falls with size",
+    "log_elasticity_tokens_S": "how fast the student's loss falls with tokens",
+    "log_gamma_S": "the distillation law's outer exponent",
+    "c0": "the exponent of the teacher's loss",
+    "log_gap_strength": "the strength of the capacity gap",
+    "log_gap_slope": "the slope of the capacity gap",
+    "gap_curvature": "the curvature of the capacity gap",
+    "log_sigma": "the scatter of runs",
+    "log_nu": "the tails of the scatter",
+}
+_MANY = 5  # more than half of the nine coordinates of the distillation law
+
+
 def evidence_notes(data: xr.Dataset) -> tuple[list[str], list[str]]:
     """What the reader must know about the posterior behind a Dataset: (warnings, notes).
 
-    Read from the attributes `converged` (yes, no, unknown), `convergence` (JSON), and `supervised_law` or
-    `posterior_provenance` (JSON) that plans and curves carry.
+    Read from the attributes `converged` (yes, no, unknown), `convergence` (JSON), `prior_dominated` (JSON, names of
+    coordinates), and `supervised_law` or `posterior_provenance` (JSON) that plans and curves carry.
     """
     warnings, notes = [], []
     converged = data.attrs.get("converged", "unknown")
@@ -299,11 +326,20 @@ def evidence_notes(data: xr.Dataset) -> tuple[list[str], list[str]]:
         warnings.append(f"The posterior behind this figure did not converge{detail}; its numbers may be wrong.")
     elif converged != "yes":
         notes.append("Whether the draws behind this figure converged is not known.")
-    law = data.attrs.get("supervised_law") or json.loads(data.attrs.get("posterior_provenance", "{}")).get(
-        "supervised_law"
-    )
-    if law == "published law":
+    known = json.loads(data.attrs.get("posterior_provenance", "{}"))
+    published = (data.attrs.get("supervised_law") or known.get("supervised_law")) == "published law"
+    if published:
         notes.append("The supervised law comes from the published-law prior, not from supervised runs.")
+    names = [
+        name
+        for name in json.loads(data.attrs.get("prior_dominated", "[]"))
+        if not (published and name in SUPERVISED_COORDINATES)
+    ]
+    if names:
+        words = "; ".join(COORDINATE_WORDS.get(name, name.replace("_", " ")) for name in names)
+        if len(names) >= _MANY:
+            warnings.append("The posterior behind this figure is mostly its prior: the runs say little.")
+        notes.append(f"{'Also prior-dominated' if published else 'Prior-dominated'}: {words}.")
     return warnings, notes
 
 

@@ -20,11 +20,11 @@ import bayesdistill as bd
 # A change of this list is a decision, not an accident.
 _NAMES = """
 BayesdistillError ConvergenceError ConvergenceWarning DataError ExtrapolationWarning FileError Gates ModelError
-PUBLISHED ParameterError Prior SCENARIOS Scenario Shape __version__ break_even build_model capacity_gap cheapest_first
-check cite compare_crossovers crossovers decision_table describe_runs distillation_flops distilled_loss evppi family_plan
+PUBLISHED ParameterError Prior SCENARIOS Scenario Shape __version__ backtest backtest_table break_even build_model capacity_gap cheapest_first
+check cite compare_crossovers compare_fits crossovers decision_table describe_runs distillation_flops distilled_loss evppi family_plan
 fit flag_names flops_per_token information_order interactive_page law_curves leave_out
 load load_runs methods_text next_runs paper_claims plan
-plan_table plan_tokens plan_value plot_best_loss plot_break_even plot_capacity_gap plot_compute_strategy
+plan_table plan_tokens plan_value plot_backtest plot_best_loss plot_break_even plot_capacity_gap plot_compute_strategy
 plot_crossover plot_experiment_fixed_student plot_experiment_fixed_teacher plot_family plot_information plot_next_runs
 plot_probability plot_runs plot_sharing_map plot_teacher_choice plot_value prior_table provenance random_order
 read_runs recommendations report run_costs save score_table sharing_map show_interactive simulate_runs summary_table supervised_loss

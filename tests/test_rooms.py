@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "priors": {"laws"},
     "model": {"laws", "datasets", "priors"},
     "sampling": SAMPLING,
-    "criticism": SAMPLING | {"sampling"},
+    "criticism": SAMPLING | {"sampling", "compute"},
     "strategies": {"laws", "compute"},
     "decisions": DECISIONS,
     "design": DECISIONS | {"decisions"},

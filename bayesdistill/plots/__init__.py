@@ -3,6 +3,7 @@
 One file per figure; `style` holds sizes, colours and layout, `grids` what figures over student, scenario, budget share.
 """
 
+from bayesdistill.plots.backtesting import plot_backtest
 from bayesdistill.plots.best_loss import plot_best_loss
 from bayesdistill.plots.breaking_even import plot_break_even
 from bayesdistill.plots.candidates import plot_next_runs
@@ -20,6 +21,7 @@ from bayesdistill.plots.teachers import plot_teacher_choice
 from bayesdistill.plots.worth import plot_value
 
 __all__ = [
+    "plot_backtest",
     "plot_best_loss",
     "plot_break_even",
     "plot_capacity_gap",

@@ -5,12 +5,14 @@ into short strings with headings; `table_text` and `write_table` write them down
 intervals and probabilities come from `posterior`.
 """
 
+from bayesdistill.tables.backtesting import backtest_table
 from bayesdistill.tables.decided import decision_table
 from bayesdistill.tables.plans import plan_table, summary_table
 from bayesdistill.tables.words import readable
 from bayesdistill.tables.writing import latex, markdown, table_text, write_table
 
 __all__ = [
+    "backtest_table",
     "decision_table",
     "latex",
     "markdown",

@@ -1,0 +1,165 @@
+"""The competitors of the joint posterior: both laws by least Huber loss, one after the other, and their bootstrap.
+
+As the paper does it: first the supervised law is fitted to the supervised runs, then equation 8 to the distilled runs with the
+supervised law held. New runs scatter like the residuals, with normal tails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayesdistill.criticism.baselines import HUBER_DELTA
+from bayesdistill.errors import ModelError
+from bayesdistill.laws import distilled_loss, supervised_loss
+from bayesdistill.priors import Reference, default_priors
+from bayesdistill.priors.coordinates import (
+    DISTILLATION_COORDINATES,
+    SUPERVISED_COORDINATES,
+    distillation_at_reference,
+    natural_parameters,
+    supervised_at_reference,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALMOST_NORMAL = 1e8
+"""Degrees of freedom at which a Student-t is a normal distribution."""
+BOOTSTRAP_REFITS = 100
+COARSE_DELTA = 0.02
+"""Nats beyond which a residual counts linearly while the search begins."""
+STARTS = 5
+"""Starting points of a point fit: the prior's centre and random ones around it."""
+
+
+def joint_point_fit(
+    distilled: pd.DataFrame,
+    supervised: pd.DataFrame,
+    reference: Reference,
+    starts: list[np.ndarray] | None = None,
+) -> np.ndarray:
+    """Coordinates of both laws by least Huber loss, (coordinate,), the supervised ones first.
+
+    Parameters
+    ----------
+    distilled, supervised : DataFrame
+        Runs to fit.
+    reference : Reference
+        Around which the coordinates are centred.
+    starts : list of array, (coordinate,), optional
+        Where the search begins; the best end is kept. By default the centre of the priors and points around it.
+
+    Raises
+    ------
+    ModelError
+        If no start leads to finite losses.
+    """
+    count = len(SUPERVISED_COORDINATES)
+    if starts is None:
+        priors = default_priors(distilled=True, supervised=True, reference=reference)
+        names = SUPERVISED_COORDINATES + DISTILLATION_COORDINATES
+        center = np.array([priors.table[name].location for name in names])
+        scale = np.array([priors.table[name].scale for name in names])
+        center[0] = math.log(float(np.median(supervised["loss"])))
+        rng = np.random.default_rng(0)
+        starts = [center, *(center + 0.5 * scale * rng.standard_normal((STARTS - 1, center.size)))]
+
+    def alone(values: np.ndarray) -> np.ndarray:
+        law = natural_parameters(_supervised(values), reference)
+        return np.asarray(supervised_loss(*_columns(supervised, "params", "tokens"), **law))
+
+    first = _least(alone, supervised["loss"].to_numpy(dtype=float), [s[:count] for s in starts])
+
+    def student(values: np.ndarray) -> np.ndarray:
+        law = _law(np.concatenate([first, values]), reference)
+        columns = _columns(distilled, "student_params", "student_tokens", "teacher_loss")
+        return np.asarray(distilled_loss(*columns, **law))
+
+    second = _least(student, distilled["student_loss"].to_numpy(dtype=float), [s[count:] for s in starts])
+    return np.concatenate([first, second])
+
+
+def _columns(table: pd.DataFrame, *names: str) -> list[np.ndarray]:
+    return [table[name].to_numpy(dtype=float) for name in names]
+
+
+def _supervised(values: np.ndarray) -> dict[str, float]:
+    return supervised_at_reference(dict(zip(SUPERVISED_COORDINATES, values, strict=True)))
+
+
+def _law(values: np.ndarray, reference: Reference) -> dict[str, float]:
+    """All 15 parameters from the coordinates."""
+    supervised = _supervised(values[: len(SUPERVISED_COORDINATES)])
+    rest = dict(zip(DISTILLATION_COORDINATES, values[len(SUPERVISED_COORDINATES) :], strict=True))
+    return natural_parameters(supervised | distillation_at_reference(rest, supervised, reference), reference)
+
+
+def _least(law: Callable[[np.ndarray], np.ndarray], observed: np.ndarray, starts: list[np.ndarray]) -> np.ndarray:
+    from scipy.optimize import least_squares
+
+    def residual(values: np.ndarray) -> np.ndarray:
+        # Far from the runs a step may overflow; a huge residual sends the search back.
+        with np.errstate(all="ignore"):
+            return np.clip(np.nan_to_num(law(values) - observed, nan=1e3), -1e3, 1e3)
+
+    def search(start: np.ndarray, loss: str, scale: float, most: int) -> Any:
+        inside = np.clip(start, -11.9, 11.9)
+        return least_squares(residual, inside, bounds=(-12, 12), loss=loss, f_scale=scale, max_nfev=most)
+
+    # Starts are compared by a loss that is smooth from afar; only the best end is worth the slow last steps.
+    coarse = [search(start, "soft_l1", COARSE_DELTA, 60) for start in starts]
+    best = min(coarse, key=lambda found: found.cost)
+    if not best.cost < 1e3 * observed.size:
+        raise ModelError("the Huber fit found no law with finite losses; look at the runs")
+    return np.asarray(search(best.x, "huber", HUBER_DELTA, 200).x)
+
+
+def _with_scatter(
+    laws: list[dict[str, float]], distilled: pd.DataFrame, supervised: pd.DataFrame
+) -> dict[str, np.ndarray]:
+    """Laws as draws, with the root mean square of the residuals of their mean curve as scatter."""
+    flat = {name: np.array([law[name] for law in laws]) for name in laws[0]}
+    columns = _columns(distilled, "student_params", "student_tokens", "teacher_loss")
+    curves = np.stack([np.asarray(distilled_loss(*columns, **law)) for law in laws])
+    alone = {name: flat[name] for name in ("E", "A", "B", "alpha", "beta", "gamma")}
+    params, tokens = _columns(supervised, "params", "tokens")
+    supervised_curves = supervised_loss(params, tokens, **{name: v[:, None] for name, v in alone.items()})
+    for name, left in (
+        ("sigma", distilled["student_loss"].to_numpy(dtype=float) - curves.mean(axis=0)),
+        ("sigma_supervised", supervised["loss"].to_numpy(dtype=float) - supervised_curves.mean(axis=0)),
+    ):
+        flat[name] = np.full(len(laws), math.sqrt(float(np.mean(left**2))))
+    flat["nu"] = np.full(len(laws), ALMOST_NORMAL)
+    return flat
+
+
+def point_draws(
+    distilled: pd.DataFrame, supervised: pd.DataFrame, reference: Reference, seed: int
+) -> dict[str, np.ndarray]:
+    """The point fit as a posterior of one draw."""
+    found = joint_point_fit(distilled, supervised, reference)
+    return _with_scatter([_law(found, reference)], distilled, supervised)
+
+
+def bootstrap_draws(
+    distilled: pd.DataFrame, supervised: pd.DataFrame, reference: Reference, seed: int
+) -> dict[str, np.ndarray]:
+    """Refits to runs drawn with replacement, each kind within itself."""
+    rng = np.random.default_rng(seed)
+    best = joint_point_fit(distilled, supervised, reference)
+    laws = []
+    for _ in range(BOOTSTRAP_REFITS):
+        ours = distilled.iloc[rng.choice(len(distilled), len(distilled))]
+        theirs = supervised.iloc[rng.choice(len(supervised), len(supervised))]
+        laws.append(_law(joint_point_fit(ours, theirs, reference, [best]), reference))
+    return _with_scatter(laws, distilled, supervised)
+
+
+JOINT_BASELINES: dict[str, Callable[[pd.DataFrame, pd.DataFrame, Reference, int], dict[str, np.ndarray]]] = {
+    "point": point_draws,
+    "bootstrap": bootstrap_draws,
+}

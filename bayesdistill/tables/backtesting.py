@@ -1,0 +1,63 @@
+"""The scores of a backtest as a table."""
+
+from __future__ import annotations
+
+import pandas as pd
+import xarray as xr
+
+from bayesdistill.errors import ParameterError
+from bayesdistill.plots.grids import need
+
+_PROBABILITY = ("brier", "brier_skill", "brier_skill_lower", "brier_skill_upper", "log_score")
+_CALIBRATION = ("slope", "slope_lower", "slope_upper", "intercept")
+_LOSSES = ("coverage_50", "coverage_90", "coverage_90_lower", "coverage_90_upper", "rmse")
+
+
+def backtest_table(found: xr.Dataset, *, noise: str | None = None) -> pd.DataFrame:
+    """One row per group of forecasts, forecaster and kind of noise.
+
+    Parameters
+    ----------
+    found : Dataset
+        What `backtest` returns.
+    noise : {"run", "law"}, optional
+        One kind of probabilities; by default both.
+
+    Returns
+    -------
+    DataFrame
+        group, forecaster, noise; forecasts (pairs), configurations (distinct students), base_rate; brier, brier_skill,
+        log_score, slope, intercept and the 90 % intervals of skill and slope; predictions (left-out runs), coverage_50,
+        coverage_90 and its interval, rmse (nats per token). NaN where a group has no pair, or no run. Groups without
+        either are left out.
+
+    Raises
+    ------
+    ParameterError
+        If the Dataset is no backtest, or has no such noise.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> found = bd.backtest(bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised"))  # doctest: +SKIP
+    >>> bd.backtest_table(found, noise="run").head()  # doctest: +SKIP
+    """
+    columns = [
+        "forecasts",
+        "configurations",
+        "base_rate",
+        *_PROBABILITY,
+        *_CALIBRATION,
+        "predictions",
+        *_LOSSES,
+    ]
+    need(found, [*columns, "group", "forecaster", "noise"], "the argument of backtest_table", "backtest()")
+    kinds = [str(kind) for kind in found["noise"].values]
+    if noise is not None and noise not in kinds:
+        raise ParameterError(f"noise is {noise!r}; use {' or '.join(map(repr, kinds))}")
+    shown = found[columns] if noise is None else found[columns].sel(noise=[noise])
+    table = shown.to_dataframe(dim_order=["group", "forecaster", "noise"]).reset_index()
+    table = table[(table["forecasts"] > 0) | (table["predictions"] > 0)]
+    counts = ["forecasts", "configurations", "predictions"]
+    table[counts] = table[counts].astype(int)
+    return table[["group", "forecaster", "noise", *columns]].reset_index(drop=True)

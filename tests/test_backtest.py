@@ -1,0 +1,333 @@
+"""The backtest: scores in closed form, pairs by hand, and forecasts that come true where the law is true."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bayesdistill as bd
+from bayesdistill.criticism import backtesting, joint_baselines, pairs, probability_scores
+from bayesdistill.errors import ParameterError
+from bayesdistill.laws import SUPERVISED_PARAMETERS
+from bayesdistill.model import reference_run
+
+# Scores ---------------------------------------------------------------------------------------------------------------
+
+
+def test_brier_and_log_score_in_closed_form():
+    p, y = np.array([0.9, 0.2, 0.5]), np.array([1.0, 0.0, 1.0])
+    assert probability_scores.brier(p, y) == pytest.approx((0.01 + 0.04 + 0.25) / 3)
+    assert probability_scores.mean_log_score(p, y) == pytest.approx(math.log(0.9 * 0.8 * 0.5) / 3)
+    assert probability_scores.brier_skill(p, y) == pytest.approx(1 - 0.1 / (2 / 9))
+    assert probability_scores.brier_skill(np.full(3, 2 / 3), y) == pytest.approx(0)
+    assert math.isnan(probability_scores.brier_skill(p, np.ones(3)))
+
+
+@given(st.floats(0.3, 3.0), st.floats(-1.0, 1.0))
+@settings(max_examples=25, deadline=None)
+def test_the_calibration_line_finds_what_made_the_outcomes(slope, intercept):
+    # Outcomes in their expected shares: each forecast stands for q wins and 1 - q losses, as weights of 200 copies.
+    x = np.linspace(-3, 3, 13)
+    q = 1 / (1 + np.exp(-(intercept + slope * x)))
+    wins = np.round(20000 * q).astype(int)
+    p = np.repeat(1 / (1 + np.exp(-x)), 20000)
+    y = np.concatenate([np.r_[np.ones(w), np.zeros(20000 - w)] for w in wins])
+    found = probability_scores.calibration_line(p, y)
+    assert found == pytest.approx((intercept, slope), abs=0.01)
+
+
+def test_the_calibration_line_says_when_there_is_none():
+    assert probability_scores.calibration_line(np.array([0.2, 0.8]), np.array([0.0, 1.0]))[1] == math.inf
+    assert probability_scores.calibration_line(np.array([0.8, 0.2]), np.array([0.0, 1.0]))[1] == -math.inf
+    assert all(math.isnan(v) for v in probability_scores.calibration_line(np.array([0.2, 0.8]), np.ones(2)))
+    assert all(math.isnan(v) for v in probability_scores.calibration_line(np.full(2, 0.5), np.array([0.0, 1.0])))
+
+
+def test_overconfident_forecasts_have_a_slope_below_one():
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1.5, 4000)
+    y = (rng.uniform(size=x.size) < 1 / (1 + np.exp(-x))).astype(float)
+    for factor in (1.0, 2.0):
+        _, slope = probability_scores.calibration_line(1 / (1 + np.exp(-factor * x)), y)
+        assert slope == pytest.approx(1 / factor, abs=0.08)
+
+
+def test_the_curve_counts_groups_not_forecasts():
+    p, y = np.full(8, 0.9), np.array([1.0] * 6 + [0.0] * 2)
+    many = probability_scores.calibration_curve(p, y, np.arange(8))
+    few = probability_scores.calibration_curve(p, y, np.repeat([0, 1], 4))
+    at = 4  # 0.8 to 0.95
+    assert many["count"][at] == 8
+    assert many["share"][at] == few["share"][at] == 0.75
+    assert few["lower"][at] < many["lower"][at] < 0.75 < many["upper"][at] < few["upper"][at]
+    assert np.isnan(many["share"][0])
+    assert probability_scores.calibration_curve(p, np.ones(8), np.arange(8))["upper"][at] == 1.0
+
+
+def test_intervals_widen_when_forecasts_share_runs():
+    rng = np.random.default_rng(1)
+    cluster = np.repeat(np.arange(20), 10)
+    values = rng.normal(size=20)[cluster]
+    wide = probability_scores.grouped_interval(lambda i: float(values[i].mean()), cluster)
+    narrow = probability_scores.grouped_interval(lambda i: float(values[i].mean()), np.arange(200))
+    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+    assert wide[1] - wide[0] == pytest.approx(2 * 1.645 * values.std() / math.sqrt(20), rel=0.25)
+    assert all(math.isnan(v) for v in probability_scores.grouped_interval(lambda i: 0.0, np.zeros(5)))
+
+
+# Pairs ----------------------------------------------------------------------------------------------------------------
+
+
+def flat_flops(params):
+    return 2.0 * np.asarray(params, dtype=float)
+
+
+@pytest.fixture
+def small_tables():
+    supervised = pd.DataFrame(
+        {
+            "params": [1e6, 1e6, 1e6, 1e6, 2e6],
+            "tokens": [1e8, 2e8, 2e8, 8e8, 1e8],
+            "loss": [3.0, 2.8, 2.82, 2.5, 2.9],
+            "seed": [0, 0, 1, 0, 0],
+        }
+    )
+    distilled = pd.DataFrame(
+        {
+            "student_params": [1e6, 1e6, 1e6, 3e6],
+            "student_tokens": [2e8, 1e8, 8e8, 1e8],
+            "teacher_loss": [2.4] * 4,
+            "student_loss": [2.7, 2.9, 2.6, 2.7],
+            "teacher_params": [3e6] * 4,
+            "teacher_tokens": [5e8] * 4,
+            "seed": [1, 0, 0, 0],
+        }
+    )
+    return distilled, supervised
+
+
+def test_in_the_best_case_a_run_meets_one_of_its_own_tokens_and_seed(small_tables):
+    found = pairs.matched_pairs(*small_tables, [bd.SCENARIOS["best case"]], flat_flops)
+    assert found["distilled"].tolist() == [0, 1, 2]  # nobody was pretrained at 3e6
+    assert found["low"].tolist() == found["high"].tolist() == [2, 0, 3]
+    assert found["difference"].tolist() == pytest.approx([0.12, 0.1, -0.1])
+
+
+def test_at_equal_compute_the_loss_is_interpolated_and_never_extrapolated(small_tables):
+    # The teacher's logits cost as much as the student's training: twice the tokens for pretraining.
+    found = pairs.matched_pairs(*small_tables, [bd.SCENARIOS["teacher inference"]], flat_flops)
+    assert found["distilled"].tolist() == [0, 1]  # 16e8 tokens were never seen
+    assert found["tokens"].tolist() == pytest.approx([4e8, 2e8])
+    assert found["weight"].tolist() == pytest.approx([0.5, 0.0])
+    assert found["difference"].tolist() == pytest.approx([(2.82 + 2.5) / 2 - 2.7, 2.8 - 2.9])
+    assert found["cost"].tolist() == pytest.approx([2 * 3 * 2e6 * 2e8, 2 * 3 * 2e6 * 1e8])
+
+
+def test_no_interpolation_across_a_wide_gap(small_tables):
+    distilled, supervised = small_tables
+    sparse = supervised.drop(index=[1, 2]).reset_index(drop=True)
+    found = pairs.matched_pairs(distilled, sparse, [bd.SCENARIOS["teacher inference"]], flat_flops)
+    assert found.empty
+
+
+def test_charging_the_teacher_needs_its_columns(small_tables):
+    distilled, supervised = small_tables
+    with pytest.raises(ParameterError, match="teacher_tokens"):
+        pairs.matched_pairs(
+            distilled.drop(columns="teacher_tokens"), supervised, [bd.SCENARIOS["teacher pretraining"]], flat_flops
+        )
+
+
+# The whole --------------------------------------------------------------------------------------------------------------
+
+
+def simulated_study(seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both kinds of runs from the published law, on a grid like that of the tiny experiment."""
+    sizes, tokens = np.array([1.5e8, 3e8, 6e8, 1.2e9, 2.4e9]), np.array([3e9, 6e9, 1.2e10, 2.4e10, 4.8e10, 9.6e10])
+    law = {name: bd.PUBLISHED[name] for name in SUPERVISED_PARAMETERS}
+    teachers = [(3e8, 1e10), (1e9, 2e10), (3e9, 6e10), (7e9, 2e11)]
+    rows = [
+        (n, d, float(bd.supervised_loss(*teacher, **law)), *teacher)
+        for n in sizes
+        for d in tokens[::2]
+        for teacher in teachers
+    ]
+    names = ["student_params", "student_tokens", "teacher_loss", "teacher_params", "teacher_tokens"]
+    grid = pd.DataFrame([(n, d) for n in sizes for d in tokens], columns=["params", "tokens"])
+    noise = {"sigma": 0.01, "nu": 20.0}
+    distilled = bd.simulate_runs(bd.PUBLISHED, seed=seed, design=pd.DataFrame(rows, columns=names), **noise)
+    return distilled, bd.simulate_runs(bd.PUBLISHED, seed=seed + 1, kind="supervised", design=grid, **noise)
+
+
+@pytest.fixture(scope="module")
+def baseline_backtest(tmp_path_factory):
+    distilled, supervised = simulated_study(3)
+    path = tmp_path_factory.mktemp("backtest") / "kept.json"
+    told = []
+    found = bd.backtest(
+        distilled,
+        supervised,
+        cutoffs=[6e19],
+        forecasters=["point"],
+        checkpoint=path,
+        progress=lambda *done: told.append(done),
+    )
+    return found, (distilled, supervised), path, told
+
+
+def test_a_law_that_is_true_forecasts_well(baseline_backtest):
+    found, *_ = baseline_backtest
+    everything = found.sel(group="all", forecaster="point")
+    assert found.sizes["forecast"] > 40
+    assert 0.1 < float(everything["base_rate"]) < 0.9
+    assert float(everything["brier_skill"].sel(noise="run")) > 0.3
+    assert float(everything["rmse"]) < 0.02
+    # The law without noise is certain of everything, and some of that is wrong.
+    assert float(everything["log_score"].sel(noise="law")) < float(everything["log_score"].sel(noise="run"))
+    assert set(np.unique(found["outcome"])) == {0.0, 1.0}
+    assert ((found["extrapolation_factor"] > 0.3) & (found["extrapolation_factor"] < 1e3)).all()
+
+
+def test_groups_add_up(baseline_backtest):
+    found, *_ = baseline_backtest
+    counts = found["forecasts"].to_series()
+    by_distance = counts[[name for name in counts.index if "times" in name]]
+    assert by_distance.sum() == counts["all"] == counts[["best case", "teacher inference", "teacher pretraining"]].sum()
+    assert found["curve_count"].sel(noise="run").sum("bin").values.tolist() == [counts["all"]]
+    one = found.isel(forecast=found["scenario"].values == "best case")
+    p = one["probability"].sel(noise="run", forecaster="point")
+    assert float(((p - one["outcome"]) ** 2).mean()) == pytest.approx(
+        float(found["brier"].sel(group="best case", noise="run", forecaster="point"))
+    )
+
+
+def test_no_run_above_the_cutoff_was_fitted(baseline_backtest):
+    found, (distilled, supervised), *_ = baseline_backtest
+    own = pairs.own_costs(distilled, supervised, bd.flops_per_token)
+    assert int(found["fitted_distilled"][0]) == (own[0] <= 6e19).sum()
+    assert int(found["fitted_supervised"][0]) == (own[1] <= 6e19).sum()
+    assert set(found["distilled_run"].values) <= set(np.flatnonzero(own[0] > 6e19))
+    assert found.sizes["prediction"] == (own[0] > 6e19).sum() + (own[1] > 6e19).sum()
+
+
+def test_finished_fits_are_kept_and_others_are_not_taken_for_them(baseline_backtest, monkeypatch):
+    found, tables, path, told = baseline_backtest
+    assert told == [(1, 1)]
+    kept = json.loads(path.read_text())
+
+    def refuse(task):
+        raise AssertionError("fitted again")
+
+    monkeypatch.setattr(backtesting, "_fit_and_forecast", refuse)
+    again = bd.backtest(*tables, cutoffs=[6e19], forecasters=["point"], checkpoint=path)
+    xr.testing.assert_identical(again, found)
+    with pytest.raises(AssertionError, match="fitted again"):
+        bd.backtest(*tables, cutoffs=[7e19], forecasters=["point"], checkpoint=path)
+    assert json.loads(path.read_text()) == kept
+
+
+def test_other_outcomes_do_not_change_what_was_forecast(baseline_backtest):
+    found, (distilled, supervised), *_ = baseline_backtest
+    own = pairs.own_costs(distilled, supervised, bd.flops_per_token)
+    other = distilled.assign(student_loss=distilled["student_loss"] + np.where(own[0] > 6e19, 0.3, 0.0))
+    again = bd.backtest(other, supervised, cutoffs=[6e19], forecasters=["point"])
+    np.testing.assert_array_equal(again["probability"], found["probability"])
+    assert float(again["outcome"].mean()) < float(found["outcome"].mean())
+
+
+def test_charged_teachers_take_their_students_with_them():
+    distilled, supervised = simulated_study(3)
+    own = pairs.own_costs(distilled, supervised, bd.flops_per_token)
+    teacher = pairs.teacher_costs(distilled, bd.flops_per_token)
+    charged = bd.backtest(distilled, supervised, cutoffs=[3e20], forecasters=["point"], teachers="charged")
+    fitted = (own[0] <= 3e20) & (teacher <= 3e20)
+    assert int(charged["fitted_distilled"][0]) == fitted.sum() < (own[0] <= 3e20).sum()
+    assert charged.attrs["teachers"] == "charged"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"cutoffs": [-1.0]}, "positive numbers of FLOPs"),
+        ({"cutoffs": [1e17]}, "at least 10 of each"),
+        ({"cutoffs": [1e30]}, "no pair of runs is above"),
+        ({"forecasters": ["oracle"]}, "there is no"),
+        ({"teachers": "free"}, "choose from 'given', 'charged'"),
+    ],
+)
+def test_unusable_arguments_are_named(wrong, words):
+    with pytest.raises(ParameterError, match=words):
+        bd.backtest(*simulated_study(3), **wrong)
+
+
+def test_table_and_figure(baseline_backtest):
+    found, *_ = baseline_backtest
+    table = bd.backtest_table(found, noise="run")
+    assert table["group"].iloc[0] == "all"
+    assert (table["noise"] == "run").all()
+    assert table["forecasts"].iloc[0] == found.sizes["forecast"]
+    assert len(bd.backtest_table(found)) == 2 * len(table)
+    assert bd.table_text(table)
+    figure = bd.plot_backtest(found)
+    assert [ax.get_xlabel() for ax in figure.axes] == [
+        "stated probability",
+        "forecast lead of the distilled run [nats]",
+    ]
+    with pytest.raises(ParameterError, match="noise"):
+        bd.plot_backtest(found, noise="none")
+    with pytest.raises(ParameterError, match="noise"):
+        bd.backtest_table(found, noise="none")
+    with pytest.raises(ParameterError, match="backtest"):
+        bd.backtest_table(xr.Dataset())
+
+
+def test_the_point_fit_finds_a_law_without_noise():
+    distilled, supervised = simulated_study(5)
+    reference = reference_run(distilled, supervised)
+    law = {name: bd.PUBLISHED[name] for name in SUPERVISED_PARAMETERS}
+    alone = supervised.assign(loss=bd.supervised_loss(supervised["params"], supervised["tokens"], **law))
+    columns = (distilled[name] for name in ("student_params", "student_tokens", "teacher_loss"))
+    whole = distilled.assign(student_loss=bd.distilled_loss(*columns, **bd.PUBLISHED))
+    flat = joint_baselines.point_draws(whole, alone, reference, 0)
+    assert flat["sigma_supervised"][0] < 1e-3
+    assert flat["sigma"][0] < 3e-3
+
+
+@pytest.mark.slow
+def test_the_posteriors_probabilities_come_true_where_the_law_is_true():
+    """Calibrated by construction: pooled over simulated studies slope, coverage and skill are what they promise."""
+    p, y, held, shown = [], [], [], 0
+    for seed in (10, 20, 30):
+        found = bd.backtest(
+            *simulated_study(seed), cutoffs=[6e19], forecasters=["posterior"], draws=500, tune=700, seed=seed
+        )
+        p.append(found["probability"].sel(noise="run").values.ravel())
+        y.append(found["outcome"].values)
+        held.append(found["inside_90"].values.ravel())
+        shown += found.sizes["forecast"]
+    p, y, held = (np.concatenate(values) for values in (p, y, held))
+    assert shown > 150
+    assert probability_scores.brier_skill(p, y) > 0.5
+    assert 0.6 < probability_scores.calibration_line(p, y)[1] < 1.7
+    assert 0.84 < held.mean() < 0.96
+
+
+# Two fits beside each other ---------------------------------------------------------------------------------------------
+
+
+def test_compare_fits(published_draw, jittered_draws):
+    same = bd.compare_fits(jittered_draws, jittered_draws)
+    assert same["probability_first_larger"].values == pytest.approx(0.5)
+    assert not same["separated"].any()
+    gap = bd.compare_fits(published_draw, published_draw).sel(parameter="gap at r = 1")
+    c1, d1, f1 = (bd.PUBLISHED[name] for name in ("c1", "d1", "f1"))
+    assert float(gap["first_median"]) == pytest.approx(c1 * f1 * math.log1p(d1 ** (-1 / f1)))
+    alone = published_draw[list(SUPERVISED_PARAMETERS)]
+    assert "c0" not in bd.compare_fits(alone, published_draw)["parameter"].values

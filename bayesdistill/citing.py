@@ -37,6 +37,13 @@ _NUTPIE = r"""@software{nutpie,
   author = {Seyboldt, Adrian and {PyMC Developers}},
   url    = {https://github.com/pymc-devs/nutpie}
 }"""
+_LOW_RANK = r"""@misc{seyboldt2026preconditioning,
+  title         = {Preconditioning {Hamiltonian} {Monte} {Carlo} by minimizing {Fisher} Divergence},
+  author        = {Seyboldt, Adrian and Carlson, Eliot L. and Carpenter, Bob},
+  year          = {2026},
+  eprint        = {2603.18845},
+  archiveprefix = {arXiv}
+}"""
 _PYMC = r"""@article{abrilpla2023pymc,
   title   = {{PyMC}: a modern, and comprehensive probabilistic programming framework in {Python}},
   author  = {Abril-Pla, Oriol and Andreani, Virgile and Carroll, Colin and Dong, Larry and Fonnesbeck, Christopher J. and
@@ -48,18 +55,20 @@ _PYMC = r"""@article{abrilpla2023pymc,
   year    = {2023},
   doi     = {10.7717/peerj-cs.1516}
 }"""
-_ARVIZ = r"""@article{kumar2019arviz,
-  title   = {{ArviZ} a unified library for exploratory analysis of {Bayesian} models in {Python}},
-  author  = {Kumar, Ravin and Carroll, Colin and Hartikainen, Ari and Martin, Osvaldo},
+_ARVIZ = r"""@article{martin2026arviz,
+  title   = {{ArviZ}: a modular and flexible library for exploratory analysis of {Bayesian} models},
+  author  = {Martin, Osvaldo A. and Abril-Pla, Oriol and Deklerk, Jordan and Axen, Seth D. and Carroll, Colin and
+             Hartikainen, Ari and Vehtari, Aki},
   journal = {Journal of Open Source Software},
-  volume  = {4},
-  number  = {33},
-  pages   = {1143},
-  year    = {2019},
-  doi     = {10.21105/joss.01143}
+  volume  = {11},
+  number  = {119},
+  pages   = {9889},
+  year    = {2026},
+  doi     = {10.21105/joss.09889}
 }"""
 _RHAT = r"""@article{vehtari2021rhat,
-  title   = {Rank-Normalization, Folding, and Localization: An Improved {$\widehat{R}$} for Assessing Convergence of {MCMC}},
+  title   = {Rank-Normalization, Folding, and Localization: An Improved {$\widehat{R}$} for Assessing Convergence of
+             {MCMC} (with Discussion)},
   author  = {Vehtari, Aki and Gelman, Andrew and Simpson, Daniel and Carpenter, Bob and B{\"u}rkner, Paul-Christian},
   journal = {Bayesian Analysis},
   volume  = {16},
@@ -70,7 +79,11 @@ _RHAT = r"""@article{vehtari2021rhat,
 }"""
 _CHINCHILLA = r"""@misc{hoffmann2022training,
   title         = {Training Compute-Optimal Large Language Models},
-  author        = {Hoffmann, Jordan and Borgeaud, Sebastian and Mensch, Arthur and others},
+  author        = {Hoffmann, Jordan and Borgeaud, Sebastian and Mensch, Arthur and Buchatskaya, Elena and Cai, Trevor and
+                   Rutherford, Eliza and de Las Casas, Diego and Hendricks, Lisa Anne and Welbl, Johannes and Clark, Aidan and
+                   Hennigan, Tom and Noland, Eric and Millican, Katie and van den Driessche, George and Damoc, Bogdan and
+                   Guy, Aurelia and Osindero, Simon and Simonyan, Karen and Elsen, Erich and Rae, Jack W. and Vinyals, Oriol and
+                   Sifre, Laurent},
   year          = {2022},
   eprint        = {2203.15556},
   archiveprefix = {arXiv}
@@ -113,6 +126,7 @@ def _methods(fit: Fit) -> list[str]:
     entries = [
         (_NUTS, "NUTS" in sampler),
         (_NUTPIE, "nutpie" in sampler),
+        (_LOW_RANK, "low-rank" in sampler),
         (_PYMC, "pymc" in versions),
         (_ARVIZ, "arviz" in versions),
         (_RHAT, True),  # every use of a fit passes its gates

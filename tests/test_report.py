@@ -103,7 +103,8 @@ def test_the_methods_paragraph_follows_the_provenance(fit354, jittered_draws):
 def test_what_to_cite(fit354, jittered_draws):
     keys = re.findall(r"@\w+\{(\w+),", bd.cite())
     assert keys == ["bayesdistill", "busbridge2025distillation"]
-    assert {"hoffman2014nuts", "abrilpla2023pymc"} <= set(re.findall(r"@\w+\{(\w+),", bd.cite(fit354)))
+    used = {"hoffman2014nuts", "nutpie", "seyboldt2026preconditioning", "abrilpla2023pymc", "martin2026arviz"}
+    assert set(re.findall(r"@\w+\{(\w+),", bd.cite(fit354))) == {*keys, *used, "vehtari2021rhat"}
     assert "hoffmann2022training" not in bd.cite(fit354)
     # R-hat is computed from any draws; how others were sampled is not known.
     assert re.findall(r"@\w+\{(\w+),", bd.cite(jittered_draws)) == [*keys, "vehtari2021rhat"]
@@ -114,6 +115,18 @@ def test_what_to_cite(fit354, jittered_draws):
     for name in ("Busbridge", "Shidani", "Weers", "Ramapuram", "Littwin", "Webb"):
         assert name in stated
         assert name in bd.cite()
+
+
+def test_every_entry_is_whole_bibtex(fit354):
+    chinchilla = bd.cite(
+        xr.Dataset({k: (("chain", "draw"), [[1.0 if k == "gamma" else v]]) for k, v in bd.PUBLISHED.items()})
+    )
+    for entry in (bd.cite(fit354) + "\n" + chinchilla).strip().split("\n\n"):
+        assert entry.count("{") == entry.count("}"), entry
+        fields = dict(re.findall(r"^  (\w+) *= *\{(.*?)\},?$", entry, re.MULTILINE | re.DOTALL))
+        assert {"title", "author"} <= set(fields), entry
+        assert not re.search(r"\bothers\b", fields["author"])
+        assert {"doi", "eprint", "url", "volume", "version"} & set(fields), entry
 
 
 def test_coordinates_that_the_runs_leave_as_wide_as_the_prior_are_named(fit354):

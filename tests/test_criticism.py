@@ -9,9 +9,9 @@ from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill import posterior
-from bayesdistill.criticism import baselines, calibration, scores, unseen_groups
+from bayesdistill.criticism import baselines, scores, unseen_groups
 from bayesdistill.errors import ModelError, ParameterError
-from bayesdistill.laws import LAW_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss, log_gap, supervised_loss
+from bayesdistill.laws import LAW_PARAMETERS, distilled_loss, log_gap
 from bayesdistill.posterior import Gates
 
 
@@ -294,86 +294,3 @@ def test_leaving_out_goes_on_from_a_checkpoint(runs354, tmp_path, monkeypatch):
     calls.extend([None] * 3)
     bd.leave_out(changed, "student", "point", seed=1, checkpoint=checkpoint)
     assert len(calls) == 3 + folds
-
-
-# Calibration ----------------------------------------------------------------------------------------------------------
-
-
-def calibrated(rank: np.ndarray, probability: np.ndarray, won: np.ndarray) -> xr.Dataset:
-    return xr.Dataset(
-        {
-            "rank": (("simulation", "quantity"), rank),
-            "probability": (("simulation", "decision"), probability),
-            "won": (("simulation", "decision"), won),
-        },
-        coords={"quantity": [f"q{i}" for i in range(rank.shape[1])], "decision": ["one"]},
-        attrs={"ranks": 99},
-    )
-
-
-def test_ranks_that_are_uniform_pass_and_others_do_not():
-    rng = np.random.default_rng(3)
-    uniform = rng.integers(0, 100, size=(400, 5))
-    biased = rng.binomial(99, rng.beta(1.5, 1, 400))
-    narrow = rng.binomial(99, rng.beta(0.5, 0.5, 400))
-    none = np.zeros((400, 1))
-    table = calibration.rank_uniformity(calibrated(np.column_stack([uniform, biased, narrow]), none, none))
-    assert (table["p_holm"][:5] > 0.05).all()
-    assert (table["p_holm"][5:] < 1e-4).all()
-    assert (table["p_holm"] >= table["p_value"]).all()
-    assert table.loc["q5", "mean_rank"] > 0.55
-    assert calibration._holm(np.array([0.01, 0.04, 0.03])).tolist() == pytest.approx([0.03, 0.06, 0.06])
-
-
-def test_decisions_that_come_true_as_often_as_said():
-    rng = np.random.default_rng(4)
-    stated = rng.random((4000, 1))
-    honest = calibrated(np.zeros((4000, 1)), stated, rng.random((4000, 1)) < stated)
-    table = calibration.decision_calibration(honest)
-    assert table["simulations"].sum() == 4000
-    assert (np.abs(table["won"] - table["stated"]) < 0.04).all()
-    assert ((table["lower"] < table["stated"]) & (table["stated"] < table["upper"])).sum() >= 4
-    bold = calibrated(np.zeros((4000, 1)), stated, rng.random((4000, 1)) < 0.5)
-    table = calibration.decision_calibration(bold)
-    assert table["upper"].iloc[-1] < 0.95
-
-
-def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
-    from bayesdistill.model import reference_run
-    from bayesdistill.priors import ASYMPTOTIC_SIZES, default_priors
-
-    reference = reference_run(runs354, None)
-    free = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=None)
-    truths = calibration.draw_truths(free, reference, 400, seed=1)
-    z = np.array([truth["z"] for truth in truths])
-    assert np.abs(z.mean(axis=0)).max() < 4 / np.sqrt(400)
-    assert np.abs(z.std(axis=0) - 1).max() < 4 / np.sqrt(800)
-    bound = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=0.005)
-    for truth in calibration.draw_truths(bound, reference, 20, seed=2):
-        law = {name: truth[name] for name in LAW_PARAMETERS}
-        leads = []
-        for size in np.array(ASYMPTOTIC_SIZES) * reference.params / 5e8:
-            alone = supervised_loss(size, np.inf, **{name: law[name] for name in SUPERVISED_PARAMETERS})
-            teacher = np.linspace(law["E"], 1.2 * alone, 200)
-            leads.append(max(0.0, float(alone - distilled_loss(size, np.inf, teacher, **law).min())))
-        # Six widths in mean square have a probability of 1e-8.
-        assert np.sqrt(np.mean(np.square(leads))) < 6 * 0.005
-    with pytest.raises(ParameterError, match="not supported here"):
-        calibration.simulate_calibration(runs354, simulations=1, options={"noise": "ratio"})
-    with pytest.raises(ParameterError, match="not supported here"):
-        calibration.simulate_calibration(runs354, simulations=1, options={"effects": ("teacher",)})
-
-
-@pytest.mark.slow
-def test_ranks_of_a_few_simulations_are_not_far_from_uniform(runs354, tmp_path):
-    few = runs354.iloc[::3].reset_index(drop=True)
-    log = tmp_path / "log.jsonl"
-    settings = {"draws": 300, "tune": 500, "seed": 5, "log": log}
-    calibration.simulate_calibration(few, simulations=5, **settings)
-    lines = log.read_text().count("\n")
-    found = calibration.simulate_calibration(few, simulations=20, **settings)
-    assert (lines, log.read_text().count("\n")) == (5, 20)
-    mean = found["rank"].mean("simulation") / 99
-    # The mean of 20 uniform ranks has a standard deviation of 0.065.
-    assert float(np.abs(mean - 0.5).max()) < 0.065 * 4
-    assert float(np.abs(mean - 0.5).mean()) < 0.065 * 1.5

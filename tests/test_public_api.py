@@ -29,6 +29,7 @@ plot_crossover plot_experiment_fixed_student plot_experiment_fixed_teacher plot_
 plot_probability plot_runs plot_sharing_map plot_teacher_choice plot_value prior_table provenance random_order
 read_runs recommendations report run_costs save score_table sharing_map show_interactive simulate_runs summary_table supervised_loss
 table_text teacher_choice write_table
+simulate_calibration rank_uniformity decision_calibration
 """
 NAMES = sorted(_NAMES.split())
 FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(bd, name))]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bayesdistill.criticism.backtesting import backtest
+from bayesdistill.criticism.calibration import simulate_calibration
+from bayesdistill.criticism.calibration_summaries import decision_calibration, rank_uniformity
 from bayesdistill.criticism.comparing import compare_fits
 from bayesdistill.criticism.convergence import Check, check
 from bayesdistill.criticism.curves import law_curves
@@ -16,8 +18,11 @@ __all__ = [
     "candidate_models",
     "check",
     "compare_fits",
+    "decision_calibration",
     "law_curves",
     "leave_out",
     "prior_dominated",
+    "rank_uniformity",
     "score_table",
+    "simulate_calibration",
 ]

@@ -11,25 +11,26 @@ What this cannot show is whether the law is right: for that see `unseen_groups`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import threading
 from concurrent.futures import Executor
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from scipy.stats import t as student_t
 
-from bayesdistill.criticism.predictions import expected_losses, flat_draws
+from bayesdistill import posterior
+from bayesdistill.criticism.predictions import expected_losses, flat_draws, scatter_scale
 from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
-from bayesdistill.errors import DataError, ModelError, ParameterError
-from bayesdistill.laws import SUPERVISED_PARAMETERS, asymptotic_advantage, distilled_loss, supervised_loss
-from bayesdistill.model import reference_run
-from bayesdistill.priors import ASYMPTOTIC_SIZES, Priors, Reference, default_priors
-from bayesdistill.priors.coordinates import (
-    distillation_at_reference,
-    natural_parameters,
-    supervised_at_reference,
-)
+from bayesdistill.criticism.running import Progress, run_tasks
+from bayesdistill.criticism.truths import DECISIONS, SCATTER_FORMS, decision_gains, draw_truths, simulate_outcomes
+from bayesdistill.datasets import data_hash
+from bayesdistill.errors import DataError, ParameterError
+from bayesdistill.model import reference_run, student_configurations, teacher_labels
+from bayesdistill.posterior import Gates
+from bayesdistill.priors import Priors, default_priors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,72 +38,17 @@ if TYPE_CHECKING:
 RANKS = 99
 """Draws that a truth is ranked among, thinned from the posterior; ranks go from 0 to this number."""
 
-DECISIONS = {
-    # name: student parameters, tokens when distilled, tokens when pretrained, teacher parameters and tokens.
-    # Teachers already paid for: equal tokens; teachers to be paid for: the pretrained student gets their compute too.
-    "300M, equal tokens": (3e8, 3e10, 3e10, 3e9, 6e10),
-    "1B, equal tokens": (1e9, 1e11, 1e11, 7e9, 1.4e11),
-    "1B, twice the tokens for pretraining": (1e9, 5e10, 1e11, 3e9, 6e10),
-    "3B, five times the tokens for pretraining": (3e9, 6e10, 3e11, 7e9, 1.4e11),
-}
-"""Fixed choices whose outcome is asked of every truth and every posterior."""
+CALIBRATION_GATES = Gates(
+    max_rhat=1.05, min_ess_bulk=50, min_ess_tail=0, max_divergences=0, max_treedepth_share=1, min_bfmi=0
+)
+"""What a refit must pass for its ranks to count: looser than for a fit that is read, since 99 draws of it are used."""
 
+LONGER = {"draws": 4, "tune": 2}
+"""How many times longer a refit is that failed the gates."""
+LONGER_ACCEPT = 0.99
+"""Acceptance that the step size of such a refit is tuned to if the first had divergences."""
 
-def draw_truths(priors: Priors, reference: Reference, count: int, seed: int) -> list[dict[str, Any]]:
-    """Laws drawn from the prior, the one-sided prior on the asymptotic advantage included (by rejection).
-
-    About one law in 300 has an A_S or B_S beyond the largest float (its exponent is above 30); it is drawn again.
-
-    Returns
-    -------
-    list of dict
-        Parameters under the posterior's names, with sigma and nu, and the coordinates under `z`, (free coordinate,).
-
-    Raises
-    ------
-    ModelError
-        If fewer than one draw in a thousand satisfies the asymptotic prior.
-    """
-    rng = np.random.default_rng(seed)
-    truths: list[dict[str, Any]] = []
-    for _ in range(1000 * count):
-        z = rng.standard_normal(priors.factor.shape[1])
-        c = dict(zip(priors.names, priors.location + priors.factor @ z, strict=True))
-        at_reference = supervised_at_reference(c)
-        with np.errstate(over="ignore"):
-            at_reference |= distillation_at_reference(c, at_reference, reference)
-            law = {name: float(value) for name, value in natural_parameters(at_reference, reference).items()}
-        if not all(np.isfinite(value) for value in law.values()):
-            continue
-        accept = rng.uniform()
-        if priors.asymptotic_width is not None:
-            names = ("E", "alpha", "gamma", "alpha_S", "gamma_S", "c0", "c1", "d1", "f1")
-            lead = asymptotic_advantage(
-                np.array(ASYMPTOTIC_SIZES) / 5e8,
-                A=at_reference["A_ref"],
-                A_S=at_reference["A_S_ref"],
-                **{name: at_reference[name] for name in names},
-            )
-            if not accept < np.exp(-0.5 * np.mean((np.maximum(lead, 0) / priors.asymptotic_width) ** 2)):
-                continue
-        if "logit_w1" in c:
-            law["w1"] = float(1 / (1 + np.exp(-c["logit_w1"])))
-        truths.append({**law, "sigma": float(np.exp(c["log_sigma"])), "nu": float(1 + np.exp(c["log_nu"])), "z": z})
-        if len(truths) == count:
-            return truths
-    raise ModelError(f"only {len(truths)} of {1000 * count} prior draws satisfy the asymptotic prior; widen it")
-
-
-def decision_gains(law: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Pretrained minus distilled loss in nats for each of DECISIONS; positive where distillation wins."""
-    alone = {name: law[name] for name in SUPERVISED_PARAMETERS}
-    whole = {name: value for name, value in law.items() if name not in ("sigma", "nu", "z")}
-    gains = {}
-    for name, (params, distilled, pretrained, teacher_params, teacher_tokens) in DECISIONS.items():
-        teacher = supervised_loss(teacher_params, teacher_tokens, **alone)
-        gain = supervised_loss(params, pretrained, **alone) - distilled_loss(params, distilled, teacher, **whole)
-        gains[name] = np.asarray(gain)
-    return gains
+STATUSES = ("passed", "passed when refitted", "failed")
 
 
 def simulate_calibration(
@@ -114,8 +60,9 @@ def simulate_calibration(
     tune: int = 700,
     chains: int = 2,
     seed: int = 0,
+    gates: Gates = CALIBRATION_GATES,
     log: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = None,
     executor: Executor | None = None,
 ) -> xr.Dataset:
     """Ranks of truths among their posteriors, and decisions against what was true.
@@ -123,49 +70,76 @@ def simulate_calibration(
     Parameters
     ----------
     runs : DataFrame
-        Distilled runs; only their design is used.
+        Distilled runs; only their design is used (sizes, tokens, teachers).
     simulations : int
         Truths drawn from the prior.
     options : dict, optional
-        Of `default_priors`: the form of the model. Effects of groups and scatter that is not constant are not supported.
+        Of `default_priors`: the form of the model.
     draws, tune, chains, seed : int
         Of each refit.
+    gates : Gates
+        What a refit must pass. One that does not is sampled again, once, with four times the draws and twice the tuning, and
+        after divergences with an acceptance of 0.99; if that fails too, the simulation is kept and marked.
     log : path, optional
-        File that gets one line per finished simulation; a later call with the same seed and settings goes on from there.
-    progress : callable, optional
-        Told (simulations done, simulations in all).
+        File that gets one line per finished simulation; a later call with the same seed, settings and design goes on from there.
+    progress : bool or callable, optional
+        A callable is told (simulations done, simulations in all). By default a bar in a terminal and in a notebook.
     executor : concurrent.futures.Executor, optional
-        Where simulations are fitted; each worker compiles the model once. By default here.
+        Where simulations are fitted, for a Dask cluster `client.get_executor()`; each worker compiles the model once. By default
+        here. The result is the same.
 
     Returns
     -------
     Dataset
-        Over simulation: rank (quantity; 0 to 99), divergences, and over decision: probability (of distillation winning) and won.
+        Over simulation: `status` (passed, passed when refitted, failed), `rhat`, `ess_bulk` and `divergences` of the refit that
+        counts, `first_rhat` and `first_divergences` of the first; `rank` (simulation, quantity) of the truth among 99 draws; and
+        over decision `probability` (that distillation wins) and `won`. Quantities: every parameter, every coordinate `z[...]`,
+        effects of groups, the gains of the decisions in nats, and the log-likelihood.
+
+    Raises
+    ------
+    DataError
+        If a line of the log is no JSON.
+    ModelError
+        If the priors leave next to no laws.
+    ParameterError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Whether a refit passes depends on the simulated runs alone and not on the truth behind them, so that ranks of those that
+    passed are uniform too if all is right (Modrák et al. 2023, arXiv:2211.02383, from whom the log-likelihood as a quantity is
+    also taken). `rank_uniformity` and the other summaries use these and say how many there are.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> runs = bd.load_runs("busbridge2025")
+    >>> calibration = bd.simulate_calibration(runs, simulations=200, log="calibration.jsonl")  # doctest: +SKIP
     """
+    if not isinstance(simulations, int | np.integer) or isinstance(simulations, bool) or simulations < 1:
+        raise ParameterError(f"simulations is {simulations!r}; a whole number of at least 1 is needed")
+    if draws * chains < RANKS + 1:
+        raise ParameterError(f"draws times chains is {draws * chains}; more than {RANKS} are needed to rank among")
     options = dict(options or {})
-    if options.get("effects") or options.get("noise", "constant") != "constant":
-        raise ParameterError(
-            "effects and scatter that is not constant are not supported here: leave them out of options"
-        )
     reference = reference_run(runs, None)
     priors = default_priors(distilled=True, supervised=False, reference=reference, **options)
-    setting = json.dumps(
-        [seed, draws, tune, chains, sorted(options.items()), len(runs), list(priors.names)], default=str
-    )
+    design = runs.assign(student_loss=1.0)  # the outcomes have no part in it
+    prior = [list(priors.names), priors.location.tolist(), priors.covariance.tolist(), priors.asymptotic_width]
+    setting = json.dumps([seed, draws, tune, chains, astuple(gates), prior, data_hash(design)])
     done = _read_log(log, setting)
     truths = draw_truths(priors, reference, simulations, seed)
     todo = [k for k in range(simulations) if k not in done]
-    tasks = [(runs, priors, truths[k], draws, tune, chains, seed + 1 + k) for k in todo]
-    results: Iterable[dict[str, Any]] = (
-        map(_simulation, tasks) if executor is None else executor.map(_simulation, tasks)
-    )
-    for k, result in zip(todo, results, strict=True):
-        done[k] = result
+    cores = 2 if executor is None else 1
+    tasks = [(runs, priors, truths[k], draws, tune, chains, cores, gates, seed + 1 + k) for k in todo]
+    done_before = simulations - len(todo)
+    for i, result in run_tasks(
+        _simulation, tasks, executor=executor, progress=progress, done=done_before, what="simulations"
+    ):
+        done[todo[i]] = result
         if log is not None:
             with Path(log).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"setting": setting, "simulation": k, **result}) + "\n")
-        if progress is not None:
-            progress(len(done), simulations)
+                file.write(json.dumps({"setting": setting, "simulation": todo[i], **result}) + "\n")
     return _collect([done[k] for k in range(simulations)])
 
 
@@ -173,12 +147,16 @@ def _read_log(log: str | Path | None, setting: str) -> dict[int, dict[str, Any]]
     if log is None or not Path(log).exists():
         return {}
     done = {}
-    lines = Path(log).read_text(encoding="utf-8").splitlines()
+    text = Path(log).read_text(encoding="utf-8")
+    lines = text.splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
-            if number == len(lines):  # an interrupted write; the simulation is done again
+            if number == len(lines):
+                # An interrupted write; the simulation is done again, on a line of its own.
+                with Path(log).open("a", encoding="utf-8") as file:
+                    file.write("" if text.endswith("\n") else "\n")
                 continue
             raise DataError(f"{log}, line {number}: not a JSON line; remove it or start a new log") from None
         if entry.pop("setting") == setting:
@@ -187,6 +165,7 @@ def _read_log(log: str | Path | None, setting: str) -> dict[int, dict[str, Any]]
 
 
 _REFITTERS: dict[str, Refitter] = {}
+_COMPILING = threading.Lock()
 
 
 def _same(ours: Priors, theirs: Priors) -> bool:
@@ -198,137 +177,136 @@ def _same(ours: Priors, theirs: Priors) -> bool:
     )
 
 
+def _refitter(runs: pd.DataFrame, priors: Priors) -> Refitter:
+    """One compiled model a process, for the priors and runs of the last simulation."""
+    with _COMPILING:
+        kept = _REFITTERS.get("kept")
+        if kept is None or not (_same(kept.priors, priors) and kept.runs.equals(runs)):
+            kept = _REFITTERS["kept"] = prepare_refits(runs, priors)
+        return kept
+
+
 def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
-    runs, priors, truth, draws, tune, chains, seed = task
-    # One compiled model a process, for the priors and runs of the last simulation.
-    kept = _REFITTERS.get("kept")
-    if kept is None or not (_same(kept.priors, priors) and kept.runs.equals(runs)):
-        kept = _REFITTERS["kept"] = prepare_refits(runs, priors)
-    rng = np.random.default_rng(seed)
-    center = expected_losses({name: np.atleast_1d(value) for name, value in truth.items() if name != "z"}, runs)[0]
-    outcome = center + truth["sigma"] * rng.standard_t(truth["nu"], len(runs))
-    tree = refit(kept, student_loss=outcome, draws=draws, tune=tune, chains=chains, seed=seed)
+    runs, priors, truth, draws, tune, chains, cores, gates, seed = task
+    refitter = _refitter(runs, priors)
+    outcome, effects = simulate_outcomes(truth, runs, refitter.reference, np.random.default_rng(seed))
+    truth = truth | effects
+    settings = {"chains": chains, "cores": cores, "seed": seed}
+    attempts: list[dict[str, Any]] = []
+    for longer in (False, True):
+        if longer:
+            draws, tune = draws * LONGER["draws"], tune * LONGER["tune"]
+            if "divergences" in attempts[0]["failed"]:  # otherwise shorter steps would only cost time
+                settings |= {"target_accept": LONGER_ACCEPT}
+        tree = refit(refitter, student_loss=outcome, draws=draws, tune=tune, **settings)
+        verdict = posterior.convergence(tree, gates)
+        attempts.append({key: verdict[key] for key in ("failed", "rhat", "rhat_variable", "ess_bulk", "divergences")})
+        if not verdict["failed"]:
+            break
     flat = flat_draws(tree["posterior"].to_dataset())
-    thin = np.linspace(0, len(flat["sigma"]) - 1, RANKS).round().astype(int)
-    quantities = {name: (value[thin], truth[name]) for name, value in flat.items() if name in truth and name != "z"}
-    free = [name for name, is_free in zip(priors.names, priors.free, strict=True) if is_free]
-    quantities |= {f"z[{name}]": (flat["z"][thin, i], truth["z"][i]) for i, name in enumerate(free)}
+    flat |= _scatter_forms(flat, priors)
     gains, true_gains = decision_gains(flat), decision_gains(truth)
-    quantities |= {f"gain: {name}": (gains[name][thin], true_gains[name]) for name in DECISIONS}
     return {
-        "rank": {name: int((value < true).sum()) for name, (value, true) in quantities.items()},
-        "divergences": int(tree["sample_stats"]["diverging"].sum()),
+        "rank": _ranks(flat, truth, gains, true_gains, refitter, outcome),
+        "attempts": attempts,
         "probability": {name: float((gains[name] > 0).mean()) for name in DECISIONS},
         "won": {name: bool(true_gains[name] > 0) for name in DECISIONS},
     }
 
 
+def _scatter_forms(flat: dict[str, np.ndarray], priors: Priors) -> dict[str, np.ndarray]:
+    positions = {name: i for i, name in enumerate(priors.names) if name in SCATTER_FORMS}
+    return {name: priors.location[i] + flat["z"] @ priors.factor[i] for name, i in positions.items()}
+
+
+def _ranks(
+    flat: dict[str, np.ndarray],
+    truth: dict[str, Any],
+    gains: dict[str, np.ndarray],
+    true_gains: dict[str, np.ndarray],
+    refitter: Refitter,
+    outcome: np.ndarray,
+) -> dict[str, int]:
+    """Of every quantity: how many of 99 draws, evenly thinned, lie below its true value."""
+    runs, priors = refitter.runs, refitter.priors
+    thin = np.linspace(0, len(flat["sigma"]) - 1, RANKS).round().astype(int)
+    some = {name: value[thin] for name, value in flat.items()}
+    labels = {
+        "z": [name for name, free in zip(priors.names, priors.free, strict=True) if free],
+        "effect_teacher": teacher_labels(runs)[0],
+        "effect_student_configuration": [f"{n:.4g}, {d:.4g}" for n, d in student_configurations(runs)[0]],
+    }
+    pairs = {}
+    for name, true in truth.items():
+        if name not in labels:
+            pairs[name] = (some[name], true)
+            continue
+        pairs |= {f"{name}[{label}]": (some[name][:, i], true[i]) for i, label in enumerate(labels[name])}
+    pairs |= {f"gain: {name}": (gains[name][thin], true_gains[name]) for name in DECISIONS}
+    one = {name: np.asarray(value)[None] for name, value in truth.items()}
+    pairs["log-likelihood"] = (_log_likelihood(some, refitter, outcome), _log_likelihood(one, refitter, outcome)[0])
+    return {name: int((value < true).sum()) for name, (value, true) in pairs.items()}
+
+
+def _log_likelihood(draws: dict[str, np.ndarray], refitter: Refitter, outcome: np.ndarray) -> np.ndarray:
+    """Of all runs together under every draw, (draw,)."""
+    runs = refitter.runs
+    center = expected_losses(draws, runs)
+    groups = {
+        "effect_teacher": teacher_labels(runs)[1],
+        "effect_student_configuration": student_configurations(runs)[1],
+    }
+    for name, index in groups.items():
+        if name in draws:
+            center = center + draws[name][:, index]
+    scale = scatter_scale(draws, runs, refitter.reference)
+    density = np.asarray(student_t.logpdf(outcome, draws["nu"][:, None], loc=center, scale=scale))
+    return np.asarray(density.sum(axis=1))
+
+
+def _status(attempts: list[dict[str, Any]]) -> str:
+    return "failed" if attempts[-1]["failed"] else STATUSES[len(attempts) - 1]
+
+
 def _collect(results: list[dict[str, Any]]) -> xr.Dataset:
     quantities, decisions = list(results[0]["rank"]), list(DECISIONS)
+    first, last = ([result["attempts"][i] for result in results] for i in (0, -1))
+
+    def numbers(attempts: list[dict[str, Any]], key: str) -> list[float]:
+        # R-hat is missing where a chain never moved or a draw was no number.
+        return [float("nan") if attempt[key] is None else float(attempt[key]) for attempt in attempts]
+
+    one, words = ("simulation",), "of the refit that counts"
+    status = np.array([_status(result["attempts"]) for result in results])
+    table: dict[str, tuple[tuple[str, ...], Any, str]] = {
+        "rank": (
+            ("simulation", "quantity"),
+            [[result["rank"][name] for name in quantities] for result in results],
+            f"rank of the truth among {RANKS} posterior draws",
+        ),
+        "status": (one, status, "whether the refit passed the gates"),
+        "rhat": (one, numbers(last, "rhat"), f"largest R-hat {words}"),
+        "ess_bulk": (one, numbers(last, "ess_bulk"), f"smallest effective sample size {words}"),
+        "divergences": (one, [attempt["divergences"] for attempt in last], f"divergent transitions {words}"),
+        "first_rhat": (one, numbers(first, "rhat"), "largest R-hat of the first refit"),
+        "first_divergences": (
+            one,
+            [attempt["divergences"] for attempt in first],
+            "divergent transitions of the first refit",
+        ),
+        "probability": (
+            ("simulation", "decision"),
+            [[result["probability"][name] for name in decisions] for result in results],
+            "posterior probability that distillation wins",
+        ),
+        "won": (
+            ("simulation", "decision"),
+            [[result["won"][name] for name in decisions] for result in results],
+            "whether distillation wins under the truth",
+        ),
+    }
     return xr.Dataset(
-        {
-            "rank": (
-                ("simulation", "quantity"),
-                [[result["rank"][name] for name in quantities] for result in results],
-                {"units": "1", "long_name": f"rank of the truth among {RANKS} posterior draws"},
-            ),
-            "divergences": (
-                "simulation",
-                [result["divergences"] for result in results],
-                {"units": "1", "long_name": "divergent transitions"},
-            ),
-            "probability": (
-                ("simulation", "decision"),
-                [[result["probability"][name] for name in decisions] for result in results],
-                {"units": "1", "long_name": "posterior probability that distillation wins"},
-            ),
-            "won": (
-                ("simulation", "decision"),
-                [[result["won"][name] for name in decisions] for result in results],
-                {"units": "1", "long_name": "whether distillation wins under the truth"},
-            ),
-        },
+        {name: (dims, values, {"units": "1", "long_name": text}) for name, (dims, values, text) in table.items()},
         coords={"simulation": np.arange(len(results)), "quantity": quantities, "decision": decisions},
-        attrs={"ranks": RANKS},
+        attrs={"ranks": RANKS} | {name.replace(" ", "_"): int((status == name).sum()) for name in STATUSES},
     )
-
-
-def rank_uniformity(calibration: xr.Dataset) -> pd.DataFrame:
-    """Whether the ranks of every quantity are uniform.
-
-    Parameters
-    ----------
-    calibration : Dataset
-        What `simulate_calibration` returned.
-
-    Returns
-    -------
-    DataFrame
-        One row a quantity: mean_rank as a share (0.5 if unbiased), p_value of a chi-square test in ten bins, and p_holm, the same
-        corrected for the number of quantities (Holm 1979).
-    """
-    import pandas as pd
-    from scipy.stats import chisquare
-
-    rows = []
-    for name in calibration["quantity"].values:
-        rank = calibration["rank"].sel(quantity=name).values
-        counts = np.histogram(rank, bins=10, range=(-0.5, calibration.attrs["ranks"] + 0.5))[0]
-        rows.append(
-            {
-                "quantity": str(name),
-                "mean_rank": rank.mean() / calibration.attrs["ranks"],
-                "p_value": chisquare(counts)[1],
-            }
-        )
-    frame = pd.DataFrame(rows).set_index("quantity")
-    frame["p_holm"] = _holm(frame["p_value"].to_numpy())
-    return frame
-
-
-def _holm(p_values: np.ndarray) -> np.ndarray:
-    order = np.argsort(p_values)
-    scaled = np.minimum(1.0, p_values[order] * (len(p_values) - np.arange(len(p_values))))
-    result = np.empty_like(scaled)
-    result[order] = np.maximum.accumulate(scaled)
-    return result
-
-
-def decision_calibration(
-    calibration: xr.Dataset, edges: tuple[float, ...] = (0.0, 0.05, 0.25, 0.75, 0.95, 1.0)
-) -> pd.DataFrame:
-    """How often distillation won where the posterior said that it would with some probability.
-
-    Parameters
-    ----------
-    calibration : Dataset
-        What `simulate_calibration` returned.
-    edges : tuple of float
-        Of the bins of stated probability.
-
-    Returns
-    -------
-    DataFrame
-        One row a bin: simulations, stated (mean probability), won (share), lower and upper (90 % interval of that share).
-    """
-    import pandas as pd
-    from scipy.stats import beta
-
-    stated, won = calibration["probability"].values.ravel(), calibration["won"].values.ravel().astype(float)
-    bins = np.clip(np.digitize(stated, edges) - 1, 0, len(edges) - 2)
-    rows = []
-    for k in range(len(edges) - 1):
-        inside = bins == k
-        count, wins = int(inside.sum()), float(won[inside].sum())
-        low, high = (float(beta.ppf(q, wins + 0.5, count - wins + 0.5)) for q in (0.05, 0.95))
-        rows.append(
-            {
-                "bin": f"{edges[k]:g} to {edges[k + 1]:g}",
-                "simulations": count,
-                "stated": float(stated[inside].mean()) if count else float("nan"),
-                "won": wins / count if count else float("nan"),
-                "lower": low,
-                "upper": high,
-            }
-        )
-    return pd.DataFrame(rows).set_index("bin")

@@ -1,0 +1,87 @@
+"""Long work in pieces: here or on an executor, with a bar where somebody looks, and nothing finished that is lost."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, as_completed
+from contextlib import contextmanager
+from typing import Any
+
+from bayesdistill.errors import ParameterError
+
+Progress = bool | Callable[[int, int], None] | None
+
+
+def run_tasks(
+    function: Callable[[Any], Any],
+    tasks: Sequence[Any],
+    *,
+    executor: Executor | None = None,
+    progress: Progress = None,
+    done: int = 0,
+    what: str = "",
+) -> Iterator[tuple[int, Any]]:
+    """(position, result) of every task, in the order in which they finish.
+
+    Parameters
+    ----------
+    function : callable
+        Of one task; for an executor of processes a function of a module.
+    tasks : sequence
+    executor : concurrent.futures.Executor, optional
+        By default the tasks are done here, one after the other. An interrupt cancels what has not begun.
+    progress : bool, callable or None
+        A callable is told (done, in all); True draws a bar; None draws it in a terminal and in a notebook.
+    done : int
+        Tasks that an earlier call has finished; they count as done.
+    what : str
+        Words of the bar.
+
+    Raises
+    ------
+    ParameterError
+        If executor is none.
+    """
+    if executor is not None and not hasattr(executor, "submit"):
+        raise ParameterError(
+            f"executor is a {type(executor).__name__}; give a concurrent.futures.Executor, "
+            "for a Dask cluster client.get_executor()"
+        )
+    total = done + len(tasks)
+    with _reporting(progress, total, what) as report:
+        report(done, total)
+        if executor is None:
+            for i, task in enumerate(tasks):
+                yield i, function(task)
+                report(done + i + 1, total)
+            return
+        futures = {executor.submit(function, task): i for i, task in enumerate(tasks)}
+        try:
+            for count, future in enumerate(as_completed(futures), start=1):
+                yield futures[future], future.result()
+                report(done + count, total)
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+@contextmanager
+def _reporting(progress: Progress, total: int, what: str) -> Iterator[Callable[[int, int], None]]:
+    if callable(progress):
+        yield progress
+    elif total > 1 and (watched() if progress is None else progress):
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Bar(*columns, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        yield lambda done, total: None
+
+
+def watched() -> bool:
+    """Whether somebody looks: a terminal, or a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules

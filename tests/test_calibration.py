@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import bayesdistill as bd
+from bayesdistill.criticism import calibration, calibration_summaries, running, truths
+from bayesdistill.errors import DataError, ModelError, ParameterError
+from bayesdistill.laws import LAW_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
+from bayesdistill.model import reference_run, student_configurations, teacher_labels
+from bayesdistill.priors import ASYMPTOTIC_SIZES, Prior, default_priors, with_priors
+
+
+def calibrated(
+    rank: np.ndarray, probability: np.ndarray, won: np.ndarray, status: list[str] | None = None
+) -> xr.Dataset:
+    return xr.Dataset(
+        {
+            "rank": (("simulation", "quantity"), rank),
+            "probability": (("simulation", "decision"), probability),
+            "won": (("simulation", "decision"), won),
+            "status": ("simulation", status or ["passed"] * len(rank)),
+        },
+        coords={"quantity": [f"q{i}" for i in range(rank.shape[1])], "decision": ["one"]},
+        attrs={"ranks": 99},
+    )
+
+
+# Summaries ------------------------------------------------------------------------------------------------------------
+
+
+def test_ranks_that_are_uniform_pass_and_others_do_not():
+    rng = np.random.default_rng(3)
+    uniform = rng.integers(0, 100, size=(400, 5))
+    biased = rng.binomial(99, rng.beta(1.5, 1, 400))
+    narrow = rng.binomial(99, rng.beta(0.5, 0.5, 400))
+    none = np.zeros((400, 1))
+    table = bd.rank_uniformity(calibrated(np.column_stack([uniform, biased, narrow]), none, none))
+    assert (table["p_holm"][:5] > 0.05).all()
+    assert (table["p_holm"][5:] < 1e-4).all()
+    assert (table["p_holm"] >= table["p_value"]).all()
+    assert table.loc["q5", "mean_rank"] > 0.55
+    assert calibration_summaries._holm(np.array([0.01, 0.04, 0.03])).tolist() == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_decisions_that_come_true_as_often_as_said():
+    rng = np.random.default_rng(4)
+    stated = rng.random((4000, 1))
+    honest = calibrated(np.zeros((4000, 1)), stated, rng.random((4000, 1)) < stated)
+    table = bd.decision_calibration(honest)
+    assert table["simulations"].sum() == 4000
+    assert (np.abs(table["won"] - table["stated"]) < 0.04).all()
+    assert ((table["lower"] < table["stated"]) & (table["stated"] < table["upper"])).sum() >= 4
+    bold = calibrated(np.zeros((4000, 1)), stated, rng.random((4000, 1)) < 0.5)
+    table = bd.decision_calibration(bold)
+    assert table["upper"].iloc[-1] < 0.95
+    for edges in ((0.0,), (0.0, 0.5), (0.0, 0.7, 0.5, 1.0)):
+        with pytest.raises(ParameterError, match="increasing numbers from 0 to 1"):
+            bd.decision_calibration(honest, edges)
+
+
+def test_simulations_that_failed_count_only_when_asked():
+    rank = np.array([[10], [50], [99], [0]])
+    status = ["passed", "passed when refitted", "failed", "failed"]
+    probability, won = np.array([[0.9], [0.8], [1.0], [1.0]]), np.array([[True], [True], [False], [False]])
+    found = calibrated(rank, probability, won, status)
+    assert bd.rank_uniformity(found).loc["q0", ["simulations", "mean_rank"]].tolist() == [2, pytest.approx(30 / 99)]
+    assert bd.rank_uniformity(found, include_failed=True).loc["q0", "simulations"] == 4
+    assert bd.decision_calibration(found)["simulations"].tolist() == [0, 0, 0, 2, 0]
+    assert bd.decision_calibration(found, include_failed=True)["simulations"].tolist() == [0, 0, 0, 2, 2]
+    with pytest.raises(ModelError, match="none of the 2 refits passed the gates"):
+        bd.rank_uniformity(found.isel(simulation=[2, 3]))
+
+
+# Truths ---------------------------------------------------------------------------------------------------------------
+
+
+def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
+    reference = reference_run(runs354, None)
+    free = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=None)
+    drawn = truths.draw_truths(free, reference, 400, seed=1)
+    z = np.array([truth["z"] for truth in drawn])
+    assert np.abs(z.mean(axis=0)).max() < 4 / np.sqrt(400)
+    assert np.abs(z.std(axis=0) - 1).max() < 4 / np.sqrt(800)
+    bound = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=0.005)
+    for truth in truths.draw_truths(bound, reference, 20, seed=2):
+        law = {name: truth[name] for name in LAW_PARAMETERS}
+        leads = []
+        for size in np.array(ASYMPTOTIC_SIZES) * reference.params / 5e8:
+            alone = supervised_loss(size, np.inf, **{name: law[name] for name in SUPERVISED_PARAMETERS})
+            teacher = np.linspace(law["E"], 1.2 * alone, 200)
+            leads.append(max(0.0, float(alone - distilled_loss(size, np.inf, teacher, **law).min())))
+        # Six widths in mean square have a probability of 1e-8.
+        assert np.sqrt(np.mean(np.square(leads))) < 6 * 0.005
+    both = default_priors(distilled=True, supervised=True, reference=reference)
+    with pytest.raises(ModelError, match="cannot be simulated from log_sigma_supervised"):
+        truths.draw_truths(both, reference, 1, seed=0)
+
+
+def test_outcomes_have_the_scatter_and_the_shifts_of_their_truth(runs354):
+    reference = reference_run(runs354, None)
+    options = {"weak_teacher": True, "effects": ("teacher", "student"), "noise": "tokens"}
+    priors = default_priors(distilled=True, supervised=False, reference=reference, **options)
+    # Large shifts of groups beside a small scatter that grows with the tokens.
+    fixed = {"log_sigma_teacher": 0.05, "log_sigma_student": 0.1, "log_sigma": 1e-4}
+    changes = {name: Prior(float(np.log(value)), 0.0) for name, value in fixed.items()}
+    changes |= {"noise_tokens": Prior(0.3, 0.0), "log_nu": Prior(7.0, 0.0)}
+    (truth,) = truths.draw_truths(with_priors(priors, changes), reference, 1, seed=5)
+    assert {"w1", "sigma_teacher", "sigma_student", "noise_tokens"} <= set(truth)
+    assert truth["sigma_student"] == pytest.approx(0.1)
+    columns = [runs354[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss")]
+    law = distilled_loss(*columns, **{name: truth[name] for name in (*LAW_PARAMETERS, "w1")})
+    teacher, student = teacher_labels(runs354)[1], student_configurations(runs354)[1]
+    pulls, rng = [], np.random.default_rng(6)
+    for _ in range(30):
+        loss, effects = truths.simulate_outcomes(truth, runs354, reference, rng)
+        rest = loss - law - effects["effect_teacher"][teacher] - effects["effect_student_configuration"][student]
+        pulls.append(rest / (1e-4 * (columns[1] / reference.tokens) ** 0.3))
+    assert np.std(pulls) == pytest.approx(1, rel=0.03)  # 10,620 values: 0.7 % of Monte-Carlo error
+    many = [truths.simulate_outcomes(truth, runs354, reference, rng)[1] for _ in range(100)]
+    assert np.std([one["effect_teacher"] for one in many]) == pytest.approx(0.05, rel=0.05)
+    assert np.std([one["effect_student_configuration"] for one in many]) == pytest.approx(0.1, rel=0.08)
+
+
+# The loop -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def few(runs354):
+    return runs354.iloc[::9].reset_index(drop=True)
+
+
+class Sampler:
+    """In place of NUTS: draws of the prior, spoiled where asked for, and the settings of every call."""
+
+    def __init__(self, pool, spoil):
+        self.pool, self.spoil, self.calls = pool, spoil, []
+
+    def __call__(self, refitter, **settings):
+        self.calls.append(settings)
+        shape = (settings["chains"], settings["draws"])
+        rng = np.random.default_rng(settings["seed"] + 1000)
+        drawn = [self.pool[i] for i in rng.choice(len(self.pool), np.prod(shape), replace=False)]
+        values = {
+            name: (("chain", "draw"), np.reshape([one[name] for one in drawn], shape))
+            for name in drawn[0]
+            if name != "z"
+        }
+        z = np.reshape([one["z"] for one in drawn], (*shape, -1))
+        diverging = np.zeros(shape, dtype=bool)
+        diverging[0, 0] = self.spoil(settings)
+        stats = {"diverging": (("chain", "draw"), diverging)}
+        posterior = xr.Dataset({**values, "z": (("chain", "draw", "coordinate"), z)})
+        return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": xr.Dataset(stats)})
+
+
+@pytest.fixture(scope="module")
+def pool(few):
+    reference = reference_run(few, None)
+    priors = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=None)
+    return truths.draw_truths(priors, reference, 1500, seed=99)
+
+
+@pytest.fixture
+def sampler(few, pool, monkeypatch):
+    reference = reference_run(few, None)
+
+    def install(spoil=lambda settings: False):
+        fake = Sampler(pool, spoil)
+        monkeypatch.setattr(calibration, "refit", fake)
+        monkeypatch.setattr(
+            calibration, "_refitter", lambda runs, priors: calibration.Refitter(runs, priors, reference, None)
+        )
+        return fake
+
+    return install
+
+
+SMALL = {"options": {"asymptotic_width": None}, "draws": 60, "tune": 10, "seed": 7}
+
+
+def test_ranks_among_draws_of_the_prior_are_uniform(few, sampler):
+    sampler()
+    found = calibration.simulate_calibration(few, simulations=60, gates=bd.Gates(9, 1, 1), progress=False, **SMALL)
+    table = bd.rank_uniformity(found)
+    assert found.attrs["passed"] + found.attrs["passed_when_refitted"] + found.attrs["failed"] == 60
+    assert {"sigma", "nu", "c1", "z[log_sigma]", "gain: 1B, equal tokens", "log-likelihood"} <= set(table.index)
+    # The log-likelihood depends on the simulated runs, so that draws of the prior fit worse than the truth, always.
+    assert (found["rank"].sel(quantity="log-likelihood") > 90).mean() > 0.8
+    assert (table.drop("log-likelihood")["p_holm"] > 0.01).all()
+    for variable in found.data_vars.values():
+        assert variable.attrs["long_name"]
+        assert variable.attrs["units"] == "1"
+
+
+def test_a_refit_that_fails_is_made_longer_once_and_then_said_to_have_failed(few, sampler):
+    # Simulation k has the seed 8 + k: the second has divergences at first, the third always.
+    fake = sampler(lambda call: (call["seed"] == 9 and call["draws"] == 60) or call["seed"] == 10)
+    found = calibration.simulate_calibration(few, simulations=4, gates=bd.Gates(1.5, 1, 1), progress=False, **SMALL)
+    assert found["status"].values.tolist() == ["passed", "passed when refitted", "failed", "passed"]
+    assert [(call["seed"], call["draws"], call["tune"], call.get("target_accept")) for call in fake.calls] == [
+        (8, 60, 10, None),
+        (9, 60, 10, None),
+        (9, 240, 20, 0.99),
+        (10, 60, 10, None),
+        (10, 240, 20, 0.99),
+        (11, 60, 10, None),
+    ]
+    assert found["first_divergences"].values.tolist() == [0, 1, 1, 0]
+    assert found["divergences"].values.tolist() == [0, 0, 1, 0]
+    assert (found.attrs["passed"], found.attrs["passed_when_refitted"], found.attrs["failed"]) == (2, 1, 1)
+    assert (bd.rank_uniformity(found)["simulations"] == 3).all()
+    # The ranks of the second are those among the longer refit's draws.
+    again = calibration.simulate_calibration(
+        few, simulations=2, gates=bd.Gates(1.5, 1, 1), progress=False, **(SMALL | {"draws": 240})
+    )
+    np.testing.assert_array_equal(again["rank"][1], found["rank"][1])
+
+
+def test_an_interrupted_calibration_goes_on_from_its_log(few, sampler, tmp_path):
+    log = tmp_path / "log.jsonl"
+    fake = sampler()
+    whole = calibration.simulate_calibration(few, simulations=5, progress=False, **SMALL)
+
+    def stops(call):
+        if call["seed"] == 10:
+            raise KeyboardInterrupt
+        return False
+
+    sampler(stops)
+    with pytest.raises(KeyboardInterrupt):
+        calibration.simulate_calibration(few, simulations=5, log=log, progress=False, **SMALL)
+    assert log.read_text().count("\n") == 2
+    with log.open("a") as file:
+        file.write('{"setting": "half a li')  # as a machine leaves it that lost its power
+    fake = sampler()
+    told: list[tuple[int, int]] = []
+    found = calibration.simulate_calibration(
+        few, simulations=5, log=log, progress=lambda done, of: told.append((done, of)), **SMALL
+    )
+    assert {call["seed"] for call in fake.calls} == {10, 11, 12}
+    assert told == [(2, 5), (3, 5), (4, 5), (5, 5)]
+    xr.testing.assert_identical(found, whole)
+    # More simulations go on from it too; another seed or another design does not.
+    fake.calls.clear()
+    with pytest.raises(DataError, match="line 3: not a JSON line"):
+        calibration.simulate_calibration(few, simulations=6, log=log, progress=False, **SMALL)
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n")
+    calibration.simulate_calibration(few, simulations=6, log=log, progress=False, **SMALL)
+    assert {call["seed"] for call in fake.calls} == {13}
+    fake.calls.clear()
+    other = few.assign(teacher_loss=few["teacher_loss"] + 0.01)
+    calibration.simulate_calibration(other, simulations=1, log=log, progress=False, **SMALL)
+    assert {call["seed"] for call in fake.calls} == {8}
+    fake.calls.clear()
+    outcomes = few.assign(student_loss=few["student_loss"] + 0.01)
+    calibration.simulate_calibration(outcomes, simulations=1, log=log, progress=False, **SMALL)
+    assert not fake.calls
+
+
+def test_arguments_that_cannot_work_are_refused(few):
+    for count in (0, 1.5, True):
+        with pytest.raises(ParameterError, match="whole number of at least 1"):
+            calibration.simulate_calibration(few, simulations=count)
+    with pytest.raises(ParameterError, match="more than 99 are needed to rank among"):
+        calibration.simulate_calibration(few, draws=40, chains=2)
+    with pytest.raises(ParameterError, match="get_executor"):
+        calibration.simulate_calibration(few, simulations=1, executor="dask")
+
+
+# Running --------------------------------------------------------------------------------------------------------------
+
+
+def double(task: int) -> int:
+    return 2 * task
+
+
+def test_tasks_run_here_and_elsewhere_alike():
+    here = dict(running.run_tasks(double, range(5), progress=False))
+    told: list[tuple[int, int]] = []
+    with ThreadPoolExecutor(2) as pool:
+        there = dict(
+            running.run_tasks(
+                double, range(5), executor=pool, progress=lambda done, of: told.append((done, of)), done=3
+            )
+        )
+    assert here == there == {i: 2 * i for i in range(5)}
+    assert told == [(k, 8) for k in range(3, 9)]
+
+
+def test_an_interrupt_cancels_what_has_not_begun():
+    begun = []
+
+    def slow(task):
+        begun.append(task)
+        if task == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.01)
+        return task
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: None).result()
+        with pytest.raises(KeyboardInterrupt):
+            list(running.run_tasks(slow, range(500), executor=pool, progress=False))
+    assert len(begun) < 500
+
+
+def test_a_bar_is_drawn_where_somebody_looks(capsys, monkeypatch):
+    list(running.run_tasks(double, range(3), what="simulations"))
+    assert capsys.readouterr().out == ""  # no terminal, no notebook
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    list(running.run_tasks(double, range(3), what="simulations", progress=True))
+    assert "simulations" in capsys.readouterr().out
+    monkeypatch.setattr(running, "watched", lambda: True)
+    list(running.run_tasks(double, range(3), what="simulations"))
+    assert "3/3" in capsys.readouterr().out
+    list(running.run_tasks(double, range(3), what="simulations", progress=False))
+    assert capsys.readouterr().out == ""
+
+
+# The real thing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_ranks_of_a_few_simulations_are_not_far_from_uniform(runs354, tmp_path):
+    some = runs354.iloc[::3].reset_index(drop=True)
+    log = tmp_path / "log.jsonl"
+    settings = {"draws": 300, "tune": 500, "seed": 5, "log": log, "progress": False}
+    calibration.simulate_calibration(some, simulations=5, **settings)
+    lines = log.read_text().count("\n")
+    found = calibration.simulate_calibration(some, simulations=20, **settings)
+    assert (lines, log.read_text().count("\n")) == (5, 20)
+    assert {json.loads(line)["simulation"] for line in log.read_text().splitlines()} == set(range(20))
+    mean = bd.rank_uniformity(found)["mean_rank"]
+    # The mean of 20 uniform ranks has a standard deviation of 0.065.
+    assert float(np.abs(mean - 0.5).max()) < 0.065 * 4
+    assert float(np.abs(mean - 0.5).mean()) < 0.065 * 1.5
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_calibrates_as_this_process_does(few):
+    distributed = pytest.importorskip("distributed")
+    settings = {"simulations": 3, "draws": 150, "tune": 200, "seed": 2, "progress": False}
+    settings |= {"options": {"effects": ("teacher",), "noise": "tokens"}}
+    here = calibration.simulate_calibration(few, **settings)
+    assert {"sigma_teacher", "noise_tokens", "z[noise_tokens]"} <= set(here["quantity"].values)
+    assert any(str(name).startswith("effect_teacher[") for name in here["quantity"].values)
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        there = calibration.simulate_calibration(few, executor=client.get_executor(), **settings)
+    xr.testing.assert_identical(here, there)
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_leaves_out_as_this_process_does(few):
+    distributed = pytest.importorskip("distributed")
+    settings = {"parts": 2, "draws": 100, "tune": 200, "seed": 3}
+    here = bd.leave_out(few, "teacher", {}, **settings)
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        there = bd.leave_out(few, "teacher", {}, executor=client.get_executor(), **settings)
+    xr.testing.assert_identical(here, there)

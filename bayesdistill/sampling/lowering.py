@@ -1,0 +1,451 @@
+"""From PyTensor's graph of a log density to terms.
+
+Only what the models of this package are made of has a term: elementwise arithmetic in double precision, sums and maxima,
+products of a matrix and a vector, single elements, and elements chosen by an index. Anything else raises `UnsupportedGraphError`,
+and PyTensor's own compiler takes the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bayesdistill.sampling.terms import (
+    CONST,
+    ELEMENT,
+    GATHER,
+    INPUT,
+    LENGTH,
+    MAP,
+    PAD,
+    PLACE,
+    POINT,
+    REDUCE,
+    SCATTER,
+    SLICE,
+    Dimensions,
+    Handle,
+    Term,
+    UnsupportedGraphError,
+)
+from bayesdistill.sampling.vocabulary import FOLDABLE, FOLDED, FUNCTIONS, INDEX_DTYPES, REDUCTIONS
+
+
+class Lowering:
+    """Turns the variables of a model's graph into terms; the arrays that they read are listed in `inputs`.
+
+    Parameters
+    ----------
+    points : mapping of variable to (offset, shape)
+        The free variables, and their places in the vector that the sampler moves.
+    """
+
+    def __init__(self, points: dict[Any, tuple[int, tuple[int, ...]]]) -> None:
+        self.dims = Dimensions()
+        self.inputs: list[Any] = []
+        self.gathered: list[tuple[int, int]] = []
+        """(input, dimension): an index must lie within the dimension."""
+        self._numbers: dict[Any, int] = {}
+        self._known: dict[Any, Handle | list[Handle]] = {}
+        for variable, (offset, shape) in points.items():
+            axes, dims = self._axes([self.dims.fixed(length) if length != 1 else None for length in shape])
+            self._known[variable] = Handle(Term(POINT, dims=dims, payload=offset, loop=dims), axes)
+
+    def term(self, variable: Any) -> Handle:
+        """The term of a variable."""
+        from pytensor.graph.traversal import io_toposort
+
+        if variable not in self._known:
+            known = [known for known in self._known if known.owner is not None]
+            for node in io_toposort(known, [variable]):
+                if node.outputs[0] not in self._known:
+                    self._lower(node)
+        return self._scalar_or_array(variable)
+
+    # Leaves -----------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _axes(lengths: Sequence[int | None]) -> tuple[tuple[int | None, ...], tuple[int, ...]]:
+        dims = tuple(dim for dim in lengths if dim is not None)
+        count = iter(range(len(dims)))
+        return tuple(None if dim is None else next(count) for dim in lengths), dims
+
+    def _get(self, variable: Any) -> Handle | list[Handle]:
+        from pytensor.compile.sharedvalue import SharedVariable
+        from pytensor.graph.basic import Constant
+
+        if variable in self._known:
+            return self._known[variable]
+        if isinstance(variable, Constant):
+            handle = self._constant(variable)
+        elif isinstance(variable, SharedVariable):
+            handle = self._input(variable, variable.type.shape, variable.type.dtype)
+        else:
+            raise UnsupportedGraphError(f"{variable} is no data, no constant and no free variable")
+        self._known[variable] = handle
+        return handle
+
+    def _constant(self, variable: Any) -> Handle:
+        value = np.asarray(variable.data)
+        if value.dtype.kind not in "biuf" or value.dtype == np.float16:
+            raise UnsupportedGraphError(f"a constant of {value.dtype}")
+        if value.size == 1:
+            return Handle(Term(CONST, payload=float(value.reshape(()))), (None,) * value.ndim)
+        if value.ndim == 1 and value.size <= 4 and value.dtype.kind in "biu":
+            raise UnsupportedGraphError("a short vector of constant integers")
+        return self._input(variable, value.shape, str(value.dtype))
+
+    def _input(self, variable: Any, shape: Sequence[int | None], dtype: str) -> Handle:
+        if dtype not in ("float64", "bool", *INDEX_DTYPES):
+            raise UnsupportedGraphError(f"data of {dtype}")
+        number = self._numbers.setdefault(variable, len(self.inputs))
+        if number == len(self.inputs):
+            self.inputs.append(variable)
+        lengths = [
+            None if length == 1 else self.dims.of_axis(number, axis) if length is None else self.dims.fixed(length)
+            for axis, length in enumerate(shape)
+        ]
+        axes, dims = self._axes(lengths)
+        return Handle(Term(INPUT, dims=dims, payload=(number, dtype), loop=dims), axes)
+
+    def _scalar_or_array(self, variable: Any) -> Handle:
+        found = self._get(variable)
+        if isinstance(found, list):
+            raise UnsupportedGraphError("arithmetic with a vector made of scalars")
+        return found
+
+    def _single(self, term: Term) -> Handle:
+        return Handle(term, ())
+
+    # Nodes ------------------------------------------------------------------------------------------------------------
+
+    def _lower(self, node: Any) -> None:
+        name = type(node.op).__name__
+        for base in type(node.op).__mro__:
+            handler = getattr(self, f"_lower_{base.__name__}", None)
+            if handler is not None:
+                found = handler(node)
+                break
+        else:
+            raise UnsupportedGraphError(f"the operation {name}")
+        outputs = found if isinstance(found, tuple) else (found,)
+        for variable, handle in zip(node.outputs, outputs, strict=True):
+            self._known[variable] = handle
+
+    def _lower_Elemwise(self, node: Any) -> Handle:
+        operation = type(node.op.scalar_op).__name__
+        out = node.outputs[0].type.dtype
+        if operation == "Cast":
+            function = self._cast(node.inputs[0].type.dtype, out)
+        elif operation in FUNCTIONS:
+            function = FUNCTIONS[operation]
+        else:
+            raise UnsupportedGraphError(f"the function {operation}")
+        kinds = {np.dtype(i.type.dtype).kind for i in node.inputs}
+        if operation == "Invert" and kinds != {"b"}:
+            raise UnsupportedGraphError("inverted bits")
+        if operation in ("AND", "OR") and kinds != {"b"}:
+            raise UnsupportedGraphError("combined bits")
+        if out == "bool" and function in ("add", "sub"):
+            raise UnsupportedGraphError("a sum of truths")
+        handles = [self._scalar_or_array(i) for i in node.inputs]
+        result = self._map(function, handles)
+        number = result.term.payload if result.term.kind == CONST else float("nan")
+        single = np.dtype(out).kind == "f" and out != "float64"
+        # Exponents such as -2 - 1 are small whole numbers, and those are the same in any precision.
+        if "c" in kinds or (single and float(np.float16(number)) != number):
+            raise UnsupportedGraphError(f"a result of {out}")
+        return result
+
+    @staticmethod
+    def _cast(given: str, wanted: str) -> str:
+        if wanted == "float64" or (np.dtype(given).kind in "biu" and np.dtype(wanted).kind in "iu"):
+            return "identity"
+        raise UnsupportedGraphError(f"a conversion of {given} to {wanted}")
+
+    def _map(self, function: str, handles: list[Handle]) -> Handle:
+        count = max((len(handle.axes) for handle in handles), default=0)
+        padded = [(None,) * (count - len(handle.axes)) + handle.axes for handle in handles]
+        lengths: list[int | None] = []
+        for axis in range(count):
+            found = None
+            for handle, axes in zip(handles, padded, strict=True):
+                place = axes[axis]
+                if place is not None:
+                    dim = handle.term.dims[place]
+                    found = dim if found is None else self.dims.same(found, dim)
+            lengths.append(found)
+        axes, dims = self._axes(lengths)
+        numbers = [handle.term.payload for handle in handles if handle.term.kind == CONST]
+        if len(numbers) == len(handles) and function in FOLDED:
+            return Handle(Term(CONST, payload=float(FOLDED[function](*numbers))), axes)
+        args = tuple((h.term, self._positions(h, own, axes)) for h, own in zip(handles, padded, strict=True))
+        if function in FOLDABLE and len(args) > 2:
+            term = Term(MAP, args[:2], dims, function, dims)
+            whole = tuple(range(len(dims)))
+            for arg in args[2:]:
+                term = Term(MAP, ((term, whole), arg), dims, function, dims)
+        elif function in FOLDABLE and len(args) == 1:
+            term = Term(MAP, args, dims, "identity", dims)
+        else:
+            term = Term(MAP, args, dims, function, dims)
+        return Handle(term, axes)
+
+    @staticmethod
+    def _positions(handle: Handle, own: Sequence[int | None], axes: Sequence[int | None]) -> tuple[int, ...]:
+        positions = [-1] * len(handle.term.dims)
+        for place, target in zip(own, axes, strict=True):
+            if place is not None:
+                assert target is not None
+                positions[place] = target
+        if -1 in positions:
+            raise UnsupportedGraphError("a dropped dimension")
+        return tuple(positions)
+
+    def _lower_DimShuffle(self, node: Any) -> Handle:
+        handle = self._scalar_or_array(node.inputs[0])
+        order = node.op.new_order
+        dropped = set(range(len(handle.axes))) - {axis for axis in order if axis != "x"}
+        if any(handle.axes[axis] is not None for axis in dropped):
+            raise UnsupportedGraphError("a dropped dimension")
+        return Handle(handle.term, tuple(None if axis == "x" else handle.axes[axis] for axis in order))
+
+    def _lower_CAReduce(self, node: Any) -> Handle:
+        operation = type(node.op.scalar_op).__name__
+        if operation not in REDUCTIONS:
+            raise UnsupportedGraphError(f"a reduction by {operation}")
+        function = REDUCTIONS[operation]
+        found = self._get(node.inputs[0])
+        if isinstance(found, list):
+            return self._map(function, found)
+        axes = node.op.axis
+        gone = set(range(len(found.axes)) if axes is None else axes)
+        rest = tuple(place for axis, place in enumerate(found.axes) if axis not in gone)
+        kept = tuple(place for place in rest if place is not None)
+        if len(kept) == len(found.term.dims):
+            return Handle(found.term, rest)
+        count = iter(range(len(kept)))
+        new = tuple(None if place is None else next(count) for place in rest)
+        return Handle(self._collect(function, found.term, kept), new)
+
+    @staticmethod
+    def _collect(function: str, term: Term, kept: tuple[int, ...]) -> Term:
+        whole = tuple(range(len(term.dims)))
+        dims = tuple(term.dims[place] for place in kept)
+        return Term(REDUCE, ((term, whole),), dims, function, term.dims, kept)
+
+    def _lower_Dot(self, node: Any) -> Handle:
+        left, right = (self._scalar_or_array(i) for i in node.inputs)
+        # left (i, k) and right (k, j): the product over (i, k, j), summed over k.
+        i, j = left.axes[:-1], right.axes[1:]
+        one = Handle(left.term, (*i, left.axes[-1], *(None for _ in j)))
+        other = Handle(right.term, (*(None for _ in i), right.axes[0], *j))
+        product = self._map("mul", [one, other])
+        middle = product.axes[len(i)]
+        rest = product.axes[: len(i)] + product.axes[len(i) + 1 :]
+        if middle is None:
+            return Handle(product.term, rest)
+        kept = tuple(place for place in rest if place is not None)
+        count = iter(range(len(kept)))
+        return Handle(
+            self._collect("add", product.term, kept), tuple(None if place is None else next(count) for place in rest)
+        )
+
+    # Shapes, vectors of scalars ---------------------------------------------------------------------------------------
+
+    def _lower_Shape(self, node: Any) -> Handle | list[Handle]:
+        found = self._scalar_or_array(node.inputs[0])
+        return self._listed([self._axis_length(found, axis) for axis in range(len(found.axes))])
+
+    def _lower_Shape_i(self, node: Any) -> Handle:
+        return self._axis_length(self._scalar_or_array(node.inputs[0]), node.op.i)
+
+    def _axis_length(self, handle: Handle, axis: int) -> Handle:
+        place = handle.axes[axis]
+        return self._single(Term(CONST, payload=1.0) if place is None else self._length(handle.term.dims[place]))
+
+    @staticmethod
+    def _listed(scalars: list[Handle]) -> Handle | list[Handle]:
+        return Handle(scalars[0].term, (None,)) if len(scalars) == 1 else scalars
+
+    def _length(self, dim: int) -> Term:
+        return Term(LENGTH, payload=dim)
+
+    def _lower_MakeVector(self, node: Any) -> Handle | list[Handle]:
+        return self._listed([self._scalar_or_array(i) for i in node.inputs])
+
+    def _lower_ScalarFromTensor(self, node: Any) -> Handle:
+        return self._scalar_or_array(node.inputs[0])
+
+    def _lower_TensorFromScalar(self, node: Any) -> Handle:
+        return self._scalar_or_array(node.inputs[0])
+
+    def _lower_Alloc(self, node: Any) -> Handle:
+        value, *shape = node.inputs
+        handle = self._scalar_or_array(value)
+        static = node.outputs[0].type.shape
+        lengths: list[int | None] = []
+        for known, asked in zip(static, shape, strict=True):
+            lengths.append(None if known == 1 else self.dims.fixed(known) if known is not None else self._asked(asked))
+        axes, dims = self._axes(lengths)
+        like = Handle(Term(CONST, payload=0.0, dims=()), ())
+        padded = (None,) * (len(axes) - len(handle.axes)) + handle.axes
+        for place, target in zip(padded, axes, strict=True):
+            if place is not None and target is not None:
+                self.dims.same(handle.term.dims[place], dims[target])
+        args = ((handle.term, self._positions(handle, padded, axes)), (like.term, ()))
+        return Handle(Term(MAP, args, dims, "first", dims), axes)
+
+    def _asked(self, variable: Any) -> int:
+        term = self._scalar_or_array(variable).term
+        while term.kind == MAP and term.payload == "identity":
+            term = term.args[0][0]
+        if term.kind == LENGTH:
+            return int(term.payload)
+        if term.kind == CONST:
+            return self.dims.fixed(int(term.payload))
+        raise UnsupportedGraphError("a length that is computed")
+
+    def _lower_SpecifyShape(self, node: Any) -> Handle:
+        return self._scalar_or_array(node.inputs[0])
+
+    def _lower_CheckAndRaise(self, node: Any) -> Handle:
+        value, *conditions = (self._scalar_or_array(i) for i in node.inputs)
+        for condition in conditions:
+            if condition.term.kind == CONST and condition.term.payload != 0:
+                continue
+            # Not a number where a parameter is outside its domain; the sampler treats that as it treats the error.
+            value = self._map("check", [value, condition])
+        return value
+
+    # Elements ---------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _index(variables: Sequence[Any], op: Any) -> Any:
+        from pytensor.tensor.subtensor import indices_from_subtensor
+
+        indices = indices_from_subtensor(variables, op.idx_list)
+        if len(indices) != 1:
+            raise UnsupportedGraphError("an index of several dimensions")
+        return indices[0]
+
+    def _whole(self, index: Any, length: int | None) -> int | tuple[int, int]:
+        """A constant index, or a constant slice of step one as (start, count)."""
+        from pytensor.graph.basic import Constant
+
+        def number(value: Any) -> Any:
+            if value is None or isinstance(value, int | np.integer):
+                return value
+            if isinstance(value, Constant):
+                return int(value.data)
+            raise UnsupportedGraphError("an index that is computed")
+
+        if length is None:
+            raise UnsupportedGraphError("a single element of data whose length is not fixed")
+        if isinstance(index, slice):
+            start, stop, step = slice(*(number(v) for v in (index.start, index.stop, index.step))).indices(length)
+            if step != 1 or stop <= start:
+                raise UnsupportedGraphError("a slice with steps, or an empty one")
+            return start, stop - start
+        at = int(number(index))
+        at += length if at < 0 else 0
+        if not 0 <= at < length:
+            raise UnsupportedGraphError("an index out of range")
+        return at
+
+    def _vector(self, handle: Handle) -> tuple[Term, int | None]:
+        if len(handle.axes) != 1 or handle.axes[0] is None:
+            raise UnsupportedGraphError("an element of a matrix, or of a vector of length one")
+        return handle.term, self.dims.length(handle.term.dims[0])
+
+    def _lower_Subtensor(self, node: Any) -> Handle | list[Handle]:
+        found = self._get(node.inputs[0])
+        index = self._index(node.inputs[1:], node.op)
+        if isinstance(found, list):
+            at = self._whole(index, len(found))
+            return found[at] if isinstance(at, int) else self._listed(found[at[0] : at[0] + at[1]])
+        if found.axes == (None,):
+            return self._single(found.term) if isinstance(self._whole(index, 1), int) else found
+        vector, length = self._vector(found)
+        at = self._whole(index, length)
+        if isinstance(at, int):
+            return self._single(Term(ELEMENT, ((vector, ()),), (), at, ()))
+        start, count = at
+        if count == length:
+            return found
+        if count == 1:
+            return Handle(Term(ELEMENT, ((vector, ()),), (), start, ()), (None,))
+        dims = (self.dims.fixed(count),)
+        return Handle(Term(SLICE, ((vector, ()),), dims, start, dims), (0,))
+
+    def _lower_IncSubtensor(self, node: Any) -> Handle:
+        base, values = (self._scalar_or_array(i) for i in node.inputs[:2])
+        vector, length = self._vector(base)
+        at = self._whole(self._index(node.inputs[2:], node.op), length)
+        if node.op.set_instead_of_inc:
+            raise UnsupportedGraphError("an element that is set")
+        dims = vector.dims
+        if isinstance(at, int) or at[1] == 1:
+            start = at if isinstance(at, int) else at[0]
+            if values.term.dims:
+                raise UnsupportedGraphError("an array for one element")
+            return Handle(Term(PLACE, ((vector, (0,)), (values.term, ())), dims, start, dims), (0,))
+        start, count = at
+        if not values.term.dims:
+            raise UnsupportedGraphError("one number for many elements")
+        self.dims.same(values.term.dims[0], self.dims.fixed(count))
+        return Handle(Term(PAD, ((vector, (0,)), (values.term, ())), dims, (start, count), dims), (0,))
+
+    def _lower_AdvancedSubtensor(self, node: Any) -> Handle:
+        found, index = self._scalar_or_array(node.inputs[0]), self._chosen(node.inputs[1:], node.op)
+        vector, _ = self._vector(found)
+        self.gathered.append((index.term.payload[0], vector.dims[0]))
+        dims = index.term.dims
+        return Handle(Term(GATHER, ((vector, ()), (index.term, (0,))), dims, None, dims), (0,))
+
+    def _lower_AdvancedIncSubtensor(self, node: Any) -> Handle:
+        base, values = (self._scalar_or_array(i) for i in node.inputs[:2])
+        index = self._chosen(node.inputs[2:], node.op)
+        if node.op.set_instead_of_inc or getattr(node.op, "ignore_duplicates", False):
+            raise UnsupportedGraphError("elements that are set")
+        vector, _ = self._vector(base)
+        dims = index.term.dims
+        if values.term.dims:
+            self.dims.same(values.term.dims[0], dims[0])
+        self.gathered.append((index.term.payload[0], vector.dims[0]))
+        positions = tuple(range(len(values.term.dims)))
+        args = ((values.term, positions), (index.term, (0,)))
+        total = Term(SCATTER, args, vector.dims, None, dims)
+        return self._map("add", [base, Handle(total, (0,))])
+
+    def _chosen(self, variables: Sequence[Any], op: Any) -> Handle:
+        index = self._index(variables, op)
+        handle = None if isinstance(index, slice) else self._scalar_or_array(index)
+        if handle is None or handle.term.kind != INPUT or len(handle.axes) != 1 or handle.axes[0] is None:
+            raise UnsupportedGraphError("an index that is no vector of data")
+        if handle.term.payload[1] not in INDEX_DTYPES:
+            raise UnsupportedGraphError(f"an index of {handle.term.payload[1]}")
+        return handle
+
+    # Graphs within a node ---------------------------------------------------------------------------------------------
+
+    def _lower_OpFromGraph(self, node: Any) -> tuple[Handle, ...]:
+        from pytensor.graph.traversal import io_toposort
+
+        inner = node.op.fgraph
+        outer, self._known = self._known, {}
+        for variable, given in zip(inner.inputs, node.inputs, strict=True):
+            self._known[variable] = outer[given] if given in outer else self._from(outer, given)
+        for one in io_toposort(inner.inputs, inner.outputs):
+            self._lower(one)
+        found = tuple(self._scalar_or_array(variable) for variable in inner.outputs)
+        self._known = outer
+        return found
+
+    def _from(self, outer: dict[Any, Handle | list[Handle]], variable: Any) -> Handle | list[Handle]:
+        inner, self._known = self._known, outer
+        found = self._get(variable)
+        self._known = inner
+        return found

@@ -1,0 +1,75 @@
+"""Machine code: LLVM compiles the text of a module, and ctypes-like addresses come back."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import functools
+from typing import Any
+
+from bayesdistill.sampling.text import MATHEMATICS
+
+
+class Code:
+    """Functions that are loaded; they live as long as this object."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def address(self, name: str) -> int:
+        """Where a function is."""
+        return int(self._engine.get_function_address(name))
+
+
+@functools.cache
+def _target() -> Any:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    for name, address in _addresses().items():
+        llvm.add_symbol(f"bayesdistill_{name}", address)
+    return llvm.Target.from_triple(llvm.get_process_triple())
+
+
+def _addresses() -> dict[str, int]:
+    """The mathematical functions: of the C library, and two of SciPy's."""
+    from scipy.special import cython_special
+
+    library = ctypes.CDLL(ctypes.util.find_library("m"))
+    capsule = ctypes.pythonapi.PyCapsule_GetPointer
+    name_of = ctypes.pythonapi.PyCapsule_GetName
+    found = {}
+    for name in MATHEMATICS:
+        if name in ("gammaln", "psi"):
+            offered: dict[str, Any] = dict(cython_special.__pyx_capi__)
+            inside = offered["__pyx_fuse_1psi" if name == "psi" else name]
+            name_of.restype, name_of.argtypes = ctypes.c_char_p, [ctypes.py_object]
+            capsule.restype, capsule.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+            found[name] = capsule(inside, name_of(inside))
+        else:
+            found[name] = ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+    return found
+
+
+def compile_text(text: str) -> Code:
+    """Compile the text of a module for this processor and load it."""
+    import llvmlite.binding as llvm
+
+    target = _target()
+    machine = target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=2,
+        jit=True,
+        codemodel="jitdefault",
+    )
+    module = llvm.parse_assembly(text)
+    module.triple = llvm.get_process_triple()
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+    builder.getModulePassManager().run(module, builder)
+    engine = llvm.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    return Code(engine)

@@ -1,0 +1,169 @@
+"""Single operations in LLVM's language, and the functions that they need."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from bayesdistill.sampling.terms import UnsupportedGraphError
+
+MATHEMATICS = ("exp", "expm1", "log", "log1p", "pow", "tanh", "gammaln", "psi")
+"""Functions that are called by the name `bayesdistill_...`; whoever loads the code says where they are."""
+
+_ARGUMENTS = {"pow": "double, double", "gammaln": "double, i32", "psi": "double, i32"}
+
+PREAMBLE = """
+declare ptr @malloc(i64)
+declare void @free(ptr)
+declare double @llvm.fabs.f64(double)
+declare double @llvm.sqrt.f64(double)
+{declarations}
+define internal double @softplus(double %x) {{
+  %far = fcmp olt double %x, -3.7e1
+  br i1 %far, label %small, label %more
+small:
+  %e0 = call double @bayesdistill_exp(double %x)
+  ret double %e0
+more:
+  %near = fcmp olt double %x, 1.8e1
+  br i1 %near, label %middle, label %large
+middle:
+  %e1 = call double @bayesdistill_exp(double %x)
+  %l1 = call double @bayesdistill_log1p(double %e1)
+  ret double %l1
+large:
+  %below = fcmp olt double %x, 3.33e1
+  br i1 %below, label %tail, label %linear
+tail:
+  %m = fneg double %x
+  %e2 = call double @bayesdistill_exp(double %m)
+  %s2 = fadd double %x, %e2
+  ret double %s2
+linear:
+  ret double %x
+}}
+""".format(
+    declarations="\n".join(
+        f"declare double @bayesdistill_{name}({_ARGUMENTS.get(name, 'double')}) nounwind willreturn memory(none)"
+        for name in MATHEMATICS
+    )
+)
+
+
+def literal(value: float) -> str:
+    """A double in LLVM's spelling, to the last bit."""
+    return "0x" + struct.pack(">d", value).hex().upper()
+
+
+ZERO, ONE, NAN, INFINITY = literal(0.0), literal(1.0), literal(float("nan")), literal(float("inf"))
+_WHOLE = {literal(float(exponent)): exponent for exponent in range(-4, 5)}
+
+
+class Text:
+    """Lines of a function: what is asked for at its start, and what follows."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._count = 0
+        self._entry: list[str] = []
+        self._allocas: list[str] = []
+
+    def _name(self) -> str:
+        self._count += 1
+        return f"%v{self._count}"
+
+    def _do(self, text: str) -> str:
+        name = self._name()
+        self._lines.append(f"  {name} = {text}")
+        return name
+
+    def _say(self, text: str) -> None:
+        self._lines.append(f"  {text}")
+
+    def _at_entry(self, text: str) -> str:
+        name = self._name()
+        self._entry.append(f"  {name} = {text}")
+        return name
+
+    def _cell(self) -> str:
+        """Memory for one number; LLVM keeps it in a register if it is asked for at the start of the function."""
+        name = self._name()
+        self._allocas.append(f"  {name} = alloca double")
+        return name
+
+    def _truth(self, condition: str) -> str:
+        return self._do(f"uitofp i1 {condition} to double")
+
+    def _compare(self, kind: str, one: str, other: str) -> str:
+        return self._do(f"fcmp {kind} double {one}, {other}")
+
+    def _arithmetic(self, kind: str, one: str, other: str) -> str:
+        return self._do(f"{kind} double {one}, {other}")
+
+    def _choose(self, condition: str, one: str, other: str) -> str:
+        return self._do(f"select i1 {condition}, double {one}, double {other}")
+
+    def _call(self, name: str, *args: str) -> str:
+        return self._do(f"call double @{name}({', '.join(f'double {a}' for a in args)})")
+
+    # Functions --------------------------------------------------------------------------------------------------------
+
+    def _function(self, name: str, a: list[str]) -> str:
+        binary = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+        comparisons = {"eq": "oeq", "neq": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
+        if name in binary:
+            return self._arithmetic(binary[name], a[0], a[1])
+        if name in comparisons:
+            return self._truth(self._compare(comparisons[name], a[0], a[1]))
+        if name in ("identity", "first"):
+            return a[0]
+        if name == "second":
+            return a[1]
+        if name == "pow" and a[1] in _WHOLE:
+            return self._power(a[0], _WHOLE[a[1]])
+        if name in ("gammaln", "psi"):
+            return self._do(f"call double @bayesdistill_{name}(double {a[0]}, i32 0)")
+        if name in MATHEMATICS:
+            return self._call(f"bayesdistill_{name}", *a)
+        simple: dict[str, Callable[[], str]] = {
+            "softplus": lambda: self._call("softplus", a[0]),
+            "neg": lambda: self._do(f"fneg double {a[0]}"),
+            "abs": lambda: self._call("llvm.fabs.f64", a[0]),
+            "sqrt": lambda: self._call("llvm.sqrt.f64", a[0]),
+            "sqr": lambda: self._arithmetic("fmul", a[0], a[0]),
+            "reciprocal": lambda: self._arithmetic("fdiv", ONE, a[0]),
+            "isnan": lambda: self._truth(self._compare("uno", a[0], a[0])),
+            "isinf": lambda: self._truth(self._compare("oeq", self._call("llvm.fabs.f64", a[0]), INFINITY)),
+            "not": lambda: self._truth(self._compare("oeq", a[0], ZERO)),
+            "and": lambda: self._arithmetic("fmul", a[0], a[1]),
+            "or": lambda: self._truth(self._compare("une", self._arithmetic("fadd", a[0], a[1]), ZERO)),
+            "switch": lambda: self._choose(self._compare("une", a[0], ZERO), a[1], a[2]),
+            "check": lambda: self._choose(self._compare("une", a[1], ZERO), a[0], NAN),
+            "sign": lambda: self._sign(a[0]),
+            "sigmoid": lambda: self._sigmoid(a[0]),
+            "maximum": lambda: self._extreme("ogt", a),
+            "minimum": lambda: self._extreme("olt", a),
+        }
+        if name not in simple:
+            raise UnsupportedGraphError(f"the function {name}")
+        return simple[name]()
+
+    def _power(self, x: str, exponent: int) -> str:
+        result = ONE if exponent == 0 else x
+        for _ in range(abs(exponent) - 1):
+            result = self._arithmetic("fmul", result, x)
+        return self._arithmetic("fdiv", ONE, result) if exponent < 0 else result
+
+    def _sign(self, x: str) -> str:
+        positive, negative = self._compare("ogt", x, ZERO), self._compare("olt", x, ZERO)
+        one = self._arithmetic("fsub", self._truth(positive), self._truth(negative))
+        return self._choose(self._compare("uno", x, x), x, one)
+
+    def _sigmoid(self, x: str) -> str:
+        power = self._call("bayesdistill_exp", self._do(f"fneg double {x}"))
+        return self._arithmetic("fdiv", ONE, self._arithmetic("fadd", ONE, power))
+
+    def _extreme(self, kind: str, a: list[str]) -> str:
+        """The larger or smaller of two; not a number if one of them is none."""
+        one = self._choose(self._compare(kind, a[0], a[1]), a[0], a[1])
+        return self._choose(self._compare("uno", a[0], a[0]), a[0], one)

@@ -188,7 +188,7 @@ def test_a_law_that_is_true_forecasts_well(baseline_backtest):
     assert found.sizes["forecast"] > 40
     assert 0.1 < float(everything["base_rate"]) < 0.9
     assert float(everything["brier_skill"].sel(noise="run")) > 0.3
-    assert float(everything["rmse"]) < 0.02
+    assert float(everything["rmse"]) < 0.05
     # The law without noise is certain of everything, and some of that is wrong.
     assert float(everything["log_score"].sel(noise="law")) < float(everything["log_score"].sel(noise="run"))
     assert set(np.unique(found["outcome"])) == {0.0, 1.0}

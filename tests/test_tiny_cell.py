@@ -136,3 +136,81 @@ def test_one_cell_trained_again_agrees_with_its_stored_loss():
     done = subprocess.run([JAX_PYTHON, TINY / "train.py", "--cell", CELL, "--compare"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "agrees" in done.stdout
+
+
+# Predictions for the held-out runs -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def predict(scripts):
+    yield importlib.import_module("predict")
+    sys.modules.pop("predict", None)
+
+
+def test_predictions_were_written_before_the_held_out_runs_were_made(predict, scripts, log):
+    design, _, _ = scripts
+    entries = json.loads((TINY / "predictions.json").read_text())
+    held_out = {run.name for run in design.held_out()}
+    assert entries
+    for entry in entries:
+        assert set(entry["losses"]) == held_out
+        assert set(entry["probabilities"]) == set(predict.QUESTIONS)
+        assert entry["converged"].startswith("Nothing is wrong")
+        assert len(entry["commit_of_data"]) == 40
+        for said in entry["losses"].values():
+            quantiles = [said[name] for name in ("5 %", "25 %", "50 %", "75 %", "95 %")]
+            assert quantiles == sorted(quantiles)
+            assert 1.0 < quantiles[0] < quantiles[-1] < 2.0
+        for said in entry["probabilities"].values():
+            assert 0 < said["run"] < 1
+            assert 0 < said["law"] < 1
+    made = [log[name]["finished"] for name in held_out & set(log)]
+    assert all(entry["written"] < when for entry in entries for when in made)
+
+
+def test_questions_are_about_held_out_runs_and_stored_ones(predict, scripts):
+    design, _, _ = scripts
+    known = {run.name for run in design.held_out()} | {run.name for run in design.grid()}
+    assert {name for pair in predict.QUESTIONS.values() for name in pair} <= known
+
+
+def test_predictions_are_scored_by_what_came_out(predict):
+    entry = json.loads((TINY / "predictions.json").read_text())[-1]
+    medians = {name: {"loss": said["50 %"]} for name, said in entry["losses"].items()}
+    medians["sup-d128-8M-s0"] = {"loss": 1.55}
+    found = predict.score(entry, medians)
+    assert (found["questions"], found["losses"], found["inside_50"], found["inside_90"]) == (6, 6, 6, 6)
+    chance = [said["run"] for said in entry["probabilities"].values()]
+    true = [medians[a]["loss"] < medians[b]["loss"] for a, b in predict.QUESTIONS.values()]
+    assert found["brier"] == pytest.approx(sum((p - t) ** 2 for p, t in zip(chance, true, strict=True)) / 6)
+    worse = {name: {"loss": row["loss"] + 1} for name, row in medians.items()}
+    assert predict.score(entry, worse)["inside_90"] == 0
+
+
+def test_no_prediction_after_the_fact(predict, monkeypatch, log):
+    monkeypatch.setattr(predict, "read_log", lambda: log | {"sup-d64-64M-s0": {}})
+    with pytest.raises(SystemExit, match="already made"):
+        predict.predict()
+
+
+# The law on the stored tables -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_law_refitted_to_the_stored_tables_converges_and_describes_them():
+    """Both laws fit the tables to a few hundredths of a nat, and the capacity gap is where the tables show it."""
+    import numpy as np
+
+    import bayesdistill as bd
+
+    runs, alone = bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised")
+    fit = bd.fit(runs, supervised=alone, draws=1000, tune=1000, seed=0, progress=False)
+    assert bd.check(fit).ok, bd.check(fit).problems
+    residual = bd.law_curves(fit)["residual"].values
+    assert np.sqrt(np.mean(residual**2)) < 0.03
+    # Stronger than the scatter of seeds: eq. 8 is not exact here, and its sigma says so.
+    sigma = float(fit["posterior"]["sigma"].mean())
+    assert 0.005 < sigma < 0.03
+    mean = {name: float(fit["posterior"][name].mean()) for name in ("alpha", "beta", "gamma")}
+    assert 0.3 < mean["alpha"] * mean["gamma"] < 0.7
+    assert 0.2 < mean["beta"] * mean["gamma"] < 0.6

@@ -60,7 +60,7 @@ def calibration_line(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         eta = design @ b
         return float(np.sum(y * eta - np.logaddexp(0, eta)))
 
-    for _ in range(100):
+    for _ in range(40):
         q = 1 / (1 + np.exp(-np.clip(design @ beta, -40, 40)))
         information = design.T @ (design * (q * (1 - q))[:, None])
         step = np.linalg.solve(information + 1e-12 * np.eye(2), design.T @ (y - q))
@@ -70,7 +70,7 @@ def calibration_line(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         beta = beta + size * step
         if abs(beta[1]) > STEEPEST:
             return math.nan, math.copysign(math.inf, beta[1])
-        if np.abs(step).max() < 1e-9:
+        if np.abs(step).max() < 1e-7:
             break
     return float(beta[0]), float(beta[1])
 
@@ -120,7 +120,7 @@ def grouped_interval(
     score: Callable[[np.ndarray], float],
     groups: np.ndarray,
     *,
-    refits: int = 400,
+    refits: int = 200,
     probability: float = 0.9,
     seed: int = 0,
 ) -> tuple[float, float]:

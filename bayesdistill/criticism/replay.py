@@ -1,0 +1,224 @@
+"""Replaying the choice of experiments on runs that exist, to see how fast each way of choosing reaches the decision.
+
+A study starts from a few cheap runs. A way of choosing names the next ones among those not made yet, which are then "made" by
+looking up their losses, and the law is fitted again. After every step its decisions are compared with those that all runs
+support. What a wrong decision costs is the difference that all runs see between the two options.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill import posterior
+from bayesdistill.criticism.joint_refits import JointRefitter, joint_refit, prepare_joint_refits
+from bayesdistill.criticism.pairs import Flops, own_costs
+from bayesdistill.datasets import data_hash, read_runs
+from bayesdistill.errors import ParameterError
+from bayesdistill.files import replacing
+from bayesdistill.model import reference_run
+from bayesdistill.priors import default_priors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Choose = Callable[[xr.DataTree, "pd.DataFrame", int, int], Sequence[str]]
+"""(fit, candidates, how many, seed) -> names of at least so many candidates, the next run first."""
+Decide = Callable[[xr.DataTree], np.ndarray]
+"""fit -> expected gain of distilling over pretraining in nats, (decision,); distil where it is above 0."""
+
+START = (8, 7)
+"""Distilled and supervised runs that a study starts from."""
+BATCHES = (5, 5, 10, 15)
+
+
+def replay(
+    distilled: pd.DataFrame,
+    supervised: pd.DataFrame,
+    orders: Mapping[str, Choose],
+    decide: Decide,
+    *,
+    flops: Flops,
+    starts: int = 3,
+    batches: Sequence[int] = BATCHES,
+    options: Mapping[str, Any] | None = None,
+    draws: int = 500,
+    tune: int = 600,
+    chains: int = 2,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> xr.Dataset:
+    """Regret of the decisions after every batch of runs, for every way of choosing them.
+
+    Parameters
+    ----------
+    distilled, supervised : DataFrame
+        All runs.
+    orders : mapping
+        Name -> way of choosing.
+    decide : callable
+        The decisions that the runs are for.
+    flops : callable
+        Forward FLOPs per token of sizes.
+    starts : int
+        Studies, each from other runs: 8 distilled and 7 supervised ones at random from the cheaper half of each kind.
+    batches : sequence of int
+        Runs added at each step.
+    options : mapping, optional
+        Of `priors.default_priors`.
+    draws, tune, chains, seed : int
+        Of every fit; that to all runs gets twice the draws.
+    checkpoint : path, optional
+        A JSON file that keeps finished studies; a later call with the same runs and settings goes on from there.
+    progress : callable, optional
+        Told (studies done, studies in all); a study is one way of choosing from one start.
+
+    Returns
+    -------
+    Dataset
+        Over order, start and step: regret (nats, mean over the decisions of what the wrong ones cost by the fit to all runs),
+        agreement (share of the decisions that are those of all runs), compute (FLOPs after the start), rhat. Over step: runs.
+        Over decision: full_gain (nats).
+
+    Raises
+    ------
+    ParameterError
+        If the batches need more runs than there are.
+    """
+    distilled = read_runs(distilled, kind="distilled").reset_index(drop=True)
+    supervised = read_runs(supervised, kind="supervised").reset_index(drop=True)
+    if sum(START) + sum(batches) > len(distilled) + len(supervised):
+        raise ParameterError(f"{sum(START)} runs and batches of {tuple(batches)} are more than there are")
+    priors = default_priors(
+        distilled=True, supervised=True, reference=reference_run(distilled, supervised), **dict(options or {})
+    )
+    setting = {
+        "data": [data_hash(distilled), data_hash(supervised)],
+        "model": hashlib.sha256((repr(priors.table) + repr(priors.asymptotic_width)).encode()).hexdigest()[:16],
+        "settings": [list(batches), draws, tune, chains, seed],
+    }
+    path = None if checkpoint is None else Path(checkpoint)
+    done: dict[str, Any] = {}
+    if path is not None and path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.get("setting") == setting:
+            done = kept["studies"]
+    jobs = [(name, k) for k in range(starts) for name in orders]
+    sampler = {"draws": draws, "tune": tune, "chains": chains, "seed": seed}
+    refitter: JointRefitter | None = None
+    costs = np.concatenate(own_costs(distilled, supervised, flops))
+    everything = np.ones(costs.size, dtype=bool)
+
+    def keep(key: str, value: Any) -> None:
+        done[key] = value
+        if path is not None:
+            with replacing(path) as aside:
+                aside.write_text(json.dumps({"setting": setting, "studies": done}), encoding="utf-8")
+
+    for key in ["full", *(f"{name} {k}" for name, k in jobs)]:
+        if key in done:
+            continue
+        refitter = refitter or prepare_joint_refits(distilled, supervised, priors)
+        if key == "full":
+            tree = _fit(refitter, everything, **{**sampler, "draws": 2 * draws, "chains": 4})
+            keep(key, {"gain": np.asarray(decide(tree)).tolist()})
+            continue
+        name, k = key.rsplit(" ", 1)
+        first = _start(len(distilled), costs, int(k), seed)
+        keep(key, _study(refitter, orders[name], decide, first, costs, batches, sampler, int(k)))
+        if progress is not None:
+            progress(len(done) - 1, len(jobs))
+    return _collect(done, list(orders), starts, batches)
+
+
+def _start(distilled: int, costs: np.ndarray, which: int, seed: int) -> np.ndarray:
+    """Runs that a study starts from, of bool over all runs, the distilled ones first."""
+    rng = np.random.default_rng([seed, which])
+    made = np.zeros(costs.size, dtype=bool)
+    for count, rows in zip(START, (np.arange(distilled), np.arange(distilled, costs.size)), strict=True):
+        cheap = rows[np.argsort(costs[rows], kind="stable")][: max(count, rows.size // 2)]
+        made[rng.choice(cheap, count, replace=False)] = True
+    return made
+
+
+def _fit(refitter: JointRefitter, made: np.ndarray, **sampler: Any) -> xr.DataTree:
+    count = len(refitter.distilled)
+    return joint_refit(refitter, made[:count], made[count:], **sampler)
+
+
+def candidates_of(refitter: JointRefitter, made: np.ndarray, costs: np.ndarray) -> pd.DataFrame:
+    """The runs not made yet as a table of candidates, as `design.next_runs` takes it; names are row numbers."""
+    import pandas as pd
+
+    ours = refitter.distilled[["student_params", "student_tokens", "teacher_loss"]]
+    theirs = refitter.supervised[["params", "tokens"]]
+    table = pd.concat([ours, theirs], ignore_index=True)
+    table["cost"] = costs
+    table["name"] = [str(row) for row in range(costs.size)]
+    return table[~made].reset_index(drop=True)
+
+
+def _study(
+    refitter: JointRefitter,
+    choose: Choose,
+    decide: Decide,
+    made: np.ndarray,
+    costs: np.ndarray,
+    batches: Sequence[int],
+    sampler: dict[str, Any],
+    which: int,
+) -> dict[str, list[Any]]:
+    made = made.copy()
+    spent = 0.0
+    result: dict[str, list[Any]] = {"gain": [], "compute": [], "rhat": [], "runs": []}
+    for step in range(len(batches) + 1):
+        tree = _fit(refitter, made, **{**sampler, "seed": sampler["seed"] + 1000 * which})
+        result["gain"].append(np.asarray(decide(tree), dtype=float).tolist())
+        result["compute"].append(spent)
+        result["rhat"].append(posterior.convergence(tree)["rhat"] or math.nan)
+        result["runs"].append(int(made.sum()))
+        if step < len(batches):
+            table = candidates_of(refitter, made, costs)
+            names = list(choose(tree, table, batches[step], which))[: batches[step]]
+            rows = [int(name) for name in names]
+            made[rows] = True
+            spent += float(costs[rows].sum())
+    return result
+
+
+def _collect(done: dict[str, Any], orders: list[str], starts: int, batches: Sequence[int]) -> xr.Dataset:
+    full = np.array(done["full"]["gain"])
+    shape = (len(orders), starts, len(batches) + 1)
+    values = {name: np.full(shape, math.nan) for name in ("regret", "agreement", "compute", "rhat")}
+    for i, name in enumerate(orders):
+        for k in range(starts):
+            study = done[f"{name} {k}"]
+            wrong = (np.array(study["gain"]) > 0) != (full > 0)
+            values["regret"][i, k] = (np.abs(full) * wrong).mean(axis=1)
+            values["agreement"][i, k] = 1 - wrong.mean(axis=1)
+            values["compute"][i, k] = study["compute"]
+            values["rhat"][i, k] = study["rhat"]
+    words = {
+        "regret": ("nats per token", "what the wrong decisions cost, mean over all decisions"),
+        "agreement": ("1", "share of the decisions that are those of all runs"),
+        "compute": ("FLOPs", "compute of the runs chosen so far"),
+        "rhat": ("1", "largest R-hat of the fit"),
+    }
+    runs = np.cumsum([sum(START), *batches])
+    variables = {
+        name: (("order", "start", "step"), value, dict(zip(("units", "long_name"), words[name], strict=True)))
+        for name, value in values.items()
+    }
+    return xr.Dataset(
+        variables
+        | {"full_gain": ("decision", full, {"units": "nats per token", "long_name": "expected gain, all runs"})},
+        coords={"order": orders, "start": np.arange(starts), "step": np.arange(runs.size), "runs": ("step", runs)},
+    )

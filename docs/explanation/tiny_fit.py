@@ -1,0 +1,108 @@
+"""Fits both laws to the tiny experiment and says where they hold: residuals, seeds, exponents beside the paper's.
+
+    python docs/explanation/tiny_fit.py [FOLDER]
+
+Prints the first tables of tiny.md; with FOLDER, keeps the two fits there. Takes about two minutes.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tiny_common import distilled, supervised
+
+import bayesdistill as bd
+from bayesdistill.laws import SUPERVISED_PARAMETERS
+
+
+def spread_of_seeds(table, loss, cell):
+    """Standard deviation between repeats of a cell, pooled."""
+    groups = [g[loss].to_numpy() for _, g in table.groupby(cell) if len(g) > 1]
+    return np.sqrt(sum(((g - g.mean()) ** 2).sum() for g in groups) / sum(g.size - 1 for g in groups)), len(groups)
+
+
+def fits(folder):
+    """The joint fit of the tiny experiment, and that of the paper's runs."""
+    tiny = bd.fit(distilled, supervised=supervised, draws=2000, tune=1500, seed=0, progress=False)
+    paper = bd.fit(bd.load_runs("busbridge2025"), seed=0, progress=False)
+    if folder is not None:
+        bd.save(tiny, folder / "tiny.nc")
+        bd.save(paper, folder / "paper.nc")
+    return tiny, paper
+
+
+def by(table, column, edges, residual):
+    """Residuals by the value of a column: count, mean and root mean square."""
+    where = pd.cut(table[column], edges, include_lowest=True)
+    group = residual.groupby(where, observed=True)
+    return pd.DataFrame(
+        {"runs": group.size(), "mean": group.mean(), "rms": group.apply(lambda x: np.sqrt((x**2).mean()))}
+    )
+
+
+def main():
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    show(*fits(folder))
+
+
+def show(tiny, paper):
+    print(f"{len(distilled)} distilled and {len(supervised)} supervised runs")
+    print(bd.check(tiny))
+    curves = bd.law_curves(tiny)
+    law = tiny["posterior"].to_dataset()[list(SUPERVISED_PARAMETERS)].mean(("chain", "draw"))
+    six = {name: tiny["posterior"][name].values.ravel()[:, None] for name in SUPERVISED_PARAMETERS}
+
+    def alone(params, tokens):
+        return bd.supervised_loss(params.to_numpy(float), tokens.to_numpy(float), **six).mean(axis=0)
+
+    runs = distilled.assign(
+        residual=curves["residual"].values,
+        r=distilled["teacher_loss"] / alone(distilled["student_params"], distilled["student_tokens"]),
+        beats=distilled["student_loss"] < distilled["teacher_loss"],
+    )
+    others = supervised.assign(residual=supervised["loss"] - alone(supervised["params"], supervised["tokens"]))
+    print(f"\nposterior mean of E {float(law['E']):.3f}")
+    for name, table, loss, cell in (
+        ("distilled", runs, "student_loss", ["student", "student_tokens", "teacher"]),
+        ("supervised", others, "loss", ["params", "tokens"]),
+    ):
+        seeds, cells = spread_of_seeds(table, loss, cell)
+        rms = np.sqrt((table["residual"] ** 2).mean())
+        print(
+            f"{name}: rms of residuals {rms:.4f} nats, largest {table['residual'].abs().max():.4f}; seeds {seeds:.4f} ({cells} cells)"
+        )
+    noise = tiny["posterior"].to_dataset()[["sigma", "sigma_supervised", "nu"]]
+    print(noise.quantile([0.05, 0.5, 0.95], dim=("chain", "draw")).to_dataframe().T.round(4).to_string())
+    print(
+        "\ndistilled residuals (run minus law, nats) by r\n",
+        by(runs, "r", [0, 0.7, 0.8, 0.9, 1.0, 1.05, 2], runs["residual"]).round(4),
+    )
+    print(
+        "\nby tokens of the student\n", runs.groupby("student_tokens")["residual"].agg(["size", "mean", "std"]).round(4)
+    )
+    print("\nby student\n", runs.groupby("student_params")["residual"].agg(["size", "mean", "std"]).round(4))
+    print("\nby teacher\n", runs.groupby("teacher")["residual"].agg(["size", "mean", "std"]).round(4))
+    print(
+        "\nsupervised residuals by size\n", others.groupby("params")["residual"].agg(["size", "mean", "std"]).round(4)
+    )
+    print("\nby tokens\n", others.groupby("tokens")["residual"].agg(["size", "mean", "std"]).round(4))
+    lead = runs[runs["beats"]]
+    gap = lead["teacher_loss"] - lead["student_loss"]
+    print(
+        f"\n{len(lead)} of {len(runs)} students beat their teacher, by up to {gap.max():.4f} nats, r from {lead['r'].min():.2f} to "
+        f"{lead['r'].max():.2f}; mean residual {lead['residual'].mean():.4f}"
+    )
+    print(
+        "\nlargest residuals\n",
+        runs.loc[
+            runs["residual"].abs().nlargest(8).index, ["student", "student_tokens", "teacher", "seed", "r", "residual"]
+        ].round(3),
+    )
+    print("\ntiny beside the paper\n", bd.compare_fits(tiny, paper).to_dataframe().round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()

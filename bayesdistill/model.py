@@ -8,6 +8,7 @@ variable is one standard normal vector z; coordinates = location + factor z, and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from bayesdistill.laws import (
     SUPERVISED_PARAMETERS,
     asymptotic_advantage,
     distilled_loss_from_terms,
+    exp,
+    log,
     log_student_term,
     supervised_loss,
 )
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 DISTILLED_LIKELIHOOD = "student_loss"
 SUPERVISED_LIKELIHOOD = "loss"
+EFFECT_SCALES = {"teacher": "sigma_teacher", "student_configuration": "sigma_student"}
+"""Dimension of a kind of shared shifts -> the name of their standard deviation."""
 
 
 def reference_run(runs: pd.DataFrame | None, supervised: pd.DataFrame | None) -> Reference:
@@ -187,29 +192,73 @@ def _observe_distilled(
     mu = distilled_loss_from_terms(term, supervised, model["teacher_loss"], **rest)
     if "log_sigma_teacher" in c:
         names, teacher = teacher_labels(runs)
-        mu += _effects("teacher", names, pm.Data("teacher_of_run", teacher, dims="run"), c["log_sigma_teacher"])
+        of_teacher = pm.Data("teacher_of_run", teacher, dims="run")
+        mu += _effects("teacher", names, teacher, of_teacher, c["log_sigma_teacher"])
     if "log_sigma_student" in c:
-        names = [f"{size:.4g} parameters, {tokens:.4g} tokens" for size, tokens in distinct]
-        mu += _effects("student_configuration", names, of_run, c["log_sigma_student"])
-    if "noise_ratio" in c:
-        sigma = sigma * pm.math.exp(
-            c["noise_ratio"] * (pm.math.log(model["teacher_loss"]) - pm.math.log(supervised)) / 0.1
-        )
-    if "noise_tokens" in c:
-        sigma = sigma * pm.math.exp(c["noise_tokens"] * pm.math.log(model["student_tokens"] / reference.tokens))
+        mu += _effects("student_configuration", configuration_labels(distinct), index, of_run, c["log_sigma_student"])
+    for name in ("noise_ratio", "noise_tokens"):
+        if name in c:
+            pm.Deterministic(name, c[name])
+    sigma = sigma * scatter_factor(c, model["teacher_loss"], supervised, model["student_tokens"], reference)
     observed = pm.Data("student_loss_observed", runs["student_loss"].to_numpy(dtype=float), dims="run")
     pm.StudentT(DISTILLED_LIKELIHOOD, nu=nu, mu=mu, sigma=sigma, observed=observed, dims="run")
 
 
-def _effects(dim: str, names: list[str], index: Any, log_scale: Any) -> Any:
-    """Shifts in nats that all runs of a group share, non-centred; returned per run."""
+def scatter_factor(
+    draws: Mapping[Any, Any], teacher_loss: Any, supervised: Any, student_tokens: Any, reference: Reference
+) -> Any:
+    """What the scale of the scatter is multiplied with for a run, 1 where it is the same for all.
+
+    Parameters
+    ----------
+    draws : mapping
+        noise_ratio and noise_tokens, where the model has them.
+    teacher_loss, supervised, student_tokens : float or array
+        Of the run; `supervised` is the loss of its student pretrained on the same tokens.
+    reference : Reference
+    """
+    factor: Any = 1.0
+    if "noise_ratio" in draws:
+        factor = factor * exp(draws["noise_ratio"] * (log(teacher_loss) - log(supervised)) / 0.1)
+    if "noise_tokens" in draws:
+        factor = factor * exp(draws["noise_tokens"] * log(student_tokens / reference.tokens))
+    return factor
+
+
+EFFECT_UNIT = 0.005
+"""Nats; the shifts are sampled in this unit, so that the sampler starts with steps of about their size."""
+
+
+def _effects(dim: str, names: list[str], index: np.ndarray, of_run: Any, log_scale: Any) -> Any:
+    """Shifts in nats that all runs of a group share, returned per run.
+
+    The more runs a group has, the more they alone fix its shift, and the better the shift itself can be sampled (centred);
+    with one run its ratio to the scale is the freer quantity (non-centred). Raw variables with standard deviation
+    scale^c and shifts scale^(1 - c) raw, c = n / (n + 2), go from one to the other (Papaspiliopoulos et al. 2007,
+    Statistical Science 22, 59).
+
+    The shifts of the groups that have runs add up to zero: the law goes through the middle of the groups, and no common
+    shift can take the law's place. Without that the asymptotic prior pushes the law up and the shifts push the runs back.
+    """
     import pymc as pm
+    import pytensor.tensor as pt
 
     pm.modelcontext(None).add_coord(dim, names)
-    symbol = "sigma_teacher" if dim == "teacher" else "sigma_student"
-    scale = pm.Deterministic(symbol, pm.math.exp(log_scale))
-    standard = pm.Normal(f"z_{dim}", 0.0, 1.0, dims=dim)
-    return pm.Deterministic(f"effect_{dim}", scale * standard, dims=dim)[index]
+    pm.Deterministic(EFFECT_SCALES[dim], pm.math.exp(log_scale))
+    runs_of_group = np.bincount(index, minlength=len(names))
+    centred = runs_of_group / (runs_of_group + 2.0)
+    log_units = log_scale - np.log(EFFECT_UNIT)
+    raw = pm.Normal(f"z_{dim}", 0.0, pm.math.exp(centred * log_units), dims=dim)
+    shift = EFFECT_UNIT * pm.math.exp((1 - centred) * log_units) * raw
+    # Which groups have runs is asked of the data that the model holds now: refits leave groups out.
+    seen = pm.math.minimum(pt.inc_subtensor(pt.zeros(len(names))[of_run], 1.0), 1.0)
+    shift -= (seen * shift).sum() / seen.sum()
+    return pm.Deterministic(f"effect_{dim}", shift, dims=dim)[of_run]
+
+
+def configuration_labels(distinct: np.ndarray) -> list[str]:
+    """Names of student configurations, given as (configuration, 2): parameters and tokens."""
+    return [f"{size:.4g} parameters, {tokens:.4g} tokens" for size, tokens in distinct]
 
 
 def teacher_labels(runs: pd.DataFrame) -> tuple[list[str], np.ndarray]:

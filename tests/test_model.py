@@ -2,20 +2,22 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pymc as pm
 import pytest
+import xarray as xr
 from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill import laws
 from bayesdistill.errors import ModelError
-from bayesdistill.model import build_model, reference_run, student_configurations, teacher_labels
+from bayesdistill.model import EFFECT_UNIT, build_model, reference_run, student_configurations, teacher_labels
 from bayesdistill.priors import ASYMPTOTIC_SIZES, Prior, Priors, Reference, default_priors, with_priors
 from bayesdistill.priors.coordinates import (
     distillation_at_reference,
     natural_parameters,
     supervised_at_reference,
 )
-from bayesdistill.sampling import log_likelihood
+from bayesdistill.sampling.groups import data_groups, log_likelihood
 
 SUPERVISED = laws.SUPERVISED_PARAMETERS
 
@@ -95,13 +97,17 @@ CASES = {
     "distilled, asymptote": {"runs": True, "supervised": False, "asymptotic_width": 0.005},
     "supervised": {"runs": False, "supervised": True},
     "supervised, gamma = 1": {"runs": False, "supervised": True, "gamma": 1.0},
+    "weak": {"runs": True, "supervised": False, "weak_teacher": True},
+    "effects": {"runs": True, "supervised": False, "weak_teacher": True, "effects": ("teacher", "student")},
+    "noise by ratio": {"runs": True, "supervised": False, "noise": "ratio", "effects": ("teacher",)},
+    "noise by tokens": {"runs": True, "supervised": False, "noise": "tokens"},
     "joint": {"runs": True, "supervised": True, "asymptotic_width": None},
     "joint, gamma = 0.5, asymptote": {"runs": True, "supervised": True, "gamma": 0.5, "asymptotic_width": 0.02},
 }
 
 
 def case(name, runs, supervised_runs):
-    options = dict(CASES[name])
+    options = {"weak_teacher": False, "effects": (), **CASES[name]}
     table = runs if options.pop("runs") else None
     other = supervised_runs if options.pop("supervised") else None
     reference = reference_run(table, other)
@@ -113,7 +119,10 @@ def case(name, runs, supervised_runs):
     return table, other, reference, priors
 
 
-@pytest.mark.parametrize("name", CASES)
+PLAIN = [name for name, options in CASES.items() if not {"weak_teacher", "effects", "noise"} & set(options)]
+
+
+@pytest.mark.parametrize("name", PLAIN)
 def test_the_log_density_and_the_symbols_are_those_written_down(name, runs, supervised_runs):
     table, other, reference, priors = case(name, runs, supervised_runs)
     model = build_model(table, other, priors=priors, reference=reference)
@@ -145,28 +154,59 @@ def test_the_log_density_and_the_symbols_are_those_written_down(name, runs, supe
             assert law["gamma"] == pytest.approx(CASES[name]["gamma"], rel=1e-15)
 
 
-def test_the_pointwise_log_likelihood_is_that_of_the_model(runs, supervised_runs):
-    import xarray as xr
-
-    table, other, reference, priors = case("joint", runs, supervised_runs)
+@pytest.mark.parametrize("name", ["joint", "weak", "effects", "noise by ratio", "noise by tokens"])
+def test_the_pointwise_log_likelihood_is_that_of_the_model(name, runs, supervised_runs):
+    table, other, reference, priors = case(name, runs, supervised_runs)
     model = build_model(table, other, priors=priors, reference=reference)
-    compiled = model.compile_logp([model["student_loss"], model["loss"]], sum=False, mode=python_mode())
-    observed = xr.Dataset(
-        {"student_loss": ("run", table["student_loss"]), "loss": ("supervised_run", other["loss"].to_numpy())}
+    observed, constant = data_groups(table, other)
+    outputs = [variable for variable in model.deterministics if variable.name != "z"]
+    density = model.compile_logp([model[str(kind)] for kind in observed.data_vars], sum=False, mode=python_mode())
+    symbols = model.compile_fn(
+        model.replace_rvs_by_values(outputs), inputs=model.value_vars, mode=python_mode(), on_unused_input="ignore"
     )
-    constant = xr.Dataset(
-        {name: ("run", table[name].to_numpy()) for name in ("student_params", "student_tokens", "teacher_loss")}
-        | {name: ("supervised_run", other[name].to_numpy()) for name in ("params", "tokens")}
-    )
-    for z in points(int(priors.free.sum()), count=3):
-        law, c = symbols_at(z, priors, reference)
-        law |= {"sigma": np.exp(c["log_sigma"]), "nu": 1 + np.exp(c["log_nu"])}
-        law |= {"sigma_supervised": np.exp(c["log_sigma_supervised"])}
-        draws = xr.Dataset({name: (("chain", "draw"), [[float(value)]]) for name, value in law.items()})
-        ours = log_likelihood(draws, observed, constant)
-        theirs = compiled({"z": z})
-        np.testing.assert_allclose(ours["student_loss"].values.ravel(), theirs[0], rtol=1e-8, atol=1e-8)
-        np.testing.assert_allclose(ours["loss"].values.ravel(), theirs[1], rtol=1e-8, atol=1e-8)
+    rng = np.random.default_rng(3)
+    for _ in range(3):
+        point = {
+            value.name: 0.4 * rng.standard_normal(start.shape)
+            for value, start in zip(
+                model.value_vars, [model.initial_point()[value.name] for value in model.value_vars], strict=True
+            )
+        }
+        draws = xr.Dataset(
+            {
+                output.name: (
+                    ("chain", "draw", *[f"{output.name}_{i}" for i in range(np.ndim(value))]),
+                    np.asarray(value)[None, None],
+                )
+                for output, value in zip(outputs, symbols(point), strict=True)
+            }
+        )
+        ours = log_likelihood(draws, observed, constant, reference)
+        for kind, theirs in zip(observed.data_vars, density(point), strict=True):
+            np.testing.assert_allclose(ours[kind].values.ravel(), theirs, rtol=1e-8, atol=1e-8)
+
+
+def test_the_shifts_of_groups_that_have_runs_add_up_to_zero(runs, supervised_runs):
+    table, other, reference, priors = case("effects", runs, supervised_runs)
+    model = build_model(table, other, priors=priors, reference=reference)
+    rng = np.random.default_rng(5)
+    point = {name: rng.standard_normal(np.shape(value)) for name, value in model.initial_point().items()}
+    with model:
+        kept = model["configuration_of_run"].get_value() != 0
+        for whole in (True, False):
+            if not whole:  # a refit that leaves the first configuration out
+                lengths = {"run": np.arange(int(kept.sum()))}
+                new = {d.name: d.get_value()[kept] for d in model.data_vars if d.get_value().shape == kept.shape}
+                pm.set_data(new, coords=lengths)
+            [shift] = model.compile_fn(
+                model.replace_rvs_by_values([model["effect_student_configuration"]]),
+                inputs=model.value_vars,
+                on_unused_input="ignore",
+                mode=python_mode(),
+            )(point)
+            assert np.ptp(shift) > 1e-4
+            assert shift[0 if whole else 1 :].sum() == pytest.approx(0.0, abs=1e-12)
+            assert whole or abs(shift.sum()) > 1e-5
 
 
 def test_the_published_law_is_where_the_prior_is_centred(runs):
@@ -241,10 +281,15 @@ def test_weak_teachers_effects_and_scatter_enter_as_written_down(runs):
         own = laws.supervised_loss(size, tokens, **{name: law[name] for name in SUPERVISED})
         mu = laws.distilled_loss(size, tokens, weak, **law)
         mu = mu - np.maximum(weak - own, 0) / (1 + np.exp(-c["logit_w1"]))
-        mu = mu + np.exp(c["log_sigma_teacher"]) * z_teacher[teacher]
-        mu = mu + np.exp(c["log_sigma_student"]) * z_student[configuration]
+        raw_density = 0.0
+        for name, raw, index in (("teacher", z_teacher, teacher), ("student", z_student, configuration)):
+            in_units = np.exp(c[f"log_sigma_{name}"]) / EFFECT_UNIT
+            centred = np.bincount(index) / (np.bincount(index) + 2)
+            shift = EFFECT_UNIT * in_units ** (1 - centred) * raw
+            mu = mu + (shift - shift.mean())[index]
+            raw_density += stats.norm.logpdf(raw, scale=in_units**centred).sum()
         sigma = np.exp(c["log_sigma"] + c["noise_ratio"] * np.log(weak / own) / 0.1)
         expected = stats.t.logpdf(runs["student_loss"].to_numpy(), 1 + np.exp(c["log_nu"]), mu, sigma).sum()
-        expected += sum(stats.norm.logpdf(part).sum() for part in (z, z_teacher, z_student))
+        expected += stats.norm.logpdf(z).sum() + raw_density
         found = density({"z": z, "z_teacher": z_teacher, "z_student_configuration": z_student})
         assert float(found) == pytest.approx(expected, rel=1e-9, abs=1e-7)

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.laws import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss, supervised_loss
-from bayesdistill.model import student_configurations, teacher_labels
+from bayesdistill.model import scatter_factor, student_configurations, teacher_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,16 +40,13 @@ def expected_losses(draws: dict[str, np.ndarray], runs: pd.DataFrame) -> np.ndar
 
 def scatter_scale(draws: dict[str, np.ndarray], runs: pd.DataFrame, reference: Reference) -> np.ndarray:
     """Scale of the Student-t of every run, (draw, run), in nats per token."""
-    scale = np.broadcast_to(draws["sigma"][:, None], (len(draws["sigma"]), len(runs))).copy()
-    params = runs["student_params"].to_numpy(dtype=float)
-    tokens = runs["student_tokens"].to_numpy(dtype=float)
-    if "noise_ratio" in draws:
-        law = {name: draws[name][:, None] for name in ("E", "A", "B", "alpha", "beta", "gamma")}
-        ratio = np.log(runs["teacher_loss"].to_numpy(dtype=float)) - np.log(supervised_loss(params, tokens, **law))
-        scale *= np.exp(draws["noise_ratio"][:, None] * ratio / 0.1)
-    if "noise_tokens" in draws:
-        scale *= np.exp(draws["noise_tokens"][:, None] * np.log(tokens / reference.tokens))
-    return scale
+    law = {name: draws[name][:, None] for name in ("E", "A", "B", "alpha", "beta", "gamma")}
+    params, tokens, teacher = (
+        runs[column].to_numpy(dtype=float) for column in ("student_params", "student_tokens", "teacher_loss")
+    )
+    forms = {name: draws[name][:, None] for name in ("noise_ratio", "noise_tokens") if name in draws}
+    factor = scatter_factor(forms, teacher, supervised_loss(params, tokens, **law), tokens, reference)
+    return np.broadcast_to(draws["sigma"][:, None] * factor, (len(draws["sigma"]), len(runs)))
 
 
 def shared_shifts(
@@ -66,6 +63,8 @@ def shared_shifts(
         scale = draws["sigma_teacher" if dim == "teacher" else "sigma_student"]
         effects = draws[name].copy()
         unseen = np.setdiff1d(np.arange(effects.shape[1]), index[kept])
-        effects[:, unseen] = scale[:, None] * rng.standard_normal((count, unseen.size))
+        # A shift counts from the mean of the groups seen, which is itself off by the scale over the root of their number.
+        spread = scale * np.sqrt(1 + 1 / max(effects.shape[1] - unseen.size, 1))
+        effects[:, unseen] = spread[:, None] * rng.standard_normal((count, unseen.size))
         total += effects[:, index]
     return total

@@ -39,15 +39,20 @@ Model = Mapping[str, Any] | str
 
 def candidate_models() -> dict[str, Model]:
     """The models that docs/explanation/choice_of_model.md compares: options of `default_priors`, or a baseline's name."""
+    plain = {"weak_teacher": False, "effects": (), "noise": "constant"}
+    weak = plain | {"weak_teacher": True}
     return {
-        "eq. 8": {},
-        "eq. 8, no asymptotic prior": {"asymptotic_width": None},
-        "weak teachers": {"weak_teacher": True},
-        "weak teachers, noise by r": {"weak_teacher": True, "noise": "ratio"},
-        "weak teachers, noise by D_S": {"weak_teacher": True, "noise": "tokens"},
-        "weak teachers, teacher effects": {"weak_teacher": True, "effects": ("teacher",)},
-        "weak teachers, both effects": {"weak_teacher": True, "effects": ("teacher", "student")},
-        "no capacity gap": {"gap": False},
+        "eq. 8": plain,
+        "eq. 8, no asymptotic prior": plain | {"asymptotic_width": None},
+        "eq. 8, student effects": plain | {"effects": ("student",)},
+        "weak teachers": weak,
+        "weak teachers, no asymptotic prior": weak | {"asymptotic_width": None},
+        "weak teachers, noise by r": weak | {"noise": "ratio"},
+        "weak teachers, noise by D_S": weak | {"noise": "tokens"},
+        "weak teachers, student effects": weak | {"effects": ("student",)},
+        "weak teachers, teacher effects": weak | {"effects": ("teacher",)},
+        "weak teachers, both effects": weak | {"effects": ("teacher", "student")},
+        "no capacity gap": plain | {"gap": False},
         "Huber point fit": "point",
         "bootstrap": "bootstrap",
     }

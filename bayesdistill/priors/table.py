@@ -180,7 +180,13 @@ EFFECT_PRIORS: Mapping[str, Mapping[str, Prior]] = {
         ),
     },
     "student": {
-        "log_sigma_student": _log(0.004, 0.7, "sigma_student", "runs of one student configuration share as much"),
+        "log_sigma_student": _log(
+            0.01,
+            0.7,
+            "sigma_student",
+            "a law misses a student configuration by 0.0025 to 0.04 nats, about the tolerance"
+            " with which the published law is taken",
+        ),
     },
 }
 
@@ -224,6 +230,12 @@ theory by half of that."""
 ASYMPTOTIC_SIZES = (1e8, 3e8, 1e9, 3e9, 1e10, 3e10)
 """Students in whose mean square the lead is measured, when the reference run has 5e8 parameters; scaled with it."""
 
+WEAK_TEACHER = False
+EFFECTS: tuple[str, ...] = ()
+NOISE = "constant"
+"""The form of the model unless asked otherwise, chosen by what predicts runs of unseen teachers and students
+(docs/explanation/choice_of_model.md)."""
+
 PUBLISHED_TOLERANCE = 0.01
 """Nats by which a run of the published study may miss the published supervised law."""
 PUBLISHED_SIZES = (1.43e8, 1.26e10)
@@ -248,9 +260,9 @@ def default_priors(
     tolerance: float = PUBLISHED_TOLERANCE,
     gamma: float | None = None,
     asymptotic_width: float | None = ASYMPTOTIC_WIDTH,
-    weak_teacher: bool = False,
-    effects: Sequence[str] = (),
-    noise: str = "constant",
+    weak_teacher: bool = WEAK_TEACHER,
+    effects: Sequence[str] = EFFECTS,
+    noise: str = NOISE,
 ) -> Priors:
     """The priors of a model, and with them its form.
 

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,10 @@ from bayesdistill.errors import ConvergenceWarning, ModelError, ParameterError
 from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import (
     ASYMPTOTIC_WIDTH,
+    EFFECTS,
+    NOISE,
     PUBLISHED_TOLERANCE,
+    WEAK_TEACHER,
     Prior,
     Priors,
     default_priors,
@@ -45,6 +48,9 @@ def fit(
     gamma: float | None = None,
     tolerance: float = PUBLISHED_TOLERANCE,
     asymptotic_width: float | None = ASYMPTOTIC_WIDTH,
+    weak_teacher: bool = WEAK_TEACHER,
+    effects: Sequence[str] = EFFECTS,
+    noise: str = NOISE,
     draws: int = 1000,
     tune: int = 1000,
     chains: int = 4,
@@ -73,6 +79,12 @@ def fit(
         Nats; of the published-law prior, used where there are no supervised runs.
     asymptotic_width : float or None
         Nats; width of the one-sided prior on distillation's lead with unlimited data. None leaves it out.
+    weak_teacher : bool
+        Whether students may beat a teacher that is worse than they would be alone: one more parameter, w1.
+    effects : sequence of {"teacher", "student"}
+        Shifts shared by the runs of a teacher, or of a student configuration. `noise="run"` in `plan` counts them as scatter.
+    noise : {"constant", "ratio", "tokens"}
+        Scatter that is the same for all runs, or depends on r = L_T / Lsup, or on the student's tokens.
     draws, tune, chains : int
         Kept and tuning draws of each chain, and chains.
     seed : int
@@ -133,6 +145,9 @@ def fit(
             tolerance=tolerance,
             gamma=gamma,
             asymptotic_width=asymptotic_width,
+            weak_teacher=weak_teacher,
+            effects=effects,
+            noise=noise,
         ),
         reference,
         keep_supervised=other is None,
@@ -145,7 +160,7 @@ def fit(
     groups = {
         posterior.POSTERIOR: labelled(drawn),
         posterior.SAMPLE_STATS: _plain(tree["sample_stats"].to_dataset()),
-        posterior.LOG_LIKELIHOOD: log_likelihood(drawn, observed, constant),
+        posterior.LOG_LIKELIHOOD: log_likelihood(drawn, observed, constant, reference),
         posterior.OBSERVED: observed,
         posterior.CONSTANT: constant,
         posterior.PRIOR_TABLE: prior_frame(chosen).to_xarray().rename(coordinate="parameter"),

@@ -7,11 +7,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from bayesdistill.laws import DISTILLATION_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
-from bayesdistill.model import DISTILLED_LIKELIHOOD, SUPERVISED_LIKELIHOOD
+from bayesdistill.laws import (
+    EXTENSION_PARAMETERS,
+    LAW_PARAMETERS,
+    SUPERVISED_PARAMETERS,
+    distilled_loss,
+    supervised_loss,
+)
+from bayesdistill.model import (
+    DISTILLED_LIKELIHOOD,
+    SUPERVISED_LIKELIHOOD,
+    scatter_factor,
+    student_configurations,
+    teacher_labels,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from bayesdistill.priors import Reference
 
 _UNITS = {
     "E": ("nats per token", "irreducible loss of the supervised law"),
@@ -31,6 +45,15 @@ _UNITS = {
     "f1": ("1", "width of the capacity gap"),
     "sigma": ("nats per token", "scale of the scatter of runs around the law"),
     "sigma_supervised": ("nats per token", "scale of the scatter of supervised runs around the law"),
+    "sigma_teacher": ("nats per token", "scale of the shifts that runs of one teacher share"),
+    "sigma_student": ("nats per token", "scale of the shifts that runs of one student configuration share"),
+    "effect_teacher": ("nats per token", "shift of the runs of a teacher from the law"),
+    "effect_student_configuration": ("nats per token", "shift of the runs of a student configuration from the law"),
+    "noise_ratio": ("1", "change of ln(sigma) when ln r grows by 0.1"),
+    "noise_tokens": ("1", "change of ln(sigma) with ln(student_tokens)"),
+    "w1": ("1", "share of what a weak teacher would cost that the student recovers"),
+    "teacher_of_run": ("1", "place of the run's teacher among the teachers"),
+    "configuration_of_run": ("1", "place of the run's student configuration among the configurations"),
     "nu": ("1", "degrees of freedom of the scatter"),
     "z": ("1", "standard normal coordinates"),
     "student_loss": ("nats per token", "validation cross-entropy of the student"),
@@ -64,6 +87,8 @@ def data_groups(table: pd.DataFrame | None, other: pd.DataFrame | None) -> tuple
                     "run",
                     np.array([str(value) for value in table[column]]),
                 )
+        constant["teacher_of_run"] = ("run", teacher_labels(table)[1])
+        constant["configuration_of_run"] = ("run", student_configurations(table)[1])
     if other is not None:
         observed[SUPERVISED_LIKELIHOOD] = ("supervised_run", other["loss"].to_numpy(dtype=float))
         for column in ("params", "tokens"):
@@ -74,7 +99,7 @@ def data_groups(table: pd.DataFrame | None, other: pd.DataFrame | None) -> tuple
     return labelled(observed), labelled(constant)
 
 
-def log_likelihood(draws: xr.Dataset, observed: xr.Dataset, constant: xr.Dataset) -> xr.Dataset:
+def log_likelihood(draws: xr.Dataset, observed: xr.Dataset, constant: xr.Dataset, reference: Reference) -> xr.Dataset:
     """Pointwise log-likelihood of the runs under every draw.
 
     Computed from the law itself, so that no second model has to be compiled; a test compares it with PyMC's.
@@ -82,9 +107,12 @@ def log_likelihood(draws: xr.Dataset, observed: xr.Dataset, constant: xr.Dataset
     Parameters
     ----------
     draws : Dataset, (chain, draw)
-        The law's parameters, sigma, nu and, where there are two kinds of runs, sigma_supervised.
+        The law's parameters, sigma, nu and, where the model has them, sigma_supervised, shared shifts and what the scatter
+        depends on.
     observed, constant : Dataset
         As in a fit's groups of these names.
+    reference : Reference
+        Of the model.
 
     Returns
     -------
@@ -94,14 +122,29 @@ def log_likelihood(draws: xr.Dataset, observed: xr.Dataset, constant: xr.Dataset
     result = xr.Dataset()
     nu = draws["nu"]
     if DISTILLED_LIKELIHOOD in observed:
-        names = SUPERVISED_PARAMETERS + DISTILLATION_PARAMETERS
         mu = distilled_loss(
             constant["student_params"],
             constant["student_tokens"],
             constant["teacher_loss"],
-            **{name: draws[name] for name in names},
+            **{name: draws[name] for name in LAW_PARAMETERS + EXTENSION_PARAMETERS if name in draws},
         )
-        result[DISTILLED_LIKELIHOOD] = _student_t(observed[DISTILLED_LIKELIHOOD], mu, draws["sigma"], nu)
+        for effect, place in (
+            ("effect_teacher", "teacher_of_run"),
+            ("effect_student_configuration", "configuration_of_run"),
+        ):
+            if effect in draws:
+                mu = mu + draws[effect][..., constant[place]].drop_vars(draws[effect].dims[-1], errors="ignore")
+        sigma = draws["sigma"]
+        if "noise_ratio" in draws or "noise_tokens" in draws:
+            alone = supervised_loss(
+                constant["student_params"],
+                constant["student_tokens"],
+                **{name: draws[name] for name in SUPERVISED_PARAMETERS},
+            )
+            sigma = sigma * scatter_factor(
+                draws, constant["teacher_loss"], alone, constant["student_tokens"], reference
+            )
+        result[DISTILLED_LIKELIHOOD] = _student_t(observed[DISTILLED_LIKELIHOOD], mu, sigma, nu)
     if SUPERVISED_LIKELIHOOD in observed:
         law = {name: draws[name] for name in SUPERVISED_PARAMETERS}
         mu = supervised_loss(constant["params"], constant["tokens"], **law)

@@ -30,6 +30,7 @@ plot_probability plot_runs plot_sharing_map plot_teacher_choice plot_value prior
 read_runs recommendations report run_costs save score_table sharing_map show_interactive simulate_runs summary_table supervised_loss
 table_text teacher_choice write_table
 simulate_calibration rank_uniformity decision_calibration
+prior_predictive posterior_predictive residual_structure loo compare_loo prior_sensitivity rank_ecdf unseen_scores
 """
 NAMES = sorted(_NAMES.split())
 FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(bd, name))]

@@ -139,3 +139,128 @@ def decision_calibration(
             }
         )
     return pd.DataFrame(rows).set_index("bin")
+
+
+def rank_ecdf(
+    calibration: xr.Dataset, *, prob: float = 0.95, include_failed: bool = False, simulations: int = 2000, seed: int = 0
+) -> xr.Dataset:
+    """How the ranks are distributed, against uniform, with a band that holds a whole curve; and the decisions' calibration.
+
+    Parameters
+    ----------
+    calibration : Dataset
+        What `simulate_calibration` returned.
+    prob : float
+        Probability with which the band holds the whole curve of one quantity, if its ranks are uniform.
+    include_failed : bool
+        Count simulations too whose refit failed the gates.
+    simulations, seed : int
+        Of uniform ranks, from which the width of the band is found.
+
+    Returns
+    -------
+    Dataset
+        Over quantity and position (share of draws): `difference`, the share of ranks up to a position minus that position;
+        `band_lower` and `band_upper` (position); `outside` (quantity), whether the curve leaves the band anywhere; `p_holm`
+        (quantity) of `rank_uniformity`. Over bin (coordinate bin_label): `stated`, `won`, `won_lower`, `won_upper`,
+        `decisions`, as `decision_calibration` has them. Attributes: simulations counted, passed, passed when refitted, failed.
+
+    Raises
+    ------
+    ModelError
+        If no refit passed the gates.
+    ParameterError
+        If prob is no probability.
+
+    Notes
+    -----
+    The band is that of Säilynoja, Bürkner and Vehtari (2022, arXiv:2103.10522): binomial intervals at every position, of a
+    level found by simulation so that they hold together. With many quantities one in twenty leaves its band by chance.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> calibration = bd.simulate_calibration(bd.load_runs("busbridge2025"), log="calibration.jsonl")  # doctest: +SKIP
+    >>> bd.plot_calibration(bd.rank_ecdf(calibration)).savefig("calibration.png")  # doctest: +SKIP
+    """
+    if not 0 < prob < 1:
+        raise ParameterError(f"prob is {prob!r}; a probability between 0 and 1 is needed")
+    counted = usable(calibration, include_failed)
+    top = int(counted.attrs["ranks"])
+    positions = (np.arange(top) + 1) / (top + 1)
+    rank = counted["rank"].transpose("quantity", "simulation").values
+    shares = (rank[:, :, None] <= np.arange(top)).mean(axis=1)
+    lower, upper = simultaneous_band(rank.shape[1], positions, prob, simulations, seed)
+    outside = ((shares < lower - 1e-12) | (shares > upper + 1e-12)).any(axis=1)
+    decisions = decision_calibration(calibration, include_failed=include_failed)
+    uniformity = rank_uniformity(calibration, include_failed=include_failed)
+    table = {
+        "difference": (
+            ("quantity", "position"),
+            shares - positions,
+            "share of ranks up to a position, minus the position",
+        ),
+        "band_lower": (("position",), lower - positions, "lower end of the simultaneous band"),
+        "band_upper": (("position",), upper - positions, "upper end of the simultaneous band"),
+        "outside": (("quantity",), outside, "whether the curve leaves the band"),
+        "p_holm": (
+            ("quantity",),
+            uniformity["p_holm"].to_numpy(),
+            "p-value of uniformity, corrected for all quantities",
+        ),
+        "stated": (("bin",), decisions["stated"].to_numpy(), "mean stated probability that distillation wins"),
+        "won": (("bin",), decisions["won"].to_numpy(), "share of decisions in which distillation wins"),
+        "won_lower": (("bin",), decisions["lower"].to_numpy(), "lower end of the 90 % interval of that share"),
+        "won_upper": (("bin",), decisions["upper"].to_numpy(), "upper end of the 90 % interval of that share"),
+        "decisions": (("bin",), decisions["simulations"].to_numpy(), "decisions in the bin"),
+    }
+    return xr.Dataset(
+        {name: (dims, values, {"units": "1", "long_name": words}) for name, (dims, values, words) in table.items()},
+        coords={
+            "quantity": counted["quantity"].values,
+            "position": ("position", positions, {"units": "1", "long_name": "share of posterior draws"}),
+            "bin_label": ("bin", decisions.index.to_numpy(dtype=str)),
+        },
+        attrs={
+            "prob": prob,
+            "counted": counted.sizes["simulation"],
+            **{
+                name: calibration.attrs[name]
+                for name in ("passed", "passed_when_refitted", "failed")
+                if name in calibration.attrs
+            },
+        },
+    )
+
+
+def simultaneous_band(
+    count: int, positions: np.ndarray, prob: float, simulations: int = 2000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of a band that holds the whole cumulative distribution of `count` uniform ranks with a probability.
+
+    Parameters
+    ----------
+    count : int
+        Ranks.
+    positions : ndarray, (position,)
+        Increasing, in (0, 1): the expected shares.
+    prob : float
+    simulations, seed : int
+
+    Returns
+    -------
+    lower, upper : ndarray, (position,)
+        Shares.
+    """
+    from scipy.stats import binom
+
+    rng = np.random.default_rng(seed)
+    cells = np.diff(np.concatenate([[0.0], positions, [1.0]]))
+    below = rng.multinomial(count, cells, size=simulations)[:, :-1].cumsum(axis=1)
+    tail = np.minimum(binom.cdf(below, count, positions), binom.sf(below - 1, count, positions))
+    # The most extreme point of a curve, as the level of the two-sided interval that it just touches.
+    level = float(np.quantile((2 * tail).min(axis=1), 1 - prob))
+    return (
+        np.asarray(binom.ppf(level / 2, count, positions)) / count,
+        np.asarray(binom.ppf(1 - level / 2, count, positions)) / count,
+    )

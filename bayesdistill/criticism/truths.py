@@ -114,12 +114,12 @@ def simulate_outcomes(
         `effect_teacher` (teacher,) and `effect_student_configuration` (configuration,), where the truth has their scale.
     """
     effects = {}
-    if "sigma_teacher" in truth:
-        groups = len(teacher_labels(runs)[0])
-        effects["effect_teacher"] = truth["sigma_teacher"] * rng.standard_normal(groups)
-    if "sigma_student" in truth:
-        groups = len(student_configurations(runs)[0])
-        effects["effect_student_configuration"] = truth["sigma_student"] * rng.standard_normal(groups)
+    counts = {"sigma_teacher": len(teacher_labels(runs)[0]), "sigma_student": len(student_configurations(runs)[0])}
+    names = {"sigma_teacher": "effect_teacher", "sigma_student": "effect_student_configuration"}
+    for scale, count in counts.items():
+        if scale in truth:
+            shift = truth[scale] * rng.standard_normal(count)
+            effects[names[scale]] = shift - shift.mean()  # as in the model, the groups with runs add up to zero
     one = {name: np.asarray(value)[None] for name, value in (truth | effects).items()}
     center = expected_losses(one, runs) + shared_shifts(one, runs, np.ones(len(runs), dtype=bool), rng)
     scatter = scatter_scale(one, runs, reference) * rng.standard_t(truth["nu"], (1, len(runs)))

@@ -1,0 +1,140 @@
+"""Runs of a fit, and the groups that a misfit may follow: student configuration, teacher, loss ratio r, tokens D_S."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayesdistill import posterior
+from bayesdistill.errors import ModelError, ParameterError
+from bayesdistill.laws import SUPERVISED_PARAMETERS, supervised_loss
+from bayesdistill.model import student_configurations, teacher_labels
+from bayesdistill.posterior import Fit
+from bayesdistill.priors import Reference
+
+NATS = "nats per token"
+FACTORS = {
+    "student": "student configuration",
+    "teacher": "teacher",
+    "ratio": "r, teacher loss over the student's own supervised loss",
+    "tokens": "tokens of the student",
+}
+"""What runs are grouped by; sizes and tokens are binned by quantiles, so that every bin holds about as many runs."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """One way to group runs.
+
+    Parameters
+    ----------
+    factor : str
+        A key of FACTORS.
+    labels : list of str
+        Of the groups, in order of size, loss, ratio or tokens.
+    index : ndarray of int, (run,)
+        The group of every run.
+    middles : ndarray, (group,)
+        Where the group lies on the factor's own axis: parameters, nats, 1, tokens.
+    """
+
+    factor: str
+    labels: list[str]
+    index: np.ndarray
+    middles: np.ndarray
+
+
+def distilled_runs(fit: Fit, what: str) -> pd.DataFrame:
+    """The distilled runs of a fit as a table, design and outcome.
+
+    Raises
+    ------
+    ModelError
+        If the fit has none; `what` names the caller.
+    """
+    seen, observed = posterior.seen_runs(fit), posterior.observed_runs(fit)
+    if not posterior.is_distilled(fit) or "student_params" not in seen or "student_loss" not in observed:
+        raise ModelError(f"{what} needs a fit of distilled runs, as bayesdistill.fit(runs) returns it")
+    names = ("student_params", "student_tokens", "teacher_loss", "teacher", "student", "experiment")
+    table = {name: seen[name].values for name in names if name in seen}
+    return pd.DataFrame({**table, "student_loss": observed["student_loss"].values})
+
+
+def reference_of(fit: Fit) -> Reference:
+    """The run around which the coordinates of a fit are centred."""
+    return Reference(**posterior.provenance(fit)["reference"])
+
+
+def loss_ratio(draws: dict[str, np.ndarray], runs: pd.DataFrame) -> np.ndarray:
+    """r, teacher loss over the supervised loss of the student by itself, (draw, run)."""
+    law = {name: draws[name][:, None] for name in SUPERVISED_PARAMETERS}
+    params, tokens = (runs[name].to_numpy(dtype=float) for name in ("student_params", "student_tokens"))
+    return np.asarray(runs["teacher_loss"].to_numpy(dtype=float) / supervised_loss(params, tokens, **law))
+
+
+def group_runs(runs: pd.DataFrame, ratio: np.ndarray, bins: int = 8) -> list[Grouping]:
+    """The groupings of FACTORS.
+
+    Parameters
+    ----------
+    runs : DataFrame
+    ratio : ndarray, (run,)
+        r of every run.
+    bins : int
+        Of r and of D_S, with about as many runs each.
+
+    Raises
+    ------
+    ParameterError
+        If bins is less than 2.
+    """
+    if not isinstance(bins, int | np.integer) or isinstance(bins, bool) or bins < 2:
+        raise ParameterError(f"bins is {bins!r}; a whole number of at least 2 is needed")
+    pairs, configuration = student_configurations(runs)
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    students = Grouping(
+        "student",
+        [f"{short(pairs[i, 0])}, {short(pairs[i, 1])} tokens" for i in order],
+        np.argsort(order)[configuration],
+        pairs[order, 0],
+    )
+    names, teacher = teacher_labels(runs)
+    loss = np.array([runs["teacher_loss"].to_numpy(dtype=float)[teacher == i].mean() for i in range(len(names))])
+    order = np.argsort(loss)
+    teachers = Grouping("teacher", [names[i] for i in order], np.argsort(order)[teacher], loss[order])
+    tokens = runs["student_tokens"].to_numpy(dtype=float)
+    return [students, teachers, _binned("ratio", ratio, bins), _binned("tokens", tokens, bins)]
+
+
+def _binned(factor: str, values: np.ndarray, bins: int) -> Grouping:
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))
+    index = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(0, edges.size - 2))
+    _, index = np.unique(index, return_inverse=True)  # ties may leave a bin without runs
+    write: Any = short if factor == "tokens" else "{:.3f}".format
+    labels, middles = [], []
+    for k in range(int(index.max()) + 1):
+        mine = values[index == k]
+        low, high = write(float(mine.min())), write(float(mine.max()))
+        labels.append(low if low == high else f"{low} to {high}")
+        middles.append(float(np.median(mine)))
+    return Grouping(factor, labels, index, np.array(middles))
+
+
+def short(value: float) -> str:
+    """A size or a number of tokens as people write it: 300M, 1.82B."""
+    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * unit:
+            return f"{value / unit:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def evidence(fit: Fit) -> dict[str, str]:
+    """Attributes that every figure reads: whether the draws converged, and where the supervised law came from."""
+    verdict = posterior.convergence(fit)
+    return {
+        "converged": {True: "yes", False: "no", None: "unknown"}[verdict["converged"]],
+        "supervised_law": posterior.provenance(fit).get("supervised_law", "unknown"),
+    }

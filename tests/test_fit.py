@@ -378,7 +378,7 @@ def test_tables_that_cannot_be(runs354, supervised_runs, tmp_path):
 def test_an_earlier_fit_must_suit_the_new_one(supervised_runs, fit354):
     with pytest.raises(ParameterError, match="gamma is fixed, and the earlier fit"):
         bd.fit(supervised=supervised_runs, priors=fit354, gamma=1)
-    with pytest.raises(ParameterError, match="widen is 0"):
+    with pytest.raises(ParameterError, match="widen is 0; a factor of at least 1"):
         bd.fit(supervised=supervised_runs, priors=fit354, widen=0)
     with pytest.raises(ParameterError, match="priors is a Dataset"):
         bd.fit(supervised=supervised_runs, priors=fit354["posterior"].to_dataset())

@@ -35,6 +35,7 @@ from bayesdistill.priors.coordinates import (
     supervised_at_reference,
     supervised_coordinates,
 )
+from bayesdistill.priors.earlier import _temper
 from bayesdistill.priors.table import DISTILLATION_PRIORS, NOISE_PRIORS, SUPERVISED_PRIORS
 
 REFERENCE = Reference(params=5e8, tokens=2e10, teacher_loss=2.28)
@@ -397,14 +398,46 @@ def earlier(
     return draws, noise, values.mean(axis=0), np.cov(values.T)
 
 
-@pytest.mark.parametrize("widen", [1.0, 2.0, 0.5])
+@pytest.mark.parametrize("widen", [1.0, 2.0, 5.0])
 def test_an_earlier_posterior_comes_back_as_a_prior(widen):
-    draws, noise, mean, covariance = earlier()
+    draws, noise, mean, covariance = earlier(scale=5e-4)
     table, found = prior_from_draws(draws, noise, REFERENCE, widen)
     assert tuple(table) == (*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, "log_sigma", "log_nu")
-    np.testing.assert_allclose([prior.location for prior in table.values()], mean, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(found, covariance * widen**2, rtol=1e-4, atol=1e-7)
+    # This posterior is a thousand times narrower than the independent priors, which therefore hardly count.
+    spread = np.diagonal(covariance) ** 0.5
+    np.testing.assert_allclose([prior.location for prior in table.values()], mean, atol=0.2 * spread.max())
+    np.testing.assert_allclose(
+        found / np.outer(spread, spread) / widen**2, covariance / np.outer(spread, spread), atol=0.01
+    )
     np.testing.assert_allclose([p.scale for p in table.values()], np.diagonal(found) ** 0.5, rtol=1e-12)
+    if widen == 1:
+        np.testing.assert_allclose([prior.location for prior in table.values()], mean, rtol=1e-9)
+        np.testing.assert_allclose(found, covariance, rtol=1e-6, atol=1e-12)
+
+
+def test_widening_an_earlier_posterior_raises_the_likelihood_of_its_runs_to_a_power():
+    """Against the exact answer: a normal prior, normal runs that see some directions only, and the power 1 / widen^2."""
+    rng = np.random.default_rng(1)
+    independent = [Prior(1.0, 0.5), Prior(-2.0, 1.5), Prior(0.0, 0.2), Prior(3.0, 1.0)]
+    center, scale = np.array([p.location for p in independent]), np.array([p.scale for p in independent])
+    seen = rng.standard_normal((2, 4))
+    told = rng.standard_normal(2) * 2
+
+    def posterior_with(power: float) -> tuple[np.ndarray, np.ndarray]:
+        precision = np.diag(scale**-2) + power * seen.T @ seen / 0.05**2
+        covariance = np.linalg.inv(precision)
+        return covariance @ (center / scale**2 + power * seen.T @ told / 0.05**2), covariance
+
+    mean, covariance = posterior_with(1.0)
+    for widen in (1.0, 3.0, 30.0):
+        found_mean, found_covariance = _temper(mean, covariance, independent, widen)
+        expected_mean, expected_covariance = posterior_with(1 / widen**2)
+        np.testing.assert_allclose(found_mean, expected_mean, rtol=1e-8)
+        np.testing.assert_allclose(found_covariance, expected_covariance, rtol=1e-7, atol=1e-10)
+    # Trusted not at all, the independent priors are what remains.
+    found_mean, found_covariance = _temper(mean, covariance, independent, 1e6)
+    np.testing.assert_allclose(found_mean, center, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(found_covariance, np.diag(scale**2), rtol=1e-6, atol=1e-8)
 
 
 def test_an_earlier_posterior_keeps_its_predictions_around_another_reference():
@@ -438,8 +471,8 @@ def test_what_an_earlier_study_held_fixed_stays_fixed():
 
 def test_earlier_posteriors_that_cannot_serve():
     draws, noise, *_ = earlier()
-    for widen in (0, -1, math.nan, math.inf):
-        with pytest.raises(ParameterError, match=r"widen is .*positive factor"):
+    for widen in (0, -1, 0.5, math.nan, math.inf):
+        with pytest.raises(ParameterError, match=r"widen is .*at least 1"):
             prior_from_draws(draws, noise, REFERENCE, widen)
     few = {"chain": [0], "draw": slice(0, 20)}
     with pytest.raises(ParameterError, match="20 draws, too few"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bayesdistill.priors.coordinates import Reference
+from bayesdistill.priors.earlier import prior_from_draws
 from bayesdistill.priors.table import (
     ASYMPTOTIC_SIZES,
     ASYMPTOTIC_WIDTH,
@@ -16,7 +17,6 @@ from bayesdistill.priors.table import (
     Priors,
     default_priors,
     prior_frame,
-    prior_from_draws,
     published_law_prior,
     with_block,
     with_priors,

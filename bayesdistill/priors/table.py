@@ -19,14 +19,12 @@ from bayesdistill.laws import PUBLISHED, supervised_loss
 from bayesdistill.priors.coordinates import (
     SUPERVISED_COORDINATES,
     Reference,
-    distillation_coordinates,
     supervised_at_reference,
     supervised_coordinates,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
 
 
 @dataclass(frozen=True)
@@ -396,59 +394,6 @@ def published_law_prior(
     table = {
         name: Prior(float(where), float(scale), f"jointly Normal, marginally Normal({where:.4g}, {scale:.2g})", reason)
         for name, where, scale in zip(SUPERVISED_COORDINATES, location, np.sqrt(np.diagonal(covariance)), strict=True)
-    }
-    return table, covariance
-
-
-def prior_from_draws(
-    draws: xr.Dataset, noise: xr.Dataset, reference: Reference, widen: float
-) -> tuple[dict[str, Prior], np.ndarray]:
-    """An earlier posterior as a joint normal prior, at the reference run of the new study.
-
-    Parameters
-    ----------
-    draws : Dataset, (chain, draw)
-        Draws of the law's parameters under their own names.
-    noise : Dataset, (chain, draw)
-        `sigma` and `nu`, where the new study should start from them.
-    reference : Reference
-        Of the new study; the coordinates are computed anew around it.
-    widen : float
-        Factor on every standard deviation: how much less one trusts the earlier study for the new one. 1 trusts it fully.
-
-    Returns
-    -------
-    table : dict
-        Coordinate -> Prior, with the marginal scales.
-    covariance : array, (coordinate, coordinate)
-    """
-    if not (math.isfinite(widen) and widen > 0):
-        raise ParameterError(f"widen is {widen!r}; a positive factor is needed")
-    law = {str(name): value.values.ravel() for name, value in draws.data_vars.items()}
-    values = supervised_coordinates(law, reference)
-    if "c1" in law:
-        values |= distillation_coordinates(law, reference)
-    if "sigma" in noise:
-        values["log_sigma"] = np.log(noise["sigma"].values.ravel())
-    if "nu" in noise:
-        values["log_nu"] = np.log(noise["nu"].values.ravel() - 1)
-    matrix = np.stack([np.broadcast_to(value, law["E"].shape) for value in values.values()])
-    if matrix.shape[1] <= 2 * matrix.shape[0]:
-        raise ParameterError(f"the earlier posterior has {matrix.shape[1]} draws, too few for a prior of {len(values)}")
-    covariance = np.cov(matrix) * widen**2
-    # Coordinates that the earlier study held fixed stay fixed, but rounding must not make them free.
-    fixed = np.ptp(matrix, axis=1) < 1e-12
-    covariance[fixed, :] = 0.0
-    covariance[:, fixed] = 0.0
-    reason = f"an earlier posterior, standard deviations times {widen:g}"
-    table = {
-        name: Prior(
-            float(row.mean()),
-            math.sqrt(float(var)),
-            f"jointly Normal, marginally Normal({row.mean():.4g}, {var**0.5:.2g})",
-            reason,
-        )
-        for name, row, var in zip(values, matrix, np.diagonal(covariance), strict=True)
     }
     return table, covariance
 

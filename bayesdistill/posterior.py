@@ -307,6 +307,55 @@ def prior_dominated(fit: Fit, share: float = PRIOR_SHARE) -> list[str]:
     return [str(name) for name, r in zip(draws["coordinate"].values, ratio.values, strict=True) if r >= share]
 
 
+SUPERVISED_COORDINATES = frozenset(
+    ("log_loss", "reducible", "share", "log_elasticity_params", "log_elasticity_tokens", "log_gamma")
+)
+"""Coordinates that the published-law prior speaks for; `tests/test_plots.py` compares them with the model's."""
+
+COORDINATE_WORDS = {
+    "log_loss": "the supervised loss of a middling run",
+    "reducible": "the irreducible loss",
+    "share": "what size and tokens each do to the supervised loss",
+    "log_elasticity_params": "how fast the supervised loss falls with size",
+    "log_elasticity_tokens": "how fast the supervised loss falls with tokens",
+    "log_gamma": "the supervised law's outer exponent",
+    "log_excess_S": "how far a student stays above its teacher",
+    "share_S": "what size and tokens each do to the student's loss",
+    "log_elasticity_params_S": "how fast the student's loss falls with size",
+    "log_elasticity_tokens_S": "how fast the student's loss falls with tokens",
+    "log_gamma_S": "the distillation law's outer exponent",
+    "c0": "the exponent of the teacher's loss",
+    "log_gap_strength": "the strength of the capacity gap",
+    "log_gap_slope": "the slope of the capacity gap",
+    "gap_curvature": "the curvature of the capacity gap",
+    "log_sigma": "the scatter of runs",
+    "log_nu": "the tails of the scatter",
+}
+
+
+def prior_sentences(names: list[str], published: bool) -> list[str]:
+    """What to tell the reader about coordinates that the prior dominates, and about a supervised law that is a prior.
+
+    Parameters
+    ----------
+    names : list of str
+        As `prior_dominated` gives them.
+    published : bool
+        Whether the supervised law came from the published-law prior, which one sentence then says for all its coordinates.
+
+    Returns
+    -------
+    list of str
+        Sentences, none if there is nothing to tell.
+    """
+    said = ["The supervised law comes from the published-law prior, not from supervised runs."] if published else []
+    rest = [name for name in names if not (published and name in SUPERVISED_COORDINATES)]
+    if rest:
+        words = "; ".join(COORDINATE_WORDS.get(name, name.replace("_", " ")) for name in rest)
+        said.append(f"{'Also prior-dominated' if published else 'Prior-dominated'}: {words}.")
+    return said
+
+
 # Convergence --------------------------------------------------------------------------------------------------------
 
 

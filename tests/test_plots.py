@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import itertools
 import json
 import re
 from functools import cache
@@ -134,6 +135,40 @@ def test_no_text_is_cut_or_overprinted(name, size):
     assert not over.size, f"overprinted: {[(texts[a], texts[b]) for a, b in over]}"
 
 
+@pytest.mark.parametrize(
+    "size", ["page", *(pytest.param(size, marks=pytest.mark.slow) for size in ("column", "slide"))]
+)
+@pytest.mark.parametrize("name", MAKERS)
+def test_labels_are_no_longer_than_their_panels(name, size):
+    figure = drawn(name, size)
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    for ax in figure.axes:
+        if ax.axison and ax.get_ylabel():
+            label, panel = ax.yaxis.label.get_window_extent(renderer), ax.get_window_extent(renderer)
+            assert label.height <= panel.height + 3, ax.get_ylabel()
+    (legend,) = figure.legends
+    frame = legend.get_window_extent(renderer)
+    for ax in figure.axes:
+        assert not ax.axison or not ax.yaxis.label.get_window_extent(renderer).overlaps(frame), ax.get_ylabel()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_colours_stand_out_from_the_paper_and_from_each_other_in_grey(dark):
+    def luminance(color):
+        values = np.array(to_rgb(color))
+        return np.where(values <= 0.03928, values / 12.92, ((values + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    look = style.make_look("page", dark)
+    for colors in (style.size_colors([1, 2, 3, 4], look), style.budget_colors([1, 2, 3, 4], look)):
+        grey = [float(luminance(color[:3])) for color in colors.values()]
+        for value in grey:
+            light, shade = sorted((value, float(luminance(look.paper))), reverse=True)
+            assert (light + 0.05) / (shade + 0.05) > 2.2
+        steps = [(b + 0.05) / (a + 0.05) for a, b in itertools.pairwise(grey)]
+        assert min(steps) > 1.2, "lightness must rise with the size"
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_every_axis_has_a_label_and_losses_have_units(name):
     figure = drawn(name)
@@ -204,7 +239,10 @@ def test_hatching_covers_what_every_student_extrapolates():
     expected = [(plan["budget"].values[0], inside.min()), (inside.max(), plan["budget"].values[-1])]
     np.testing.assert_allclose(spans, expected)
     everywhere = plots.plot_probability(plan.assign(extrapolates=plan["extrapolates"] | True)).axes[0]
-    assert [p.get_width() for p in everywhere.patches if p.get_hatch()] == [1]
+    (hatched,) = [p for p in everywhere.patches if p.get_hatch()]
+    assert hatched.get_window_extent().bounds == pytest.approx(everywhere.get_window_extent().bounds)
+    assert everywhere.get_xlim()[0] > 0.1 * plan["budget"].values[0]
+    assert everywhere.get_xlim()[1] < 10 * plan["budget"].values[-1]
     nowhere = plots.plot_probability(plan.assign(extrapolates=plan["extrapolates"] & False)).axes[0]
     assert not [p for p in nowhere.patches if p.get_hatch()]
 
@@ -421,9 +459,9 @@ def test_what_the_prior_dominates_is_named():
     (warning,), (note,) = said(list(DISTILLATION_COORDINATES[:5]))
     assert "mostly its prior" in warning
     assert note.count(";") == 4
-    assert set(SUPERVISED_COORDINATES) == style.SUPERVISED_COORDINATES
+    assert set(SUPERVISED_COORDINATES) == posterior.SUPERVISED_COORDINATES
     every = (*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, *NOISE_COORDINATES)
-    assert set(style.COORDINATE_WORDS) == set(every)
+    assert set(posterior.COORDINATE_WORDS) == set(every)
 
 
 def test_a_real_posterior_takes_its_prior_along_into_the_figure(fit354):
@@ -437,7 +475,7 @@ def test_a_real_posterior_takes_its_prior_along_into_the_figure(fit354):
         words = words_of(plot(data))
         assert "published-law prior" in words
         for name in set(named) - set(SUPERVISED_COORDINATES):
-            assert style.COORDINATE_WORDS[name] in words
+            assert posterior.COORDINATE_WORDS[name] in words
     narrow = json.loads(plan.attrs["prior_dominated"])
     few = fit354.copy(deep=True)
     few["posterior"]["z"] = few["posterior"]["z"] * 0 + np.random.default_rng(0).standard_normal(

@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "design": DECISIONS | {"decisions"},
     "plots": {"posterior"},
     "tables": {"posterior", "plots"},
-    "interactive": {"compute", "decisions"},
+    "interactive": {"compute", "decisions", "posterior"},
     "citing": {"posterior"},
     "reporting": {"posterior", "plots", "tables", "criticism", "citing"},
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesdistill import posterior
 from bayesdistill.compute import SCENARIOS, Shape
 from bayesdistill.decisions.arguments import (
     Number,
@@ -131,9 +132,9 @@ def notes(evidence: Evidence) -> list[dict[str, Any]]:
         )
     elif evidence.attrs["converged"] != "yes":
         found.append({"bad": False, "text": "Whether the draws behind this page converged is not known."})
-    if json.loads(evidence.attrs["posterior_provenance"]).get("supervised_law") == "published law":
-        text = "The supervised law, and with it the loss of pretraining, comes from the published-law prior, not from runs."
-        found.append({"bad": False, "text": text})
+    published = json.loads(evidence.attrs["posterior_provenance"]).get("supervised_law") == "published law"
+    names = json.loads(evidence.attrs["prior_dominated"])
+    found += [{"bad": False, "text": text} for text in posterior.prior_sentences(names, published)]
     return found
 
 

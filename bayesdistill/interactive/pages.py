@@ -35,7 +35,7 @@ def interactive_page(
     """Write one HTML file with sliders that answers from the posterior draws, offline and without Python.
 
     Student, budget, scenario and the number K of students that share the teacher can be moved. The page holds a thinned
-    set of draws, evaluates the law for each and searches its best strategy, so that between the steps of the sliders
+    set of draws, evaluates the law for each and searches the strategies, so that between the steps of the sliders
     nothing is interpolated.
 
     Parameters
@@ -76,9 +76,9 @@ def interactive_page(
 
     Notes
     -----
-    The probability is that of `plan`'s `probability_best`: each draw has its own best strategy. The extrapolation warning
-    follows `plan`, with the median of the best student tokens and the mean of the best teachers' losses in place of the
-    committed strategy's. Same inputs give the same bytes.
+    The probability is that of `plan`: the one of the committed strategy, one teacher and one split for all draws, with the
+    smallest mean loss. Beside it stand the best strategy of each draw, and its probability (`probability_best` of `plan`).
+    The extrapolation warning follows `plan` too. Same inputs give the same bytes.
 
     Examples
     --------

@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from bayesdistill import posterior
 from bayesdistill.errors import ParameterError
@@ -103,7 +104,8 @@ def hatch_outside(ax: Axes, look: Look, budgets: np.ndarray, outside: np.ndarray
     """
     inside = np.flatnonzero(~outside)
     if not inside.size:
-        ax.axvspan(0, 1, transform=ax.transAxes, **_hatching(look))
+        # Not `axvspan`, which takes no transform: it would stretch the axis to 0 and 1.
+        ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, **_hatching(look)))
         return
     if inside[0] > 0:
         ax.axvspan(budgets[0], budgets[inside[0]], **_hatching(look))

@@ -56,7 +56,7 @@ def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
     colormap = matplotlib.colormaps["cividis_r" if look.span[0] == 0 else "cividis"]
     shades = [colormap(float(x)) for x in np.linspace(0.0, 1.0, len(_LEVELS) - 1)]
     with style.drawing(look):
-        height = 0.13 * len(quantities) + 0.4
+        height = max(0.16 * len(quantities) + 0.45, 1.0)
         columns = min(2 if look.tall else 4, len(cases))
         figure = style.new_figure(look, -(-len(cases) // columns) * (height if look.tall else 1.2 * height))
         groups, columns = grids.shape_panels(figure, look, len(cases), [1], columns)

@@ -53,7 +53,7 @@ def plot_runs(curves: xr.Dataset, *, size: str = "page", dark: bool = False) -> 
     colors = style.size_colors(curves["configuration_params"].values, look)
     experiments = _experiments(curves)
     with style.drawing(look):
-        heights = (1.5, 0.6) if look.tall else (2.3, 0.8)
+        heights = (1.5, 1.0) if look.tall else (2.2, 1.1)
         columns = min(4 if look.size == "slide" else 2, len(groups))
         figure = style.new_figure(look, -(-len(groups) // columns) * sum(heights))
         axes, columns = grids.shape_panels(figure, look, len(groups), heights, columns)
@@ -174,7 +174,7 @@ def _finish(figure: Figure, look: Look, curves: xr.Dataset, experiments: dict[st
     x = curves["teacher_loss"].values
     for ax in figure.axes:
         # Room for the names of the students left of the curves.
-        ax.set_xlim(x[0] - 0.17 * (x[-1] - x[0]), x[-1])
+        ax.set_xlim(x[0] - (0.3 if look.tall else 0.24 if look.size == "slide" else 0.17) * (x[-1] - x[0]), x[-1])
     warnings, notes = style.evidence_notes(curves)
     notes.insert(
         0,

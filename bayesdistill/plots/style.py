@@ -32,6 +32,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
+from bayesdistill import posterior
 from bayesdistill.errors import ParameterError
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -99,8 +100,8 @@ _MEASURES = {
     "slide": {"width": 13.33, "font": 15.0, "small": 12.0, "line": 2.4, "marker": 4.6},
 }
 SLIDE_HEIGHT = 7.5
-_LIGHT = {"ink": "#1a1a1a", "paper": "#ffffff", "grid": "#dddddd", "neutral": "#707070", "span": (0.0, 0.82)}
-_DARK = {"ink": "#ececec", "paper": "#15181c", "grid": "#3a4047", "neutral": "#a8a8a8", "span": (0.32, 1.0)}
+_LIGHT = {"ink": "#1a1a1a", "paper": "#ffffff", "grid": "#dddddd", "neutral": "#707070", "span": (0.0, 0.72)}
+_DARK = {"ink": "#ececec", "paper": "#15181c", "grid": "#3a4047", "neutral": "#a8a8a8", "span": (0.4, 1.0)}
 
 
 def make_look(size: str, dark: bool) -> Look:
@@ -235,7 +236,7 @@ def size_colors(sizes: Sequence[float] | np.ndarray, look: Look) -> dict[float, 
 def budget_colors(budgets: Sequence[float] | np.ndarray, look: Look) -> dict[float, Any]:
     """One colour per budget, dark to light; another map than that of sizes, so that the two are not taken for each other."""
     ordered = sorted({float(budget) for budget in budgets})
-    low, high = (0.0, 0.85) if look.span[0] == 0 else (0.25, 1.0)
+    low, high = (0.0, 0.75) if look.span[0] == 0 else (0.42, 1.0)
     positions = [low] if len(ordered) == 1 else np.linspace(low, high, len(ordered))
     colormap = matplotlib.colormaps["plasma"]
     return {budget: colormap(float(position)) for budget, position in zip(ordered, positions, strict=True)}
@@ -285,30 +286,6 @@ def size_axis(axis: Any) -> None:
 # Evidence -----------------------------------------------------------------------------------------------------------
 
 
-SUPERVISED_COORDINATES = frozenset(
-    ("log_loss", "reducible", "share", "log_elasticity_params", "log_elasticity_tokens", "log_gamma")
-)
-"""Coordinates that the published-law prior speaks for; `tests/test_plots.py` compares them with the model's."""
-
-COORDINATE_WORDS = {
-    "log_loss": "the supervised loss of a middling run",
-    "reducible": "the irreducible loss",
-    "share": "what size and tokens each do to the supervised loss",
-    "log_elasticity_params": "how fast the supervised loss falls with size",
-    "log_elasticity_tokens": "how fast the supervised loss falls with tokens",
-    "log_gamma": "the supervised law's outer exponent",
-    "log_excess_S": "how far a student stays above its teacher",
-    "share_S": "what size and tokens each do to the student's loss",
-    "log_elasticity_params_S": "how fast the student's loss falls with size",
-    "log_elasticity_tokens_S": "how fast the student's loss falls with tokens",
-    "log_gamma_S": "the distillation law's outer exponent",
-    "c0": "the exponent of the teacher's loss",
-    "log_gap_strength": "the strength of the capacity gap",
-    "log_gap_slope": "the slope of the capacity gap",
-    "gap_curvature": "the curvature of the capacity gap",
-    "log_sigma": "the scatter of runs",
-    "log_nu": "the tails of the scatter",
-}
 _MANY = 5  # more than half of the nine coordinates of the distillation law
 
 
@@ -328,18 +305,10 @@ def evidence_notes(data: xr.Dataset) -> tuple[list[str], list[str]]:
         notes.append("Whether the draws behind this figure converged is not known.")
     known = json.loads(data.attrs.get("posterior_provenance", "{}"))
     published = (data.attrs.get("supervised_law") or known.get("supervised_law")) == "published law"
-    if published:
-        notes.append("The supervised law comes from the published-law prior, not from supervised runs.")
-    names = [
-        name
-        for name in json.loads(data.attrs.get("prior_dominated", "[]"))
-        if not (published and name in SUPERVISED_COORDINATES)
-    ]
-    if names:
-        words = "; ".join(COORDINATE_WORDS.get(name, name.replace("_", " ")) for name in names)
-        if len(names) >= _MANY:
-            warnings.append("The posterior behind this figure is mostly its prior: the runs say little.")
-        notes.append(f"{'Also prior-dominated' if published else 'Prior-dominated'}: {words}.")
+    names = json.loads(data.attrs.get("prior_dominated", "[]"))
+    if len(set(names) - posterior.SUPERVISED_COORDINATES) >= _MANY:
+        warnings.append("The posterior behind this figure is mostly its prior: the runs say little.")
+    notes += posterior.prior_sentences(names, published)
     return warnings, notes
 
 
@@ -423,6 +392,29 @@ def finish(
     side = pad / width
     engine.set(rect=(side, footer / height, 1 - 2 * side, 1 - (header + footer) / height))
     engine.execute(figure)
+    if _break_long_labels(figure, look):
+        engine.execute(figure)
+
+
+def _break_long_labels(figure: Figure, look: Look) -> bool:
+    """Labels of y axes that are longer than their panel get a second line, at the unit if there is one."""
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    changed = False
+    for ax in figure.axes:
+        label = ax.yaxis.label
+        text = label.get_text()
+        room = ax.get_window_extent(renderer).height
+        if not ax.axison or not text or "\n" in text or label.get_window_extent(renderer).height <= room:
+            continue
+        spaces = [i for i, letter in enumerate(text) if letter == " "]
+        unit = text.find(" [")
+        if spaces:
+            place = unit if unit > 0 else min(spaces, key=lambda i: abs(i - len(text) / 2))
+            label.set_text(f"{text[:place]}\n{text[place + 1 :]}")
+            changed = True
+        if label.get_window_extent(renderer).height > room:
+            label.set_fontsize(look.small)
+    return changed
 
 
 def spread(positions: Sequence[float] | np.ndarray, gap: float, low: float, high: float) -> np.ndarray:

@@ -1,0 +1,257 @@
+"""The solver against SLSQP, problem by problem, and a large plan: time, memory, and which optimum is lower.
+
+    python tests/benchmarks/bench_plan.py [--rounds 24] [--per-round 16] [--plans 3] [--threads 2] [--fit FILE] [--only solver|plan]
+
+Problems are a posterior draw of the 354 runs, a student, a budget and a scenario. *Solver*: both sides take turns. In each round
+the package solves all draws for random students, budgets and bounds in each scenario, and `scipy.optimize.minimize` solves some of
+them by SLSQP, over the logarithms of the teacher's size and tokens, with the same bounds, from a teacher of the student's size. Its
+objective is written once with the public functions, and once by hand in scalar arithmetic, about the fastest that Python can do. Time
+is processor time of all threads, which other work on the machine changes less than the clock. SLSQP also runs with a tolerance of
+1e-12, and from the package's optimum, to see whether a lower loss is near. Optima are compared on one evaluation of the laws.
+
+*Plan*: 4 students, 4 scenarios, 31 budgets, 4000 draws, committed and best, in processes of their own: the first finds an empty cache
+of machine code and compiles; each of the later ones loads it, makes a small plan, and then is timed. Memory is that of the whole
+process at its peak. With `--fit` the posterior is read from a file (bd.save) instead of sampled.
+"""
+
+from __future__ import annotations
+
+import os
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize
+
+import bayesdistill as bd
+from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS
+from bayesdistill.decisions.evidence import gather
+from bayesdistill.laws import SUPERVISED_PARAMETERS
+from bayesdistill.strategies import Bounds, best_strategies
+
+STUDENTS = ("300M", "1B", "3B", "10B")
+BUDGETS = (1e19, 1e25, 31)
+DRAWS = 1000  # of each of 4 chains
+WORSE = 1e-9  # nats
+BUDGETS_A_ROUND = 4
+
+
+# The solver against SLSQP ---------------------------------------------------------------------------------------------
+
+
+def scalar_problem(law, student, budget, scene, bounds):
+    """Student loss of a teacher (log size, log tokens), and the student's tokens; scalars throughout."""
+    k1, k2 = PUBLISHED_SHAPE.k1, PUBLISHED_SHAPE.k2
+    lgt, pre, cap = scene.delta_lgt, scene.delta_pre, bounds.max_student_tokens
+    E, A, B, alpha, beta, gamma = (law[name] for name in SUPERVISED_PARAMETERS)
+    c0, c1f1, d1, f1 = law["c0"], law["c1"] * law["f1"], law["d1"], law["f1"]
+    gamma_S, beta_S, B_S = law["gamma_S"], law["beta_S"], law["B_S"]
+    own_size, own_size_S = A * student**-alpha, law["A_S"] * student ** -law["alpha_S"]
+    log_d1 = math.log(d1)
+    own_flops = float(bd.flops_per_token(student))
+
+    def own_tokens(x, y):
+        N = math.exp(x)
+        flops = 2 * N * (1 + k1 * N ** (-1 / 3) + k2 * N ** (-2 / 3))
+        left = budget - 3 * pre * flops * math.exp(y)
+        return min(left / (3 * own_flops + lgt * flops), cap)
+
+    def loss(point):
+        x, y = point.tolist()
+        own = max(own_tokens(x, y), 1.0)
+        teacher = E + (A * math.exp(-alpha * x) + B * math.exp(-beta * y)) ** gamma
+        alone = E + (own_size + B * own**-beta) ** gamma
+        z = (math.log(teacher / alone) - log_d1) / f1
+        gap = c1f1 * (max(z, 0.0) + math.log1p(math.exp(-abs(z))))
+        return teacher + math.exp(-gap) * teacher**-c0 * (own_size_S + B_S * own**-beta_S) ** gamma_S
+
+    return loss, own_tokens
+
+
+def by_hand(*problem):
+    return scalar_problem(*problem)[0]
+
+
+def public_problem(law, student, budget, scene, bounds):
+    """The same loss with the package's public functions."""
+    six = {name: law[name] for name in SUPERVISED_PARAMETERS}
+    cost = 3 * bd.flops_per_token(student)
+
+    def loss(point):
+        params, tokens = np.exp(point)
+        flops = bd.flops_per_token(params)
+        left = budget - 3 * scene.delta_pre * flops * tokens
+        own = max(min(left / (cost + scene.delta_lgt * flops), bounds.max_student_tokens), 1.0)
+        return bd.distilled_loss(student, own, bd.supervised_loss(params, tokens, **six), **law)
+
+    return loss
+
+
+def judged(law, student, budget, scene, bounds, x, y):
+    """Loss of a teacher by the public laws; infinite if it leaves no token."""
+    own = scalar_problem(law, student, budget, scene, bounds)[1](x, y)
+    if not own >= 1:
+        return math.inf
+    teacher = bd.supervised_loss(math.exp(x), math.exp(y), **{name: law[name] for name in SUPERVISED_PARAMETERS})
+    return float(bd.distilled_loss(student, own, teacher, **law))
+
+
+def random_bounds(rng):
+    """The usual bounds, or (half of the rounds) narrow ones that often hold the optimum."""
+    if rng.uniform() < 0.5:
+        return Bounds()
+    cap = 10 ** rng.uniform(10, 13) if rng.uniform() < 0.5 else math.inf
+    return Bounds(
+        max_teacher_params=10 ** rng.uniform(9, 12),
+        max_teacher_tokens=10 ** rng.uniform(11, 13.3),
+        max_student_tokens=cap,
+    )
+
+
+def compare_solvers(draws, rounds, per_round, threads):
+    """Rounds of both sides, interleaved."""
+    rng = np.random.default_rng(0)
+    n_draws = draws["E"].size
+    names = ("package", "SLSQP", "SLSQP by hand", "SLSQP by hand 1e-12")
+    seconds, solved, scenario_seconds = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0), {}
+    differences = {name: [] for name in (*names[1:], "SLSQP from the package's optimum")}
+    best_strategies(draws, [1e9], [1e21, 1e22], list(SCENARIOS), threads=threads)  # loads the machine code
+    for _ in range(rounds):
+        for scene in SCENARIOS.values():
+            bounds = random_bounds(rng)
+            student = 10 ** rng.uniform(8, 10.5)
+            budgets = 10 ** rng.uniform(19, 25, BUDGETS_A_ROUND)
+            started = time.process_time()
+            found = best_strategies(draws, [student], budgets, [scene], bounds=bounds, threads=threads)
+            spent = time.process_time() - started
+            seconds["package"] += spent
+            solved["package"] += budgets.size * n_draws
+            scenario_seconds.setdefault(scene.name, []).append(spent / (budgets.size * n_draws))
+            for _ in range(per_round):
+                c, i = int(rng.integers(budgets.size)), int(rng.integers(n_draws))
+                at = {name: float(values[0, 0, c, i]) for name, values in found.items()}
+                if not math.isfinite(at["loss"]):
+                    continue
+                law = {name: float(values[i]) for name, values in draws.items() if name in bd.PUBLISHED}
+                problem = (law, student, float(budgets[c]), scene, bounds)
+                box = np.log(bounds.limits).reshape(2, 2).tolist()
+                flops = float(bd.flops_per_token(student))
+                tokens = min(20 * student, 0.3 * budgets[c] / (3 * flops))
+                start = np.clip(np.log([student, tokens]), *np.transpose(box))
+                optimum = np.array([math.log(at["teacher_params"]), math.log(at["teacher_tokens"])])
+                ours = judged(*problem, *optimum)
+                for name, make, point, options, timed in (
+                    ("SLSQP", public_problem, start, {}, True),
+                    ("SLSQP by hand", by_hand, start, {}, True),
+                    ("SLSQP by hand 1e-12", by_hand, start, {"ftol": 1e-12}, True),
+                    ("SLSQP from the package's optimum", by_hand, optimum, {"ftol": 1e-14}, False),
+                ):
+                    started = time.process_time()
+                    loss = make(*problem)
+                    result = minimize(loss, point, method="SLSQP", bounds=box, options=options)
+                    spent = time.process_time() - started
+                    if timed:
+                        seconds[name] += spent
+                        solved[name] += 1
+                    x, y = np.clip(result.x, *np.transpose(box))
+                    differences[name].append(ours - judged(*problem, x, y))
+    micro = {name: 1e6 * seconds[name] / solved[name] for name in names}
+    print(f"{solved['package']} problems by the package, {solved['SLSQP']} of them by SLSQP, {n_draws} draws")
+    for name in names:
+        print(
+            f"  {name:<34}{micro[name]:10.2f} µs of processor time a problem, {micro[name] / micro['package']:8.0f} times"
+        )
+    for scene, values in scenario_seconds.items():
+        print(f"    package, {scene:<31}{1e6 * np.mean(values):8.2f} µs")
+    for name, values in differences.items():
+        apart = np.array(values)
+        print(
+            f"  against {name}: package worse by more than {WORSE:g} in {(apart > WORSE).sum()} of {apart.size} "
+            f"(most {apart.max():.1e}), better by more than {WORSE:g} in {(apart < -WORSE).sum()} (most {-apart.min():.1e})"
+        )
+
+
+# A large plan ---------------------------------------------------------------------------------------------------------
+
+
+def time_plan(file, threads):
+    """Child process: a small plan, which loads or compiles, and the large one."""
+    import resource
+
+    fit = bd.load(file)
+    started = time.perf_counter()
+    bd.plan(fit, "1B", [1e20, 1e21], threads=threads)
+    warm = time.perf_counter() - started
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started, busy = time.perf_counter(), time.process_time()
+    plan = bd.plan(fit, STUDENTS, np.geomspace(*BUDGETS), threads=threads)
+    wall, busy = time.perf_counter() - started, time.process_time() - busy
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        json.dumps(
+            {
+                "draws": fit["posterior"]["E"].size,
+                "cells": plan["probability"].size,
+                "warm": warm,
+                "wall": wall,
+                "busy": busy,
+                "result": plan.nbytes / 1e6,
+                "before": before * unit / 1e6,
+                "peak": peak * unit / 1e6,
+            }
+        )
+    )
+
+
+def run_plans(file, plans, threads):
+    with tempfile.TemporaryDirectory() as cache:
+        for k in range(plans + 1):
+            command = [sys.executable, __file__, "--child", file, "--threads", str(threads)]
+            environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
+            done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+            r = json.loads(done.stdout.splitlines()[-1])
+            print(
+                f"  {'empty cache' if k == 0 else 'cached':<12} small plan {r['warm']:6.2f} s; {r['cells']} cells of "
+                f"{r['draws']} draws {r['wall']:6.2f} s on the clock, {r['busy']:6.2f} s of processor time; "
+                f"peak {r['peak']:.0f} MB, of which {r['before']:.0f} before and {r['result']:.0f} the plan itself; "
+                f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors",
+                flush=True,
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--per-round", type=int, default=16)
+    parser.add_argument("--plans", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--fit")
+    parser.add_argument("--only", choices=("solver", "plan"))
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.child:
+        time_plan(chosen.child, chosen.threads)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = chosen.fit or str(Path(folder) / "fit.nc")
+        if chosen.fit is None:
+            bd.save(bd.fit(bd.load_runs("busbridge2025"), seed=0, draws=DRAWS, chains=4, progress=False), file)
+        if chosen.only != "plan":
+            compare_solvers(gather(bd.load(file), False).draws, chosen.rounds, chosen.per_round, chosen.threads)
+        if chosen.only != "solver":
+            run_plans(file, chosen.plans, chosen.threads)
+
+
+if __name__ == "__main__":
+    main()

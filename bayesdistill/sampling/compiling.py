@@ -98,7 +98,7 @@ def translate(model: pm.Model) -> Functions:
     from pytensor.graph import rewrite_graph
 
     values = [model.rvs_to_values[variable] for variable in model.free_RVs]
-    shapes = [_standard_normal(model, variable) for variable in model.free_RVs]
+    shapes = [_centred(model, variable) for variable in model.free_RVs]
     free = {value.name for value in values}
     others = [variable for variable in model.unobserved_value_vars if variable.name not in free]
     names = [variable.name for variable in (*values, *others)]
@@ -123,17 +123,12 @@ def translate(model: pm.Model) -> Functions:
     return Functions(text, lowering.inputs, lowering, names, [shape for _, shape in outputs], n_dim, n_expanded)
 
 
-def _standard_normal(model: pm.Model, variable: Any) -> tuple[int, ...]:
-    """The shape of a free variable that is standard normal and not transformed, as all of this package's models are."""
+def _centred(model: pm.Model, variable: Any) -> tuple[int, ...]:
+    """The shape of a free variable that is normal around zero and not transformed, as all of this package's models are."""
     owner = variable.owner
-    parameters = [_number(value) for value in owner.inputs[-2:]]
-    standard = (
-        type(owner.op).__name__ == "NormalRV"
-        and model.rvs_to_transforms.get(variable) is None
-        and parameters == [0.0, 1.0]
-    )
-    if not standard:
-        raise UnsupportedGraphError(f"the free variable {variable.name}, which is not standard normal")
+    normal = type(owner.op).__name__ == "NormalRV" and model.rvs_to_transforms.get(variable) is None
+    if not normal or _number(owner.inputs[-2]) != 0:
+        raise UnsupportedGraphError(f"the free variable {variable.name}, which is not normal around zero")
     dims = model.named_vars_to_dims.get(variable.name, (None,) * variable.ndim)
     lengths = []
     for dim, known in zip(dims, variable.type.shape, strict=True):
@@ -238,7 +233,7 @@ def compile_natively(model: pm.Model) -> Any:
 
 
 def _initial_point(n_dim: int, seed: int | None = None) -> np.ndarray:
-    """Where a chain starts: at most one standard deviation of the prior from its middle, in every coordinate."""
+    """Where a chain starts: in every coordinate at most one from the middle of the prior, as PyMC does it."""
     return np.random.default_rng(seed).uniform(-1.0, 1.0, n_dim)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,14 +27,13 @@ from bayesdistill.priors import (
     default_priors,
     prior_frame,
 )
-from bayesdistill.sampling.compiling import ADAPTATION, compile_model
 from bayesdistill.sampling.groups import data_groups, labelled, log_likelihood
+from bayesdistill.sampling.nuts import sample
 from bayesdistill.sampling.origins import describe_origin
 from bayesdistill.sampling.prior_choice import choose_priors
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pymc as pm
 
 
 def fit(
@@ -154,12 +151,12 @@ def fit(
     )
     started = time.time()
     model = build_model(table, other, priors=chosen, reference=reference)
-    tree = _sample(model, draws, tune, chains, seed, cores, target_accept, progress)
+    tree = sample(model, draws, tune, chains, seed, cores, target_accept, progress)
     observed, constant = data_groups(table, other)
     drawn = tree["posterior"].to_dataset()
     groups = {
         posterior.POSTERIOR: labelled(drawn),
-        posterior.SAMPLE_STATS: _plain(tree["sample_stats"].to_dataset()),
+        posterior.SAMPLE_STATS: tree["sample_stats"].to_dataset(),
         posterior.LOG_LIKELIHOOD: log_likelihood(drawn, observed, constant, reference),
         posterior.OBSERVED: observed,
         posterior.CONSTANT: constant,
@@ -181,45 +178,3 @@ def fit(
             stacklevel=2,
         )
     return result
-
-
-def _sample(
-    model: pm.Model,
-    draws: int,
-    tune: int,
-    chains: int,
-    seed: int,
-    cores: int | None,
-    target_accept: float,
-    progress: bool | None,
-) -> xr.DataTree:
-    import nutpie
-
-    try:
-        tree = nutpie.sample(
-            compile_model(model),
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            cores=min(chains, cores or os.cpu_count() or 1),
-            seed=seed,
-            target_accept=target_accept,
-            save_warmup=False,
-            **ADAPTATION,
-            progress_bar=_watched() if progress is None else progress,
-        )
-    except RuntimeError as error:
-        raise ModelError(
-            f"the sampler stopped: {error}; look at the runs and at the priors (bd.prior_table)"
-        ) from error
-    return tree
-
-
-def _plain(stats: xr.Dataset) -> xr.Dataset:
-    """Sampler statistics without the texts of divergences, which a netCDF file cannot hold where there are none."""
-    return stats.drop_vars([name for name, value in stats.data_vars.items() if value.dtype == object])
-
-
-def _watched() -> bool:
-    """Whether somebody looks: a terminal, or a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules

@@ -408,17 +408,21 @@ class Lowering:
     def _lower_AdvancedIncSubtensor(self, node: Any) -> Handle:
         base, values = (self._scalar_or_array(i) for i in node.inputs[:2])
         index = self._chosen(node.inputs[2:], node.op)
-        if node.op.set_instead_of_inc or getattr(node.op, "ignore_duplicates", False):
-            raise UnsupportedGraphError("elements that are set")
         vector, _ = self._vector(base)
+        if getattr(node.op, "ignore_duplicates", False) or (node.op.set_instead_of_inc and values.term.dims):
+            raise UnsupportedGraphError("elements that are set one by one")
         dims = index.term.dims
         if values.term.dims:
             self.dims.same(values.term.dims[0], dims[0])
         self.gathered.append((index.term.payload[0], vector.dims[0]))
         positions = tuple(range(len(values.term.dims)))
-        args = ((values.term, positions), (index.term, (0,)))
-        total = Term(SCATTER, args, vector.dims, None, dims)
-        return self._map("add", [base, Handle(total, (0,))])
+        summed = Term(CONST, payload=1.0) if node.op.set_instead_of_inc else values.term
+        args = ((summed, positions), (index.term, (0,)))
+        total = Handle(Term(SCATTER, args, vector.dims, None, dims), (0,))
+        # One number at all places that the index names: there the sum of ones is not zero.
+        if node.op.set_instead_of_inc:
+            return self._map("switch", [total, values, base])
+        return self._map("add", [base, total])
 
     def _chosen(self, variables: Sequence[Any], op: Any) -> Handle:
         index = self._index(variables, op)

@@ -1,0 +1,168 @@
+"""NUTS: nutpie is started, watched, and its draws are laid out as ArviZ lays them out."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill import posterior
+from bayesdistill.errors import ModelError
+from bayesdistill.sampling.compiling import ADAPTATION, compile_model
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+_HIDDEN = frozenset(
+    {
+        "gradient",
+        "unconstrained_draw",
+        "transformed_position",
+        "transformed_gradient",
+        "transformation_mu",
+        "mass_matrix_inv",
+        "mass_matrix_eigvals",
+        "mass_matrix_stds",
+        "divergence_start",
+        "divergence_end",
+        "divergence_momentum",
+        "divergence_start_gradient",
+    }
+)
+"""Statistics that nutpie names but fills only on demand."""
+
+
+def sample(
+    model: pm.Model,
+    draws: int,
+    tune: int,
+    chains: int,
+    seed: int,
+    cores: int | None,
+    target_accept: float,
+    progress: bool | None,
+) -> xr.DataTree:
+    """Draws of a model's posterior: groups posterior and sample_stats.
+
+    Raises
+    ------
+    ModelError
+        If the sampler fails.
+    KeyboardInterrupt
+        If it is interrupted; the draws so far are dropped, they would pass for a whole fit.
+    """
+    nutpie = load_nutpie()
+    compiled = compile_model(model)
+    try:
+        sampler = nutpie.sample(
+            compiled,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            cores=min(chains, cores or os.cpu_count() or 1),
+            seed=seed,
+            target_accept=target_accept,
+            **ADAPTATION,
+            progress_bar=_watched() if progress is None else progress,
+            return_raw_trace=True,
+            blocking=False,
+        )
+        try:
+            trace = sampler.wait()
+        except BaseException:
+            sampler.cancel()
+            raise
+    except RuntimeError as error:
+        raise ModelError(
+            f"the sampler stopped: {error}; look at the runs and at the priors (bd.prior_table)"
+        ) from error
+    draw_batches, stat_batches = trace.get_arrow_trace()
+    settings = json.dumps(sampler._settings.as_dict())
+    return _tree(draw_batches, stat_batches, tune, compiled.coords, settings, nutpie.__version__)
+
+
+def load_nutpie() -> Any:
+    """nutpie, without what its import would load and a fit does not need.
+
+    nutpie imports arviz, and that its plots and matplotlib, two seconds or more. Here nutpie gets a stand-in that passes on
+    every name to the real arviz when it is asked for one; everybody else gets arviz itself.
+    """
+    if "nutpie" not in sys.modules and "arviz" not in sys.modules:
+        later = types.ModuleType("arviz")
+
+        def look(name: str) -> Any:
+            if sys.modules.get("arviz") is later:
+                del sys.modules["arviz"]
+            return getattr(importlib.import_module("arviz"), name)
+
+        later.__getattr__ = look  # type: ignore[method-assign]
+        sys.modules["arviz"] = later
+        try:
+            import nutpie
+        finally:
+            if sys.modules.get("arviz") is later:
+                del sys.modules["arviz"]
+    import nutpie
+
+    return nutpie
+
+
+def _watched() -> bool:
+    """Whether somebody looks: a terminal, or a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _tree(
+    draws: list[Any], stats: list[Any], tune: int, coords: dict[str, Any], settings: str, version: str
+) -> xr.DataTree:
+    from arviz_base import from_dict
+
+    dims: dict[str, list[str]] = {}
+    groups = {posterior.POSTERIOR: _arrays(draws, tune, dims), posterior.SAMPLE_STATS: _arrays(stats, tune, dims)}
+    attributes = {
+        "inference_library": "nutpie",
+        "inference_library_version": version,
+        "inference_library_settings": settings,
+    }
+    tree: xr.DataTree = from_dict(
+        groups,
+        dims=dims,
+        coords={k: np.asarray(v) for k, v in coords.items()},
+        attrs={posterior.SAMPLE_STATS: attributes},
+    )
+    return tree
+
+
+def _arrays(batches: list[Any], tune: int, dims: dict[str, list[str]]) -> dict[str, np.ndarray]:
+    """Columns of Arrow tables, one a chain, as arrays (chain, draw, ...), without the tuning; texts are left out."""
+    import pyarrow as pa
+
+    result: dict[str, np.ndarray] = {}
+    for name in batches[0].column_names:
+        if name in _HIDDEN:
+            continue
+        metadata = batches[0].column(name).field.metadata or {}
+        shape = [int(length) for length in metadata.get(b"shape", b"").decode().split(",") if length]
+        chains = []
+        for batch in batches:
+            column = pa.array(batch.column(name))[tune:]
+            values = column.flatten() if hasattr(column, "flatten") else column
+            dtype = np.dtype(values.type.to_pandas_dtype())
+            if (
+                dtype.kind not in "biuf"
+            ):  # the texts of divergences, which a netCDF file cannot hold where there are none
+                break
+            there = values.is_valid().to_numpy(zero_copy_only=False)
+            numbers = np.full(len(values), np.nan if dtype.kind == "f" else 0, dtype=dtype)
+            numbers[there] = values.drop_null().to_numpy(zero_copy_only=False)
+            chains.append(numbers.reshape(len(column), *shape))
+        else:
+            result[name] = np.stack(chains)
+            dims[name] = [dim for dim in metadata.get(b"dims", b"").decode().split(",") if dim]
+    return result

@@ -1,0 +1,270 @@
+"""The machine code of a model against PyTensor's own evaluation of the same model."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pymc as pm
+import pytensor
+import pytest
+
+import bayesdistill as bd
+from bayesdistill.errors import ModelError
+from bayesdistill.model import reference_run
+from bayesdistill.priors import Prior, default_priors, with_priors
+from bayesdistill.sampling import compile_model
+from bayesdistill.sampling.compiling import compile_natively, compile_with_pytensor, translate
+from bayesdistill.sampling.native import compile_text
+from bayesdistill.sampling.terms import UnsupportedGraphError
+
+CASES = {
+    "equation 8": {},
+    "no asymptotic prior": {"asymptotic_width": None},
+    "weak teachers": {"weak_teacher": True},
+    "noise by r": {"weak_teacher": True, "noise": "ratio"},
+    "noise by tokens": {"noise": "tokens"},
+    "teacher effects": {"effects": ("teacher",)},
+    "both effects": {"weak_teacher": True, "effects": ("teacher", "student")},
+    "no capacity gap": {"gap": False},
+    "supervised alone": {"kind": "supervised"},
+    "supervised, gamma 1": {"kind": "supervised", "gamma": 1.0},
+    "joint": {"kind": "joint"},
+}
+
+
+QUICK = ("equation 8", "both effects", "joint")
+
+
+@pytest.fixture(scope="module")
+def plain(runs354) -> Native:
+    """The default law of the published runs, compiled."""
+    return Native(compile_natively(model_of(runs354, None)))
+
+
+def model_of(runs, supervised, kind="distilled", gap=True, **options) -> pm.Model:
+    runs = None if kind == "supervised" else runs
+    supervised = None if kind == "distilled" else supervised
+    reference = reference_run(runs, supervised)
+    priors = default_priors(
+        distilled=runs is not None, supervised=supervised is not None, reference=reference, **options
+    )
+    if not gap:
+        off = Prior(-30.0, 0.0)
+        priors = with_priors(priors, {"log_gap_strength": off, "log_gap_slope": off, "gap_curvature": Prior(0.0, 0.0)})
+    return bd.build_model(runs, supervised, priors=priors, reference=reference)
+
+
+class Native:
+    """Calls the compiled functions as the sampler does: addresses, no checks."""
+
+    def __init__(self, compiled) -> None:
+        self.compiled = compiled
+        pointer, whole = ctypes.c_void_p, ctypes.c_uint64
+        logp = ctypes.CFUNCTYPE(ctypes.c_int64, whole, pointer, pointer, pointer, pointer)
+        expand = ctypes.CFUNCTYPE(ctypes.c_int64, whole, whole, pointer, pointer, pointer)
+        self._logp = logp(compiled.compiled_logp_func.address)
+        self._expand = expand(compiled.compiled_expand_func.address)
+
+    def logp(self, x: np.ndarray) -> tuple[int, float, np.ndarray]:
+        slope, value, n = np.full(x.size, 7.0), np.full(1, 7.0), self.compiled.n_dim
+        data = self.compiled.user_data.ctypes.data
+        code = self._logp(n, x.ctypes.data, slope.ctypes.data, value.ctypes.data, data)
+        return code, float(value[0]), slope
+
+    def draw(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        n, out = self.compiled.n_dim, np.full(self.compiled.n_expanded, 7.0)
+        data = self.compiled.user_data.ctypes.data
+        assert self._expand(n, out.size, x.ctypes.data, out.ctypes.data, data) == 0
+        names, _, shapes = self.compiled.shape_info
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+        pieces = np.split(out, ends[:-1])
+        return {n: piece.reshape(shape) for n, piece, shape in zip(names, pieces, shapes, strict=True)}
+
+
+class Reference:
+    """PyTensor evaluates the same graphs node by node, in Python, as they come from the model."""
+
+    def __init__(self, model: pm.Model) -> None:
+        self.values = [model.rvs_to_values[variable] for variable in model.free_RVs]
+        free = {value.name for value in self.values}
+        self.names = [v.name for v in model.unobserved_value_vars if v.name not in free]
+        others = [v for v in model.unobserved_value_vars if v.name not in free]
+        density = model.logp()
+        slopes = pytensor.grad(density, self.values)
+        mode = pytensor.compile.mode.Mode(linker="py", optimizer=None)
+        with pytensor.config.change_flags(cxx=""):
+            self.function = pytensor.function(
+                self.values, [density, *slopes, *others], mode=mode, on_unused_input="ignore"
+            )
+
+    def __call__(self, x: np.ndarray, shapes) -> tuple[float, np.ndarray, dict[str, np.ndarray]]:
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+        parts = [p.reshape(s) for p, s in zip(np.split(x, ends[:-1]), shapes, strict=True)]
+        density, *rest = self.function(*parts)
+        slopes, others = rest[: len(parts)], rest[len(parts) :]
+        slope = np.concatenate([np.ravel(s) for s in slopes])
+        return float(density), slope, dict(zip(self.names, others, strict=True))
+
+
+def compare(native: Native, reference: Reference, points) -> None:
+    count = len(reference.values)
+    for x in points:
+        code, density, slope = native.logp(x)
+        expected, expected_slope, others = reference(x, native.compiled.shape_info[2][:count])
+        assert code == 0
+        assert density == pytest.approx(expected, rel=1e-10)
+        # Far from the posterior single slopes are small differences of large numbers: the whole gradient is the scale.
+        np.testing.assert_allclose(slope, expected_slope, rtol=1e-9, atol=1e-10 * np.linalg.norm(expected_slope))
+        drawn = native.draw(x)
+        np.testing.assert_array_equal(np.concatenate([drawn[value.name].ravel() for value in reference.values]), x)
+        assert list(drawn) == [value.name for value in reference.values] + reference.names
+        for name, value in others.items():
+            np.testing.assert_allclose(drawn[name], value, rtol=1e-10, err_msg=name)
+
+
+def points(n_dim: int, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [scale * rng.standard_normal(n_dim) for scale in (0.0, 0.1, 0.1, 0.5, 1.0)]
+
+
+@pytest.mark.parametrize("case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
+def test_density_gradient_and_draws_are_those_of_the_model(runs354, supervised_runs, case):
+    model = model_of(runs354, supervised_runs, **CASES[case])
+    native = Native(compile_natively(model))
+    compare(native, Reference(model), points(native.compiled.n_dim))
+
+
+def test_new_data_of_another_length(runs354, supervised_runs):
+    """One compiled model of all runs serves any part of them, as long as it is told."""
+    model = model_of(runs354, supervised_runs, weak_teacher=True, effects=("teacher",), noise="tokens")
+    kept = np.arange(len(runs354)) % 3 == 0
+    compiled = compile_natively(model)
+    x = points(compiled.n_dim, 3)
+    before = [Native(compiled).logp(point) for point in x]
+    names = [v.name for v in compiled.shared_var_keys]
+    assert set(names) >= {"teacher_loss", "student_loss_observed", "configuration_of_run", "teacher_of_run"}
+    fewer = {name: model[name].get_value()[kept] for name in names}
+    changed = compiled.with_data(**fewer)
+    with model:
+        rest = {name: model[name].get_value()[kept] for name in ("student_params", "student_tokens")}
+        pm.set_data(fewer | rest, coords={"run": np.arange(kept.sum())})
+    compare(Native(changed), Reference(model), x)
+    # The first one still has its own data.
+    for one, other in zip(before, (Native(compiled).logp(point) for point in x), strict=True):
+        assert one[:2] == other[:2]
+        np.testing.assert_array_equal(one[2], other[2])
+
+
+def test_machine_code_is_not_given_data_that_it_would_read_beyond(plain):
+    compiled = plain.compiled
+    with pytest.raises(ModelError, match="do not have the same length: 35"):
+        compiled.with_data(teacher_loss=np.full(353, 2.0))
+    for wrong in (-1, 1000):
+        with pytest.raises(ModelError, match="an index of the data lies outside 0 to"):
+            compiled.with_data(configuration_of_run=np.full(354, wrong))
+
+
+def test_points_without_a_density_are_reported(plain):
+    for x in (np.full(plain.compiled.n_dim, np.nan), np.full(plain.compiled.n_dim, 1e4)):
+        assert plain.logp(x)[0] in (3, 4)  # nutpie: the gradient, or the density, is not finite
+    assert plain._logp(3, 0, 0, 0, 0) == -1  # a point of another length
+
+
+def gamma_model() -> pm.Model:
+    with pm.Model() as model:
+        scale = pm.Gamma("scale", 2.0, 1.0)
+        pm.Normal("y", 0.0, scale, observed=[0.3, -0.2, 0.5])
+    return model
+
+
+def sorting_model() -> pm.Model:
+    with pm.Model(coords={"coordinate": range(3)}) as model:
+        z = pm.Normal("z", 0.0, 1.0, dims="coordinate")
+        pm.Normal("y", pm.math.sum(pm.math.cumsum(z)), 1.0, observed=0.3)
+    return model
+
+
+@pytest.mark.parametrize("make", [gamma_model, sorting_model])
+def test_what_has_no_term_is_left_to_pytensor(make):
+    with pytest.raises(UnsupportedGraphError):
+        translate(make())
+
+
+@pytest.mark.slow
+def test_pytensor_compiles_what_has_no_term():
+    compiled = compile_model(sorting_model())
+    code, density, slope = Native(compiled).logp(np.array([0.1, -0.2, 0.3]))
+    z = np.array([0.1, -0.2, 0.3])
+    total = np.cumsum(z).sum()
+    assert code == 0
+    assert density == pytest.approx(-0.5 * (z @ z) - 0.5 * (0.3 - total) ** 2 - 2 * np.log(2 * np.pi))
+    np.testing.assert_allclose(slope, -z + (0.3 - total) * np.array([3.0, 2.0, 1.0]))
+
+
+@pytest.mark.slow
+def test_both_compilers_describe_the_model_alike(runs354, supervised_runs):
+    model = model_of(runs354, supervised_runs, effects=("teacher",))
+    ours, theirs = compile_natively(model), compile_with_pytensor(model)
+    assert ours.n_dim == theirs.n_dim
+    assert ours.n_expanded == theirs.n_expanded
+    assert ours.shape_info[0] == theirs.shape_info[0]
+    assert [tuple(map(int, s)) for s in theirs.shape_info[2]] == ours.shape_info[2]
+    assert ours.dims == theirs.dims
+    assert {k: v.tolist() for k, v in ours.coords.items()} == {k: v.tolist() for k, v in theirs.coords.items()}
+    assert {v.name for v in ours.shared_var_keys} <= {v.name for v in theirs.shared_var_keys}
+    for x in points(ours.n_dim):
+        one, other = Native(ours).logp(x), Native(theirs).logp(x)
+        assert one[0] == other[0] == 0
+        assert one[1] == pytest.approx(other[1], rel=1e-10)
+        np.testing.assert_allclose(one[2], other[2], rtol=1e-9, atol=1e-10 * np.linalg.norm(other[2]))
+
+
+def test_one_text_for_one_structure(runs354, supervised_runs):
+    """Priors and runs are data of the code, not a part of it."""
+    first = translate(model_of(runs354, supervised_runs)).text
+    pairs = ["student_params", "student_tokens"]
+    fewer = runs354.drop(index=runs354.index[runs354.duplicated(pairs)][:100])
+    reference = reference_run(runs354, None)
+    priors = with_priors(default_priors(distilled=True, supervised=False, reference=reference), {"c0": Prior(1.0, 0.3)})
+    assert translate(bd.build_model(fewer, priors=priors, reference=reference)).text == first
+
+
+def test_a_fit_leaves_arviz_as_it_is():
+    """nutpie gets a stand-in for arviz while it is imported; nobody else may find it."""
+    code = """
+import sys
+from bayesdistill.sampling.nuts import load_nutpie
+nutpie = load_nutpie()
+assert "arviz" not in sys.modules and "matplotlib" not in sys.modules
+import arviz
+assert arviz.__file__ and arviz.summary
+assert nutpie.sample.__globals__["arviz"].from_dict is arviz.from_dict
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+HASH_OF_TEXT = """
+import hashlib
+import bayesdistill as bd
+from bayesdistill.sampling.compiling import translate
+print(hashlib.sha256(translate(bd.build_model(bd.load_runs("busbridge2025"))).text.encode()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_every_process_writes_the_same_code():
+    command = [sys.executable, "-c", HASH_OF_TEXT]
+    texts = set()
+    for seed in ("1", "2", "3"):
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        texts.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(texts) == 1
+
+
+def test_code_that_llvm_refuses_is_an_error():
+    with pytest.raises(RuntimeError):
+        compile_text("define i64 @logp() { ret double 0.0 }")

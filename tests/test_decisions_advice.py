@@ -9,7 +9,7 @@ from decision_cases import posterior_of, scattered, simple
 from bayesdistill.compute import flops_per_token
 from bayesdistill.decisions import break_even, crossovers, flag_names, paper_claims, plan, plan_tokens, recommendations
 from bayesdistill.decisions.advice import Rule
-from bayesdistill.errors import ParameterError
+from bayesdistill.errors import ConvergenceWarning, ParameterError
 
 SEEN = xr.Dataset(
     {
@@ -108,6 +108,70 @@ def test_what_lies_far_outside_the_runs_cannot_be_told():
         tree_of(certain(A_S=100.0, B_S=100.0)), "1B", budgets=1e25, tokens=1e14, max_extrapolation=np.inf
     )
     assert with_free_teacher(bold).advice.tolist() == ["distil"] * 2
+
+
+def beyond_supervised(params: float, tokens: float) -> float:
+    """Times beyond 143M to 12.6B parameters and 20 to 160 tokens a parameter, by hand."""
+    ratio = tokens / params
+    return max(1.0, params / 12.6e9, 143e6 / params, ratio / 160, 20 / ratio)
+
+
+@pytest.fixture(scope="module")
+def reached() -> xr.Dataset:
+    """Advice of draws around the published law, with known ranges of the runs."""
+    fit = xr.DataTree.from_dict({"posterior": posterior_of(scattered(40, seed=9), 4), "constant_data": SEEN})
+    # The draws are no chains, so that their convergence means nothing here.
+    with pytest.warns(ConvergenceWarning):
+        return recommendations(fit, "1B", budgets=[1e21], tokens=[1e10], allow_unconverged=True)
+
+
+def test_teachers_outside_the_supervised_runs_are_named(reached):
+    frame = reached.to_dataframe()
+    assert frame.restricted.any()
+    assert not frame.restricted.all()
+    for _, row in frame.iterrows():
+        wanted = beyond_supervised(row.teacher_params, row.teacher_tokens)
+        assert row.teacher_extrapolation == pytest.approx(wanted, rel=1e-9)
+        assert row.extrapolates == (wanted > 1 or row.extrapolation > 1)
+        assert ("beyond the runs behind the supervised law" in row.sentence) == (wanted > 1)
+        if row.advice in ("distil", "pretrain"):
+            assert wanted <= 10
+
+
+def test_a_nearer_teacher_is_the_best_one_within_the_limits(reached):
+    """10B tokens for all: the best teacher has a trillion parameters; within ten times the data it has half as many as tokens."""
+    frame = reached.to_dataframe()
+    row = frame[frame.case == "teacher on the same data"].iloc[0]
+    assert row.restricted
+    assert row.teacher_params <= 10 * 1e10 / 20 * (1 + 1e-9)
+    near = plan_tokens(
+        posterior_of(scattered(40, seed=9), 4), 1e9, 1e10, max_teacher_params=5e9, max_teacher_tokens="same"
+    )
+    far = plan_tokens(posterior_of(scattered(40, seed=9), 4), 1e9, 1e10, max_teacher_tokens="same")
+    assert row.probability == near["probability"].item()
+    assert row.expected_gain == near["expected_gain"].item() < far["expected_gain"].item()
+    assert beyond_supervised(far["teacher_params"].item(), 1e10) > 10
+
+
+def test_no_teacher_near_the_data_cannot_tell():
+    """Only the farthest teachers make distilling pay: nearer ones lose, so nothing is recommended."""
+    # The student follows its teacher closely, and loses to pretraining by what a teacher within ten times the data lacks.
+    draws = certain(A_S=300.0, B_S=1000.0 * 0.9)
+    found = recommendations(
+        tree_of(draws), "1B", budgets=1e21, tokens=1e11, max_teacher_params=1e15, max_teacher_tokens=1e18
+    )
+    row = found.to_dataframe().iloc[0]
+    assert row.case == "teacher and logits already paid for"
+    assert row.teacher_extrapolation > 10
+    assert row.probability == 1
+    assert row.advice == "the data cannot tell"
+    assert "beyond the runs behind the supervised law" in row.sentence
+
+
+def test_unknown_ranges_are_called_unknown(table):
+    frame = table.to_dataframe()
+    assert frame.sentence[frame.advice != "impossible"].str.contains("how far from the runs is unknown").all()
+    assert frame.extrapolates[frame.advice != "impossible"].all()
 
 
 def test_half_of_the_draws_against_the_other_cannot_tell():

@@ -96,6 +96,43 @@ def test_pays_probability_is_the_distribution_of_the_break_even_number():
     assert got["status_probability"].sum("outcome").item() == pytest.approx(1)
 
 
+SEEN = xr.Dataset(
+    {
+        "student_params": ("run", [1e8, 1e10]),
+        "student_tokens": ("run", [2e9, 1e12]),
+        "teacher_loss": ("run", [1.9, 2.8]),
+    }
+)
+
+
+def test_what_lies_outside_the_runs_is_flagged_as_in_the_map():
+    """With a single draw the best strategy is the committed one, so that both must say the same."""
+    fit = xr.DataTree.from_dict({"posterior": posterior_of(published(4), 2), "constant_data": SEEN})
+    budgets = [1e19, 1e20, 1e21, 1e23]
+    got = break_even(fit, [3e8, 1e9], budgets, max_students_per_teacher=100)
+    mapped = sharing_map(fit, [3e8, 1e9], budgets, got["shared_by"].values)
+    flags = mapped["extrapolates"].rename(students_per_teacher="shared_by").transpose(*got["pays_extrapolates"].dims)
+    np.testing.assert_array_equal(got["pays_extrapolates"], flags)
+    assert flags.any()
+    assert not flags.all()
+    factor = mapped["extrapolation_factor"].max("axis").rename(students_per_teacher="shared_by")
+    paying = (flag_names(got["break_even_status"]) == "shared").isel(chain=0, draw=0)
+    first = got["pays_probability"].argmax("shared_by")
+    at = factor.isel(shared_by=first).transpose("student", "budget").values
+    here = got["extrapolation_factor"].isel(chain=0, draw=0).transpose("student", "budget").values
+    assert paying.any()
+    np.testing.assert_allclose(here[paying.values], at[paying.values], rtol=0.02)
+    np.testing.assert_array_equal(got["extrapolates"], here != 1)
+
+
+def test_unknown_ranges_raise_the_flag_and_impossible_cells_do_not(found):
+    assert found["extrapolates"].all()
+    tiny = break_even(posterior_of(published(2)), 1e9, 1.0)
+    assert not tiny["extrapolates"].any()
+    assert not tiny["pays_extrapolates"].any()
+    assert np.isnan(tiny["extrapolation_factor"]).all()
+
+
 def test_the_map_is_the_plan_with_shares():
     fit = posterior_of(scattered(10), chains=2)
     mapped = sharing_map(fit, ["300M", "2B"], [1e20, 1e21], [1, 7.5, 100])

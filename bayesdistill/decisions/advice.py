@@ -2,10 +2,17 @@
 
 The summary of Busbridge et al. (2025) says yes or no. Here every entry is a probability, and where the probability is not clear,
 or where the answer lies far outside the runs, the entry is "the data cannot tell".
+
+A strategy may be far outside for two reasons: the student (or its teacher's loss, or pretraining) is, or the teacher that it asks for
+is one of which the supervised law has seen nothing alike: a trillion parameters on ten billion tokens. In the second case
+there may be a nearer teacher that is good enough, so the plan is made again with teachers no farther than `max_extrapolation`;
+what is said then is said of that one. It settles the matter where distilling wins with it, or where pretraining wins both against it
+and against the farther one; else the data cannot tell.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +25,13 @@ from bayesdistill import laws
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape, flops_per_token
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Numbers, parse_students
-from bayesdistill.decisions.evidence import Evidence, Source, distilled_extrapolation, gather
+from bayesdistill.decisions.evidence import (
+    Evidence,
+    Source,
+    distilled_extrapolation,
+    gather,
+    pretraining_extrapolation,
+)
 from bayesdistill.decisions.labels import NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.overtaking import crossovers
 from bayesdistill.decisions.planning import plan
@@ -125,8 +138,12 @@ def recommendations(
     Dataset
         Over `row`: given (`compute`, `compute and teacher`, `data`), case (who pays for the teacher, or where its tokens come
         from), student, amount (FLOPs or tokens), advice (`distil`, `pretrain`, `no difference`, `the data cannot tell`,
-        `impossible`), probability that distillation beats pretraining with its _mcse, expected_gain (nats), extrapolation
-        (factor; NaN if unknown), teacher_params, teacher_tokens, student_tokens of the committed strategy, and sentence.
+        `impossible`), probability that distillation beats pretraining with its _mcse, expected_gain (nats), teacher_params,
+        teacher_tokens, teacher_loss (posterior mean), student_tokens of the strategy, and sentence. How many times beyond the
+        seen runs it lies (1 inside; NaN if unknown): extrapolation of student, teacher loss and pretraining,
+        teacher_extrapolation of a teacher that is not one of `teachers`, against the runs behind the supervised law; extrapolates
+        (either is above 1 or unknown); restricted (the strategy is not the committed one, but the best with a teacher no farther
+        than `max_extrapolation`, because that of the committed one is).
 
     Raises
     ------
@@ -141,50 +158,41 @@ def recommendations(
     >>> import xarray as xr
     >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
     >>> table = bd.recommendations(published, "1B", budgets=1e21, tokens=1e10)
-    >>> print(table["sentence"].values[0])  # one draw is too few for any advice
-    With 1e+21 FLOPs, teacher and logits already paid for: the data cannot tell for a 1B student (probability above 0.99 ± 0.43).
+    >>> print(table["sentence"].values[0].split(": ")[1])  # one draw is too few for any advice
+    the data cannot tell for a 1B student (probability above 0.99 ± 0.43; how far from the runs is unknown).
     """
     evidence = gather(fit, allow_unconverged)
     rule = Rule(threshold, indifference, max_extrapolation)
     rows: list[dict[str, Any]] = []
 
-    def planned(scenario: str, table: pd.DataFrame | xr.Dataset | None) -> xr.Dataset:
-        return plan(
-            evidence,
-            students,
-            budgets,
-            scenario,
-            max_teacher_params=max_teacher_params,
-            max_teacher_tokens=max_teacher_tokens,
-            teachers=table,
-            shape=shape,
-            noise=noise,
-            seed=seed,
-            executor=executor,
-            threads=threads,
-            progress=progress,
+    common: dict[str, Any] = {"shape": shape, "noise": noise, "seed": seed, "executor": executor, "threads": threads}
+
+    def planner(scenario: str, table: pd.DataFrame | xr.Dataset | None) -> Planner:
+        def planned(sizes: Numbers, amounts: Numbers, bounds: Limits) -> xr.Dataset:
+            params, tokens = bounds
+            return plan(
+                evidence, sizes, amounts, scenario, max_teacher_params=params, max_teacher_tokens=float(tokens), teachers=table,
+                progress=progress, **common,
+            )  # fmt: skip
+
+        return planned
+
+    def short_of_data(sizes: Numbers, amounts: Numbers, bounds: Limits) -> xr.Dataset:
+        params, most = bounds
+        return plan_tokens(
+            evidence, sizes, amounts, max_teacher_params=params, max_teacher_tokens=most, progress=progress, **common
         )
 
+    limits: Limits = (max_teacher_params, max_teacher_tokens)
     for scenario in SCENARIOS:
-        rows += _rows(evidence, rule, planned(scenario, None), "budget", "compute", _CASES[scenario])
+        case = Case("budget", "compute", _CASES[scenario], limits, new_teacher=True)
+        rows += _rows(evidence, rule, planner(scenario, None), students, budgets, case)
     if teachers is not None:
-        existing = planned("teacher inference", teachers)
-        rows += _rows(evidence, rule, existing, "budget", "compute and teacher", "one of the existing teachers")
-    for most_tokens, case in ((max_teacher_tokens, "teacher with other data"), ("same", "teacher on the same data")):
-        limited = plan_tokens(
-            evidence,
-            students,
-            tokens,
-            max_teacher_params=max_teacher_params,
-            max_teacher_tokens=most_tokens,
-            shape=shape,
-            noise=noise,
-            seed=seed,
-            executor=executor,
-            threads=threads,
-            progress=progress,
-        )
-        rows += _rows(evidence, rule, limited, "tokens", "data", case)
+        case = Case("budget", "compute and teacher", "one of the existing teachers", limits, new_teacher=False)
+        rows += _rows(evidence, rule, planner("teacher inference", teachers), students, budgets, case)
+    for most_tokens, source in ((max_teacher_tokens, "teacher with other data"), ("same", "teacher on the same data")):
+        case = Case("tokens", "data", source, (max_teacher_params, most_tokens), new_teacher=True)
+        rows += _rows(evidence, rule, short_of_data, students, tokens, case)
     text = {
         "given": "what is given",
         "case": "who pays for the teacher, or where its tokens come from",
@@ -196,72 +204,186 @@ def recommendations(
         "probability": (ONE, "probability that distillation beats pretraining"),
         "probability_mcse": (ONE, "Monte-Carlo standard error of probability"),
         "expected_gain": (NATS, "posterior mean of the law's advantage"),
-        "extrapolation": (ONE, "how many times beyond the seen runs the answer lies"),
-        "teacher_params": (PARAMS, "non-embedding parameters of the committed teacher"),
-        "teacher_tokens": (TOKENS, "tokens of the committed teacher"),
+        "extrapolation": (ONE, "how many times beyond the seen runs student, teacher loss or pretraining lie"),
+        "teacher_extrapolation": (ONE, "how many times beyond the runs behind the supervised law the teacher lies"),
+        "teacher_params": (PARAMS, "non-embedding parameters of the teacher"),
+        "teacher_tokens": (TOKENS, "tokens of the teacher"),
+        "teacher_loss": (NATS, "posterior mean loss of the teacher"),
         "student_tokens": (TOKENS, "tokens of the student"),
     }
     result = _long_table(rows, text, numbers, rule, evidence, shape)
     words = np.array([ADVICE[row["advice"]] for row in rows], dtype=object)
     result["advice"] = variable(("row",), words, ONE, "what is recommended")
+    for name, meaning in (
+        ("extrapolates", "whether the strategy or pretraining lies outside the seen runs, or may"),
+        (
+            "restricted",
+            "whether the strategy is the best with a teacher that is not too far outside, not the best of all",
+        ),
+    ):
+        result[name] = variable(("row",), np.array([row[name] for row in rows], dtype=bool), ONE, meaning)
     result.attrs |= {"noise": noise, "max_teacher_params": max_teacher_params, "max_teacher_tokens": max_teacher_tokens}
     return result
 
 
-def _rows(evidence: Evidence, rule: Rule, made: xr.Dataset, axis: str, given: str, case: str) -> list[dict[str, Any]]:
-    made = made.isel(scenario=0)
-    gain = (made["supervised_loss"] - made["distilled_loss"]).transpose("student", axis, "chain", "draw").values
-    gain = gain.reshape(*gain.shape[:2], -1)
-    equal, equal_error = probability_of(evidence, np.abs(gain) < rule.indifference, ~np.isnan(gain))
+Limits = tuple[float, float | str]
+"""Most parameters and most tokens of a teacher."""
+Planner = Callable[[Numbers, Numbers, Limits], xr.Dataset]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is given in some rows.
+
+    Parameters
+    ----------
+    axis : str
+        "budget" or "tokens".
+    given, words : str
+        What is given, and who pays for the teacher.
+    limits : tuple
+        Bounds on the teacher that the caller allows.
+    new_teacher : bool
+        Whether the teacher's loss is the supervised law's, not a measured one.
+    """
+
+    axis: str
+    given: str
+    words: str
+    limits: Limits
+    new_teacher: bool
+
+
+def _rows(
+    evidence: Evidence, rule: Rule, planned: Planner, students: Numbers, amounts: Numbers, case: Case
+) -> list[dict[str, Any]]:
+    made = planned(students, amounts, case.limits)
     rows = []
-    for i, student in enumerate(made["student"].values.tolist()):
-        for j, amount in enumerate(made[axis].values.tolist()):
-            cell = made.isel({"student": i, axis: j})
-            row = {name: cell[name].item() for name in ("probability", "probability_mcse", "expected_gain")}
-            row |= {name: cell[name].item() for name in ("teacher_params", "teacher_tokens", "student_tokens")}
-            row |= {"student": student, "amount": amount, "given": given, "case": case}
-            row["extrapolation"] = float(cell["extrapolation_factor"].max(skipna=False))
-            row["advice"] = _advise(rule, row, float(equal[i, j]), float(equal_error[i, j]))
-            row["sentence"] = _sentence(rule, row, axis, float(equal[i, j]))
+    for student in made["student"].values.tolist():
+        for amount in made[case.axis].values.tolist():
+            row = _row(evidence, rule, made, student, amount, case)
+            if rule.too_far(row["teacher_extrapolation"]) and not rule.too_far(row["extrapolation"]):
+                row = _nearer(evidence, rule, planned, row, case)
             rows.append(row)
     return rows
 
 
-def _advise(rule: Rule, row: dict[str, Any], equal: float, equal_error: float) -> int:
+def _row(
+    evidence: Evidence,
+    rule: Rule,
+    made: xr.Dataset,
+    student: float,
+    amount: float,
+    case: Case,
+    restricted: bool = False,
+) -> dict[str, Any]:
+    cell = made.isel(scenario=0).sel({"student": student, case.axis: amount})
+    gain = (cell["supervised_loss"] - cell["distilled_loss"]).transpose("chain", "draw").values.reshape(1, -1)
+    equal, equal_error = probability_of(evidence, np.abs(gain) < rule.indifference, ~np.isnan(gain))
+    row: dict[str, Any] = {"student": student, "amount": amount, "given": case.given, "case": case.words}
+    for name in (
+        "probability",
+        "probability_mcse",
+        "expected_gain",
+        "teacher_params",
+        "teacher_tokens",
+        "student_tokens",
+    ):
+        row[name] = cell[name].item()
+    row["teacher_loss"] = float(cell["teacher_loss"].mean(skipna=False))
+    row["extrapolation"] = float(cell["extrapolation_factor"].max(skipna=False))
+    row["teacher_extrapolation"] = 1.0
+    if case.new_teacher:
+        far = pretraining_extrapolation(evidence, row["teacher_params"], row["teacher_tokens"])
+        row["teacher_extrapolation"] = float(far)
+    row["restricted"] = restricted
+    possible = not np.isnan(row["probability"])
+    row["extrapolates"] = possible and not (row["extrapolation"] == 1 and row["teacher_extrapolation"] == 1)
+    row |= {"equal": float(equal[0]), "equal_mcse": float(equal_error[0])}
+    row["advice"] = _advise(rule, row)
+    row["sentence"] = _sentence(rule, row, case)
+    return row
+
+
+def _nearer(evidence: Evidence, rule: Rule, planned: Planner, row: dict[str, Any], case: Case) -> dict[str, Any]:
+    """The row again, with teachers that the supervised law can vouch for; the first row if that settles nothing."""
+    most_params, most_tokens = case.limits
+    _, largest = evidence.ranges["pretraining_params"]
+    shortest, longest = evidence.ranges["pretraining_tokens_per_param"]
+    # The caps follow from the teacher that is too far, so that one step is enough: of a smaller share of tokens the best
+    # teacher is larger, of fewer parameters it is trained longer.
+    params = min(most_params, rule.max_extrapolation * largest)
+    tokens = most_tokens
+    if row["teacher_tokens"] < shortest * row["teacher_params"] / rule.max_extrapolation:
+        params = min(params, rule.max_extrapolation * row["teacher_tokens"] / shortest)
+    elif not isinstance(tokens, str):
+        tokens = min(tokens, rule.max_extrapolation * longest * row["teacher_params"])
+    if (params, tokens) == case.limits:
+        return row
+    made = planned(row["student"], row["amount"], (params, tokens))
+    again = _row(evidence, rule, made, row["student"], row["amount"], case, restricted=True)
+    # With a nearer teacher distilling is at most as good as with the best: if it wins, the best would too. If it loses, a
+    # farther one could still win, unless the law, carried that far, says that it loses as well.
+    everywhere = _advise(rule, row | {"teacher_extrapolation": 1.0})
+    settled = again["advice"] == DISTIL or again["advice"] == everywhere == PRETRAIN
+    return again if settled else row
+
+
+def _advise(rule: Rule, row: dict[str, Any]) -> int:
     probability, error = row["probability"], row["probability_mcse"]
     if np.isnan(probability):
         return IMPOSSIBLE
-    if rule.too_far(row["extrapolation"]):
+    if rule.too_far(row["extrapolation"]) or rule.too_far(row["teacher_extrapolation"]):
         return CANNOT_TELL
-    if rule.sure(equal, equal_error):
+    if rule.sure(row["equal"], row["equal_mcse"]):
         return NO_DIFFERENCE
     if rule.sure(probability, error):
         return DISTIL
     return PRETRAIN if rule.sure(1 - probability, error) else CANNOT_TELL
 
 
-def _sentence(rule: Rule, row: dict[str, Any], axis: str, equal: float) -> str:
-    amount = f"{row['amount']:.3g} FLOPs" if axis == "budget" else f"{_size(row['amount'])} unique tokens"
+def _sentence(rule: Rule, row: dict[str, Any], case: Case) -> str:
+    amount = f"{row['amount']:.3g} FLOPs" if case.axis == "budget" else f"{_size(row['amount'])} unique tokens"
     start = f"With {amount}, {row['case']}: "
     who = f"a {_size(row['student'])} student"
     chance = _chance(row["probability"], row["probability_mcse"])
+    far = _far(rule, row)
     match row["advice"]:
         case 0:
-            tokens = "" if np.isnan(row["teacher_tokens"]) else f" on {_size(row['teacher_tokens'])} tokens"
-            teacher = f"teacher of {_size(row['teacher_params'])}{tokens}"
-            return f"{start}distil {who} ({chance}, gain {row['expected_gain']:.3f} nats; {teacher})."
+            return f"{start}distil {who} ({chance}, gain {row['expected_gain']:.3f} nats; {_teacher(rule, row)}{far})."
         case 1:
             other = _chance(1 - row["probability"], row["probability_mcse"])
-            return f"{start}pretrain {who} ({other}, gain {-row['expected_gain']:.3f} nats)."
+            return f"{start}pretrain {who} ({other}, gain {-row['expected_gain']:.3f} nats{far})."
         case 2:
-            return f"{start}no difference for {who} (within {rule.indifference:g} nats, {_chance(equal, 0.0)})."
+            return f"{start}no difference for {who} (within {rule.indifference:g} nats, {_chance(row['equal'], 0.0)}{far})."
         case 3:
-            far = ""
-            if rule.too_far(row["extrapolation"]):
-                far = f"; {row['extrapolation']:.0f} times beyond the runs"
             return f"{start}the data cannot tell for {who} ({chance}{far})."
         case _:
             return f"{start}impossible for {who} (no strategy fits)."
+
+
+def _teacher(rule: Rule, row: dict[str, Any]) -> str:
+    tokens = "" if np.isnan(row["teacher_tokens"]) else f" on {_size(row['teacher_tokens'])} tokens"
+    restricted = f", the best within {rule.max_extrapolation:g} times the data" if row["restricted"] else ""
+    return f"teacher of {_size(row['teacher_params'])}{tokens}{restricted}"
+
+
+def _far(rule: Rule, row: dict[str, Any]) -> str:
+    """What lies outside the seen runs, and by how much; what is too far is named alone."""
+    factors = {"": row["extrapolation"], "the teacher ": row["teacher_extrapolation"]}
+    if any(np.isnan(list(factors.values()))):
+        return "; how far from the runs is unknown"
+    too_far = {what: factor for what, factor in factors.items() if rule.too_far(factor)}
+    words = [
+        f"; {what}{_times(factor)} beyond the runs{' behind the supervised law' if what else ''}"
+        for what, factor in (too_far or factors).items()
+        if factor > 1
+    ]
+    return "".join(words)
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.0f} times" if factor >= 9.95 else f"{factor:.2g} times" if factor >= 1.05 else "slightly"
 
 
 def _chance(probability: float, mcse: float) -> str:

@@ -161,6 +161,19 @@ def distilled_extrapolation(evidence: Evidence, params: Any, tokens: Any, teache
     return np.max(np.broadcast_arrays(*factors), axis=0)
 
 
+def pretraining_extrapolation(evidence: Evidence, params: Any, tokens: Any) -> np.ndarray:
+    """How many times beyond the runs behind the supervised law a model lies: the larger factor over size and tokens per parameter.
+
+    For pretrained students, and for teachers that are still to be trained: the law that gives their loss has seen models of
+    some sizes and durations only.
+    """
+    params, tokens = np.broadcast_arrays(np.asarray(params, dtype=float), np.asarray(tokens, dtype=float))
+    return np.maximum(
+        extrapolation_factor(params, evidence.ranges.get("pretraining_params")),
+        extrapolation_factor(tokens / params, evidence.ranges.get("pretraining_tokens_per_param")),
+    )
+
+
 def run_noise(evidence: Evidence, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Scatter of one distilled and one pretrained run around the law, in nats, (n_draws,) each.
 

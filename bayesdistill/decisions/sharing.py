@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import strategies
-from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape
+from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, pretraining_tokens
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import (
     Number,
@@ -29,7 +29,14 @@ from bayesdistill.decisions.arguments import (
     parse_students,
 )
 from bayesdistill.decisions.crossings import find_root
-from bayesdistill.decisions.evidence import Evidence, Source, gather, run_noise
+from bayesdistill.decisions.evidence import (
+    Evidence,
+    Source,
+    distilled_extrapolation,
+    gather,
+    pretraining_extrapolation,
+    run_noise,
+)
 from bayesdistill.decisions.labels import ONE, TOKENS, variable
 from bayesdistill.decisions.planning import plan_problem
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
@@ -155,7 +162,10 @@ def break_even(
         more than max_students_per_teacher; `impossible`: no strategy fits the budget), served_tokens (tokens T that the
         teacher must serve besides). Over student, budget: status_probability over `outcome` with its _mcse, and
         students_per_teacher_quantile, served_tokens_quantile over `quantile`. Over student, budget, shared_by:
-        pays_probability, that distilling pays with that many students, with its _mcse.
+        pays_probability, that distilling pays with that many students, with its _mcse, and pays_extrapolates. How far
+        outside the runs that the posterior has seen this lies: extrapolation_factor over student, budget, chain, draw, of
+        the student and of pretraining at the break-even (1 inside; with the teacher for free where it never pays), and
+        extrapolates over student, budget. A flag is up where the median over draws is outside, or unknown.
 
     Raises
     ------
@@ -193,13 +203,22 @@ def break_even(
         for i, j in cells
     ]
     number = np.empty((sizes.size, spent.size, evidence.size))
-    served = np.empty_like(number)
+    served, factor = np.empty_like(number), np.empty_like(number)
     status = np.empty(number.shape, dtype=np.int8)
     pays = np.empty((sizes.size, spent.size, grid.size, evidence.size), dtype=bool)
+    far = np.empty((sizes.size, spent.size, grid.size), dtype=bool)
     for position, found in workers.run(break_even_of_cell, tasks):
-        cell = cells[position]
-        number[cell], served[cell], status[cell], pays[cell] = found
+        cell = i, j = cells[position]
+        number[cell], served[cell], status[cell], pays[cell], tokens, teacher_loss = found
+        bought = np.minimum(pretraining_tokens(sizes[i], spent[j], shape), bounds.max_student_tokens)
+        each = np.maximum(
+            distilled_extrapolation(evidence, sizes[i], tokens, teacher_loss),
+            pretraining_extrapolation(evidence, sizes[i], bought),
+        )
+        factor[cell] = each[_place(status[cell], pays[cell]), np.arange(evidence.size)]
+        far[cell] = _outside(each[:-1], status[cell] != IMPOSSIBLE)
     variables = _break_even_variables(evidence, number, served, status, pays)
+    variables |= _extrapolation_variables(evidence, factor, far, status)
     coordinates = {
         "student": labels.student_coordinate(sizes),
         "budget": labels.budget_coordinate(spent),
@@ -234,12 +253,15 @@ def break_even_of_cell(
     bounds: Bounds,
     shape: Shape,
     threads: int | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Break-even number, served tokens, status (n_draws,) and whether it pays (grid, n_draws), of one student and budget."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Break-even number, served tokens, status (n_draws,) and whether it pays (grid, n_draws), of one student and budget.
+
+    Last the student's tokens and the teacher's loss of the best strategy, (grid and the teacher for free, n_draws).
+    """
     alone = strategies.supervised_losses(draws, [student], [budget], shape, bounds.max_student_tokens)[0, 0]
 
-    def solve(which: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Advantage and student tokens, (numbers, draws)."""
+    def solve(which: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Advantage, student tokens and teacher loss, (numbers, draws)."""
         found = solve_piece(
             BEST,
             {name: values[which] for name, values in draws.items()},
@@ -251,10 +273,10 @@ def break_even_of_cell(
             None,
             threads,
         )
-        return alone[which] - found["loss"][0, :, 0], found["student_tokens"][0, :, 0]
+        return alone[which] - found["loss"][0, :, 0], found["student_tokens"][0, :, 0], found["teacher_loss"][0, :, 0]
 
     everyone = np.arange(alone.size)
-    advantage, tokens = solve(everyone, np.append(grid, np.inf))
+    advantage, tokens, teacher_loss = solve(everyone, np.append(grid, np.inf))
     possible = ~np.isnan(advantage[-1])
     pays = advantage > 0
     free, listed = pays[-1], pays[:-1]
@@ -269,13 +291,25 @@ def break_even_of_cell(
         which = np.flatnonzero((status == SHARED) & (first == k))
         ends = np.log(grid[k - 1]), np.log(grid[k])
         inner = np.exp(ends[0] + _INNER * (ends[1] - ends[0]))
-        between, tokens_between = solve(which, inner)
+        between, tokens_between, _ = solve(which, inner)
         values = np.vstack([advantage[k - 1, which], between, advantage[k, which]])
         own = np.vstack([tokens[k - 1, which], tokens_between, tokens[k, which]])
         share, at = _read_off(values, own)
         number[which] = np.exp(ends[0] + share * (ends[1] - ends[0]))
         served[which] = at * (number[which] - 1)
-    return number, served, status, listed
+    return number, served, status, listed, tokens, teacher_loss
+
+
+def _place(status: np.ndarray, pays: np.ndarray) -> np.ndarray:
+    """Position on the grid (its end is the teacher for free) at which a draw's break-even is looked at."""
+    return np.where(pays.any(axis=0), np.argmax(pays, axis=0), len(pays))
+
+
+def _outside(factor: np.ndarray, possible: np.ndarray) -> np.ndarray:
+    """Whether the median over possible draws is outside the seen range or unknown; not where nothing is possible."""
+    if not possible.any():
+        return np.zeros(factor.shape[:-1], dtype=bool)
+    return np.asarray(~(np.median(factor[..., possible], axis=-1) == 1))
 
 
 def _read_off(values: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -307,6 +341,35 @@ def _read_off(values: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.nd
     if smooth.any():
         own[part] = np.exp(polynomial(share[part], np.log(tokens[:, part])))
     return share, own
+
+
+def _extrapolation_variables(
+    evidence: Evidence, factor: np.ndarray, far: np.ndarray, status: np.ndarray
+) -> dict[str, xr.Variable]:
+    cell = ("student", "budget")
+    outside = np.array(
+        [
+            [_outside(f, s != IMPOSSIBLE) for f, s in zip(*pair, strict=True)]
+            for pair in zip(factor, status, strict=True)
+        ]
+    )
+    return {
+        "extrapolation_factor": variable(
+            (*cell, "chain", "draw"),
+            evidence.unflatten(np.where(status == IMPOSSIBLE, np.nan, factor)),
+            ONE,
+            "how many times beyond the seen runs the break-even lies, 1 inside",
+        ),
+        "extrapolates": variable(
+            cell, outside, ONE, "whether the break-even lies outside the runs that the posterior has seen"
+        ),
+        "pays_extrapolates": variable(
+            (*cell, "shared_by"),
+            far,
+            ONE,
+            "whether distilling or pretraining with so many students lies outside the runs that the posterior has seen",
+        ),
+    }
 
 
 def _break_even_variables(

@@ -22,11 +22,13 @@ from bayesdistill import strategies
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import (
+    Number,
     Numbers,
     Scenarios,
     check_choice,
     make_bounds,
     parse_budgets,
+    parse_number,
     parse_scenarios,
     parse_students,
     parse_teachers,
@@ -58,7 +60,8 @@ def next_runs(
     budgets: Numbers,
     scenarios: Scenarios = tuple(SCENARIOS),
     *,
-    batch: int = 1,
+    batch: int | None = None,
+    batch_compute: Number | None = None,
     objective: str = "evsi_per_flop",
     cell_weights: xr.DataArray | None = None,
     outcomes: int = 400,
@@ -85,10 +88,12 @@ def next_runs(
         distilled run includes the teacher's logits; without it 3 F(N) D.
     students, budgets, scenarios
         The decisions that the runs are for, as for `plan`.
-    batch : int
-        Runs to choose one after the other, each given those before it.
+    batch : int, optional
+        Runs to choose one after the other, each given those before it; 1 if left out, or as many as `batch_compute` pays for.
+    batch_compute : float, str, optional
+        FLOPs that the batch may cost. It is then the better of two: runs taken by value per FLOP, and by value.
     objective : {"evsi_per_flop", "evsi"}
-        What rank and batch go by.
+        What rank goes by, and the batch unless `batch_compute` is given.
     cell_weights : DataArray, optional
         How much each decision counts, over some or all of student, scenario, budget; equally if left out. Scaled to add
         up to 1 over the cells that have a strategy.
@@ -146,11 +151,17 @@ def next_runs(
     evidence = gather(fit, allow_unconverged)
     check_choice(objective, "objective", OBJECTIVES)
     runs = parse_candidates(candidates, shape)
-    for name, value, lowest in (("batch", batch, 1), ("outcomes", outcomes, 2)):
+    most = (1 if batch_compute is None else len(runs.names)) if batch is None else batch
+    for name, value, lowest in (("batch", most, 1), ("outcomes", outcomes, 2)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
             raise ParameterError(f"{name} is {value!r}; an integer of at least {lowest} is needed")
-    if batch > len(runs.names):
+    if most > len(runs.names):
         raise ParameterError(f"batch is {batch}, but there are only {len(runs.names)} candidates")
+    affordable = np.inf if batch_compute is None else parse_number(batch_compute, "batch_compute")
+    if affordable < runs.cost.min():
+        raise ParameterError(
+            f"batch_compute is {affordable:.3g} FLOPs, and the cheapest candidate costs {runs.cost.min():.3g}; give more"
+        )
     chosen = parse_scenarios(scenarios)
     table = parse_teachers(teachers, chosen)
     problem = Problem(
@@ -177,7 +188,15 @@ def next_runs(
     worth = worth_of(gain, weight[feasible], predictions, everyone, seen, blocks)
     score = worth.total / runs.cost if objective == "evsi_per_flop" else worth.total
     order = _best_first(score, runs, everyone)
-    steps = _greedy(gain, weight[feasible], predictions, blocks, worth, runs, int(order[0]), batch, objective, seed)
+    # What goes by value alone may spend everything on one run, what goes by value per FLOP on many that tell little:
+    # with a limit on compute neither is always the better, and comparing them costs no run.
+    rules = (objective,) if batch_compute is None else OBJECTIVES
+    batches = [
+        _greedy(gain, weight[feasible], predictions, blocks, worth, runs, most, affordable, rule, seed)
+        for rule in rules
+    ]
+    best = int(np.argmax([float(found["batch_evsi"].values[-1]) for found in batches]))
+    steps, rule = batches[best], rules[best]
     spread = _Spread(grid, feasible)
     variables = _per_candidate(evidence, runs, predictions, worth, order, min_effective_draws)
     variables |= {
@@ -214,11 +233,15 @@ def next_runs(
     )
     coordinates = labels.grid_coordinates(problem)
     coordinates["candidate"] = variable(["candidate"], runs.names, ONE, "run that could be made")
-    coordinates["step"] = variable(["step"], np.arange(1, batch + 1), ONE, "number of runs in the batch so far")
+    coordinates["step"] = variable(
+        ["step"], np.arange(1, steps["batch_candidate"].size + 1), ONE, "number of runs in the batch so far"
+    )
     attrs = {
         **labels.setting_attributes(problem.bounds, shape),
         **evidence.attrs,
         "objective": objective,
+        "batch_rule": rule,
+        "batch_compute": float(affordable),
         "outcomes": int(outcomes),
         "seed": int(seed),
         "min_effective_draws": float(min_effective_draws),
@@ -331,13 +354,24 @@ def _greedy(
     blocks: Blocks,
     worth: Worth,
     runs: Candidates,
-    first: int,
     batch: int,
+    affordable: float,
     objective: str,
     seed: int,
 ) -> dict[str, xr.Variable]:
-    """A batch: the best single run, then always the one that adds most to those before it."""
+    """A batch: the best single run, then always the one that adds most to those before it, while compute is left."""
     outcomes = worth.effective.shape[1]
+
+    def best_of(added: np.ndarray, left: np.ndarray) -> int:
+        score = added / runs.cost[left] if objective == "evsi_per_flop" else added
+        return int(_best_first(score, runs, left)[0])
+
+    def payable(picked: list[int]) -> np.ndarray:
+        rest = affordable - runs.cost[picked].sum()
+        return np.array([i for i in range(len(runs.names)) if i not in picked and runs.cost[i] <= rest], dtype=int)
+
+    left = payable([])
+    first = int(left[best_of(worth.total[left], left)])
     picked = [first]
     value, error = [worth.total[first]], [worth.total_mcse[first]]
     effective = [worth.effective[first].mean()]
@@ -347,16 +381,13 @@ def _greedy(
         paths = predictive_paths(predictions, outcomes, seed, len(made))
         return worth_of(gain, weights, predictions, which, paths[which], blocks, made, random_outcomes=True)
 
-    while len(picked) < batch:
+    while len(picked) < batch and (left := payable(picked)).size:
         last = np.array([picked[-1]])
         # On the same paths as the sums below, so that what a run adds is not lost in their noise.
         before = together(last).total[0]
         made.append((picked[-1], predictive_paths(predictions, outcomes, seed, len(made))[picked[-1]]))
-        left = np.array([i for i in range(len(runs.names)) if i not in picked])
         joint = together(left)
-        added = joint.total - before
-        score = added / runs.cost[left] if objective == "evsi_per_flop" else added
-        best = int(_best_first(score, runs, left)[0])
+        best = best_of(joint.total - before, left)
         picked.append(int(left[best]))
         value.append(joint.total[best])
         error.append(joint.total_mcse[best])

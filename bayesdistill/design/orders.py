@@ -19,10 +19,11 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape
-from bayesdistill.decisions.arguments import check_choice
+from bayesdistill.decisions.arguments import Number, check_choice, parse_number
 from bayesdistill.decisions.evidence import Source, gather
 from bayesdistill.decisions.labels import FLOPS, ONE, variable
 from bayesdistill.design.candidates import parse_candidates, predict
+from bayesdistill.errors import ParameterError
 
 CRITERIA = ("information", "information_per_flop")
 _AS_THEY_ARE = ("c0", "w1")
@@ -33,6 +34,7 @@ def information_order(
     candidates: pd.DataFrame,
     *,
     criterion: str = "information",
+    compute: Number | None = None,
     shape: Shape = PUBLISHED_SHAPE,
     allow_unconverged: bool = False,
 ) -> xr.Dataset:
@@ -44,20 +46,22 @@ def information_order(
         As for `next_runs`.
     criterion : {"information", "information_per_flop"}
         What the order goes by.
+    compute : float, str, optional
+        FLOPs that the runs in the order may cost together; a run that no longer fits is passed over.
 
     Returns
     -------
     Dataset
         Over `candidate`: information (half of what the log determinant of the covariance falls by if this run is made
-        alone, in nats of entropy), cost (FLOPs), position (1 is first). Over `step`: order (names), total_information of the
-        runs so far.
+        alone, in nats of entropy), cost (FLOPs), position (1 is first; 0 is not in the order). Over `step`: order (names),
+        total_information of the runs so far.
 
     Raises
     ------
     DataError
         If the table of candidates is not usable.
     ParameterError
-        If an argument is unusable.
+        If an argument is unusable, or `compute` pays for no candidate.
 
     Notes
     -----
@@ -105,25 +109,32 @@ def information_order(
     order: list[int] = []
     total: list[float] = []
     names = np.array(runs.names)
-    while len(order) < len(names):
+    rest = np.inf if compute is None else parse_number(compute, "compute")
+    if rest < runs.cost.min():
+        raise ParameterError(
+            f"compute is {rest:.3g} FLOPs, and the cheapest candidate costs {runs.cost.min():.3g}; give more"
+        )
+    while free := [i for i in range(len(names)) if i not in order and runs.cost[i] <= rest]:
         gained = 0.5 * np.log(np.maximum(left, 1.0))
         score = gained / runs.cost if criterion == "information_per_flop" else gained
-        free = np.array([i for i in range(len(names)) if i not in order])
-        best = int(free[np.lexsort((names[free], runs.cost[free], -score[free]))[0]])
+        best = free[int(np.lexsort((names[free], runs.cost[free], -score[free]))[0])]
         total.append((total[-1] if total else 0.0) + float(gained[best]))
         step = len(order)
         factor[:, step] = (kernel[:, best] - factor[:, :step] @ factor[best, :step]) / np.sqrt(left[best])
         left = left - factor[:, step] ** 2
         order.append(best)
-    position = np.empty(len(names), dtype=int)
-    position[order] = np.arange(1, len(names) + 1)
+        rest -= float(runs.cost[best])
+    position = np.zeros(len(names), dtype=int)
+    position[order] = np.arange(1, len(order) + 1)
     return xr.Dataset(
         {
             "information": variable(
                 ("candidate",), alone, "nats", "expected fall of the posterior's entropy, linear and normal"
             ),
             "cost": variable(("candidate",), runs.cost, FLOPS, "compute of the run"),
-            "position": variable(("candidate",), position, ONE, "place in the greedy order, 1 is first"),
+            "position": variable(
+                ("candidate",), position, ONE, "place in the greedy order, 1 is first; 0 is not in it"
+            ),
             "order": variable(("step",), names[order], ONE, "run at this step"),
             "total_information": variable(
                 ("step",), np.array(total), "nats", "expected fall of the posterior's entropy by all runs so far"
@@ -131,7 +142,7 @@ def information_order(
         },
         {
             "candidate": variable(["candidate"], list(names), ONE, "run that could be made"),
-            "step": variable(["step"], np.arange(1, len(names) + 1), ONE, "number of runs so far"),
+            "step": variable(["step"], np.arange(1, len(order) + 1), ONE, "number of runs so far"),
         },
         {**evidence.attrs, "criterion": criterion},
     )

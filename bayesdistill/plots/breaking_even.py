@@ -33,7 +33,8 @@ def plot_break_even(found: xr.Dataset, *, size: str = "page", dark: bool = False
     Parameters
     ----------
     found : Dataset
-        What `break_even` returns for several budgets: pays_probability, students_per_teacher_quantile, status_probability.
+        What `break_even` returns for several budgets: pays_probability, pays_extrapolates, students_per_teacher_quantile,
+        status_probability.
     size : {"column", "page", "slide"}
         A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
     dark : bool
@@ -42,7 +43,8 @@ def plot_break_even(found: xr.Dataset, *, size: str = "page", dark: bool = False
     Returns
     -------
     Figure
-        For each student a map with the quantiles of the break-even number, and below it the probability of each outcome.
+        For each student a map with the quantiles of the break-even number, hatched where it is extrapolated, and below it the
+        probability of each outcome.
 
     Raises
     ------
@@ -59,6 +61,7 @@ def plot_break_even(found: xr.Dataset, *, size: str = "page", dark: bool = False
     """
     needed = [
         "pays_probability",
+        "pays_extrapolates",
         "students_per_teacher_quantile",
         "status_probability",
         "shared_by",
@@ -76,7 +79,14 @@ def plot_break_even(found: xr.Dataset, *, size: str = "page", dark: bool = False
         groups, columns = grids.shape_panels(figure, look, len(students), heights, columns)
         for (top, bottom), student in zip(groups, students, strict=True):
             one = found.sel(student=student)
-            draw_map(top, look, one["budget"].values, one["shared_by"].values, one["pays_probability"])
+            draw_map(
+                top,
+                look,
+                one["budget"].values,
+                one["shared_by"].values,
+                one["pays_probability"],
+                one["pays_extrapolates"],
+            )
             _draw_quantiles(top, look, one)
             _draw_outcomes(bottom, look, one)
             style.panel_title(top, f"student {style.short(student)}", 40)
@@ -87,6 +97,7 @@ def plot_break_even(found: xr.Dataset, *, size: str = "page", dark: bool = False
         outer = f"{100 * levels[0]:g} and {100 * levels[-1]:g} %"
         entries: list[Artist] = [
             *map_entries("P(distilling pays)"),
+            style.hatch_entry("extrapolated", look),
             style.line_entry("break-even: median", look.ink, width=1.4 * look.line),
             style.line_entry(f"break-even: {outer} quantile", look.ink, linestyle=":", width=1.2 * look.line),
         ]
@@ -104,20 +115,30 @@ def plot_break_even(found: xr.Dataset, *, size: str = "page", dark: bool = False
             warnings=warnings,
             notes=[
                 "The budget is that of one student. Charged to each student: 1/K of the teacher's pretraining and "
-                f"{100 * found.attrs['delta_lgt']:g} % of its inference. Best strategy of each draw. How far this lies outside "
-                "the data is not shown.",
+                f"{100 * found.attrs['delta_lgt']:g} % of its inference. Best strategy of each draw. Hatched where, in the median "
+                "over draws, it or pretraining lies outside the runs that the posterior has seen.",
                 *notes,
             ],
         )
     return figure
 
 
-def draw_map(ax: Axes, look: Look, budgets: np.ndarray, numbers: np.ndarray, chance: xr.DataArray) -> None:
-    """Probability over budget and number of students, in steps."""
+def draw_map(
+    ax: Axes, look: Look, budgets: np.ndarray, numbers: np.ndarray, chance: xr.DataArray, outside: xr.DataArray
+) -> None:
+    """Probability over budget and number of students, in steps, hatched where it is extrapolated."""
     ax.set_yscale("log")
     values = chance.transpose(..., "budget").values
     mesh = ax.contourf(budgets, numbers, np.ma.masked_invalid(values), levels=LEVELS, colors=_shades(), zorder=0.5)
     mesh.set_edgecolor("face")
+    hatched = outside.transpose(..., "budget").values.astype(float)
+    if hatched.any():
+        marked = ax.contourf(
+            budgets, numbers, hatched, levels=[0.5, 1.5], colors="none", hatches=[style.HATCH], zorder=1
+        )
+        # White under black would hide the map; grey shows on its dark and on its light end.
+        marked.set_edgecolor((0.5, 0.5, 0.5, 0.8))
+        marked.set_linewidth(0)
     ax.set_ylim(numbers.min(), numbers.max())
     ax.yaxis.set_major_locator(LogLocator(base=10, numticks=5))
     ax.yaxis.set_minor_locator(NullLocator())

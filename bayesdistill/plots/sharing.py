@@ -53,12 +53,7 @@ def plot_sharing_map(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
         groups, columns = grids.shape_panels(figure, look, len(students), [1], columns)
         for (ax,), student in zip(groups, students, strict=True):
             one = found.sel(student=student)
-            draw_map(ax, look, budgets, numbers, one["probability"])
-            outside = one["extrapolates"].transpose("students_per_teacher", "budget").values.astype(float)
-            if outside.any():
-                marked = ax.contourf(budgets, numbers, outside, levels=[0.5, 1.5], colors="none", hatches=[style.HATCH])
-                marked.set_edgecolor((0, 0, 0, 0.35))
-                marked.set_linewidth(0)
+            draw_map(ax, look, budgets, numbers, one["probability"], one["extrapolates"])
             style.panel_title(ax, f"student {style.short(student)}", 40)
             style.flops_axis(ax.xaxis)
         grids.label_groups(groups, columns, "compute budget [FLOPs]", ["students that share the teacher"], look)

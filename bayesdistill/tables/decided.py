@@ -56,7 +56,8 @@ KINDS = (
     Kind(
         "students_per_teacher_quantile",
         ("student", "budget"),
-        quantiles=("students_per_teacher", "served_tokens"),
+        ("extrapolates",),
+        ("students_per_teacher", "served_tokens"),
         shares="pays_",
     ),
     Kind(

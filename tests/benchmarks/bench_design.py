@@ -1,12 +1,13 @@
 """What to run next, against refits on simulated truth: is the value right, and does it lead to the right decision sooner?
 
-    python tests/benchmarks/bench_design.py [--part value|replay|all] [--truths 4] [--steps 4] [--outcomes 8] [--state FILE]
+    python tests/benchmarks/bench_design.py [--part value|replay|all] [--truths 24] [--stages 1e19 3e19 9e19] [--state FILE]
 
 A posterior of 40 of the published runs is the starting point; its draws are the truths that could be. *Value*: outcomes of a
 candidate are quantiles of its posterior predictive; the model is refitted with each, and the value of the refits is set
-beside that of reweighting. *Replay*: a truth is drawn, every method chooses runs one after the other, outcomes are
-simulated from the truth, the model is refitted after each, and the choices between distilling and pretraining are compared with those
-that the truth calls for. With --state, what has been done is kept in a file (one JSON line a piece) and not done again.
+beside that of reweighting. *Replay*: a truth is drawn; at each stage every method spends the same compute
+on the runs it chooses, outcomes are simulated from the truth, the model is refitted, and the choices between distilling and
+pretraining are compared with those that the truth calls for. With --state, what has been done is kept in a file (one JSON line
+a piece) and not done again.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
 from bayesdistill.decisions.arguments import make_bounds, parse_scenarios
 from bayesdistill.decisions.evidence import gather
 from bayesdistill.decisions.solving import COMMITTED, Problem, Workers, solve
-from bayesdistill.design import cheapest_first, information_order, next_runs, random_order
+from bayesdistill.design import information_order, next_runs, random_order
 from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.design.reweighting import predictive_quantiles
 from bayesdistill.errors import ConvergenceWarning
@@ -54,7 +55,7 @@ PROBLEM = Problem(
 )
 INITIAL, POOL = 40, 60
 MAX_RHAT = 1.05
-METHODS = ("evsi per flop", "evsi", "D-optimal", "D-optimal per flop", "cheapest first", "random")
+METHODS = ("value of information", "D-optimal", "D-optimal per FLOP", "random")
 
 
 class State:
@@ -162,79 +163,143 @@ def check_value(state: State, outcomes: int, draws: int, candidates: int) -> Non
         )
 
 
-def choose(method: str, tree: xr.DataTree, left: pd.DataFrame, seed: int) -> str:
-    """Name of the next run."""
-    if method.startswith("evsi"):
-        objective = "evsi_per_flop" if "flop" in method else "evsi"
+def choose(method: str, tree: xr.DataTree, left: pd.DataFrame, compute: float, seed: int) -> list[str]:
+    """Names of the next runs, which together cost no more than `compute`."""
+    costs = dict(zip(left["name"], parse_candidates(left, PUBLISHED_SHAPE).cost, strict=True))
+    if compute < min(costs.values()):
+        return []
+    if method == "value of information":
         found = next_runs(
-            tree, left, STUDENTS, BUDGETS, SCENARIOS, objective=objective, outcomes=200, allow_unconverged=True
+            tree, left, STUDENTS, BUDGETS, SCENARIOS, outcomes=200, batch_compute=compute, allow_unconverged=True
         )
-        return str(found["candidate"].values[int(found["rank"].values.argmin())])
+        return [str(name) for name in found["batch_candidate"].values]
     if method.startswith("D-optimal"):
-        criterion = "information_per_flop" if "flop" in method else "information"
-        return str(information_order(tree, left, criterion=criterion, allow_unconverged=True)["order"].values[0])
-    return cheapest_first(left)[0] if method == "cheapest first" else random_order(left, seed=seed)[0]
+        criterion = "information_per_flop" if "FLOP" in method else "information"
+        found = information_order(tree, left, criterion=criterion, compute=compute, allow_unconverged=True)
+        return [str(name) for name in found["order"].values]
+    picked = []
+    for name in random_order(left, seed=seed):
+        if costs[name] <= compute:
+            picked.append(name)
+            compute -= costs[name]
+    return picked
 
 
-def replay(state: State, truths: int, steps: int, draws: int) -> None:
-    """Regret of the choices against the compute spent on runs, method by method."""
+def judge(tree: xr.DataTree, truth: dict[str, np.ndarray]) -> dict[str, float]:
+    """What the choices of a posterior cost, under the truth and as the posterior itself expects."""
+    draws = gather(tree, allow_unconverged=True).draws
+    strategy, gain = decide(tree)
+    true = advantage(truth, strategy)[..., 0]
+    wrong = (gain > 0) != (true > 0)
+    against = np.where(gain > 0, -1.0, 1.0)[..., None] * advantage(draws, strategy)
+    return {
+        "regret": float((np.abs(true) * wrong).mean()),
+        "wrong": float(wrong.mean()),
+        "expected": float(np.maximum(against, 0).mean()),
+    }
+
+
+def replay(state: State, truths: int, stages: list[float], draws: int) -> None:
+    """Regret of the choices against the compute spent on runs, method by method.
+
+    All methods get the same compute: at every stage each spends what the stage adds (and what it had left), then sees the
+    outcomes. The truths are draws of the posterior that all start from, evenly spaced in the order of the regret that today's
+    choices would have under them: a systematic sample, so that few truths are enough.
+    """
     refitter, pool, first = setting()
     start = sample(refitter, first, None, draws, seed=0)
     flat = gather(start, allow_unconverged=True)
     noise = {k: flat.noise[k].transpose("chain", "draw").values.reshape(-1) for k in ("sigma", "nu")}
     costs = parse_candidates(pool, PUBLISHED_SHAPE).cost
+    strategy, gain = decide(start)
+    lost = np.maximum(np.where(gain > 0, -1.0, 1.0)[..., None] * advantage(flat.draws, strategy), 0).mean(
+        axis=(0, 1, 2)
+    )
+    evenly = np.argsort(lost)[((np.arange(truths) + 0.5) / truths * flat.size).astype(int)]
+    # In an order without meaning, so that a run that is cut short has seen a fair part of them.
+    evenly = evenly[np.random.default_rng(7).permutation(truths)]
+    print(
+        f"at the start: expected regret {lost.mean():.2e}, of the chosen truths {lost[evenly].mean():.2e} nats",
+        flush=True,
+    )
 
     def one(method: str, t: int) -> dict[str, list[float]]:
+        i = int(evenly[t])
         rng = np.random.default_rng([7, t])
-        i = int(rng.integers(flat.size))
         truth = {name: values[i : i + 1] for name, values in flat.draws.items()}
         law = {name: float(values[0]) for name, values in truth.items()}
         columns = (pool[c].to_numpy(dtype=float) for c in ("student_params", "student_tokens", "teacher_loss"))
         outcome = distilled_loss(*columns, **law) + noise["sigma"][i] * rng.standard_t(noise["nu"][i], POOL)
         loss = np.concatenate([refitter.runs["student_loss"].to_numpy(dtype=float)[:INITIAL], outcome])
         kept, tree, spent = first.copy(), start, 0.0
-        record: dict[str, list[float]] = {"spent": [], "regret": [], "wrong": []}
-        for step in range(steps + 1):
-            strategy, gain = decide(tree)
-            true = advantage(truth, strategy)[..., 0]
-            wrong = (gain > 0) != (true > 0)
+        record: dict[str, list[float]] = {"spent": [0.0], "runs": [0.0]}
+        for name, value in judge(tree, truth).items():
+            record[name] = [value]
+        for stage, compute in enumerate(stages):
+            left = pool[~kept[INITIAL:]]
+            if stage == 0 and method != "random":
+                # Every truth starts from the same posterior, so that the first choice is the same.
+                picked = state.get(
+                    f"first {compute} {draws} {method}", lambda c=compute: choose(method, start, pool, c, 0)
+                )
+            else:
+                picked = choose(method, tree, left, compute - spent, seed=1000 * t + stage)
+            for name in picked:
+                kept[INITIAL + int(name)] = True
+                spent += float(costs[int(name)])
+            if picked:
+                tree = sample(refitter, kept, loss, draws, seed=stage + 1)
             record["spent"].append(spent)
-            record["regret"].append(float((np.abs(true) * wrong).mean()))
-            record["wrong"].append(float(wrong.mean()))
-            if step < steps:
-                c = int(choose(method, tree, pool[~kept[INITIAL:]], seed=1000 * t + step))
-                kept[INITIAL + c] = True
-                spent += float(costs[c])
-                tree = sample(refitter, kept, loss, draws, seed=step + 1)
+            record["runs"].append(float(kept[INITIAL:].sum()))
+            for name, value in judge(tree, truth).items():
+                record[name].append(value)
         return record
 
     records: dict[str, list[dict[str, list[float]]]] = {method: [] for method in METHODS}
+    setting_key = f"{stages} {draws} {truths}"
     for t in range(truths):
         for method in METHODS:
             started = time.perf_counter()
-            records[method].append(state.get(f"replay {steps} {draws} {t} {method}", lambda m=method, t=t: one(m, t)))
+            records[method].append(state.get(f"replay {setting_key} {t} {method}", lambda m=method, t=t: one(m, t)))
             print(f"truth {t}, {method}: {time.perf_counter() - started:.0f} s", flush=True)
-    print(f"\n{truths} truths, {len(STUDENTS) * len(BUDGETS) * len(SCENARIOS)} decisions; means ± standard errors")
-    for method, found in records.items():
-        regret = np.array([r["regret"] for r in found])
-        wrong = np.array([r["wrong"] for r in found])
-        spent = np.array([r["spent"] for r in found])
-        # Paired with the start: how much of its regret is gone, and at which compute.
-        print(f"{method}:")
-        for step in range(steps + 1):
-            error = regret[:, step].std(ddof=1) / np.sqrt(truths) if truths > 1 else np.nan
+        if t > 0:
+            show(records, stages)
+
+
+def show(records: dict[str, list[dict[str, list[float]]]], stages: list[float]) -> None:
+    """Means over truths with standard errors, and the differences to the value of information, paired by truth."""
+
+    def mean(values: np.ndarray) -> str:
+        return f"{values.mean():+.2e} ± {values.std(ddof=1) / np.sqrt(values.size):.1e}"
+
+    found = {
+        method: {name: np.array([r[name] for r in done]) for name in ("spent", "runs", "regret", "wrong", "expected")}
+        for method, done in records.items()
+    }
+    ours = found[METHODS[0]]
+    print(f"\n{len(ours['regret'])} truths, {len(STUDENTS) * len(BUDGETS) * len(SCENARIOS)} decisions")
+    for stage, compute in enumerate([0.0, *stages]):
+        print(f"compute {compute:.1e} FLOPs")
+        for method, one in found.items():
             print(
-                f"  {step} runs, {spent[:, step].mean():.2e} FLOPs: regret {regret[:, step].mean():.2e} ± {error:.1e} nats, "
-                f"wrong choices {wrong[:, step].mean():.3f}"
+                f"  {method}: {one['runs'][:, stage].mean():.1f} runs, {one['spent'][:, stage].mean():.1e} FLOPs; regret "
+                f"{mean(one['regret'][:, stage])}, as each posterior expects {mean(one['expected'][:, stage])} nats; "
+                f"wrong choices {one['wrong'][:, stage].mean():.3f}"
             )
+            if stage and method != METHODS[0]:
+                print(
+                    f"    more than by value of information: regret {mean(one['regret'][:, stage] - ours['regret'][:, stage])}, "
+                    f"expected {mean(one['expected'][:, stage] - ours['expected'][:, stage])}"
+                )
+    print(flush=True)
 
 
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--part", choices=("value", "replay", "all"), default="all")
-    parser.add_argument("--truths", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--truths", type=int, default=24)
+    parser.add_argument("--stages", type=float, nargs="+", default=[1e19, 3e19, 9e19])
     parser.add_argument("--outcomes", type=int, default=8)
     parser.add_argument("--candidates", type=int, default=3)
     parser.add_argument("--draws", type=int, default=500)
@@ -245,7 +310,7 @@ def main() -> None:
     if options.part in ("value", "all"):
         check_value(state, options.outcomes, options.draws, options.candidates)
     if options.part in ("replay", "all"):
-        replay(state, options.truths, options.steps, options.draws)
+        replay(state, options.truths, options.stages, options.draws)
 
 
 if __name__ == "__main__":

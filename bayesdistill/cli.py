@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,12 +20,16 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="bayesdistill",
     help="Should a language model be distilled from a teacher or pretrained? The probability, from a Bayesian scaling law.\n\n"
-    "Start with `bayesdistill demo`, or `bayesdistill fit RUNS -o fit.nc` on your own table.",
+    "Start with `bayesdistill demo`, or on your own table: `bayesdistill fit RUNS -o fit.nc`, then `check fit.nc`, "
+    "`plan fit.nc --student 1B --budgets 1e19:1e25:25 -o plan.nc` and `report fit.nc --plan plan.nc`.\n\n"
+    "Numbers may be written 1e9, 1B, 300M, 1e21. `bayesdistill --install-completion` completes commands, options and "
+    "scenarios in the shell.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 _INTERRUPTED = 130
+_NUMBER = "NUMBER"
 
 FitFile = Annotated[Path, typer.Argument(metavar="FIT", help="A fit written by `bayesdistill fit`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
@@ -42,17 +49,20 @@ def fit_command(
         Path | None, typer.Option(help="Supervised runs (params, tokens, loss); alone, they give the supervised law.")
     ] = None,
     prior: Annotated[Path | None, typer.Option(help="An earlier fit that serves as prior.")] = None,
-    widen: Annotated[float, typer.Option(help="How much wider the earlier fit is made first.")] = 2.0,
-    gamma: Annotated[float | None, typer.Option(help="Fix the supervised law's gamma (1: Chinchilla's form).")] = None,
-    draws: Annotated[int, typer.Option(help="Draws per chain.")] = 1000,
-    tune: Annotated[int, typer.Option(help="Tuning draws per chain.")] = 1000,
-    chains: Annotated[int, typer.Option(help="Chains.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same draws.")] = 0,
-    target_accept: Annotated[float, typer.Option(help="Raise towards 1 against divergences.")] = 0.9,
+    widen: Annotated[str, typer.Option(metavar=_NUMBER, help="How much wider the earlier fit is made first.")] = "2",
+    gamma: Annotated[
+        str | None, typer.Option(metavar=_NUMBER, help="Fix the supervised law's gamma (1: Chinchilla's form).")
+    ] = None,
+    draws: Annotated[str, typer.Option(metavar=_NUMBER, help="Draws per chain.")] = "1000",
+    tune: Annotated[str, typer.Option(metavar=_NUMBER, help="Tuning draws per chain.")] = "1000",
+    chains: Annotated[str, typer.Option(metavar=_NUMBER, help="Chains.")] = "4",
+    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="The same seed gives the same draws.")] = "0",
+    target_accept: Annotated[str, typer.Option(metavar=_NUMBER, help="Raise towards 1 against divergences.")] = "0.9",
     allow_suspicious: Annotated[
         bool, typer.Option(help="Use tables that look as if units or columns were mixed up.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fit the law to runs with NUTS."""
     from bayesdistill.criticism import check
@@ -72,17 +82,21 @@ def fit_command(
         table,
         other,
         priors=None if prior is None else load(prior),
-        widen=widen,
-        gamma=gamma,
-        draws=draws,
-        tune=tune,
-        chains=chains,
-        seed=seed,
-        target_accept=target_accept,
-        progress=False if quiet else None,
+        widen=_real(widen, "--widen"),
+        gamma=None if gamma is None else _real(gamma, "--gamma"),
+        draws=_whole(draws, "--draws"),
+        tune=_whole(tune, "--tune"),
+        chains=_whole(chains, "--chains"),
+        seed=_whole(seed, "--seed"),
+        target_accept=_real(target_accept, "--target-accept"),
+        progress=False if quiet or as_json else None,
     )
     save(result, output)
-    print(check(result))
+    found = check(result)
+    if as_json:
+        print(json.dumps({"fit": str(output), "verdict": found.verdict, **found.numbers}))
+        return
+    print(found)
     print(f"wrote {output}; next: bayesdistill plan {output} --student 1B --budgets 1e19:1e25:25")
 
 
@@ -92,7 +106,7 @@ def check_command(fit: FitFile, as_json: AsJson = False) -> None:
     from bayesdistill.criticism import check
 
     found = check(_load_fit(fit))
-    print(json.dumps(found.numbers) if as_json else found)
+    print(json.dumps({"verdict": found.verdict, **found.numbers}) if as_json else found)
     if found.ok is False:
         raise typer.Exit(1)
 
@@ -103,18 +117,31 @@ def plan_command(
     student: Annotated[list[str], typer.Option(help="Non-embedding parameters: 1B, 300M, 3e9. Repeat for more.")],
     budgets: Annotated[str, typer.Option(help="FLOPs: lowest:highest:count on a log scale, or a list 1e20,1e21.")],
     scenario: Annotated[
-        list[str] | None, typer.Option(help="Who pays for the teacher; by default all four. Repeat for more.")
+        list[str] | None,
+        typer.Option(
+            help="Who pays for the teacher; by default all four. Repeat for more.",
+            autocompletion=lambda: _scenario_names(),
+        ),
     ] = None,
     delta: Annotated[
         list[str] | None,
-        typer.Option(help="A scenario of your own, LGT:PRE: the shares of the teacher's inference and pretraining."),
+        typer.Option(
+            help="A scenario of your own, LGT:PRE, such as 1:1/8: shares of the teacher's inference and pretraining."
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where the plan is written (netCDF).")] = None,
-    max_teacher_params: Annotated[str, typer.Option(help="Largest teacher.")] = "1e12",
-    max_teacher_tokens: Annotated[str, typer.Option(help="Most tokens a teacher may be trained on.")] = "2e13",
-    max_student_tokens: Annotated[str | None, typer.Option(help="Most tokens the student may see.")] = None,
-    noise: Annotated[str, typer.Option(help="law: the law's curves; run: one pair of real runs.")] = "law",
-    seed: Annotated[int, typer.Option(min=0, help="Of the scatter with --noise run.")] = 0,
+    max_teacher_params: Annotated[str, typer.Option(metavar=_NUMBER, help="Largest teacher.")] = "1e12",
+    max_teacher_tokens: Annotated[
+        str, typer.Option(metavar=_NUMBER, help="Most tokens a teacher may be trained on.")
+    ] = "2e13",
+    max_student_tokens: Annotated[
+        str | None, typer.Option(metavar=_NUMBER, help="Most tokens the student may see.")
+    ] = None,
+    noise: Annotated[
+        str,
+        typer.Option(help="law: the law's curves; run: one pair of real runs.", autocompletion=lambda: ["law", "run"]),
+    ] = "law",
+    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Of the scatter with --noise run.")] = "0",
     allow_unconverged: Unconverged = False,
     as_json: AsJson = False,
 ) -> None:
@@ -139,7 +166,7 @@ def plan_command(
         if max_student_tokens is None
         else parse_number(max_student_tokens, "--max-student-tokens"),
         noise=noise,
-        seed=seed,
+        seed=_whole(seed, "--seed"),
         allow_unconverged=allow_unconverged,
         progress=sys.stderr.isatty() and not as_json,
     )
@@ -153,7 +180,7 @@ def plan_command(
         if result.attrs["converged"] == "no":
             print(f"The posterior did not converge, so these numbers may be wrong: bayesdistill check {fit}")
         if output is not None:
-            print(f"wrote {output}")
+            print(f"wrote {output}; next: bayesdistill report {fit} --plan {output}")
 
 
 @app.command(name="report")
@@ -171,7 +198,7 @@ def report_command(
     from bayesdistill.sampling import load
 
     if output.exists() and not output.is_dir():
-        raise FileError(f"cannot write into {output}: it is a file, not a folder")
+        raise FileError(f"cannot write into {output}: it is a file, not a folder; give another folder with -o")
     planned = None if plan is None else load(plan)
     if planned is not None and not isinstance(planned, xr.Dataset):
         raise FileError(f"{plan} holds a fit, not a plan; make a plan with: bayesdistill plan FIT -o plan.nc")
@@ -184,12 +211,42 @@ def report_command(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results; made if it does not exist.")] = Path("out"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler.")] = 0,
+    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Seed of the sampler.")] = "0",
+    as_json: AsJson = False,
 ) -> None:
     """Fit the law to the 354 published runs and write the answer: fit, plan, figures, and three sentences."""
     from bayesdistill.demo import run_demo
 
-    run_demo(out, seed=seed)
+    if not as_json:
+        run_demo(out, seed=_whole(seed, "--seed"))
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        files = run_demo(out, seed=_whole(seed, "--seed"))
+    print(json.dumps({"folder": str(out), "files": [str(path) for path in files]}))
+
+
+def _scenario_names() -> list[str]:
+    from bayesdistill.compute import SCENARIOS
+
+    return list(SCENARIOS)
+
+
+def _real(text: str, option: str) -> float:
+    """A number as people write it; whether it is in range is for the function that takes it to say."""
+    from bayesdistill.decisions.arguments import parse_number
+
+    try:
+        value = float(text)
+    except ValueError:
+        return parse_number(text, option)
+    return value if math.isfinite(value) else parse_number(text, option)
+
+
+def _whole(text: str, option: str) -> int:
+    value = _real(text, option)
+    if value != int(value):
+        raise ParameterError(f"{option}: {text!r} is no whole number; write 1000, 1e3 or 1k")
+    return int(value)
 
 
 def _writable(path: Path) -> None:
@@ -197,9 +254,9 @@ def _writable(path: Path) -> None:
     from bayesdistill.errors import FileError
 
     if path.is_dir():
-        raise FileError(f"cannot write {path}: it is a folder")
+        raise FileError(f"cannot write {path}: it is a folder; name a file in it, such as {path / 'result.nc'}")
     if not path.parent.is_dir():
-        raise FileError(f"cannot write {path}: there is no folder {path.parent}")
+        raise FileError(f"cannot write {path}: there is no folder {path.parent}; make it first")
 
 
 def _load_fit(path: Path) -> xr.DataTree:
@@ -208,6 +265,8 @@ def _load_fit(path: Path) -> xr.DataTree:
     from bayesdistill.errors import FileError
     from bayesdistill.sampling import load
 
+    if not path.exists():
+        raise FileError(f"there is no file {path}; make a fit with: bayesdistill fit RUNS -o {path}")
     result = load(path)
     if not isinstance(result, xr.DataTree):
         raise FileError(f"{path} holds a plan, not a fit; make a fit with: bayesdistill fit RUNS -o fit.nc")
@@ -218,9 +277,9 @@ def _shares(text: str) -> Any:
     from bayesdistill.compute import Scenario
 
     try:
-        lgt, pre = (float(part) for part in text.split(":"))
-    except ValueError:
-        raise ParameterError(f"--delta {text!r}: write two shares, such as 1:0.1") from None
+        lgt, pre = (float(Fraction(part.strip())) for part in text.split(":"))
+    except (ValueError, ZeroDivisionError):
+        raise ParameterError(f"--delta {text!r}: write two shares, such as 1:0.1 or 1:1/8") from None
     return Scenario(delta_lgt=lgt, delta_pre=pre)
 
 
@@ -253,6 +312,9 @@ def main() -> None:
             app()
         except BayesdistillError as error:
             print(f"bayesdistill: {error}", file=sys.stderr)
+            names = [command.name for command in app.registered_commands]
+            asked = next((word for word in sys.argv[1:] if word in names), "")
+            print(f"bayesdistill: options and examples: bayesdistill {asked} --help", file=sys.stderr)
             sys.exit(2)
         except SystemExit as end:
             # Typer has turned Ctrl-C into this code without a word.

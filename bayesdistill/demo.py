@@ -24,7 +24,7 @@ STUDENTS = (3e8, 1e9, 3e9, 1e10)
 BUDGETS = np.geomspace(1e19, 1e25, 25)
 
 
-def run_demo(out: Path, *, seed: int = 0) -> None:
+def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
     """Fit the 354 published runs, plan, and leave fit, plan, figures and a summary in a folder.
 
     Parameters
@@ -33,6 +33,11 @@ def run_demo(out: Path, *, seed: int = 0) -> None:
         Folder; made if it does not exist.
     seed : int
         Of the sampler.
+
+    Returns
+    -------
+    list of Path
+        The files that a reader opens.
 
     Raises
     ------
@@ -74,8 +79,10 @@ def run_demo(out: Path, *, seed: int = 0) -> None:
     print()
     print(table_text(summary_table(planned)))
     print()
-    for name in ("README.md", PAGE, "fit.nc", "plan.nc", "plan.csv", "runs.png", "probability.png", "best_loss.png"):
+    names = ("README.md", PAGE, "fit.nc", "plan.nc", "plan.csv", "runs.png", "probability.png", "best_loss.png")
+    for name in names:
         print(f"  {out / name}")
+    return [out / name for name in names]
 
 
 def summary_text(fitted: xr.DataTree, planned: xr.Dataset) -> str:

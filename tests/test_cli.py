@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -141,6 +142,7 @@ def test_bad_arguments(
     assert code == 2
     assert said in err
     assert err.startswith("bayesdistill: ")
+    assert f"bayesdistill {arguments[0]} --help" in err
     assert "Traceback" not in err + out
     assert list(tmp_path.iterdir()) == []
 
@@ -175,6 +177,108 @@ def test_numbers_that_the_parser_refuses_are_explained_too(command: Command) -> 
         code, out, err = command(*arguments)
         assert code == 2, arguments
         assert "Traceback" not in err + out
+        assert "--help" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e3", 1000), ("1k", 1000), ("1000", 1000), ("1B", 10**9), ("300M", 3 * 10**8), ("1e21", 10**21)],
+)
+def test_numbers_as_people_write_them(text: str, value: int) -> None:
+    assert cli._whole(text, "--draws") == value
+    assert cli._real(text, "--widen") == value
+    assert cli._budgets(text) == [value]
+    assert cli._budgets(f"{text}:1e22:2")[0] == pytest.approx(value)
+
+
+def test_every_numeric_option_takes_them(
+    fit354: xr.DataTree, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+    monkeypatch.setattr("bayesdistill.sampling.fit", lambda *_, **options: asked.update(options) or fit354)
+    numbers = {"draws": "1.2k", "tune": "2e3", "chains": "4e0", "seed": "1M", "widen": "1e1", "gamma": "1e0"}
+    options = [part for name, text in numbers.items() for part in (f"--{name}", text)]
+    output = tmp_path / "fit.nc"
+    code, out, err = command("fit", "busbridge2025", *options, "--target-accept", "9e-1", "-o", output, "--json")
+    assert code == 0, err
+    assert {name: asked[name] for name in numbers} == {
+        "draws": 1200, "tune": 2000, "chains": 4, "seed": 10**6, "widen": 10.0, "gamma": 1.0,
+    }  # fmt: skip
+    assert asked["target_accept"] == 0.9
+    found = json.loads(out)
+    assert found["fit"] == str(output)
+    assert found["converged"] is True
+    question = ["--student", "300M", "--budgets", "1e20", "--max-teacher-params", "1B", "--max-teacher-tokens", "1T"]
+    code, out, err = command(
+        "plan",
+        output,
+        *question,
+        "--max-student-tokens",
+        "1e12",
+        "--delta",
+        "1:1/8",
+        "--seed",
+        "1k",
+        "--noise",
+        "run",
+        "--json",
+    )
+    assert code == 0, err
+    (row,) = json.loads(out)
+    assert row["student"] == 3e8
+    assert row["teacher_params"] <= 1e9
+    for name, text in (("draws", "1.5"), ("seed", "-1"), ("chains", "many"), ("widen", "nan")):
+        code, _, err = command("fit", "busbridge2025", f"--{name}", text, "-o", output)
+        if name != "seed":
+            assert code == 2
+            assert f"--{name}: {text!r}" in err
+
+
+def test_every_command_speaks_json() -> None:
+    import typer.main
+
+    group = typer.main.get_command(cli.app)
+    assert set(group.commands) == {"fit", "check", "plan", "report", "demo"}
+    for name, one in group.commands.items():
+        assert "--json" in {flag for parameter in one.params for flag in parameter.opts}, name
+
+
+def test_the_demo_keeps_its_words_from_programs(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_demo(out: Path, *, seed: int) -> list[Path]:
+        print(f"working, seed {seed}")
+        return [out / "report.html"]
+
+    monkeypatch.setattr("bayesdistill.demo.run_demo", run_demo)
+    code, out, err = command("demo", "--out", tmp_path, "--seed", "2k", "--json")
+    assert code == 0
+    assert json.loads(out) == {"folder": str(tmp_path), "files": [str(tmp_path / "report.html")]}
+    assert "working, seed 2000" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("bayesdistill pl", "plan"),
+        ("bayesdistill plan --max-teacher-p", "--max-teacher-params"),
+        ("bayesdistill plan fit.nc --scenario ", "teacher pretraining + inference"),
+        ("bayesdistill plan fit.nc --noise r", "run"),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", *(pytest.param(shell, marks=pytest.mark.slow) for shell in ("zsh", "fish"))])
+def test_the_shell_completes(shell: str, words: str, completed: str) -> None:
+    environment = {
+        **os.environ,
+        "_BAYESDISTILL_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+        "_TYPER_COMPLETE_ARGS": words,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    program = Path(sys.executable).parent / "bayesdistill"
+    done = subprocess.run([program], env=environment, capture_output=True, text=True)
+    assert completed in done.stdout.replace("\\", ""), done.stderr
 
 
 def test_an_unconverged_fit_is_used_only_when_told_to(unconverged: Path, command: Command, tmp_path: Path) -> None:

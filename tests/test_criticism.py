@@ -191,6 +191,7 @@ def test_intervals_hold_what_they_say():
 def scored(elpd: list[float], error: list[float], fold: list[int]) -> xr.Dataset:
     columns = {"elpd": elpd, "crps": [0.1] * len(elpd), "error": error, "fold": fold}
     columns |= {"inside_50": [1, 0] * (len(elpd) // 2), "inside_90": [1] * len(elpd)}
+    columns["converged"] = [True] * len(elpd)
     return xr.Dataset({name: ("run", values) for name, values in columns.items()}, coords={"run": range(len(elpd))})
 
 
@@ -198,7 +199,9 @@ def test_the_table_of_scores_by_hand():
     fold = [0, 0, 1, 1, 2, 2]
     best = scored([1.0, 1.0, 1.0, 1.0, 1.0, 1.0], [0.1, -0.1, 0.1, -0.1, 0.1, -0.1], fold)
     other = scored([0.5, 0.5, 1.0, 1.0, 0.0, 0.5], [0.3, 0.4, 0.0, 0.0, 0.0, 0.0], fold)
+    other["converged"] = ("run", [True, True, False, False, True, True])
     table = bd.score_table({"other": other, "best": best})
+    assert table["unconverged"].to_dict() == {"best": 0, "other": 1}
     assert list(table.index) == ["best", "other"]
     assert table.loc["best", ["elpd", "elpd_difference", "rmse", "coverage_50"]].tolist() == pytest.approx(
         [6.0, 0.0, 0.1, 0.5]

@@ -8,7 +8,7 @@ scored on the runs left out: log score (elpd), CRPS, error of the mean, coverage
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,20 +17,27 @@ import numpy as np
 import xarray as xr
 from scipy.stats import t as student_t
 
+from bayesdistill import posterior
 from bayesdistill.criticism.baselines import BASELINES
 from bayesdistill.criticism.predictions import expected_losses, flat_draws, scatter_scale, shared_shifts
 from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
+from bayesdistill.criticism.running import Progress, run_tasks
 from bayesdistill.criticism.scores import PROBABILITIES, crps, inside, log_score
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ParameterError
 from bayesdistill.files import replacing
 from bayesdistill.model import reference_run, teacher_labels
+from bayesdistill.posterior import Gates
 from bayesdistill.priors import Prior, Priors, default_priors, with_priors
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SPLITS = ("teacher", "student", "paper")
+REFIT_GATES = Gates(max_rhat=1.03, min_ess_bulk=200, min_ess_tail=200, max_divergences=20)
+"""What a refit must pass: enough for scores; single divergences do not move them."""
+LONGER = 3
+"""Factor on draws and tuning draws of a refit that did not pass the gates."""
 PAPER_THRESHOLD = 2.3
 """The paper fitted runs with L_S above this and showed the rest as extrapolation (nats per token)."""
 
@@ -105,8 +112,9 @@ def leave_out(
     tune: int = 700,
     seed: int = 0,
     checkpoint: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = None,
     executor: Executor | None = None,
+    gates: Gates = REFIT_GATES,
 ) -> xr.Dataset:
     """Fit without each group of runs in turn and score the predictions of the runs left out.
 
@@ -124,16 +132,19 @@ def leave_out(
         Of each refit (4 chains).
     checkpoint : path, optional
         A JSON file that keeps finished folds; a later call with the same runs and settings goes on from there.
-    progress : callable, optional
-        Told (folds done, folds in all).
+    progress : bool or callable, optional
+        A callable is told (folds done, folds in all); by default a bar in a terminal and in a notebook.
     executor : concurrent.futures.Executor, optional
         Where folds are fitted; each worker compiles the model once. By default here, one after the other.
+    gates : Gates
+        What the draws of a refit must pass; one that fails is made once more, three times longer.
 
     Returns
     -------
     Dataset
         Over run, for those left out: elpd (natural log of the predictive density), crps and error (mean minus observed, nats
-        per token), inside_50 and inside_90 (whether the interval held the outcome), and fold.
+        per token), inside_50 and inside_90 (whether the interval held the outcome), fold, and converged (whether the fold's
+        refit passed the gates in the end).
 
     Notes
     -----
@@ -155,21 +166,20 @@ def leave_out(
         if kept.get("setting") == setting:
             done = kept["folds"]
     todo = [k for k in range(len(groups)) if str(k) not in done]
-    tasks = [(runs, model, groups[k], draws, tune, seed + k) for k in todo]
-    results = map(_fold, tasks) if executor is None else executor.map(_fold, tasks)
-    for k, result in zip(todo, results, strict=True):
-        done[str(k)] = result
+    tasks = [(runs, model, groups[k], draws, tune, seed + k, gates) for k in todo]
+    words = f"left out, {split}"
+    for i, result in run_tasks(_fold, tasks, executor=executor, progress=progress, done=len(done), what=words):
+        done[str(todo[i])] = result
         if path is not None:
             with replacing(path) as aside:
                 aside.write_text(json.dumps({"setting": setting, "folds": done}), encoding="utf-8")
-        if progress is not None:
-            progress(len(done), len(groups))
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("run", "elpd", "crps", "error", "inside_50", "inside_90", "fold")
+        name: [] for name in ("run", "elpd", "crps", "error", "inside_50", "inside_90", "fold", "converged")
     }
     for k in range(len(groups)):
         for name in columns:
-            columns[name] += done[str(k)][name] if name != "fold" else [k] * len(done[str(k)]["run"])
+            value = k if name == "fold" else done[str(k)][name]
+            columns[name] += value if isinstance(value, list) else [value] * len(done[str(k)]["run"])
     run = columns.pop("run")
     units = {"elpd": "1", "crps": "nats per token", "error": "nats per token"}
     words = {
@@ -179,6 +189,7 @@ def leave_out(
         "inside_50": "whether the 50 % interval held the outcome",
         "inside_90": "whether the 90 % interval held the outcome",
         "fold": "group that was left out together",
+        "converged": "whether the refit passed the gates",
     }
     return xr.Dataset(
         {
@@ -194,19 +205,22 @@ _REFITTERS: dict[str, Refitter] = {}
 
 
 def _fold(task: tuple[Any, ...]) -> dict[str, list[Any]]:
-    runs, model, out, draws, tune, seed = task
+    runs, model, out, draws, tune, seed, gates = task
     rng = np.random.default_rng(seed)
+    converged = True
     if isinstance(model, str):
         drawn, density = BASELINES[model](runs, ~out, seed)
+        expected = drawn.mean(axis=0)
     else:
-        drawn, density = _posterior_predictions(runs, model, out, draws, tune, seed, rng)
+        drawn, density, expected, converged = _posterior_predictions(runs, model, out, draws, tune, seed, rng, gates)
     observed = runs["student_loss"].to_numpy(dtype=float)[out]
     coverage = {f"inside_{100 * p:.0f}": inside(drawn, observed, p).tolist() for p in PROBABILITIES}
     return {
         "run": np.flatnonzero(out).tolist(),
         "elpd": log_score(density).tolist(),
         "crps": crps(drawn, observed).tolist(),
-        "error": (drawn.mean(axis=0) - observed).tolist(),
+        "error": (expected - observed).tolist(),
+        "converged": converged,
         **coverage,
     }
 
@@ -219,24 +233,26 @@ def _posterior_predictions(
     tune: int,
     seed: int,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
+    gates: Gates,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     key = repr(sorted(model.items(), key=str)) + str(len(runs))
     if key not in _REFITTERS or not _REFITTERS[key].runs.equals(runs):
         _REFITTERS[key] = prepare_refits(runs, priors_of(model, runs))
     refitter = _REFITTERS[key]
-    tree = refit(refitter, ~out, draws=draws, tune=tune, seed=seed)
+    for longer in (1, LONGER):
+        tree = refit(refitter, ~out, draws=longer * draws, tune=longer * tune, seed=seed)
+        converged = not posterior.convergence(tree, gates)["failed"]
+        if converged:
+            break
     flat = flat_draws(tree["posterior"].to_dataset())
-    for position, name in enumerate(refitter.priors.names):
-        # Coordinates of the scatter are not deterministics of the model.
-        if name in ("noise_ratio", "noise_tokens"):
-            prior = refitter.priors
-            flat[name] = prior.location[position] + flat["z"] @ prior.factor[position]
     center = expected_losses(flat, runs) + shared_shifts(flat, runs, ~out, rng)
     scale = scatter_scale(flat, runs, refitter.reference)[:, out]
     center, nu = center[:, out], flat["nu"][:, None]
     observed = runs["student_loss"].to_numpy(dtype=float)[out]
     drawn = center + scale * rng.standard_t(np.broadcast_to(nu, center.shape))
-    return drawn, np.asarray(student_t.logpdf(observed, nu, loc=center, scale=scale))
+    # The mean of the law, not of the draws: with nu near 1 the mean of Student-t draws does not settle.
+    expected = np.asarray(center.mean(axis=0))
+    return drawn, np.asarray(student_t.logpdf(observed, nu, loc=center, scale=scale)), expected, converged
 
 
 def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
@@ -251,12 +267,13 @@ def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     -------
     DataFrame
         One row a model, best elpd first: elpd, elpd_difference and its standard error over folds (runs of a fold are not
-        independent), crps, rmse, coverage of the 50 and 90 % intervals.
+        independent), crps, rmse, coverage of the 50 and 90 % intervals, and how many refits did not converge.
 
     Examples
     --------
     >>> import bayesdistill as bd, xarray as xr
     >>> columns = {"elpd": [1.0, 2.0], "crps": [0.1, 0.1], "error": [0.3, -0.4], "inside_50": [1, 0], "inside_90": [1, 1]}
+    >>> columns["converged"] = [True, True]
     >>> scored = xr.Dataset({name: ("run", value) for name, value in columns.items()} | {"fold": ("run", [0, 1])})
     >>> bd.score_table({"mine": scored}).loc["mine", ["elpd", "rmse", "coverage_50"]].round(3).tolist()
     [3.0, 0.354, 0.5]
@@ -282,6 +299,7 @@ def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
                 "rmse": float(np.sqrt((scored["error"] ** 2).mean())),
                 "coverage_50": float(scored["inside_50"].mean()),
                 "coverage_90": float(scored["inside_90"].mean()),
+                "unconverged": int(np.unique(scored["fold"].values[~scored["converged"].values.astype(bool)]).size),
             }
         )
     return pd.DataFrame(rows).sort_values("elpd", ascending=False).set_index("model")

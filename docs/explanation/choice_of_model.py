@@ -1,29 +1,53 @@
 """Scores every candidate model on runs of unseen teachers, unseen students, and the paper's extrapolation.
 
-    python docs/explanation/choice_of_model.py FOLDER [DRAWS]
+    python docs/explanation/choice_of_model.py FOLDER [DRAWS] [SHARE OF]
 
 Finished folds are kept in FOLDER, so that an interrupted run goes on where it stopped. Prints the tables of
-choice_of_model.md.
+choice_of_model.md. `SHARE OF` (0 2, 1 2) makes every second model only, for two processes on one folder; a run without it
+then finds all folds and prints the tables.
 """
 
 import sys
 import time
 from pathlib import Path
 
+import arviz as az
+
 import bayesdistill as bd
-from bayesdistill.criticism.unseen_groups import SPLITS, candidate_models, leave_out, score_table
+from bayesdistill.criticism.unseen_groups import SPLITS, candidate_models, leave_out, priors_of, score_table
 
 folder = Path(sys.argv[1])
 draws = int(sys.argv[2]) if len(sys.argv) > 2 else 500
+share, of = (int(sys.argv[3]), int(sys.argv[4])) if len(sys.argv) > 4 else (0, 1)
 folder.mkdir(parents=True, exist_ok=True)
 runs = bd.load_runs("busbridge2025")
 results = {split: {} for split in SPLITS}
-for name, model in candidate_models().items():
+alone = []
+for i, (name, model) in enumerate(candidate_models().items()):
+    if i % of != share:
+        continue
+    short = name.replace(" ", "_").replace(",", "").replace(".", "")
     for split in ("paper", "student", "teacher"):
         started = time.monotonic()
-        file = folder / f"{split}-{name.replace(' ', '_').replace(',', '').replace('.', '')}.json"
-        results[split][name] = leave_out(runs, split, model, draws=draws, checkpoint=file)
+        file = folder / f"{split}-{short}.json"
+        results[split][name] = leave_out(runs, split, model, draws=draws, checkpoint=file, progress=False)
         print(f"{name}, {split}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    if not isinstance(model, str):
+        file = folder / f"fit-{short}.nc"
+        if not file.exists():
+            bd.save(bd.fit(runs, priors=priors_of(model, runs), seed=1, progress=False), file)
+        fit = bd.load(file)
+        loo = az.loo(fit, var_name="student_loss", pointwise=True)
+        numbers = bd.check(fit).numbers
+        high = int((loo.pareto_k > 0.7).sum())
+        alone.append((loo.elpd, loo.se, high, numbers["rhat"], numbers["ess_bulk"], numbers["divergences"], name))
 for split in SPLITS:
-    print(f"\n{split}\n")
-    print(score_table(results[split]).round(4).to_string())
+    columns = ["elpd", "elpd_difference", "standard_error", "crps", "rmse", "coverage_50", "coverage_90", "unconverged"]
+    formats = ("{:.0f}", "{:.0f}", "{:.0f}", "{:.4f}", "{:.4f}", "{:.2f}", "{:.2f}", "{:.0f}")
+    print(f"\n{split}\n\n| model | {' | '.join(columns)} |\n|{' --- |' * (len(columns) + 1)}")
+    for name, row in score_table(results[split]).iterrows():
+        print(f"| {name} | {' | '.join(form.format(row[c]) for form, c in zip(formats, columns, strict=True))} |")
+print("\nsingle runs\n\n| model | PSIS-LOO elpd | standard error | Pareto k > 0.7 | R-hat | ESS | divergences |")
+print("| --- | --- | --- | --- | --- | --- | --- |")
+for elpd, error, high, rhat, ess, divergences, name in sorted(alone, reverse=True):
+    print(f"| {name} | {elpd:.0f} | {error:.0f} | {high} | {rhat:.3f} | {ess:.0f} | {divergences} |")

@@ -127,6 +127,23 @@ def test_outcomes_have_the_scatter_and_the_shifts_of_their_truth(runs354):
     assert np.std([one["effect_student_configuration"] for one in many]) == pytest.approx(0.1, rel=0.08)
 
 
+def test_a_law_breaks_even_at_its_break_even_tokens(runs354):
+    reference = reference_run(runs354, None)
+    priors = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=None)
+    reached = 0
+    for law in [dict(bd.PUBLISHED), *truths.draw_truths(priors, reference, 40, seed=3)]:
+        for name in truths.BREAK_EVEN:
+            tokens = truths.break_even_tokens(law, name)
+            gain = float(truths.break_even_gain(law, name, tokens))
+            if tokens < truths.MOST_TOKENS:
+                reached += 1
+                assert gain == pytest.approx(0, abs=1e-9)
+                assert truths.break_even_gain(law, name, 2 * tokens) < 0 < truths.break_even_gain(law, name, tokens / 2)
+            else:
+                assert gain > 0  # unlimited data do not help
+    assert reached > 60
+
+
 # The loop -------------------------------------------------------------------------------------------------------------
 
 
@@ -190,6 +207,11 @@ def test_ranks_among_draws_of_the_prior_are_uniform(few, sampler):
     table = bd.rank_uniformity(found)
     assert found.attrs["passed"] + found.attrs["passed_when_refitted"] + found.attrs["failed"] == 60
     assert {"sigma", "nu", "c1", "z[log_sigma]", "gain: 1B, equal tokens", "log-likelihood"} <= set(table.index)
+    # Choices near break-even are open, and their probabilities are spread over everything.
+    open_ones = found.sel(decision=list(truths.BREAK_EVEN))
+    assert 0.35 < float(open_ones["probability"].mean()) < 0.65
+    assert ((open_ones["probability"] > 0.1) & (open_ones["probability"] < 0.9)).mean() > 0.5
+    assert 0.3 < float(open_ones["won"].mean()) < 0.7
     # The log-likelihood depends on the simulated runs, so that draws of the prior fit worse than the truth, always.
     assert (found["rank"].sel(quantity="log-likelihood") > 90).mean() > 0.8
     assert (table.drop("log-likelihood")["p_holm"] > 0.01).all()
@@ -270,6 +292,8 @@ def test_arguments_that_cannot_work_are_refused(few):
             calibration.simulate_calibration(few, simulations=count)
     with pytest.raises(ParameterError, match="more than 99 are needed to rank among"):
         calibration.simulate_calibration(few, draws=40, chains=2)
+    with pytest.raises(ParameterError, match="options or priors, not both"):
+        calibration.simulate_calibration(few, options={"noise": "tokens"}, priors=object())
     with pytest.raises(ParameterError, match="get_executor"):
         calibration.simulate_calibration(few, simulations=1, executor="dask")
 

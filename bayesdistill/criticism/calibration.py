@@ -25,7 +25,16 @@ from bayesdistill import posterior
 from bayesdistill.criticism.predictions import expected_losses, flat_draws, scatter_scale
 from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
 from bayesdistill.criticism.running import Progress, run_tasks
-from bayesdistill.criticism.truths import DECISIONS, SCATTER_FORMS, decision_gains, draw_truths, simulate_outcomes
+from bayesdistill.criticism.truths import (
+    BREAK_EVEN,
+    DECISIONS,
+    SCATTER_FORMS,
+    break_even_gain,
+    break_even_tokens,
+    decision_gains,
+    draw_truths,
+    simulate_outcomes,
+)
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import DataError, ParameterError
 from bayesdistill.model import reference_run, student_configurations, teacher_labels
@@ -48,6 +57,8 @@ LONGER = {"draws": 4, "tune": 2}
 LONGER_ACCEPT = 0.99
 """Acceptance that the step size of such a refit is tuned to if the first had divergences."""
 
+CHOICES = [*DECISIONS, *BREAK_EVEN]
+
 STATUSES = ("passed", "passed when refitted", "failed")
 
 
@@ -56,6 +67,7 @@ def simulate_calibration(
     *,
     simulations: int = 200,
     options: dict[str, Any] | None = None,
+    priors: Priors | None = None,
     draws: int = 500,
     tune: int = 700,
     chains: int = 2,
@@ -75,6 +87,9 @@ def simulate_calibration(
         Truths drawn from the prior.
     options : dict, optional
         Of `default_priors`: the form of the model.
+    priors : Priors, optional
+        In place of the default ones, such as those from an earlier fit, around `model.reference_run(runs, None)`: laws are then
+        drawn where the posterior is, and not from everywhere the default priors allow.
     draws, tune, chains, seed : int
         Of each refit.
     gates : Gates
@@ -93,7 +108,8 @@ def simulate_calibration(
     Dataset
         Over simulation: `status` (passed, passed when refitted, failed), `rhat`, `ess_bulk` and `divergences` of the refit that
         counts, `first_rhat` and `first_divergences` of the first; `rank` (simulation, quantity) of the truth among 99 draws; and
-        over decision `probability` (that distillation wins) and `won`. Quantities: every parameter, every coordinate `z[...]`,
+        over decision `probability` (that distillation wins) and `won`; the decisions are four fixed ones, and three that are
+        posed where the posterior is undecided. Quantities: every parameter, every coordinate `z[...]`,
         effects of groups, the gains of the decisions in nats, and the log-likelihood.
 
     Raises
@@ -121,12 +137,14 @@ def simulate_calibration(
         raise ParameterError(f"simulations is {simulations!r}; a whole number of at least 1 is needed")
     if draws * chains < RANKS + 1:
         raise ParameterError(f"draws times chains is {draws * chains}; more than {RANKS} are needed to rank among")
-    options = dict(options or {})
+    if priors is not None and options:
+        raise ParameterError("give options or priors, not both: priors say which model it is")
     reference = reference_run(runs, None)
-    priors = default_priors(distilled=True, supervised=False, reference=reference, **options)
+    if priors is None:
+        priors = default_priors(distilled=True, supervised=False, reference=reference, **dict(options or {}))
     design = runs.assign(student_loss=1.0)  # the outcomes have no part in it
     prior = [list(priors.names), priors.location.tolist(), priors.covariance.tolist(), priors.asymptotic_width]
-    setting = json.dumps([seed, draws, tune, chains, astuple(gates), prior, data_hash(design)])
+    setting = json.dumps([seed, draws, tune, chains, astuple(gates), prior, data_hash(design), CHOICES])
     done = _read_log(log, setting)
     truths = draw_truths(priors, reference, simulations, seed)
     todo = [k for k in range(simulations) if k not in done]
@@ -206,11 +224,19 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
     flat = flat_draws(tree["posterior"].to_dataset())
     flat |= _scatter_forms(flat, priors)
     gains, true_gains = decision_gains(flat), decision_gains(truth)
+    ranks = _ranks(flat, truth, gains, true_gains, refitter, outcome)
+    one = int(np.random.default_rng([seed, 1]).integers(len(flat["sigma"])))
+    picked = {name: float(value[one]) for name, value in flat.items() if value.ndim == 1}
+    for name in BREAK_EVEN:
+        tokens = break_even_tokens(picked, name)
+        gains[name], true_gains[name] = break_even_gain(flat, name, tokens), break_even_gain(truth, name, tokens)
+        # The draw that was picked is equal by construction, and has no vote.
+        gains[name] = np.delete(gains[name], one)
     return {
-        "rank": _ranks(flat, truth, gains, true_gains, refitter, outcome),
+        "rank": ranks,
         "attempts": attempts,
-        "probability": {name: float((gains[name] > 0).mean()) for name in DECISIONS},
-        "won": {name: bool(true_gains[name] > 0) for name in DECISIONS},
+        "probability": {name: float((gains[name] > 0).mean()) for name in CHOICES},
+        "won": {name: bool(true_gains[name] > 0) for name in CHOICES},
     }
 
 
@@ -269,7 +295,7 @@ def _status(attempts: list[dict[str, Any]]) -> str:
 
 
 def _collect(results: list[dict[str, Any]]) -> xr.Dataset:
-    quantities, decisions = list(results[0]["rank"]), list(DECISIONS)
+    quantities, decisions = list(results[0]["rank"]), CHOICES
     first, last = ([result["attempts"][i] for result in results] for i in (0, -1))
 
     def numbers(attempts: list[dict[str, Any]], key: str) -> list[float]:

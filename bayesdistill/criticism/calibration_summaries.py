@@ -105,7 +105,7 @@ def decision_calibration(
     DataFrame
         One row a bin: decisions counted, stated (mean probability), won (share), lower and upper (90 % interval of that
         share, from the beta distribution with Jeffreys' prior). The decisions of one simulation count one by one, although
-        they are not independent; over the four of them the interval is too narrow by up to a factor of two.
+        they are not independent, and the interval is too narrow by up to the square root of their number.
 
     Examples
     --------

@@ -5,6 +5,7 @@ Written without the PyMC model on purpose: calibration would not notice an error
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,19 @@ DECISIONS = {
     "1B, twice the tokens for pretraining": (1e9, 5e10, 1e11, 3e9, 6e10),
     "3B, five times the tokens for pretraining": (3e9, 6e10, 3e11, 7e9, 1.4e11),
 }
-"""Fixed choices whose outcome is asked of every truth and every posterior."""
+"""Fixed choices whose outcome is asked of every truth and every posterior. The one-sided prior on the advantage leaves next to
+no law under which distillation wins these, so that there are also BREAK_EVEN."""
+
+BREAK_EVEN = {
+    # name: student parameters, tokens when distilled, teacher parameters and tokens.
+    "300M, near break-even": (3e8, 3e10, 3e9, 6e10),
+    "1B, near break-even": (1e9, 1e11, 7e9, 1.4e11),
+    "3B, near break-even": (3e9, 6e10, 7e9, 1.4e11),
+}
+"""Choices that are as open as the posterior: the pretrained student gets the tokens at which a draw of the posterior, taken at
+random, says that both are equal. What is known when choosing may decide what is asked; the probabilities must be right still."""
+MOST_TOKENS = 1e18
+"""Tokens where a draw says that pretraining never gets there."""
 
 SCATTER_FORMS = ("noise_ratio", "noise_tokens")
 """Coordinates of the scatter that are symbols themselves, and no deterministics of the model."""
@@ -126,13 +139,35 @@ def simulate_outcomes(
     return (center + scatter)[0], effects
 
 
+def _distilled(law: dict[str, Any], params: float, tokens: float, teacher: Sequence[float]) -> np.ndarray:
+    alone = {name: law[name] for name in SUPERVISED_PARAMETERS}
+    whole = {name: law[name] for name in LAW_PARAMETERS + EXTENSION_PARAMETERS if name in law}
+    return np.asarray(distilled_loss(params, tokens, supervised_loss(*teacher, **alone), **whole))
+
+
+def break_even_tokens(law: dict[str, Any], name: str) -> float:
+    """Tokens of pretraining that give the loss of the distilled student of BREAK_EVEN, under one law."""
+    params, tokens, *teacher = BREAK_EVEN[name]
+    excess = float(_distilled(law, params, tokens, teacher)) - law["E"]
+    if excess <= 0:
+        return MOST_TOKENS
+    left = excess ** (1 / law["gamma"]) - law["A"] * params ** -law["alpha"]
+    with np.errstate(over="ignore"):
+        return float(min(MOST_TOKENS, (left / law["B"]) ** (-1 / law["beta"]))) if left > 0 else MOST_TOKENS
+
+
+def break_even_gain(law: dict[str, Any], name: str, pretrained: float) -> np.ndarray:
+    """Pretrained minus distilled loss in nats of a choice of BREAK_EVEN; positive where distillation wins."""
+    params, tokens, *teacher = BREAK_EVEN[name]
+    alone = {symbol: law[symbol] for symbol in SUPERVISED_PARAMETERS}
+    distilled = _distilled(law, params, tokens, teacher)
+    return np.asarray(supervised_loss(params, pretrained, **alone) - distilled)
+
+
 def decision_gains(law: dict[str, Any]) -> dict[str, np.ndarray]:
     """Pretrained minus distilled loss in nats for each of DECISIONS; positive where distillation wins."""
     alone = {name: law[name] for name in SUPERVISED_PARAMETERS}
-    whole = {name: law[name] for name in LAW_PARAMETERS + EXTENSION_PARAMETERS if name in law}
-    gains = {}
-    for name, (params, distilled, pretrained, teacher_params, teacher_tokens) in DECISIONS.items():
-        teacher = supervised_loss(teacher_params, teacher_tokens, **alone)
-        gain = supervised_loss(params, pretrained, **alone) - distilled_loss(params, distilled, teacher, **whole)
-        gains[name] = np.asarray(gain)
-    return gains
+    return {
+        name: np.asarray(supervised_loss(params, pretrained, **alone) - _distilled(law, params, tokens, teacher))
+        for name, (params, tokens, pretrained, *teacher) in DECISIONS.items()
+    }

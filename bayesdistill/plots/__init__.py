@@ -6,6 +6,7 @@ One file per figure; `style` holds sizes, colours and layout, `grids` what figur
 from bayesdistill.plots.backtesting import plot_backtest
 from bayesdistill.plots.best_loss import plot_best_loss
 from bayesdistill.plots.breaking_even import plot_break_even
+from bayesdistill.plots.calibration import plot_calibration
 from bayesdistill.plots.candidates import plot_next_runs
 from bayesdistill.plots.compute_strategy import plot_compute_strategy
 from bayesdistill.plots.crossover import plot_crossover
@@ -14,16 +15,23 @@ from bayesdistill.plots.experiment_fixed_teacher import plot_experiment_fixed_te
 from bayesdistill.plots.families import plot_family
 from bayesdistill.plots.gap import plot_capacity_gap
 from bayesdistill.plots.information import plot_information
+from bayesdistill.plots.loo import plot_loo
+from bayesdistill.plots.posterior_predictive import plot_posterior_predictive
+from bayesdistill.plots.prior_predictive import plot_prior_predictive
+from bayesdistill.plots.prior_sensitivity import plot_prior_sensitivity
 from bayesdistill.plots.probability import plot_probability
+from bayesdistill.plots.residuals import plot_residuals
 from bayesdistill.plots.runs import plot_runs
 from bayesdistill.plots.sharing import plot_sharing_map
 from bayesdistill.plots.teachers import plot_teacher_choice
+from bayesdistill.plots.unseen_groups import plot_unseen_groups
 from bayesdistill.plots.worth import plot_value
 
 __all__ = [
     "plot_backtest",
     "plot_best_loss",
     "plot_break_even",
+    "plot_calibration",
     "plot_capacity_gap",
     "plot_compute_strategy",
     "plot_crossover",
@@ -31,10 +39,16 @@ __all__ = [
     "plot_experiment_fixed_teacher",
     "plot_family",
     "plot_information",
+    "plot_loo",
     "plot_next_runs",
+    "plot_posterior_predictive",
+    "plot_prior_predictive",
+    "plot_prior_sensitivity",
     "plot_probability",
+    "plot_residuals",
     "plot_runs",
     "plot_sharing_map",
     "plot_teacher_choice",
+    "plot_unseen_groups",
     "plot_value",
 ]

@@ -51,7 +51,7 @@ def joint_point_fit(
     reference : Reference
         Around which the coordinates are centred.
     starts : list of array, (coordinate,), optional
-        Where the search begins; the best end is kept. By default the centre of the priors and points around it.
+        Where the search begins; the best end is kept. From a single start at most 40 steps are made. By default the centre of the priors and points around it.
 
     Raises
     ------
@@ -110,6 +110,8 @@ def _least(law: Callable[[np.ndarray], np.ndarray], observed: np.ndarray, starts
         inside = np.clip(start, -11.9, 11.9)
         return least_squares(residual, inside, bounds=(-12, 12), loss=loss, f_scale=scale, max_nfev=most)
 
+    if len(starts) == 1:  # a bootstrap's refit, which begins near its end
+        return np.asarray(search(starts[0], "huber", HUBER_DELTA, 40).x)
     # Starts are compared by a loss that is smooth from afar; only the best end is worth the slow last steps.
     coarse = [search(start, "soft_l1", COARSE_DELTA, 60) for start in starts]
     best = min(coarse, key=lambda found: found.cost)

@@ -37,6 +37,8 @@ Decide = Callable[[xr.DataTree], np.ndarray]
 START = (8, 7)
 """Distilled and supervised runs that a study starts from."""
 BATCHES = (5, 5, 10, 15)
+WORST_RHAT = 1.05
+"""Chains that disagree more than this are sampled again."""
 
 
 def replay(
@@ -103,7 +105,7 @@ def replay(
     setting = {
         "data": [data_hash(distilled), data_hash(supervised)],
         "model": hashlib.sha256((repr(priors.table) + repr(priors.asymptotic_width)).encode()).hexdigest()[:16],
-        "settings": [list(batches), draws, tune, chains, seed],
+        "settings": [list(batches), draws, tune, chains, seed, WORST_RHAT],
     }
     path = None if checkpoint is None else Path(checkpoint)
     done: dict[str, Any] = {}
@@ -150,8 +152,13 @@ def _start(distilled: int, costs: np.ndarray, which: int, seed: int) -> np.ndarr
 
 
 def _fit(refitter: JointRefitter, made: np.ndarray, **sampler: Any) -> xr.DataTree:
+    """A fit; one whose chains disagree is made once more, longer and from another start."""
     count = len(refitter.distilled)
-    return joint_refit(refitter, made[:count], made[count:], **sampler)
+    tree = joint_refit(refitter, made[:count], made[count:], **sampler)
+    if (posterior.convergence(tree)["rhat"] or math.inf) > WORST_RHAT:
+        longer = {"draws": 2 * sampler["draws"], "tune": 3 * sampler["tune"], "seed": sampler["seed"] + 500}
+        tree = joint_refit(refitter, made[:count], made[count:], **{**sampler, **longer})
+    return tree
 
 
 def candidates_of(refitter: JointRefitter, made: np.ndarray, costs: np.ndarray) -> pd.DataFrame:

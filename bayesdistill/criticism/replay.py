@@ -37,7 +37,7 @@ Decide = Callable[[xr.DataTree], np.ndarray]
 START = (8, 7)
 """Distilled and supervised runs that a study starts from."""
 BATCHES = (5, 5, 10, 15)
-WORST_RHAT = 1.05
+WORST_RHAT = 1.1
 """Chains that disagree more than this are sampled again."""
 
 

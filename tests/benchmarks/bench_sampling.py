@@ -19,6 +19,7 @@ import time
 
 import numpy as np
 import nutpie
+import pandas as pd
 import pymc as pm
 import xarray as xr
 from arviz_stats.base import array_stats
@@ -97,15 +98,20 @@ def main() -> None:
     reference = reference_run(runs, None)
     results: list = []
     slow = 200 if options.short else 1000
-    for label, extra in (
-        ("default model", {}),
-        ("eq. 8 without asymptotic prior", {"asymptotic_width": None}),
-        ("weak teachers", {"weak_teacher": True}),
-        ("weak teachers, teacher effects", {"weak_teacher": True, "effects": ("teacher",)}),
+    plain = {"weak_teacher": False, "effects": (), "noise": "constant"}
+    for label, form, seeds in (
+        ("base model: equation 8", plain, 5),
+        ("base model, no asymptotic prior", plain | {"asymptotic_width": None}, 1),
+        ("default model", {}, 5),
+        ("weak teachers, teacher effects", plain | {"weak_teacher": True, "effects": ("teacher",)}, 1),
+        ("weak teachers, both effects", plain | {"weak_teacher": True, "effects": ("teacher", "student")}, 1),
     ):
-        refitter = prepare_refits(runs, default_priors(distilled=True, supervised=False, reference=reference, **extra))
+        refitter = prepare_refits(runs, default_priors(distilled=True, supervised=False, reference=reference, **form))
         refit(refitter, draws=10, tune=10, seed=1)
-        timed(label, lambda refitter=refitter: refit(refitter, draws=1000, tune=1000, seed=1), results)
+        for seed in range(1, 1 + seeds):
+            timed(
+                label, lambda refitter=refitter, seed=seed: refit(refitter, draws=1000, tune=1000, seed=seed), results
+            )
     natural = natural_model(runs)
     compiled = nutpie.compile_pymc_model(natural)
     timed(
@@ -161,11 +167,41 @@ def main() -> None:
         _law(_fit(runs.iloc[rng.integers(0, len(runs), len(runs))], reference, start), reference)
     bootstrap = (time.perf_counter() - started) / 32 * 4096
     print(f"4096 bootstrap refits of eq. 8 (32 timed): {bootstrap:.0f} s")
-    best = results[0][3]
-    print("\n| sampler | min-ESS/s relative to the default model | divergences |\n| --- | --- | --- |")
-    for label, _, _, rate, divergences in results:
-        print(f"| {label} | {rate / best:.4f} | {divergences} |")
-    print(f"| bootstrap, time for 4096 refits over time of the default fit | {bootstrap / results[0][1]:.0f} | |")
+    print("\n| sampler | seeds | min-ESS/s | relative to the base model | divergences, all seeds |")
+    print("| --- | --- | --- | --- | --- |")
+    labels = list(dict.fromkeys(result[0] for result in results))
+    rates = {label: float(np.median([r[3] for r in results if r[0] == label])) for label in labels}
+    for label in labels:
+        own = [result for result in results if result[0] == label]
+        ratio, divergences = rates[label] / rates[labels[0]], sum(result[4] for result in own)
+        print(f"| {label} | {len(own)} | {rates[label]:.3g} | {ratio:.3g} | {divergences} |")
+    base, default = (
+        float(np.median([r[1] for r in results if r[0] == label])) for label in (labels[0], "default model")
+    )
+    print(
+        f"\n4096 bootstrap refits over a base fit: {bootstrap / base:.0f}; over a default fit: {bootstrap / default:.0f}"
+    )
+    scaling(runs, reference)
+
+
+def scaling(runs, reference) -> None:
+    """Time of a step of the trajectory for 1, 10 and 100 times the runs, each copy with scatter of its own."""
+    print("\n| runs | seconds a leapfrog step, relative to 354 runs | relative to the runs |\n| --- | --- | --- |")
+    first = None
+    for copies in (1, 10, 100):
+        rng = np.random.default_rng(copies)
+        table = pd.concat([runs] * copies, ignore_index=True)
+        table["student_loss"] += 0.003 * rng.standard_normal(len(table))
+        refitter = prepare_refits(table, default_priors(distilled=True, supervised=False, reference=reference))
+        refit(refitter, draws=5, tune=5, seed=1, chains=1)
+        seconds = []
+        for draws in (20, 120):  # the same chain, once longer: the difference is 100 draws without tuning
+            started = time.perf_counter()
+            tree = refit(refitter, draws=draws, tune=200, seed=1, chains=1)
+            seconds.append(time.perf_counter() - started)
+        step = (seconds[1] - seconds[0]) / float(tree["sample_stats"]["n_steps"][:, 20:].sum())
+        first = first or step
+        print(f"| {len(table)} | {step / first:.1f} | {step / first / copies:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ _ROOM_OF = {
     "compare_crossovers": "decisions",
     "compare_fits": "criticism",
     "compare_loo": "criticism",
+    "criticism_table": "tables",
     "crossovers": "decisions",
     "decision_calibration": "criticism",
     "decision_table": "tables",

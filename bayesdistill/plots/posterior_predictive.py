@@ -85,10 +85,10 @@ def plot_posterior_predictive(
             gridspec_kw={"height_ratios": [c + 2 for c in counts]},
         )
         for (left, right), one, name in zip(axes, groups, factors, strict=True):
-            _draw(left, right, look, one)
+            _draw(left, right, look, one, sum(counts))
             left.set_ylabel(style.plain(TITLES.get(name, name)))
-        axes[-1, 0].set_xlabel("mean of observed minus predicted\n[nats per token]")
-        axes[-1, 1].set_xlabel("share of runs in their 90 % interval [1]")
+        axes[-1, 0].set_xlabel("mean misfit\n[nats per token]")
+        axes[-1, 1].set_xlabel("share in\n90 % interval [1]")
         entries: list[Artist] = [
             style.line_entry("observed, as the model allows", style.OKABE_ITO[0], linestyle="none", marker="o"),
             style.line_entry(
@@ -103,12 +103,15 @@ def plot_posterior_predictive(
             title="Runs repeated from the posterior, beside those observed",
             handles=entries,
             warnings=warnings,
-            notes=["The same runs were fitted. The bands of coverage hold if runs were independent.", *notes],
+            notes=[
+                "Misfit: observed minus predicted loss, of the runs that were fitted. Bands of coverage: if runs were independent.",
+                *notes,
+            ],
         )
     return figure
 
 
-def _draw(left: Axes, right: Axes, look: Look, one: xr.Dataset) -> None:
+def _draw(left: Axes, right: Axes, look: Look, one: xr.Dataset, rows: int) -> None:
     y = np.arange(one.sizes["group"])
     width = 0.55
     for ax, name, center in ((left, "mean", 0.0), (right, "inside_90", 0.9)):
@@ -132,6 +135,7 @@ def _draw(left: Axes, right: Axes, look: Look, one: xr.Dataset) -> None:
     labels = [
         f"{style.plain(label)} ({int(n)})" for label, n in zip(one["label"].values, one["runs"].values, strict=True)
     ]
-    left.set_yticks(y, labels)
+    # The height of a slide is fixed.
+    left.set_yticks(y, labels, fontsize=min(look.small, 330 / (rows + 6)) if look.size == "slide" else look.small)
     left.set_ylim(y.size - 0.5, -0.5)
     right.set_xlim(-0.03, 1.03)

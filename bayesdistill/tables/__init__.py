@@ -6,6 +6,7 @@ intervals and probabilities come from `posterior`.
 """
 
 from bayesdistill.tables.backtesting import backtest_table
+from bayesdistill.tables.criticism import criticism_table
 from bayesdistill.tables.decided import decision_table
 from bayesdistill.tables.plans import plan_table, summary_table
 from bayesdistill.tables.words import readable
@@ -13,6 +14,7 @@ from bayesdistill.tables.writing import latex, markdown, table_text, write_table
 
 __all__ = [
     "backtest_table",
+    "criticism_table",
     "decision_table",
     "latex",
     "markdown",

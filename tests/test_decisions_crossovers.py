@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from decision_cases import posterior_of, simple, simple_crossover, simple_teacher
+from decision_cases import posterior_of, scattered, simple, simple_crossover, simple_teacher
 
 from bayesdistill.compute import flops_per_token
-from bayesdistill.decisions import compare_crossovers, crossovers, flag_names
+from bayesdistill.decisions import compare_crossovers, crossovers, flag_names, plan
 from bayesdistill.errors import ParameterError
 
 STUDENTS = np.array([5e8, 1e9, 2e9])
@@ -67,14 +67,31 @@ def test_a_cap_on_tokens_bounds_the_asymptote():
     assert capped["asymptotic_advantage"].item() == pytest.approx(alone - distilled, abs=1e-7)
 
 
-def test_committed_crossovers_are_interpolated_close_to_the_roots():
+def test_committed_crossovers_are_the_closed_form_whatever_the_grid():
     draws = simple(2, B_S=[300.0, 600.0], A_S=[450.0, 430.0])
-    budgets = np.geomspace(1e17, 1e24, 57)
-    committed = crossovers(posterior_of(draws), 1e9, "best case", budgets=budgets, strategy="committed")
     # The strongest teacher is the best in every draw, so that committed and best are one.
     expected = [simple_crossover(1e9, b, a) for b, a in zip(draws["B_S"], draws["A_S"], strict=True)]
-    np.testing.assert_allclose(committed["crossover"].values.ravel(), expected, rtol=0.02)
+    for points in (2, 3, 15):
+        budgets = np.geomspace(1e17, 1e24, points)
+        committed = crossovers(posterior_of(draws), 1e9, "best case", budgets=budgets, strategy="committed")
+        np.testing.assert_allclose(committed["crossover"].values.ravel(), expected, rtol=1e-4)
     assert committed.attrs["strategy"] == "committed"
+
+
+@pytest.mark.parametrize("scenario", ["best case", "teacher inference"])
+def test_at_a_committed_crossover_the_committed_plan_has_no_advantage(scenario):
+    fit = posterior_of(scattered(8))
+    found = crossovers(fit, 1e9, scenario, budgets=np.geomspace(1e19, 1e27, 9), strategy="committed")
+    crossover = found["crossover"].values.ravel()
+    crossed = np.flatnonzero(np.isfinite(crossover))
+    assert crossed.size >= 3
+    for draw in crossed:
+        # Committed to one strategy at that budget, the draw is indifferent, and on either side of it it is not.
+        at = crossover[draw] * np.array([0.99, 1.0, 1.01])
+        advantage = plan(fit, 1e9, at, scenario)["advantage"].values[0, 0, :, 0, draw]
+        assert abs(advantage[1]) < 3e-6
+        assert advantage[0] > 1e-5
+        assert advantage[2] < -1e-5
 
 
 def test_extrapolation_is_measured_at_the_crossover():

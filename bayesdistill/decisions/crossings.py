@@ -1,8 +1,9 @@
 r"""The budget beyond which pretraining wins, for each draw.
 
-The advantage of distillation at budget C is Lsup(N, C/(3F(N))) - L_S of the best strategy, positive where distillation is
-ahead. It is evaluated at given budgets; between two neighbours of different sign its root in log C is found by a bracketing
-method, so that the crossover does not depend on how fine the grid is as long as no pair of roots falls between two budgets.
+The advantage of distillation at budget C is Lsup(N, C/(3F(N))) - L_S of a strategy, positive where distillation is ahead. It is
+evaluated at given budgets. Between two neighbours of different sign the root in log C is found so that it does not depend on
+how fine the grid is, as long as no pair of roots falls between two budgets: with the best strategy, which each draw has for itself, by
+a bracketing method; with the committed one, which all draws share at each budget, by solving more budgets where draws cross.
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bayesdistill import laws
+from bayesdistill import laws, strategies
 from bayesdistill.compute import pretraining_tokens
 from bayesdistill.decisions import solving
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
-from bayesdistill.decisions.solving import BEST, Draws, Problem, Workers
+from bayesdistill.decisions.solving import BEST, COMMITTED, Draws, Problem, Workers
 
 # The optimum is known to about 1e-9 nats and the advantage falls by 1e-3 nats and more per factor e of budget.
 _ROOT_TOLERANCE = 1e-7
 _MOST_STEPS = 60
+_PARTS = 4  # into which an interval is divided where draws cross under the committed strategy
+_MOST_DIVISIONS = 5
+# In log budget, by which a root may have moved when its interval was last divided: the error that is left is 4^4 times smaller where
+# the advantage is smooth, and at least 4 times where the strategy meets a bound or changes altogether.
+_SETTLED = 4e-4
 
 CROSSED, ALWAYS, NEVER, REVERSED, IMPOSSIBLE = range(len(CROSSOVER_STATUS))
 
@@ -208,3 +214,111 @@ def best_advantage(draws: Draws, problem: Problem, budgets: np.ndarray, threads:
     law = {name: draws[name] for name in laws.SUPERVISED_PARAMETERS}
     alone = laws.supervised_loss(problem.students[0], tokens, **law)
     return alone - found["loss"][0, 0, 0]
+
+
+def committed_crossovers(
+    draws: Draws, problem: Problem, advantage: np.ndarray, workers: Workers
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Crossover budgets of the committed strategy, (student, scenario, n_draws), to some 1e-4 of their logarithm.
+
+    Roots cannot be better known than the committed strategy: two that differ by 1e-9 nats in the mean loss pass for equal, and the loss
+    of a single draw may differ between them by 1e-6.
+
+    Parameters
+    ----------
+    draws, problem, workers : as for `solving.solve`
+    advantage : ndarray
+        Of the committed strategy, (student, scenario, budget, n_draws), at the budgets of the problem.
+
+    Returns
+    -------
+    crossover, status, sign_changes : ndarray
+        As of `best_crossovers`.
+    """
+    n_students, n_scenarios, _, n_draws = advantage.shape
+    crossover = np.full((n_students, n_scenarios, n_draws), np.nan)
+    status = np.empty(crossover.shape, dtype=np.int8)
+    changes = np.empty(crossover.shape, dtype=np.int16)
+    quiet = Workers(workers.executor, workers.threads, None, workers.piece)
+    for i, j in np.ndindex(n_students, n_scenarios):
+        found = classify(advantage[i, j], problem.budgets)
+        status[i, j], changes[i, j] = found["status"], found["sign_changes"]
+        crossed = np.flatnonzero(found["status"] == CROSSED)
+        if not crossed.size:
+            continue
+
+        def solved(x: np.ndarray, i: int = i, j: int = j) -> np.ndarray:
+            return _committed_advantage(draws, problem, i, j, np.exp(x), quiet)
+
+        known = ~np.isnan(advantage[i, j]).any(axis=1)
+        x, values = np.log(problem.budgets[known]), advantage[i, j, known]
+        k = np.searchsorted(x, np.log(problem.budgets[found["lower"][crossed]]))
+        crossover[i, j, crossed] = np.exp(_divide_and_read(solved, x, values, crossed, k))
+    return crossover, status, changes
+
+
+def _divide_and_read(
+    solved: Callable[[np.ndarray], np.ndarray], x: np.ndarray, values: np.ndarray, which: np.ndarray, k: np.ndarray
+) -> np.ndarray:
+    """Roots of the draws `which`, whose values (points, n_draws) change their sign after x[k].
+
+    Intervals are divided by what `solved` gives for (n,) more points, (n, n_draws), until no root moves any more.
+    """
+    root = _cubic_root(x, values[:, which], k)
+    moving = np.arange(which.size)
+    for _ in range(_MOST_DIVISIONS):
+        intervals = np.unique(k[moving])
+        share = np.arange(1, _PARTS) / _PARTS
+        inner = (x[intervals, None] + (x[intervals + 1] - x[intervals])[:, None] * share).ravel()
+        low, high = x[k], x[k + 1]
+        places = np.searchsorted(x, inner)
+        x, values = np.insert(x, places, inner), np.insert(values, places, solved(inner), axis=0)
+        # The last change of the lead within the interval that was divided, or the interval itself.
+        start, end = np.searchsorted(x, low), np.searchsorted(x, high)
+        ahead = values[:, which] > 0
+        k = end - 1
+        for step in range(1, _PARTS):
+            earlier = np.maximum(end - 1 - step, start)
+            rows = np.arange(which.size)
+            k = np.where(ahead[k, rows] != ahead[k + 1, rows], k, earlier)
+        before, root = root, _cubic_root(x, values[:, which], k)
+        moving = np.flatnonzero(abs(root - before) > _SETTLED)
+        if not moving.size:
+            break
+    return root
+
+
+def _cubic_root(x: np.ndarray, values: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Root between x[k] and x[k + 1] of the cubic through the four nearest points, one column of values a root."""
+    columns = np.arange(k.size)
+    first = np.clip(k - 1, 0, max(x.size - 4, 0))
+    points = first[:, None] + np.arange(min(4, x.size))
+    nodes, heights = x[points], values[points, columns[:, None]]
+    at_lower, at_upper = values[k, columns], values[k + 1, columns]
+
+    def cubic(at: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        total = np.zeros(at.size)
+        for m in range(points.shape[1]):
+            others = [q for q in range(points.shape[1]) if q != m]
+            terms = (at[:, None] - nodes[rows][:, others]) / (nodes[rows, m][:, None] - nodes[rows][:, others])
+            total += heights[rows, m] * terms.prod(axis=1)
+        return total
+
+    return find_root(cubic, x[k], x[k + 1], at_lower, at_upper)
+
+
+def _committed_advantage(
+    draws: Draws, problem: Problem, i: int, j: int, budgets: np.ndarray, workers: Workers
+) -> np.ndarray:
+    """Advantage of the committed strategy of one student and scenario, (n_budgets, n_draws)."""
+    part = Problem(
+        problem.students[i : i + 1],
+        budgets,
+        problem.scenarios[j : j + 1],
+        problem.bounds,
+        problem.shape,
+        problem.teachers,
+    )
+    found = solving.solve(COMMITTED, draws, part, workers)
+    alone = strategies.supervised_losses(draws, part.students, budgets, part.shape, part.bounds.max_student_tokens)
+    return alone[0] - found["loss"][0, 0]

@@ -33,7 +33,15 @@ from bayesdistill.decisions.arguments import (
     parse_students,
     parse_teachers,
 )
-from bayesdistill.decisions.crossings import ALWAYS, CROSSED, NEVER, REVERSED, best_crossovers, classify
+from bayesdistill.decisions.crossings import (
+    ALWAYS,
+    CROSSED,
+    NEVER,
+    REVERSED,
+    best_crossovers,
+    classify,
+    committed_crossovers,
+)
 from bayesdistill.decisions.evidence import Evidence, Source, extrapolation_factor, gather
 from bayesdistill.decisions.labels import CROSSOVER_STATUS, FLOPS, NATS, ONE, variable
 from bayesdistill.decisions.reductions import probability_given, probability_of, quantiles_of
@@ -72,8 +80,8 @@ def crossovers(
         FLOPs; the range in which crossovers are sought, and the steps at which changes of the lead are noticed.
     strategy : {"best", "committed"}
         With "best" each draw is met by its own best strategy, and the crossover is polished to 1e-7 of its logarithm. With
-        "committed" all draws share the strategy that minimises the mean loss at each budget, and the crossover is interpolated
-        between budgets (linearly in log budget).
+        "committed" all draws share the strategy that minimises the mean loss at each budget; more budgets are solved where
+        draws cross, until the crossover is known to some 1e-4 of its logarithm.
     allow_unconverged, executor, threads, progress
         As for `plan`.
 
@@ -133,7 +141,7 @@ def crossovers(
     if strategy == BEST:
         crossover, status, changes = best_crossovers(evidence.draws, problem, advantage, workers)
     else:
-        crossover, status, changes = interpolated_crossovers(problem.budgets, advantage)
+        crossover, status, changes = committed_crossovers(evidence.draws, problem, advantage, workers)
     extrapolation = _extrapolation(evidence, problem, crossover, workers.kernel_threads)
     asymptote = _asymptotic_advantage(evidence, problem, workers.kernel_threads)
     variables = _drawn(evidence, problem, crossover, status, changes, extrapolation, asymptote, strategy)

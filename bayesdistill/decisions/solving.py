@@ -23,8 +23,9 @@ Report = Callable[[int, int], None]
 Progress = bool | Report | None
 Draws = dict[str, np.ndarray]
 
-# A piece of about a quarter of a million solutions takes around a second and some 15 MB.
-_SOLUTIONS_A_PIECE = 2**18
+# A piece of about half a million solutions takes around a second and some 30 MB. The teachers that a draw may have are computed
+# once a piece, so that smaller pieces take longer.
+_SOLUTIONS_A_PIECE = 2**19
 
 COMMITTED = "committed"
 BEST = "best"

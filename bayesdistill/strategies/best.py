@@ -19,7 +19,7 @@ from bayesdistill.strategies.cells import INNER, divide, drop_empty_ends, list_i
 from bayesdistill.strategies.minimum import minimise
 from bayesdistill.strategies.paths import grid
 
-BUDGETS_AT_ONCE = 16
+BUDGETS_AT_ONCE = 8
 """Budgets of one call of `search`."""
 _EVERY = 4  # points of the curve of which one is looked at first
 _GAP = (
@@ -27,7 +27,7 @@ _GAP = (
 )
 _TOLERANCE = 1e-7  # in t, where the loss has a flat bottom: its error goes with the square
 _TOLERANCE_KINK = 1e-10  # in t, where the cap on student tokens can leave it a kink
-_NO_GAIN = 1e-13  # nats
+_NO_GAIN = 1e-11  # nats
 
 
 def curve_points(room: tuple[float, ...]) -> np.ndarray:

@@ -29,14 +29,17 @@ def _may_hide(fa: Any, la: Any, fb: Any, lb: Any, lowest: Any) -> Any:
     # Whether the loss may fall below `lowest` between a weaker teacher a and a stronger one b. It cannot fall from a by more
     # than L_T does. And where L_T and the excess are nearly exponential between the two, as they are unless the cell is
     # wide, it cannot sag below the chord by more than an eighth of what each rises times what its logarithm rises; a sixth
-    # leaves room for the excess to be a little less regular than that.
+    # leaves room for the excess to be a little less regular than that. The sag is a parabola, 0 at both ends: what is left
+    # of it below the lower end is less the steeper the chord.
     if not fa - (la - lb) < lowest - _NEGLIGIBLE:
         return _CANNOT
     ea, eb = fa - la, fb - lb
     if not (ea > 0 and eb > ea and eb < _STEEP * ea):
         return _STEEPLY
     sag = (eb - ea) ** 2 / math.sqrt(ea * eb) + (la - lb) ** 2 / lb
-    return _GENTLY if min(fa, fb) - sag / 6 < lowest - _NEGLIGIBLE else _CANNOT
+    sag = sag / 6
+    left = max(1 - abs(fa - fb) / (4 * sag), 0.0)
+    return _GENTLY if min(fa, fb) - sag * left * left < lowest - _NEGLIGIBLE else _CANNOT
 
 
 @plain_kernel

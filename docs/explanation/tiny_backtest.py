@@ -52,7 +52,7 @@ def main():
             checkpoint=folder / f"{name}.json",
             progress=lambda done, of: print(
                 f"{done}/{of} {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True
-            ),  # noqa: B023
+            ),
             **variant,
         )
         bd.save(found, folder / f"{name}.nc")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -272,12 +275,14 @@ def test_the_supervised_law_alone_with_gamma_one(chinchilla, supervised_runs):
 def state_of_the_process() -> dict[str, object]:
     import arviz as az
     import matplotlib as mpl
+    import pytensor
 
     numpy_state = np.random.get_state()  # noqa: NPY002
     return {
         "warnings": list(warnings.filters),
         "matplotlib": dict(mpl.rcParams),
         "arviz": dict(az.rcParams),
+        "pytensor": {name: getattr(pytensor.config, name) for name in ("mode", "cxx", "floatX", "numba__fastmath")},
         "numpy random": (numpy_state[0], numpy_state[1].tolist(), *numpy_state[2:]),
         "random": random.getstate(),
         "numpy errors": np.geterr(),
@@ -304,8 +309,11 @@ def test_the_same_seed_gives_the_same_draws_and_leaves_the_process_alone(chinchi
 
 
 DRAWS_OF_ONE_PROCESS = """
-import hashlib, warnings
+import hashlib, sys, warnings
 import bayesdistill as bd
+from bayesdistill.sampling import compiling, nuts
+if sys.argv[1] == "pytensor":
+    nuts.compile_model = compiling.compile_with_pytensor
 warnings.simplefilter("ignore", bd.ConvergenceWarning)
 runs = bd.load_runs("busbridge2025")
 fit = bd.fit(runs, draws=50, tune=100, chains=2, seed=3, progress=False)
@@ -313,23 +321,61 @@ print(hashlib.sha256(fit["posterior"]["z"].to_numpy().tobytes()).hexdigest())
 """
 
 
+def draws_of_a_process(cache: Path, compiler: str) -> str:
+    environment = os.environ | {"PYTENSOR_FLAGS": f"base_compiledir={cache}", "NUMBA_CACHE_DIR": str(cache / "own")}
+    command = [sys.executable, "-c", DRAWS_OF_ONE_PROCESS, compiler]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_draws_whatever_the_compiler_cached(tmp_path):
+def test_the_same_seed_gives_the_same_draws_in_every_process(tmp_path):
+    first, second = (draws_of_a_process(tmp_path / name, "llvm") for name in ("one", "other"))
+    assert first == second
+    # No compiled code is kept anywhere, so that none can be stale, damaged or somebody else's.
+    assert [path for path in tmp_path.rglob("*") if path.suffix in (".nbi", ".nbc", ".so", ".pkl")] == []
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_draws_whatever_pytensor_cached(tmp_path):
     """The second process finds everything in the cache, the third a part of it, the first nothing."""
-    environment = os.environ | {"PYTENSOR_FLAGS": f"base_compiledir={tmp_path}"}
-
-    def draws() -> str:
-        ran = subprocess.run(
-            [sys.executable, "-c", DRAWS_OF_ONE_PROCESS], env=environment, capture_output=True, text=True, check=True
-        )
-        return ran.stdout.strip()
-
-    first, second = draws(), draws()
+    first, second = (draws_of_a_process(tmp_path, "pytensor") for _ in range(2))
     cached = sorted((tmp_path / "numba").iterdir())
     assert cached
     for path in cached[::2]:
         path.unlink()
-    assert first == second == draws()
+    assert first == second == draws_of_a_process(tmp_path, "pytensor")
+
+
+INTERRUPTED_FIT = """
+import sys
+import bayesdistill as bd
+from bayesdistill.sampling import nuts
+compile_model = nuts.compile_model
+def announced(model):
+    compiled = compile_model(model)
+    print("compiled", flush=True)
+    return compiled
+nuts.compile_model = announced
+bd.save(bd.fit(bd.load_runs("busbridge2025"), draws=500_000, cores=1, progress=False), sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupted_fit_loses_no_earlier_file(tmp_path, fit354):
+    path = bd.save(fit354, tmp_path / "fit.nc")
+    before = path.read_bytes()
+    command = [sys.executable, "-c", INTERRUPTED_FIT, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "compiled"
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    # The draws so far are no fit: the interrupt ends the program, and nothing is saved.
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in errors
+    assert path.read_bytes() == before
+    assert sorted(tmp_path.iterdir()) == [path]
 
 
 # Arguments ------------------------------------------------------------------------------------------------------------

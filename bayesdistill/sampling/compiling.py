@@ -200,7 +200,10 @@ def compile_natively(model: pm.Model) -> Any:
     UnsupportedGraphError
         If the model holds something that has no term.
     """
-    from nutpie.compile_pymc import _prepare_dims_and_coords, make_user_data
+    try:
+        from nutpie.compile_pymc import _prepare_dims_and_coords, make_user_data
+    except ImportError as error:  # not promised by nutpie
+        raise UnsupportedGraphError("this version of nutpie is not known") from error
 
     functions = translate(model)
     code = compile_text(functions.text)

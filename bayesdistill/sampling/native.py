@@ -1,9 +1,8 @@
-"""Machine code: LLVM compiles the text of a module, and ctypes-like addresses come back."""
+"""Machine code: LLVM compiles the text of a module, and the functions have addresses."""
 
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import functools
 from typing import Any
 
@@ -36,7 +35,10 @@ def _addresses() -> dict[str, int]:
     """The mathematical functions: of the C library, and two of SciPy's."""
     from scipy.special import cython_special
 
-    library = ctypes.CDLL(ctypes.util.find_library("m"))
+    try:
+        library = ctypes.CDLL("libm.so.6")
+    except OSError:  # elsewhere than on Linux, Python itself has brought it
+        library = ctypes.CDLL(None)
     capsule = ctypes.pythonapi.PyCapsule_GetPointer
     name_of = ctypes.pythonapi.PyCapsule_GetName
     found = {}

@@ -9,10 +9,13 @@ from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill import posterior
-from bayesdistill.criticism import baselines, scores, unseen_groups
+from bayesdistill.criticism import baselines, prior_power, residuals, scores, truths, unseen_groups
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.laws import LAW_PARAMETERS, distilled_loss, log_gap
+from bayesdistill.model import reference_run
 from bayesdistill.posterior import Gates
+from bayesdistill.priors import default_priors
+from bayesdistill.sampling import groups
 
 
 def fit_of(draws: xr.Dataset, **stats: np.ndarray) -> xr.DataTree:
@@ -216,9 +219,9 @@ def test_the_table_of_scores_by_hand():
 
 
 def test_every_run_is_left_out_once_and_groups_stay_together(runs354):
-    for split, groups in (("teacher", 8), ("student", 7)):
+    for split, count in (("teacher", 8), ("student", 7)):
         folds = unseen_groups.folds(runs354, split)
-        assert len(folds) == groups
+        assert len(folds) == count
         np.testing.assert_array_equal(np.sum(folds, axis=0), 1)
         column = "teacher" if split == "teacher" else "student_params"
         for out in folds:
@@ -235,7 +238,6 @@ def test_every_run_is_left_out_once_and_groups_stay_together(runs354):
 
 
 def test_the_law_without_capacity_gap_has_none(runs354):
-    from bayesdistill.model import reference_run
     from bayesdistill.priors.coordinates import distillation_at_reference, supervised_at_reference
 
     priors = unseen_groups.priors_of({"gap": False}, runs354)
@@ -297,3 +299,264 @@ def test_leaving_out_goes_on_from_a_checkpoint(runs354, tmp_path, monkeypatch):
     calls.extend([None] * 3)
     bd.leave_out(changed, "student", "point", seed=1, checkpoint=checkpoint)
     assert len(calls) == 3 + folds
+
+
+# Predictive checks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawn_fit():
+    """A fit that is right: draws around a law, runs simulated from it, and the log-likelihood of both. Nothing is sampled."""
+    rng = np.random.default_rng(12)
+    law = dict(bd.PUBLISHED)
+    runs = bd.load_runs("busbridge2025")
+    columns = [runs[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss")]
+    runs["student_loss"] = distilled_loss(*columns, **law) + 0.005 * rng.standard_t(8, len(runs))
+    shape = (4, 250)
+    values = {name: np.full(shape, value) for name, value in law.items()}
+    values["E"] = law["E"] + 0.0003 * rng.standard_normal(shape)
+    values |= {"sigma": 0.005 * np.exp(0.04 * rng.standard_normal(shape)), "nu": np.full(shape, 8.0)}
+    draws = xr.Dataset({name: (("chain", "draw"), value) for name, value in values.items()})
+    draws = draws.assign_coords(chain=np.arange(4), draw=np.arange(250))
+    observed, constant = groups.data_groups(runs, None)
+    tree = {
+        "posterior": draws,
+        "log_likelihood": groups.log_likelihood(draws, observed, constant),
+        "observed_data": observed,
+        "constant_data": constant,
+    }
+    fit = xr.DataTree.from_dict(tree)
+    reference = {"params": 5e8, "tokens": 2e10, "teacher_loss": 2.3}
+    fit.attrs[posterior.PROVENANCE_ATTRIBUTE] = json.dumps({"reference": reference, "supervised_law": "published law"})
+    return fit
+
+
+def shifted(fit: xr.DataTree, shift: np.ndarray) -> xr.DataTree:
+    """The same fit of runs whose losses are others by a shift that the law does not know."""
+    other = fit.copy(deep=True)
+    observed = other["observed_data"].to_dataset()
+    observed["student_loss"] = observed["student_loss"] + shift
+    other["observed_data"] = xr.DataTree(observed)
+    return other
+
+
+def test_the_prior_predictive_is_that_of_the_simulator(runs354):
+    found = bd.prior_predictive(runs354, options={"asymptotic_width": None}, draws=60, seed=1)
+    again = bd.prior_predictive(runs354, options={"asymptotic_width": None}, draws=60, seed=1)
+    xr.testing.assert_identical(found, again)
+    assert found["expected"].dims == ("quantile", "run")
+    assert (found["expected"].diff("quantile") >= 0).all()
+    np.testing.assert_array_equal(found["student_loss"], runs354["student_loss"])
+    # Runs simulated from the same priors lie anywhere among the simulated ones.
+    reference = reference_run(runs354, None)
+    priors = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=None)
+    laws = truths.draw_truths(priors, reference, 200, seed=77)
+    rng = np.random.default_rng(3)
+    position = [
+        (truths.simulate_outcomes(law, runs354, reference, rng)[0] < found["expected"].sel(quantile=0.5).values).mean()
+        for law in laws
+    ]
+    assert np.mean(position) == pytest.approx(0.5, abs=0.12)
+    # The one-sided prior on the advantage takes the laws under which distillation does well.
+    bound = bd.prior_predictive(runs354, draws=60, seed=1)
+    assert float(bound["expected"].sel(quantile=0.5).mean()) > float(found["expected"].sel(quantile=0.5).mean())
+    assert bound.attrs["asymptotic_width"] == 0.005
+    with pytest.raises(ParameterError, match="at least 20"):
+        bd.prior_predictive(runs354, draws=5)
+
+
+def test_a_right_model_repeats_its_runs(drawn_fit, runs354):
+    found = bd.posterior_predictive(drawn_fit, max_draws=400)
+    assert stats.kstest(found["pit"], "uniform").pvalue > 0.01
+    for factor in ("student", "teacher", "ratio", "tokens"):
+        one = found.isel(group=np.flatnonzero(found["factor"].values == factor))
+        assert int(one["runs"].sum()) == 354
+        assert float((one["inside_90"] * one["runs"]).sum() / 354) == pytest.approx(0.9, abs=0.05)
+        assert float((one["inside_50"] * one["runs"]).sum() / 354) == pytest.approx(0.5, abs=0.08)
+        inside = (one["mean_lower"] <= one["mean"]) & (one["mean"] <= one["mean_upper"])
+        assert float(inside.mean()) > 0.75
+    assert len(np.unique(found["label"].values[found["factor"].values == "student"])) == 20
+    # By hand: the first configuration's mean misfit.
+    draws = posterior.law_draws(drawn_fit)
+    mine = (runs354["student_params"] == 1.43e8) & (runs354["student_tokens"] == runs354["student_tokens"].min())
+    columns = [runs354[name].to_numpy()[mine] for name in ("student_params", "student_tokens", "teacher_loss")]
+    thin = draws.isel(draw=slice(None, None, 3))
+    law = distilled_loss(*columns, **{name: thin[name].values.ravel()[:, None] for name in LAW_PARAMETERS}).mean(axis=0)
+    expected = (drawn_fit["observed_data"]["student_loss"].values[mine] - law).mean()
+    assert float(found["mean"][0]) == pytest.approx(expected, rel=1e-9)
+    for name, variable in found.data_vars.items():
+        assert variable.attrs["units"], name
+        assert variable.attrs["long_name"], name
+
+
+def test_a_shift_of_one_group_is_found_there(drawn_fit, runs354):
+    size = runs354["student_params"].to_numpy()
+    found = bd.posterior_predictive(shifted(drawn_fit, np.where(size == np.max(size[size < 2e9]), 0.01, 0.0)))
+    students = found.isel(group=np.flatnonzero(found["factor"].values == "student"))
+    worst = int(np.argmax(students["mean"].values * (students["runs"].values > 30)))
+    assert str(students["label"].values[worst]).startswith("1.82B")
+    assert float(students["mean_p"][worst]) == 0
+    assert float(students["inside_90"][worst]) < float(students["inside_90_lower"][worst])
+    with pytest.raises(ParameterError, match="bins is 1"):
+        bd.posterior_predictive(drawn_fit, bins=1)
+    with pytest.raises(ModelError, match="posterior_predictive needs a fit of distilled runs"):
+        bd.posterior_predictive(drawn_fit["posterior"].to_dataset())
+
+
+# Residuals ------------------------------------------------------------------------------------------------------------
+
+
+def test_noise_has_no_structure_and_a_shift_has(drawn_fit, runs354):
+    noise = bd.residual_structure(drawn_fit, shuffles=300)
+    assert (noise["p_value"] > 0.005).all()
+    assert float(np.abs(noise["share"]).max()) < 0.12
+    assert float(noise["neighbours_p"]) > 0.005
+    assert float(noise["neighbours"]) == pytest.approx(float(noise["neighbours_expected"]), abs=0.2)
+    teachers = runs354["teacher_loss"].to_numpy()
+    wave = bd.residual_structure(shifted(drawn_fit, 0.008 * np.sin(12 * teachers)), shuffles=300)
+    assert float(wave["share"].sel(by="teacher")) > 0.3
+    assert float(wave["p_value"].sel(by="teacher")) == 0
+    assert float(wave["neighbours"]) > 0.3
+    assert float(wave["neighbours_p"]) == 0
+    np.testing.assert_allclose(
+        (wave["mean_residual"] * wave["runs"])[wave["factor"].values == "teacher"].sum(),
+        wave["residual"].sum(),
+        atol=1e-12,
+    )
+    with pytest.raises(ParameterError, match="shuffles"):
+        bd.residual_structure(drawn_fit, shuffles=3)
+
+
+def test_variance_shares_and_neighbours_by_hand():
+    values, index = np.array([1.0, 3.0, 5.0, 7.0]), np.array([0, 0, 1, 1])
+    # Within: 2 + 2 over 2 degrees of freedom; total: 20 over 3.
+    assert float(residuals.between(values, index)) == pytest.approx(1 - 2 / (20 / 3))
+    # Deviations -1, 0, 1: products 0 and 0; deviations 1, -1: product -1. Mean product -1/3, mean square 4/5.
+    sequences = [np.array([1.0, 2.0, 3.0]), np.array([5.0, 3.0])]
+    assert residuals.neighbours(sequences) == pytest.approx(-1 / 3 / (4 / 5))
+    assert np.isnan(residuals.neighbours([np.array([1.0])]))
+
+
+def test_the_published_runs_leave_a_smooth_curve(fit354):
+    found = bd.residual_structure(fit354, max_draws=200, shuffles=200)
+    assert float(found["neighbours"]) > 0.3
+    assert float(found["neighbours_p"]) == 0
+
+
+# Leave-one-out --------------------------------------------------------------------------------------------------------
+
+
+def test_loo_is_that_of_arviz_and_says_when_it_cannot_be_used(drawn_fit):
+    from arviz_stats import loo as arviz_loo
+
+    found = bd.loo(drawn_fit)
+    theirs = arviz_loo(drawn_fit, pointwise=True, var_name="student_loss")
+    assert float(found["elpd"]) == pytest.approx(float(theirs.elpd))
+    assert float(found["elpd_i"].sum()) == pytest.approx(float(theirs.elpd))
+    assert int(found["bad"]) == 0
+    assert found.attrs["verdict"] == "All 354 values of Pareto k are at most 0.7: the estimate can be used."
+    # A run that one draw in a thousand explains, and the others do not.
+    spoiled = drawn_fit.copy(deep=True)
+    density = spoiled["log_likelihood"].to_dataset()
+    values = density["student_loss"].values.copy()
+    values[:, :, 17] = -40 * np.random.default_rng(0).standard_exponential(values.shape[:2])
+    spoiled["log_likelihood"] = xr.DataTree(density.assign(student_loss=(("chain", "draw", "run"), values)))
+    bad = bd.loo(spoiled)
+    assert float(bad["pareto_k"][17]) > 0.7
+    assert bad.attrs["verdict"].startswith("1 of 354 values of Pareto k are above 0.7 (worst: run 17)")
+    assert "Do not use the estimate" in bad.attrs["verdict"]
+    compared = bd.compare_loo({"good": drawn_fit, "spoiled": spoiled})
+    assert compared["bad"].sel(model="spoiled") == 1
+    assert compared.attrs["verdict"].startswith(
+        "Pareto k is above 0.7 for spoiled (1 runs): do not use this comparison"
+    )
+    with pytest.raises(ModelError, match="needs a fit with its log-likelihood"):
+        bd.loo(drawn_fit["posterior"].to_dataset())
+
+
+def test_models_of_the_same_runs_are_compared(drawn_fit):
+    wrong = drawn_fit.copy(deep=True)
+    draws = wrong["posterior"].to_dataset()
+    draws["E"] = draws["E"] + 0.004
+    density = groups.log_likelihood(draws, wrong["observed_data"].to_dataset(), wrong["constant_data"].to_dataset())
+    wrong["log_likelihood"] = xr.DataTree(density)
+    compared = bd.compare_loo({"wrong": wrong, "right": drawn_fit})
+    assert compared["model"].values.tolist() == ["right", "wrong"]
+    assert float(compared["elpd_difference"][0]) == 0
+    ours = bd.loo(wrong)["elpd_i"] - bd.loo(drawn_fit)["elpd_i"]
+    assert float(compared["elpd_difference"][1]) == pytest.approx(float(ours.sum()))
+    assert float(compared["difference_se"][1]) == pytest.approx(float(np.sqrt(354) * ours.std()), rel=0.01)
+    assert "do not say" not in compared.attrs["verdict"]
+    twins = bd.compare_loo({"one": drawn_fit, "two": drawn_fit})
+    assert twins.attrs["verdict"].endswith("the runs do not say which of the two is better.")
+    with pytest.raises(ModelError, match="at least two"):
+        bd.compare_loo({"one": drawn_fit})
+    with pytest.raises(ModelError, match="'two' was not fitted to the runs of 'one'"):
+        bd.compare_loo({"one": drawn_fit, "two": shifted(drawn_fit, np.full(354, 0.1))})
+
+
+# Prior sensitivity ----------------------------------------------------------------------------------------------------
+
+
+def test_the_log_priors_are_those_of_the_model(fit354, runs354):
+    model = bd.build_model(runs354)
+    found = prior_power.log_priors(fit354).isel(chain=0, draw=[0, 400, 900])
+    total = sum(found[name] for name in found.data_vars).values
+    z = fit354["posterior"]["z"].isel(chain=0, draw=[0, 400, 900]).values
+    prior = model.compile_logp(vars=[*model.free_RVs, *model.potentials])
+    np.testing.assert_allclose(total, [float(prior({"z": one})) for one in z], rtol=1e-8)
+
+
+def test_what_the_runs_do_not_say_hangs_on_its_prior(fit354):
+    plan = bd.plan(fit354, 1e9, [1e21, 1e25], scenarios=["best case"])
+    found = bd.prior_sensitivity(fit354, plan)
+    assert found["kind"].values.tolist().count("advantage") == 2
+    advantage = found["sensitivity"].sel(
+        quantity=[n for n in found["quantity"].values if str(n).startswith("advantage")]
+    )
+    # With much data the answer is the asymptotic prior's; no coordinate of the gap moves it.
+    assert float(advantage.sel(component="asymptotic")[1]) > 0.1
+    assert float(advantage.sel(component="log_gap_strength").max()) < 0.05
+    assert float(found["sensitivity"].sel(component="gap_curvature", quantity="c1")) > 0.2
+    assert found["diagnosis"].sel(quantity="c1").item().startswith("priors matter")
+    assert bool(found["sensitivity"].notnull().all())
+    with pytest.raises(ParameterError, match="other draws"):
+        bd.prior_sensitivity(fit354, plan.isel(draw=slice(10)))
+    with pytest.raises(ParameterError, match="no advantage"):
+        bd.prior_sensitivity(fit354, plan[["probability"]])
+    with pytest.raises(ModelError, match="coordinates and log-likelihood"):
+        bd.prior_sensitivity(posterior.law_draws(fit354))
+
+
+def test_prior_and_runs_that_pull_alike_have_like_sensitivities():
+    rng = np.random.default_rng(5)
+    z = rng.standard_normal((4, 2000)) * np.sqrt(0.5) + 1.0  # prior N(0, 1), one observation of 2 with sd 1
+    draws = xr.Dataset({"E": (("chain", "draw"), z), "z": (("chain", "draw", "coordinate"), z[..., None])})
+    draws = draws.assign_coords(chain=np.arange(4), draw=np.arange(2000), coordinate=["c0"])
+    density = xr.Dataset({"loss": (("chain", "draw", "supervised_run"), -0.5 * (z[..., None] - 2) ** 2)})
+    fit = xr.DataTree.from_dict(
+        {"posterior": draws, "log_likelihood": density.assign_coords(draw=np.arange(2000), chain=np.arange(4))}
+    )
+    found = bd.prior_sensitivity(fit)
+    prior, runs = (float(found["sensitivity"].sel(component=c, quantity="E")) for c in ("all priors", "runs"))
+    assert found["sensitivity"].sel(component="c0", quantity="E").item() == pytest.approx(prior)
+    # Prior and likelihood pull with the same force, so that the sensitivities are alike.
+    assert prior == pytest.approx(runs, rel=0.15)
+    assert prior > 0.05
+    assert found["diagnosis"].item() == "priors matter, the runs too"
+
+
+# Scores on unseen groups ----------------------------------------------------------------------------------------------
+
+
+def test_scores_of_all_splits_stand_together():
+    fold = [0, 0, 1, 1]
+    best, other = scored([1.0] * 4, [0.1] * 4, fold), scored([0.5] * 4, [0.2] * 4, fold)
+    found = bd.unseen_scores({"teachers": {"best": best, "other": other}, "students": {"other": other}})
+    assert found["elpd_difference"].sel(split="teachers").values.tolist() == [0, -2]
+    assert np.isnan(found["elpd"].sel(split="students", model="best"))
+    assert float(found["rmse"].sel(split="students", model="other")) == pytest.approx(0.2)
+    with pytest.raises(ParameterError, match="nothing to score"):
+        bd.unseen_scores({})
+    with pytest.raises(ParameterError, match="'other' was scored on other runs than 'best'"):
+        bd.unseen_scores({"teachers": {"best": best, "other": other.isel(run=[0, 1, 2])}})

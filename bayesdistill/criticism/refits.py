@@ -66,6 +66,7 @@ def refit(
     cores: int = 2,
     seed: int = 0,
     target_accept: float = 0.9,
+    max_treedepth: int = 10,
 ) -> xr.DataTree:
     """Sample the compiled model for some of its runs, or for other outcomes of them.
 
@@ -78,6 +79,8 @@ def refit(
         Other outcomes, of all runs.
     draws, tune, chains, cores, seed, target_accept
         As in `fit`.
+    max_treedepth : int
+        Trajectories are cut at 2 to this power steps. Cut ones cost independent draws, never correctness.
 
     Returns
     -------
@@ -109,6 +112,7 @@ def refit(
         cores=cores,
         seed=seed,
         target_accept=target_accept,
+        maxdepth=max_treedepth,
         progress_bar=False,
         save_warmup=False,
         **ADAPTATION,

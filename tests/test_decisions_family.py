@@ -178,3 +178,34 @@ def test_labels_and_files(found, tmp_path):
 def test_unusable_arguments_are_named(changes, message):
     with pytest.raises(ParameterError, match=message):
         family_plan(posterior_of(published()), **({"students": [3e8, 3e9], "budget": 1e20} | changes))
+
+
+def test_what_lies_outside_the_runs_is_flagged():
+    seen = xr.Dataset(
+        {
+            "student_params": ("run", [1e8, 1e10]),
+            "student_tokens": ("run", [2e9, 1e12]),
+            "teacher_loss": ("run", [1.9, 2.8]),
+        }
+    )
+    fit = xr.DataTree.from_dict({"posterior": posterior_of(published(4), 2), "constant_data": seen})
+    found = family_plan(fit, [3e8, 3e9], 3e20, delta_pre=0, delta_lgt=0)
+    plan = found.sel(option="plan")
+    loss = laws.supervised_loss(
+        plan["teacher_params"].item(),
+        plan["teacher_tokens"].item(),
+        **{k: laws.PUBLISHED[k] for k in laws.SUPERVISED_PARAMETERS},
+    )
+    for size in (3e8, 3e9):
+        ratio = plan["student_tokens"].sel(student=size).item() / size
+        wanted = max(1.0, ratio / 100, 20 / ratio, loss / 2.8, 1.9 / loss)
+        assert plan["extrapolation_factor"].sel(student=size).item() == pytest.approx(wanted, rel=1e-6)
+        assert plan["extrapolates"].sel(student=size).item() == (wanted > 1)
+        alone = found.sel(option="pretrain all", student=size)
+        ratio = alone["student_tokens"].item() / size
+        assert alone["extrapolation_factor"].item() == pytest.approx(max(1.0, ratio / 160, 20 / ratio), rel=1e-6)
+    ratio = (plan["teacher_tokens"] / plan["teacher_params"]).item()
+    size = plan["teacher_params"].item()
+    wanted = max(1.0, size / 12.6e9, 143e6 / size, ratio / 160, 20 / ratio)
+    assert plan["teacher_extrapolation"].item() == pytest.approx(wanted, rel=1e-6)
+    assert found["teacher_extrapolation"].sel(option="pretrain all").item() == 1

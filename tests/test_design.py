@@ -207,6 +207,59 @@ def test_cells_without_a_strategy_are_left_out(spread_fit: xr.Dataset, table: pd
         next_runs(spread_fit, table, 1e9, 1.0, "best case")
 
 
+def test_batch_within_a_compute_is_the_better_of_two_greedy_ones(spread_fit: xr.Dataset, table: pd.DataFrame) -> None:
+    problem = ([1e9, 3e9], [1e22, 1e23], "best case")
+    costs = dict(zip(table["name"], run_costs(table), strict=True))
+    for compute in (1.05 * min(costs.values()), 0.5 * sum(costs.values()), 2 * sum(costs.values())):
+        found = next_runs(spread_fit, table, *problem, batch_compute=compute)
+        chosen = found["batch_candidate"].values.tolist()
+        spent = sum(costs[name] for name in chosen)
+        assert spent <= compute
+        assert found["batch_cost"].values[-1] == pytest.approx(spent)
+        # Nothing that is left would still fit.
+        assert all(costs[name] > compute - spent for name in costs if name not in chosen)
+    everything = next_runs(spread_fit, table, *problem, batch_compute=2 * sum(costs.values()))
+    assert everything.sizes["step"] == len(table)
+    assert next_runs(spread_fit, table, *problem, batch=2, batch_compute=1e30).sizes["step"] == 2
+    with pytest.raises(ParameterError, match="cheapest candidate costs"):
+        next_runs(spread_fit, table, *problem, batch_compute=1.0)
+
+
+def test_one_dear_run_beats_many_cheap_ones_that_tell_nothing() -> None:
+    """By value per FLOP the cheap, nearly useless run goes first and leaves too little for the one that tells everything."""
+    fit = normal_case(0.0, 0.01, 0.02)
+    # What the draws differ in, A_S / N^a, is small against the noise where N is large.
+    table = pd.DataFrame(
+        {
+            "name": ["useless", "useful"],
+            "student_params": [1e12, STUDENT],
+            "student_tokens": [1e10, 1e10],
+            "teacher_loss": [2.0, 2.0],
+            "cost": [1.0, 100.0],
+        }
+    )
+    plain = next_run(fit, table, batch=2)
+    assert plain["batch_candidate"].values.tolist()[0] == "useless"
+    found = next_run(fit, table, batch_compute=100.0)
+    assert found["batch_candidate"].values.tolist() == ["useful"]
+    assert found.attrs["batch_rule"] == "evsi"
+
+
+def test_d_optimal_order_within_a_compute(spread_fit: xr.Dataset, table: pd.DataFrame) -> None:
+    costs = dict(zip(table["name"], run_costs(table), strict=True))
+    whole = information_order(spread_fit, table)
+    compute = 0.5 * sum(costs.values())
+    some = information_order(spread_fit, table, compute=compute)
+    chosen = some["order"].values.tolist()
+    spent = sum(costs[name] for name in chosen)
+    assert spent <= compute < sum(costs.values())
+    assert all(costs[name] > compute - spent for name in costs if name not in chosen)
+    assert (some["position"] == 0).sum() == len(table) - len(chosen)
+    np.testing.assert_allclose(some["information"], whole["information"])
+    with pytest.raises(ParameterError, match="cheapest candidate costs"):
+        information_order(spread_fit, table, compute=1.0)
+
+
 def test_everything_is_labelled(spread_fit: xr.Dataset, table: pd.DataFrame, tmp_path) -> None:
     found = next_runs(spread_fit, table, 1e9, 1e23, "best case", batch=2)
     for dataset in (found, information_order(spread_fit, table)):

@@ -34,7 +34,7 @@ from bayesdistill.decisions.arguments import (
     parse_students,
     parse_teachers,
 )
-from bayesdistill.decisions.evidence import Evidence, gather
+from bayesdistill.decisions.evidence import Evidence, distilled_extrapolation, gather, pretraining_extrapolation
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import mean_of, probability_of
 from bayesdistill.decisions.solving import Progress, reporting
@@ -99,12 +99,13 @@ def family_plan(
     Dataset
         Over `option` (plan: the best assignment; pretrain all; distil all): expected_loss (weighted posterior mean) with its
         _mcse, teacher_params, teacher_tokens, teacher_budget, feasible, and with `teachers` teacher_index; with student:
-        student_tokens, student_budget (FLOPs, the teacher's inference included), with chain, draw: loss; with chain, draw:
-        family_loss. Over student: decision (`pretrain` or `distil` in the plan), decision_value (how much the family's
-        expected loss rises if this decision is turned round and everything else planned anew), decision_probability (that
-        the plan is then the better one) with its _mcse, probability_better (that this student is better in the plan than
-        when all are pretrained) with its _mcse. Scalars: probability (that the family's loss is lower than when all are
-        pretrained), probability_mcse.
+        student_tokens, student_budget (FLOPs, the teacher's inference included), extrapolation_factor (how many times beyond
+        the seen runs, 1 inside) and extrapolates, with chain, draw: loss; with chain, draw: family_loss; and
+        teacher_extrapolation (of a teacher still to be trained, beyond the runs behind the supervised law). Over student:
+        decision (`pretrain` or `distil` in the plan), decision_value (how much the family's expected loss rises if this
+        decision is turned round and everything else planned anew), decision_probability (that the plan is then the better
+        one) with its _mcse, probability_better (that this student is better in the plan than when all are pretrained) with its
+        _mcse. Scalars: probability (that the family's loss is lower than when all are pretrained), probability_mcse.
 
     Raises
     ------
@@ -199,6 +200,31 @@ def _losses(evidence: Evidence, family: Family, choice: Choice) -> np.ndarray:
     return np.where(choice.distilled[:, None], taught, alone)
 
 
+def _extrapolation(evidence: Evidence, family: Family, options: list[Choice]) -> dict[str, xr.Variable]:
+    """How far the students of every option, and its teacher if it is still to be trained, lie outside the seen runs."""
+    factor = np.empty((len(options), family.sizes.size))
+    of_teacher = np.ones(len(options))
+    for i, choice in enumerate(options):
+        factor[i] = pretraining_extrapolation(evidence, family.sizes, choice.tokens)
+        if choice.teacher is not None:
+            taught = distilled_extrapolation(evidence, family.sizes, choice.tokens, choice.teacher.loss.mean())
+            factor[i] = np.where(choice.distilled, taught, factor[i])
+            if choice.teacher.index < 0:
+                of_teacher[i] = pretraining_extrapolation(evidence, choice.teacher.params, choice.teacher.tokens)
+        factor[i, np.isnan(choice.tokens)] = np.nan
+    planned = np.array([~np.isnan(choice.tokens) for choice in options])
+    each = ("option", "student")
+    return {
+        "extrapolation_factor": variable(each, factor, ONE, "how many times beyond the seen runs, 1 inside"),
+        "extrapolates": variable(
+            each, ~(factor == 1) & planned, ONE, "whether this lies outside the runs that the posterior has seen"
+        ),
+        "teacher_extrapolation": variable(
+            ("option",), of_teacher, ONE, "how many times beyond the runs behind the supervised law the teacher lies"
+        ),
+    }
+
+
 def _describe(
     evidence: Evidence, family: Family, options: list[Choice], flips: list[Choice], table: TeacherTable | None
 ) -> xr.Dataset:
@@ -271,6 +297,7 @@ def _describe(
         "count": variable(("student",), family.counts, ONE, "students of this size"),
         "weight": variable(("student",), family.weights, ONE, "weight in the family's loss"),
     }
+    variables |= _extrapolation(evidence, family, options)
     coordinates = {
         "student": labels.student_coordinate(family.sizes),
         "option": variable(["option"], list(OPTIONS), ONE, "how the family is trained"),

@@ -92,7 +92,8 @@ def crossovers(
         crossover_sign_changes, crossover_extrapolation (how many times beyond the seen runs the strategy and pretraining are
         at the crossover). Over student, scenario: status_probability over `outcome` (the statuses), with its _mcse;
         crossover_quantile over `quantile`, in which `always` and `reversed` count as infinite and `never` as 0;
-        pretraining_ahead_probability at the largest budget; crossed_within_data_probability. Over student, chain, draw:
+        pretraining_ahead_probability at the largest budget; crossed_within_data_probability;
+        crossover_extrapolation_quantile among the draws that cross. Over student, chain, draw:
         asymptotic_advantage; over student: eventually_probability, that pretraining is ahead without limit of compute;
         seen_budget over `bound`, the pretraining budgets that the seen runs span. Over scenario, chain, draw: slope, the
         power of the student's size with which the crossover grows, in draws in which every student crosses; over
@@ -201,7 +202,10 @@ def compare_crossovers(
     Returns
     -------
     Dataset
-        The summaries of `crossovers` (all without draws), with `fit` as first dimension.
+        The summaries of `crossovers` (all without draws), with `fit` as first dimension; and how far the answer moves between
+        the fits, the largest probability less the smallest: pretraining_ahead_range over student, scenario, and
+        eventually_range over student. Where the fits hold the same data and differ by a prior, 0 says that the prior
+        does not matter, 1 that it is the whole answer.
 
     Raises
     ------
@@ -241,7 +245,16 @@ def compare_crossovers(
     result = xr.concat(
         parts, names, data_vars="all", combine_attrs="drop_conflicts", coords="minimal", compat="override"
     )
-    result.attrs["converged"] = json.dumps({str(k): p.attrs["converged"] for k, p in zip(fits, parts, strict=True)})
+    for name, answer in (
+        ("pretraining_ahead_range", "pretraining_ahead_probability"),
+        ("eventually_range", "eventually_probability"),
+    ):
+        moved = result[answer].max("fit") - result[answer].min("fit")
+        result[name] = variable(moved.dims, moved.values, ONE, f"largest less smallest {answer} among the posteriors")
+    each = {str(k): p.attrs["converged"] for k, p in zip(fits, parts, strict=True)}
+    result.attrs["converged_each"] = json.dumps(each)
+    # The worst of them: a comparison is no better than its worst posterior.
+    result.attrs["converged"] = next((state for state in ("no", "unknown") if state in each.values()), "yes")
     return result
 
 
@@ -396,6 +409,17 @@ def _summaries(
         quantiles_of(placed, QUANTILES),
         FLOPS,
         "quantiles of the crossover; infinite where distillation is ahead at the largest budget, 0 where it never is",
+    )
+    beyond = np.full((*crossover.shape[:2], len(QUANTILES)), np.nan)
+    for cell in np.ndindex(crossover.shape[:2]):
+        crossed = extrapolation[cell][status[cell] == CROSSED]
+        if crossed.size and not np.isnan(crossed).any():
+            beyond[cell] = quantiles_of(crossed, QUANTILES)
+    result["crossover_extrapolation_quantile"] = variable(
+        (*pair, "quantile"),
+        beyond,
+        ONE,
+        "quantiles of how many times beyond the seen runs the crossover lies, among the draws that cross",
     )
     return result
 

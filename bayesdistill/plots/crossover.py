@@ -31,7 +31,7 @@ def plot_crossover(found: xr.Dataset, *, size: str = "page", dark: bool = False)
     ----------
     found : Dataset
         What `crossovers` returns: crossover_quantile, status_probability, seen_budget, slope_quantile and
-        slope_positive_probability.
+        slope_positive_probability; or `compare_crossovers`, which adds a row of panels for each fit.
     size : {"column", "page", "slide"}
         A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
     dark : bool
@@ -61,19 +61,24 @@ def plot_crossover(found: xr.Dataset, *, size: str = "page", dark: bool = False)
     look = style.make_look(size, dark)
     students = grids.sorted_students(found)
     scenarios = [str(name) for name in found["scenario"].values]
+    fits = [str(name) for name in found["fit"].values] if "fit" in found.dims else [""]
+    pairs = [(fit, scenario) for fit in fits for scenario in scenarios]
     colors = style.size_colors(students, look)
     levels = [float(q) for q in found["quantile"].values]
     with style.drawing(look):
         heights = [1.5, 0.9] if look.tall else [2.2, 1.2]
         columns = 2 if look.tall else 4
-        figure = style.new_figure(look, -(-len(scenarios) // min(columns, len(scenarios))) * sum(heights))
-        groups, columns = grids.shape_panels(figure, look, len(scenarios), heights, columns)
-        for (top, bottom), scenario in zip(groups, scenarios, strict=True):
-            cell = found.sel(scenario=scenario)
+        if len(fits) > 1:
+            # A row for each fit, or fits side by side.
+            columns = min(columns, len(scenarios)) if len(scenarios) > 1 else columns
+        figure = style.new_figure(look, -(-len(pairs) // min(columns, len(pairs))) * sum(heights))
+        groups, columns = grids.shape_panels(figure, look, len(pairs), heights, columns)
+        for (top, bottom), (fit, scenario) in zip(groups, pairs, strict=True):
+            cell = found.sel(scenario=scenario, **({"fit": fit} if fit else {}))
             _draw_quantiles(top, look, cell, students, colors, found.attrs)
             _draw_outcomes(bottom, look, cell, students)
             words = _slope_words(cell)
-            style.panel_title(top, f"{scenario}", 24 if look.size == "slide" else 20)
+            style.panel_title(top, f"{fit}: {scenario}" if fit else scenario, 24 if look.size == "slide" else 20)
             top.text(0.03, 0.98, words, transform=top.transAxes, fontsize=look.small, va="top", zorder=6)
         labels = ["crossover budget [FLOPs]", "probability"]
         grids.label_groups(groups, columns, "student size [parameters]", labels, look)

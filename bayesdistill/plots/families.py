@@ -51,6 +51,8 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
         "decision_probability",
         "probability_better",
         "expected_loss",
+        "extrapolates",
+        "teacher_extrapolation",
     ]
     grids.need(found, [*needed, "student", "option", "count"], "the argument of plot_family", "family_plan()")
     if "flag_meanings" not in found["decision"].attrs:
@@ -79,6 +81,9 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
             ),
         ]
         warnings, notes = style.evidence_notes(found)
+        words_far = "Not extrapolated."
+        if outside := _outside(found):
+            words_far = f"Outside the runs that the posterior has seen: {', '.join(outside)}."
         chance, error = float(found["probability"]), float(found["probability_mcse"])
         words = (
             f"The plan beats pretraining all with probability {chance:.2f} (Monte-Carlo standard error {error:.2f})."
@@ -94,11 +99,22 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
             notes=[
                 f"{words} "
                 "Beside each option: the mean loss of the family. Bars below: probability that the plan is better than the best "
-                "one with this decision turned round.",
+                f"one with this decision turned round. {words_far}",
                 *notes,
             ],
         )
     return figure
+
+
+def _outside(found: xr.Dataset) -> list[str]:
+    """Students and teacher of the plan that are extrapolated, in words."""
+    plan = found.sel(option="plan")
+    names = [
+        style.short(float(s)) for s, out in zip(plan["student"].values, plan["extrapolates"].values, strict=True) if out
+    ]
+    if float(plan["teacher_extrapolation"]) != 1:
+        names.append("the teacher")
+    return names
 
 
 def _decided(found: xr.Dataset) -> list[str]:

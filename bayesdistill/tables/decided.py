@@ -48,9 +48,17 @@ _COSTS = tuple(f"{name}_{unit}" for unit in ("flops", "gpu_hours", "money") for 
 KINDS = (
     Kind(
         "crossover_quantile",
-        ("student", "scenario"),
-        ("pretraining_ahead_probability", "eventually_probability", "crossed_within_data_probability"),
-        ("crossover",),
+        ("fit", "student", "scenario"),
+        (
+            "pretraining_ahead_probability",
+            "pretraining_ahead_range",
+            "eventually_probability",
+            "eventually_range",
+            "crossed_within_data_probability",
+            "slope_probability",
+            "slope_positive_probability",
+        ),
+        ("crossover", "crossover_extrapolation", "slope"),
         shares="",
     ),
     Kind(
@@ -97,6 +105,7 @@ KINDS = (
             "probability_better",
             "student_tokens",
             "student_budget",
+            "extrapolates",
         ),
         select="plan",
     ),
@@ -113,6 +122,9 @@ KINDS = (
             "probability_mcse",
             "expected_gain",
             "extrapolation",
+            "teacher_extrapolation",
+            "extrapolates",
+            "restricted",
             "teacher_params",
             "teacher_tokens",
             "student_tokens",
@@ -156,7 +168,7 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     Parameters
     ----------
     found : Dataset
-        What `plan`, `plan_tokens`, `sharing_map`, `crossovers`, `break_even`, `teacher_choice`, `capacity_gap`,
+        What `plan`, `plan_tokens`, `sharing_map`, `crossovers`, `compare_crossovers`, `break_even`, `teacher_choice`, `capacity_gap`,
         `plan_value`, `evppi`, `family_plan`, `recommendations`, `paper_claims` or `next_runs` returns.
     prob : float
         Probability inside the equal-tailed interval where draws are summarised here; where the result holds quantiles, the
@@ -195,7 +207,9 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
         )
     source = found.isel(option=found["option"].values.tolist().index(kind.select)) if kind.select else found
     source = source.rename(_RENAMED.get(kind.marker, {}))
-    shown = xr.Dataset({dim: source[dim] for dim in kind.dims if dim in source.variables})
+    # Crossovers of one fit have no dimension of fits.
+    dims = [dim for dim in kind.dims if dim != "fit" or dim in source.dims]
+    shown = xr.Dataset({dim: source[dim] for dim in dims if dim in source.variables})
     interval_prob = prob
     for name in kind.quantiles:
         levels = source[f"{name}_quantile"]
@@ -217,7 +231,7 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
         place = xr.DataArray(np.arange(source.sizes["teacher"]), dims="teacher")
         shown["chosen"] = source["chosen"] == place
     # One row per cell: what does not depend on a dimension is repeated along it.
-    frame = shown.reset_coords(drop=True).to_dataframe(dim_order=list(kind.dims)).reset_index()
+    frame = shown.reset_coords(drop=True).to_dataframe(dim_order=dims).reset_index()
     if kind.marker == "evsi_per_flop":
         frame = frame.sort_values("rank", ignore_index=True)
     if kind.dims == ("row",):

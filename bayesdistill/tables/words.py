@@ -71,6 +71,11 @@ _FORMATS: dict[str, tuple[str, Format]] = {
     "reversed": ("P(ahead later)", _chance),
     "impossible": ("P(no strategy)", _chance),
     # crossovers
+    "fit": ("posterior", str),
+    "pretraining_ahead_range": ("range among posteriors at the largest budget", lambda value: f"{value:.2f}"),
+    "eventually_range": ("range among posteriors without limit", lambda value: f"{value:.2f}"),
+    "slope_probability": ("P(every student crosses)", _chance),
+    "slope_positive_probability": ("P(grows, if so)", _chance),
     "eventually_probability": ("P(pretraining ahead without limit)", _chance),
     "pretraining_ahead_probability": ("P(pretraining ahead at the largest budget)", _chance),
     "crossed_within_data_probability": ("P(crosses within the data)", _chance),
@@ -118,6 +123,8 @@ _FORMATS: dict[str, tuple[str, Format]] = {
     "amount": ("FLOPs or tokens", power_of_ten),
     "advice": ("advice", str),
     "extrapolation": ("times beyond the data", _number),
+    "teacher_extrapolation": ("teacher's times beyond", _number),
+    "restricted": ("nearer teacher", _yes),
     "statement": ("claim", str),
     "claim_probability": ("P(claim)", _chance),
     "verdict": ("verdict", str),
@@ -138,6 +145,8 @@ _FORMATS: dict[str, tuple[str, Format]] = {
 }
 _INTERVALS: dict[str, tuple[str, Format]] = {
     "crossover": ("crossover [FLOPs]", power_of_ten),
+    "crossover_extrapolation": ("crossover's times beyond the data", _number),
+    "slope": ("growth: power of the student's size", lambda value: f"{value:.2g}"),
     "students_per_teacher": ("break-even students per teacher", _number),
     "served_tokens": ("break-even served tokens", lambda value: "infinite" if math.isinf(value) else short(value)),
     "compute_factor": ("equivalent compute over budget", _number),

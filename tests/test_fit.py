@@ -361,8 +361,8 @@ bd.save(bd.fit(bd.load_runs("busbridge2025"), draws=500_000, cores=1, progress=F
 
 
 @pytest.mark.slow
-def test_an_interrupted_fit_loses_no_earlier_file(tmp_path, fit354):
-    path = bd.save(fit354, tmp_path / "fit.nc")
+def test_an_interrupted_fit_loses_no_earlier_file(tmp_path, published_draw):
+    path = bd.save(published_draw, tmp_path / "fit.nc")
     before = path.read_bytes()
     command = [sys.executable, "-c", INTERRUPTED_FIT, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

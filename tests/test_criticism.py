@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.laws import LAW_PARAMETERS, distilled_loss, log_gap
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import Gates
-from bayesdistill.priors import default_priors
+from bayesdistill.priors import Reference, default_priors
 from bayesdistill.sampling import groups
 
 
@@ -304,6 +305,9 @@ def test_leaving_out_goes_on_from_a_checkpoint(runs354, tmp_path, monkeypatch):
 # Predictive checks ----------------------------------------------------------------------------------------------------
 
 
+REFERENCE = Reference(5e8, 2e10, 2.3)
+
+
 @pytest.fixture(scope="module")
 def drawn_fit():
     """A fit that is right: draws around a law, runs simulated from it, and the log-likelihood of both. Nothing is sampled."""
@@ -321,13 +325,14 @@ def drawn_fit():
     observed, constant = groups.data_groups(runs, None)
     tree = {
         "posterior": draws,
-        "log_likelihood": groups.log_likelihood(draws, observed, constant),
+        "log_likelihood": groups.log_likelihood(draws, observed, constant, REFERENCE),
         "observed_data": observed,
         "constant_data": constant,
     }
     fit = xr.DataTree.from_dict(tree)
-    reference = {"params": 5e8, "tokens": 2e10, "teacher_loss": 2.3}
-    fit.attrs[posterior.PROVENANCE_ATTRIBUTE] = json.dumps({"reference": reference, "supervised_law": "published law"})
+    fit.attrs[posterior.PROVENANCE_ATTRIBUTE] = json.dumps(
+        {"reference": asdict(REFERENCE), "supervised_law": "published law"}
+    )
     return fit
 
 
@@ -478,7 +483,8 @@ def test_models_of_the_same_runs_are_compared(drawn_fit):
     wrong = drawn_fit.copy(deep=True)
     draws = wrong["posterior"].to_dataset()
     draws["E"] = draws["E"] + 0.004
-    density = groups.log_likelihood(draws, wrong["observed_data"].to_dataset(), wrong["constant_data"].to_dataset())
+    observed, constant = (wrong[name].to_dataset() for name in ("observed_data", "constant_data"))
+    density = groups.log_likelihood(draws, observed, constant, REFERENCE)
     wrong["log_likelihood"] = xr.DataTree(density)
     compared = bd.compare_loo({"wrong": wrong, "right": drawn_fit})
     assert compared["model"].values.tolist() == ["right", "wrong"]

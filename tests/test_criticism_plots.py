@@ -193,7 +193,7 @@ def test_groups_outside_of_repetition_are_marked():
     left, right = figure.axes
     for ax, value in ((left, -0.009), (right, 0.4)):
         marked = next(line for line in ax.lines if line.get_marker() == "D")
-        assert marked.get_xdata().tolist() == [value]
+        assert list(marked.get_xdata()) == [value]
         assert marked.get_color() == style.WARNING_COLOR
     with pytest.raises(ParameterError, match="choose from 'student', 'teacher'"):
         bd.plot_posterior_predictive(posterior_predictive(), factors=("size",))

@@ -205,7 +205,7 @@ def test_groups_outside_of_repetition_are_marked():
 def test_residuals_say_how_neighbours_correlate():
     figure = bd.plot_residuals(residuals())
     assert "correlate by 0.53 (p < 0.0005; noise alone: -0.05)" in texts(figure)
-    titles = [ax.get_title() for ax in figure.axes]
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles[0] == "by student configuration: 30% of the variance, p < 0.0005"
     drawn = np.concatenate([line.get_ydata() for line in figure.axes[1].lines if line.get_marker() == "o"])
     np.testing.assert_allclose(np.sort(drawn), np.sort(figure_residuals(figure)))
@@ -253,7 +253,7 @@ def test_the_band_holds_whole_curves_with_its_probability():
 
 def test_every_split_has_its_row():
     figure = bd.plot_unseen_groups(unseen())
-    assert [ax.get_title() for ax in figure.axes[::3]] == ["teachers unseen", "large students unseen"]
+    assert [ax.get_title(loc="left") for ax in figure.axes[::3]] == ["teachers unseen", "large students unseen"]
     coverage = next(line for line in figure.axes[4].lines if line.get_marker() == "o")
     assert coverage.get_xdata().tolist() == [0.92, 0.7]
 

@@ -1,5 +1,7 @@
 """Simulation-based calibration of the default model, 200 simulations: the tables and the figure of calibration.md.
 
+Laws are drawn where the 354 runs put them, from their posterior with the standard deviations that the runs fixed times three.
+
 python docs/explanation/calibration.py [LOG [SIMULATIONS [WORKERS]]]
 
 What is finished stands in LOG (calibration.jsonl); interrupted, it goes on from there. With more than one worker, simulations are
@@ -12,14 +14,24 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 
 import bayesdistill as bd
+from bayesdistill.model import reference_run
+from bayesdistill.priors import default_priors
+from bayesdistill.sampling.prior_choice import choose_priors
+
+WIDEN = 3.0
 
 
 def main(log: str = "calibration.jsonl", simulations: str = "200", workers: str = "1") -> None:
     fresh = multiprocessing.get_context("spawn")
     pool = nullcontext() if int(workers) == 1 else ProcessPoolExecutor(int(workers), mp_context=fresh)
+    runs = bd.load_runs("busbridge2025")
+    reference = reference_run(runs, None)
+    default = default_priors(distilled=True, supervised=False, reference=reference)
+    earlier = bd.fit(runs, seed=0, progress=False)
+    priors = choose_priors(earlier, WIDEN, default, reference, keep_supervised=True)
     with pool as executor:
         found = bd.simulate_calibration(
-            bd.load_runs("busbridge2025"), simulations=int(simulations), seed=0, log=log, executor=executor
+            runs, simulations=int(simulations), priors=priors, seed=0, log=log, executor=executor
         )
     states = found["status"].to_series().value_counts()
     print("| refit | simulations |\n| --- | --- |")

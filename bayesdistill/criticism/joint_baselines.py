@@ -51,7 +51,8 @@ def joint_point_fit(
     reference : Reference
         Around which the coordinates are centred.
     starts : list of array, (coordinate,), optional
-        Where the search begins; the best end is kept. From a single start at most 40 steps are made. By default the centre of the priors and points around it.
+        Where the search begins; the best end is kept. From a single start at most 40 steps are made. By default the centre of
+        the priors and points around it.
 
     Raises
     ------

@@ -36,13 +36,17 @@ def show(found, noise):
     print(table.set_index(["group", "forecaster"])[numbers + losses].round(3).to_string())
 
 
+def told(began):
+    """Prints how far a backtest is."""
+    return lambda done, of: print(f"{done}/{of} {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
 def main():
     folder = Path(sys.argv[1])
     draws = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{len(distilled)} distilled and {len(supervised)} supervised runs")
     for name, variant in VARIANTS.items():
-        began = time.monotonic()
         found = bd.backtest(
             distilled,
             supervised,
@@ -50,9 +54,7 @@ def main():
             draws=draws,
             tune=draws,
             checkpoint=folder / f"{name}.json",
-            progress=lambda done, of: print(
-                f"{done}/{of} {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True
-            ),
+            progress=told(time.monotonic()),
             **variant,
         )
         bd.save(found, folder / f"{name}.nc")

@@ -95,6 +95,22 @@ def test_the_comparison_notices_one_moved_curve(tmp_path):
     assert compare_images(BASELINE / "probability.png", path, tol=TOLERANCE) is not None
 
 
+@pytest.mark.parametrize("name", ["compute_strategy", "best_loss", "probability"])
+def test_the_last_bit_of_a_number_changes_no_byte(name):
+    plot, _ = MAKERS[name]
+
+    def drawn_bytes(factor):
+        plan = inputs.plan()
+        for key in plan.data_vars:
+            if plan[key].dtype.kind == "f":
+                plan[key] = (plan[key].dims, plan[key].values * factor, plan[key].attrs)
+        file = io.BytesIO()
+        plot(plan).savefig(file, format="png", dpi=150)
+        return file.getvalue()
+
+    assert drawn_bytes(1.0) == drawn_bytes(1 + 4e-16)
+
+
 # Layout ---------------------------------------------------------------------------------------------------------------
 
 

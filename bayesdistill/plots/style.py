@@ -24,13 +24,14 @@ import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, IdentityTransform, Transform
 
 from bayesdistill import posterior
 from bayesdistill.errors import ParameterError
@@ -158,12 +159,41 @@ def drawing(look: Look) -> Iterator[None]:
 _UNHINTED: dict[Any, Any] = {"text.hinting": "none"}
 
 
+@contextmanager
+def _steady(renderer: Any) -> Iterator[None]:
+    """Round what is drawn to a thousandth of a pixel.
+
+    The last bit of a logarithm depends on where in memory numpy finds the numbers, and one bit can change the shade of a pixel:
+    without this, the same figure made twice is now and then not the same file.
+    """
+    if not isinstance(renderer, RendererAgg):
+        yield
+        return
+
+    def steady(path: Path, transform: Transform) -> Path:
+        found = transform.transform_path(path)
+        rounded = Path(np.round(np.asarray(found.vertices), 3), found.codes)
+        rounded.should_simplify, rounded.simplify_threshold = path.should_simplify, path.simplify_threshold
+        return rounded
+
+    agg: Any = renderer  # methods of one object are replaced, and put back
+    draw_path, draw_markers, still = agg.draw_path, agg.draw_markers, IdentityTransform()
+    agg.draw_path = lambda gc, path, transform, face=None: draw_path(gc, steady(path, transform), still, face)
+    agg.draw_markers = lambda gc, marker, turn, path, transform, face=None: draw_markers(
+        gc, steady(marker, turn), still, steady(path, transform), still, face
+    )
+    try:
+        yield
+    finally:
+        agg.draw_path, agg.draw_markers = draw_path, draw_markers
+
+
 class Picture(Figure):
     """A Figure that notebooks display although it was not made by pyplot, and whose texts scale with it."""
 
     def draw(self, renderer: Any) -> None:
-        """As any Figure, with unhinted letters."""
-        with matplotlib.rc_context(_UNHINTED):
+        """As any Figure, with unhinted letters, and the same to the byte each time."""
+        with matplotlib.rc_context(_UNHINTED), _steady(renderer):
             super().draw(renderer)
 
     def get_tightbbox(self, *_: Any, **__: Any) -> Bbox:

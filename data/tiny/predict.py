@@ -60,6 +60,7 @@ def forecast(flat: dict, log: dict[str, dict], seed: int) -> dict[str, dict[str,
         for name, row in log.items()
         if row["experiment"] == "main" and row["teacher"] is None
     }
+    shifts: dict[int, np.ndarray] = {}
     runs = sorted(held_out(), key=lambda run: run.teacher is not None)  # teachers first
     for run in runs:
         size, seen = np.array([float(params(run.width))]), np.array([tokens(run)])
@@ -79,6 +80,10 @@ def forecast(flat: dict, log: dict[str, dict], seed: int) -> dict[str, dict[str,
             {"student_params": size, "student_tokens": seen, "teacher_loss": [float(np.median(lower))]}
         )
         scale = scatter_scale(flat, table, reference)[:, 0]
+        # Students that no run has: what all runs of one share is drawn anew, the same for both teachers.
+        if run.width not in shifts:
+            shifts[run.width] = flat.get("sigma_student", np.zeros(count)) * rng.standard_normal(count)
+        noise = noise + shifts[run.width] / scale
         found[run.name] = {"law": law, "run": law + scale * noise}
     return found
 

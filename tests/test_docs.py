@@ -14,11 +14,13 @@ import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import bayesdistill as bd
 
@@ -142,6 +144,20 @@ def test_a_formula_that_cannot_be_set_stops_the_build():
 
     with pytest.raises(ExtensionError, match="nosuchsymbol"):
         load_mathtext().draw(r"\nosuchsymbol", display=False)
+
+
+def test_every_dependency_has_its_reason_and_a_hashed_pin():
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = stated["dependency-groups"]
+    page = (ROOT / "docs" / "dependencies.md").read_text().lower()
+    pinned = (ROOT / "requirements.txt").read_text()
+    pins = dict(re.findall(r"^([\w.-]+)(?:\[[^\]]*\])?==(\S+)(?=.*\\\n +--hash)", pinned, re.MULTILINE))
+    for text in [*stated["project"]["dependencies"], *(text for group in groups.values() for text in group)]:
+        assert re.split(r"[\[<>=]", text)[0] in page, text
+    for text in [*stated["project"]["dependencies"], *groups["test"], *groups["docs"], *groups["build"]]:
+        name, bounds = re.fullmatch(r"([\w.-]+)(?:\[[^\]]*\])?(.*)", text).groups()
+        assert name in pins, f"{name} is not pinned; make lock"
+        assert SpecifierSet(bounds).contains(pins[name]), f"the pin of {name} is out of date; make lock"
 
 
 def load_mathtext():

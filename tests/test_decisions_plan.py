@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import concurrent.futures as futures
 import json
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,9 @@ from bayesdistill import laws
 from bayesdistill.compute import SCENARIOS, Scenario, flops_per_token
 from bayesdistill.decisions import flag_names, plan
 from bayesdistill.decisions.crossings import classify, find_root
+from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError, ParameterError
-from bayesdistill.strategies import STATUS
+from bayesdistill.strategies import STATUS, Bounds
 
 BEST_CASE = Scenario(0, 0)
 UNITS = {"nats per token", "FLOPs", "parameters", "tokens", "1"}
@@ -235,6 +237,28 @@ def test_processes_and_a_dask_cluster_change_no_bit(small_plan):
         distributed.Client(cluster) as client,
     ):
         xr.testing.assert_identical(plan(*arguments, executor=client.get_executor(), piece=1), small_plan)
+
+
+def test_a_posterior_in_dask_arrays_is_the_same_posterior(small_plan):
+    pytest.importorskip("dask")
+    chunked = posterior_of(scattered(12), chains=2).chunk(chain=1, draw=4)
+    xr.testing.assert_identical(plan(chunked, ["300M", 3e9], [1e20, 1e22, 1e24]), small_plan)
+
+
+@pytest.mark.parametrize("kind", [BEST, COMMITTED])
+def test_memory_beyond_the_answer_does_not_grow_with_the_budgets(kind):
+    def beyond(n_budgets: int) -> float:
+        problem = Problem(np.array([1e9]), np.geomspace(1e19, 1e24, n_budgets), (BEST_CASE,), Bounds())
+        tracemalloc.start()
+        found = solve(kind, draws, problem, Workers(threads=1, piece=4))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak - sum(values.nbytes for values in found.values())
+
+    draws = scattered(64)
+    beyond(4)  # compiles or loads, which takes memory of its own
+    few = beyond(8)
+    assert beyond(64) < few + 100_000  # the answer has 200,000 bytes for 64 budgets, a piece of it 12,000
 
 
 def test_progress_reports_every_piece():

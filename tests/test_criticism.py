@@ -118,7 +118,7 @@ def test_the_curves_are_those_of_the_law(fit354, runs354):
             float(one["configuration_params"]),
             float(one["configuration_tokens"]),
             float(one["teacher_loss"]),
-            **{name: thin[name].values.ravel() for name in LAW_PARAMETERS},
+            **{name: thin[name].values.ravel() for name in (*LAW_PARAMETERS, "w1")},
         )
         assert float(one["mean"]) == pytest.approx(loss.mean(), rel=1e-12)
         assert float(one["lower"]) == pytest.approx(np.quantile(loss, 0.1), rel=1e-12)
@@ -126,7 +126,8 @@ def test_the_curves_are_those_of_the_law(fit354, runs354):
     # A new run scatters around the law: its band holds that of the law, and is about as wide as the scatter.
     assert (curves["run_lower"] < curves["lower"]).all()
     assert (curves["run_upper"] > curves["upper"]).all()
-    scatter = float(posterior.mean(posterior.noise_draws(fit354)["sigma"]))
+    noise = posterior.noise_draws(fit354)
+    scatter = float(np.hypot(posterior.mean(noise["sigma"]), posterior.mean(noise["sigma_student"])))
     width = (curves["run_upper"] - curves["run_lower"]).min()
     assert 2 * 1.28 * scatter * 0.8 < float(width) < 2 * 1.6 * scatter
     # Runs, their predictions and residuals.
@@ -442,10 +443,13 @@ def test_variance_shares_and_neighbours_by_hand():
     assert np.isnan(residuals.neighbours([np.array([1.0])]))
 
 
-def test_the_published_runs_leave_a_smooth_curve(fit354):
+def test_the_published_runs_differ_by_configuration(fit354):
     found = bd.residual_structure(fit354, max_draws=200, shuffles=200)
-    assert float(found["neighbours"]) > 0.3
-    assert float(found["neighbours_p"]) == 0
+    # The law follows the curves within configurations, once these may be shifted; between them it misses.
+    by_student = found.isel(by=0)
+    assert float(by_student["share"]) > 0.5
+    assert float(by_student["p_value"]) == 0
+    assert abs(float(found["neighbours"])) < 0.2
 
 
 # Leave-one-out --------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from bayesdistill import posterior
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ConvergenceWarning, DataError, ModelError, ParameterError
 from bayesdistill.laws import DISTILLATION_PARAMETERS, LAW_PARAMETERS, SUPERVISED_PARAMETERS
+from bayesdistill.model import student_configurations
 from bayesdistill.priors import Prior
 
 SIGMA, NU, SIGMA_SUPERVISED = 0.007, 8.0, 0.004
@@ -77,7 +78,12 @@ def test_the_law_fits_the_published_runs(fit354, runs354):
     law = bd.distilled_loss(*columns, **draws).mean(axis=(0, 1))
     residual = runs354["student_loss"].to_numpy() - law
     assert np.sqrt(np.square(residual).mean()) < 0.012
-    assert abs(np.median(residual)) < 0.002
+    # The shifts of configurations, a few hundredths of a nat at most, take away most of what is left.
+    shift = posterior.mean(fit354["posterior"]["effect_student_configuration"]).values
+    left = residual - shift[posterior.seen_runs(fit354)["configuration_of_run"].values]
+    assert abs(np.median(left)) < 0.001
+    assert np.sqrt(np.square(left).mean()) < 0.006
+    assert np.abs(shift).max() < 0.03
 
 
 def test_what_a_fit_holds(fit354, runs354):
@@ -110,9 +116,10 @@ def test_the_log_likelihood_is_student_t_around_the_law(fit354, runs354):
     draws = fit354["posterior"].to_dataset()
     columns = [runs354[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss")]
     for chain, draw in ((0, 0), (2, 511), (3, 999)):
-        one = {name: float(draws[name][chain, draw]) for name in (*LAW_PARAMETERS, "sigma", "nu")}
+        one = {name: float(draws[name][chain, draw]) for name in (*LAW_PARAMETERS, "w1", "sigma", "nu")}
         sigma, nu = one.pop("sigma"), one.pop("nu")
-        law = bd.distilled_loss(*columns, **one)
+        shift = draws["effect_student_configuration"][chain, draw].values[student_configurations(runs354)[1]]
+        law = bd.distilled_loss(*columns, **one) + shift
         expected = stats.t.logpdf(runs354["student_loss"].to_numpy(), nu, law, sigma)
         np.testing.assert_allclose(found[chain, draw], expected, rtol=1e-10, atol=1e-10)
 
@@ -122,10 +129,13 @@ def test_arviz_works_on_a_fit(fit354):
 
     summary = az.summary(fit354, var_names=["E", "c0", "sigma"])
     assert list(summary.index) == ["E", "c0", "sigma"]
-    loo = az.loo(fit354)
+    # Configurations with a single run: leaving it out leaves their shift to the prior.
+    alone = np.bincount(posterior.seen_runs(fit354)["configuration_of_run"].values) == 1
+    with pytest.warns(UserWarning, match="shape parameter of Pareto distribution"):
+        loo = az.loo(fit354, pointwise=True)
     assert loo.n_data_points == 354
-    assert (loo.pareto_k < 0.7).all()
-    assert 0 < loo.p < 17
+    assert 0 < (loo.pareto_k > 0.7).sum() <= 2 * alone.sum()
+    assert 17 < loo.p < 17 + 20
     assert az.extract(fit354, var_names=["E"]).sizes["sample"] == 4000
     assert not az.diagnose(fit354)
     assert (az.bfmi(fit354)["energy"] > 0.3).all()

@@ -37,8 +37,9 @@ def law_curves(
     -------
     Dataset
         Over configuration, teacher_loss: `mean`, `lower`, `upper` of the law (expected loss), `run_lower`, `run_upper` of a
-        new run (law and scatter). Over run: student_loss, predicted (posterior mean of the law), residual (observed minus
-        predicted), the design, and the run's configuration. Losses in nats per token.
+        new run (law and scatter, that of its teacher and configuration included). Over run: student_loss, predicted
+        (posterior mean of the law), residual (observed minus predicted), the design, and the run's configuration. Losses in
+        nats per token.
 
     Raises
     ------
@@ -71,8 +72,12 @@ def law_curves(
     law = {str(name): value for name, value in some.data_vars.items()}
     curve = distilled_loss(size, tokens, teacher, **law)
     noise = posterior.noise_draws(fit).isel(draw=thin)
-    scatter = np.random.default_rng(seed).standard_t(noise["nu"].values)
-    new_run = curve + noise["sigma"] * xr.DataArray(scatter, dims=("chain", "draw"))
+    rng = np.random.default_rng(seed)
+    scatter = noise["sigma"].values * rng.standard_t(noise["nu"].values)
+    for shared in ("sigma_teacher", "sigma_student"):
+        if shared in noise:
+            scatter = scatter + noise[shared].values * rng.standard_normal(scatter.shape)
+    new_run = curve + xr.DataArray(scatter, dims=("chain", "draw"))
     bounds, run_bounds = posterior.interval(curve, prob), posterior.interval(new_run, prob)
     predicted = posterior.mean(
         distilled_loss(

@@ -167,8 +167,8 @@ def leave_out(
             done = kept["folds"]
     todo = [k for k in range(len(groups)) if str(k) not in done]
     tasks = [(runs, model, groups[k], draws, tune, seed + k, gates) for k in todo]
-    words = f"left out, {split}"
-    for i, result in run_tasks(_fold, tasks, executor=executor, progress=progress, done=len(done), what=words):
+    label = f"left out, {split}"
+    for i, result in run_tasks(_fold, tasks, executor=executor, progress=progress, done=len(done), what=label):
         done[str(todo[i])] = result
         if path is not None:
             with replacing(path) as aside:

@@ -56,6 +56,8 @@ _UNITS = {
     "configuration_of_run": ("1", "place of the run's student configuration among the configurations"),
     "nu": ("1", "degrees of freedom of the scatter"),
     "z": ("1", "standard normal coordinates"),
+    "z_teacher": ("1", "shifts of teachers as they are sampled"),
+    "z_student_configuration": ("1", "shifts of student configurations as they are sampled"),
     "student_loss": ("nats per token", "validation cross-entropy of the student"),
     "teacher_loss": ("nats per token", "validation cross-entropy of the teacher"),
     "student_params": ("parameters", "non-embedding parameters of the student"),
@@ -133,7 +135,7 @@ def log_likelihood(draws: xr.Dataset, observed: xr.Dataset, constant: xr.Dataset
             ("effect_student_configuration", "configuration_of_run"),
         ):
             if effect in draws:
-                mu = mu + draws[effect][..., constant[place]].drop_vars(draws[effect].dims[-1], errors="ignore")
+                mu = mu + draws[effect][..., constant[place]].drop_vars([str(draws[effect].dims[-1])], errors="ignore")
         sigma = draws["sigma"]
         if "noise_ratio" in draws or "noise_tokens" in draws:
             alone = supervised_loss(

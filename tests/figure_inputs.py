@@ -238,9 +238,12 @@ def break_even() -> xr.Dataset:
     alone, never = np.where(middle <= 1, 0.9, 0.0), np.where(np.isinf(levels[..., -1]), 0.1, 0.0)
     share = np.stack([1 - alone - never, alone, never, 0 * never, 0 * never], axis=-1)
     cell = ("student", "budget")
+    outside = np.broadcast_to(((budgets > 1e22) | (budgets < 1e20))[None, :, None], pays.shape)
     return xr.Dataset(
         {
             "pays_probability": variable((*cell, "shared_by"), pays),
+            "pays_extrapolates": variable((*cell, "shared_by"), outside),
+            "extrapolates": variable(cell, outside[..., 0]),
             "students_per_teacher_quantile": variable((*cell, "quantile"), levels),
             "served_tokens_quantile": variable((*cell, "quantile"), 1e10 * (levels - 1), "tokens"),
             "status_probability": variable((*cell, "outcome"), share),
@@ -377,6 +380,8 @@ def family() -> xr.Dataset:
             "teacher_budget": variable("option", np.array([1e21, 0.0, np.nan]), "FLOPs"),
             "expected_loss": variable("option", np.array([2.21, 2.24, np.nan]), "nats per token"),
             "feasible": variable("option", [True, True, False]),
+            "extrapolates": variable(("option", "student"), [[False, False, True], [False, False, True], [False] * 3]),
+            "teacher_extrapolation": variable("option", [2.5, 1.0, np.nan]),
             "decision": variable(
                 "student", np.array([1, 1, 0], dtype="int8"), flag_values=np.arange(2, dtype="int8"),
                 flag_meanings="pretrain distil",

@@ -212,6 +212,8 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     shown = xr.Dataset({dim: source[dim] for dim in dims if dim in source.variables})
     interval_prob = prob
     for name in kind.quantiles:
+        if f"{name}_quantile" not in source:
+            continue
         levels = source[f"{name}_quantile"]
         interval_prob = float(levels["quantile"][-1] - levels["quantile"][0])
         for end, position in (("lower", 0), ("median", levels.sizes["quantile"] // 2), ("upper", -1)):

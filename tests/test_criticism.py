@@ -486,7 +486,7 @@ def test_loo_is_that_of_arviz_and_says_when_it_cannot_be_used(drawn_fit):
 def test_models_of_the_same_runs_are_compared(drawn_fit):
     wrong = drawn_fit.copy(deep=True)
     draws = wrong["posterior"].to_dataset()
-    draws["E"] = draws["E"] + 0.004
+    draws["E"] = draws["E"] + 0.02
     observed, constant = (wrong[name].to_dataset() for name in ("observed_data", "constant_data"))
     density = groups.log_likelihood(draws, observed, constant, REFERENCE)
     wrong["log_likelihood"] = xr.DataTree(density)

@@ -12,6 +12,17 @@ from bayesdistill.laws import asymptotic_advantage
 SIZES = ("300M", "1B", "3B", "10B")
 BUDGETS = np.geomspace(1e20, 1e24, 13)
 LEAD = ("E", "A", "alpha", "gamma", "A_S", "alpha_S", "gamma_S", "c0", "c1", "d1", "f1")
+FITS = ("asymptotic_width", "rms of residuals [nats]", "mean lead with unlimited data, 300M, 1B, 3B, 10B [nats]")
+FITS += ("largest R-hat, smallest ESS, divergences",)
+PLANS = ("asymptotic_width", "scenario", "student", "P(distillation wins) at 1e21, 1e22, 1e23, 1e24 FLOPs")
+PLANS += ("median crossover [FLOPs]", "share crossed, always, never")
+
+
+def row(*cells: str) -> str:
+    """One row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
 runs = bd.load_runs("busbridge2025")
 of_fit, of_plan = [], []
 for width in (None, 0.02, 0.01, 0.005, 0.003):
@@ -23,28 +34,18 @@ for width in (None, 0.02, 0.01, 0.005, 0.003):
     words = ", ".join(f"{value:.3f}" for value in lead.mean(axis=0))
     name = "none" if width is None else f"{width:g}"
     sampling = f"{numbers['rhat']:.3f}, {numbers['ess_bulk']:.0f}, {numbers['divergences']}"
-    of_fit.append(f"| {name} | {np.sqrt(np.mean(residual**2)):.4f} | {words} | {sampling} |")
-    plan = bd.plan(fit, ["300M", "1B", "3B"], BUDGETS, "best case", progress=False)
-    for student in plan["student"].values:
-        one = plan.sel(student=student, scenario="best case")
-        meanings = one["crossover_status"].attrs["flag_meanings"].split()
-        status = np.array(meanings)[one["crossover_status"].values.ravel()]
-        crossed = one["crossover"].values.ravel()[status == "crossed"]
-        middle = f"{np.median(crossed):.1e}" if crossed.size else "-"
-        odds = ", ".join(
-            f"{float(one['probability'].sel(budget=b, method='nearest')):.2f}" for b in (1e21, 1e22, 1e23, 1e24)
-        )
-        shares = ", ".join(f"{np.mean(status == kind):.2f}" for kind in ("crossed", "always", "never"))
-        of_plan.append(f"| {name} | {float(student):.0e} | {odds} | {middle} | {shares} |")
-print(
-    "| asymptotic_width | rms of residuals [nats] | mean lead with unlimited data, "
-    + ", ".join(SIZES)
-    + " [nats] | largest R-hat, smallest ESS, divergences |"
-)
-print("| --- | --- | --- | --- |")
-print("\n".join(of_fit), "\n")
-print(
-    "| asymptotic_width | student | P(distillation wins) at 1e21, 1e22, 1e23, 1e24 FLOPs | median crossover where there is one [FLOPs] | share crossed, always, never |"
-)
-print("| --- | --- | --- | --- | --- |")
-print("\n".join(of_plan))
+    of_fit.append(row(name, f"{np.sqrt(np.mean(residual**2)):.4f}", words, sampling))
+    plan = bd.plan(fit, ["300M", "1B", "3B"], BUDGETS, ["best case", "teacher pretraining"], progress=False)
+    for scenario in plan["scenario"].values:
+        for student in plan["student"].values:
+            one = plan.sel(student=student, scenario=scenario)
+            meanings = np.array(one["crossover_status"].attrs["flag_meanings"].split())
+            status = meanings[one["crossover_status"].values.ravel()]
+            crossed = one["crossover"].values.ravel()[status == "crossed"]
+            middle = f"{np.median(crossed):.1e}" if crossed.size else "-"
+            wins = [float(one["probability"].sel(budget=b, method="nearest")) for b in (1e21, 1e22, 1e23, 1e24)]
+            shares = ", ".join(f"{np.mean(status == kind):.2f}" for kind in ("crossed", "always", "never"))
+            odds = ", ".join(f"{value:.2f}" for value in wins)
+            of_plan.append(row(name, str(scenario), f"{float(student):.0e}", odds, middle, shares))
+for head, rows in ((FITS, of_fit), (PLANS, of_plan)):
+    print("\n".join([row(*head), row(*["---"] * len(head)), *rows]), end="\n\n")

@@ -138,7 +138,8 @@ def warnings_and_notes(fit: Fit, plan: xr.Dataset | None, verdict: str, ok: bool
         said, noted = evidence_notes(plan)
         if ok is not False:
             warnings += [text.replace("this figure", "the plan") for text in said]
-        notes += [text for text in noted if "converged" not in text]
+        # What the prior dominates stands among the warnings, with the coordinates' own names.
+        notes += [text for text in noted if "converged" not in text and "rior-dominated" not in text]
         share = float(plan["extrapolates"].mean())
         if share:
             warnings.append(

@@ -43,7 +43,7 @@ STUDENTS = ("300M", "1B", "3B", "10B")
 BUDGETS = (1e19, 1e25, 31)
 DRAWS = 1000  # of each of 4 chains
 WORSE = 1e-9  # nats
-BUDGETS_A_ROUND = 4
+BUDGETS_A_ROUND = 31  # as many as the plan has
 
 
 # The solver against SLSQP ---------------------------------------------------------------------------------------------

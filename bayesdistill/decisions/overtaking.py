@@ -250,7 +250,9 @@ def compare_crossovers(
         ("eventually_range", "eventually_probability"),
     ):
         moved = result[answer].max("fit") - result[answer].min("fit")
-        result[name] = variable(moved.dims, moved.values, ONE, f"largest less smallest {answer} among the posteriors")
+        result[name] = variable(
+            [str(dim) for dim in moved.dims], moved.values, ONE, f"largest less smallest {answer} among the posteriors"
+        )
     each = {str(k): p.attrs["converged"] for k, p in zip(fits, parts, strict=True)}
     result.attrs["converged_each"] = json.dumps(each)
     # The worst of them: a comparison is no better than its worst posterior.

@@ -74,7 +74,7 @@ def plot_crossover(found: xr.Dataset, *, size: str = "page", dark: bool = False)
         figure = style.new_figure(look, -(-len(pairs) // min(columns, len(pairs))) * sum(heights))
         groups, columns = grids.shape_panels(figure, look, len(pairs), heights, columns)
         for (top, bottom), (fit, scenario) in zip(groups, pairs, strict=True):
-            cell = found.sel(scenario=scenario, **({"fit": fit} if fit else {}))
+            cell = found.sel({"scenario": scenario, "fit": fit} if fit else {"scenario": scenario})
             _draw_quantiles(top, look, cell, students, colors, found.attrs)
             _draw_outcomes(bottom, look, cell, students)
             words = _slope_words(cell)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -107,7 +107,7 @@ def _least(law: Callable[[np.ndarray], np.ndarray], observed: np.ndarray, starts
         with np.errstate(all="ignore"):
             return np.clip(np.nan_to_num(law(values) - observed, nan=1e3), -1e3, 1e3)
 
-    def search(start: np.ndarray, loss: str, scale: float, most: int) -> Any:
+    def search(start: np.ndarray, loss: Literal["linear", "soft_l1", "huber"], scale: float, most: int) -> Any:
         inside = np.clip(start, -11.9, 11.9)
         return least_squares(residual, inside, bounds=(-12, 12), loss=loss, f_scale=scale, max_nfev=most)
 

@@ -28,8 +28,8 @@ from bayesdistill.priors.table import (
 if TYPE_CHECKING:
     import xarray as xr
 
-_INDEPENDENT = SUPERVISED_PRIORS | DISTILLATION_PRIORS | WEAK_TEACHER_PRIORS | NOISE_PRIORS
-_INDEPENDENT |= EFFECT_PRIORS["teacher"] | EFFECT_PRIORS["student"]
+_INDEPENDENT: dict[str, Prior] = {**SUPERVISED_PRIORS, **DISTILLATION_PRIORS, **WEAK_TEACHER_PRIORS, **NOISE_PRIORS}
+_INDEPENDENT |= {**EFFECT_PRIORS["teacher"], **EFFECT_PRIORS["student"]}
 
 
 def coordinates_of_draws(draws: xr.Dataset, noise: xr.Dataset, reference: Reference) -> dict[str, np.ndarray]:

@@ -179,7 +179,7 @@ class Sampler:
 @pytest.fixture(scope="module")
 def pool(few):
     reference = reference_run(few, None)
-    priors = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=None)
+    priors = default_priors(distilled=True, supervised=False, reference=reference, **SMALL["options"])
     return truths.draw_truths(priors, reference, 1500, seed=99)
 
 
@@ -198,7 +198,12 @@ def sampler(few, pool, monkeypatch):
     return install
 
 
-SMALL = {"options": {"asymptotic_width": None}, "draws": 60, "tune": 10, "seed": 7}
+SMALL = {
+    "options": {"asymptotic_width": None, "weak_teacher": False, "effects": ()},
+    "draws": 60,
+    "tune": 10,
+    "seed": 7,
+}
 
 
 def test_ranks_among_draws_of_the_prior_are_uniform(few, sampler):
@@ -228,9 +233,9 @@ def test_a_refit_that_fails_is_made_longer_once_and_then_said_to_have_failed(few
     assert [(call["seed"], call["draws"], call["tune"], call.get("target_accept")) for call in fake.calls] == [
         (8, 60, 10, None),
         (9, 60, 10, None),
-        (9, 240, 20, 0.99),
+        (9, 240, 20, calibration.LONGER_ACCEPT),
         (10, 60, 10, None),
-        (10, 240, 20, 0.99),
+        (10, 240, 20, calibration.LONGER_ACCEPT),
         (11, 60, 10, None),
     ]
     assert found["first_divergences"].values.tolist() == [0, 1, 1, 0]

@@ -48,7 +48,7 @@ def unseen_scores(results: Mapping[str, Mapping[str, xr.Dataset]]) -> xr.Dataset
     >>> import xarray as xr
     >>> columns = {"elpd": [1.0, 2.0], "crps": [0.1, 0.1], "error": [0.3, -0.4], "inside_50": [1, 0], "inside_90": [1, 1]}
     >>> scored = xr.Dataset({name: ("run", value) for name, value in columns.items()} | {"fold": ("run", [0, 1])})
-    >>> scored = scored.assign_coords(run=[0, 1])
+    >>> scored = scored.assign_coords(run=[0, 1]).assign(converged=("run", [True, True]))
     >>> bd.unseen_scores({"students": {"mine": scored}})["elpd"].item()
     3.0
     """

@@ -15,13 +15,13 @@ from bayesdistill.plots.experiment_fixed_teacher import plot_experiment_fixed_te
 from bayesdistill.plots.families import plot_family
 from bayesdistill.plots.gap import plot_capacity_gap
 from bayesdistill.plots.information import plot_information
-from bayesdistill.plots.loo import plot_loo
-from bayesdistill.plots.posterior_predictive import plot_posterior_predictive
-from bayesdistill.plots.prior_predictive import plot_prior_predictive
-from bayesdistill.plots.prior_sensitivity import plot_prior_sensitivity
+from bayesdistill.plots.leave_one_out import plot_loo
+from bayesdistill.plots.predictive_by_group import plot_posterior_predictive
+from bayesdistill.plots.predictive_of_priors import plot_prior_predictive
 from bayesdistill.plots.probability import plot_probability
 from bayesdistill.plots.residuals import plot_residuals
 from bayesdistill.plots.runs import plot_runs
+from bayesdistill.plots.sensitivity import plot_prior_sensitivity
 from bayesdistill.plots.sharing import plot_sharing_map
 from bayesdistill.plots.teachers import plot_teacher_choice
 from bayesdistill.plots.unseen_groups import plot_unseen_groups

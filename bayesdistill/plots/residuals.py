@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from bayesdistill.plots import grids, style
-from bayesdistill.plots.posterior_predictive import TITLES
+from bayesdistill.plots.predictive_by_group import TITLES
 
 _NEED = (
     "residual",

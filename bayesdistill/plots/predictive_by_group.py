@@ -75,7 +75,8 @@ def plot_posterior_predictive(
     groups = [found.isel(group=np.flatnonzero(found["factor"].values == name)) for name in factors]
     counts = [one.sizes["group"] for one in groups]
     with style.drawing(look):
-        figure = style.new_figure(look, sum(0.14 * count + 0.45 for count in counts))
+        # Not so low that a single group leaves no room for the axes beside titles and notes.
+        figure = style.new_figure(look, max(1.5, sum(0.14 * count + 0.45 for count in counts)))
         axes = figure.subplots(
             len(groups),
             2,

@@ -330,6 +330,12 @@ COORDINATE_WORDS = {
     "gap_curvature": "the curvature of the capacity gap",
     "log_sigma": "the scatter of runs",
     "log_nu": "the tails of the scatter",
+    "log_sigma_supervised": "the scatter of supervised runs",
+    "log_sigma_teacher": "the shifts of teachers",
+    "log_sigma_student": "the shifts of student configurations",
+    "logit_w1": "what students make good of a weak teacher",
+    "noise_ratio": "how the scatter depends on the teacher",
+    "noise_tokens": "how the scatter depends on the tokens",
 }
 
 

@@ -31,6 +31,7 @@ from bayesdistill import criticism, decisions, plots, posterior
 from bayesdistill.errors import ConvergenceWarning, ParameterError
 from bayesdistill.plots import grids, style
 from bayesdistill.priors.coordinates import DISTILLATION_COORDINATES, NOISE_COORDINATES, SUPERVISED_COORDINATES
+from bayesdistill.priors.table import EFFECT_PRIORS, NOISE_FORM_PRIORS, SUPERVISED_NOISE_PRIORS, WEAK_TEACHER_PRIORS
 
 BASELINE = Path(__file__).parent / "baseline"
 DPI = 64
@@ -479,7 +480,8 @@ def test_what_the_prior_dominates_is_named():
     assert "mostly its prior" in warning
     assert note.count(";") == 4
     assert set(SUPERVISED_COORDINATES) == posterior.SUPERVISED_COORDINATES
-    every = (*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, *NOISE_COORDINATES)
+    forms = (WEAK_TEACHER_PRIORS, SUPERVISED_NOISE_PRIORS, *EFFECT_PRIORS.values(), *NOISE_FORM_PRIORS.values())
+    every = {*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, *NOISE_COORDINATES}.union(*forms)
     assert set(posterior.COORDINATE_WORDS) == set(every)
 
 

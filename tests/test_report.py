@@ -97,6 +97,9 @@ def test_the_methods_paragraph_follows_the_provenance(fit354, jittered_draws):
     settings = json.loads(fit354.attrs["bayesdistill_provenance"])
     for value in ("354", str(settings["settings"]["chains"]), settings["versions"]["pymc"], "0.005"):
         assert value in text, value
+    assert "share w1" in text
+    assert "Runs of one student configuration share a normal shift" in text
+    assert "Runs of one teacher" not in text
     assert text != bd.methods_text(jittered_draws)
 
 

@@ -52,6 +52,16 @@ def methods_text(fit: Fit) -> str:
     return " ".join(said)
 
 
+_FORMS = {
+    "logit_w1": "Students make good a share w1 of what a teacher worse than themselves would cost them; equation 8 is w1 = 0.",
+    "log_sigma_student": "Runs of one student configuration share a normal shift; the shifts add up to zero.",
+    "log_sigma_teacher": "Runs of one teacher share a normal shift; the shifts add up to zero.",
+    "noise_ratio": "The scale of the scatter depends on the ratio of the teacher's loss to the student's own.",
+    "noise_tokens": "The scale of the scatter depends on the student's tokens.",
+}
+"""Coordinates of a model's form -> what they mean."""
+
+
 def _data(found: dict) -> str:
     parts = []
     for kind, table in sorted(found.get("data", {}).items()):
@@ -64,6 +74,7 @@ def _data(found: dict) -> str:
 
 def _model(found: dict) -> list[str]:
     said = ["Losses scatter around the law with a Student-t distribution."]
+    said += [sentence for name, sentence in _FORMS.items() if name in found.get("priors", {})]
     if found.get("supervised_law"):
         said.append(f"The supervised law comes from: {found['supervised_law']}.")
     if found.get("priors"):

@@ -121,7 +121,9 @@ def compare_loo(fits: Mapping[str, Fit]) -> xr.Dataset:
     with warnings.catch_warnings():
         # Said in words below, for all models together.
         warnings.simplefilter("ignore", UserWarning)
-        table = compare({name: estimate for name, (_, estimate) in estimates.items()}, method="stacking", round_to="none")
+        table = compare(
+            {name: estimate for name, (_, estimate) in estimates.items()}, method="stacking", round_to="none"
+        )
     order = [str(name) for name in table.index]
     k = {name: np.asarray(estimates[name][1].pareto_k, dtype=float).ravel() for name in order}
     bad = [int((~(k[name] <= GOOD_K)).sum()) for name in order]

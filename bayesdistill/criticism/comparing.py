@@ -38,7 +38,7 @@ def compare_fits(first: posterior.Fit, second: posterior.Fit) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Over `parameter`: first_median, first_lower, first_upper, second_... (equal-tailed 90 % intervals),
+        Over `parameter`: `first_median`, `first_lower`, `first_upper` and the same of the second fit (equal-tailed 90 % intervals),
         probability_first_larger (the draws of the two are independent), and separated (whether the two intervals
         do not overlap). Parameters: alpha, beta, gamma, E, and, where both have the distillation law, alpha_S,
         beta_S, gamma_S, c0, c1, d1, f1; the products alpha gamma and so on, with which the loss falls far from the other

@@ -219,7 +219,7 @@ def test_no_run_above_the_cutoff_was_fitted(baseline_backtest):
 
 def test_finished_fits_are_kept_and_others_are_not_taken_for_them(baseline_backtest, monkeypatch):
     found, tables, path, told = baseline_backtest
-    assert told == [(1, 1)]
+    assert told == [(0, 1), (1, 1)]
     kept = json.loads(path.read_text())
 
     def refuse(task):

@@ -191,7 +191,7 @@ def sampler(few, pool, monkeypatch):
         fake = Sampler(pool, spoil)
         monkeypatch.setattr(calibration, "refit", fake)
         monkeypatch.setattr(
-            calibration, "_refitter", lambda runs, priors: calibration.Refitter(runs, priors, reference, None)
+            calibration, "refitter_for", lambda runs, priors: calibration.Refitter(runs, priors, reference, None)
         )
         return fake
 

@@ -11,7 +11,7 @@ from scipy import stats
 import bayesdistill as bd
 from bayesdistill import posterior
 from bayesdistill.criticism import baselines, prior_power, residuals, scores, truths, unseen_groups
-from bayesdistill.errors import ModelError, ParameterError
+from bayesdistill.errors import DataError, ModelError, ParameterError
 from bayesdistill.laws import LAW_PARAMETERS, distilled_loss, log_gap
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import Gates
@@ -301,6 +301,27 @@ def test_leaving_out_goes_on_from_a_checkpoint(runs354, tmp_path, monkeypatch):
     calls.extend([None] * 3)
     bd.leave_out(changed, "student", "point", seed=1, checkpoint=checkpoint)
     assert len(calls) == 3 + folds
+
+
+def test_checkpoints_know_models_by_their_priors(runs354, tmp_path, monkeypatch):
+    few, checkpoint, calls = runs354.iloc[::6].reset_index(drop=True), tmp_path / "scores.json", []
+
+    def fold(task):
+        calls.append(task)
+        count = int(task[2].sum())
+        columns = ("elpd", "crps", "error", "inside_50", "inside_90")
+        return {"run": np.flatnonzero(task[2]).tolist(), "converged": True} | {name: [0.0] * count for name in columns}
+
+    monkeypatch.setattr(unseen_groups, "_fold", fold)
+    bd.leave_out(few, "paper", {}, checkpoint=checkpoint)
+    bd.leave_out(few, "paper", {"weak_teacher": True, "effects": ("student",)}, checkpoint=checkpoint)
+    assert len(calls) == 1  # the default, written out
+    bd.leave_out(few, "paper", {"weak_teacher": False}, checkpoint=checkpoint)
+    bd.leave_out(few, "paper", {"weak_teacher": False}, gates=Gates(max_rhat=1.5), checkpoint=checkpoint)
+    assert len(calls) == 3
+    checkpoint.write_text("[]")
+    with pytest.raises(DataError, match="not a checkpoint"):
+        bd.leave_out(few, "paper", {}, checkpoint=checkpoint)
 
 
 # Predictive checks ----------------------------------------------------------------------------------------------------

@@ -32,11 +32,11 @@ def study(monkeypatch):
         return xr.DataTree.from_dict({"posterior": draws, "made": xr.Dataset({"made": ("row", made)})})
 
     class Prepared:
-        def __init__(self, ours, theirs, priors):
-            self.distilled, self.supervised = ours, theirs
+        def __init__(self, runs, priors, supervised):
+            self.runs, self.supervised = runs, supervised
 
     monkeypatch.setattr(module, "_fit", fit)
-    monkeypatch.setattr(module, "prepare_joint_refits", Prepared)
+    monkeypatch.setattr(module, "prepare_refits", Prepared)
     return distilled, supervised, fitted
 
 
@@ -81,7 +81,7 @@ def test_regret_falls_when_the_run_that_matters_is_made(study, tmp_path):
     before = len(fitted)
     xr.testing.assert_identical(replay(distilled, supervised, orders, decide, **arguments), found)
     assert len(fitted) == before
-    assert set(json.loads(path.read_text())["studies"]) == {"full", "last 0", "first 0", "last 1", "first 1"}
+    assert set(json.loads(path.read_text())["finished"]) == {"full", "last 0", "first 0", "last 1", "first 1"}
     replay(distilled, supervised, orders, decide, **(arguments | {"seed": 1}))
     assert len(fitted) > before
 
@@ -91,7 +91,7 @@ def test_candidates_are_what_next_runs_takes(study):
     costs = np.concatenate(own_costs(distilled, supervised, flops))
     made = np.zeros(costs.size, dtype=bool)
     made[[0, len(distilled)]] = True
-    table = module.candidates_of(module.prepare_joint_refits(distilled, supervised, None), made, costs)
+    table = module.candidates_of(distilled, supervised, costs)[~made].reset_index(drop=True)
     assert len(table) == costs.size - 2
     np.testing.assert_allclose(bd.run_costs(table), costs[~made])
     assert bd.cheapest_first(table)[0] == str(np.flatnonzero(~made)[np.argmin(costs[~made])])

@@ -205,7 +205,7 @@ def test_the_law_refitted_to_the_stored_tables_converges_and_describes_them():
 
     runs, alone = bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised")
     plain = {"weak_teacher": False, "effects": ()}  # equation 8 by itself
-    fit = bd.fit(runs, supervised=alone, **plain, draws=1000, tune=1000, seed=0, progress=False)
+    fit = bd.fit(runs, supervised=alone, **plain, draws=2000, tune=1000, seed=0, progress=False)
     assert bd.check(fit).ok, bd.check(fit).problems
     residual = bd.law_curves(fit)["residual"].values
     assert np.sqrt(np.mean(residual**2)) < 0.03

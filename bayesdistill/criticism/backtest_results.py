@@ -19,6 +19,7 @@ from bayesdistill.criticism.probability_scores import (
     grouped_interval,
     mean_log_score,
 )
+from bayesdistill.model import configuration_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,11 +66,6 @@ def _each(done: dict[str, Any], forecasters: list[str], count: int, part: str, n
     return np.stack([np.concatenate([done[f"{m} {k}"][part][name] for k in range(count)]) for m in forecasters], axis=1)
 
 
-def configuration_names(params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """What runs of one student share, as a name."""
-    return np.array([f"{n:.4g} parameters, {d:.4g} tokens" for n, d in zip(params, tokens, strict=True)])
-
-
 def _forecasts(
     distilled: pd.DataFrame,
     own: tuple[np.ndarray, np.ndarray],
@@ -99,7 +95,9 @@ def _forecasts(
             ONE,
             "compute of the dearer run over the cut-off",
         ),
-        "configuration": _variable(("forecast",), configuration_names(size, tokens), ONE, "student"),
+        "configuration": _variable(
+            ("forecast",), configuration_labels(np.stack([size, tokens], axis=1)), ONE, "student"
+        ),
         "teacher_loss": _variable(
             ("forecast",), distilled["teacher_loss"].to_numpy(dtype=float)[rows], NATS, "measured loss of the teacher"
         ),
@@ -142,7 +140,7 @@ def _predictions(
             columns["observed"] += loss.tolist()
             columns["factor"] += (cost[rows] / limit).tolist()
             columns["kind"] += [kind] * rows.size
-            columns["name"] += configuration_names(size, tokens).tolist()
+            columns["name"] += configuration_labels(np.stack([size, tokens], axis=1))
             columns["cutoff"] += [limit] * rows.size
     dim = ("prediction",)
     found = {

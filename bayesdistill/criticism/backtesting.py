@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,13 +29,14 @@ from bayesdistill.compute import scenario as parse_scenario
 from bayesdistill.criticism.backtest_results import EXTRAPOLATION, collect
 from bayesdistill.criticism.forecasts import enough, pair_forecasts, run_forecasts
 from bayesdistill.criticism.joint_baselines import JOINT_BASELINES
-from bayesdistill.criticism.joint_refits import JointRefitter, joint_draws, joint_refit, prepare_joint_refits
 from bayesdistill.criticism.pairs import Flops, matched_pairs, own_costs, teacher_costs
+from bayesdistill.criticism.predictions import flat_draws
+from bayesdistill.criticism.refits import refit, refitter_for
+from bayesdistill.criticism.running import Progress, keep_finished, read_finished, run_tasks
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.errors import ParameterError
-from bayesdistill.files import replacing
 from bayesdistill.model import reference_run
-from bayesdistill.priors import Priors, default_priors
+from bayesdistill.priors import default_priors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +65,7 @@ def backtest(
     tune: int = 1000,
     seed: int = 0,
     checkpoint: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = None,
     executor: Executor | None = None,
 ) -> xr.Dataset:
     """Fit to the runs below each cut-off of compute and score the forecasts for those above.
@@ -91,8 +92,8 @@ def backtest(
         Of each fit (4 chains).
     checkpoint : path, optional
         A JSON file that keeps finished fits; a later call with the same runs, model and settings goes on from there.
-    progress : callable, optional
-        Told (fits done, fits in all).
+    progress : bool or callable, optional
+        A callable is told (fits done, fits in all); by default a bar in a terminal and in a notebook.
     executor : concurrent.futures.Executor, optional
         Where fits are made; each worker compiles the model once. By default here, one after the other.
 
@@ -153,19 +154,19 @@ def backtest(
         "model": _digest([repr(priors.table), repr(priors.asymptotic_width)]),
         "draws": [draws, tune, seed],
     }
-    path = None if checkpoint is None else Path(checkpoint)
-    done = _finished(path, setting)
+    done = read_finished(checkpoint, setting)
+    cores = 2 if executor is None else 1
     jobs = [(forecaster, k) for k in range(len(limits)) for forecaster in forecasters]
     todo = [job for job in jobs if f"{job[0]} {job[1]}" not in done]
-    tasks = [(distilled, supervised, forecaster, priors, splits[k], draws, tune, seed + k) for forecaster, k in todo]
-    results = map(_fit_and_forecast, tasks) if executor is None else executor.map(_fit_and_forecast, tasks)
-    for (forecaster, k), result in zip(todo, results, strict=True):
+    tasks = [
+        (distilled, supervised, forecaster, priors, splits[k], draws, tune, cores, seed + k) for forecaster, k in todo
+    ]
+    for i, result in run_tasks(
+        _fit_and_forecast, tasks, executor=executor, progress=progress, done=len(done), what="backtest"
+    ):
+        forecaster, k = todo[i]
         done[f"{forecaster} {k}"] = result
-        if path is not None:
-            with replacing(path) as aside:
-                aside.write_text(json.dumps({"setting": setting, "fits": done}), encoding="utf-8")
-        if progress is not None:
-            progress(len(done), len(jobs))
+        keep_finished(checkpoint, setting, done)
     found = collect(distilled, supervised, own, limits, splits, done, list(forecasters))
     found.attrs |= {
         "scenarios": json.dumps([scenario.name for scenario in chosen]),
@@ -213,45 +214,18 @@ def _digest(texts: list[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
-def _finished(path: Path | None, setting: dict[str, Any]) -> dict[str, Any]:
-    if path is None or not path.exists():
-        return {}
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return dict(kept["fits"]) if kept.get("setting") == json.loads(json.dumps(setting)) else {}
-
-
-_REFITTERS: dict[str, JointRefitter] = {}
-
-
-def refitter_for(distilled: pd.DataFrame, supervised: pd.DataFrame, priors: Priors) -> JointRefitter:
-    """The compiled model of these runs and priors, one a process: that of the last call if it is the same."""
-    kept = _REFITTERS.get("kept")
-    same = (
-        kept is not None
-        and kept.priors.names == priors.names
-        and kept.priors.asymptotic_width == priors.asymptotic_width
-        and np.array_equal(kept.priors.location, priors.location)
-        and np.array_equal(kept.priors.covariance, priors.covariance)
-        and kept.distilled.equals(distilled)
-        and kept.supervised.equals(supervised)
-    )
-    if kept is None or not same:
-        kept = _REFITTERS["kept"] = prepare_joint_refits(distilled, supervised, priors)
-    return kept
-
-
 def _fit_and_forecast(task: tuple[Any, ...]) -> dict[str, Any]:
-    distilled, supervised, forecaster, priors, split, draws, tune, seed = task
+    distilled, supervised, forecaster, priors, split, draws, tune, cores, seed = task
     rng = np.random.default_rng(seed)
     reference = reference_run(distilled, supervised)
     kept, kept_supervised = split["kept"], split["kept_supervised"]
     verdict: dict[str, Any] = {}
     if forecaster == POSTERIOR:
-        refitter = refitter_for(distilled, supervised, priors)
-        tree = joint_refit(refitter, kept, kept_supervised, draws=draws, tune=tune, seed=seed)
+        refitter = refitter_for(distilled, priors, supervised)
+        tree = refit(refitter, kept, kept_supervised=kept_supervised, draws=draws, tune=tune, seed=seed, cores=cores)
         numbers = posterior.convergence(tree)
         verdict = {name: numbers[name] for name in ("rhat", "divergences", "failed")}
-        flat = joint_draws(refitter, tree)
+        flat = flat_draws(tree["posterior"].to_dataset())
     else:
         flat = JOINT_BASELINES[forecaster](distilled[kept], supervised[kept_supervised], reference, seed)
     flat = enough(flat)

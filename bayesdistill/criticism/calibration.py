@@ -11,7 +11,6 @@ What this cannot show is whether the law is right: for that see `unseen_groups`.
 from __future__ import annotations
 
 import json
-import threading
 from concurrent.futures import Executor
 from dataclasses import astuple
 from pathlib import Path
@@ -22,13 +21,12 @@ import xarray as xr
 from scipy.stats import t as student_t
 
 from bayesdistill import posterior
-from bayesdistill.criticism.predictions import expected_losses, flat_draws, scatter_scale
-from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
+from bayesdistill.criticism.predictions import fitted_losses, flat_draws, scatter_scale
+from bayesdistill.criticism.refits import Refitter, refit, refitter_for
 from bayesdistill.criticism.running import Progress, run_tasks
 from bayesdistill.criticism.truths import (
     BREAK_EVEN,
     DECISIONS,
-    SCATTER_FORMS,
     break_even_gain,
     break_even_tokens,
     decision_gains,
@@ -185,31 +183,9 @@ def _read_log(log: str | Path | None, setting: str) -> dict[int, dict[str, Any]]
     return done
 
 
-_REFITTERS: dict[str, Refitter] = {}
-_COMPILING = threading.Lock()
-
-
-def _same(ours: Priors, theirs: Priors) -> bool:
-    return (
-        ours.names == theirs.names
-        and ours.asymptotic_width == theirs.asymptotic_width
-        and np.array_equal(ours.location, theirs.location)
-        and np.array_equal(ours.covariance, theirs.covariance)
-    )
-
-
-def _refitter(runs: pd.DataFrame, priors: Priors) -> Refitter:
-    """One compiled model a process, for the priors and runs of the last simulation."""
-    with _COMPILING:
-        kept = _REFITTERS.get("kept")
-        if kept is None or not (_same(kept.priors, priors) and kept.runs.equals(runs)):
-            kept = _REFITTERS["kept"] = prepare_refits(runs, priors)
-        return kept
-
-
 def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
     runs, priors, truth, draws, tune, chains, cores, gates, seed = task
-    refitter = _refitter(runs, priors)
+    refitter = refitter_for(runs, priors)
     outcome, effects = simulate_outcomes(truth, runs, refitter.reference, np.random.default_rng(seed))
     truth = truth | effects
     settings = {"chains": chains, "cores": cores, "seed": seed, "max_treedepth": MAX_TREEDEPTH}
@@ -225,7 +201,6 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
         if not verdict["failed"]:
             break
     flat = flat_draws(tree["posterior"].to_dataset())
-    flat |= _scatter_forms(flat, priors)
     gains, true_gains = decision_gains(flat), decision_gains(truth)
     ranks = _ranks(flat, truth, gains, true_gains, refitter, outcome)
     one = int(np.random.default_rng([seed, 1]).integers(len(flat["sigma"])))
@@ -241,11 +216,6 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
         "probability": {name: float((gains[name] > 0).mean()) for name in CHOICES},
         "won": {name: bool(true_gains[name] > 0) for name in CHOICES},
     }
-
-
-def _scatter_forms(flat: dict[str, np.ndarray], priors: Priors) -> dict[str, np.ndarray]:
-    positions = {name: i for i, name in enumerate(priors.names) if name in SCATTER_FORMS}
-    return {name: priors.location[i] + flat["z"] @ priors.factor[i] for name, i in positions.items()}
 
 
 def _ranks(
@@ -280,14 +250,7 @@ def _ranks(
 def _log_likelihood(draws: dict[str, np.ndarray], refitter: Refitter, outcome: np.ndarray) -> np.ndarray:
     """Of all runs together under every draw, (draw,)."""
     runs = refitter.runs
-    center = expected_losses(draws, runs)
-    groups = {
-        "effect_teacher": teacher_labels(runs)[1],
-        "effect_student_configuration": student_configurations(runs)[1],
-    }
-    for name, index in groups.items():
-        if name in draws:
-            center = center + draws[name][:, index]
+    center = fitted_losses(draws, runs)
     scale = scatter_scale(draws, runs, refitter.reference)
     density = np.asarray(student_t.logpdf(outcome, draws["nu"][:, None], loc=center, scale=scale))
     return np.asarray(density.sum(axis=1))

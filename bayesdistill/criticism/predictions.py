@@ -38,6 +38,19 @@ def expected_losses(draws: dict[str, np.ndarray], runs: pd.DataFrame) -> np.ndar
     )
 
 
+def fitted_losses(draws: dict[str, np.ndarray], runs: pd.DataFrame) -> np.ndarray:
+    """Expected loss of every fitted run, shifts of its teacher and configuration included, (draw, run)."""
+    center = expected_losses(draws, runs)
+    groups = {
+        "effect_teacher": teacher_labels(runs)[1],
+        "effect_student_configuration": student_configurations(runs)[1],
+    }
+    for name, index in groups.items():
+        if name in draws:
+            center = center + draws[name][:, index]
+    return center
+
+
 def scatter_scale(draws: dict[str, np.ndarray], runs: pd.DataFrame, reference: Reference) -> np.ndarray:
     """Scale of the Student-t of every run, (draw, run), in nats per token."""
     law = {name: draws[name][:, None] for name in ("E", "A", "B", "alpha", "beta", "gamma")}

@@ -19,11 +19,11 @@ from bayesdistill.criticism.groupings import (
     loss_ratio,
     reference_of,
 )
-from bayesdistill.criticism.predictions import expected_losses, flat_draws, scatter_scale
+from bayesdistill.criticism.predictions import fitted_losses, flat_draws, scatter_scale
 from bayesdistill.criticism.truths import draw_truths, simulate_outcomes
 from bayesdistill.datasets import read_runs
 from bayesdistill.errors import ParameterError
-from bayesdistill.model import reference_run, student_configurations, teacher_labels
+from bayesdistill.model import reference_run
 from bayesdistill.posterior import Fit, posterior_dataset
 from bayesdistill.priors import default_priors
 
@@ -228,19 +228,6 @@ def thinned(fit: Fit, max_draws: int) -> dict[str, np.ndarray]:
     dataset = posterior_dataset(fit)
     step = max(1, -(-dataset.sizes["chain"] * dataset.sizes["draw"] // max_draws))
     return flat_draws(dataset.isel(draw=slice(None, None, step)))
-
-
-def fitted_losses(draws: dict[str, np.ndarray], runs: pd.DataFrame) -> np.ndarray:
-    """Expected loss of every fitted run, shifts of its teacher and configuration included, (draw, run)."""
-    center = expected_losses(draws, runs)
-    groups = {
-        "effect_teacher": teacher_labels(runs)[1],
-        "effect_student_configuration": student_configurations(runs)[1],
-    }
-    for name, index in groups.items():
-        if name in draws:
-            center = center + draws[name][:, index]
-    return center
 
 
 def group_coordinates(groupings: Sequence[Grouping]) -> dict[str, Any]:

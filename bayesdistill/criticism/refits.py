@@ -1,11 +1,12 @@
 """Fitting one model to many tables of runs: compiled once, then a fraction of the time for each.
 
-Leave-group-out and simulation-based calibration fit the same model hundreds of times. nutpie keeps the compiled model and takes
-new data, so that only sampling is paid for.
+Leave-group-out, simulation-based calibration, the backtest and the replay fit the same model hundreds of times. nutpie keeps the
+compiled model and takes new data, so that only sampling is paid for.
 """
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,24 +24,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Refitter:
-    """A compiled model of distilled runs, ready for subsets of them and for other outcomes.
+    """A compiled model of distilled and, where there are any, supervised runs, ready for subsets and for other outcomes.
 
     Parameters
     ----------
     runs : DataFrame
-        All runs: they fix the reference, the student configurations and the teachers.
+        All distilled runs: they fix the reference, the student configurations and the teachers.
     priors : Priors
     reference : Reference
     compiled : nutpie's compiled model
+    supervised : DataFrame, optional
+        All supervised runs.
     """
 
     runs: pd.DataFrame
     priors: Priors
     reference: Reference
     compiled: Any
+    supervised: pd.DataFrame | None = None
 
 
-def prepare_refits(runs: pd.DataFrame, priors: Priors) -> Refitter:
+def prepare_refits(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | None = None) -> Refitter:
     """Compile the model of all runs once.
 
     Parameters
@@ -48,17 +52,47 @@ def prepare_refits(runs: pd.DataFrame, priors: Priors) -> Refitter:
     runs : DataFrame
         Distilled runs.
     priors : Priors
-        Around `model.reference_run(runs, None)`.
+        Around `model.reference_run(runs, supervised)`.
+    supervised : DataFrame, optional
+        Supervised runs of the same model.
     """
-    reference = reference_run(runs, None)
-    model = build_model(runs, priors=priors, reference=reference)
-    return Refitter(runs, priors, reference, compile_model(model))
+    reference = reference_run(runs, supervised)
+    model = build_model(runs, supervised, priors=priors, reference=reference)
+    return Refitter(runs, priors, reference, compile_model(model), supervised)
+
+
+_LAST: list[Refitter] = []
+_COMPILING = threading.Lock()
+
+
+def refitter_for(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | None = None) -> Refitter:
+    """The compiled model of these runs and priors, one a process: that of the last call if it is the same.
+
+    For workers of an executor, which are handed tasks and keep nothing else between them.
+    """
+    with _COMPILING:
+        if not (_LAST and _same(_LAST[0], runs, priors, supervised)):
+            _LAST[:] = [prepare_refits(runs, priors, supervised)]
+        return _LAST[0]
+
+
+def _same(kept: Refitter, runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | None) -> bool:
+    ours, theirs = kept.supervised, supervised
+    return (
+        kept.priors.names == priors.names
+        and kept.priors.asymptotic_width == priors.asymptotic_width
+        and np.array_equal(kept.priors.location, priors.location)
+        and np.array_equal(kept.priors.covariance, priors.covariance)
+        and kept.runs.equals(runs)
+        and (ours is theirs or (ours is not None and theirs is not None and ours.equals(theirs)))
+    )
 
 
 def refit(
     refitter: Refitter,
     kept: np.ndarray | None = None,
     student_loss: np.ndarray | None = None,
+    kept_supervised: np.ndarray | None = None,
     *,
     draws: int = 500,
     tune: int = 700,
@@ -77,6 +111,8 @@ def refit(
         Runs that enter the likelihood; all if left out. Groups without a run draw their effects from the prior.
     student_loss : array, (run,), optional
         Other outcomes, of all runs.
+    kept_supervised : array of bool, (supervised_run,), optional
+        Supervised runs that enter the likelihood; all if left out.
     draws, tune, chains, cores, seed, target_accept
         As in `fit`.
     max_treedepth : int
@@ -90,18 +126,21 @@ def refit(
     import nutpie
 
     runs = refitter.runs
-    kept = np.ones(len(runs), dtype=bool) if kept is None else kept
-    if not kept.any():
-        raise ModelError("no run is kept: leave out fewer groups at a time")
+    kept = _mask(kept, runs, "run")
     loss = runs["student_loss"].to_numpy(dtype=float) if student_loss is None else student_loss
-    data: dict[str, Any] = {
-        "student_params": runs["student_params"].to_numpy(dtype=float)[kept],
-        "student_tokens": runs["student_tokens"].to_numpy(dtype=float)[kept],
-        "teacher_loss": runs["teacher_loss"].to_numpy(dtype=float)[kept],
-        "student_loss_observed": np.asarray(loss, dtype=float)[kept],
-        "configuration_of_run": student_configurations(runs)[1][kept],
-        "teacher_of_run": teacher_labels(runs)[1][kept],
+    columns: dict[str, Any] = {
+        name: runs[name].to_numpy(dtype=float) for name in ("student_params", "student_tokens", "teacher_loss")
     }
+    columns["student_loss_observed"] = np.asarray(loss, dtype=float)
+    columns["configuration_of_run"] = student_configurations(runs)[1]
+    columns["teacher_of_run"] = teacher_labels(runs)[1]
+    data = {name: values[kept] for name, values in columns.items()}
+    if refitter.supervised is not None:
+        table = refitter.supervised
+        kept_supervised = _mask(kept_supervised, table, "supervised run")
+        for name, column in (("params", "params"), ("tokens", "tokens"), ("loss_observed", "loss")):
+            data[name] = table[column].to_numpy(dtype=float)[kept_supervised]
+    # What the model does not use is no data of the compiled one.
     known = {variable.name for variable in refitter.compiled.shared_var_keys}
     compiled = refitter.compiled.with_data(**{name: value for name, value in data.items() if name in known})
     return nutpie.sample(
@@ -117,3 +156,10 @@ def refit(
         save_warmup=False,
         **ADAPTATION,
     )
+
+
+def _mask(kept: np.ndarray | None, table: pd.DataFrame, what: str) -> np.ndarray:
+    kept = np.ones(len(table), dtype=bool) if kept is None else kept
+    if not kept.any():
+        raise ModelError(f"no {what} is kept: leave out fewer at a time")
+    return kept

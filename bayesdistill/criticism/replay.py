@@ -8,7 +8,6 @@ support. What a wrong decision costs is the difference that all runs see between
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +17,11 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.criticism.joint_refits import JointRefitter, joint_refit, prepare_joint_refits
 from bayesdistill.criticism.pairs import Flops, own_costs
+from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
+from bayesdistill.criticism.running import keep_finished, read_finished
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.errors import ParameterError
-from bayesdistill.files import replacing
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
 
@@ -107,35 +106,29 @@ def replay(
         "model": hashlib.sha256((repr(priors.table) + repr(priors.asymptotic_width)).encode()).hexdigest()[:16],
         "settings": [list(batches), draws, tune, chains, seed, WORST_RHAT],
     }
-    path = None if checkpoint is None else Path(checkpoint)
-    done: dict[str, Any] = {}
-    if path is not None and path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.get("setting") == setting:
-            done = kept["studies"]
+    done = read_finished(checkpoint, setting)
     jobs = [(name, k) for k in range(starts) for name in orders]
     sampler = {"draws": draws, "tune": tune, "chains": chains, "seed": seed}
-    refitter: JointRefitter | None = None
+    refitter: Refitter | None = None
     costs = np.concatenate(own_costs(distilled, supervised, flops))
     everything = np.ones(costs.size, dtype=bool)
+    candidates = candidates_of(distilled, supervised, costs)
 
     def keep(key: str, value: Any) -> None:
         done[key] = value
-        if path is not None:
-            with replacing(path) as aside:
-                aside.write_text(json.dumps({"setting": setting, "studies": done}), encoding="utf-8")
+        keep_finished(checkpoint, setting, done)
 
     for key in ["full", *(f"{name} {k}" for name, k in jobs)]:
         if key in done:
             continue
-        refitter = refitter or prepare_joint_refits(distilled, supervised, priors)
+        refitter = refitter or prepare_refits(distilled, priors, supervised)
         if key == "full":
             tree = _fit(refitter, everything, **{**sampler, "draws": 2 * draws, "chains": 4})
             keep(key, {"gain": np.asarray(decide(tree)).tolist()})
             continue
         name, k = key.rsplit(" ", 1)
         first = _start(len(distilled), costs, int(k), seed)
-        keep(key, _study(refitter, orders[name], decide, first, costs, batches, sampler, int(k)))
+        keep(key, _study(refitter, orders[name], decide, first, candidates, batches, sampler, int(k)))
         if progress is not None:
             progress(len(done) - 1, len(jobs))
     return _collect(done, list(orders), starts, batches)
@@ -151,34 +144,33 @@ def _start(distilled: int, costs: np.ndarray, which: int, seed: int) -> np.ndarr
     return made
 
 
-def _fit(refitter: JointRefitter, made: np.ndarray, **sampler: Any) -> xr.DataTree:
+def _fit(refitter: Refitter, made: np.ndarray, **sampler: Any) -> xr.DataTree:
     """A fit; one whose chains disagree is made once more, longer and from another start."""
-    count = len(refitter.distilled)
-    tree = joint_refit(refitter, made[:count], made[count:], **sampler)
+    count = len(refitter.runs)
+    tree = refit(refitter, made[:count], kept_supervised=made[count:], **sampler)
     if (posterior.convergence(tree)["rhat"] or math.inf) > WORST_RHAT:
         longer = {"draws": 2 * sampler["draws"], "tune": 3 * sampler["tune"], "seed": sampler["seed"] + 500}
-        tree = joint_refit(refitter, made[:count], made[count:], **{**sampler, **longer})
+        tree = refit(refitter, made[:count], kept_supervised=made[count:], **{**sampler, **longer})
     return tree
 
 
-def candidates_of(refitter: JointRefitter, made: np.ndarray, costs: np.ndarray) -> pd.DataFrame:
-    """The runs not made yet as a table of candidates, as `design.next_runs` takes it; names are row numbers."""
+def candidates_of(distilled: pd.DataFrame, supervised: pd.DataFrame, costs: np.ndarray) -> pd.DataFrame:
+    """All runs as a table of candidates, as `design.next_runs` takes it; names are row numbers, the distilled runs first."""
     import pandas as pd
 
-    ours = refitter.distilled[["student_params", "student_tokens", "teacher_loss"]]
-    theirs = refitter.supervised[["params", "tokens"]]
-    table = pd.concat([ours, theirs], ignore_index=True)
+    ours = distilled[["student_params", "student_tokens", "teacher_loss"]]
+    table = pd.concat([ours, supervised[["params", "tokens"]]], ignore_index=True)
     table["cost"] = costs
     table["name"] = [str(row) for row in range(costs.size)]
-    return table[~made].reset_index(drop=True)
+    return table
 
 
 def _study(
-    refitter: JointRefitter,
+    refitter: Refitter,
     choose: Choose,
     decide: Decide,
     made: np.ndarray,
-    costs: np.ndarray,
+    candidates: pd.DataFrame,
     batches: Sequence[int],
     sampler: dict[str, Any],
     which: int,
@@ -193,11 +185,11 @@ def _study(
         result["rhat"].append(posterior.convergence(tree)["rhat"] or math.nan)
         result["runs"].append(int(made.sum()))
         if step < len(batches):
-            table = candidates_of(refitter, made, costs)
+            table = candidates[~made].reset_index(drop=True)
             names = list(choose(tree, table, batches[step], which))[: batches[step]]
             rows = [int(name) for name in names]
             made[rows] = True
-            spent += float(costs[rows].sum())
+            spent += float(candidates["cost"].to_numpy()[rows].sum())
     return result
 
 

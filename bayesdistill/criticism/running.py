@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from bayesdistill.errors import ParameterError
+from bayesdistill.errors import DataError, ParameterError
+from bayesdistill.files import replacing
 
 Progress = bool | Callable[[int, int], None] | None
 
@@ -85,3 +88,28 @@ def _reporting(progress: Progress, total: int, what: str) -> Iterator[Callable[[
 def watched() -> bool:
     """Whether somebody looks: a terminal, or a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def read_finished(checkpoint: str | Path | None, setting: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier call with the same setting has finished: key -> result, empty if there is none.
+
+    Raises
+    ------
+    DataError
+        If the file is no checkpoint.
+    """
+    if checkpoint is None or not Path(checkpoint).exists():
+        return {}
+    try:
+        kept = json.loads(Path(checkpoint).read_text(encoding="utf-8"))
+        ours, finished = kept["setting"] == json.loads(json.dumps(setting)), dict(kept["finished"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{checkpoint} is not a checkpoint of this package; name another file, or remove it") from error
+    return finished if ours else {}
+
+
+def keep_finished(checkpoint: str | Path | None, setting: dict[str, Any], finished: dict[str, Any]) -> None:
+    """Write what is finished, aside and renamed, so that an interrupted call goes on from it."""
+    if checkpoint is not None:
+        with replacing(Path(checkpoint)) as aside:
+            aside.write_text(json.dumps({"setting": setting, "finished": finished}), encoding="utf-8")

@@ -7,9 +7,11 @@ scored on the runs left out: log score (elpd), CRPS, error of the mean, coverage
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +22,11 @@ from scipy.stats import t as student_t
 from bayesdistill import posterior
 from bayesdistill.criticism.baselines import BASELINES
 from bayesdistill.criticism.predictions import expected_losses, flat_draws, scatter_scale, shared_shifts
-from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
-from bayesdistill.criticism.running import Progress, run_tasks
+from bayesdistill.criticism.refits import refit, refitter_for
+from bayesdistill.criticism.running import Progress, keep_finished, read_finished, run_tasks
 from bayesdistill.criticism.scores import PROBABILITIES, crps, inside, log_score
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ParameterError
-from bayesdistill.files import replacing
 from bayesdistill.model import reference_run, teacher_labels
 from bayesdistill.posterior import Gates
 from bayesdistill.priors import Prior, Priors, default_priors, with_priors
@@ -157,22 +158,17 @@ def leave_out(
     >>> scored = bd.leave_out(bd.load_runs("busbridge2025"), "student", {"weak_teacher": True})  # doctest: +SKIP
     """
     groups = folds(runs, split, parts)
-    setting = {"split": split, "model": repr(model), "parts": parts, "draws": draws, "tune": tune, "seed": seed}
-    setting["data"] = data_hash(runs)
-    path = None if checkpoint is None else Path(checkpoint)
-    done: dict[str, Any] = {}
-    if path is not None and path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.get("setting") == setting:
-            done = kept["folds"]
+    # The priors, not the options: what an option means by default may change between versions.
+    form = model if isinstance(model, str) else _digest_of(priors_of(model, runs))
+    setting = {"split": split, "model": form, "parts": parts, "draws": draws, "tune": tune, "seed": seed}
+    setting |= {"data": data_hash(runs), "gates": list(astuple(gates))}
+    done = read_finished(checkpoint, setting)
     todo = [k for k in range(len(groups)) if str(k) not in done]
     tasks = [(runs, model, groups[k], draws, tune, seed + k, gates) for k in todo]
     label = f"left out, {split}"
     for i, result in run_tasks(_fold, tasks, executor=executor, progress=progress, done=len(done), what=label):
         done[str(todo[i])] = result
-        if path is not None:
-            with replacing(path) as aside:
-                aside.write_text(json.dumps({"setting": setting, "folds": done}), encoding="utf-8")
+        keep_finished(checkpoint, setting, done)
     columns: dict[str, list[Any]] = {
         name: [] for name in ("run", "elpd", "crps", "error", "inside_50", "inside_90", "fold", "converged")
     }
@@ -201,7 +197,9 @@ def leave_out(
     ).sortby("run")
 
 
-_REFITTERS: dict[str, Refitter] = {}
+def _digest_of(priors: Priors) -> str:
+    said = [repr(priors.table), priors.covariance.tolist(), priors.asymptotic_width]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
 def _fold(task: tuple[Any, ...]) -> dict[str, list[Any]]:
@@ -235,10 +233,7 @@ def _posterior_predictions(
     rng: np.random.Generator,
     gates: Gates,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    key = repr(sorted(model.items(), key=str)) + str(len(runs))
-    if key not in _REFITTERS or not _REFITTERS[key].runs.equals(runs):
-        _REFITTERS[key] = prepare_refits(runs, priors_of(model, runs))
-    refitter = _REFITTERS[key]
+    refitter = refitter_for(runs, priors_of(model, runs))
     for longer in (1, LONGER):
         tree = refit(refitter, ~out, draws=longer * draws, tune=longer * tune, seed=seed)
         converged = not posterior.convergence(tree, gates)["failed"]

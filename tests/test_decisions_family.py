@@ -161,7 +161,7 @@ def test_labels_and_files(found, tmp_path):
     assert set(flag_names(found["decision"]).values) <= {"distil", "pretrain"}
     found.to_netcdf(tmp_path / "family.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "family.nc", engine="h5netcdf") as loaded:
-        xr.testing.assert_identical(loaded.load(), found)
+        assert loaded.load().identical(found)
 
 
 @pytest.mark.parametrize(

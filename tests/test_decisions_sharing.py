@@ -156,7 +156,7 @@ def test_labels_files_and_cells_on_an_executor(found, tmp_path):
             assert variable.attrs["long_name"], name
         dataset.to_netcdf(tmp_path / f"{number}.nc", engine="h5netcdf")
         with xr.open_dataset(tmp_path / f"{number}.nc", engine="h5netcdf") as loaded:
-            xr.testing.assert_identical(loaded.load(), dataset)
+            assert loaded.load().identical(dataset)
     with ThreadPoolExecutor(2) as pool:
         xr.testing.assert_identical(break_even(posterior_of(SHARED), STUDENT, BUDGETS, executor=pool), found)
 

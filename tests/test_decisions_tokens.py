@@ -68,7 +68,7 @@ def test_labels_and_file(tmp_path):
     assert "budget" not in found.dims
     found.to_netcdf(tmp_path / "tokens.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "tokens.nc", engine="h5netcdf") as loaded:
-        xr.testing.assert_identical(loaded.load(), found)
+        assert loaded.load().identical(found)
 
 
 @pytest.mark.parametrize(

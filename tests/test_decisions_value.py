@@ -164,7 +164,7 @@ def test_labels_and_files(fit, made, worth, tmp_path):
             assert variable.attrs["long_name"], name
         dataset.to_netcdf(tmp_path / f"{number}.nc", engine="h5netcdf")
         with xr.open_dataset(tmp_path / f"{number}.nc", engine="h5netcdf") as loaded:
-            xr.testing.assert_identical(loaded.load(), dataset)
+            assert loaded.load().identical(dataset)
 
 
 def test_a_plan_of_another_fit_is_refused(made, fit):

@@ -15,7 +15,7 @@ PACKAGE = Path(bayesdistill.__file__).parent
 # Room -> rooms that it may import. Two rooms may be imported by all: `errors` and `files`.
 ANYWHERE = {"errors", "files"}
 SAMPLING = {"model", "datasets", "priors", "posterior", "laws"}
-DECISIONS = {"strategies", "laws", "compute", "posterior"}
+DECISIONS = {"strategies", "laws", "compute", "posterior", "answers"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
@@ -25,9 +25,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {"laws"},
     "priors": {"laws"},
     "model": {"laws", "datasets", "priors"},
-    "sampling": SAMPLING,
+    "sampling": SAMPLING | {"answers"},
     "criticism": SAMPLING | {"sampling", "compute"},
     "strategies": {"laws", "compute"},
+    "answers": {"tables"},  # imported when an answer is displayed
     "decisions": DECISIONS,
     "design": DECISIONS | {"decisions"},
     "plots": {"posterior"},

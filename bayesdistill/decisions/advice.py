@@ -22,6 +22,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import laws
+from bayesdistill.answers import Answer
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape, flops_per_token
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Numbers, parse_students
@@ -592,4 +593,4 @@ def _long_table(
         "indifference": rule.indifference,
         "max_extrapolation": rule.max_extrapolation,
     }
-    return xr.Dataset(variables, coordinates, attrs)
+    return Answer(variables, coordinates, attrs)

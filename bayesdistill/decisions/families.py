@@ -23,6 +23,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.answers import Answer
 from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import (
@@ -316,4 +317,4 @@ def _describe(
             ("option",), index, ONE, "position of the teacher in the table, -1 for none"
         )
         coordinates["teacher"] = variable(["teacher"], list(table.names), ONE, "existing teachers")
-    return xr.Dataset(variables, coordinates, attrs)
+    return Answer(variables, coordinates, attrs)

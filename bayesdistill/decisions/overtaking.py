@@ -21,6 +21,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import strategies
+from bayesdistill.answers import Answer
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Scenario, Shape, flops_per_token, pretraining_tokens
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import (
@@ -168,7 +169,7 @@ def crossovers(
         "n_budgets": problem.budgets.size,
         "teachers": json.dumps(None if table is None else list(table.names)),
     }
-    return xr.Dataset(variables, coordinates, attrs)
+    return Answer(variables, coordinates, attrs)
 
 
 def compare_crossovers(

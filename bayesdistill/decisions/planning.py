@@ -38,6 +38,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import strategies
+from bayesdistill.answers import Answer
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape, pretraining_tokens
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import (
@@ -237,7 +238,7 @@ def plan_problem(
     attrs = {**labels.setting_attributes(problem.bounds, problem.shape), **evidence.attrs, "noise": "law"}
     if teachers is not None:
         attrs["teachers"] = json.dumps(list(teachers.names))
-    return xr.Dataset(variables, coordinates, attrs)
+    return Answer(variables, coordinates, attrs)
 
 
 def _losses_and_strategies(

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import strategies
+from bayesdistill.answers import Answer
 from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, pretraining_tokens
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import (
@@ -229,7 +230,7 @@ def break_even(
     }
     attrs = {**labels.setting_attributes(bounds, shape), **evidence.attrs}
     attrs |= {"delta_lgt": float(delta_lgt), "max_students_per_teacher": highest}
-    return xr.Dataset(variables, coordinates, attrs)
+    return Answer(variables, coordinates, attrs)
 
 
 def parse_numbers_from_one(values: Numbers) -> np.ndarray:

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import laws, strategies
+from bayesdistill.answers import Answer
 from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, pretraining_tokens
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import (
@@ -140,7 +141,7 @@ def teacher_choice(
         **evidence.attrs,
         "new_delta_pre": float(new_delta_pre),
     }
-    return xr.Dataset(variables, coordinates, attrs)
+    return Answer(variables, coordinates, attrs)
 
 
 def _losses_of_each(
@@ -390,7 +391,7 @@ def capacity_gap(
         attrs["teacher_tokens_per_param"] = float(
             parse_numbers(teacher_tokens_per_param, "teacher_tokens_per_param")[0]
         )
-    return xr.Dataset(variables, coordinates, attrs)
+    return Answer(variables, coordinates, attrs)
 
 
 def _training(

@@ -21,6 +21,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import laws, posterior
+from bayesdistill.answers import Answer
 from bayesdistill.compute import Shape, flops_per_token, pretraining_tokens
 from bayesdistill.decisions.arguments import Number, parse_number
 from bayesdistill.decisions.crossings import find_root
@@ -153,7 +154,7 @@ def plan_value(
         attrs["gpu_flops_per_second"] = speed
     if price is not None:
         attrs |= {"price_per_gpu_hour": price, "currency": str(currency)}
-    return xr.Dataset(variables, coordinates, attrs)
+    return Answer(variables, coordinates, attrs)
 
 
 def evppi(
@@ -237,7 +238,7 @@ def evppi(
     attrs = dict(plan.attrs) | {
         "estimator": f"regression on Hermite polynomials of degree {_DEGREE} of the normal score"
     }
-    return xr.Dataset(variables, coordinates, attrs)
+    return Answer(variables, coordinates, attrs)
 
 
 def _quantities(evidence: Evidence, quantities: Mapping[str, xr.DataArray] | None) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import strategies
+from bayesdistill.answers import Answer
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import (
@@ -248,7 +249,7 @@ def next_runs(
         "mean_evpi": evpi,
         "estimator": "reweighted draws; mean of the apparent and the cross-fitted value",
     }
-    return xr.Dataset(variables, coordinates, attrs)
+    return Answer(variables, coordinates, attrs)
 
 
 class _Spread:

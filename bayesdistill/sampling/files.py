@@ -9,8 +9,11 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.answers import Answer
 from bayesdistill.errors import FileError, ParameterError
 from bayesdistill.files import replacing
+
+_ANSWER_ATTRIBUTE = "bayesdistill_answer"  # in a file: what it holds displays as a table
 
 
 def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
@@ -52,6 +55,8 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
         raise ParameterError(f"only a fit or a plan can be saved, not {type(result).__name__}")
     tree = xr.DataTree(result) if isinstance(result, xr.Dataset) else result.copy()
     tree.attrs[posterior.FORMAT_ATTRIBUTE] = posterior.FORMAT
+    if isinstance(result, Answer):
+        tree.attrs[_ANSWER_ATTRIBUTE] = 1
     encoding = {
         node.path: {
             name: {"fletcher32": True}
@@ -104,7 +109,11 @@ def load(path: str | Path) -> Any:
         tree = xr.load_datatree(path, engine="h5netcdf")
     except Exception as error:  # h5netcdf, h5py and xarray each raise their own
         raise FileError(f"{path} is damaged: {error}") from error
-    return tree if tree.children else tree.to_dataset()
+    if tree.children:
+        return tree
+    dataset = tree.to_dataset()
+    is_answer = dataset.attrs.pop(_ANSWER_ATTRIBUTE, None) is not None
+    return Answer(dataset.data_vars, dataset.coords, dataset.attrs) if is_answer else dataset
 
 
 def _format_of(path: Path) -> Any:

@@ -8,6 +8,7 @@ intervals and probabilities come from `posterior`.
 from bayesdistill.tables.backtesting import backtest_table
 from bayesdistill.tables.criticism import criticism_table
 from bayesdistill.tables.decided import decision_table
+from bayesdistill.tables.displayed import display_html, display_text
 from bayesdistill.tables.plans import plan_table, summary_table
 from bayesdistill.tables.words import readable
 from bayesdistill.tables.writing import latex, markdown, table_text, write_table
@@ -16,6 +17,8 @@ __all__ = [
     "backtest_table",
     "criticism_table",
     "decision_table",
+    "display_html",
+    "display_text",
     "latex",
     "markdown",
     "plan_table",

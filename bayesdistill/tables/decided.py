@@ -33,6 +33,8 @@ class Kind:
         Prefix of the columns of `status_probability`; empty for none.
     select : str
         Where an option has to be chosen first: `dim=value`.
+    title : str
+        What the table says, for its display.
     """
 
     marker: str
@@ -42,6 +44,7 @@ class Kind:
     draws: tuple[str, ...] = ()
     shares: str | None = None
     select: str = ""
+    title: str = ""
 
 
 _COSTS = tuple(f"{name}_{unit}" for unit in ("flops", "gpu_hours", "money") for name in ("gain", "regret", "evpi"))
@@ -60,6 +63,7 @@ KINDS = (
         ),
         ("crossover", "crossover_extrapolation", "slope"),
         shares="",
+        title="The budget from which on pretraining beats distillation",
     ),
     Kind(
         "students_per_teacher_quantile",
@@ -67,6 +71,7 @@ KINDS = (
         ("extrapolates",),
         ("students_per_teacher", "served_tokens"),
         shares="pays_",
+        title="How many students must share a teacher, or how many tokens it must serve, before distilling pays",
     ),
     Kind(
         "probability_new_better",
@@ -82,17 +87,20 @@ KINDS = (
             "student_tokens",
             "extrapolates",
         ),
+        title="Which of the teachers is best",
     ),
     Kind(
         "compute_factor_quantile",
         ("student", "scenario", "budget"),
         ("unreachable_probability", "expected_gain", "regret", "evpi", *_COSTS),
         ("compute_factor",),
+        title="What distilling is worth, and what a wrong choice between distilling and pretraining costs",
     ),
     Kind(
         "evppi_share",
         ("quantity", "student", "scenario", "budget"),
         ("evppi", "evppi_mcse", "evppi_share"),
+        title="What knowing a parameter exactly would be worth for the choice",
     ),
     Kind(
         "decision_value",
@@ -108,6 +116,7 @@ KINDS = (
             "extrapolates",
         ),
         select="plan",
+        title="Which students to distil, and how to split the compute",
     ),
     Kind(
         "advice",
@@ -129,11 +138,13 @@ KINDS = (
             "teacher_tokens",
             "student_tokens",
         ),
+        title="What to choose",
     ),
     Kind(
         "verdict",
         ("row",),
         ("statement", "student", "claim_probability", "probability_mcse", "extrapolation", "verdict"),
+        title="How probable the claims are",
     ),
     Kind(
         "evsi_per_flop",
@@ -153,13 +164,25 @@ KINDS = (
             "status",
             "batch_position",
         ),
+        title="What the candidate runs are expected to be worth for the choice",
     ),
-    Kind("best_teacher", ("student", "training"), ("student_tokens",), draws=("best_teacher",)),
+    Kind(
+        "best_teacher",
+        ("student", "training"),
+        ("student_tokens",),
+        draws=("best_teacher",),
+        title="The teacher that gives the best student",
+    ),
 )
 _RENAMED = {
     "probability_new_better": {"probability_best": "is_best_probability"},
     "verdict": {"probability": "claim_probability"},
 }
+
+
+def kind_of(found: xr.Dataset) -> Kind | None:
+    """The kind of a result; None for a plan, which has a table of its own, and for what is no result."""
+    return next((kind for kind in KINDS if kind.marker in found.data_vars), None)
 
 
 def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY) -> pd.DataFrame:
@@ -198,7 +221,7 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
         raise ParameterError(
             f"found is a {type(found).__name__}; a Dataset that a decision function returned is needed"
         )
-    kind = next((kind for kind in KINDS if kind.marker in found.data_vars), None)
+    kind = kind_of(found)
     if kind is None:
         if {"probability", "status", "student", "expected_gain"} <= set(found.variables):
             return plan_table(found)

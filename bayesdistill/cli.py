@@ -168,7 +168,7 @@ def plan_command(
         noise=noise,
         seed=_whole(seed, "--seed"),
         allow_unconverged=allow_unconverged,
-        progress=sys.stderr.isatty() and not as_json,
+        progress=False if as_json else None,
     )
     if output is not None:
         save(result, output)

@@ -340,19 +340,6 @@ def test_an_interrupt_cancels_what_has_not_begun():
     assert len(begun) < 500
 
 
-def test_a_bar_is_drawn_where_somebody_looks(capsys, monkeypatch):
-    list(running.run_tasks(double, range(3), what="simulations"))
-    assert capsys.readouterr().out == ""  # no terminal, no notebook
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
-    list(running.run_tasks(double, range(3), what="simulations", progress=True))
-    assert "simulations" in capsys.readouterr().out
-    monkeypatch.setattr(running, "watched", lambda: True)
-    list(running.run_tasks(double, range(3), what="simulations"))
-    assert "3/3" in capsys.readouterr().out
-    list(running.run_tasks(double, range(3), what="simulations", progress=False))
-    assert capsys.readouterr().out == ""
-
-
 # The real thing -------------------------------------------------------------------------------------------------------
 
 

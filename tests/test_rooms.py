@@ -12,13 +12,14 @@ import bayesdistill
 
 PACKAGE = Path(bayesdistill.__file__).parent
 
-# Room -> rooms that it may import. Two rooms may be imported by all: `errors` and `files`.
-ANYWHERE = {"errors", "files"}
+# Room -> rooms that it may import. Three rooms may be imported by all: `errors`, `files` and `progress`.
+ANYWHERE = {"errors", "files", "progress"}
 SAMPLING = {"model", "datasets", "priors", "posterior", "laws"}
 DECISIONS = {"strategies", "laws", "compute", "posterior", "answers"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
+    "progress": set(),
     "laws": set(),
     "compute": set(),
     "posterior": {"laws"},  # for the names of the parameters alone, see below

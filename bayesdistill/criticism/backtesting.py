@@ -32,11 +32,12 @@ from bayesdistill.criticism.joint_baselines import JOINT_BASELINES
 from bayesdistill.criticism.pairs import Flops, matched_pairs, own_costs, teacher_costs
 from bayesdistill.criticism.predictions import flat_draws
 from bayesdistill.criticism.refits import refit, refitter_for
-from bayesdistill.criticism.running import Progress, keep_finished, read_finished, run_tasks
+from bayesdistill.criticism.running import keep_finished, read_finished, run_tasks
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.errors import ParameterError
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
+from bayesdistill.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,7 +23,7 @@ from scipy.stats import t as student_t
 from bayesdistill import posterior
 from bayesdistill.criticism.predictions import fitted_losses, flat_draws, scatter_scale
 from bayesdistill.criticism.refits import Refitter, refit, refitter_for
-from bayesdistill.criticism.running import Progress, run_tasks
+from bayesdistill.criticism.running import run_tasks
 from bayesdistill.criticism.truths import (
     BREAK_EVEN,
     DECISIONS,
@@ -38,6 +38,7 @@ from bayesdistill.errors import DataError, ParameterError
 from bayesdistill.model import reference_run, student_configurations, teacher_labels
 from bayesdistill.posterior import Gates
 from bayesdistill.priors import Priors, default_priors
+from bayesdistill.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bayesdistill.errors import DataError, ParameterError
 from bayesdistill.files import replacing
-
-Progress = bool | Callable[[int, int], None] | None
+from bayesdistill.progress import Progress, reporting
 
 
 def run_tasks(
@@ -52,7 +49,7 @@ def run_tasks(
             "for a Dask cluster client.get_executor()"
         )
     total = done + len(tasks)
-    with _reporting(progress, total, what) as report:
+    with reporting(progress, total, what) as report:
         report(done, total)
         if executor is None:
             for i, task in enumerate(tasks):
@@ -67,27 +64,6 @@ def run_tasks(
         finally:
             for future in futures:
                 future.cancel()
-
-
-@contextmanager
-def _reporting(progress: Progress, total: int, what: str) -> Iterator[Callable[[int, int], None]]:
-    if callable(progress):
-        yield progress
-    elif total > 1 and (watched() if progress is None else progress):
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Bar(*columns, transient=True) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-    else:
-        yield lambda done, total: None
-
-
-def watched() -> bool:
-    """Whether somebody looks: a terminal, or a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def read_finished(checkpoint: str | Path | None, setting: dict[str, Any]) -> dict[str, Any]:

@@ -23,13 +23,14 @@ from bayesdistill import posterior
 from bayesdistill.criticism.baselines import BASELINES
 from bayesdistill.criticism.predictions import expected_losses, flat_draws, scatter_scale, shared_shifts
 from bayesdistill.criticism.refits import refit, refitter_for
-from bayesdistill.criticism.running import Progress, keep_finished, read_finished, run_tasks
+from bayesdistill.criticism.running import keep_finished, read_finished, run_tasks
 from bayesdistill.criticism.scores import PROBABILITIES, crps, inside, log_score
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ParameterError
 from bayesdistill.model import reference_run, teacher_labels
 from bayesdistill.posterior import Gates
 from bayesdistill.priors import Prior, Priors, default_priors, with_priors
+from bayesdistill.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -39,9 +39,9 @@ from bayesdistill.decisions.planning import plan
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.decisions.scarcity import plan_tokens
 from bayesdistill.decisions.sharing import break_even
-from bayesdistill.decisions.solving import Progress
 from bayesdistill.decisions.teachers import capacity_gap
 from bayesdistill.errors import ParameterError
+from bayesdistill.progress import Progress
 
 ADVICE = ("distil", "pretrain", "no difference", "the data cannot tell", "impossible")
 DISTIL, PRETRAIN, NO_DIFFERENCE, CANNOT_TELL, IMPOSSIBLE = range(len(ADVICE))

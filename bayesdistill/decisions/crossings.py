@@ -173,7 +173,7 @@ def best_crossovers(
                     workers.kernel_threads,
                 )
             )
-    for position, root in workers.run(_polish, tasks):
+    for position, root in workers.run(_polish, tasks, "crossovers"):
         i, j, crossed = where[position]
         crossover[i, j, crossed] = np.exp(root)
     return crossover, status, changes

@@ -38,7 +38,6 @@ from bayesdistill.decisions.arguments import (
 from bayesdistill.decisions.evidence import Evidence, distilled_extrapolation, gather, pretraining_extrapolation
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import mean_of, probability_of
-from bayesdistill.decisions.solving import Progress, reporting
 from bayesdistill.decisions.splitting import (
     SEARCH_DRAWS,
     Choice,
@@ -52,6 +51,7 @@ from bayesdistill.decisions.splitting import (
     thinned,
 )
 from bayesdistill.errors import ParameterError
+from bayesdistill.progress import Progress, reporting
 
 MOST_STUDENTS = 10
 OPTIONS = ("plan", "pretrain all", "distil all")
@@ -159,7 +159,7 @@ def family_plan(
             for k, (p, d, loss) in enumerate(zip(table.params, tokens, table.loss, strict=True))
         ]
     everyone = np.array([[bool(code >> i & 1) for i in range(sizes.size)] for code in range(2**sizes.size)])
-    with reporting(progress, sizes.size + 3) as report:
+    with reporting(progress, sizes.size + 3, "planning") as report:
         value, where = search(family, thin, everyone, listed)
         report(1, sizes.size + 3)
         chosen: dict[int, Choice] = {}

@@ -46,8 +46,9 @@ from bayesdistill.decisions.crossings import (
 from bayesdistill.decisions.evidence import Evidence, Source, extrapolation_factor, gather
 from bayesdistill.decisions.labels import CROSSOVER_STATUS, FLOPS, NATS, ONE, variable
 from bayesdistill.decisions.reductions import probability_given, probability_of, quantiles_of
-from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Progress, Workers, solve, solve_piece
+from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve, solve_piece
 from bayesdistill.errors import ParameterError
+from bayesdistill.progress import Progress
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 DEFAULT_BUDGETS = tuple(float(b) for b in np.geomspace(1e18, 1e30, 49))

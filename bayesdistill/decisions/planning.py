@@ -56,7 +56,8 @@ from bayesdistill.decisions.crossings import best_crossovers
 from bayesdistill.decisions.evidence import Evidence, Source, extrapolation_factor, gather, run_noise
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import mean_of, probability_positive
-from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Progress, Workers, solve
+from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve
+from bayesdistill.progress import Progress
 
 CELL = ("student", "scenario", "budget")
 DRAWS = ("chain", "draw")
@@ -127,7 +128,8 @@ def plan(
     piece : int, optional
         Budgets that are solved at once; chosen by memory if left out.
     progress : bool or callable, optional
-        True draws a bar; a callable is told (pieces done, pieces in all).
+        True draws a bar, None (the default) draws it in a terminal and in a notebook, False draws nothing; a callable is
+        told (pieces done, pieces in all).
 
     Returns
     -------

@@ -30,7 +30,8 @@ from bayesdistill.decisions.evidence import Source, gather, run_noise
 from bayesdistill.decisions.labels import CROSSOVER_STATUS, ONE, TOKENS, variable
 from bayesdistill.decisions.overtaking import interpolated_crossovers
 from bayesdistill.decisions.planning import plan_problem
-from bayesdistill.decisions.solving import Problem, Progress, Workers, reporting
+from bayesdistill.decisions.solving import Problem, Workers
+from bayesdistill.progress import Progress, reporting
 
 SAME = "same"
 
@@ -105,7 +106,7 @@ def plan_tokens(
     scatter = run_noise(evidence, seed) if noise == "run" else None
     workers = Workers(executor, threads)
     parts = []
-    with reporting(progress, caps.size) as report:
+    with reporting(progress, caps.size, "planning") as report:
         for i, cap in enumerate(caps):
             bounds = replace(problem.bounds, max_student_tokens=cap)
             if same:

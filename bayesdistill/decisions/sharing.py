@@ -41,8 +41,9 @@ from bayesdistill.decisions.evidence import (
 from bayesdistill.decisions.labels import ONE, TOKENS, variable
 from bayesdistill.decisions.planning import plan_problem
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
-from bayesdistill.decisions.solving import BEST, Draws, Problem, Progress, Workers, solve_piece
+from bayesdistill.decisions.solving import BEST, Draws, Problem, Workers, solve_piece
 from bayesdistill.errors import ParameterError
+from bayesdistill.progress import Progress
 from bayesdistill.strategies import Bounds
 
 BREAK_EVEN_STATUS = ("shared", "alone", "never", "beyond", "impossible")
@@ -208,7 +209,7 @@ def break_even(
     status = np.empty(number.shape, dtype=np.int8)
     pays = np.empty((sizes.size, spent.size, grid.size, evidence.size), dtype=bool)
     far = np.empty((sizes.size, spent.size, grid.size), dtype=bool)
-    for position, found in workers.run(break_even_of_cell, tasks):
+    for position, found in workers.run(break_even_of_cell, tasks, "break-even"):
         cell = i, j = cells[position]
         number[cell], served[cell], status[cell], pays[cell], tokens, teacher_loss = found
         bought = np.minimum(pretraining_tokens(sizes[i], spent[j], shape), bounds.max_student_tokens)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +16,9 @@ import numpy as np
 from bayesdistill import strategies
 from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape
 from bayesdistill.errors import ParameterError
+from bayesdistill.progress import Progress, reporting
 from bayesdistill.strategies import Bounds
 
-Report = Callable[[int, int], None]
-Progress = bool | Report | None
 Draws = dict[str, np.ndarray]
 
 # A piece of about half a million solutions takes around a second and some 30 MB. The teachers that a draw may have are computed
@@ -42,7 +40,7 @@ class Workers:
     threads : int or None
         Threads inside the kernels; None leaves it to them (with an executor: 1).
     progress : bool, callable or None
-        True draws a bar, a callable is called with (pieces done, pieces in all).
+        As `progress.reporting` takes it, in pieces.
     piece : int or None
         Budgets that are solved at once; None chooses by memory.
     """
@@ -63,9 +61,11 @@ class Workers:
                 "for a Dask cluster client.get_executor()"
             )
 
-    def run(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+    def run(
+        self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], what: str = "planning"
+    ) -> Iterator[tuple[int, Any]]:
         """(position, result) of every task, in the order in which they finish."""
-        with reporting(self.progress, len(tasks)) as report:
+        with reporting(self.progress, len(tasks), what) as report:
             report(0, len(tasks))
             if self.executor is None:
                 for i, task in enumerate(tasks):
@@ -85,21 +85,6 @@ class Workers:
     def kernel_threads(self) -> int | None:
         """Threads to ask of a kernel: workers of an executor already share the cores among them."""
         return 1 if self.threads is None and self.executor is not None else self.threads
-
-
-@contextmanager
-def reporting(progress: Progress, total: int) -> Iterator[Report]:
-    """A callable that is told (done, total): a bar, the caller's own, or nothing."""
-    if callable(progress):
-        yield progress
-    elif progress and total > 1:
-        from rich.progress import Progress as Bar
-
-        with Bar(transient=True) as bar:
-            task = bar.add_task("planning", total=total)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-    else:
-        yield lambda done, total: None
 
 
 @dataclass(frozen=True)
@@ -165,7 +150,7 @@ def solve(kind: str, draws: Draws, problem: Problem, workers: Workers) -> dict[s
         for i, start, stop in spans
     ]
     whole: dict[str, np.ndarray] = {}
-    for position, found in workers.run(solve_piece, tasks):
+    for position, found in workers.run(solve_piece, tasks, f"{kind} strategies"):
         i, start, stop = spans[position]
         for name, values in found.items():
             if name not in whole:

@@ -28,8 +28,9 @@ from bayesdistill.decisions.arguments import (
 from bayesdistill.decisions.evidence import Evidence, Source, distilled_extrapolation, gather
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import mean_of, probability_of
-from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Progress, Workers, solve
+from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve
 from bayesdistill.errors import ParameterError
+from bayesdistill.progress import Progress
 
 CELL = ("student", "scenario", "budget")
 EACH = (*CELL, "teacher")

@@ -14,6 +14,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.errors import ModelError
+from bayesdistill.progress import watched
 from bayesdistill.sampling.compiling import ADAPTATION, compile_model
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def sample(
             seed=seed,
             target_accept=target_accept,
             **ADAPTATION,
-            progress_bar=_watched() if progress is None else progress,
+            progress_bar=watched() if progress is None else progress,
             return_raw_trace=True,
             blocking=False,
         )
@@ -111,11 +112,6 @@ def load_nutpie() -> Any:
     import nutpie
 
     return nutpie
-
-
-def _watched() -> bool:
-    """Whether somebody looks: a terminal, or a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def _tree(

@@ -1,0 +1,50 @@
+"""Progress of long work: a bar where somebody looks, or the caller's own function."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Report = Callable[[int, int], None]
+Progress = bool | Report | None
+"""A callable is told (done, in all); True draws a bar; None draws it in a terminal and in a notebook; False nothing."""
+
+_LOOKS = "{desc}: {bar} {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left"
+DELAY = 2.0  # seconds; what is done sooner needs no bar
+
+
+@contextmanager
+def reporting(progress: Progress, total: int, what: str) -> Iterator[Report]:
+    """A callable that is told (done, in all).
+
+    The bar is one line of text, which a terminal and a notebook show alike without widgets, and which goes when the work
+    is done.
+
+    Parameters
+    ----------
+    progress : bool, callable or None
+    total : int
+        Pieces of work. One piece gets no bar.
+    what : str
+        Words before the bar.
+    """
+    if callable(progress):
+        yield progress
+    elif total > 1 and (watched() if progress is None else progress):
+        from tqdm.std import tqdm
+
+        with tqdm(total=total, desc=what, leave=False, delay=DELAY, dynamic_ncols=True, bar_format=_LOOKS) as bar:
+
+            def report(done: int, in_all: int) -> None:
+                bar.total = in_all
+                bar.update(done - bar.n)
+
+            yield report
+    else:
+        yield lambda done, in_all: None
+
+
+def watched() -> bool:
+    """Whether somebody looks: a terminal, or a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules

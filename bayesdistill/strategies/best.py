@@ -133,7 +133,7 @@ def search(
 
     best = np.empty((2, n_budgets, n_draws))
     places, brackets, cells = scratch.places, scratch.brackets, scratch.cells
-    count, deep = list_minima(V, L, n_draws, ts, best, places, brackets, cells)
+    count, deep = list_minima(V, L, n_draws, _EVERY, ts, best, places, brackets, cells)
     if deep:
         parts = np.arange(1, INNER + 1) / (INNER + 1)
         inner = cells[0, :deep, None] + (cells[1, :deep] - cells[0, :deep])[:, None] * parts

@@ -89,22 +89,27 @@ def divide(V: Any, L: Any, n_draws: int, every: int, draws: Any, which: Any, pla
 
 
 @plain_kernel
-def list_minima(V: Any, L: Any, n_draws: int, ts: Any, best: Any, places: Any, brackets: Any, cells: Any) -> Any:
+def list_minima(
+    V: Any, L: Any, n_draws: int, every: int, ts: Any, best: Any, places: Any, brackets: Any, cells: Any
+) -> Any:
     """Find the lowest known value of each draw and budget, list the brackets of local minima that may go below it, and the
     cells that may hide another.
 
     `best` takes value and t; `places[0]` and `brackets` draw, budget and the bracket (a, m, b and their values); `places[1]`
-    and `cells` draw, budget and the cell (a, b and their values).
+    and `cells` draw, budget and the cell (a, b and their values). Inside a cell of `every` points nothing is known unless its
+    middle is, because `divide` begins there.
     """
     count = deep = 0
-    n = ts.size
+    n, half = ts.size, every // 2
     for c in range(V.shape[0]):
         teachers = L[min(c, L.shape[0] - 1)]
         for i in range(n_draws):
             lowest, at = np.inf, 0
-            for k in range(n):
-                if V[c, k, i] < lowest:
-                    lowest, at = V[c, k, i], k
+            for first in range(0, n, every):
+                whole = first + half >= n or V[c, first + half, i] != V[c, first + half, i]
+                for k in range(first, first + 1 if whole else first + every):
+                    if V[c, k, i] < lowest:
+                        lowest, at = V[c, k, i], k
             best[0, c, i], best[1, c, i] = lowest, ts[at]
             if not lowest < np.inf:
                 continue
@@ -113,6 +118,8 @@ def list_minima(V: Any, L: Any, n_draws: int, ts: Any, best: Any, places: Any, b
                 m += 1
             while m < n:
                 b = m + 1
+                if m % every == 0 and m + half < n and V[c, m + half, i] != V[c, m + half, i]:
+                    b = m + every
                 while b < n and V[c, b, i] != V[c, b, i]:
                     b += 1
                 fm, lm = V[c, m, i], teachers[m, i]

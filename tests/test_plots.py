@@ -270,8 +270,9 @@ def test_a_single_point_inside_the_data_is_seen():
     plan["extrapolates"][:] = True
     plan["extrapolates"][0, 0, 4] = False
     ax = plots.plot_best_loss(plan).axes[0]
-    dots = [line for line in ax.lines if line.get_marker() == "o" and np.isfinite(line.get_ydata()).sum() == 1]
-    assert dots[0].get_ydata()[4] == posterior.median(plan["distilled_loss"])[0, 0, 4]
+    # Not a dot, which stands for a crossover.
+    dashes = [line for line in ax.lines if line.get_marker() == "_" and np.isfinite(line.get_ydata()).sum() == 1]
+    assert dashes[0].get_ydata()[4] == posterior.median(plan["distilled_loss"])[0, 0, 4]
 
 
 def test_best_loss_draws_medians_and_intervals():
@@ -410,6 +411,42 @@ def test_next_runs_marks_the_batch_and_what_is_not_trusted():
         r"2: \$b\$ (2.1e19)",
     ]
     assert "Outside the runs that the posterior has seen: e (1 in all)" in words_of(figure)
+
+
+def test_runs_of_no_value_stand_on_the_scale_of_what_could_be_gained():
+    found = inputs.next_runs()
+    for name in ("evsi", "evsi_mcse", "batch_evsi", "batch_evsi_mcse"):
+        found[name] = 0 * found[name]
+    figure = plots.plot_next_runs(found)
+    top, bottom = figure.axes
+    assert top.get_ylim()[1] == bottom.get_xlim()[1] == found.attrs["mean_evpi"]
+    assert "Not one of these runs would change a choice" in words_of(figure)
+    assert "Not one" not in words_of(drawn("next_runs"))
+
+
+def test_a_cost_between_zeros_is_seen():
+    figure = drawn("value")
+    bottom = figure.axes[2]
+    cost = inputs.plan_value()["regret"].isel(scenario=0)
+    drawn_costs = [y for line in bottom.lines if line.get_marker() == "_" for y in line.get_ydata()]
+    assert sorted(drawn_costs) == sorted(cost.values[cost.values > 0])
+
+
+def test_a_slide_of_many_quantities_leaves_out_those_that_matter_least():
+    found = inputs.evppi()
+    many = xr.concat([found.assign_coords(quantity=[f"{k}{n}" for n in "abc"]) for k in range(12)], "quantity")
+    page, slide = (plots.plot_information(many, size=size) for size in ("page", "slide"))
+    assert len(page.axes[0].get_yticks()) == 36
+    shown = [label.get_text() for label in slide.axes[0].get_yticklabels()]
+    assert shown == [f"{k}{n}" for k in range(12) for n in "bc"]
+    assert "Not shown, because below 5 % everywhere: 0a, 1a" in words_of(slide)
+
+
+def test_a_best_teacher_at_the_end_of_the_axis_is_no_best_teacher():
+    assert "may lie beyond it" not in words_of(drawn("capacity_gap"))
+    cut = inputs.gap().isel(teacher=slice(0, 5))
+    cut["best_teacher"][:] = cut["teacher"].values[-1]
+    assert "A best teacher at an end of the axis may lie beyond it." in words_of(plots.plot_capacity_gap(cut))
 
 
 def test_value_in_money_says_its_price():

@@ -80,7 +80,7 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
             )
         left.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         left.set_xlabel("stated probability")
-        left.set_ylabel("share that came true")
+        left.set_ylabel("share in which it was")
         style.panel_title(left, "Is the distilled run ahead?", 40)
         first = found.isel(forecaster=0)
         seen, expected = found["difference"].values, first["mean_difference"].values
@@ -102,8 +102,8 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
         right.plot(ends, ends, color=look.ink, linewidth=0.7 * look.line, zorder=1)
         right.axhline(0, color=look.neutral, linewidth=0.5 * look.line, zorder=1)
         right.axvline(0, color=look.neutral, linewidth=0.5 * look.line, zorder=1)
-        right.set_xlabel("forecast lead of the distilled run [nats]")
-        right.set_ylabel("observed lead [nats]")
+        right.set_xlabel("forecast lead of the distilled run [nats per token]")
+        right.set_ylabel("observed lead [nats per token]")
         style.panel_title(right, NAMES.get(forecasters[0], forecasters[0]), 40)
         entries: list[Artist] = [
             style.line_entry(NAMES.get(name, name), colors[name], marker=style.MARKERS[i % len(style.MARKERS)])
@@ -113,6 +113,7 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
             style.line_entry(name, shades[name], linestyle="", marker=style.MARKERS[i % len(style.MARKERS)])
             for i, name in enumerate(scenarios)
         ]
+        entries.append(style.line_entry("as often as stated, as much as forecast", look.ink, width=0.7 * look.line))
         warnings = []
         if any(str(text) for text in found["failed"].values):
             warnings = ["Some of the fits behind these forecasts did not pass every gate of convergence."]
@@ -125,7 +126,7 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
             handles=entries,
             warnings=warnings,
             notes=[
-                f"{found.sizes['forecast']} forecasts of pairs at the cut-offs {cutoffs} FLOPs; "
+                f"{found.sizes['forecast']} forecasts of pairs, cut off at {cutoffs} FLOPs; "
                 f"probabilities for {KINDS[noise]}. {interval} % intervals; those of shares count students, not pairs.",
             ],
         )

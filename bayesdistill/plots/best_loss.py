@@ -83,6 +83,9 @@ def plot_best_loss(
             _draw_losses(loss, look, cell, students, colors)
             _draw_advantage(gain, look, cell, students, colors)
             _draw_crossovers(cross, look, crossing.sel(scenario=name), students, colors, lowest, highest)
+            outside = cell["extrapolates"].all("student").values
+            for ax in (loss, gain, cross):
+                grids.hatch_outside(ax, look, cell["budget"].values, outside)
             style.panel_title(loss, name, 24 if look.size == "slide" else 20)
             style.flops_axis(cross.xaxis)
         labels = ["loss\n[nats per token]", "gain\n[nats per token]", "crossover"]
@@ -98,7 +101,6 @@ def _draw_losses(ax: Axes, look: Look, cell: xr.Dataset, students: list[float], 
         grids.band(ax, x, one, "supervised_loss", look.neutral, 0.3, 1.5)
         ax.plot(x, one["supervised_loss"].values, color=look.neutral, linewidth=0.8 * look.line, zorder=2)
         grids.curve(ax, look, x, one, "distilled_loss", colors[student])
-    grids.hatch_outside(ax, look, x, cell["extrapolates"].all("student").values)
 
 
 def _draw_advantage(ax: Axes, look: Look, cell: xr.Dataset, students: list[float], colors: dict[float, object]) -> None:
@@ -107,11 +109,12 @@ def _draw_advantage(ax: Axes, look: Look, cell: xr.Dataset, students: list[float
     for student in students:
         one = cell.sel(student=student)
         grids.curve(ax, look, x, one, "advantage", colors[student], alpha=0.2)
-    grids.hatch_outside(ax, look, x, cell["extrapolates"].all("student").values)
-    ax.set_yscale("symlog", linthresh=_LINEAR, linscale=0.6)
+    ax.set_yscale("symlog", linthresh=_LINEAR, linscale=1.0)
     ax.yaxis.set_major_locator(FixedLocator([-1, -0.1, -0.01, -0.001, 0, 0.001, 0.01, 0.1, 1]))
     ax.yaxis.set_minor_locator(FixedLocator([]))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
+    ax.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "\N{MINUS SIGN}") if value else "0")
+    )
 
 
 def _draw_crossovers(
@@ -146,7 +149,7 @@ def _draw_crossovers(
 def _finish(
     figure: Figure, look: Look, plan: xr.Dataset, students: list[float], colors: dict[float, object], prob: float
 ) -> None:
-    entries: list[Artist] = [style.line_entry(style.short(s), colors[s], width=1.6 * look.line) for s in students]
+    entries: list[Artist] = grids.student_entries(look, students, colors, 1.6)
     entries += [
         style.line_entry("pretrained", look.neutral, width=0.8 * look.line),
         style.band_entry(f"{grids.percent(prob)} interval", look.ink, 0.3),

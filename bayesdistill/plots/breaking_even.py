@@ -114,7 +114,7 @@ def plot_break_even(found: xr.Dataset, *, size: str = "page", dark: bool = False
             handles=entries,
             warnings=warnings,
             notes=[
-                "The budget is that of one student. Charged to each student: 1/K of the teacher's pretraining and "
+                "The budget is that of one student. Charged to each of K students that share a teacher: 1/K of its pretraining and "
                 f"{100 * found.attrs['delta_lgt']:g} % of its inference. Best strategy of each draw. Hatched where, in the median "
                 "over draws, it or pretraining lies outside the runs that the posterior has seen.",
                 *notes,
@@ -131,19 +131,22 @@ def draw_map(
     values = chance.transpose(..., "budget").values
     mesh = ax.contourf(budgets, numbers, np.ma.masked_invalid(values), levels=LEVELS, colors=_shades(), zorder=0.5)
     mesh.set_edgecolor("face")
-    hatched = outside.transpose(..., "budget").values.astype(float)
-    if hatched.any():
-        marked = ax.contourf(
-            budgets, numbers, hatched, levels=[0.5, 1.5], colors="none", hatches=[style.HATCH], zorder=1
-        )
-        # White under black would hide the map; grey shows on its dark and on its light end.
-        marked.set_edgecolor((0.5, 0.5, 0.5, 0.8))
-        marked.set_linewidth(0)
+    _hatch(ax, budgets, numbers, outside.transpose(..., "budget").values, 0.5, zorder=1)
     ax.set_ylim(numbers.min(), numbers.max())
     ax.yaxis.set_major_locator(LogLocator(base=10, numticks=5))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: style.short(value)))
     ax.grid(visible=False)
+
+
+def _hatch(ax: Axes, x: np.ndarray, y: np.ndarray, outside: np.ndarray, grey: float, zorder: float) -> None:
+    if outside.any():
+        marked = ax.contourf(
+            x, y, outside.astype(float), levels=[0.5, 1.5], colors="none", hatches=[style.HATCH], zorder=zorder
+        )
+        # White under black would hide the map; grey shows on its dark and on its light end.
+        marked.set_edgecolor((grey, grey, grey, 0.8))
+        marked.set_linewidth(0)
 
 
 def map_entries(what: str) -> list[Artist]:
@@ -192,6 +195,9 @@ def _draw_outcomes(ax: Axes, look: Look, one: xr.Dataset) -> None:
     names = [outcome for outcome, _, _ in _OUTCOMES]
     colors = [_color(color, look) for _, _, color in _OUTCOMES]
     ax.stackplot(one["budget"].values, chance.sel(outcome=names).values, colors=colors, linewidth=0, zorder=2)
+    if "extrapolates" in one:
+        outside = np.broadcast_to(one["extrapolates"].values, (2, one.sizes["budget"]))
+        _hatch(ax, one["budget"].values, np.array([0.0, 1.0]), outside, 0.25, zorder=2.5)
     ax.set_ylim(0, 1)
     ax.set_xlim(one["budget"].values.min(), one["budget"].values.max())
 

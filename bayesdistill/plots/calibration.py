@@ -68,12 +68,12 @@ def plot_calibration(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
             step="mid",
         )
         entries: list[Artist] = [
-            style.band_entry(f"holds a curve with {found.attrs.get('prob', 0.95):.0%}", look.neutral, 0.3),
-            style.line_entry("a quantity", style.OKABE_ITO[0], width=0.5 * look.line),
+            style.band_entry(f"holds a curve with {100 * found.attrs.get('prob', 0.95):g} %", look.neutral, 0.3),
+            style.line_entry("a quantity", look.accent, width=0.5 * look.line),
         ]
         for k in range(found.sizes["quantity"]):
             dashes: Any = "-"
-            color, width = style.OKABE_ITO[0], 0.4 * look.line
+            color, width = look.accent, 0.4 * look.line
             if k in outside:
                 color, width = style.WARNING_COLOR, look.line
             if k in named:
@@ -88,14 +88,14 @@ def plot_calibration(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
         left.set_xlim(0, 1)
         left.set_xlabel("rank of the truth among the draws, as a share [1]")
         left.set_ylabel("share of ranks below, minus expected [1]")
-        right.plot([0, 1], [0, 1], color=look.neutral, linestyle="--", linewidth=look.line)
+        right.plot([0, 1], [0, 1], color=look.neutral, linestyle="--", linewidth=look.line, zorder=0.8)
         stated, won = found["stated"].values, found["won"].values
         below, above = won - found["won_lower"].values, found["won_upper"].values - won
         right.errorbar(
             stated,
             won,
             np.clip(np.stack([below, above]), 0, None),
-            color=style.OKABE_ITO[0],
+            color=look.accent,
             linestyle="none",
             marker="o",
             markersize=1.4 * look.marker,
@@ -103,19 +103,24 @@ def plot_calibration(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
         )
         for p, share, count in zip(stated, won, found["decisions"].values, strict=True):
             if np.isfinite(p):
+                # Beside the point, away from the line: below it on the right, above it on the left, within the panel.
+                below_line = share < p if 0.1 < p < 0.9 else p < 0.5
                 right.annotate(
                     f"{int(count)}",
                     (p, share),
-                    xytext=(4 if p < 0.8 else -4, -9 if share > 0.1 else 5),
+                    xytext=((1 if below_line else -1) * 1.6 * look.marker, 0),
                     textcoords="offset points",
-                    ha="left" if p < 0.8 else "right",
+                    ha="left" if below_line else "right",
+                    va="center",
                     fontsize=look.small,
+                    bbox={"facecolor": look.paper, "edgecolor": "none", "pad": 0.3},
+                    zorder=1,
                 )
         right.set_xlim(-0.03, 1.03)
         right.set_ylim(-0.03, 1.03)
         right.set_xlabel("stated probability that distillation wins [1]")
         right.set_ylabel("share in which it wins [1]")
-        entries.append(style.line_entry("said and come true", look.neutral, linestyle="--"))
+        entries.append(style.line_entry("as often as stated", look.neutral, linestyle="--"))
         attrs = found.attrs
         failed = int(attrs.get("failed", 0))
         status = (

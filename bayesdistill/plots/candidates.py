@@ -85,6 +85,10 @@ def _draw_candidates(ax: Axes, look: Look, found: xr.Dataset, colors: dict[float
             zorder=3,
         )
     style.flops_axis(ax.xaxis)
+    if not (value.any() or error.any()):
+        # Nothing to see but zeros: the axis is that of what there is to gain.
+        most = _most(found)
+        ax.set_ylim(-0.1 * most, most)
     style.small_numbers(ax.yaxis)
     ax.set_xlabel("cost of the run [FLOPs]")
     ax.set_ylabel("expected value\n[nats per token]")
@@ -130,11 +134,19 @@ def _draw_batch(ax: Axes, look: Look, found: xr.Dataset) -> None:
     ax.set_yticks(place, [style.plain(f"{name} ({cost})") for name, cost in zip(names, costs, strict=True)])
     ax.invert_yaxis()
     ax.grid(visible=False, axis="y")
-    ax.set_xlim(left=min(0.0, float((value - 2 * error).min())))
+    if value.any() or error.any():
+        ax.set_xlim(left=min(0.0, float((value - 2 * error).min())))
+    else:
+        ax.set_xlim(0, _most(found))
     style.small_numbers(ax.xaxis)
     label = "expected value of the batch so far [nats per token]"
     ax.set_xlabel(label.replace("batch", "batch\n") if look.tall else label)
     ax.set_ylabel("batch")
+
+
+def _most(found: xr.Dataset) -> float:
+    """The value of knowing the whole law, which no run can exceed; 1e-6 nats if that is nothing or not known."""
+    return float(found.attrs.get("mean_evpi", 0.0)) or 1e-6
 
 
 def shorten(text: str, letters: int) -> str:
@@ -157,7 +169,9 @@ def _finish(figure: Figure, look: Look, found: xr.Dataset, colors: dict[float, o
     words = "Value: nats gained on average by choosing after the run instead of now. Numbers: places in the batch; in brackets "
     words += "below, the compute so far [FLOPs]."
     if "mean_evpi" in found.attrs:
-        words += f" Knowing the whole law would be worth {float(found.attrs['mean_evpi']):.1e} nats per token."
+        words += f" Knowing the whole law would be worth {style.power_of_ten(float(found.attrs['mean_evpi']))} nats per token."
+    if not found["evsi"].values.any():
+        words += " Not one of these runs would change a choice: all values are 0."
     if (found["extrapolation_factor"].values > 1).any():
         names = found["candidate"].values[found["extrapolation_factor"].values > 1].astype(str)
         listed = ", ".join(style.plain(name) for name in names[:4]) + (", ..." if names.size > 4 else "")

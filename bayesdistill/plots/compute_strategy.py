@@ -81,10 +81,10 @@ def plot_compute_strategy(
             style.flops_axis(group[-1].xaxis)
             style.panel_title(group[0], scenario, 24 if look.size == "slide" else 20)
         grids.label_groups(groups, columns, "compute budget [FLOPs]", [label for _, _, label in _ROWS], look)
-        entries: list[Artist] = [style.line_entry(style.short(s), colors[s], width=1.6 * look.line) for s in students]
+        entries: list[Artist] = grids.student_entries(look, students, colors, 1.6)
         entries += [
             style.band_entry(f"best strategy of each draw, {grids.percent(prob)} interval", look.ink, 0.25),
-            style.line_entry("bound", look.neutral, linestyle=":"),
+            style.line_entry("largest allowed", look.neutral, linestyle=":"),
             *grids.reach_entries(look, dots=False),
         ]
         warnings, notes = style.evidence_notes(plan)

@@ -16,12 +16,13 @@ from bayesdistill.plots.style import Look
 _OUTCOMES = (
     ("crossed", "pretraining overtakes", 1),
     ("always", "distillation always ahead", 0),
-    ("reversed", "distillation ahead later", 4),
+    ("reversed", "distillation overtakes", 4),
     ("never", "pretraining always ahead", 5),
     ("impossible", "no strategy fits", None),
 )
 """Outcome, words, and its colour (of Okabe and Ito): blues where distillation is ahead at the largest budget, reds where
-pretraining is; the two commonest, overtaken and always ahead, are light and dark in grey too."""
+pretraining is. The two that overtake are of one lightness; the second is hatched, so that they differ in grey too."""
+_HATCHES = {"reversed": "...."}
 
 
 def plot_crossover(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
@@ -79,7 +80,10 @@ def plot_crossover(found: xr.Dataset, *, size: str = "page", dark: bool = False)
             _draw_outcomes(bottom, look, cell, students)
             words = _slope_words(cell)
             style.panel_title(top, f"{fit}: {scenario}" if fit else scenario, 24 if look.size == "slide" else 20)
-            top.text(0.03, 0.98, words, transform=top.transAxes, fontsize=look.small, va="top", zorder=6)
+            top.text(
+                0.03, 0.98, words, transform=top.transAxes, fontsize=look.small, va="top", zorder=6,
+                bbox={"facecolor": look.paper, "edgecolor": "none", "pad": 0.5},
+            )  # fmt: skip
         labels = ["crossover budget [FLOPs]", "probability"]
         grids.label_groups(groups, columns, "student size [parameters]", labels, look)
         _finish(figure, look, found, levels)
@@ -108,9 +112,9 @@ def _draw_quantiles(
                 [i, i], [drawn[k], drawn[count - 1 - k]], color=color, linewidth=(1 + 2.5 * k) * look.line, zorder=3
             )
         if values[0] < lowest:
-            ax.plot(i, lowest, marker="v", color=color, markersize=2 * look.marker, zorder=4, clip_on=False)
+            ax.plot(i, lowest, marker="v", color=color, markersize=3 * look.marker, zorder=7, clip_on=False)
         if values[-1] > highest:
-            ax.plot(i, highest, marker="^", color=color, markersize=2 * look.marker, zorder=4, clip_on=False)
+            ax.plot(i, highest, marker="^", color=color, markersize=3 * look.marker, zorder=7, clip_on=False)
         middle = values[count // 2]
         if count % 2 and lowest <= middle <= highest:
             ax.plot(
@@ -118,7 +122,7 @@ def _draw_quantiles(
                 markeredgewidth=look.line, zorder=5,
             )  # fmt: skip
     # Room above for the words on the slope.
-    ax.set_ylim(lowest / 3, highest * (highest / lowest) ** 0.32)
+    ax.set_ylim(lowest / 3, highest * (highest / lowest) ** 0.4)
     style.flops_axis(ax.yaxis)
     decades = np.arange(np.ceil(np.log10(lowest) - 1e-9), np.floor(np.log10(highest) + 1e-9) + 1)
     ax.yaxis.set_major_locator(FixedLocator(list(10.0 ** decades[:: max(1, round(len(decades) / 5))])))
@@ -131,7 +135,10 @@ def _draw_outcomes(ax: Axes, look: Look, cell: xr.Dataset, students: list[float]
         if outcome not in cell["outcome"].values:
             continue
         values = chance.sel(outcome=outcome).values
-        ax.bar(range(len(students)), values, 0.8, bottom=base, color=_outcome_color(color, look), linewidth=0, zorder=2)
+        ax.bar(
+            range(len(students)), values, 0.8, bottom=base, facecolor=_outcome_color(color, look), edgecolor=look.paper,
+            hatch=_HATCHES.get(outcome), linewidth=0.3 * look.line, zorder=2,
+        )  # fmt: skip
         base = base + values
     ax.set_ylim(0, 1)
     ax.set_xlim(-0.6, len(students) - 0.4)
@@ -149,7 +156,8 @@ def _slope_words(cell: xr.Dataset) -> str:
     share = float(cell["slope_probability"])
     middle = quantiles[len(quantiles) // 2]
     often = "< 1" if share < 0.01 else f"{100 * share:.0f}"
-    return f"grows as size^{middle:.1f}\n({quantiles[0]:.1f} to {quantiles[-1]:.1f}; in {often} % of draws)"
+    span = f"{quantiles[0]:.1f} to {quantiles[-1]:.1f}".replace("-", "\N{MINUS SIGN}")
+    return f"goes as size$^{{{middle:.1f}}}$\n({span}; in {often} % of draws)"
 
 
 def _finish(figure: Figure, look: Look, found: xr.Dataset, levels: list[float]) -> None:
@@ -161,7 +169,13 @@ def _finish(figure: Figure, look: Look, found: xr.Dataset, levels: list[float]) 
         style.band_entry("pretraining budgets of the data", look.neutral, 0.3),
     ]
     entries += [
-        Patch(facecolor=_outcome_color(color, look), edgecolor="none", label=words)
+        Patch(
+            facecolor=_outcome_color(color, look),
+            edgecolor=look.paper,
+            linewidth=0,
+            hatch=_HATCHES.get(outcome),
+            label=words,
+        )
         for outcome, words, color in _OUTCOMES
         if outcome in found["outcome"].values and float(found["status_probability"].sel(outcome=outcome).max()) > 0
     ]
@@ -169,7 +183,7 @@ def _finish(figure: Figure, look: Look, found: xr.Dataset, levels: list[float]) 
     low, high = style.power_of_ten(found.attrs["lowest_budget"]), style.power_of_ten(found.attrs["highest_budget"])
     notes = [
         f"Crossover: the budget from which on pretraining is ahead, looked for from {low} to {high} FLOPs. The power of the "
-        "student's size with which it grows is that of the draws in which every student crosses (median and outer quantiles).",
+        "student's size with which it goes is that of the draws in which every student crosses (median and outer quantiles).",
         *notes,
     ]
     style.finish(

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from bayesdistill import posterior
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots import grids, style
-from bayesdistill.plots.gap import mark_best, teacher_label, training_words
+from bayesdistill.plots.gap import at_the_end, mark_best, teacher_label, training_words
 
 
 def plot_experiment_fixed_student(
@@ -100,6 +100,10 @@ def plot_experiment_fixed_student(
             title="Teachers of one compute budget, and their students",
             handles=entries,
             warnings=warnings,
-            notes=[f"Colour: FLOPs of the teacher's pretraining. {words}. Panels have scales of their own.", *notes],
+            notes=[
+                f"Colour: FLOPs of the teacher's pretraining. {words}. Panels have scales of their own.",
+                *at_the_end(gap),
+                *notes,
+            ],
         )
     return figure

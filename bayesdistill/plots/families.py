@@ -70,8 +70,8 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
         _draw_split(axes[0], look, ordered, colors)
         _draw_decisions(axes[1], look, ordered)
         entries: list[Artist] = [
-            Patch(facecolor=color, edgecolor="none", label=f"{style.short(student)}")
-            for student, color in colors.items()
+            Patch(facecolor=color, edgecolor="none", label=f"{'' if i else 'student '}{style.short(student)}")
+            for i, (student, color) in enumerate(colors.items())
         ]
         entries += [
             Patch(facecolor=look.neutral, edgecolor="none", label="teacher's pretraining"),
@@ -152,7 +152,7 @@ def _draw_decisions(ax: Axes, look: Look, found: xr.Dataset) -> None:
     )  # fmt: skip
     ax.plot(
         found["probability_better"].values, place, linestyle="none", marker="D", color=look.ink, markeredgecolor=look.paper,
-        markersize=2 * look.marker, zorder=3,
+        markersize=2 * look.marker, clip_on=False, zorder=3,
     )  # fmt: skip
     counts = found["count"].values
     ax.set_yticks(

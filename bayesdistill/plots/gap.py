@@ -136,7 +136,7 @@ def _finish(
     figure: Figure, look: Look, gap: xr.Dataset, students: list[float], colors: dict[float, object], prob: float
 ) -> None:
     percent = grids.percent(prob)
-    entries: list[Artist] = [style.line_entry(style.short(s), colors[s], width=1.6 * look.line) for s in students]
+    entries: list[Artist] = grids.student_entries(look, students, colors, 1.6)
     entries += [
         style.band_entry(f"{percent} interval of the law", look.ink, 0.25),
         style.line_entry("pretrained on the same tokens", look.ink, linestyle=":"),
@@ -148,6 +148,7 @@ def _finish(
         "P(stronger is worse): that a slightly stronger teacher gives a worse student. Stronger teachers are to the "
         f"{'right' if gap.attrs.get('teacher_axis') == 'params' else 'left'}. {teacher_words(gap)}"
         "What the teacher costs is not charged.",
+        *at_the_end(gap),
         *notes,
     ]
     style.finish(
@@ -158,6 +159,14 @@ def _finish(
         warnings=warnings,
         notes=notes,
     )
+
+
+def at_the_end(gap: xr.Dataset) -> list[str]:
+    """A sentence where a median best teacher is the first or last of the axis: the best may not have been looked at."""
+    teachers, best = gap["teacher"].values, posterior.median(gap["best_teacher"])
+    if not ((best == teachers.min()) | (best == teachers.max())).any():
+        return []
+    return ["A best teacher at an end of the axis may lie beyond it."]
 
 
 def teacher_words(gap: xr.Dataset) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,13 +88,28 @@ def curve(
 def reach_line(
     ax: Axes, look: Look, x: np.ndarray, y: np.ndarray, outside: np.ndarray, color: Any, *, dots: bool = True
 ) -> None:
-    """A curve, dashed and thin where it lies outside the data; full, with a dot at each point, inside."""
+    """A curve, dashed and thin where it lies outside the data; full, with a dot at each point, inside.
+
+    Without dots, a point inside whose neighbours are outside is a short piece of the full line: a dot would be taken for another
+    mark of the figure.
+    """
     ax.plot(x, y, color=color, linestyle="--", linewidth=0.9 * look.line, zorder=3)
     inside = np.where(outside, np.nan, y)
-    alone = np.isnan(np.concatenate([[np.nan], inside[:-1]])) & np.isnan(np.concatenate([inside[1:], [np.nan]]))
+    alone = lonely(inside)
     ax.plot(x, inside, color=color, linewidth=1.6 * look.line, zorder=3.1)
-    marked = inside if dots else np.where(alone, inside, np.nan)
-    ax.plot(x, marked, color=color, linestyle="none", marker="o", markersize=1.5 * look.marker, zorder=3.2)
+    if dots:
+        ax.plot(x, inside, color=color, linestyle="none", marker="o", markersize=1.5 * look.marker, zorder=3.2)
+    elif alone.any():
+        ax.plot(
+            x, np.where(alone, inside, np.nan), color=color, linestyle="none", marker="_", markersize=3 * look.marker,
+            markeredgewidth=1.6 * look.line, zorder=3.2,
+        )  # fmt: skip
+
+
+def lonely(values: np.ndarray) -> np.ndarray:
+    """Which values have no neighbour to be joined with by a line, and would not be seen."""
+    padded = np.concatenate([[np.nan], values, [np.nan]])
+    return np.isfinite(values) & np.isnan(padded[:-2]) & np.isnan(padded[2:])
 
 
 def hatch_outside(ax: Axes, look: Look, budgets: np.ndarray, outside: np.ndarray) -> None:
@@ -133,6 +148,14 @@ def reach_entries(look: Look, *, dots: bool = True, whose: str = "of every stude
     ]
 
 
+def student_entries(look: Look, students: Sequence[float], colors: Mapping[float, Any], width: float) -> list[Artist]:
+    """Legend entries for the colours of student sizes; the first says what they are."""
+    return [
+        style.line_entry(f"{'' if i else 'student '}{style.short(s)}", colors[s], width=width * look.line)
+        for i, s in enumerate(students)
+    ]
+
+
 def spent_axis(plan: xr.Dataset) -> str:
     """What a plan runs over: budget, or tokens if that is what it was made for."""
     return "tokens" if isinstance(plan, xr.Dataset) and "tokens" in plan.dims else "budget"
@@ -166,15 +189,17 @@ def sorted_students(data: xr.Dataset) -> list[float]:
 
 def panel_shape(look: Look, count: int) -> tuple[int, int]:
     """Rows and columns for so many equal panels."""
-    columns = 1 if count == 1 else 2
-    if look.size == "slide" and count > 4:
-        columns = 4
+    columns = 1 if count == 1 or (look.tall and count == 3) else 2
+    if look.size == "slide" and count not in (1, 2, 4):
+        columns = min(count, 4)
     return -(-count // columns), columns
 
 
 def label_outer(axes: np.ndarray, count: int, x: str, y: str) -> None:
     """Labels of the x axis under the lowest panel of each column, of the y axis left of each row."""
     rows, columns = axes.shape
+    if columns > 2:
+        x = x.replace(" [", "\n[")
     for column in range(columns):
         used = [row for row in range(rows) if row * columns + column < count]
         if used:
@@ -260,8 +285,10 @@ def label_groups(
     if same:
         for kind in range(groups.shape[1]):
             same_scale(list(groups[:, kind]))
-    if (look.tall and columns > 1) or (look.size == "slide" and columns > 3 and len(x) > 26):
+    if (look.tall and columns > 1) or (look.size == "slide" and columns > 2 and len(x) > 26):
         x = x.replace(" [", "\n[")
+    if look.tall and columns > 1:
+        x = x.replace("[non-embedding ", "[non-embedding\n")
     if look.size == "slide":
         y = [text.replace(" [", "\n[") for text in y]
     for i, group in enumerate(groups):

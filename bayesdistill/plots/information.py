@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib
 import numpy as np
 import xarray as xr
@@ -13,6 +15,7 @@ from matplotlib.patches import Patch
 from bayesdistill.plots import grids, style
 
 _LEVELS = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
+_SLIDE_ROWS = 27
 
 
 def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
@@ -51,17 +54,28 @@ def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
     budgets = found["budget"].values
     middles = np.sqrt(budgets[1:] * budgets[:-1])
     edges = np.concatenate([[budgets[0] ** 2 / middles[0]], middles, [budgets[-1] ** 2 / middles[-1]]])
-    quantities = [style.plain(str(name)) for name in found["quantity"].values]
-    # From the paper towards full ink: nothing known looks like nothing.
+    most = found["evppi_share"].max(["student", "scenario", "budget"]).fillna(0).values
+    columns = min(2 if look.tall else 4, len(cases))
+    bands = -(-len(cases) // columns)
+    # The height of a slide is fixed: where there are many rows, it shows what matters most.
+    enough = [x for x in _LEVELS[1:-1] if look.size != "slide" or bands * (most >= x).sum() <= _SLIDE_ROWS]
+    floor = enough[0] if enough else _LEVELS[-2]
+    chosen = found["quantity"].values[most >= floor] if (most >= floor).any() else found["quantity"].values
+    idle = [style.plain(str(name)) for name in found["quantity"].values if name not in chosen]
+    quantities = [style.plain(str(name)) for name in chosen]
+    # From the paper towards full ink: next to nothing looks like next to nothing.
     colormap = matplotlib.colormaps["cividis_r" if look.span[0] == 0 else "cividis"]
-    shades = [colormap(float(x)) for x in np.linspace(0.0, 1.0, len(_LEVELS) - 1)]
+    shades: list[Any] = [look.grid, *(colormap(float(x)) for x in np.linspace(0.1, 1.0, len(_LEVELS) - 2))]
     with style.drawing(look):
         height = max(0.16 * len(quantities) + 0.45, 1.0)
-        columns = min(2 if look.tall else 4, len(cases))
-        figure = style.new_figure(look, -(-len(cases) // columns) * (height if look.tall else 1.2 * height))
+        figure = style.new_figure(look, bands * (height if look.tall else 1.2 * height))
         groups, columns = grids.shape_panels(figure, look, len(cases), [1], columns)
+        # What is left of a panel of a slide without its title, in points, is shared by the names.
+        room = 400 / bands - 56
+        small = min(look.small, room / len(quantities)) if look.size == "slide" else look.small
         for (ax,), (student, scenario) in zip(groups, cases, strict=True):
-            share = found["evppi_share"].sel(student=student, scenario=scenario).transpose("quantity", "budget").values
+            cell = found["evppi_share"].sel(quantity=chosen, student=student, scenario=scenario)
+            share = cell.transpose("quantity", "budget").values
             ax.pcolormesh(
                 edges,
                 np.arange(len(quantities) + 1) - 0.5,
@@ -70,10 +84,10 @@ def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
                 norm=BoundaryNorm(_LEVELS, len(shades)),
                 zorder=1,
             )
-            ax.set_yticks(range(len(quantities)), quantities)
+            ax.set_yticks(range(len(quantities)), quantities, fontsize=small)
             ax.set_ylim(len(quantities) - 0.5, -0.5)
             ax.grid(visible=False)
-            style.panel_title(ax, f"{style.short(student)}, {scenario}", 22 if look.size != "slide" else 30)
+            style.panel_title(ax, f"{style.short(student)}, {scenario}", 25 if look.size == "slide" else 22)
             style.flops_axis(ax.xaxis)
         grids.label_groups(groups, columns, "compute budget [FLOPs]", ["quantity"], look, same=False, repeat=False)
         entries: list[Artist] = [
@@ -89,7 +103,8 @@ def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
             warnings=warnings,
             notes=[
                 "Share of the value of knowing everything about the law, for the choice between pretraining and the committed "
-                "strategy. Empty where that is 0. Quantities are not independent: shares do not add up to 100 %.",
+                "strategy. Empty where that is 0. Quantities are not independent: shares do not add up to 100 %."
+                + (f" Not shown, because below {100 * floor:g} % everywhere: {', '.join(idle)}." if idle else ""),
                 *notes,
             ],
         )

@@ -51,13 +51,13 @@ def plot_loo(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Fi
         figure = style.new_figure(look, 3.2)
         axes = style.panels(figure, look, 2, 1, share_y=False)[:, 0]
         for ax, values, label in zip(axes, (k, density), ("Pareto k [1]", "log predictive\ndensity [1]"), strict=True):
-            for which, color, marker in ((~bad, style.OKABE_ITO[0], "o"), (bad, style.WARNING_COLOR, "D")):
+            for which, color, marker in ((~bad, look.accent, "o"), (bad, style.WARNING_COLOR, "D")):
                 ax.plot(x[which], values[which], linestyle="none", marker=marker, color=color, markersize=look.marker)
             ax.set_ylabel(label)
         axes[0].axhline(GOOD_K, color=look.neutral, linestyle="--", linewidth=look.line)
         axes[1].set_xlabel("run, in the order of the table")
         entries: list[Artist] = [
-            style.line_entry(f"k at most {GOOD_K}", style.OKABE_ITO[0], linestyle="none", marker="o"),
+            style.line_entry(f"k at most {GOOD_K}", look.accent, linestyle="none", marker="o"),
             style.line_entry(f"k above {GOOD_K}", style.WARNING_COLOR, linestyle="none", marker="D"),
             style.line_entry(f"k = {GOOD_K}", look.neutral, linestyle="--"),
         ]
@@ -85,7 +85,7 @@ def _plot_comparison(found: xr.Dataset, size: str, dark: bool) -> Figure:
         figure = style.new_figure(look, 0.25 * y.size + 0.5)
         ax = style.panels(figure, look, 1, 1)[0, 0]
         ax.axvline(0, color=look.ink, linewidth=0.6 * look.line)
-        for which, color, marker in ((trusted, style.OKABE_ITO[0], "o"), (~trusted, style.WARNING_COLOR, "D")):
+        for which, color, marker in ((trusted, look.accent, "o"), (~trusted, style.WARNING_COLOR, "D")):
             ax.errorbar(
                 difference[which],
                 y[which],
@@ -100,7 +100,7 @@ def _plot_comparison(found: xr.Dataset, size: str, dark: bool) -> Figure:
         ax.set_ylim(y.size - 0.5, -0.5)
         ax.set_xlabel("elpd minus that of the best model [1]")
         entries: list[Artist] = [
-            style.line_entry("difference, 2 standard errors", style.OKABE_ITO[0], linestyle="none", marker="o"),
+            style.line_entry("difference, 2 standard errors", look.accent, linestyle="none", marker="o"),
             style.line_entry("Pareto k too large: no estimate", style.WARNING_COLOR, linestyle="none", marker="D"),
         ]
         verdict = str(found.attrs.get("verdict", ""))

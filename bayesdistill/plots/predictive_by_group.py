@@ -87,11 +87,14 @@ def plot_posterior_predictive(
         )
         for (left, right), one, name in zip(axes, groups, factors, strict=True):
             _draw(left, right, look, one, sum(counts))
-            left.set_ylabel(style.plain(TITLES.get(name, name)))
+            title = style.plain(TITLES.get(name, name))
+            # The height of a slide is fixed, and its rows are low.
+            left.set_ylabel(title.split(",")[0] if look.size == "slide" else title)
+        style.small_numbers(axes[-1, 0].xaxis, 3 if look.tall else 6)
         axes[-1, 0].set_xlabel("mean misfit\n[nats per token]")
         axes[-1, 1].set_xlabel("share in\n90 % interval [1]")
         entries: list[Artist] = [
-            style.line_entry("observed, as the model allows", style.OKABE_ITO[0], linestyle="none", marker="o"),
+            style.line_entry("observed, as the model allows", look.accent, linestyle="none", marker="o"),
             style.line_entry(
                 "observed, outside of 90 % of repetitions", style.WARNING_COLOR, linestyle="none", marker="D"
             ),
@@ -105,7 +108,13 @@ def plot_posterior_predictive(
             handles=entries,
             warnings=warnings,
             notes=[
-                "Misfit: observed minus predicted loss, of the runs that were fitted. Bands of coverage: if runs were independent.",
+                "Misfit: observed minus predicted loss, of the runs that were fitted. Bands of coverage: if runs were independent. "
+                "In brackets: the number of runs.",
+                *(
+                    ["r: the teacher's loss over the student's own."]
+                    if "ratio" in factors and look.size == "slide"
+                    else []
+                ),
                 *notes,
             ],
         )
@@ -117,11 +126,12 @@ def _draw(left: Axes, right: Axes, look: Look, one: xr.Dataset, rows: int) -> No
     width = 0.55
     for ax, name, center in ((left, "mean", 0.0), (right, "inside_90", 0.9)):
         style.dress(ax, look)
+        ax.use_sticky_edges = False  # a band that ends at the axis looks cut
         low, high, value = (one[f"{name}{end}"].values for end in ("_lower", "_upper", ""))
         ax.barh(y, high - low, left=low, height=width, color=look.neutral, alpha=0.4, linewidth=0, zorder=1)
         # Bounds of a count are inclusive: allow for rounding of the shares.
         outside = (value < low - 1e-12) | (value > high + 1e-12)
-        for which, color, marker in ((~outside, style.OKABE_ITO[0], "o"), (outside, style.WARNING_COLOR, "D")):
+        for which, color, marker in ((~outside, look.accent, "o"), (outside, style.WARNING_COLOR, "D")):
             ax.plot(
                 value[which],
                 y[which],

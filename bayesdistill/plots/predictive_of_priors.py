@@ -46,7 +46,7 @@ def plot_prior_predictive(found: xr.Dataset, *, size: str = "page", dark: bool =
     )
     look = style.make_look(size, dark)
     order = np.argsort(found["student_loss"].values, kind="stable")
-    expected, color = found["expected"].isel(run=order), style.OKABE_ITO[0]
+    expected, color = found["expected"].isel(run=order), look.accent
     with style.drawing(look):
         figure = style.new_figure(look, 4.4 if look.tall else 2.6)
         axes = figure.subplots(2 if look.tall else 1, 1 if look.tall else 2, squeeze=False).ravel()
@@ -95,7 +95,7 @@ def plot_prior_predictive(found: xr.Dataset, *, size: str = "page", dark: bool =
         ]
         warnings, notes = style.evidence_notes(found)
         inside = ", ".join(
-            f"{float(found[name]):.0%} in the {name[-2:]} % interval" for name in ("inside_50", "inside_90")
+            f"{100 * float(found[name]):.0f} % in the {name[-2:]} % interval" for name in ("inside_50", "inside_90")
         )
         style.finish(
             figure,

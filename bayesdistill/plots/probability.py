@@ -71,7 +71,7 @@ def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False
             ax.set_axis_off()
         words = "compute budget [FLOPs]" if axis == "budget" else "unique tokens of the student [tokens]"
         grids.label_outer(axes, len(scenarios), words, "P(distillation ahead)")
-        entries: list[Artist] = [style.line_entry(style.short(s), colors[s], width=1.6 * look.line) for s in students]
+        entries: list[Artist] = grids.student_entries(look, students, colors, 1.6)
         entries += grids.reach_entries(look)
         entries += [
             style.band_entry("± 2 Monte-Carlo standard errors", look.neutral, 0.3),

@@ -26,7 +26,7 @@ _PANELS = (
     ("student", "student_params", "student [parameters]"),
     ("teacher", "teacher_loss", "teacher loss [nats per token]"),
     ("ratio", "ratio", "r, teacher over student's own loss [1]"),
-    ("tokens", "student_tokens", "tokens of the student"),
+    ("tokens", "student_tokens", "student tokens [tokens]"),
 )
 
 
@@ -106,13 +106,15 @@ def plot_residuals(found: xr.Dataset, *, size: str = "page", dark: bool = False)
             share, p = (float(found[v].sel(by=factor)) for v in ("share", "p_value"))
             chance = f"p < {1 / found.attrs['shuffles']:.1g}" if p == 0 else f"p = {p:.2g}"
             ax.set_title(
-                f"by {TITLES[factor].split(',')[0]}: {share:.0%} of the variance, {chance}", fontsize=look.small
+                f"by {TITLES[factor].split(',')[0]}: {100 * share:.0f} % of the variance, {chance}", fontsize=look.small
             )
         for ax in axes[:, 0]:
             ax.set_ylabel("residual [nats per token]")
         entries: list[Artist] = [
-            style.line_entry(style.short(student), color, marker="o", width=0.35 * look.line)
-            for student, color in colors.items()
+            style.line_entry(
+                f"{'' if i else 'student '}{style.short(student)}", color, marker="o", width=0.35 * look.line
+            )
+            for i, (student, color) in enumerate(colors.items())
         ]
         entries.append(
             style.line_entry("mean of a bin, 2 standard errors", style.WARNING_COLOR, linestyle="none", marker="D")
@@ -127,8 +129,8 @@ def plot_residuals(found: xr.Dataset, *, size: str = "page", dark: bool = False)
             handles=entries,
             warnings=warnings,
             notes=[
-                f"Observed minus predicted loss. Runs with neighbouring teachers in one student configuration correlate by "
-                f"{correlation:.2f} ({chance}; noise alone: {expected:.2f}).",
+                "Observed minus predicted loss. Lines join runs of one student configuration; those with neighbouring teachers "
+                f"correlate by {correlation:.2f} ({chance}; noise alone: {expected:.2f}).",
                 *notes,
             ],
         )

@@ -57,7 +57,7 @@ def plot_prior_sensitivity(found: xr.Dataset, *, size: str = "page", dark: bool 
     colormap = matplotlib.colormaps["cividis_r" if look.span[0] == 0 else "cividis"]
     shades = [look.paper, *(to_hex(colormap(float(x))) for x in np.linspace(0.1, 1.0, len(_LEVELS) - 2))]
     finite = [*_LEVELS[:-1], max(1e3, float(np.nanmax(values)) + 1)]
-    quantities = [style.plain(str(name)) for name in found["quantity"].values]
+    quantities = [style.plain(str(name).replace("e+", "e")) for name in found["quantity"].values]
     with style.drawing(look):
         figure = style.new_figure(look, 0.14 * len(quantities) + 1.1)
         ax = style.panels(figure, look, 1, 1)[0, 0]
@@ -75,7 +75,7 @@ def plot_prior_sensitivity(found: xr.Dataset, *, size: str = "page", dark: bool 
         ax.set_yticks(range(len(quantities)), quantities, fontsize=small)
         ax.set_ylim(len(quantities) - 0.5, -0.5)
         ax.grid(visible=False)
-        names = ["below 0.05", "0.05 to 0.1", "0.1 to 0.2", "0.2 to 0.4", "0.4 and more"]
+        names = ["sensitivity below 0.05", "0.05 to 0.1", "0.1 to 0.2", "0.2 to 0.4", "0.4 and more"]
         entries: list[Artist] = [
             Patch(facecolor=shade, edgecolor=look.grid, linewidth=0.5, label=name)
             for shade, name in zip(shades, names, strict=True)

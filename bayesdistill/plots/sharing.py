@@ -65,7 +65,7 @@ def plot_sharing_map(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
             handles=[*map_entries("P(distillation ahead)"), style.hatch_entry("extrapolated", look)],
             warnings=warnings,
             notes=[
-                "The budget is that of one student. Charged to each student: 1/K of the teacher's pretraining and "
+                "The budget is that of one student. Charged to each of K students that share a teacher: 1/K of its pretraining and "
                 f"{100 * float(found.attrs.get('delta_lgt', np.nan)):g} % of its inference. Committed strategy.",
                 grids.noise_note(found),
                 *notes,

@@ -71,8 +71,8 @@ class Look:
         Points.
     line, marker : float
         Points.
-    ink, paper, grid, neutral : str
-        Colours of text, background, grid, and of pretraining.
+    ink, paper, grid, neutral, accent : str
+        Colours of text, background, grid, of pretraining, and of what has no colour of its own.
     span : tuple of float
         Part of the sequential map in use.
     """
@@ -87,6 +87,7 @@ class Look:
     paper: str
     grid: str
     neutral: str
+    accent: str
     span: tuple[float, float]
 
     @property
@@ -101,8 +102,22 @@ _MEASURES = {
     "slide": {"width": 13.33, "font": 15.0, "small": 12.0, "line": 2.4, "marker": 4.6},
 }
 SLIDE_HEIGHT = 7.5
-_LIGHT = {"ink": "#1a1a1a", "paper": "#ffffff", "grid": "#dddddd", "neutral": "#707070", "span": (0.0, 0.72)}
-_DARK = {"ink": "#ececec", "paper": "#15181c", "grid": "#3a4047", "neutral": "#a8a8a8", "span": (0.4, 1.0)}
+_LIGHT = {
+    "ink": "#1a1a1a",
+    "paper": "#ffffff",
+    "grid": "#dddddd",
+    "neutral": "#707070",
+    "accent": "#0072B2",
+    "span": (0.0, 0.72),
+}
+_DARK = {
+    "ink": "#ececec",
+    "paper": "#15181c",
+    "grid": "#3a4047",
+    "neutral": "#a8a8a8",
+    "accent": "#56B4E9",
+    "span": (0.4, 1.0),
+}
 
 
 def make_look(size: str, dark: bool) -> Look:
@@ -291,10 +306,14 @@ def power_of_ten(value: float) -> str:
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
+def _signed_power(value: float) -> str:
+    return f"{chr(0x2212) if value < 0 else ''}{power_of_ten(abs(value))}" if value else "0"
+
+
 def small_numbers(axis: Any, most: int = 5) -> None:
     """Ticks like 0, 5e-6, 1e-5, without a common factor at the end of the axis."""
     axis.set_major_locator(MaxNLocator(most))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value) if value else "0"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _signed_power(value)))
 
 
 def flops_axis(axis: Any) -> None:
@@ -306,9 +325,12 @@ def flops_axis(axis: Any) -> None:
 
 
 def size_axis(axis: Any) -> None:
-    """Logarithmic, labelled 1M, 100M, 10B."""
-    axis.axes.set_xscale("log") if axis.axis_name == "x" else axis.axes.set_yscale("log")
-    axis.set_major_locator(LogLocator(base=10, numticks=7))
+    """Logarithmic, labelled 1M, 100M, 10B; between 300M and 3B too where there would be few labels. Call it after drawing."""
+    across = axis.axis_name == "x"
+    axis.axes.set_xscale("log") if across else axis.axes.set_yscale("log")
+    low, high = sorted(axis.axes.get_xlim() if across else axis.axes.get_ylim())
+    subs = (1.0, 3.0) if across and high < 150 * low else (1.0,)
+    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=7 if across else 5))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
@@ -394,6 +416,8 @@ def finish(
     above += [place_text(text, look.font, color=WARNING_COLOR, weight="bold") for text in warnings]
     legend = None
     for columns in range(len(handles), 0, -1):
+        if columns > -(-len(handles) // -(-len(handles) // columns)):
+            continue  # the same number of rows with fewer columns is more even
         legend = figure.legend(handles=list(handles), loc="upper left", ncols=columns)
         if columns == 1 or legend.get_window_extent(renderer).width / dpi <= usable:
             break

@@ -48,7 +48,7 @@ def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
     models = [style.plain(str(name)) for name in found["model"].values]
     splits = [str(name) for name in found["split"].values]
     y = np.arange(len(models))
-    blue, orange = style.OKABE_ITO[0], style.OKABE_ITO[1]
+    blue, orange = look.accent, style.OKABE_ITO[1]
     with style.drawing(look):
         rows, columns = (3 * len(splits), 1) if look.tall else (len(splits), 3)
         figure = style.new_figure(look, rows * (0.15 * len(models) + 0.5))
@@ -60,6 +60,7 @@ def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
                 ax.set_yticks(y, models if look.tall or ax is row[0] else [""] * len(models))
                 ax.set_ylim(y.size - 0.5, -0.5)
             left, middle, right = row
+            left.xaxis.set_major_locator(MaxNLocator(5))
             left.axvline(0, color=look.ink, linewidth=0.6 * look.line)
             left.errorbar(
                 one["elpd_difference"].values,
@@ -79,7 +80,7 @@ def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
                 )
             middle.set_xlim(0, 1.03)
             right.plot(one["rmse"].values, y, linestyle="none", marker="s", color=blue, markersize=1.2 * look.marker)
-            right.set_xlim(left=0)
+            right.set_xlim(0, 1.08 * max(float(one["rmse"].max()), 1e-12))
             right.xaxis.set_major_locator(MaxNLocator(4))
             style.panel_title(left, f"{split} unseen", 40)
         last = axes if look.tall else axes[-1:]

@@ -74,9 +74,14 @@ def plot_value(value: xr.Dataset, *, measure: str = "nats", size: str = "page", 
                     budgets, factor[0], factor[-1], color=colors[student], alpha=0.25, linewidth=0, zorder=2
                 )
                 top.plot(budgets, factor[len(levels) // 2], color=colors[student], linewidth=1.4 * look.line, zorder=3)
-                for name, linestyle in ((regret, "-"), (evpi, ":")):
+                for name, linestyle, piece in ((regret, "-", "_"), (evpi, ":", ".")):
                     amount = one[name].where(np.isfinite(one[name]) & (one[name] > 0)).values
                     bottom.plot(budgets, amount, color=colors[student], linestyle=linestyle, linewidth=1.2 * look.line)
+                    alone = grids.lonely(amount)
+                    bottom.plot(
+                        budgets[alone], amount[alone], color=colors[student], linestyle="none", marker=piece,
+                        markersize=2.4 * look.marker, markeredgewidth=1.2 * look.line,
+                    )  # fmt: skip
             top.set_yscale("log")
             top.set_ylim(*_FACTORS)
             top.yaxis.set_major_locator(LogLocator(base=10))
@@ -90,7 +95,7 @@ def plot_value(value: xr.Dataset, *, measure: str = "nats", size: str = "page", 
         labels = ["equivalent compute\nover the budget", f"expected cost\n[{style.plain(unit)}]"]
         grids.label_groups(groups, columns, "compute budget [FLOPs]", labels, look)
         outer = f"{100 * levels[0]:g} to {100 * levels[-1]:g} %"
-        entries: list[Artist] = [style.line_entry(style.short(s), colors[s], width=1.4 * look.line) for s in students]
+        entries: list[Artist] = grids.student_entries(look, students, colors, 1.4)
         entries += [
             style.band_entry(f"quantiles, {outer}", look.ink, 0.25),
             style.line_entry("regret", look.ink),

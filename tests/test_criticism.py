@@ -513,6 +513,7 @@ def test_models_of_the_same_runs_are_compared(drawn_fit):
     wrong["log_likelihood"] = xr.DataTree(density)
     compared = bd.compare_loo({"wrong": wrong, "right": drawn_fit})
     assert compared["model"].values.tolist() == ["right", "wrong"]
+    assert compared["converged"].values.tolist() == [bd.loo(drawn_fit).attrs["converged"]] * 2
     assert float(compared["elpd_difference"][0]) == 0
     ours = bd.loo(wrong)["elpd_i"] - bd.loo(drawn_fit)["elpd_i"]
     assert float(compared["elpd_difference"][1]) == pytest.approx(float(ours.sum()))
@@ -588,6 +589,9 @@ def test_scores_of_all_splits_stand_together():
     assert found["elpd_difference"].sel(split="teachers").values.tolist() == [0, -2]
     assert np.isnan(found["elpd"].sel(split="students", model="best"))
     assert float(found["rmse"].sel(split="students", model="other")) == pytest.approx(0.2)
+    assert found["unconverged"].sel(model="other").values.tolist() == [0, 0]
+    missed = other.assign(converged=("run", [True, True, False, False]))
+    assert float(bd.unseen_scores({"teachers": {"other": missed}})["unconverged"].squeeze()) == 1
     with pytest.raises(ParameterError, match="nothing to score"):
         bd.unseen_scores({})
     with pytest.raises(ParameterError, match="'other' was scored on other runs than 'best'"):

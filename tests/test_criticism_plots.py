@@ -251,6 +251,15 @@ def test_the_band_holds_whole_curves_with_its_probability():
     assert any("z[log_sigma]" in text.get_text() for text in figure.legends[0].get_texts())
 
 
+def test_refits_that_did_not_converge_are_said():
+    assert "converge" not in texts(bd.plot_unseen_groups(unseen()))
+    found = unseen().assign(unconverged=(("split", "model"), [[0.0, 2.0], [1.0, np.nan]]))
+    assert "3 of the refits behind this figure did not converge" in texts(bd.plot_unseen_groups(found))
+    assert "converge" not in texts(bd.plot_loo(compared()))
+    found = compared().assign(converged=("model", ["yes", "no", "unknown"]))
+    assert "Did not converge: eq. 8;" in texts(bd.plot_loo(found))
+
+
 def test_every_split_has_its_row():
     figure = bd.plot_unseen_groups(unseen())
     assert [ax.get_title(loc="left") for ax in figure.axes[::3]] == ["teachers unseen", "large students unseen"]

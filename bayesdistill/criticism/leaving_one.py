@@ -93,7 +93,8 @@ def compare_loo(fits: Mapping[str, Fit]) -> xr.Dataset:
     -------
     Dataset
         Over model, best first: `elpd`, `se`, `p`, `elpd_difference` from the best and its standard error `difference_se` (0 for
-        the best), `weight` (stacking), `bad` (runs with k above 0.7). The attribute `verdict` says in words whether the
+        the best), `weight` (stacking), `bad` (runs with k above 0.7), `converged` (yes, no or
+        unknown). The attribute `verdict` says in words whether the
         comparison can be used, and how sure the best is.
 
     Raises
@@ -140,6 +141,8 @@ def compare_loo(fits: Mapping[str, Fit]) -> xr.Dataset:
         for name, (values, words) in columns.items()
     }
     variables["bad"] = ("model", np.asarray(bad), {"units": "1", "long_name": f"runs with k above {GOOD_K}"})
+    verdicts = np.array([evidence(fits[name])["converged"] for name in order])
+    variables["converged"] = ("model", verdicts, {"long_name": "whether the draws of the fit converged"})
     found = xr.Dataset(variables, coords={"model": order})
     found.attrs = {"verdict": _comparison_in_words(found)}
     return found

@@ -19,6 +19,7 @@ _COLUMNS = {
     "coverage_50": ("coverage_50", "1", "share of left-out runs in their 50 % interval"),
     "coverage_90": ("coverage_90", "1", "share of left-out runs in their 90 % interval"),
     "runs": ("runs", "1", "runs left out"),
+    "unconverged": ("unconverged", "1", "folds whose refit did not pass the gates"),
 }
 
 
@@ -35,7 +36,7 @@ def unseen_scores(results: Mapping[str, Mapping[str, xr.Dataset]]) -> xr.Dataset
     Dataset
         Over split and model, NaN where a model was not scored on a split: `elpd`, `elpd_difference` from the split's best with
         `elpd_difference_se` (NaN where there is one fold), `crps` and `rmse` in nats per token, `coverage_50`, `coverage_90`,
-        `runs`.
+        `runs`, `unconverged` (folds whose refit did not pass the gates).
 
     Raises
     ------

@@ -105,12 +105,17 @@ def _plot_comparison(found: xr.Dataset, size: str, dark: bool) -> Figure:
         ]
         verdict = str(found.attrs.get("verdict", ""))
         bad = not bool(trusted.all())
+        wrong = found["model"].values[found["converged"].values == "no"] if "converged" in found else []
+        failed = [style.plain(str(name)) for name in wrong]
         style.finish(
             figure,
             look,
             title="Models compared by leaving out single runs",
             handles=entries,
-            warnings=[verdict] if bad else [],
+            warnings=[
+                *([f"Did not converge: {', '.join(failed)}; its numbers may be wrong."] if failed else []),
+                *([verdict] if bad else []),
+            ],
             notes=[*([] if bad else [verdict]), "Others of the same teacher and student stay: see bd.leave_out."],
         )
     return figure

@@ -95,11 +95,15 @@ def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
             style.band_entry("85 to 95 %", look.neutral, 0.25),
             style.line_entry("RMSE", blue, linestyle="none", marker="s"),
         ]
+        failed = int(np.nansum(found["unconverged"].values)) if "unconverged" in found else 0
         style.finish(
             figure,
             look,
             title="Runs of groups that the model has not seen",
             handles=entries,
+            warnings=[f"{failed} of the refits behind this figure did not converge; its numbers may be wrong."]
+            if failed
+            else [],
             notes=["Standard errors over folds; a split of one fold has none."],
         )
     return figure

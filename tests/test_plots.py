@@ -354,6 +354,14 @@ def test_runs_are_all_drawn_once_and_bands_are_the_dataset():
     np.testing.assert_allclose(high, curves["run_upper"][0])
 
 
+def test_runs_share_panels_where_curves_are_few():
+    curves = inputs.curves()
+    curves["configuration_tokens"] = ("configuration", curves["configuration_params"].values * [2, 20, 20, 40, 80, 160])
+    titles = [ax.get_title(loc="left") for ax in plots.plot_runs(curves).axes if ax.get_title(loc="left")]
+    # 40 and 80 have a curve each, as 160 has; 20 has two.
+    assert titles == [f"{span} tokens per parameter" for span in ("2", "20", "40 to 80", "160")]
+
+
 def test_runs_need_no_experiment():
     figure = plots.plot_runs(inputs.curves().drop_vars("run_experiment"))
     assert "runs" in [t.get_text() for t in figure.legends[0].get_texts()]

@@ -73,11 +73,13 @@ def _token_groups(curves: xr.Dataset) -> list[tuple[str, np.ndarray]]:
     """Configurations that share a panel: tokens per parameter within a factor of two, four panels at most."""
     ratio = curves["configuration_tokens"].values / curves["configuration_params"].values
     octave = np.round(np.log2(ratio / 20)).astype(int)
-    # Few panels are wanted: neighbours are merged from the upper end, where designs are sparse.
+    # Few panels are wanted: of neighbours, those are merged that have the fewest curves together.
     levels = sorted(set(octave.tolist()))
     while len(levels) > _MOST_GROUPS:
-        octave[octave == levels[-1]] = levels[-2]
-        levels.pop()
+        curves_of = [np.count_nonzero(octave == level) for level in levels]
+        least = int(np.argmin(np.add(curves_of[:-1], curves_of[1:])))
+        octave[octave == levels[least + 1]] = levels[least]
+        levels.pop(least + 1)
     groups = []
     for level in sorted(set(octave.tolist())):
         chosen = np.flatnonzero(octave == level)
@@ -178,7 +180,8 @@ def _finish(figure: Figure, look: Look, curves: xr.Dataset, experiments: dict[st
     warnings, notes = style.evidence_notes(curves)
     notes.insert(
         0,
-        "Colour and label: non-embedding parameters of the student. Better teachers are to the left; where a curve rises "
+        "Colour and label: non-embedding parameters of the student; of curves of one colour, the label is the upper one's, and lower "
+        "ones have more tokens. Better teachers are to the left; where a curve rises "
         "towards them, the student cannot follow (capacity gap). Residual: observed minus posterior mean.",
     )
     style.finish(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -92,6 +95,7 @@ def plot_value(value: xr.Dataset, *, measure: str = "nats", size: str = "page", 
             bottom.yaxis.set_minor_locator(NullLocator())
             style.panel_title(top, scenario, 24 if look.size == "slide" else 20)
             style.flops_axis(bottom.xaxis)
+        _scale_costs(list(groups[:, 1]), np.concatenate([value[name].values.ravel() for name in (regret, evpi)]))
         labels = ["equivalent compute\nover the budget", f"expected cost\n[{style.plain(unit)}]"]
         grids.label_groups(groups, columns, "compute budget [FLOPs]", labels, look)
         outer = f"{100 * levels[0]:g} to {100 * levels[-1]:g} %"
@@ -118,6 +122,19 @@ def plot_value(value: xr.Dataset, *, measure: str = "nats", size: str = "page", 
             ],
         )
     return figure
+
+
+def _scale_costs(axes: Sequence[Axes], costs: np.ndarray) -> None:
+    """Limits that cut no mark, and labels between the powers of ten where these alone would be one or two."""
+    shown = costs[np.isfinite(costs) & (costs > 0)]
+    if not shown.size:
+        return
+    low, high = shown.min() / 1.4, shown.max() * 1.4
+    for ax in axes:
+        ax.set_ylim(low, high)
+        if high < 100 * low:
+            ax.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if high < 20 * low else (1.0, 3.0)))
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda cost, _: style.power_of_ten(cost)))
 
 
 def _price(value: xr.Dataset, measure: str) -> list[str]:

@@ -7,7 +7,7 @@ from decision_cases import posterior_of, scattered, simple, simple_crossover, si
 
 from bayesdistill.compute import flops_per_token
 from bayesdistill.decisions import compare_crossovers, crossovers, flag_names, plan
-from bayesdistill.errors import ParameterError
+from bayesdistill.errors import ConvergenceWarning, ParameterError
 
 STUDENTS = np.array([5e8, 1e9, 2e9])
 
@@ -112,6 +112,39 @@ def test_extrapolation_is_measured_at_the_crossover():
     assert found["seen_budget"].values[0].tolist() == pytest.approx(
         [3 * flops_per_token(1e9) * 1e9 * r for r in (20, 160)]
     )
+
+
+@pytest.mark.parametrize("copies", [1, 12])  # 8 draws cross at budgets of their own, 96 at more than are solved
+def test_extrapolation_at_a_committed_crossover_is_that_of_the_committed_strategy(copies):
+    draws = {name: np.repeat(values, copies) for name, values in scattered(8).items()}
+    if copies > 1:
+        draws["E"] = draws["E"] * (1 + 1e-4 * np.random.default_rng(1).standard_normal(8 * copies))
+    narrow = xr.Dataset(
+        {
+            "student_params": ("run", [5e8, 2e9]),
+            "student_tokens": ("run", [2e11, 9e11]),  # 400 to 450 tokens a parameter
+            "teacher_loss": ("run", [1.95, 1.96]),
+            # Supervised runs of all kinds, so that it is the strategy that lies outside.
+            "params": ("supervised_run", [1e6, 1e12]),
+            "tokens": ("supervised_run", [1e6, 1e22]),
+        }
+    )
+    tree = xr.DataTree.from_dict({"posterior": posterior_of(draws), "constant_data": narrow})
+    with pytest.warns(ConvergenceWarning):
+        found = crossovers(
+            tree, 1e9, "teacher inference", budgets=np.geomspace(1e19, 1e27, 9), strategy="committed",
+            allow_unconverged=True,
+        )  # fmt: skip
+    crossover = found["crossover"].values.ravel()
+    crossed = np.flatnonzero(np.isfinite(crossover))
+    assert crossed.size >= 3 * copies
+    some = crossed[:: max(1, crossed.size // 5)]
+    made = plan(posterior_of(draws), 1e9, crossover[some], "teacher inference").isel(student=0, scenario=0, chain=0)
+    for draw in some:
+        cell = made.sel(budget=crossover[draw])
+        own, teacher = cell["student_tokens"].item() / 1e9, cell["teacher_loss"].values[draw]
+        wanted = max(own / 450, 400 / own, teacher / 1.96, 1.95 / teacher, 1.0)
+        assert found["crossover_extrapolation"].values.ravel()[draw] == pytest.approx(wanted, rel=1e-3)
 
 
 def test_posteriors_are_compared_side_by_side(found):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,13 @@ from bayesdistill.decisions.crossings import (
     classify,
     committed_crossovers,
 )
-from bayesdistill.decisions.evidence import Evidence, Source, extrapolation_factor, gather
+from bayesdistill.decisions.evidence import (
+    Evidence,
+    Source,
+    distilled_extrapolation,
+    gather,
+    pretraining_extrapolation,
+)
 from bayesdistill.decisions.labels import CROSSOVER_STATUS, FLOPS, NATS, ONE, variable
 from bayesdistill.decisions.reductions import probability_given, probability_of, quantiles_of
 from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve, solve_piece
@@ -51,6 +57,7 @@ from bayesdistill.errors import ParameterError
 from bayesdistill.progress import Progress
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_MOST_COMMITTED = 64  # budgets at which the committed strategy of crossovers is solved; each takes all draws
 DEFAULT_BUDGETS = tuple(float(b) for b in np.geomspace(1e18, 1e30, 49))
 
 
@@ -91,7 +98,7 @@ def crossovers(
     -------
     Dataset
         Over student, scenario, chain, draw: crossover (FLOPs, NaN unless `crossed`), crossover_status,
-        crossover_sign_changes, crossover_extrapolation (how many times beyond the seen runs the strategy and pretraining are
+        crossover_sign_changes, crossover_extrapolation (how many times beyond the seen runs that strategy and pretraining are
         at the crossover). Over student, scenario: status_probability over `outcome` (the statuses), with its _mcse;
         crossover_quantile over `quantile`, in which `always` and `reversed` count as infinite and `never` as 0;
         pretraining_ahead_probability at the largest budget; crossed_within_data_probability;
@@ -145,7 +152,7 @@ def crossovers(
         crossover, status, changes = best_crossovers(evidence.draws, problem, advantage, workers)
     else:
         crossover, status, changes = committed_crossovers(evidence.draws, problem, advantage, workers)
-    extrapolation = _extrapolation(evidence, problem, crossover, workers.kernel_threads)
+    extrapolation = _extrapolation(evidence, problem, strategy, crossover, workers)
     asymptote = _asymptotic_advantage(evidence, problem, workers.kernel_threads)
     variables = _drawn(evidence, problem, crossover, status, changes, extrapolation, asymptote, strategy)
     variables |= _summaries(evidence, crossover, status, extrapolation, asymptote)
@@ -301,37 +308,67 @@ def _asymptotic_advantage(evidence: Evidence, problem: Problem, threads: int | N
     return alone[:, 0] - found["loss"][:, 0, 0]
 
 
-def _extrapolation(evidence: Evidence, problem: Problem, crossover: np.ndarray, threads: int | None) -> np.ndarray:
-    """How far outside the seen runs each crossover lies: the largest factor over all axes."""
+def _extrapolation(
+    evidence: Evidence, problem: Problem, strategy: str, crossover: np.ndarray, workers: Workers
+) -> np.ndarray:
+    """How far outside the seen runs the strategy and pretraining lie at each crossover: the largest factor over all axes."""
     result = np.full(crossover.shape, np.nan)
-    for i, student in enumerate(problem.students):
-        for j in range(crossover.shape[1]):
-            crossed = np.flatnonzero(~np.isnan(crossover[i, j]))
-            if not crossed.size:
-                continue
-            budgets = crossover[i, j, crossed]
-            found = solve_piece(
-                BEST,
-                {name: values[crossed] for name, values in evidence.draws.items()},
-                problem.students[i : i + 1],
-                budgets[None, :],
-                problem.scenarios[j : j + 1],
-                problem.bounds,
-                problem.shape,
-                problem.teachers,
-                threads,
-            )
-            bought = np.minimum(pretraining_tokens(student, budgets, problem.shape), problem.bounds.max_student_tokens)
-            values: dict[str, Any] = {
-                "student_params": np.full(crossed.size, student),
-                "student_tokens_per_param": found["student_tokens"][0, 0, 0] / student,
-                "teacher_loss": found["teacher_loss"][0, 0, 0],
-                "pretraining_params": np.full(crossed.size, student),
-                "pretraining_tokens_per_param": bought / student,
-            }
-            factors = [extrapolation_factor(v, evidence.ranges.get(axis)) for axis, v in values.items()]
-            result[i, j, crossed] = np.max(factors, axis=0)
+    for i, j in np.ndindex(crossover.shape[:2]):
+        crossed = np.flatnonzero(~np.isnan(crossover[i, j]))
+        if not crossed.size:
+            continue
+        student, budgets = problem.students[i], crossover[i, j, crossed]
+        at_crossover = _best_at if strategy == BEST else _committed_at
+        tokens, teacher_loss = at_crossover(evidence, _one_cell(problem, i, j, budgets), crossed, workers)
+        bought = np.minimum(pretraining_tokens(student, budgets, problem.shape), problem.bounds.max_student_tokens)
+        result[i, j, crossed] = np.maximum(
+            distilled_extrapolation(evidence, student, tokens, teacher_loss),
+            pretraining_extrapolation(evidence, student, bought),
+        )
     return result
+
+
+def _one_cell(problem: Problem, i: int, j: int, budgets: np.ndarray) -> Problem:
+    return replace(
+        problem, students=problem.students[i : i + 1], budgets=budgets, scenarios=problem.scenarios[j : j + 1]
+    )
+
+
+def _best_at(evidence: Evidence, cell: Problem, crossed: np.ndarray, workers: Workers) -> tuple[np.ndarray, np.ndarray]:
+    """Student tokens and teacher loss of the best strategy of each crossed draw at its own budget."""
+    found = solve_piece(
+        BEST,
+        {name: values[crossed] for name, values in evidence.draws.items()},
+        cell.students,
+        cell.budgets[None, :],
+        cell.scenarios,
+        cell.bounds,
+        cell.shape,
+        cell.teachers,
+        workers.kernel_threads,
+    )
+    return found["student_tokens"][0, 0, 0], found["teacher_loss"][0, 0, 0]
+
+
+def _committed_at(
+    evidence: Evidence, cell: Problem, crossed: np.ndarray, workers: Workers
+) -> tuple[np.ndarray, np.ndarray]:
+    """Student tokens, and teacher loss in each crossed draw, of the strategy committed to at the budget of that draw.
+
+    Every budget needs all draws. Where there are more budgets than _MOST_COMMITTED the strategy is solved at so many between
+    the least and the largest, and it is read off between them.
+    """
+    wanted = np.log(cell.budgets)
+    nodes = np.unique(cell.budgets)
+    if nodes.size > _MOST_COMMITTED:
+        nodes = np.geomspace(nodes[0], nodes[-1], _MOST_COMMITTED)
+    quiet = Workers(workers.executor, workers.threads, None, workers.piece)
+    found = solve(COMMITTED, evidence.draws, replace(cell, budgets=nodes), quiet)
+    at = np.log(nodes)
+    tokens = np.exp(np.interp(wanted, at, np.log(found["student_tokens"][0, 0])))
+    of_draws = found["teacher_loss"][0, 0][:, crossed].T
+    teacher_loss = np.array([np.interp(x, at, losses) for x, losses in zip(wanted, of_draws, strict=True)])
+    return tokens, teacher_loss
 
 
 def _seen_budgets(evidence: Evidence, problem: Problem) -> np.ndarray:

@@ -52,6 +52,16 @@ def test_a_comparison_is_as_converged_as_its_worst_fit(compared):
     assert compared.attrs["converged"] == "unknown"
 
 
+def test_one_fit_that_did_not_converge_spoils_the_comparison():
+    bare = posterior_of(simple(3, **CROSSING))
+    tree = xr.DataTree.from_dict({"posterior": bare})
+    with pytest.warns(ConvergenceWarning):
+        both = compare_crossovers(
+            {"bare": bare, "tree": tree}, 1e9, "best case", budgets=BUDGETS, allow_unconverged=True
+        )
+    assert both.attrs["converged"] == "no"
+
+
 def test_the_table_has_a_row_for_each_fit_and_the_growth_of_the_crossover(compared):
     table = decision_table(compared)
     assert table[["fit", "student"]].values.tolist() == [[f, s] for f in ("all", "some", "none") for s in STUDENTS]

@@ -53,6 +53,18 @@ def test_quantiles_carry_the_mass_without_a_crossover(found):
     assert quantile.sel(quantile=0.95) == np.inf
 
 
+def test_a_lead_that_comes_late_counts_as_no_crossover():
+    # Pretraining is ahead on few tokens and distillation on many: reversed, which no budget turns round.
+    late = crossovers(
+        posterior_of(simple(4, B_S=[1500.0, 1500.0, 300.0, 1500.0], A_S=[200.0, 200.0, 450.0, 600.0])),
+        1e9, "best case", budgets=np.geomspace(1e16, 1e30, 15),
+    )  # fmt: skip
+    assert flag_names(late["crossover_status"]).values.ravel().tolist() == ["reversed", "reversed", "crossed", "never"]
+    assert late["crossover_quantile"].sel(quantile=[0.05, 0.75, 0.95]).values.ravel().tolist() == [0, np.inf, np.inf]
+    assert late["crossover_quantile"].sel(quantile=0.5).item() == late["crossover"].values.ravel()[2]
+    assert late["pretraining_ahead_probability"].item() == 0.5
+
+
 def test_the_asymptote_is_the_law_without_limit(found):
     for i, student in enumerate(STUDENTS):
         expected = 1.5 + 300 * student**-0.3 - simple_teacher() - np.array([450, 430, 200, 430]) * student**-0.3

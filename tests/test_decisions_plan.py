@@ -9,11 +9,14 @@ import pandas as pd
 import pytest
 import xarray as xr
 from decision_cases import brute_force, posterior_of, published, scattered, simple, simple_crossover, simple_teacher
+from scipy.stats import t
 
 from bayesdistill import laws
-from bayesdistill.compute import SCENARIOS, Scenario, flops_per_token
-from bayesdistill.decisions import flag_names, plan
+from bayesdistill.compute import SCENARIOS, Scenario, Shape, flops_per_token
+from bayesdistill.decisions import crossovers, flag_names, plan
 from bayesdistill.decisions.crossings import classify, find_root
+from bayesdistill.decisions.evidence import gather, run_noise
+from bayesdistill.decisions.reductions import probability_given, probability_positive
 from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError, ParameterError
 from bayesdistill.strategies import STATUS, Bounds
@@ -139,6 +142,57 @@ def test_probability_is_one_or_zero_when_all_draws_agree(B_S, expected):
     assert np.isnan(found["crossover"]).all()
 
 
+def test_summaries_are_those_of_the_losses_of_the_draws(small_plan):
+    alone, committed = small_plan["supervised_loss"], small_plan["distilled_loss"]
+    best, draws = small_plan["best_distilled_loss"], ("chain", "draw")
+    chosen = np.minimum(alone.mean(draws), committed.mean(draws))
+    wanted = {
+        "expected_gain": (alone - committed).mean(draws),
+        "regret": chosen - np.minimum(alone, committed).mean(draws),
+        "evpi": chosen - np.minimum(alone, best).mean(draws),
+        "probability": (alone > committed).mean(draws),
+        "probability_best": (alone > best).mean(draws),
+    }
+    for name, values in wanted.items():
+        np.testing.assert_allclose(small_plan[name], values.transpose(*small_plan[name].dims), atol=1e-12, err_msg=name)
+    # Adapting the strategy is worth something of its own, or the three could not be told apart.
+    assert (small_plan["evpi"] > small_plan["regret"] + 1e-5).any()
+
+
+def test_best_strategies_are_worth_what_they_say_and_cost_the_budget(small_plan):
+    draws = {k: v.reshape(2, 6) for k, v in scattered(12).items()}
+    six = {k: draws[k] for k in laws.SUPERVISED_PARAMETERS}
+    for i, j, k in np.ndindex(2, 4, 3):
+        cell = small_plan.isel(student=i, scenario=j, budget=k)
+        params, tokens, own = (cell[f"best_{k}"].values for k in ("teacher_params", "teacher_tokens", "student_tokens"))
+        teacher = laws.supervised_loss(params, tokens, **six)
+        np.testing.assert_allclose(cell["best_teacher_loss"], teacher, atol=1e-9)
+        loss = laws.distilled_loss(cell["student"].item(), own, teacher, **draws)
+        np.testing.assert_allclose(cell["best_distilled_loss"], loss, atol=1e-9)
+        charged = cell["delta_lgt"].item() * own + 3 * cell["delta_pre"].item() * tokens
+        spent = 3 * flops_per_token(cell["student"].item()) * own + flops_per_token(params) * charged
+        np.testing.assert_allclose(spent, cell["budget"].item(), rtol=1e-9)
+
+
+def test_only_a_lead_counts_not_a_tie():
+    evidence = gather(posterior_of(published(4)), False)
+    share, error = probability_positive(evidence, np.array([[-1.0, 0.0, 0.0, 1e-12], [1.0, np.nan, 1.0, 1.0]]))
+    np.testing.assert_array_equal(share, [0.25, np.nan])
+    assert np.isfinite(error[0])
+
+
+def test_a_conditional_probability_has_the_error_of_the_draws_that_fulfil_the_condition():
+    rng = np.random.default_rng(3)
+    evidence = gather(posterior_of(published(8000), 4), False)
+    condition, holds = rng.uniform(size=(2, 1, 8000)) < [[[0.2]], [[0.3]]]
+    share, error = probability_given(evidence, holds, condition)
+    assert share[0] == pytest.approx(holds[condition].mean(), abs=1e-12)
+    assert error[0] == pytest.approx(np.sqrt(0.3 * 0.7 / 1600), rel=0.1)
+    nobody, unknown = probability_given(evidence, holds, condition & False)
+    assert np.isnan(nobody).all()
+    assert np.isnan(unknown).all()
+
+
 def test_evpi_is_at_least_regret_and_neither_is_negative(small_plan):
     assert (small_plan["regret"] >= 0).all()
     assert (small_plan["evpi"] >= small_plan["regret"] - 1e-9).all()
@@ -157,6 +211,41 @@ def test_crossover_is_the_closed_form_root_whatever_the_grid():
         assert flag_names(found["crossover_status"]).values.ravel().tolist() == ["crossed"] * 3
         np.testing.assert_allclose(found["crossover"].values.ravel(), expected, rtol=1e-5)
         assert (found["crossover_sign_changes"] == 1).all()
+
+
+@pytest.mark.parametrize("strategy", ["plan", "best", "committed"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_crossover_knows_the_shape_and_the_table(strategy, listed):
+    """The closed form with another architecture, and with a teacher whose loss is measured."""
+    shape = Shape(context_length=100_000, vocabulary_size=300_000, aspect_ratio=40.0)
+    draws = simple(2, B_S=[300.0, 600.0], A_S=[420.0, 405.0])
+    expected = np.array([simple_crossover(1e9, b, a, shape) for b, a in ((300.0, 420.0), (600.0, 405.0))])
+    options = {"shape": shape}
+    if listed:
+        options["teachers"] = pd.DataFrame({"params": [2e9, 1e9], "loss": [1.9, 1.8]})
+        excess = 1.8 + (draws["A_S"] - 300) * 1e9**-0.3 - 1.5
+        expected = 3 * flops_per_token(1e9, shape) * ((1000 - draws["B_S"]) / excess) ** (1 / 0.35)
+    budgets = np.geomspace(1e15, 1e28, 7)
+    fit = posterior_of(draws)
+    if strategy == "plan":
+        found = plan(fit, 1e9, budgets, "best case", **options)
+    else:
+        found = crossovers(fit, 1e9, "best case", budgets=budgets, strategy=strategy, **options)
+    np.testing.assert_allclose(found["crossover"].values.ravel(), expected, rtol=1e-3)
+
+
+def test_crossover_of_a_plan_is_that_of_the_best_strategy():
+    budgets = np.geomspace(1e20, 1e27, 57)
+    found = plan(posterior_of(scattered(8)), 1e9, budgets, "teacher inference").isel(student=0, scenario=0, chain=0)
+    alone = found["supervised_loss"].transpose("budget", "draw").values
+    for name, same in (("best_distilled_loss", True), ("distilled_loss", False)):
+        known = classify(alone - found[name].transpose("budget", "draw").values, budgets)
+        crossed = known["status"] == 0
+        inside = (found["crossover"] > budgets[known["lower"]]) & (found["crossover"] < budgets[known["upper"]])
+        agrees = (found["crossover_status"].values == known["status"]) & (inside.values | ~crossed)
+        # The committed strategy is overtaken earlier, or this could not tell.
+        assert crossed.sum() >= 3
+        assert agrees.all() == same
 
 
 def test_crossover_between_published_curves_is_a_root_of_the_advantage():
@@ -297,6 +386,8 @@ def test_run_noise_widens_the_advantage_and_leaves_the_law_alone():
     assert run["advantage"].std().item() == pytest.approx(0.05 * np.sqrt(2 * 30 / 28), rel=0.05)
     for name in ("expected_gain", "regret", "evpi", "distilled_loss", "supervised_loss", "crossover"):
         xr.testing.assert_identical(run[name], law[name])
+    # The strongest teacher is the best in every draw, so that best and committed are one, scatter included.
+    assert run["probability_best"].item() == run["probability"].item()
     xr.testing.assert_identical(run, again)
     assert run["probability"].item() != other["probability"].item()
     assert run.attrs["noise"] == "run"
@@ -310,6 +401,16 @@ def test_configuration_scatter_enters_run_noise():
     fit = posterior_of(simple(n, A_S=300.0) | quiet | effects)
     run = plan(fit, 1e9, [1e22], "best case", noise="run")
     assert run["advantage"].std().item() == pytest.approx(np.sqrt(0.03**2 + 2 * 0.02**2), rel=0.05)
+
+
+def test_residuals_have_the_tails_of_the_posterior():
+    n = 40_000
+    evidence = gather(posterior_of(published(n) | {"sigma": np.full(n, 0.02), "nu": np.full(n, 3.0)}), False)
+    for scatter in run_noise(evidence, 1):
+        for q in (0.75, 0.99):
+            assert np.quantile(np.abs(scatter), q) == pytest.approx(0.02 * t.ppf((1 + q) / 2, 3), rel=0.06)
+    distilled, pretrained = run_noise(evidence, 1)
+    assert abs(np.corrcoef(np.sign(distilled), np.sign(pretrained))[0, 1]) < 0.03
 
 
 def test_supervised_runs_may_have_a_scatter_of_their_own():
@@ -354,6 +455,26 @@ def test_extrapolation_names_the_axis_and_the_factor():
     np.testing.assert_allclose(large, [100.0, few, 1.0, 1e11 / 12.6e9, few])
     assert found["extrapolates"].sel(student=[5e8, 1e11], budget=1e22).all()
     assert found.attrs["supervised_range"] == "runs behind the published law"
+
+
+def test_extrapolation_is_of_the_mean_teacher_loss_and_of_capped_tokens():
+    seen = xr.Dataset(
+        {
+            "student_params": ("run", [1e8, 1e10]),
+            "student_tokens": ("run", [2e9, 1.6e12]),
+            "teacher_loss": ("run", [2.5, 2.9]),
+        }
+    )
+    draws = simple(400)
+    draws["E"] = 1.5 + 0.1 * np.tile([-1.0, 0.0, 1.0, 2.0], 100)
+    tree = xr.DataTree.from_dict({"posterior": posterior_of(draws, 4), "constant_data": seen})
+    found = plan(tree, 1e9, 1e24, "best case", max_student_tokens=3.2e11)
+    factor = found["extrapolation_factor"].isel(student=0, scenario=0, budget=0)
+    # A draw may lie farther outside than the mean, which is what the one teacher is judged by.
+    assert factor.sel(axis="teacher_loss").item() == pytest.approx(2.5 / (simple_teacher() + 0.05), rel=1e-6)
+    # The budget would buy 20 times as many tokens; neither student sees them.
+    assert factor.sel(axis="student_tokens_per_param").item() == pytest.approx(320 / 160)
+    assert factor.sel(axis="pretraining_tokens_per_param").item() == pytest.approx(320 / 160)
 
 
 def test_without_known_runs_nothing_is_vouched_for(small_plan):

@@ -9,7 +9,8 @@ from scipy.optimize import brentq
 from bayesdistill import strategies
 from bayesdistill.compute import Scenario
 from bayesdistill.decisions import break_even, flag_names, plan, sharing_map
-from bayesdistill.errors import ParameterError
+from bayesdistill.errors import ConvergenceWarning, ParameterError
+from bayesdistill.strategies import Bounds
 
 
 def best_at(draws, student, budget, number):
@@ -61,6 +62,26 @@ def test_served_tokens_divide_the_cost_as_k_students_do(found):
             served = cell["served_tokens"].values[budget, draw]
             # A flat optimum: tokens are known less well than the loss.
             assert own / (own + served) == pytest.approx(1 / number, rel=0.01)
+
+
+@pytest.mark.parametrize(("lgt", "cap"), [(0.3, np.inf), (0.0, np.inf), (1.0, 6e10)])
+def test_break_even_knows_the_share_of_inference_and_the_cap(lgt, cap):
+    options = {"delta_lgt": lgt} | ({} if np.isinf(cap) else {"max_student_tokens": cap})
+    draws = {name: values[[1, 4]] for name, values in scattered(6, seed=1).items()}
+    cell = break_even(posterior_of(draws), 1e9, 1e21, **options).isel(student=0, budget=0, chain=0)
+    bounds = Bounds(max_student_tokens=cap)
+    alone = strategies.supervised_losses(draws, [1e9], [1e21], max_tokens=cap)[0, 0]
+    shared = flag_names(cell["break_even_status"]).values == "shared"
+    assert shared.any()
+    for draw in np.flatnonzero(shared):
+        one = {k: v[draw : draw + 1] for k, v in draws.items()}
+
+        def gap(log_number, one=one, draw=draw):
+            scene = Scenario(lgt, 1 / np.exp(log_number))
+            return alone[draw] - strategies.best_strategies(one, [1e9], [1e21], [scene], bounds=bounds)["loss"].item()
+
+        number = cell["students_per_teacher"].values[draw]
+        assert number == pytest.approx(np.exp(brentq(gap, 0, np.log(1e6), xtol=1e-8)), rel=1e-4)
 
 
 def test_statuses_of_clear_cases():
@@ -125,6 +146,21 @@ def test_what_lies_outside_the_runs_is_flagged_as_in_the_map():
     np.testing.assert_array_equal(got["extrapolates"], here != 1)
 
 
+def test_the_flag_is_that_of_the_median_draw_and_of_capped_tokens():
+    seen = SEEN.assign(teacher_loss=("run", [1.0, 9.0]))
+    # In one of four draws distilling pays for nobody, because its teachers are so bad: far outside, but not typical.
+    draws = simple(4, A_S=10.0, B_S=500.0)
+    draws["E"] = np.array([1.5, 1.5, 1.5, 30.0])
+    tree = xr.DataTree.from_dict({"posterior": posterior_of(draws), "constant_data": seen})
+    with pytest.warns(ConvergenceWarning):
+        found = break_even(tree, 1e9, 1e24, max_student_tokens=5e10, allow_unconverged=True)
+    # The budget would buy 300,000 tokens a parameter; the cap leaves 50, which runs have seen.
+    assert found["extrapolation_factor"].values.ravel()[:3].tolist() == [1.0, 1.0, 1.0]
+    assert found["extrapolation_factor"].values.ravel()[3] > 3
+    assert not found["extrapolates"].any()
+    assert not found["pays_extrapolates"].any()
+
+
 def test_unknown_ranges_raise_the_flag_and_impossible_cells_do_not(found):
     assert found["extrapolates"].all()
     tiny = break_even(posterior_of(published(2)), 1e9, 1.0)
@@ -144,6 +180,18 @@ def test_the_map_is_the_plan_with_shares():
     assert mapped.attrs["delta_lgt"] == 1
     # Sharing among more students never makes the best loss worse.
     assert (mapped["best_distilled_loss"].diff("students_per_teacher") <= 1e-9).all()
+
+
+def test_run_noise_is_that_of_the_plan():
+    n = 500
+    noisy = simple(n, A_S=10.0, B_S=600.0) | {"sigma": np.full(n, 0.5), "nu": np.full(n, 5.0)}
+    fit = posterior_of(noisy, 2)
+    mapped = sharing_map(fit, 1e9, 1e22, 4, noise="run", seed=4)
+    direct = plan(fit, 1e9, 1e22, Scenario(1, 0.25), noise="run", seed=4)
+    for name in ("advantage", "probability", "expected_gain"):
+        np.testing.assert_array_equal(mapped[name], direct[name], err_msg=name)
+    assert 0 < mapped["probability"].item() < 1
+    assert mapped.attrs["noise_seed"] == 4
 
 
 def test_labels_files_and_cells_on_an_executor(found, tmp_path):

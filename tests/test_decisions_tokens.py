@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from decision_cases import posterior_of, simple, simple_teacher
+from decision_cases import posterior_of, scattered, simple, simple_teacher
 
 from bayesdistill.compute import flops_per_token
 from bayesdistill.decisions import flag_names, plan, plan_tokens
+from bayesdistill.decisions.crossings import classify
 from bayesdistill.errors import ParameterError
 
 DRAWS = simple(3, B_S=[300.0, 600.0, 900.0], A_S=[430.0, 420.0, 410.0])
@@ -58,6 +59,35 @@ def test_crossover_in_tokens_lies_where_the_curves_meet():
     expected = ((1000 - DRAWS["B_S"]) / excess) ** (1 / 0.35)
     assert set(flag_names(found["crossover_status"]).values.ravel()) == {"crossed"}
     np.testing.assert_allclose(found["crossover_tokens"].values.ravel(), expected, rtol=0.02)
+
+
+def test_crossover_in_tokens_is_that_of_the_best_strategy():
+    caps = np.geomspace(1e9, 1e16, 57)
+    found = plan_tokens(posterior_of(scattered(8)), 1e9, caps, max_teacher_params=1e10).isel(
+        student=0, scenario=0, chain=0
+    )
+    alone = found["supervised_loss"].transpose("tokens", "draw").values
+    for name, same in (("best_distilled_loss", True), ("distilled_loss", False)):
+        known = classify(alone - found[name].transpose("tokens", "draw").values, caps)
+        crossed = known["status"] == 0
+        at = found["crossover_tokens"]
+        inside = (at > caps[known["lower"]]) & (at < caps[known["upper"]])
+        agrees = (found["crossover_status"].values == known["status"]) & (inside.values | ~crossed)
+        # The committed strategy is overtaken earlier, or this could not tell.
+        assert crossed.sum() >= 3
+        assert agrees.all() == same
+
+
+def test_run_noise_is_that_of_the_plan_with_that_cap():
+    n = 500
+    noisy = simple(n, A_S=300.0) | {"sigma": np.full(n, 0.05), "nu": np.full(n, 5.0)}
+    fit = posterior_of(noisy, 2)
+    found = plan_tokens(fit, 1e9, 1e11, budget=1e21, noise="run", seed=4)
+    same = plan(fit, 1e9, 1e21, "best case", max_student_tokens=1e11, noise="run", seed=4)
+    for name in ("advantage", "probability", "expected_gain"):
+        np.testing.assert_array_equal(found[name].values.ravel(), same[name].values.ravel(), err_msg=name)
+    assert 0 < found["probability"].item() < 1
+    assert found.attrs["noise_seed"] == 4
 
 
 def test_labels_and_file(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 Report = Callable[[int, int], None]
 Progress = bool | Report | None
@@ -19,7 +20,7 @@ def reporting(progress: Progress, total: int, what: str) -> Iterator[Report]:
     """A callable that is told (done, in all).
 
     The bar is one line of text, which a terminal and a notebook show alike without widgets, and which goes when the work
-    is done.
+    is done: nothing of it is stored in the notebook.
 
     Parameters
     ----------
@@ -34,7 +35,9 @@ def reporting(progress: Progress, total: int, what: str) -> Iterator[Report]:
     elif total > 1 and (watched() if progress is None else progress):
         from tqdm.std import tqdm
 
-        with tqdm(total=total, desc=what, leave=False, delay=DELAY, dynamic_ncols=True, bar_format=_LOOKS) as bar:
+        where = _Output() if "ipykernel" in sys.modules else None  # None: standard error
+        looks: dict[str, Any] = {"delay": DELAY, "bar_format": _LOOKS, "dynamic_ncols": True, "leave": False}
+        with tqdm(total=total, desc=what, file=where, **looks) as bar:
 
             def report(done: int, in_all: int) -> None:
                 bar.total = in_all
@@ -43,6 +46,25 @@ def reporting(progress: Progress, total: int, what: str) -> Iterator[Report]:
             yield report
     else:
         yield lambda done, in_all: None
+
+
+class _Output:
+    """A file whose last line is one output of a notebook's cell."""
+
+    def __init__(self) -> None:
+        self.shown: Any = None
+
+    def write(self, text: str) -> None:
+        line = {"text/plain": text.strip()}
+        if self.shown is not None:
+            self.shown.update(line, raw=True)
+        elif line["text/plain"]:
+            from IPython.display import display
+
+            self.shown = display(line, raw=True, display_id=True)
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
 
 def watched() -> bool:

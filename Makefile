@@ -11,7 +11,7 @@ PYTHONS = >=3.12,<3.14
 help:
 	@echo "make demo      fit the law to the 354 runs and write the answer into out/"
 	@echo "make test      ruff, mypy and the tests"
-	@echo "make test-slow  execute the notebooks, run the pages of the documentation, look at the site in a browser"
+	@echo "make test-slow  execute the notebooks, run the pages of the documentation, look at the site in a browser, fit again"
 	@echo "make docs      build the documentation site into docs/_build/html"
 	@echo "make notebooks  execute all notebooks in place"
 	@echo "make install   make .venv (demo and test call it)"
@@ -55,10 +55,9 @@ demo: install
 test: install lint
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# What a reader sees: one process, because the notebooks must each stay under two minutes on two cores.
+# One process, because the notebooks must each stay under two minutes on two cores.
 test-slow: install
-	@$(BIN)/python -m pytest -m slow --durations 12 \
-	  tests/test_notebooks.py tests/test_docs.py tests/test_interactive.py tests/test_cli.py tests/test_plots.py
+	@$(BIN)/python -m pytest -m slow --durations 12
 
 docs: install
 	@$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build/html

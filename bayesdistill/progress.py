@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,10 +56,12 @@ class _Output:
         self.shown: Any = None
 
     def write(self, text: str) -> None:
-        line = {"text/plain": text.strip()}
+        words = text.strip()
+        # An empty output of text would leave a grey box on pages made of the notebook, one of HTML leaves nothing.
+        line = {"text/plain": words, "text/html": f"<pre>{html.escape(words)}</pre>" if words else ""}
         if self.shown is not None:
             self.shown.update(line, raw=True)
-        elif line["text/plain"]:
+        elif words:
             from IPython.display import display
 
             self.shown = display(line, raw=True, display_id=True)

@@ -83,4 +83,4 @@ with warnings.catch_warnings():
     assert any("simulations" in data["text/plain"] and "1/3" in data["text/plain"] for data in seen)
     (output,) = notebook.cells[0].outputs
     assert output.output_type == "display_data"
-    assert output.data == {"text/plain": ""}  # nothing stays behind
+    assert output.data == {"text/plain": "", "text/html": ""}  # nothing stays behind

@@ -15,7 +15,7 @@ from bayesdistill.tables.writing import table_text
 
 _MOST_CELLS = 8  # of a plan; with more of them it is shown in summary
 _MOST_ROWS = 24
-_ONE_LINE = 14  # characters of a cell
+_ONE_LINE = 32  # characters of a cell, enough for a scenario or an interval
 _OF_A_CELL = (
     "student",
     "scenario",
@@ -62,7 +62,7 @@ def display_html(found: xr.Dataset, dataset: str) -> str | None:
 
 
 def _unbroken(cell: str) -> str:
-    """Numbers and short words stay on one line."""
+    """Numbers, intervals and names stay on one line."""
     return cell.replace(" ", "\u00a0") if len(cell) <= _ONE_LINE else cell
 
 

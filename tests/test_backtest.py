@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -11,6 +12,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta
 
 import bayesdistill as bd
 from bayesdistill.criticism import backtesting, joint_baselines, pairs, probability_scores
@@ -69,6 +71,48 @@ def test_the_curve_counts_groups_not_forecasts():
     assert few["lower"][at] < many["lower"][at] < 0.75 < many["upper"][at] < few["upper"][at]
     assert np.isnan(many["share"][0])
     assert probability_scores.calibration_curve(p, np.ones(8), np.arange(8))["upper"][at] == 1.0
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.95, 1.0]), st.booleans()), min_size=1)
+)
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_every_forecast_is_in_one_bin_with_the_interval_of_jeffreys(forecasts):
+    p, y = (np.array(v, dtype=float) for v in zip(*forecasts, strict=True))
+    found = probability_scores.calibration_curve(p, y, np.arange(p.size), probability=0.8)
+    edges = probability_scores.BINS
+    assert found["count"].sum() == p.size
+    for b, (low, high) in enumerate(itertools.pairwise(edges)):
+        # An edge belongs to the bin above it, and 1 to the last.
+        mine = (p >= low) & ((p < high) | ((b == len(edges) - 2) & (p == 1)))
+        assert found["count"][b] == mine.sum()
+        if not mine.any():
+            assert np.isnan([found[name][b] for name in ("share", "mean_probability", "lower", "upper")]).all()
+            continue
+        wins, losses = y[mine].sum(), (1 - y[mine]).sum()
+        assert found["mean_probability"][b] == pytest.approx(p[mine].mean())
+        assert found["share"][b] == wins / mine.sum()
+        assert found["lower"][b] == (0 if wins == 0 else pytest.approx(beta.ppf(0.1, wins + 0.5, losses + 0.5)))
+        assert found["upper"][b] == (1 if losses == 0 else pytest.approx(beta.ppf(0.9, wins + 0.5, losses + 0.5)))
+
+
+def test_intervals_of_a_score_have_the_probability_asked_for_and_leave_out_what_has_no_score():
+    rng = np.random.default_rng(2)
+    values, groups = rng.normal(size=400), np.arange(400)
+
+    def interval(score, probability):
+        return probability_scores.grouped_interval(score, groups, refits=800, probability=probability)
+
+    for probability, z in ((0.5, 0.6745), (0.9, 1.645)):
+        low, high = interval(lambda i: float(values[i].mean()), probability)
+        assert high - low == pytest.approx(2 * z * values.std() / 20, rel=0.1)
+
+    def sometimes(share):
+        return lambda i: float(values[i].mean()) if i[0] < 400 * share else math.nan
+
+    assert np.isfinite(interval(sometimes(0.7), 0.9)).all()
+    # Where most resamples have no score there is no interval.
+    assert np.isnan(interval(sometimes(0.3), 0.9)).all()
 
 
 def test_intervals_widen_when_forecasts_share_runs():

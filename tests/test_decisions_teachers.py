@@ -8,8 +8,8 @@ from decision_cases import brute_force, posterior_of, published, scattered, simp
 
 from bayesdistill import laws
 from bayesdistill.compute import Scenario, flops_per_token
-from bayesdistill.decisions import capacity_gap, teacher_choice
-from bayesdistill.errors import ParameterError
+from bayesdistill.decisions import capacity_gap, plan, teacher_choice
+from bayesdistill.errors import ConvergenceWarning, ParameterError
 
 TABLE = pd.DataFrame(
     {"name": ["mid", "strong", "weak"], "params": [3e9, 7e10, 5e8], "loss": [2.20, 1.95, 2.45], "tokens": [1e11] * 3}
@@ -80,6 +80,48 @@ def test_a_teacher_that_cannot_be_paid_is_never_the_best(draws):
     assert nothing["chosen"].item() == -1
     assert np.isnan(nothing["probability_best"]).all()
     assert np.isnan(nothing["evpi"]).all()
+
+
+def test_a_cap_holds_for_every_option(draws):
+    found = teacher_choice(posterior_of(draws), TABLE, 3e8, 1e21, max_student_tokens=5e9).isel(student=0, budget=0)
+    np.testing.assert_allclose(found["student_tokens"], 5e9)
+    alone = laws.supervised_loss(3e8, 5e9, **{k: draws[k] for k in SIX})
+    np.testing.assert_allclose(found["supervised_loss"].values[0], alone, atol=1e-12)
+    new = brute_force(draws, 3e8, 1e21, Scenario(1, 1), mean=True, max_student_tokens=5e9)["loss"]
+    assert found["new_distilled_loss"].mean().item() == pytest.approx(new.mean(), abs=1e-6)
+    committed = plan(posterior_of(draws), 3e8, 1e21, Scenario(1, 1), max_student_tokens=5e9)
+    np.testing.assert_array_equal(
+        found["new_distilled_loss"].values.ravel(), committed["distilled_loss"].values.ravel()
+    )
+
+
+SEEN = xr.Dataset(
+    {
+        "student_params": ("run", [1e8, 1e10]),
+        "student_tokens": ("run", [2e9, 1.6e12]),
+        "teacher_loss": ("run", [2.0, 2.9]),
+    }
+)
+
+
+def test_what_lies_outside_the_runs_is_flagged(draws):
+    tree = xr.DataTree.from_dict({"posterior": posterior_of(draws, 2), "constant_data": SEEN})
+    with pytest.warns(ConvergenceWarning):
+        found = teacher_choice(tree, TABLE, 3e8, [1e17, 1e20], allow_unconverged=True).isel(student=0, scenario=0)
+    # 1e17 FLOPs are less than 20 tokens a parameter, and the strong teacher leaves as little of 1e20.
+    assert found["extrapolates"].sel(budget=1e17).all()
+    assert found["extrapolates"].sel(budget=1e20).values.tolist() == [False, True, False]
+    with pytest.warns(ConvergenceWarning):
+        curve = capacity_gap(
+            tree, 3e8, student_tokens_per_param=[19, 21, 159, 161], teacher_losses=[1.99, 2.01, 2.89, 2.91],
+            allow_unconverged=True,
+        )  # fmt: skip
+    inside = ~curve["extrapolates"].values[0]
+    np.testing.assert_array_equal(inside, np.outer([0, 1, 1, 0], [0, 1, 1, 0]).astype(bool))
+    unknown = teacher_choice(posterior_of(draws), TABLE, 3e8, [1.0, 3e20])
+    # Where nothing is known the flag is up; where no teacher can be paid there is nothing to flag.
+    assert unknown["extrapolates"].sel(budget=3e20).all()
+    assert not unknown["extrapolates"].sel(budget=1.0).any()
 
 
 def test_the_u_shape_is_the_law(draws):

@@ -90,6 +90,36 @@ def test_nats_become_compute_hours_and_money_along_the_mean_law(fit, made, worth
     assert (worth["evpi_flops"] >= worth["regret_flops"] - 1e-3 * worth["budget"]).all()
 
 
+def test_the_compute_of_a_gain_is_that_of_the_mean_law_and_ends_at_the_cap():
+    draws = scattered(30, seed=2)
+    # Draws that differ in how fast tokens help, so that the mean of the law is not the law of any draw.
+    draws["B"] = draws["B"] * np.exp(np.linspace(-1, 1, 30))
+    fit = posterior_of(draws, chains=2)
+    worth = plan_value(fit, plan(fit, 1e9, 3e20, "best case"))
+    six = {k: draws[k] for k in SIX}
+    spent = np.array([3e20, 3e20 + worth["gain_flops"].item()])
+    before, after = (laws.supervised_loss(1e9, c / (3 * flops_per_token(1e9)), **six).mean() for c in spent)
+    assert worth["expected_gain"].item() > 0.01
+    assert before - after == pytest.approx(worth["expected_gain"].item(), abs=1e-9)
+    # Tokens that may not be seen buy nothing.
+    cap = 1.01 * spent[0] / (3 * flops_per_token(1e9))
+    capped = plan_value(fit, plan(fit, 1e9, 3e20, "best case", max_student_tokens=cap))
+    assert capped["expected_gain"].item() == pytest.approx(worth["expected_gain"].item(), abs=1e-12)
+    assert capped["gain_flops"].item() == np.inf
+
+
+def test_blocks_of_the_error_do_not_cross_chains():
+    """The order of the chains is arbitrary: the error of the value does not depend on it."""
+    rng = np.random.default_rng(7)
+    chains = np.stack([rng.standard_normal((2, 100)) + shift for shift in (0.0, 0.5, -0.5, 1.0)])
+    errors = []
+    for order in ([0, 1, 2, 3], [3, 0, 2, 1]):
+        quantity, other = np.concatenate(list(chains[order]), axis=-1)
+        errors.append(regression_evppi((quantity + other)[None], quantity, 4)[1][0])
+    assert errors[0] == pytest.approx(errors[1], rel=1e-9)
+    assert errors[0] > 0
+
+
 def test_evppi_of_a_linear_gain_is_the_closed_form():
     # The advantage is a - b1 z1 - b2 z2 with independent standard normal z: both values are known.
     n, student, budget = 4000, 1e9, 1e20
@@ -127,6 +157,9 @@ def test_knowing_the_advantage_itself_is_worth_the_regret():
     value = evppi(fit, made, {"advantage": advantage})
     assert made["regret"].item() > 1e-5
     assert value["evppi"].item() == pytest.approx(made["regret"].item(), rel=0.1)
+    # The strategy stays the committed one: what adapting it would be worth is no part of the whole.
+    assert made["evpi"].item() > 1.05 * made["regret"].item()
+    assert value["evppi_share"].item() == value["evppi"].item() / made["regret"].item()
 
 
 def test_the_standard_error_is_that_of_repeated_samples():

@@ -120,6 +120,32 @@ def test_every_option_spends_the_budget_and_its_losses_are_the_law(draws, found)
     assert (found["decision_value"] >= -1e-6).all()
 
 
+def test_probabilities_count_the_draws_of_the_options():
+    # Two of five draws gain by a free teacher and three lose more, and three gain more than two lose.
+    for B_S in ([10.0, 20.0, 4000.0, 4500.0, 5000.0], [100.0, 200.0, 300.0, 1100.0, 1200.0]):
+        draws = simple(5, B_S=B_S, A_S=300.0)
+        found = family_plan(posterior_of(draws), [3e8, 3e9], 1e20, delta_lgt=0, delta_pre=0)
+        total, each = found["family_loss"].isel(chain=0), found["loss"].isel(chain=0)
+        alone = {"option": "pretrain all"}
+        assert found["probability"].item() == (total.sel(option="plan") < total.sel(alone)).mean().item()
+        better = (each.sel(option="plan") < each.sel(alone)).mean("draw")
+        np.testing.assert_array_equal(found["probability_better"], better)
+        # With one student the decision turned round is the other of the two options.
+        one = family_plan(posterior_of(draws), 1e9, 1e20, delta_lgt=0, delta_pre=0)
+        distil = bool(one["decision"].item())
+        other = one["family_loss"].sel(option="pretrain all" if distil else "distil all")
+        ahead = (one["family_loss"].sel(option="plan") < other).mean().item()
+        assert one["decision_probability"].item() == ahead == (0.6 if distil else 0.4)
+
+
+def test_without_weights_every_student_counts_the_same():
+    found = family_plan(posterior_of(published()), [3e8, 3e9], 3e20, counts=[3, 1], delta_lgt=0, delta_pre=0)
+    assert found["weight"].values.tolist() == [0.75, 0.25]
+    # All students together spend the budget, not one of each size.
+    flops = 3 * flops_per_token(found["student"].values) * found["student_tokens"].sel(option="plan").values
+    assert flops @ [3, 1] == pytest.approx(3e20, rel=1e-9)
+
+
 def test_existing_teachers_are_chosen_from(draws):
     table = pd.DataFrame({"name": ["a", "b", "c"], "params": [1e9, 3e9, 7e10], "loss": [2.4, 2.15, 1.95]})
     found = family_plan(posterior_of(draws), [3e8, 1e9], 1e20, teachers=table, delta_pre=0)

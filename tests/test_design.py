@@ -10,10 +10,13 @@ import pandas as pd
 import pytest
 import xarray as xr
 from decision_cases import posterior_of, scattered, simple, simple_teacher
+from scipy.stats import t as student_t
 
 import bayesdistill as bd
-from bayesdistill.compute import flops_per_token
+from bayesdistill.compute import PUBLISHED_SHAPE, flops_per_token
+from bayesdistill.decisions.evidence import gather
 from bayesdistill.design import cheapest_first, information_order, next_runs, random_order, run_costs
+from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.errors import BayesdistillError, DataError, ParameterError
 
 STUDENT, BUDGET = 1e9, 1e21
@@ -90,6 +93,28 @@ def test_error_covers_the_closed_form_for_random_draws() -> None:
     assert 0.6 < np.sqrt(np.mean(np.square(scores))) < 1.5
 
 
+@pytest.mark.parametrize("mean", [0.004, -0.008])
+def test_what_a_run_changes_and_predicts_is_that_of_the_closed_form(mean: float) -> None:
+    found = next_run(normal_case(mean, 0.01, 0.005), RUN)
+    learnt = 0.01**2 / math.hypot(0.01, 0.005)
+    assert found["change_probability"].item() == pytest.approx(NORMAL.cdf(-abs(mean) / learnt), abs=0.01)
+    assert found["predicted_sd"].item() == pytest.approx(0.01, rel=1e-3)
+    assert found["expected_gain"].item() == pytest.approx(mean, abs=1e-5)
+
+
+def test_the_scatter_of_a_run_is_that_of_its_kind() -> None:
+    n = 6
+    scales = {"sigma": 0.01, "nu": 5.0, "sigma_supervised": 0.03, "sigma_student": 0.04, "sigma_teacher": 0.12}
+    fit = posterior_of(simple(n) | {name: np.full(n, value) for name, value in scales.items()})
+    both = pd.DataFrame([{**GOOD}, {"params": 1e9, "tokens": 2e10}])
+    made = predict(gather(fit, False), parse_candidates(both, PUBLISHED_SHAPE))
+    np.testing.assert_allclose(made.scale[0], math.sqrt(0.01**2 + 0.04**2 + 0.12**2))
+    np.testing.assert_allclose(made.scale[1], math.hypot(0.03, 0.04))
+    outcome = made.mean[0, :1] + 0.2
+    wanted = student_t.logpdf(0.2, 5.0, scale=made.scale[0])
+    np.testing.assert_allclose(made.log_density(0, outcome)[0], wanted, atol=1e-12)
+
+
 def test_two_equal_runs_are_one_of_half_the_variance() -> None:
     both = pd.concat([RUN, RUN], ignore_index=True)
     found = next_run(normal_case(0.0, 0.01, 0.02), both, batch=2, outcomes=2000)
@@ -159,6 +184,13 @@ def test_perfect_information_is_the_regret_of_the_plan(spread_fit: xr.Dataset, t
     problem = ([3e8, 3e9], [1e20, 1e23], ["best case", "teacher pretraining + inference"])
     found, plan = next_runs(spread_fit, table, *problem), bd.plan(spread_fit, *problem)
     np.testing.assert_allclose(found["evpi"], plan["regret"], rtol=0, atol=1e-12)
+    capped = (1e9, 1e24, "best case")
+    limit = {"max_student_tokens": 3e10}
+    np.testing.assert_allclose(
+        next_runs(spread_fit, table, *capped, **limit)["expected_gain"],
+        bd.plan(spread_fit, *capped, **limit)["expected_gain"],
+        atol=1e-12,
+    )
     np.testing.assert_allclose(found["expected_gain"], plan["expected_gain"], rtol=0, atol=1e-12)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from decision_cases import brute_force, posterior_of
@@ -54,6 +55,19 @@ def test_one_draw_is_the_point_optimum(draws, student, budget, lgt, pre, log_par
     assert found["regret"].item() == pytest.approx(0, abs=1e-12)
 
 
+@settings(few, max_examples=4)
+@given(posteriors(1, 1), students, budgets, shares, shares, st.integers(2, 70))
+def test_copies_of_a_draw_are_that_draw(draws, student, budget, lgt, pre, copies):
+    one = plan(posterior_of(draws), student, budget, Scenario(lgt, pre))
+    many = plan(posterior_of({k: np.repeat(v, copies) for k, v in draws.items()}), student, budget, Scenario(lgt, pre))
+    for name in ("distilled_loss", "best_distilled_loss", "teacher_loss", "advantage"):
+        np.testing.assert_allclose(many[name].values, one[name].item(), atol=1e-7, err_msg=name)
+    for name in ("probability", "probability_best"):
+        assert many[name].item() == one[name].item()
+    for name in ("regret", "evpi"):
+        assert many[name].item() == pytest.approx(0, abs=1e-7)
+
+
 @some
 @given(posteriors(1, 1), students, budgets)
 def test_a_free_teacher_is_the_one_dimensional_minimum(draws, student, budget):
@@ -68,6 +82,7 @@ def test_a_free_teacher_is_the_one_dimensional_minimum(draws, student, budget):
         k = int(np.argmin(loss))
         low, high = grid[max(k - 2, 0)], grid[min(k + 2, grid.size - 1)]
     assert found["best_distilled_loss"].item() == pytest.approx(loss.min(), abs=1e-8)
+    assert found["distilled_loss"].item() == pytest.approx(loss.min(), abs=1e-8)
     assert found["student_tokens"].item() == pytest.approx(tokens, rel=1e-12)
 
 
@@ -116,6 +131,29 @@ def test_a_larger_share_never_lowers_the_best_loss(draws, student, budget, first
         found = plan(posterior_of(draws), student, budget, scenarios)
         best = found["best_distilled_loss"]
         assert (best.sel(scenario="low") <= best.sel(scenario="high") + 1e-7).all()
+
+
+@some
+@given(posteriors(1, 4), students, st.lists(budgets, min_size=2, max_size=4, unique=True), shares, shares, shares)
+def test_existing_teachers_are_monotone_too(draws, student, spent, first, second, other):
+    """More budget, a smaller share, or one more teacher to choose from never raises the best loss or the committed mean."""
+    table = pd.DataFrame({"params": [2e8, 3e9, 8e10], "loss": [2.6, 2.2, 1.95], "tokens": [1e10, 1e11, 1e12]})
+    low, high = sorted((first, second))
+    scenarios = (Scenario(low, other, "low"), Scenario(high, other, "high"), Scenario(low, high, "paid"))
+    found = plan(posterior_of(draws), student, spent, scenarios, teachers=table)
+    fewer = plan(posterior_of(draws), student, spent, scenarios, teachers=table.iloc[:2])
+
+    def losses(made):
+        # What cannot be paid is infinitely bad.
+        best = made["best_distilled_loss"].isel(student=0, chain=0).fillna(np.inf)
+        return best, made["distilled_loss"].isel(student=0, chain=0).fillna(np.inf).mean("draw")
+
+    for all_of_them, without_the_last in zip(losses(found), losses(fewer), strict=True):
+        assert (all_of_them.values[:, 1:] <= all_of_them.values[:, :-1] + 1e-12).all()
+        assert (all_of_them.sel(scenario="low") <= all_of_them.sel(scenario="high") + 1e-12).all()
+        assert (all_of_them <= without_the_last).all()
+    free = plan(posterior_of(draws), student, spent, Scenario(low, 0), teachers=table)
+    assert (losses(free)[0].isel(scenario=0) <= losses(found)[0].sel(scenario="paid") + 1e-12).all()
 
 
 @some

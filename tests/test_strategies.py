@@ -25,7 +25,7 @@ from bayesdistill.compute import (
 from bayesdistill.laws import SUPERVISED_PARAMETERS
 from bayesdistill.strategies import Bounds, best_strategies, committed_strategies, supervised_losses
 from bayesdistill.strategies.blocks import FIELDS, LANES, LOSS, PARAMETERS, ROWS, evaluate, set_students
-from bayesdistill.strategies.problems import kind_of, pack
+from bayesdistill.strategies.problems import bound_status, kind_of, pack
 
 CLOSE = 1e-6  # nats
 PUBLISHED = {name: np.array([value]) for name, value in bd.PUBLISHED.items()}
@@ -201,6 +201,45 @@ def test_pretraining_is_the_supervised_law():
     tokens = pretraining_tokens(1e9, np.array([1e20, 1e22]))[:, None]
     six = {name: draws[name] for name in SUPERVISED_PARAMETERS}
     np.testing.assert_allclose(found[0], bd.supervised_loss(1e9, tokens, **six), rtol=1e-12)
+
+
+def test_pretraining_below_a_token_has_no_loss_and_at_the_cap_no_lower_one():
+    draws = random_draws(np.random.default_rng(8), 5)
+    token = 3 * flops_per_token(1e9)
+    found = supervised_losses(draws, [1e9], [0.99 * token, 1.01 * token, 1e10 * token, 1e12 * token], max_tokens=1e10)
+    assert np.isnan(found[0, 0]).all()
+    assert np.isfinite(found[0, 1:]).all()
+    np.testing.assert_array_equal(found[0, 3], found[0, 2])
+
+
+def test_every_bound_has_its_status():
+    bounds = Bounds(1e7, 1e11, 1e8, 1e13, max_student_tokens=1e12)
+    cases = {
+        "ok": (1e9, 1e10, 1e11),
+        "teacher_params_at_min": (1e7, 1e10, 1e11),
+        "teacher_params_at_max": (1e11, 1e10, 1e12),
+        "teacher_tokens_at_min": (1e9, 1e8, 1e11),
+        "teacher_tokens_at_max": (1e9, 1e13, 1e12),
+        "teacher_at_corner": (1e11, 1e13, 1e12),
+        "student_tokens_at_max": (1e9, 1e10, 1e12),
+    }
+    codes = bound_status(*np.array(list(cases.values())).T, bounds)
+    assert [strategies.STATUS[code] for code in codes] == list(cases)
+    corners = bound_status(np.array([1e7, 1e7, 1e11]), np.array([1e8, 1e13, 1e8]), np.full(3, 1e11), bounds)
+    assert {strategies.STATUS[code] for code in corners} == {"teacher_at_corner"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("w1", 1.01), ("w1", -0.01), ("B_S", -1.0), ("f1", 0.0), ("E", np.inf)])
+def test_a_draw_that_is_no_law_has_a_status(name, value):
+    draws = random_draws(np.random.default_rng(9), 3) | {"w1": np.full(3, 0.5)}
+    draws[name] = np.array([draws[name][0], value, draws[name][2]])
+    best = best_strategies(draws, [1e9], [1e21], "teacher inference")
+    assert [strategies.STATUS[code] == "invalid_draw" for code in best["status"].ravel()] == [False, True, False]
+    assert np.isnan(best["loss"].ravel()).tolist() == [False, True, False]
+    # One such draw makes the mean over draws meaningless.
+    together = committed_strategies(draws, [1e9], [1e21], "teacher inference")
+    assert strategies.STATUS[together["status"].item()] == "invalid_draw"
+    assert np.isnan(together["loss"]).all()
 
 
 @pytest.mark.parametrize("budget", [1.0, 1e8])

@@ -6,10 +6,11 @@ import pytest
 import xarray as xr
 from decision_cases import posterior_of, scattered, simple
 
-from bayesdistill.compute import flops_per_token
+from bayesdistill.compute import Scenario, flops_per_token
 from bayesdistill.decisions import break_even, crossovers, flag_names, paper_claims, plan, plan_tokens, recommendations
 from bayesdistill.decisions.advice import Rule
 from bayesdistill.errors import ConvergenceWarning, ParameterError
+from bayesdistill.posterior import probability
 
 SEEN = xr.Dataset(
     {
@@ -188,6 +189,25 @@ def test_equal_losses_make_no_difference_and_small_budgets_are_impossible():
     assert (frame[frame.amount != 1.0].advice == "no difference").all()
 
 
+def test_indifference_is_between_pretraining_and_the_committed_strategy(fit):
+    cell = plan(fit, 3e9, 1e24, "teacher pretraining").isel(student=0, scenario=0, budget=0)
+    gain = np.abs(cell["supervised_loss"] - cell["distilled_loss"])
+    best = np.abs(cell["supervised_loss"] - cell["best_distilled_loss"])
+    rule = Rule(0.6, 0.0, np.inf)
+
+    def sure(values: xr.DataArray, width: float) -> bool:
+        share, error = probability(values < width)
+        return rule.sure(share.item(), error.item())
+
+    # A width within which the committed strategy is as good as pretraining, and the best one of each draw is not.
+    widths = [w for w in gain.values.ravel() * 1.0001 if sure(gain, w) != sure(best, w)]
+    assert widths
+    for width in widths[:2]:
+        found = recommendations(fit, 3e9, budgets=1e24, tokens=1e10, threshold=0.6, indifference=width)
+        row = found.to_dataframe().query("case == 'teacher to be trained, logits stored'").iloc[0]
+        assert (row.advice == "no difference") == sure(gain, width)
+
+
 def test_the_rule_needs_two_standard_errors_to_spare():
     rule = Rule(0.9, 0.0, 10.0)
     assert rule.sure(0.95, 0.02)
@@ -220,6 +240,23 @@ def test_claims_repeat_what_the_other_functions_say(fit, claims):
     assert frame.loc["pretraining_overtakes", "probability"].tolist() == ahead.tolist()
     grows = claims["probability"].values[claims["claim"].values == "crossover_grows"].item()
     np.testing.assert_equal(grows, crossing["slope_positive_probability"].item())
+
+
+def test_sharing_pays_even_if_more_must_share_than_are_looked_for():
+    # Without capacity gap A_S shifts the advantage of every strategy alike: it is put between a free teacher's and that of a
+    # teacher shared by the most students that break_even tries.
+    student, other = 1e9, 3e8
+    budget = 60 * flops_per_token(student) * student
+    draws = simple(4)
+    made = plan(posterior_of(draws), student, budget, [Scenario(1, 0, "free"), Scenario(1, 1e-6, "shared")])
+    lead = (made["supervised_loss"] - made["best_distilled_loss"]).isel(student=0, budget=0, chain=0, draw=0)
+    assert lead.sel(scenario="free") > lead.sel(scenario="shared") + 1e-7
+    draws["A_S"] = draws["A_S"] + lead.mean("scenario").item() * student**0.3
+    fit = posterior_of(draws)
+    status = break_even(fit, student, budget)["break_even_status"]
+    assert set(flag_names(status).values.ravel()) == {"beyond"}
+    frame = paper_claims(fit, [student, other]).to_dataframe().set_index(["claim", "student"])
+    assert frame.loc[("sharing_pays", student), "probability"] == 1
 
 
 def test_the_capacity_gap_is_claimed_only_where_there_is_one(claims):

@@ -18,6 +18,7 @@ from bayesdistill.decisions.evidence import gather
 from bayesdistill.design import cheapest_first, information_order, next_runs, random_order, run_costs
 from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.errors import BayesdistillError, DataError, ParameterError
+from bayesdistill.laws import SUPERVISED_PARAMETERS
 
 STUDENT, BUDGET = 1e9, 1e21
 NORMAL = NormalDist()
@@ -113,6 +114,22 @@ def test_the_scatter_of_a_run_is_that_of_its_kind() -> None:
     outcome = made.mean[0, :1] + 0.2
     wanted = student_t.logpdf(0.2, 5.0, scale=made.scale[0])
     np.testing.assert_allclose(made.log_density(0, outcome)[0], wanted, atol=1e-12)
+
+
+def test_every_run_is_predicted_by_the_law_of_the_draws(spread_fit: xr.Dataset, table: pd.DataFrame) -> None:
+    found = next_runs(spread_fit, table, 1e9, 1e23, "best case")
+    law = {name: spread_fit[name].values.ravel() for name in bd.PUBLISHED}
+    six = {name: law[name] for name in SUPERVISED_PARAMETERS}
+    for _, run in table.iterrows():
+        if np.isnan(run["params"]):
+            loss = bd.distilled_loss(run["student_params"], run["student_tokens"], run["teacher_loss"], **law)
+        else:
+            loss = bd.supervised_loss(run["params"], run["tokens"], **six)
+        assert found["predicted_loss"].sel(candidate=run["name"]).item() == pytest.approx(loss.mean(), abs=1e-12)
+        assert found["predicted_sd"].sel(candidate=run["name"]).item() == pytest.approx(loss.std(), abs=1e-12)
+    # With a single decision the value in all is the value for it, and so is its error.
+    np.testing.assert_allclose(found["evsi_mcse"], found["cell_evsi_mcse"].values.ravel(), rtol=1e-12)
+    assert (found["evsi_mcse"] > 0).any()
 
 
 def test_two_equal_runs_are_one_of_half_the_variance() -> None:

@@ -121,17 +121,18 @@ def test_every_option_spends_the_budget_and_its_losses_are_the_law(draws, found)
 
 
 def test_probabilities_count_the_draws_of_the_options():
+    free = {"teachers": pd.DataFrame({"params": [1e9], "loss": [1.6]}), "delta_lgt": 0, "delta_pre": 0}
     # Three of five draws lose by a free teacher, and then three gain by it.
     for B_S in ([10.0, 20.0, 4000.0, 4500.0, 5000.0], [100.0, 200.0, 300.0, 1100.0, 1200.0]):
         draws = simple(5, B_S=B_S, A_S=300.0)
-        found = family_plan(posterior_of(draws), [3e8, 3e9], 1e20, delta_lgt=0, delta_pre=0)
+        found = family_plan(posterior_of(draws), [3e8, 3e9], 1e20, **free)
         total, each = found["family_loss"].isel(chain=0), found["loss"].isel(chain=0)
         alone = {"option": "pretrain all"}
         assert found["probability"].item() == (total.sel(option="plan") < total.sel(alone)).mean().item()
         better = (each.sel(option="plan") < each.sel(alone)).mean("draw")
         np.testing.assert_array_equal(found["probability_better"], better)
         # With one student the decision turned round is the other of the two options.
-        one = family_plan(posterior_of(draws), 1e9, 1e20, delta_lgt=0, delta_pre=0)
+        one = family_plan(posterior_of(draws), 1e9, 1e20, **free)
         distil = bool(one["decision"].item())
         other = one["family_loss"].sel(option="pretrain all" if distil else "distil all")
         ahead = (one["family_loss"].sel(option="plan") < other).mean().item()

@@ -212,6 +212,21 @@ def test_pretraining_below_a_token_has_no_loss_and_at_the_cap_no_lower_one():
     np.testing.assert_array_equal(found[0, 3], found[0, 2])
 
 
+def test_the_committed_teacher_of_a_table_is_the_best_on_average():
+    draws = {name: np.full(2, value) for name, value in bd.PUBLISHED.items()}
+    # The first is far the better in one draw and far the worse in the other.
+    measured = np.array([[2.1, 2.9], [2.3, 2.3]])
+    found = committed_strategies(draws, [1e9], [1e21], "best case", teachers=([2e9, 2e9], measured))
+    tokens = pretraining_tokens(1e9, 1e21)
+    losses = [bd.distilled_loss(1e9, tokens, teacher, **draws) for teacher in measured]
+    assert losses[0].min() < losses[1].min()
+    assert losses[0].mean() > losses[1].mean()
+    assert found["teacher_index"].item() == 1
+    np.testing.assert_allclose(found["loss"].ravel(), losses[1], atol=1e-12)
+    best = best_strategies(draws, [1e9], [1e21], "best case", teachers=([2e9, 2e9], measured))
+    assert best["teacher_index"].ravel().tolist() == [0, 1]
+
+
 def test_every_bound_has_its_status():
     bounds = Bounds(1e7, 1e11, 1e8, 1e13, max_student_tokens=1e12)
     cases = {

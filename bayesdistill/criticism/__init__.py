@@ -1,41 +1,44 @@
-"""Criticism of a fit: convergence, and the law beside its runs."""
+"""Criticism of a fit: convergence, predictions, groups left out, calibration, and decisions played against real runs.
+
+Each name is loaded when it is first used: `check` belongs to every fit, and needs none of what the long studies import.
+"""
 
 from __future__ import annotations
 
-from bayesdistill.criticism.backtesting import backtest
-from bayesdistill.criticism.calibration import simulate_calibration
-from bayesdistill.criticism.calibration_summaries import decision_calibration, rank_ecdf, rank_uniformity
-from bayesdistill.criticism.comparing import compare_fits
-from bayesdistill.criticism.convergence import Check, check
-from bayesdistill.criticism.curves import law_curves
-from bayesdistill.criticism.leaving_one import compare_loo, loo
-from bayesdistill.criticism.predictive import posterior_predictive, prior_predictive
-from bayesdistill.criticism.prior_power import prior_sensitivity
-from bayesdistill.criticism.prior_width import PRIOR_SHARE, prior_dominated
-from bayesdistill.criticism.residuals import residual_structure
-from bayesdistill.criticism.unseen_groups import candidate_models, leave_out, score_table
-from bayesdistill.criticism.unseen_summary import unseen_scores
+import importlib
+from typing import Any
 
-__all__ = [
-    "PRIOR_SHARE",
-    "Check",
-    "backtest",
-    "candidate_models",
-    "check",
-    "compare_fits",
-    "compare_loo",
-    "decision_calibration",
-    "law_curves",
-    "leave_out",
-    "loo",
-    "posterior_predictive",
-    "prior_dominated",
-    "prior_predictive",
-    "prior_sensitivity",
-    "rank_ecdf",
-    "rank_uniformity",
-    "residual_structure",
-    "score_table",
-    "simulate_calibration",
-    "unseen_scores",
-]
+# Public name -> the file that holds it.
+_FILE_OF = {
+    "PRIOR_SHARE": "prior_width",
+    "Check": "convergence",
+    "backtest": "backtesting",
+    "candidate_models": "unseen_groups",
+    "check": "convergence",
+    "compare_fits": "comparing",
+    "compare_loo": "leaving_one",
+    "decision_calibration": "calibration_summaries",
+    "law_curves": "curves",
+    "leave_out": "unseen_groups",
+    "loo": "leaving_one",
+    "posterior_predictive": "predictive",
+    "prior_dominated": "prior_width",
+    "prior_predictive": "predictive",
+    "prior_sensitivity": "prior_power",
+    "rank_ecdf": "calibration_summaries",
+    "rank_uniformity": "calibration_summaries",
+    "residual_structure": "residuals",
+    "score_table": "unseen_groups",
+    "simulate_calibration": "calibration",
+    "unseen_scores": "unseen_summary",
+}
+
+__all__ = list(_FILE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FILE_OF:
+        value = getattr(importlib.import_module(f"{__name__}.{_FILE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -73,7 +73,7 @@ def report_files(
         _check_plan(fit, plan)
     found = check(fit)
     if curves is None and "student_params" in posterior.seen_runs(fit) and posterior.is_distilled(fit):
-        curves = law_curves(fit)  # type: ignore[arg-type]
+        curves = law_curves(fit)
     tables = content.tables_of(fit, plan, found.rows)
     figures = content.figures_of(plan, curves)
     files: dict[str, bytes] = {}

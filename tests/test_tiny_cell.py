@@ -198,20 +198,31 @@ def test_no_prediction_after_the_fact(predict, monkeypatch, log):
 
 @pytest.mark.slow
 def test_the_law_refitted_to_the_stored_tables_converges_and_describes_them():
-    """Both laws fit the tables to a few hundredths of a nat, and the capacity gap is where the tables show it."""
+    """Equation 8 describes the distilled runs to a few hundredths of a nat, and the supervised law its own runs.
+
+    Together they do not: with the strongest teachers the joint fit bends the supervised law (docs/explanation/tiny.md).
+    """
     import numpy as np
 
     import bayesdistill as bd
 
     runs, alone = bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised")
-    plain = {"weak_teacher": False, "effects": ()}  # equation 8 by itself
-    fit = bd.fit(runs, supervised=alone, **plain, draws=2000, tune=1000, seed=0, progress=False)
-    assert bd.check(fit).ok, bd.check(fit).problems
-    residual = bd.law_curves(fit)["residual"].values
-    assert np.sqrt(np.mean(residual**2)) < 0.03
+    options = {"draws": 2000, "tune": 1500, "target_accept": 0.95, "seed": 0, "progress": False}
+    joint = bd.fit(runs, supervised=alone, weak_teacher=False, effects=(), **options)
+    single = bd.fit(supervised=alone, **options)
+    for fit in (joint, single):
+        assert bd.check(fit).ok, bd.check(fit).problems
+    assert np.sqrt(np.mean(bd.law_curves(joint)["residual"].values ** 2)) < 0.03
     # Stronger than the scatter of seeds: eq. 8 is not exact here, and its sigma says so.
-    sigma = float(fit["posterior"]["sigma"].mean())
-    assert 0.005 < sigma < 0.03
-    mean = {name: float(fit["posterior"][name].mean()) for name in ("alpha", "beta", "gamma")}
+    assert 0.005 < float(joint["posterior"]["sigma"].mean()) < 0.03
+
+    def missed(fit):
+        six = {key: fit["posterior"][key].values.ravel()[:, None] for key in ("E", "A", "B", "alpha", "beta", "gamma")}
+        law = bd.supervised_loss(alone["params"].to_numpy(), alone["tokens"].to_numpy(), **six)
+        return np.sqrt(np.mean((alone["loss"].to_numpy() - law.mean(axis=0)) ** 2))
+
+    assert missed(single) < 0.03
+    assert missed(joint) > 1.5 * missed(single)
+    mean = {name: float(single["posterior"][name].mean()) for name in ("alpha", "beta", "gamma")}
     assert 0.3 < mean["alpha"] * mean["gamma"] < 0.7
     assert 0.2 < mean["beta"] * mean["gamma"] < 0.6

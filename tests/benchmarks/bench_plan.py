@@ -39,6 +39,7 @@ from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS
 from bayesdistill.decisions.evidence import gather
 from bayesdistill.laws import SUPERVISED_PARAMETERS
 from bayesdistill.strategies import Bounds, best_strategies
+from bayesdistill.strategies.blocks import PARAMETERS
 
 STUDENTS = ("300M", "1B", "3B", "10B")
 BUDGETS = (1e19, 1e25, 31)
@@ -56,7 +57,7 @@ def scalar_problem(law, student, budget, scene, bounds):
     lgt, pre, cap = scene.delta_lgt, scene.delta_pre, bounds.max_student_tokens
     E, A, B, alpha, beta, gamma = (law[name] for name in SUPERVISED_PARAMETERS)
     c0, c1f1, d1, f1 = law["c0"], law["c1"] * law["f1"], law["d1"], law["f1"]
-    gamma_S, beta_S, B_S = law["gamma_S"], law["beta_S"], law["B_S"]
+    gamma_S, beta_S, B_S, w1 = law["gamma_S"], law["beta_S"], law["B_S"], law["w1"]
     own_size, own_size_S = A * student**-alpha, law["A_S"] * student ** -law["alpha_S"]
     log_d1 = math.log(d1)
     own_flops = float(bd.flops_per_token(student))
@@ -74,7 +75,8 @@ def scalar_problem(law, student, budget, scene, bounds):
         alone = E + (own_size + B * own**-beta) ** gamma
         z = (math.log(teacher / alone) - log_d1) / f1
         gap = c1f1 * (max(z, 0.0) + math.log1p(math.exp(-abs(z))))
-        return teacher + math.exp(-gap) * teacher**-c0 * (own_size_S + B_S * own**-beta_S) ** gamma_S
+        recovered = w1 * max(teacher - alone, 0.0)
+        return teacher - recovered + math.exp(-gap) * teacher**-c0 * (own_size_S + B_S * own**-beta_S) ** gamma_S
 
     return loss, own_tokens
 
@@ -145,7 +147,7 @@ def compare_solvers(draws, rounds, per_round, threads):
                 at = {name: float(values[0, 0, c, i]) for name, values in found.items()}
                 if not math.isfinite(at["loss"]):
                     continue
-                law = {name: float(values[i]) for name, values in draws.items() if name in bd.PUBLISHED}
+                law = {name: float(values[i]) for name, values in draws.items() if name in PARAMETERS}
                 problem = (law, student, float(budgets[c]), scene, bounds)
                 box = np.log(bounds.limits).reshape(2, 2).tolist()
                 flops = float(bd.flops_per_token(student))
@@ -153,6 +155,7 @@ def compare_solvers(draws, rounds, per_round, threads):
                 start = np.clip(np.log([student, tokens]), *np.transpose(box))
                 optimum = np.array([math.log(at["teacher_params"]), math.log(at["teacher_tokens"])])
                 ours = judged(*problem, *optimum)
+                assert abs(ours - at["loss"]) < 1e-10, "the benchmark's law is not that of the package"
                 for name, make, point, options, timed in (
                     ("SLSQP", public_problem, start, {}, True),
                     ("SLSQP by hand", by_hand, start, {}, True),

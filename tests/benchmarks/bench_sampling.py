@@ -1,6 +1,6 @@
 """Effective draws per second: this package's coordinates against the paper's symbols, nutpie against PyMC and numpyro.
 
-    python tests/benchmarks/bench_sampling.py [--numpyro] [--short] [--skip-natural]
+    python tests/benchmarks/bench_sampling.py [--numpyro] [--short] [--skip-natural] [--target-accept 0.9]
 
 Everything is timed in this one process on two cores, after compilation, and reported as a ratio to the default model; absolute
 numbers depend on the machine. ESS is the smallest bulk ESS over the law's parameters, sigma and nu. With --numpyro the group `jax` of
@@ -130,7 +130,9 @@ def main() -> None:
     parser.add_argument("--numpyro", action="store_true")
     parser.add_argument("--short", action="store_true", help="fewer draws of the slow competitors")
     parser.add_argument("--skip-natural", action="store_true", help="leave the paper's symbols out; they take minutes")
+    parser.add_argument("--target-accept", type=float, default=0.9, help="of the package's models")
     options = parser.parse_args()
+    accept = options.target_accept
     runs = bd.load_runs("busbridge2025")
     reference = reference_run(runs, None)
     results: list = []
@@ -147,7 +149,11 @@ def main() -> None:
         refit(refitter, draws=10, tune=10, seed=1)
         for seed in range(1, 1 + seeds):
             timed(
-                label, lambda refitter=refitter, seed=seed: refit(refitter, draws=1000, tune=1000, seed=seed), results
+                label,
+                lambda refitter=refitter, seed=seed: refit(
+                    refitter, draws=1000, tune=1000, seed=seed, target_accept=accept
+                ),
+                results,
             )
     if not options.skip_natural:
         natural_rows(runs, slow, results)

@@ -21,7 +21,7 @@ from design import BATCH_TOKENS, Run, held_out, params
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE / "predictions.json"
-DRAWS = {"draws": 2000, "tune": 1500, "seed": 0}
+DRAWS = {"draws": 2000, "tune": 1500, "seed": 0, "target_accept": 0.99}
 
 STRONG, WEAK = (192, 32), (96, 8)
 # Question: the first run's loss is below the second's.

@@ -220,6 +220,22 @@ def distilled_loss(
     return distilled_loss_from_terms(term, supervised, teacher_loss, c0=c0, c1=c1, d1=d1, f1=f1, w1=w1)
 
 
+def teacher_axis(teacher_loss: Any, origin: float) -> Any:
+    """Where a teacher stands for shifts that grow with its loss: ln(L_T / origin) / 0.1.
+
+    A slope over this axis is in nats per 10 % of the teacher's loss, and does nothing at `origin`. Not of the paper: what its
+    law misses differs from one student configuration to the next and grows with the teacher's loss (docs/explanation/misfit.md).
+
+    Parameters
+    ----------
+    teacher_loss : float or array
+        Cross-entropy of the teacher in nats per token.
+    origin : float
+        The same of the teacher at which there is no shift.
+    """
+    return (log(teacher_loss) - float(np.log(origin))) / 0.1
+
+
 ASYMPTOTIC_TEACHERS = np.linspace(0.0, 1.2, 41)
 """Teachers that `asymptotic_advantage` tries, as shares of the student's own reducible loss: 0 is a perfect teacher (loss
 E), 1 one that is no better than the student with unlimited data. The optimum lies between; steps of 3 % put the minimum

@@ -23,6 +23,7 @@ from bayesdistill.laws import (
     log,
     log_student_term,
     supervised_loss,
+    teacher_axis,
 )
 from bayesdistill.priors import ASYMPTOTIC_SIZES, Priors, Reference, default_priors
 from bayesdistill.priors.coordinates import (
@@ -37,8 +38,12 @@ if TYPE_CHECKING:
 
 DISTILLED_LIKELIHOOD = "student_loss"
 SUPERVISED_LIKELIHOOD = "loss"
-EFFECT_SCALES = {"teacher": "sigma_teacher", "student_configuration": "sigma_student"}
-"""Dimension of a kind of shared shifts -> the name of their standard deviation."""
+EFFECT_SCALES = {
+    "effect_teacher": "sigma_teacher",
+    "effect_student_configuration": "sigma_student",
+    "effect_student_slope": "sigma_student_slope",
+}
+"""Kind of shared shifts -> the name of their standard deviation."""
 
 
 def reference_run(runs: pd.DataFrame | None, supervised: pd.DataFrame | None) -> Reference:
@@ -77,7 +82,7 @@ def build_model(
         prior.
     priors : Priors, optional
         By default those of `default_priors`. The coordinates they hold decide what the model has: w1, effects of teacher
-        and student configuration, scatter that depends on r or D_S (see `default_priors`).
+        and student configuration and their slopes, scatter that depends on r or D_S (see `default_priors`).
     reference : Reference, optional
         The run around which the coordinates are centred; by default `reference_run`. Priors belong to a reference.
 
@@ -86,8 +91,8 @@ def build_model(
     pymc.Model
         Free variable `z` (coordinate); deterministics E A B alpha beta gamma, and with distilled runs A_S B_S alpha_S
         beta_S gamma_S c0 c1 d1 f1; sigma (nats) and nu; sigma_supervised where both kinds of runs are given; where asked
-        for, w1, sigma_teacher, sigma_student and the effects. Observed `student_loss` (run) and `loss` (supervised_run).
-        The data are `pymc.Data`, so that a compiled model can be refitted to other runs.
+        for, w1, sigma_teacher, sigma_student, sigma_student_slope and the effects. Observed `student_loss` (run) and
+        `loss` (supervised_run). The data are `pymc.Data`, so that a compiled model can be refitted to other runs.
 
     Raises
     ------
@@ -193,9 +198,23 @@ def _observe_distilled(
     if "log_sigma_teacher" in c:
         names, teacher = teacher_labels(runs)
         of_teacher = pm.Data("teacher_of_run", teacher, dims="run")
-        mu += _effects("teacher", names, teacher, of_teacher, c["log_sigma_teacher"])
+        model.add_coord("teacher", names)
+        mu += _effects("effect_teacher", "teacher", np.bincount(teacher), of_teacher, c["log_sigma_teacher"])
+    if "log_sigma_student" in c or "log_sigma_student_slope" in c:
+        model.add_coord("student_configuration", configuration_labels(distinct))
     if "log_sigma_student" in c:
-        mu += _effects("student_configuration", configuration_labels(distinct), index, of_run, c["log_sigma_student"])
+        mu += _effects(
+            "effect_student_configuration",
+            "student_configuration",
+            np.bincount(index),
+            of_run,
+            c["log_sigma_student"],
+        )
+    if "log_sigma_student_slope" in c:
+        origin = reference.teacher_loss
+        known = np.bincount(index, teacher_axis(runs["teacher_loss"].to_numpy(dtype=float), origin) ** 2)
+        slope = _effects("effect_student_slope", "student_configuration", known, of_run, c["log_sigma_student_slope"])
+        mu += slope * teacher_axis(model["teacher_loss"], origin)
     for name in ("noise_ratio", "noise_tokens"):
         if name in c:
             pm.Deterministic(name, c[name])
@@ -229,13 +248,13 @@ EFFECT_UNIT = 0.005
 """Nats; the shifts are sampled in this unit, so that the sampler starts with steps of about their size."""
 
 
-def _effects(dim: str, names: list[str], index: np.ndarray, of_run: Any, log_scale: Any) -> Any:
-    """Shifts in nats that all runs of a group share, returned per run.
+def _effects(kind: str, dim: str, runs_of_group: np.ndarray, of_run: Any, log_scale: Any) -> Any:
+    """Shifts in nats that all runs of a group share, or slopes, returned per run.
 
-    The more runs a group has, the more they alone fix its shift, and the better the shift itself can be sampled (centred);
-    with one run its ratio to the scale is the freer quantity (non-centred). Raw variables with standard deviation
-    scale^c and shifts scale^(1 - c) raw, c = n / (n + 2), go from one to the other (Papaspiliopoulos et al. 2007,
-    Statistical Science 22, 59).
+    The more runs a group has (for slopes: the larger the sum of the squares of what they are multiplied with), the more they
+    alone fix its shift, and the better the shift itself can be sampled (centred); with one run its ratio to the scale is the
+    freer quantity (non-centred). Raw variables with standard deviation scale^c and shifts scale^(1 - c) raw, c = n / (n + 2),
+    go from one to the other (Papaspiliopoulos et al. 2007, Statistical Science 22, 59).
 
     The shifts of the groups that have runs add up to zero: the law goes through the middle of the groups, and no common
     shift can take the law's place. Without that the asymptotic prior pushes the law up and the shifts push the runs back.
@@ -243,17 +262,16 @@ def _effects(dim: str, names: list[str], index: np.ndarray, of_run: Any, log_sca
     import pymc as pm
     import pytensor.tensor as pt
 
-    pm.modelcontext(None).add_coord(dim, names)
-    pm.Deterministic(EFFECT_SCALES[dim], pm.math.exp(log_scale))
-    runs_of_group = np.bincount(index, minlength=len(names))
+    pm.Deterministic(EFFECT_SCALES[kind], pm.math.exp(log_scale))
+    groups = len(runs_of_group)
     centred = runs_of_group / (runs_of_group + 2.0)
     log_units = log_scale - np.log(EFFECT_UNIT)
-    raw = pm.Normal(f"z_{dim}", 0.0, pm.math.exp(centred * log_units), dims=dim)
+    raw = pm.Normal(kind.replace("effect", "z"), 0.0, pm.math.exp(centred * log_units), dims=dim)
     shift = EFFECT_UNIT * pm.math.exp((1 - centred) * log_units) * raw
     # Which groups have runs is asked of the data that the model holds now: refits leave groups out.
-    seen = pm.math.minimum(pt.inc_subtensor(pt.zeros(len(names))[of_run], 1.0), 1.0)
+    seen = pm.math.minimum(pt.inc_subtensor(pt.zeros(groups)[of_run], 1.0), 1.0)
     shift -= (seen * shift).sum() / seen.sum()
-    return pm.Deterministic(f"effect_{dim}", shift, dims=dim)[of_run]
+    return pm.Deterministic(kind, shift, dims=dim)[of_run]
 
 
 def configuration_labels(distinct: np.ndarray) -> list[str]:

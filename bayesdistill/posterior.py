@@ -26,6 +26,8 @@ LOG_LIKELIHOOD = "log_likelihood"
 OBSERVED = "observed_data"
 CONSTANT = "constant_data"
 PRIOR_TABLE = "prior_table"
+SLOPE_ORIGIN = "teacher_loss"
+"""Attribute of sigma_student_slope: the loss of the teacher at which slopes begin."""
 FORMAT_ATTRIBUTE = "bayesdistill_format"
 PROVENANCE_ATTRIBUTE = "bayesdistill_provenance"
 FORMAT = 1
@@ -94,6 +96,23 @@ def law_draws(fit: Fit) -> xr.Dataset:
     return draws
 
 
+def slope_origin(noise: xr.Dataset) -> float:
+    """The teacher's loss at which the slopes of student configurations begin, from the draws of `noise_draws`.
+
+    Raises
+    ------
+    ParameterError
+        If the draws do not say.
+    """
+    try:
+        return float(noise["sigma_student_slope"].attrs[SLOPE_ORIGIN])
+    except KeyError:
+        raise ParameterError(
+            f"the posterior has sigma_student_slope without its attribute {SLOPE_ORIGIN!r}, the teacher's loss at which "
+            "slopes begin; take the variable from a fit, attributes included, or leave it out"
+        ) from None
+
+
 def is_distilled(fit: Fit) -> bool:
     """Whether the posterior holds the distillation law, or the supervised law alone."""
     return all(name in posterior_dataset(fit) for name in DISTILLATION_PARAMETERS)
@@ -106,11 +125,12 @@ def noise_draws(fit: Fit) -> xr.Dataset:
     -------
     Dataset
         `sigma` and `nu` of the Student-t, `sigma_supervised` where supervised runs have a scatter of their own, and
-        `sigma_teacher`, `sigma_student` (scatter shared by the runs of a teacher and of a student configuration) where the
-        posterior has them.
+        `sigma_teacher`, `sigma_student` (scatter shared by the runs of a teacher and of a student configuration) and
+        `sigma_student_slope` (of a configuration, per 10 % of the teacher's loss; its attribute `teacher_loss` says from
+        which teacher on) where the posterior has them.
     """
     dataset = posterior_dataset(fit)
-    wanted = ("sigma", "nu", "sigma_supervised", "sigma_teacher", "sigma_student")
+    wanted = ("sigma", "nu", "sigma_supervised", "sigma_teacher", "sigma_student", "sigma_student_slope")
     return dataset[[name for name in wanted if name in dataset]]
 
 
@@ -333,6 +353,7 @@ COORDINATE_WORDS = {
     "log_sigma_supervised": "the scatter of supervised runs",
     "log_sigma_teacher": "the shifts of teachers",
     "log_sigma_student": "the shifts of student configurations",
+    "log_sigma_student_slope": "how those shifts grow with the teacher's loss",
     "logit_w1": "what students make good of a weak teacher",
     "noise_ratio": "how the scatter depends on the teacher",
     "noise_tokens": "how the scatter depends on the tokens",

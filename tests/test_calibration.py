@@ -104,10 +104,10 @@ def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
 
 def test_outcomes_have_the_scatter_and_the_shifts_of_their_truth(runs354):
     reference = reference_run(runs354, None)
-    options = {"weak_teacher": True, "effects": ("teacher", "student"), "noise": "tokens"}
+    options = {"weak_teacher": True, "effects": ("teacher", "student", "student_slope"), "noise": "tokens"}
     priors = default_priors(distilled=True, supervised=False, reference=reference, **options)
     # Large shifts of groups beside a small scatter that grows with the tokens.
-    fixed = {"log_sigma_teacher": 0.05, "log_sigma_student": 0.1, "log_sigma": 1e-4}
+    fixed = {"log_sigma_teacher": 0.05, "log_sigma_student": 0.1, "log_sigma_student_slope": 0.02, "log_sigma": 1e-4}
     changes = {name: Prior(float(np.log(value)), 0.0) for name, value in fixed.items()}
     changes |= {"noise_tokens": Prior(0.3, 0.0), "log_nu": Prior(7.0, 0.0)}
     (truth,) = truths.draw_truths(with_priors(priors, changes), reference, 1, seed=5)
@@ -120,11 +120,13 @@ def test_outcomes_have_the_scatter_and_the_shifts_of_their_truth(runs354):
     for _ in range(30):
         loss, effects = truths.simulate_outcomes(truth, runs354, reference, rng)
         rest = loss - law - effects["effect_teacher"][teacher] - effects["effect_student_configuration"][student]
+        rest = rest - effects["effect_student_slope"][student] * 10 * np.log(columns[2] / reference.teacher_loss)
         pulls.append(rest / (1e-4 * (columns[1] / reference.tokens) ** 0.3))
     assert np.std(pulls) == pytest.approx(1, rel=0.03)  # 10,620 values: 0.7 % of Monte-Carlo error
     many = [truths.simulate_outcomes(truth, runs354, reference, rng)[1] for _ in range(100)]
     assert np.std([one["effect_teacher"] for one in many]) == pytest.approx(0.05, rel=0.05)
     assert np.std([one["effect_student_configuration"] for one in many]) == pytest.approx(0.1, rel=0.08)
+    assert np.std([one["effect_student_slope"] for one in many]) == pytest.approx(0.02, rel=0.08)
 
 
 def test_a_law_breaks_even_at_its_break_even_tokens(runs354):

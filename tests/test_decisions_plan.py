@@ -406,11 +406,29 @@ def test_configuration_scatter_enters_run_noise():
 def test_residuals_have_the_tails_of_the_posterior():
     n = 40_000
     evidence = gather(posterior_of(published(n) | {"sigma": np.full(n, 0.02), "nu": np.full(n, 3.0)}), False)
-    for scatter in run_noise(evidence, 1):
+    noise = run_noise(evidence, 1)
+    for scatter in (noise.distilled, noise.pretrained):
         for q in (0.75, 0.99):
             assert np.quantile(np.abs(scatter), q) == pytest.approx(0.02 * t.ppf((1 + q) / 2, 3), rel=0.06)
-    distilled, pretrained = run_noise(evidence, 1)
-    assert abs(np.corrcoef(np.sign(distilled), np.sign(pretrained))[0, 1]) < 0.03
+    assert abs(np.corrcoef(np.sign(noise.distilled), np.sign(noise.pretrained))[0, 1]) < 0.03
+
+
+def test_slopes_of_configurations_enter_run_noise_with_the_teacher_of_the_cell():
+    n = 4000
+    quiet = {"sigma": np.full(n, 1e-9), "nu": np.full(n, 30.0), "sigma_student_slope": np.full(n, 0.01)}
+    fit = posterior_of(simple(n, A_S=300.0) | quiet)
+    fit["sigma_student_slope"].attrs["teacher_loss"] = 2.5
+    plans = {noise: plan(fit, 1e9, [1e21, 1e22], "best case", noise=noise) for noise in ("law", "run")}
+    scatter = (plans["run"]["advantage"] - plans["law"]["advantage"]).squeeze(["student", "scenario"])
+    axis = 10 * np.log(plans["run"]["teacher_loss"].isel(draw=0).squeeze() / 2.5)
+    assert abs(axis.values).min() > 0.5  # teachers far enough from where slopes begin
+    per_axis = scatter / axis
+    assert per_axis.std("draw").values == pytest.approx(0.01, rel=0.05)
+    # One slope for a draw, whatever the budget.
+    np.testing.assert_allclose(per_axis.isel(budget=0), per_axis.isel(budget=1), atol=1e-9)
+    del fit["sigma_student_slope"].attrs["teacher_loss"]
+    with pytest.raises(ParameterError, match="attribute 'teacher_loss'"):
+        plan(fit, 1e9, [1e22], "best case", noise="run")
 
 
 def test_supervised_runs_may_have_a_scatter_of_their_own():

@@ -111,6 +111,12 @@ def test_the_scatter_of_a_run_is_that_of_its_kind() -> None:
     made = predict(gather(fit, False), parse_candidates(both, PUBLISHED_SHAPE))
     np.testing.assert_allclose(made.scale[0], math.sqrt(0.01**2 + 0.04**2 + 0.12**2))
     np.testing.assert_allclose(made.scale[1], math.hypot(0.03, 0.04))
+    sloped = fit.assign(sigma_student_slope=fit["sigma"] * 0 + 0.03)
+    sloped["sigma_student_slope"].attrs["teacher_loss"] = 2.5
+    steeper = predict(gather(sloped, False), parse_candidates(both, PUBLISHED_SHAPE))
+    axis = 10 * math.log(GOOD["teacher_loss"] / 2.5)
+    np.testing.assert_allclose(steeper.scale[0] ** 2, made.scale[0] ** 2 + (0.03 * axis) ** 2)
+    np.testing.assert_allclose(steeper.scale[1], made.scale[1])
     outcome = made.mean[0, :1] + 0.2
     wanted = student_t.logpdf(0.2, 5.0, scale=made.scale[0])
     np.testing.assert_allclose(made.log_density(0, outcome)[0], wanted, atol=1e-12)

@@ -21,11 +21,13 @@ from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill import posterior
+from bayesdistill.criticism.predictions import fitted_losses, flat_draws, shared_shifts
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ConvergenceWarning, DataError, ModelError, ParameterError
 from bayesdistill.laws import DISTILLATION_PARAMETERS, LAW_PARAMETERS, SUPERVISED_PARAMETERS
-from bayesdistill.model import student_configurations
-from bayesdistill.priors import Prior
+from bayesdistill.model import reference_run, student_configurations
+from bayesdistill.priors import Prior, default_priors
+from bayesdistill.sampling.prior_choice import choose_priors
 
 SIGMA, NU, SIGMA_SUPERVISED = 0.007, 8.0, 0.004
 
@@ -122,6 +124,60 @@ def test_the_log_likelihood_is_student_t_around_the_law(fit354, runs354):
         law = bd.distilled_loss(*columns, **one) + shift
         expected = stats.t.logpdf(runs354["student_loss"].to_numpy(), nu, law, sigma)
         np.testing.assert_allclose(found[chain, draw], expected, rtol=1e-10, atol=1e-10)
+
+
+def test_slopes_of_configurations_go_through_everything_that_uses_scatter(runs354, tmp_path):
+    with pytest.warns(ConvergenceWarning):  # a short one
+        made = bd.fit(runs354, effects=("student", "student_slope"), draws=80, tune=300, seed=3, progress=False)
+    bd.save(made, tmp_path / "fit.nc")
+    fit = bd.load(tmp_path / "fit.nc")
+    draws = fit["posterior"].to_dataset()
+    columns = [runs354[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss")]
+    configuration = student_configurations(runs354)[1]
+    axis = 10 * np.log(columns[2] / 2.3)  # 2.3 nats is the reference run's teacher
+    assert posterior.slope_origin(posterior.noise_draws(fit)) == 2.3
+    one = {name: float(draws[name][1, 50]) for name in (*LAW_PARAMETERS, "w1")}
+    shift, slope = (draws[f"effect_student_{name}"][1, 50].values for name in ("configuration", "slope"))
+    assert abs(slope.sum()) < 1e-12 < 1e-4 < np.ptp(slope)
+    center = bd.distilled_loss(*columns, **one) + shift[configuration] + slope[configuration] * axis
+    sigma, nu = (float(draws[name][1, 50]) for name in ("sigma", "nu"))
+    expected = stats.t.logpdf(runs354["student_loss"].to_numpy(), nu, center, sigma)
+    np.testing.assert_allclose(fit["log_likelihood"]["student_loss"][1, 50], expected, rtol=1e-10, atol=1e-10)
+    flat = flat_draws(draws)
+    np.testing.assert_allclose(fitted_losses(flat, runs354, reference_run(runs354, None))[130], center, rtol=1e-12)
+    # Without its own runs a configuration draws both anew, wider for teachers far from where slopes begin.
+    kept = configuration != 3
+    drawn = shared_shifts(flat, runs354, kept, reference_run(runs354, None), np.random.default_rng(0))
+    np.testing.assert_allclose(drawn[130][kept], (shift[configuration] + slope[configuration] * axis)[kept], rtol=1e-9)
+    spread = np.sqrt(
+        np.mean(draws["sigma_student"] ** 2 + draws["sigma_student_slope"] ** 2 * axis[configuration == 3][0] ** 2)
+    )
+    assert drawn[:, ~kept][:, 0].std() == pytest.approx(float(spread) * np.sqrt(1 + 1 / 19), rel=0.15)
+    plain = fit.copy()
+    plain["posterior"] = xr.DataTree(draws.drop_vars("sigma_student_slope"))
+    width, less = (
+        (curves["run_upper"] - curves["run_lower"]).mean("configuration")
+        for curves in (bd.law_curves(one, points=9, prob=0.8) for one in (fit, plain))
+    )
+    wider = width / less
+    assert (wider.isel(teacher_loss=[0, -1]) > 1.03).all()
+    assert float(wider.interp(teacher_loss=2.3)) == pytest.approx(1, abs=0.01)
+    # What a later study starts from, and what a report says.
+    later = choose_priors(
+        fit,
+        2.0,
+        default_priors(
+            distilled=True,
+            supervised=False,
+            reference=reference_run(runs354, None),
+            effects=("student", "student_slope"),
+        ),
+        reference_run(runs354, None),
+        keep_supervised=True,
+    )
+    found = later.table["log_sigma_student_slope"]
+    assert "earlier posterior" in found.reason
+    assert "grows with the logarithm of the teacher's loss" in bd.methods_text(fit)
 
 
 def test_arviz_works_on_a_fit(fit354):

@@ -265,31 +265,41 @@ def test_weak_teachers_effects_and_scatter_enter_as_written_down(runs):
         reference=reference,
         asymptotic_width=None,
         weak_teacher=True,
-        effects=("teacher", "student"),
+        effects=("teacher", "student", "student_slope"),
         noise="ratio",
     )
     model = build_model(runs, priors=priors, reference=reference)
-    assert {variable.name for variable in model.free_RVs} == {"z", "z_teacher", "z_student_configuration"}
+    kinds = {"z", "z_teacher", "z_student_configuration", "z_student_slope"}
+    assert {variable.name for variable in model.free_RVs} == kinds
     density = model.compile_logp(mode=python_mode())
     distinct, configuration = student_configurations(runs)
     names, teacher = teacher_labels(runs)
     rng = np.random.default_rng(0)
     for z in points(int(priors.free.sum()), count=4):
         z_teacher, z_student = rng.standard_normal(len(names)), rng.standard_normal(len(distinct))
+        z_slope = rng.standard_normal(len(distinct))
         law, c = symbols_at(z, priors, reference)
         size, tokens, weak = (runs[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss"))
         own = laws.supervised_loss(size, tokens, **{name: law[name] for name in SUPERVISED})
         mu = laws.distilled_loss(size, tokens, weak, **law)
         mu = mu - np.maximum(weak - own, 0) / (1 + np.exp(-c["logit_w1"]))
         raw_density = 0.0
-        for name, raw, index in (("teacher", z_teacher, teacher), ("student", z_student, configuration)):
+        one, axis = np.ones(len(runs)), 10 * np.log(weak / reference.teacher_loss)
+        for name, raw, index, times in (
+            ("teacher", z_teacher, teacher, one),
+            ("student", z_student, configuration, one),
+            ("student_slope", z_slope, configuration, axis),
+        ):
             in_units = np.exp(c[f"log_sigma_{name}"]) / EFFECT_UNIT
-            centred = np.bincount(index) / (np.bincount(index) + 2)
+            known = np.bincount(index, times**2)
+            centred = known / (known + 2)
             shift = EFFECT_UNIT * in_units ** (1 - centred) * raw
-            mu = mu + (shift - shift.mean())[index]
+            mu = mu + times * (shift - shift.mean())[index]
             raw_density += stats.norm.logpdf(raw, scale=in_units**centred).sum()
         sigma = np.exp(c["log_sigma"] + c["noise_ratio"] * np.log(weak / own) / 0.1)
         expected = stats.t.logpdf(runs["student_loss"].to_numpy(), 1 + np.exp(c["log_nu"]), mu, sigma).sum()
         expected += stats.norm.logpdf(z).sum() + raw_density
-        found = density({"z": z, "z_teacher": z_teacher, "z_student_configuration": z_student})
+        found = density(
+            {"z": z, "z_teacher": z_teacher, "z_student_configuration": z_student, "z_student_slope": z_slope}
+        )
         assert float(found) == pytest.approx(expected, rel=1e-9, abs=1e-7)

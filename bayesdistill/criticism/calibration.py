@@ -231,10 +231,12 @@ def _ranks(
     runs, priors = refitter.runs, refitter.priors
     thin = np.linspace(0, len(flat["sigma"]) - 1, RANKS).round().astype(int)
     some = {name: value[thin] for name, value in flat.items()}
+    configurations = [f"{n:.4g}, {d:.4g}" for n, d in student_configurations(runs)[0]]
     labels = {
         "z": [name for name, free in zip(priors.names, priors.free, strict=True) if free],
         "effect_teacher": teacher_labels(runs)[0],
-        "effect_student_configuration": [f"{n:.4g}, {d:.4g}" for n, d in student_configurations(runs)[0]],
+        "effect_student_configuration": configurations,
+        "effect_student_slope": configurations,
     }
     pairs = {}
     for name, true in truth.items():
@@ -251,7 +253,7 @@ def _ranks(
 def _log_likelihood(draws: dict[str, np.ndarray], refitter: Refitter, outcome: np.ndarray) -> np.ndarray:
     """Of all runs together under every draw, (draw,)."""
     runs = refitter.runs
-    center = fitted_losses(draws, runs)
+    center = fitted_losses(draws, runs, refitter.reference)
     scale = scatter_scale(draws, runs, refitter.reference)
     density = np.asarray(student_t.logpdf(outcome, draws["nu"][:, None], loc=center, scale=scale))
     return np.asarray(density.sum(axis=1))

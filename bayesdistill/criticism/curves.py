@@ -9,7 +9,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.errors import ModelError, ParameterError
-from bayesdistill.laws import distilled_loss
+from bayesdistill.laws import distilled_loss, teacher_axis
 from bayesdistill.posterior import INTERVAL_KIND, INTERVAL_PROBABILITY
 
 NATS = "nats per token"
@@ -78,6 +78,10 @@ def law_curves(
         if shared in noise:
             scatter = scatter + noise[shared].values * rng.standard_normal(scatter.shape)
     new_run = curve + xr.DataArray(scatter, dims=("chain", "draw"))
+    if "sigma_student_slope" in noise:
+        slope = noise["sigma_student_slope"].values * rng.standard_normal(scatter.shape)
+        axis = teacher_axis(teacher, posterior.slope_origin(noise))
+        new_run = new_run + xr.DataArray(slope, dims=("chain", "draw")) * axis
     bounds, run_bounds = posterior.interval(curve, prob), posterior.interval(new_run, prob)
     predicted = posterior.mean(
         distilled_loss(

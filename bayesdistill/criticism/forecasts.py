@@ -77,7 +77,7 @@ def run_forecasts(
         mean (nats), inside_50, inside_90, elpd.
     """
     rows, others = left_out
-    shifts = shared_shifts(flat, distilled, kept, rng)
+    shifts = shared_shifts(flat, distilled, kept, reference, rng)
     params, tokens = _columns(supervised, "params", "tokens")
     alone = supervised_centers(flat, params[others], tokens[others])
     center = np.concatenate([(expected_losses(flat, distilled) + shifts)[:, rows], alone], axis=1)
@@ -146,7 +146,7 @@ def pair_forecasts(
         forecast = supervised_centers(flat, *_columns(table, "teacher_params", "teacher_tokens"))
         teacher["law"] = np.where(teacher_unknown, forecast, measured)
     teacher["run"] = teacher["law"] + np.where(teacher_unknown, alone_scale * rng.standard_t(nu), 0.0)
-    shifts = shared_shifts(flat, distilled, kept, rng)[:, pairs["distilled"].to_numpy()]
+    shifts = shared_shifts(flat, distilled, kept, reference, rng)[:, pairs["distilled"].to_numpy()]
     scatter = scatter_scale(flat, table, reference) * rng.standard_t(nu) + shifts
     differences = {
         kind: pretrained[kind]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from bayesdistill.laws import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss, supervised_loss
-from bayesdistill.model import scatter_factor, student_configurations, teacher_labels
+from bayesdistill.laws import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss, supervised_loss, teacher_axis
+from bayesdistill.model import EFFECT_SCALES, scatter_factor, student_configurations, teacher_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,16 +38,23 @@ def expected_losses(draws: dict[str, np.ndarray], runs: pd.DataFrame) -> np.ndar
     )
 
 
-def fitted_losses(draws: dict[str, np.ndarray], runs: pd.DataFrame) -> np.ndarray:
+def _groups(runs: pd.DataFrame, reference: Reference) -> dict[str, tuple[np.ndarray, Any]]:
+    """Kind of shared shifts -> group of every run, (run,), and what its shift is multiplied with."""
+    configuration = student_configurations(runs)[1]
+    losses = runs["teacher_loss"].to_numpy(dtype=float)
+    return {
+        "effect_teacher": (teacher_labels(runs)[1], 1.0),
+        "effect_student_configuration": (configuration, 1.0),
+        "effect_student_slope": (configuration, teacher_axis(losses, reference.teacher_loss)),
+    }
+
+
+def fitted_losses(draws: dict[str, np.ndarray], runs: pd.DataFrame, reference: Reference) -> np.ndarray:
     """Expected loss of every fitted run, shifts of its teacher and configuration included, (draw, run)."""
     center = expected_losses(draws, runs)
-    groups = {
-        "effect_teacher": teacher_labels(runs)[1],
-        "effect_student_configuration": student_configurations(runs)[1],
-    }
-    for name, index in groups.items():
+    for name, (index, times) in _groups(runs, reference).items():
         if name in draws:
-            center = center + draws[name][:, index]
+            center = center + times * draws[name][:, index]
     return center
 
 
@@ -63,21 +70,23 @@ def scatter_scale(draws: dict[str, np.ndarray], runs: pd.DataFrame, reference: R
 
 
 def shared_shifts(
-    draws: dict[str, np.ndarray], runs: pd.DataFrame, kept: np.ndarray, rng: np.random.Generator
+    draws: dict[str, np.ndarray],
+    runs: pd.DataFrame,
+    kept: np.ndarray,
+    reference: Reference,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Shifts of teachers and student configurations for every run, (draw, run); those of unseen groups drawn anew."""
     count = len(draws["sigma"])
     total = np.zeros((count, len(runs)))
-    groups = {"teacher": teacher_labels(runs)[1], "student_configuration": student_configurations(runs)[1]}
-    for dim, index in groups.items():
-        name = f"effect_{dim}"
+    for name, (index, times) in _groups(runs, reference).items():
         if name not in draws:
             continue
-        scale = draws["sigma_teacher" if dim == "teacher" else "sigma_student"]
+        scale = draws[EFFECT_SCALES[name]]
         effects = draws[name].copy()
         unseen = np.setdiff1d(np.arange(effects.shape[1]), index[kept])
         # A shift counts from the mean of the groups seen, which is itself off by the scale over the root of their number.
         spread = scale * np.sqrt(1 + 1 / max(effects.shape[1] - unseen.size, 1))
         effects[:, unseen] = spread[:, None] * rng.standard_normal((count, unseen.size))
-        total += effects[:, index]
+        total += times * effects[:, index]
     return total

@@ -20,7 +20,7 @@ from bayesdistill.laws import (
     distilled_loss,
     supervised_loss,
 )
-from bayesdistill.model import student_configurations, teacher_labels
+from bayesdistill.model import EFFECT_SCALES, student_configurations, teacher_labels
 from bayesdistill.priors import ASYMPTOTIC_SIZES, Priors, Reference
 from bayesdistill.priors.coordinates import (
     DISTILLATION_COORDINATES,
@@ -58,7 +58,7 @@ MOST_TOKENS = 1e18
 
 SCATTER_FORMS = ("noise_ratio", "noise_tokens")
 """Coordinates of the scatter that are symbols themselves, and no deterministics of the model."""
-GROUP_SCALES = {"log_sigma_teacher": "sigma_teacher", "log_sigma_student": "sigma_student"}
+GROUP_SCALES = {f"log_{scale}": scale for scale in EFFECT_SCALES.values()}
 
 
 def draw_truths(priors: Priors, reference: Reference, count: int, seed: int) -> list[dict[str, Any]]:
@@ -124,17 +124,17 @@ def simulate_outcomes(
     -------
     losses : ndarray, (run,)
     effects : dict
-        `effect_teacher` (teacher,) and `effect_student_configuration` (configuration,), where the truth has their scale.
+        `effect_teacher` (teacher,), `effect_student_configuration` and `effect_student_slope` (configuration,), where the
+        truth has their scale.
     """
     effects = {}
-    counts = {"sigma_teacher": len(teacher_labels(runs)[0]), "sigma_student": len(student_configurations(runs)[0])}
-    names = {"sigma_teacher": "effect_teacher", "sigma_student": "effect_student_configuration"}
-    for scale, count in counts.items():
+    for name, scale in EFFECT_SCALES.items():
         if scale in truth:
-            shift = truth[scale] * rng.standard_normal(count)
-            effects[names[scale]] = shift - shift.mean()  # as in the model, the groups with runs add up to zero
+            groups = teacher_labels(runs)[0] if name == "effect_teacher" else student_configurations(runs)[0]
+            shift = truth[scale] * rng.standard_normal(len(groups))
+            effects[name] = shift - shift.mean()  # as in the model, the groups with runs add up to zero
     one = {name: np.asarray(value)[None] for name, value in (truth | effects).items()}
-    center = expected_losses(one, runs) + shared_shifts(one, runs, np.ones(len(runs), dtype=bool), rng)
+    center = expected_losses(one, runs) + shared_shifts(one, runs, np.ones(len(runs), dtype=bool), reference, rng)
     scatter = scatter_scale(one, runs, reference) * rng.standard_t(truth["nu"], (1, len(runs)))
     return (center + scatter)[0], effects
 

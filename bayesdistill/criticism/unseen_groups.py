@@ -59,6 +59,7 @@ def candidate_models() -> dict[str, Model]:
         "weak teachers, noise by r": weak | {"noise": "ratio"},
         "weak teachers, noise by D_S": weak | {"noise": "tokens"},
         "weak teachers, student effects": weak | {"effects": ("student",)},
+        "weak teachers, student effects and slopes": weak | {"effects": ("student", "student_slope")},
         "weak teachers, teacher effects": weak | {"effects": ("teacher",)},
         "weak teachers, both effects": weak | {"effects": ("teacher", "student")},
         "no capacity gap": plain | {"gap": False},
@@ -241,7 +242,7 @@ def _posterior_predictions(
         if converged:
             break
     flat = flat_draws(tree["posterior"].to_dataset())
-    center = expected_losses(flat, runs) + shared_shifts(flat, runs, ~out, rng)
+    center = expected_losses(flat, runs) + shared_shifts(flat, runs, ~out, refitter.reference, rng)
     scale = scatter_scale(flat, runs, refitter.reference)[:, out]
     center, nu = center[:, out], flat["nu"][:, None]
     observed = runs["student_loss"].to_numpy(dtype=float)[out]

@@ -12,6 +12,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError, ParameterError
+from bayesdistill.laws import teacher_axis
 
 PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (20.0, 160.0)}
 """Range of the supervised runs behind the published law (Busbridge et al. 2025): what a posterior whose supervised law
@@ -174,15 +175,43 @@ def pretraining_extrapolation(evidence: Evidence, params: Any, tokens: Any) -> n
     )
 
 
-def run_noise(evidence: Evidence, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scatter of one distilled and one pretrained run around the law, in nats, (n_draws,) each.
+@dataclass(frozen=True)
+class RunNoise:
+    """Scatter of one distilled and one pretrained run around the law.
+
+    Parameters
+    ----------
+    distilled, pretrained : ndarray, (n_draws,)
+        In nats.
+    slope : ndarray, (n_draws,), optional
+        What 10 % of the teacher's loss add to that of the distilled run, in nats, where the posterior has such slopes.
+    origin : float
+        The teacher's loss at which they add nothing.
+    """
+
+    distilled: np.ndarray
+    pretrained: np.ndarray
+    slope: np.ndarray | None = None
+    origin: float = np.nan
+
+
+def noise_difference(noise: RunNoise, teacher_loss: np.ndarray) -> np.ndarray:
+    """Scatter of the pretrained run minus that of the distilled one, in nats, (..., n_draws) as the teachers' losses."""
+    difference = noise.pretrained - noise.distilled
+    if noise.slope is not None:
+        difference = difference - noise.slope * teacher_axis(teacher_loss, noise.origin)
+    return np.asarray(difference)
+
+
+def run_noise(evidence: Evidence, seed: int) -> RunNoise:
+    """Scatter of one distilled and one pretrained run around the law.
 
     One pair of runs is drawn for each posterior draw, from the seed alone, and is the same pair at every student,
     scenario and budget: answers do not depend on the order or the extent of the grid, and curves over it are smooth.
-    The distilled run gets a Student-t(nu, sigma) residual, and normal scatter of its teacher and of its student
-    configuration where the posterior knows them. The pretrained run gets a residual of the same kind (of scale
-    sigma_supervised where supervised runs have their own) and scatter of its own student configuration, as large as that
-    of distilled ones and independent of it, which is an assumption: no run tells.
+    The distilled run gets a Student-t(nu, sigma) residual, and normal scatter of its teacher, of its student
+    configuration and of that configuration's slope where the posterior knows them. The pretrained run gets a residual of
+    the same kind (of scale sigma_supervised where supervised runs have their own) and scatter of its own student
+    configuration, as large as that of distilled ones and independent of it, which is an assumption: no run tells.
 
     Raises
     ------
@@ -206,4 +235,7 @@ def run_noise(evidence: Evidence, seed: int) -> tuple[np.ndarray, np.ndarray]:
     if "sigma_student" in flat:
         distilled = distilled + flat["sigma_student"] * student
         pretrained = pretrained + flat["sigma_student"] * student_alone
-    return distilled, pretrained
+    if "sigma_student_slope" in flat:
+        slope = flat["sigma_student_slope"] * rng.standard_normal(evidence.size)
+        return RunNoise(distilled, pretrained, slope, posterior.slope_origin(evidence.noise))
+    return RunNoise(distilled, pretrained)

@@ -53,7 +53,15 @@ from bayesdistill.decisions.arguments import (
     parse_teachers,
 )
 from bayesdistill.decisions.crossings import best_crossovers
-from bayesdistill.decisions.evidence import Evidence, Source, extrapolation_factor, gather, run_noise
+from bayesdistill.decisions.evidence import (
+    Evidence,
+    RunNoise,
+    Source,
+    extrapolation_factor,
+    gather,
+    noise_difference,
+    run_noise,
+)
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import mean_of, probability_positive
 from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve
@@ -190,7 +198,7 @@ def plan_problem(
     evidence: Evidence,
     problem: Problem,
     workers: Workers,
-    scatter: tuple[np.ndarray, np.ndarray] | None = None,
+    scatter: RunNoise | None = None,
     teachers: TeacherTable | None = None,
 ) -> xr.Dataset:
     """The plan of a problem whose parts have been checked."""
@@ -203,7 +211,7 @@ def plan_problem(
         evidence.draws, problem, alone[:, None] - best["loss"], workers
     )
     variables = _losses_and_strategies(evidence, committed, best, alone)
-    variables |= _probabilities(evidence, alone, committed["loss"], best["loss"], scatter)
+    variables |= _probabilities(evidence, alone, committed, best, scatter)
     variables |= _extrapolation(evidence, problem, committed)
     per_pair = ("student", "scenario", *DRAWS)
     variables |= {
@@ -285,18 +293,18 @@ def _losses_and_strategies(
 def _probabilities(
     evidence: Evidence,
     alone: np.ndarray,
-    committed: np.ndarray,
-    best: np.ndarray,
-    scatter: tuple[np.ndarray, np.ndarray] | None,
+    committed_strategy: dict[str, np.ndarray],
+    best_strategy: dict[str, np.ndarray],
+    scatter: RunNoise | None,
 ) -> dict[str, xr.Variable]:
+    committed, best = committed_strategy["loss"], best_strategy["loss"]
     pretrained = np.broadcast_to(alone[:, None], committed.shape)
     chosen = np.minimum(pretrained.mean(axis=-1), committed.mean(axis=-1))
     gain = pretrained - committed
     seen_gain, seen_best = gain, pretrained - best
     if scatter is not None:
-        distilled_noise, pretrained_noise = scatter
-        difference = pretrained_noise - distilled_noise
-        seen_gain, seen_best = gain + difference, seen_best + difference
+        seen_gain = gain + noise_difference(scatter, committed_strategy["teacher_loss"])
+        seen_best = seen_best + noise_difference(scatter, best_strategy["teacher_loss"])
     result: dict[str, xr.Variable] = {}
     result["advantage"] = variable(
         (*CELL, *DRAWS),

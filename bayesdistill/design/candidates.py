@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bayesdistill import laws
+from bayesdistill import laws, posterior
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape, flops_per_token, student_cost_per_token
 from bayesdistill.decisions.evidence import Evidence
 from bayesdistill.errors import DataError, ParameterError
@@ -217,6 +217,8 @@ def predict(evidence: Evidence, candidates: Candidates) -> Predictions:
         )
     flat = {str(k): evidence.noise[k].transpose("chain", "draw").values.reshape(-1) for k in evidence.noise.data_vars}
     shared = flat.get("sigma_student", 0.0) ** 2
+    slope = flat.get("sigma_student_slope")
+    origin = math.nan if slope is None else posterior.slope_origin(evidence.noise)
     variance = {
         DISTILLED: flat["sigma"] ** 2 + shared + flat.get("sigma_teacher", 0.0) ** 2,
         SUPERVISED: flat.get("sigma_supervised", flat["sigma"]) ** 2 + shared,
@@ -231,7 +233,10 @@ def predict(evidence: Evidence, candidates: Candidates) -> Predictions:
                 mean[row] = laws.distilled_loss(params, tokens, candidates.teacher_loss[row], **evidence.draws)
             else:
                 mean[row] = laws.supervised_loss(params, tokens, **six)
-        scale[row] = np.sqrt(variance[kind])
+        spread = variance[kind]
+        if kind == DISTILLED and slope is not None:
+            spread = spread + (slope * laws.teacher_axis(candidates.teacher_loss[row], origin)) ** 2
+        scale[row] = np.sqrt(spread)
         if not (np.isfinite(mean[row]).all() and (scale[row] > 0).all() and np.isfinite(scale[row]).all()):
             raise ParameterError(
                 f"candidates, row {row + 1}: some draws of the posterior give this run no finite loss or no scatter; "

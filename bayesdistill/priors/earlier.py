@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _INDEPENDENT: dict[str, Prior] = {**SUPERVISED_PRIORS, **DISTILLATION_PRIORS, **WEAK_TEACHER_PRIORS, **NOISE_PRIORS}
-_INDEPENDENT |= {**EFFECT_PRIORS["teacher"], **EFFECT_PRIORS["student"]}
+_INDEPENDENT |= {name: prior for priors in EFFECT_PRIORS.values() for name, prior in priors.items()}
 
 
 def coordinates_of_draws(draws: xr.Dataset, noise: xr.Dataset, reference: Reference) -> dict[str, np.ndarray]:
@@ -45,6 +45,7 @@ def coordinates_of_draws(draws: xr.Dataset, noise: xr.Dataset, reference: Refere
         ("nu", 1, "log_nu"),
         ("sigma_teacher", 0, "log_sigma_teacher"),
         ("sigma_student", 0, "log_sigma_student"),
+        ("sigma_student_slope", 0, "log_sigma_student_slope"),
     ):
         if symbol in noise:
             values[coordinate] = np.log(noise[symbol].values.ravel() - offset)
@@ -61,7 +62,7 @@ def prior_from_draws(
     draws : Dataset, (chain, draw)
         Draws of the law's parameters under their own names.
     noise : Dataset, (chain, draw)
-        `sigma`, `nu`, `sigma_teacher`, `sigma_student`, where the new study should start from them.
+        `sigma`, `nu`, `sigma_teacher`, `sigma_student`, `sigma_student_slope`, where the new study should start from them.
     reference : Reference
         Of the new study; the coordinates are computed anew around it.
     widen : float

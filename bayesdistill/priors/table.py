@@ -186,6 +186,14 @@ EFFECT_PRIORS: Mapping[str, Mapping[str, Prior]] = {
             " with which the published law is taken",
         ),
     },
+    "student_slope": {
+        "log_sigma_student_slope": _log(
+            0.003,
+            0.7,
+            "sigma_student_slope",
+            "a law misses what a teacher worse by 10 % does to one student configuration by 0.001 to 0.012 nats",
+        ),
+    },
 }
 
 NOISE_FORM_PRIORS: Mapping[str, Mapping[str, Prior]] = {
@@ -279,8 +287,9 @@ def default_priors(
         Width in nats of the one-sided prior on the asymptotic advantage, used with distilled runs; None leaves it out.
     weak_teacher : bool
         Let students recover a share w1 of what a teacher worse than themselves would cost (see `laws.distilled_loss`).
-    effects : sequence of {"teacher", "student"}
-        Shifts shared by the runs of a teacher, or of a student configuration (size and tokens).
+    effects : sequence of {"teacher", "student", "student_slope"}
+        Shifts shared by the runs of a teacher, or of a student configuration (size and tokens); "student_slope": shifts of a
+        configuration that grow with ln L_T (see `laws.teacher_axis`).
     noise : {"constant", "ratio", "tokens"}
         Scatter that is the same for all runs, or depends on r = L_T / Lsup, or on the student's tokens.
     """

@@ -55,6 +55,8 @@ def methods_text(fit: Fit) -> str:
 _FORMS = {
     "logit_w1": "Students make good a share w1 of what a teacher worse than themselves would cost them; equation 8 is w1 = 0.",
     "log_sigma_student": "Runs of one student configuration share a normal shift; the shifts add up to zero.",
+    "log_sigma_student_slope": "The shift of a student configuration also grows with the logarithm of the teacher's loss, with a "
+    "normal slope; the slopes add up to zero.",
     "log_sigma_teacher": "Runs of one teacher share a normal shift; the shifts add up to zero.",
     "noise_ratio": "The scale of the scatter depends on the ratio of the teacher's loss to the student's own.",
     "noise_tokens": "The scale of the scatter depends on the student's tokens.",

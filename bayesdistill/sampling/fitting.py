@@ -78,8 +78,9 @@ def fit(
         Nats; width of the one-sided prior on distillation's lead with unlimited data. None leaves it out.
     weak_teacher : bool
         Whether students may beat a teacher that is worse than they would be alone: one more parameter, w1.
-    effects : sequence of {"teacher", "student"}
-        Shifts shared by the runs of a teacher, or of a student configuration. `noise="run"` in `plan` counts them as scatter.
+    effects : sequence of {"teacher", "student", "student_slope"}
+        Shifts shared by the runs of a teacher, or of a student configuration; "student_slope": shifts of a configuration that
+        grow with ln L_T. `noise="run"` in `plan` counts them as scatter.
     noise : {"constant", "ratio", "tokens"}
         Scatter that is the same for all runs, or depends on r = L_T / Lsup, or on the student's tokens.
     draws, tune, chains : int
@@ -155,7 +156,7 @@ def fit(
     observed, constant = data_groups(table, other)
     drawn = tree["posterior"].to_dataset()
     groups = {
-        posterior.POSTERIOR: labelled(drawn),
+        posterior.POSTERIOR: labelled(drawn, reference),
         posterior.SAMPLE_STATS: tree["sample_stats"].to_dataset(),
         posterior.LOG_LIKELIHOOD: log_likelihood(drawn, observed, constant, reference),
         posterior.OBSERVED: observed,

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from bayesdistill import posterior
 from bayesdistill.laws import (
     EXTENSION_PARAMETERS,
     LAW_PARAMETERS,
     SUPERVISED_PARAMETERS,
     distilled_loss,
     supervised_loss,
+    teacher_axis,
 )
 from bayesdistill.model import (
     DISTILLED_LIKELIHOOD,
@@ -47,8 +49,16 @@ _UNITS = {
     "sigma_supervised": ("nats per token", "scale of the scatter of supervised runs around the law"),
     "sigma_teacher": ("nats per token", "scale of the shifts that runs of one teacher share"),
     "sigma_student": ("nats per token", "scale of the shifts that runs of one student configuration share"),
+    "sigma_student_slope": (
+        "nats per token",
+        "scale of what 10 % of the teacher's loss add to the shift of a student configuration",
+    ),
     "effect_teacher": ("nats per token", "shift of the runs of a teacher from the law"),
     "effect_student_configuration": ("nats per token", "shift of the runs of a student configuration from the law"),
+    "effect_student_slope": (
+        "nats per token",
+        "what 10 % of the teacher's loss add to the shift of a student configuration",
+    ),
     "noise_ratio": ("1", "change of ln(sigma) when ln r grows by 0.1"),
     "noise_tokens": ("1", "change of ln(sigma) with ln(student_tokens)"),
     "w1": ("1", "share of what a weak teacher would cost that the student recovers"),
@@ -58,6 +68,7 @@ _UNITS = {
     "z": ("1", "standard normal coordinates"),
     "z_teacher": ("1", "shifts of teachers as they are sampled"),
     "z_student_configuration": ("1", "shifts of student configurations as they are sampled"),
+    "z_student_slope": ("1", "slopes of student configurations as they are sampled"),
     "student_loss": ("nats per token", "validation cross-entropy of the student"),
     "teacher_loss": ("nats per token", "validation cross-entropy of the teacher"),
     "student_params": ("parameters", "non-embedding parameters of the student"),
@@ -68,11 +79,13 @@ _UNITS = {
 }
 
 
-def labelled(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset, its known variables with units and long names."""
+def labelled(dataset: xr.Dataset, reference: Reference | None = None) -> xr.Dataset:
+    """The dataset, its known variables with units and long names, slopes with the teacher's loss at which they begin."""
     for name, variable in dataset.variables.items():
         if name in _UNITS:
             variable.attrs = {"units": _UNITS[name][0], "long_name": _UNITS[name][1]}
+            if reference is not None and str(name).endswith("student_slope"):
+                variable.attrs[posterior.SLOPE_ORIGIN] = reference.teacher_loss
     return dataset
 
 
@@ -130,12 +143,18 @@ def log_likelihood(draws: xr.Dataset, observed: xr.Dataset, constant: xr.Dataset
             constant["teacher_loss"],
             **{name: draws[name] for name in LAW_PARAMETERS + EXTENSION_PARAMETERS if name in draws},
         )
-        for effect, place in (
-            ("effect_teacher", "teacher_of_run"),
-            ("effect_student_configuration", "configuration_of_run"),
+        for effect, place, times in (
+            ("effect_teacher", "teacher_of_run", 1.0),
+            ("effect_student_configuration", "configuration_of_run", 1.0),
+            (
+                "effect_student_slope",
+                "configuration_of_run",
+                teacher_axis(constant["teacher_loss"], reference.teacher_loss),
+            ),
         ):
             if effect in draws:
-                mu = mu + draws[effect][..., constant[place]].drop_vars([str(draws[effect].dims[-1])], errors="ignore")
+                shift = draws[effect][..., constant[place]].drop_vars([str(draws[effect].dims[-1])], errors="ignore")
+                mu = mu + times * shift
         sigma = draws["sigma"]
         if "noise_ratio" in draws or "noise_tokens" in draws:
             alone = supervised_loss(

@@ -110,7 +110,11 @@ def test_what_the_pages_say_of_the_fit_is_so(fit354, capsys):
     shifts = re.search(r"It prints (0\.\d+) nats, and shifts of (\S+) and (\S+) nats", stated)
     assert shifts is not None
     assert numbers[3] == pytest.approx(float(shifts[1]), abs=2e-4)
-    assert numbers[4:] == pytest.approx([float(value) for value in shifts.groups()[1:]], abs=2e-3)
+    assert numbers[4:6] == pytest.approx([float(value) for value in shifts.groups()[1:]], abs=2e-3)
+    shares = [float(line.split(": ")[1]) for line in elsewhere[6:]]
+    bent = re.search(r"It prints (\S+) and (\S+) for 143M, (\S+) and (\S+) for 198M, (\S+) and (\S+) for 546M", stated)
+    assert bent is not None
+    assert shares == pytest.approx([float(value) for value in bent.groups()], abs=0.03)
 
 
 def test_every_public_name_stands_in_the_reference():

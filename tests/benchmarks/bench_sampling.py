@@ -142,6 +142,11 @@ def main() -> None:
         ("base model: equation 8", plain, 5),
         ("base model, no asymptotic prior", plain | {"asymptotic_width": None}, 1),
         ("default model", {}, 5),
+        (
+            "weak teachers, student effects and slopes",
+            plain | {"weak_teacher": True, "effects": ("student", "student_slope")},
+            5,
+        ),
         ("weak teachers, teacher effects", plain | {"weak_teacher": True, "effects": ("teacher",)}, 1),
         ("weak teachers, both effects", plain | {"weak_teacher": True, "effects": ("teacher", "student")}, 1),
     ):

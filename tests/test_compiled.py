@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ import bayesdistill as bd
 from bayesdistill.errors import ModelError
 from bayesdistill.model import reference_run
 from bayesdistill.priors import Prior, default_priors, with_priors
-from bayesdistill.sampling import compile_model
+from bayesdistill.sampling import compile_model, compiling, native
 from bayesdistill.sampling.compiling import compile_natively, compile_with_pytensor, translate
 from bayesdistill.sampling.native import compile_text
 from bayesdistill.sampling.terms import UnsupportedGraphError
@@ -130,6 +131,29 @@ def compare(native: Native, reference: Reference, points) -> None:
 def points(n_dim: int, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     return [scale * rng.standard_normal(n_dim) for scale in (0.0, 0.1, 0.1, 0.5, 1.0)]
+
+
+def test_several_numbers_at_once_are_as_good_as_one_by_one(runs354, supervised_runs, monkeypatch):
+    model = model_of(runs354, supervised_runs, **CASES["both effects"])
+    several = Native(compile_natively(model))
+    monkeypatch.setattr(compiling, "lanes", lambda: [])
+    assert "vector-function-abi-variant" not in translate(model).text
+    single = Native(compile_natively(model))
+    for x in points(several.compiled.n_dim):
+        (_, density, slope), (_, expected, expected_slope) = several.logp(x), single.logp(x)
+        assert density == pytest.approx(expected, rel=1e-11)
+        np.testing.assert_allclose(slope, expected_slope, rtol=1e-9, atol=1e-11 * np.linalg.norm(expected_slope))
+
+
+@pytest.mark.skipif(
+    not native.lanes(), reason="this processor or C library has no functions for several numbers at once"
+)
+def test_loops_over_runs_take_several_numbers_at_once(runs354, supervised_runs):
+
+    text = str(native.optimised(translate(model_of(runs354, supervised_runs, **CASES["equation 8"])).text)[0])
+    calls = re.findall(r"call <(\d) x double> @bayesdistill_(\w+)_\d\(", text)
+    assert {name for _, name in calls} >= {"exp", "log", "log1p"}
+    assert {int(lanes) for lanes, _ in calls} <= set(native.lanes())
 
 
 @pytest.mark.parametrize("case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES])

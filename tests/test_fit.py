@@ -191,7 +191,8 @@ def test_arviz_works_on_a_fit(fit354):
         loo = az.loo(fit354, pointwise=True)
     assert loo.n_data_points == 354
     assert 0 < (loo.pareto_k > 0.7).sum() <= 2 * alone.sum()
-    assert 17 < loo.p < 17 + 20
+    # Fewer effective parameters than there are: coordinates, and shifts of configurations, which add up to zero.
+    assert 17 < loo.p < fit354["posterior"].sizes["coordinate"] + alone.size - 1
     assert az.extract(fit354, var_names=["E"]).sizes["sample"] == 4000
     assert not az.diagnose(fit354)
     assert (az.bfmi(fit354)["energy"] > 0.3).all()

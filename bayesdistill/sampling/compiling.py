@@ -17,9 +17,9 @@ import numpy as np
 from bayesdistill.errors import ModelError
 from bayesdistill.sampling.emission import Function
 from bayesdistill.sampling.lowering import Lowering
-from bayesdistill.sampling.native import compile_text
+from bayesdistill.sampling.native import compile_text, lanes
 from bayesdistill.sampling.terms import Handle, UnsupportedGraphError
-from bayesdistill.sampling.text import PREAMBLE
+from bayesdistill.sampling.text import preamble
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -118,7 +118,7 @@ def translate(model: pm.Model) -> Functions:
     outputs = [*places, *((handle, _shape(lowering, handle)) for handle in derived)]
     ranks = [variable.type.ndim for variable in lowering.inputs]
     n_dim, n_expanded = offsets[-1], sum(int(np.prod(shape)) for _, shape in outputs)
-    text = PREAMBLE + _logp_text(lowering, ranks, logp, list(zip(slopes, shapes, strict=True)), n_dim)
+    text = preamble(lanes()) + _logp_text(lowering, ranks, logp, list(zip(slopes, shapes, strict=True)), n_dim)
     text += _expand_text(lowering, ranks, outputs, n_dim, n_expanded)
     return Functions(text, lowering.inputs, lowering, names, [shape for _, shape in outputs], n_dim, n_expanded)
 
@@ -171,6 +171,10 @@ def _logp_text(
     return function.build("logp", arguments, [logp.term, *(handle.term for handle, _ in gradient)], finish)
 
 
+_NOTES_OF_EXPAND = 100_000
+"""Where the notes of the second function of the module begin; the first has fewer."""
+
+
 def _expand_text(
     lowering: Lowering,
     ranks: list[int],
@@ -178,7 +182,7 @@ def _expand_text(
     n_dim: int,
     n_expanded: int,
 ) -> str:
-    function = Function(lowering.dims, ranks)
+    function = Function(lowering.dims, ranks, _NOTES_OF_EXPAND)
     function.guard([("%dim", n_dim), ("%count", n_expanded)])
 
     def finish(function: Function) -> None:

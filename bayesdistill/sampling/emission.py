@@ -1,7 +1,8 @@
 """From terms to the text of a function in LLVM's language.
 
 Terms over the same dimensions share a loop wherever none of them waits for a sum of another, so that a log density with its
-gradient becomes a handful of loops. Arithmetic is strict: nothing is reordered, and the same text gives the same numbers.
+gradient becomes a handful of loops. What a loop adds up into one number may be added in another order, several elements at a
+time; everything else is strict, and the same text gives the same numbers on the same kind of processor.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ from bayesdistill.sampling.text import INFINITY, ONE, ZERO, Text, literal
 _TYPES = {"float64": "double", "bool": "i8", "int8": "i8", "uint8": "i8", "int16": "i16", "uint16": "i16"}
 _TYPES |= {"int32": "i32", "uint32": "i32", "int64": "i64"}
 
+
+def _waits(term: Term) -> bool:
+    """Whether a pass of the loop over a term needs what the pass before has left: all collecting but sums into one number."""
+    return term.kind in COLLECTS and (bool(term.dims) or term.payload != "add")
+
+
 _START = {"add": ZERO, "maximum": literal(float("-inf")), "minimum": INFINITY, "and": ONE}
 
 
@@ -43,11 +50,15 @@ class Function(Text):
     dims : Dimensions
     ranks : sequence of int
         Number of dimensions of each input: they fix where its lengths stand in the sampler's record.
+    first_note : int
+        Number of the first note about a loop; each function of a module needs its own.
     """
 
-    def __init__(self, dims: Dimensions, ranks: Sequence[int]) -> None:
+    def __init__(self, dims: Dimensions, ranks: Sequence[int], first_note: int = 0) -> None:
         self._dims = dims
         self._ranks = ranks
+        self._next_note = first_note
+        self._notes: list[str] = []
         super().__init__()
         self._scalars: dict[Term, str] = {}
         self._buffers: dict[Term, str] = {}
@@ -102,7 +113,8 @@ class Function(Text):
         finish(self)
         body = "\n".join([*self._entry, *self._lines])
         allocas = "\n".join(self._allocas)
-        return f"define i64 @{name}({arguments}) {{\n{allocas}\n  {self._guard}\nwork:\n{body}\n}}\n"
+        notes = "\n".join(self._notes)
+        return f"define i64 @{name}({arguments}) {{\n{allocas}\n  {self._guard}\nwork:\n{body}\n}}\n{notes}\n"
 
     _guard = "br label %work"
 
@@ -135,8 +147,9 @@ class Function(Text):
             leaves_loop = any(
                 user.level != term.level or self._key(user.loop) != self._key(term.loop) for user in users[term]
             )
+            apart = any(_waits(user) for user in users[term])
             random = any(user.kind in (ELEMENT, SLICE, GATHER, PAD) and at_random(user, term) for user in users[term])
-            if term.dims and (term.kind in COLLECTS or leaves_loop or random or term in final):
+            if term.dims and (term.kind in COLLECTS or leaves_loop or apart or random or term in final):
                 self._buffers[term] = offset
                 size = self._size(term.dims)
                 offset = (
@@ -165,8 +178,8 @@ class Function(Text):
         address = self._do(f"getelementptr double, ptr {pointer}, i64 {index}")
         self._say(f"store double {value}, ptr {address}")
 
-    def _nest(self, lengths: Sequence[str], body: Callable[[list[str]], None]) -> None:
-        """Nested counting loops around what `body` writes."""
+    def _nest(self, lengths: Sequence[str], body: Callable[[list[str]], None], independent: bool = False) -> None:
+        """Nested counting loops around what `body` writes; `independent` if no pass of the innermost needs another's memory."""
         self._count += 1
         tag = self._count
         self._say(f"br label %enter{tag}_0")
@@ -179,13 +192,30 @@ class Function(Text):
             inner = f"body{tag}" if depth == len(lengths) - 1 else f"enter{tag}_{depth + 1}"
             self._say(f"br i1 %c{tag}_{depth}, label %{inner}, label %exit{tag}_{depth}")
         self._lines.append(f"body{tag}:")
+        begin = len(self._lines)
         body([f"%i{tag}_{depth}" for depth in range(len(lengths))])
+        note = self._note(begin) if independent else ""
         for depth in reversed(range(len(lengths))):
             self._say(f"br label %tail{tag}_{depth}")
             self._lines.append(f"tail{tag}_{depth}:")
             self._say(f"%n{tag}_{depth} = add nsw i64 %i{tag}_{depth}, 1")
-            self._say(f"br label %head{tag}_{depth}")
+            self._say(f"br label %head{tag}_{depth}{note if depth == len(lengths) - 1 else ''}")
             self._lines.append(f"exit{tag}_{depth}:")
+
+    def _note(self, begin: int) -> str:
+        """Says of the memory that lines from `begin` on use that no pass of their loop needs another's; a note for the loop."""
+        group, loop = self._next_note, self._next_note + 1
+        self._next_note += 2
+        self._notes += [
+            f"!{group} = distinct !{{}}",
+            f'!{loop} = distinct !{{!{loop}, !{{!"llvm.loop.parallel_accesses", !{group}}}}}',
+        ]
+        cells = {f"ptr {cell}" for cell in self._cells.values()}
+        for place in range(begin, len(self._lines)):
+            line = self._lines[place]
+            if (" = load " in line or line.startswith("  store ")) and line[line.rindex("ptr ") :] not in cells:
+                self._lines[place] = f"{line}, !llvm.access.group !{group}"
+        return f", !llvm.loop !{loop}"
 
     def _loop(self, loop: tuple[int, ...], terms: Sequence[Term]) -> None:
         self._local = {}
@@ -195,7 +225,7 @@ class Function(Text):
             return
 
         def body(indices: list[str]) -> None:
-            for term in terms:
+            for term in together:
                 if term.kind in COLLECTS:
                     self._collect(term, indices)
                     continue
@@ -203,8 +233,17 @@ class Function(Text):
                 if term in self._buffers:
                     self._store(self._local[term], self._buffers[term], self._flat(term.dims, indices))
 
-        self._nest([self._length(dim) for dim in loop], body)
-        self._local = {}
+        def rest(indices: list[str]) -> None:
+            for term in apart:
+                self._collect(term, indices)
+
+        # Apart, and reading the others' results from memory, so that LLVM may take several elements of the first at once.
+        together, apart = ([term for term in terms if _waits(term) is waits] for waits in (False, True))
+        lengths = [self._length(dim) for dim in loop]
+        for inside, write in ((together, body), (apart, rest)):
+            if inside:
+                self._nest(lengths, write, independent=write is body)
+            self._local = {}
         for term in terms:
             if term in self._cells:
                 self._scalars[term] = self._do(f"load double, ptr {self._cells[term]}")
@@ -222,7 +261,11 @@ class Function(Text):
         else:
             address, function = self._cells[term], term.payload
         before = self._do(f"load double, ptr {address}")
-        self._say(f"store double {self._function(function, [before, value])}, ptr {address}")
+        if function == "add" and not _waits(term):
+            after = self._do(f"fadd reassoc double {before}, {value}")
+        else:
+            after = self._function(function, [before, value])
+        self._say(f"store double {after}, ptr {address}")
 
     def _flat(self, dims: Sequence[int], indices: Sequence[str]) -> str:
         """Place of an element in memory, the last dimension running fastest."""

@@ -6,7 +6,7 @@ import ctypes
 import functools
 from typing import Any
 
-from bayesdistill.sampling.text import MATHEMATICS
+from bayesdistill.sampling.text import LANES, MATHEMATICS, VECTORS
 
 
 class Code:
@@ -26,9 +26,33 @@ def _target() -> Any:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    for name, address in _addresses().items():
+    for name, address in (_addresses() | _vector_addresses()).items():
         llvm.add_symbol(f"bayesdistill_{name}", address)
     return llvm.Target.from_triple(llvm.get_process_triple())
+
+
+@functools.cache
+def _vector_addresses() -> dict[str, int]:
+    """The functions for several numbers at once that the C library of Linux has for processors with AVX2 and AVX-512."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    try:
+        library = ctypes.CDLL("libmvec.so.1")
+    except OSError:
+        return {}
+    found = {}
+    for lanes, kind, feature in zip(LANES, "de", ("avx2", "avx512f"), strict=True):
+        symbols = {name: f"_ZGV{kind}N{lanes}{'vv' if name == 'pow' else 'v'}_{name}" for name in VECTORS}
+        if features.get(feature) and all(hasattr(library, symbol) for symbol in symbols.values()):
+            for name, symbol in symbols.items():
+                found[f"{name}_{lanes}"] = ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value or 0
+    return found
+
+
+def lanes() -> list[int]:
+    """For how many numbers at once this processor and C library have the mathematical functions; often 4, or 4 and 8."""
+    return [count for count in LANES if f"exp_{count}" in _vector_addresses()]
 
 
 def _addresses() -> dict[str, int]:
@@ -54,8 +78,8 @@ def _addresses() -> dict[str, int]:
     return found
 
 
-def compile_text(text: str) -> Code:
-    """Compile the text of a module for this processor and load it."""
+def optimised(text: str) -> tuple[Any, Any]:
+    """The module of a text after LLVM's passes for this processor, and the machine that it is for."""
     import llvmlite.binding as llvm
 
     target = _target()
@@ -72,6 +96,13 @@ def compile_text(text: str) -> Code:
     module.verify()
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
     builder.getModulePassManager().run(module, builder)
-    engine = llvm.create_mcjit_compiler(module, machine)
+    return module, machine
+
+
+def compile_text(text: str) -> Code:
+    """Compile the text of a module for this processor and load it."""
+    import llvmlite.binding as llvm
+
+    engine = llvm.create_mcjit_compiler(*optimised(text))
     engine.finalize_object()
     return Code(engine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bayesdistill.sampling.terms import UnsupportedGraphError
 
@@ -12,42 +12,40 @@ MATHEMATICS = ("exp", "expm1", "log", "log1p", "pow", "tanh", "gammaln", "psi")
 
 _ARGUMENTS = {"pow": "double, double", "gammaln": "double, i32", "psi": "double, i32"}
 
-PREAMBLE = """
-declare ptr @malloc(i64)
-declare void @free(ptr)
-declare double @llvm.fabs.f64(double)
-declare double @llvm.sqrt.f64(double)
-{declarations}
-define internal double @softplus(double %x) {{
-  %far = fcmp olt double %x, -3.7e1
-  br i1 %far, label %small, label %more
-small:
-  %e0 = call double @bayesdistill_exp(double %x)
-  ret double %e0
-more:
-  %near = fcmp olt double %x, 1.8e1
-  br i1 %near, label %middle, label %large
-middle:
-  %e1 = call double @bayesdistill_exp(double %x)
-  %l1 = call double @bayesdistill_log1p(double %e1)
-  ret double %l1
-large:
-  %below = fcmp olt double %x, 3.33e1
-  br i1 %below, label %tail, label %linear
-tail:
-  %m = fneg double %x
-  %e2 = call double @bayesdistill_exp(double %m)
-  %s2 = fadd double %x, %e2
-  ret double %s2
-linear:
-  ret double %x
-}}
-""".format(
-    declarations="\n".join(
-        f"declare double @bayesdistill_{name}({_ARGUMENTS.get(name, 'double')}) nounwind willreturn memory(none)"
-        for name in MATHEMATICS
-    )
-)
+VECTORS = ("exp", "expm1", "log", "log1p", "pow", "tanh")
+"""Functions that there may be for several numbers at once too, by the names `bayesdistill_..._4` and `bayesdistill_..._8`."""
+LANES = (4, 8)
+
+
+def _arguments(name: str) -> list[str]:
+    return _ARGUMENTS.get(name, "double").split(", ")
+
+
+def _variant(name: str, lanes: int) -> str:
+    """What tells LLVM of the function for several numbers at once (its vector function ABI)."""
+    kinds = "v" * len(_arguments(name))
+    return f"_ZGV_LLVM_N{lanes}{kinds}_bayesdistill_{name}(bayesdistill_{name}_{lanes})"
+
+
+def preamble(lanes: Sequence[int]) -> str:
+    """Declarations of what is called; `lanes` of a processor and C library that have the functions for so many at once."""
+    lines = ["declare noalias ptr @malloc(i64)", "declare void @free(ptr)"]
+    lines += [f"declare double @llvm.{name}.f64(double)" for name in ("fabs", "sqrt")]
+    several = []
+    for name in MATHEMATICS:
+        arguments = _arguments(name)
+        line = f"declare double @bayesdistill_{name}({', '.join(arguments)}) nounwind willreturn memory(none)"
+        if lanes and name in VECTORS:
+            line += f' "vector-function-abi-variant"="{",".join(_variant(name, count) for count in lanes)}"'
+            for count in lanes:
+                kind = f"<{count} x double>"
+                several.append(f"@bayesdistill_{name}_{count}")
+                lines.append(f"declare {kind} {several[-1]}({', '.join([kind] * len(arguments))})")
+        lines.append(line)
+    if several:  # or LLVM drops what nothing calls yet
+        kept = ", ".join(f"ptr {name}" for name in several)
+        lines.append(f'@llvm.compiler.used = appending global [{len(several)} x ptr] [{kept}], section "llvm.metadata"')
+    return "\n".join([*lines, ""])
 
 
 def literal(value: float) -> str:
@@ -126,7 +124,7 @@ class Text:
         if name in MATHEMATICS:
             return self._call(f"bayesdistill_{name}", *a)
         simple: dict[str, Callable[[], str]] = {
-            "softplus": lambda: self._call("softplus", a[0]),
+            "softplus": lambda: self._softplus(a[0]),
             "neg": lambda: self._do(f"fneg double {a[0]}"),
             "abs": lambda: self._call("llvm.fabs.f64", a[0]),
             "sqrt": lambda: self._call("llvm.sqrt.f64", a[0]),
@@ -162,6 +160,12 @@ class Text:
     def _sigmoid(self, x: str) -> str:
         power = self._call("bayesdistill_exp", self._do(f"fneg double {x}"))
         return self._arithmetic("fdiv", ONE, self._arithmetic("fadd", ONE, power))
+
+    def _softplus(self, x: str) -> str:
+        """Without a branch, so that a loop can take several numbers at once."""
+        positive = self._choose(self._compare("ogt", x, ZERO), x, ZERO)
+        power = self._call("bayesdistill_exp", self._do(f"fneg double {self._call('llvm.fabs.f64', x)}"))
+        return self._arithmetic("fadd", positive, self._call("bayesdistill_log1p", power))
 
     def _extreme(self, kind: str, a: list[str]) -> str:
         """The larger or smaller of two; not a number if one of them is none."""

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 TINY = Path(__file__).resolve().parents[1] / "data" / "tiny"
@@ -187,6 +188,36 @@ def test_predictions_are_scored_by_what_came_out(predict):
     assert predict.score(entry, worse)["inside_90"] == 0
 
 
+def test_forecasts_share_the_shift_and_the_slope_of_a_student(predict, log):
+    import bayesdistill as bd
+    from bayesdistill.laws import PUBLISHED, distilled_loss
+    from bayesdistill.model import reference_run
+
+    n = 4000
+    flat = {name: np.full(n, value) for name, value in PUBLISHED.items()}
+    flat |= {"sigma": np.full(n, 1e-9), "nu": np.full(n, 30.0)}
+    told = log | {"sup-d192-32M-s0": log["sup-d192-16M-s0"] | {"name": "sup-d192-32M-s0"}}
+    names = [
+        f"dis-{student}-s0-from-{teacher}" for student in ("d64-64M", "d128-8M") for teacher in ("d192-32M", "d96-8M")
+    ]
+    plain = predict.forecast(flat, told, 1)
+    assert plain[names[1]]["run"] == pytest.approx(plain[names[1]]["law"], abs=1e-6)
+    size, tokens = 24.0 * 64**2, 64_000 * 1024.0
+    by_hand = distilled_loss(size, tokens, log["sup-d96-8M-s0"]["loss"], **PUBLISHED)
+    assert plain[names[1]]["law"] == pytest.approx(by_hand)
+    shifted = predict.forecast(flat | {"sigma_student": np.full(n, 0.02)}, told, 1)
+    moved = [shifted[name]["run"] - shifted[name]["law"] for name in names]
+    assert moved[0].std() == pytest.approx(0.02, rel=0.05)
+    np.testing.assert_allclose(moved[0], moved[1], atol=1e-6)  # one student, two teachers
+    assert abs(np.corrcoef(moved[0], moved[2])[0, 1]) < 0.06  # two students
+    sloped = predict.forecast(flat | {"sigma_student_slope": np.full(n, 0.02)}, told, 1)
+    moved = [sloped[name]["run"] - sloped[name]["law"] for name in names]
+    reference = reference_run(bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised"))
+    axis = 10 * np.log(log["sup-d96-8M-s0"]["loss"] / reference.teacher_loss)
+    assert moved[1].std() == pytest.approx(0.02 * abs(axis), rel=0.05)
+    assert abs(np.corrcoef(moved[0], moved[1])[0, 1]) == pytest.approx(1, abs=1e-6)
+
+
 def test_no_prediction_after_the_fact(predict, monkeypatch, log):
     monkeypatch.setattr(predict, "read_log", lambda: log | {"sup-d64-64M-s0": {}})
     with pytest.raises(SystemExit, match="already made"):
@@ -202,7 +233,6 @@ def test_the_law_refitted_to_the_stored_tables_converges_and_describes_them():
 
     Together they do not: with the strongest teachers the joint fit bends the supervised law (docs/explanation/tiny.md).
     """
-    import numpy as np
 
     import bayesdistill as bd
 

@@ -237,7 +237,7 @@ ASYMPTOTIC_SIZES = (1e8, 3e8, 1e9, 3e9, 1e10, 3e10)
 """Students in whose mean square the lead is measured, when the reference run has 5e8 parameters; scaled with it."""
 
 WEAK_TEACHER = True
-EFFECTS: tuple[str, ...] = ("student",)
+EFFECTS: tuple[str, ...] = ("student", "student_slope")
 NOISE = "constant"
 """The form of the model unless asked otherwise, chosen by what predicts runs of unseen teachers and students
 (docs/explanation/choice_of_model.md)."""

@@ -48,7 +48,7 @@ def forecast(flat: dict, log: dict[str, dict], seed: int) -> dict[str, dict[str,
     import bayesdistill as bd
     from bayesdistill.criticism.forecasts import supervised_centers, supervised_scale
     from bayesdistill.criticism.predictions import scatter_scale
-    from bayesdistill.laws import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss
+    from bayesdistill.laws import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss, teacher_axis
     from bayesdistill.model import reference_run
 
     rng = np.random.default_rng(seed)
@@ -60,7 +60,7 @@ def forecast(flat: dict, log: dict[str, dict], seed: int) -> dict[str, dict[str,
         for name, row in log.items()
         if row["experiment"] == "main" and row["teacher"] is None
     }
-    shifts: dict[int, np.ndarray] = {}
+    shifts: dict[int, list[np.ndarray]] = {}
     runs = sorted(held_out(), key=lambda run: run.teacher is not None)  # teachers first
     for run in runs:
         size, seen = np.array([float(params(run.width))]), np.array([tokens(run)])
@@ -82,8 +82,10 @@ def forecast(flat: dict, log: dict[str, dict], seed: int) -> dict[str, dict[str,
         scale = scatter_scale(flat, table, reference)[:, 0]
         # Students that no run has: what all runs of one share is drawn anew, the same for both teachers.
         if run.width not in shifts:
-            shifts[run.width] = flat.get("sigma_student", np.zeros(count)) * rng.standard_normal(count)
-        noise = noise + shifts[run.width] / scale
+            kinds = ("sigma_student", "sigma_student_slope")
+            shifts[run.width] = [flat.get(kind, np.zeros(count)) * rng.standard_normal(count) for kind in kinds]
+        shift, slope = shifts[run.width]
+        noise = noise + (shift + slope * teacher_axis(lower, reference.teacher_loss)) / scale
         found[run.name] = {"law": law, "run": law + scale * noise}
     return found
 

@@ -108,7 +108,7 @@ def build_model(
     >>> import bayesdistill as bd
     >>> model = bd.build_model(bd.load_runs("busbridge2025"))
     >>> [rv.name for rv in model.free_RVs]
-    ['z', 'z_student_configuration']
+    ['z', 'z_student_configuration', 'z_student_slope']
     """
     import pymc as pm
 

@@ -314,7 +314,7 @@ def test_checkpoints_know_models_by_their_priors(runs354, tmp_path, monkeypatch)
 
     monkeypatch.setattr(unseen_groups, "_fold", fold)
     bd.leave_out(few, "paper", {}, checkpoint=checkpoint)
-    bd.leave_out(few, "paper", {"weak_teacher": True, "effects": ("student",)}, checkpoint=checkpoint)
+    bd.leave_out(few, "paper", {"weak_teacher": True, "effects": ("student", "student_slope")}, checkpoint=checkpoint)
     assert len(calls) == 1  # the default, written out
     bd.leave_out(few, "paper", {"weak_teacher": False}, checkpoint=checkpoint)
     bd.leave_out(few, "paper", {"weak_teacher": False}, gates=Gates(max_rhat=1.5), checkpoint=checkpoint)

@@ -215,12 +215,13 @@ def test_which_coordinates_a_model_has():
         "log_nu",
         "logit_w1",
         "log_sigma_student",
+        "log_sigma_student_slope",
         "log_sigma_supervised",
     }
     plain = default_priors(
         distilled=True, supervised=True, reference=REFERENCE, weak_teacher=False, effects=(), noise="constant"
     )
-    assert set(plain.names) == set(both.names) - {"logit_w1", "log_sigma_student"}
+    assert set(plain.names) == set(both.names) - {"logit_w1", "log_sigma_student", "log_sigma_student_slope"}
     assert both.supervised_law == "runs"
     distilled = default_priors(distilled=True, supervised=False, reference=REFERENCE)
     assert set(distilled.names) == set(both.names) - {"log_sigma_supervised"}

@@ -1,8 +1,8 @@
-"""Simulation-based calibration of the default model, 200 simulations: the tables and the figure of calibration.md.
+"""Simulation-based calibration of the default model: the tables and the figure of calibration.md.
 
 Laws are drawn where the 354 runs put them, from their posterior with the standard deviations that the runs fixed times three.
 
-python docs/explanation/calibration.py [LOG [SIMULATIONS [WORKERS]]]
+python docs/explanation/calibration.py [LOG [SIMULATIONS [WORKERS]]]    # 400 for the page
 
 What is finished stands in LOG (calibration.jsonl); interrupted, it goes on from there. With more than one worker, simulations are
 fitted in processes of their own.

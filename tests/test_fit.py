@@ -22,6 +22,7 @@ from scipy import stats
 import bayesdistill as bd
 from bayesdistill import posterior
 from bayesdistill.criticism.predictions import fitted_losses, flat_draws, shared_shifts
+from bayesdistill.criticism.refits import prepare_refits, refit
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ConvergenceWarning, DataError, ModelError, ParameterError
 from bayesdistill.laws import DISTILLATION_PARAMETERS, LAW_PARAMETERS, SUPERVISED_PARAMETERS
@@ -180,6 +181,20 @@ def test_slopes_of_configurations_go_through_everything_that_uses_scatter(runs35
     found = later.table["log_sigma_student_slope"]
     assert "earlier posterior" in found.reason
     assert "grows with the logarithm of the teacher's loss" in bd.methods_text(fit)
+
+
+def test_decisions_take_the_draws_of_a_refit(runs354):
+    reference = reference_run(runs354, None)
+    priors = default_priors(distilled=True, supervised=False, reference=reference)
+    made = refit(prepare_refits(runs354, priors), draws=30, tune=200, seed=1)
+    assert posterior.slope_origin(posterior.noise_draws(made)) == reference.teacher_loss
+    spread = {}
+    for noise in ("law", "run"):
+        with pytest.warns(ConvergenceWarning):
+            plan = bd.plan(made, "1B", "1e21", "best case", noise=noise, allow_unconverged=True)
+        spread[noise] = float(plan["advantage"].std())
+    scales = posterior.noise_draws(made)["sigma_student"]
+    assert spread["run"] ** 2 - spread["law"] ** 2 > float((scales**2).mean())
 
 
 def test_arviz_works_on_a_fit(fit354):

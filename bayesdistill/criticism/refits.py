@@ -17,6 +17,7 @@ from bayesdistill.errors import ModelError
 from bayesdistill.model import build_model, reference_run, student_configurations, teacher_labels
 from bayesdistill.priors import Priors, Reference
 from bayesdistill.sampling import ADAPTATION, compile_model
+from bayesdistill.sampling.groups import labelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +144,7 @@ def refit(
     # What the model does not use is no data of the compiled one.
     known = {variable.name for variable in refitter.compiled.shared_var_keys}
     compiled = refitter.compiled.with_data(**{name: value for name, value in data.items() if name in known})
-    return nutpie.sample(
+    tree: xr.DataTree = nutpie.sample(
         compiled,
         draws=draws,
         tune=tune,
@@ -156,6 +157,8 @@ def refit(
         save_warmup=False,
         **ADAPTATION,
     )
+    tree["posterior"] = xr.DataTree(labelled(tree["posterior"].to_dataset(), refitter.reference))
+    return tree
 
 
 def _mask(kept: np.ndarray | None, table: pd.DataFrame, what: str) -> np.ndarray:

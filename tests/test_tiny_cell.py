@@ -184,6 +184,8 @@ def test_predictions_are_scored_by_what_came_out(predict):
     chance = [said["run"] for said in entry["probabilities"].values()]
     true = [medians[a]["loss"] < medians[b]["loss"] for a, b in predict.QUESTIONS.values()]
     assert found["brier"] == pytest.approx(sum((p - t) ** 2 for p, t in zip(chance, true, strict=True)) / 6)
+    one = predict.score(entry, {"sup-d64-64M-s0": medians["sup-d64-64M-s0"]})
+    assert (one["questions"], one["brier"], one["log_score"], one["losses"], one["inside_90"]) == (0, None, None, 1, 1)
     worse = {name: {"loss": row["loss"] + 1} for name, row in medians.items()}
     assert predict.score(entry, worse)["inside_90"] == 0
 

@@ -164,8 +164,9 @@ def score(predicted: dict, log: dict[str, dict]) -> dict:
     return {
         "questions": len(p),
         "came true": int(outcome.sum()),
-        "brier": float(np.mean((chance - outcome) ** 2)),
-        "log_score": float(np.mean(np.log(np.where(outcome > 0.5, chance, 1 - chance)))),
+        # No question has an answer before both of its runs are made.
+        "brier": float(np.mean((chance - outcome) ** 2)) if p else None,
+        "log_score": float(np.mean(np.log(np.where(outcome > 0.5, chance, 1 - chance)))) if p else None,
         "losses": len(inside["5 %", "95 %"]),
         "inside_50": int(sum(inside["25 %", "75 %"])),
         "inside_90": int(sum(inside["5 %", "95 %"])),

@@ -576,6 +576,6 @@ def test_an_earlier_fit_narrows_a_small_study(fit354, runs354):
 
 @pytest.mark.slow
 def test_a_stronger_prior_pulls(runs354):
-    pulled = bd.fit(runs354, priors={"c0": Prior(1.75, 0.01)}, seed=2, progress=False)
+    pulled = bd.fit(runs354, priors={"c0": Prior(1.75, 0.01)}, draws=3000, seed=2, progress=False)
     assert float(posterior.mean(pulled["posterior"]["c0"])) == pytest.approx(1.75, abs=0.03)
     assert bd.prior_table(pulled).loc["c0", "distribution"] == "Normal(1.75, 0.01)"

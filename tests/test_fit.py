@@ -526,8 +526,8 @@ def test_an_earlier_fit_with_another_gamma_is_no_prior(supervised_runs, chinchil
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_other_seeds_sample_as_cleanly(runs354, fit354, seed):
-    other = bd.fit(runs354, seed=seed, progress=False)
-    found = bd.check(other)
+    other = bd.fit(runs354, draws=2000, seed=seed, progress=False)
+    found = bd.check(other, gates=bd.Gates(min_ess_bulk=1000, min_ess_tail=1000))
     assert found.ok, found.verdict
     for name in ("E", "c0", "sigma", "alpha_S"):
         ours, theirs = (posterior.mean_mcse(one["posterior"][name]) for one in (fit354, other))

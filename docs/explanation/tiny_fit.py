@@ -77,8 +77,11 @@ def compare_supervised_laws():
             "alpha gamma": np.median(draws["alpha"] * draws["gamma"]),
             "beta gamma": np.median(draws["beta"] * draws["gamma"]),
         }
+        if runs[0] is None:
+            alone = float(bd.supervised_loss(24.0 * 64**2, 64_000 * 1024.0, **draws).mean())
     print("\nsupervised residuals and exponents by what is fitted")
     print(pd.DataFrame(rows).T.to_string())
+    print(f"supervised runs alone: {alone:.3f} nats for width 64 on 64M tokens")
 
 
 def show(tiny, paper):

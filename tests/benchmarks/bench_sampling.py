@@ -15,6 +15,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "MK
     os.environ.setdefault(name, "1")
 
 import argparse
+import ctypes
 import time
 
 import numpy as np
@@ -31,17 +32,17 @@ from bayesdistill.laws import DISTILLATION_PARAMETERS, SUPERVISED_PARAMETERS, di
 from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import default_priors
 from bayesdistill.priors.coordinates import natural_parameters, supervised_at_reference
+from bayesdistill.sampling import compile_model, compiling
 
 JUDGED = (*SUPERVISED_PARAMETERS, *DISTILLATION_PARAMETERS, "sigma", "nu")
 
 
-def smallest_ess(posterior: xr.Dataset) -> float:
-    """Smallest bulk ESS over the judged parameters."""
+def smallest_ess(posterior: xr.Dataset) -> tuple[float, str]:
+    """Smallest bulk ESS over the judged parameters, and whose it is."""
+    draws = {name: posterior[name].transpose("chain", "draw").values for name in JUDGED}
     return min(
-        float(
-            array_stats.ess(posterior[name].transpose("chain", "draw").values, chain_axis=0, draw_axis=1, method="bulk")
-        )
-        for name in JUDGED
+        (float(array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")), name)
+        for name, values in draws.items()
     )
 
 
@@ -79,11 +80,11 @@ def timed(label: str, sample, results: list) -> None:
     started = time.perf_counter()
     tree = sample()
     seconds = time.perf_counter() - started
-    ess = smallest_ess(tree["posterior"].to_dataset())
+    ess, slowest = smallest_ess(tree["posterior"].to_dataset())
     divergences = int(tree["sample_stats"]["diverging"].sum())
     results.append((label, seconds, ess, ess / seconds, divergences))
     print(
-        f"{label}: {seconds:.1f} s, min ESS {ess:.0f}, {ess / seconds:.2f} min-ESS/s, {divergences} divergences",
+        f"{label}: {seconds:.1f} s, min ESS {ess:.0f} ({slowest}), {ess / seconds:.2f} min-ESS/s, {divergences} divergences",
         flush=True,
     )
 
@@ -201,7 +202,45 @@ def main() -> None:
     print(
         f"\n4096 bootstrap refits over a base fit: {bootstrap / base:.0f}; over a default fit: {bootstrap / default:.0f}"
     )
+    steps(runs, reference)
     scaling(runs, reference)
+
+
+def steps(runs, reference) -> None:
+    """Time of the log density with its gradient, one number at a time and several at once, in turns."""
+    forms = {"base model": {"weak_teacher": False, "effects": ()}, "default model": {}}
+    available = compiling.lanes()
+    print(
+        f"\n| log density and gradient | several at once ({available}) | one by one | ratio |\n| --- | --- | --- | --- |"
+    )
+    for label, form in forms.items():
+        priors = default_priors(distilled=True, supervised=False, reference=reference, **form)
+        calls = []
+        for lanes in (available, []):
+            compiling.lanes = lambda lanes=lanes: lanes
+            calls.append(density(compile_model(build_model(runs, priors=priors, reference=reference))))
+        best = [min(times) for times in zip(*[[call() for call in calls] for _ in range(7)], strict=True)]
+        print(f"| {label} | {1e6 * best[0]:.0f} µs | {1e6 * best[1]:.0f} µs | {best[1] / best[0]:.1f} |", flush=True)
+    compiling.lanes = lambda: available
+
+
+def density(compiled):
+    """A function that says how long one call of the compiled log density takes, in seconds, from a thousand of them."""
+    pointer = ctypes.c_void_p
+    function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_uint64, pointer, pointer, pointer, pointer)(
+        compiled.compiled_logp_func.address
+    )
+    x = 0.3 * np.random.default_rng(0).standard_normal(compiled.n_dim)
+    slope, value = np.empty(x.size), np.empty(1)
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        for _ in range(1000):
+            # `compiled` owns the machine code and the data, and must outlive the calls.
+            function(x.size, x.ctypes.data, slope.ctypes.data, value.ctypes.data, compiled.user_data.ctypes.data)
+        return (time.perf_counter() - started) / 1000
+
+    return seconds
 
 
 def scaling(runs, reference) -> None:

@@ -31,6 +31,7 @@ from bayesdistill.priors.coordinates import (
     natural_parameters,
     supervised_at_reference,
 )
+from bayesdistill.priors.moving import MOVED, best_place, movable, move
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +120,8 @@ def build_model(
         priors = default_priors(distilled=runs is not None, supervised=supervised is not None, reference=reference)
     free = [name for name, is_free in zip(priors.names, priors.free, strict=True) if is_free]
     with pm.Model(coords={"coordinate": free}) as model:
-        z = pm.Normal("z", 0.0, 1.0, dims="coordinate")
+        moved = None if runs is None or not movable(priors) else _moved(runs, priors, reference, free)
+        z = pm.Normal("z", 0.0, 1.0, dims="coordinate", default_transform=moved)
         values = priors.location + priors.factor @ z
         c = {name: values[i] for i, name in enumerate(priors.names)}
         law = supervised_at_reference(c)
@@ -143,6 +145,42 @@ def build_model(
                 sigma = pm.Deterministic("sigma_supervised", pm.math.exp(c["log_sigma_supervised"]))
             _observe_supervised(supervised, law, reference, sigma, nu)
     return model
+
+
+def _moved(runs: pd.DataFrame, priors: Priors, reference: Reference, free: list[str]) -> Any:
+    """PyMC's transform of z whose values hold the distillation law's elasticities at the best place for these runs."""
+    import pytensor.tensor as pt
+    from pymc.logprob.transforms import Transform
+
+    params, tokens, weak = (runs[n].to_numpy(dtype=float) for n in ("student_params", "student_tokens", "teacher_loss"))
+    place = best_place(params, tokens, weak, priors, reference)
+    concerned = (*MOVED, "log_gamma_S")
+    middle = {name: priors.table[name].location for name in concerned}
+    middles = [list(middle.values()), [*move(middle, *place), middle["log_gamma_S"]]]
+    # Arrays, so that one compiled text serves all runs and priors.
+    numbers = pt.constant(np.array([*middles, [priors.table[name].scale for name in concerned], [*place, 0.0, 0.0]]))
+    # Three elements are put in their places by unit vectors, which needs no join of arrays.
+    stay = np.array([name not in MOVED for name in free], dtype=float)
+    unit = [np.array([name == other for other in free], dtype=float) for name in MOVED]
+
+    def moved(value: Any, old: int, new: int) -> Any:
+        c = {n: numbers[old, i] + numbers[2, i] * value[free.index(n)] for i, n in enumerate(concerned)}
+        found = move(c, (new - old) * numbers[3, 0], (new - old) * numbers[3, 1])
+        return stay * value + sum(unit[i] * ((x - numbers[new, i]) / numbers[2, i]) for i, x in enumerate(found))
+
+    class AtTheBestPlace(Transform):
+        name = "at_the_best_place"
+
+        def forward(self, value: Any, *inputs: Any) -> Any:
+            return moved(value, 0, 1)
+
+        def backward(self, value: Any, *inputs: Any) -> Any:
+            return moved(value, 1, 0)
+
+        def log_jac_det(self, value: Any, *inputs: Any) -> Any:
+            return 0.0 * value  # the determinant is 1: see priors.moving
+
+    return AtTheBestPlace()
 
 
 def _supervised_loss(params: Any, tokens: Any, law: dict[str, Any], reference: Reference) -> Any:

@@ -14,6 +14,7 @@ import pytensor
 import pytest
 
 import bayesdistill as bd
+from bayesdistill import model as model_module
 from bayesdistill.errors import ModelError
 from bayesdistill.model import reference_run
 from bayesdistill.priors import Prior, default_priors, with_priors
@@ -125,7 +126,7 @@ def compare(native: Native, reference: Reference, points) -> None:
         np.testing.assert_array_equal(np.concatenate([drawn[value.name].ravel() for value in reference.values]), x)
         assert list(drawn) == [value.name for value in reference.values] + reference.names
         for name, value in others.items():
-            np.testing.assert_allclose(drawn[name], value, rtol=1e-10, err_msg=name)
+            np.testing.assert_allclose(drawn[name], value, rtol=1e-10, atol=1e-14, err_msg=name)
 
 
 def points(n_dim: int, seed: int = 0) -> list[np.ndarray]:
@@ -248,14 +249,17 @@ def test_both_compilers_describe_the_model_alike(runs354, supervised_runs):
         np.testing.assert_allclose(one[2], other[2], rtol=1e-9, atol=1e-10 * np.linalg.norm(other[2]))
 
 
-def test_one_text_for_one_structure(runs354, supervised_runs):
-    """Priors and runs are data of the code, not a part of it."""
+def test_one_text_for_one_structure(runs354, supervised_runs, monkeypatch):
+    """Priors and runs are data of the code, not a part of it, but for the place where elasticities are sampled."""
+    monkeypatch.setattr(model_module, "best_place", lambda *_: (-1.0, -0.5))
     first = translate(model_of(runs354, supervised_runs)).text
     pairs = ["student_params", "student_tokens"]
     fewer = runs354.drop(index=runs354.index[runs354.duplicated(pairs)][:100])
     reference = reference_run(runs354, None)
     priors = with_priors(default_priors(distilled=True, supervised=False, reference=reference), {"c0": Prior(1.0, 0.3)})
     assert translate(bd.build_model(fewer, priors=priors, reference=reference)).text == first
+    monkeypatch.setattr(model_module, "best_place", lambda *_: (-0.9, -0.5))
+    assert translate(bd.build_model(fewer, priors=priors, reference=reference)).text != first
 
 
 def test_a_fit_leaves_arviz_as_it_is():

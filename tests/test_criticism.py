@@ -537,7 +537,9 @@ def test_the_log_priors_are_those_of_the_model(fit354, runs354):
     z = fit354["posterior"]["z"].isel(chain=0, draw=[0, 400, 900]).values
     # Shifts of groups are no coordinates; they have no part in it.
     prior, start = model.compile_logp(vars=[model["z"], *model.potentials]), model.initial_point()
-    np.testing.assert_allclose(total, [float(prior(start | {"z": one})) for one in z], rtol=1e-8)
+    name, transform = model.rvs_to_values[model["z"]].name, model.rvs_to_transforms[model["z"]]
+    values = [transform.forward(one).eval() for one in z]
+    np.testing.assert_allclose(total, [float(prior(start | {name: one})) for one in values], rtol=1e-8)
 
 
 def test_what_the_runs_do_not_say_hangs_on_its_prior(fit354):

@@ -68,9 +68,9 @@ def test_the_published_runs_sample_cleanly(fit354):
     assert int(fit354["sample_stats"]["diverging"].sum()) == 0
     assert int(fit354["sample_stats"]["maxdepth_reached"].sum()) == 0
     assert float(az.rhat(draws).to_array("variable").max()) < 1.01
-    # Slopes of configurations leave 700 to 1200 of 4000 (16 seeds); the gates of `check` ask for 400.
-    assert float(az.ess(draws, method="bulk").to_array("variable").min()) > 400
-    assert float(az.ess(draws, method="tail").to_array("variable").min()) > 400
+    # The gates of `check` ask for 400; the elasticities at their best place leave more than 1400 of 4000.
+    assert float(az.ess(draws, method="bulk").to_array("variable").min()) > 1000
+    assert float(az.ess(draws, method="tail").to_array("variable").min()) > 1000
     found = bd.check(fit354)
     assert found.ok is True
     assert found.problems == ()

@@ -126,9 +126,9 @@ def translate(model: pm.Model) -> Functions:
 
 
 def _centred(model: pm.Model, variable: Any) -> tuple[int, ...]:
-    """The shape of a free variable that is normal around zero and not transformed, as all of this package's models are."""
+    """The shape of a free variable that is normal around zero, as all of this package's models are."""
     owner = variable.owner
-    normal = type(owner.op).__name__ == "NormalRV" and model.rvs_to_transforms.get(variable) is None
+    normal = type(owner.op).__name__ == "NormalRV"
     if not normal or _number(owner.inputs[-2]) != 0:
         raise UnsupportedGraphError(f"the free variable {variable.name}, which is not normal around zero")
     dims = model.named_vars_to_dims.get(variable.name, (None,) * variable.ndim)
@@ -242,8 +242,13 @@ def compile_natively(model: pm.Model) -> Any:
 
 
 def _initial_point(n_dim: int, seed: int | None = None) -> np.ndarray:
-    """Where a chain starts: in every coordinate at most one from the middle of the prior, as PyMC does it."""
-    return np.random.default_rng(seed).uniform(-1.0, 1.0, n_dim)
+    """Where a chain starts: in every coordinate at most 0.3 standard deviations from the middle of the prior.
+
+    Most coordinates are known ten times better from the runs, so that chains start apart. With PyMC's 1 instead of 0.3, three
+    of 240 chains of the model with shifts of teachers and of configurations lost their way at the start and stayed there; with
+    0.3 none did.
+    """
+    return np.random.default_rng(seed).uniform(-0.3, 0.3, n_dim)
 
 
 def _check(lowering: Lowering, arrays: list[np.ndarray]) -> None:

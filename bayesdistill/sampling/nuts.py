@@ -141,7 +141,9 @@ def _arrays(batches: list[Any], tune: int, dims: dict[str, list[str]]) -> dict[s
 
     result: dict[str, np.ndarray] = {}
     for name in batches[0].column_names:
-        if name in _HIDDEN:
+        if name in _HIDDEN or name.endswith(
+            "__"
+        ):  # PyMC's mark of a transformed variable, whose own values are there too
             continue
         metadata = batches[0].column(name).field.metadata or {}
         shape = [int(length) for length in metadata.get(b"shape", b"").decode().split(",") if length]

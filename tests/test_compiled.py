@@ -266,7 +266,7 @@ def test_a_fit_leaves_arviz_as_it_is():
     """nutpie gets a stand-in for arviz while it is imported; nobody else may find it."""
     code = """
 import sys
-from bayesdistill.sampling.nuts import load_nutpie
+from bayesdistill.sampling.loading import load_nutpie
 nutpie = load_nutpie()
 assert "arviz" not in sys.modules and "matplotlib" not in sys.modules
 import arviz

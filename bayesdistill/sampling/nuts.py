@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +13,7 @@ from bayesdistill import posterior
 from bayesdistill.errors import ModelError
 from bayesdistill.progress import watched
 from bayesdistill.sampling.compiling import ADAPTATION, compile_model
+from bayesdistill.sampling.loading import load_ahead, load_nutpie
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -75,6 +73,7 @@ def sample(
             blocking=False,
         )
         try:
+            load_ahead()
             trace = sampler.wait()
         except BaseException:
             sampler.cancel()
@@ -86,32 +85,6 @@ def sample(
     draw_batches, stat_batches = trace.get_arrow_trace()
     settings = json.dumps(sampler._settings.as_dict())
     return _tree(draw_batches, stat_batches, tune, compiled.coords, settings, nutpie.__version__)
-
-
-def load_nutpie() -> Any:
-    """nutpie, without what its import would load and a fit does not need.
-
-    nutpie imports arviz, and that its plots and matplotlib, two seconds or more. Here nutpie gets a stand-in that passes on
-    every name to the real arviz when it is asked for one; everybody else gets arviz itself.
-    """
-    if "nutpie" not in sys.modules and "arviz" not in sys.modules:
-        later = types.ModuleType("arviz")
-
-        def look(name: str) -> Any:
-            if sys.modules.get("arviz") is later:
-                del sys.modules["arviz"]
-            return getattr(importlib.import_module("arviz"), name)
-
-        later.__getattr__ = look  # type: ignore[method-assign]
-        sys.modules["arviz"] = later
-        try:
-            import nutpie
-        finally:
-            if sys.modules.get("arviz") is later:
-                del sys.modules["arviz"]
-    import nutpie
-
-    return nutpie
 
 
 def _tree(

@@ -1,23 +1,21 @@
 """The compiled model: what turns a PyMC model into the functions that NUTS calls.
 
 PyTensor derives the log density and its gradient; `lowering`, `emission` and `native` turn them into machine code in about a
-second, where PyTensor's own compiler takes half a minute. Nothing is kept on disk. A model that holds something they do not know
-is compiled by PyTensor.
+second, where PyTensor's own compiler takes half a minute. A model that holds something they do not know is compiled by PyTensor.
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesdistill.errors import ModelError
 from bayesdistill.sampling.emission import Function
+from bayesdistill.sampling.loading import load_nutpie
 from bayesdistill.sampling.lowering import Lowering
 from bayesdistill.sampling.native import compile_text, lanes
+from bayesdistill.sampling.program import Program, load_program
 from bayesdistill.sampling.terms import Handle, UnsupportedGraphError
 from bayesdistill.sampling.text import preamble
 
@@ -206,75 +204,42 @@ def compile_natively(model: pm.Model) -> Any:
     UnsupportedGraphError
         If the model holds something that has no term.
     """
-    try:
-        from nutpie.compile_pymc import _prepare_dims_and_coords, make_user_data
-    except ImportError as error:  # not promised by nutpie
-        raise UnsupportedGraphError("this version of nutpie is not known") from error
-
-    functions = translate(model)
-    code = compile_text(functions.text)
-    keys = {variable: f"{number:06d}" for number, variable in enumerate(functions.inputs)}
-    data = {}
-    for variable, key in keys.items():
-        value = variable.get_value() if hasattr(variable, "get_value") else variable.data
-        data[key] = np.array(value, order="C", copy=True)
-        data[key].flags.writeable = False
-    _check(functions.lowering, list(data.values()))
-    info = (functions.names, [None] * len(functions.names), functions.shapes)
-    dims, coords = _prepare_dims_and_coords(model, info, [])
-    return _native_model()(
-        _n_dim=functions.n_dim,
-        dims=dims,
-        _coords=coords,
-        _shapes=dict(zip(functions.names, functions.shapes, strict=True)),
-        compiled_logp_func=SimpleNamespace(address=code.address("logp"), code=code),
-        compiled_expand_func=SimpleNamespace(address=code.address("expand"), code=code),
-        initial_point_func=functools.partial(_initial_point, functions.n_dim),
-        shared_data=data,
-        shared_var_keys={variable: key for variable, key in keys.items() if hasattr(variable, "get_value")},
-        user_data=make_user_data(keys, data),
-        n_expanded=functions.n_expanded,
-        shape_info=info,
-        logp_func=functions,
-        expand_func=functions,
-        reparameterized_names=[],
-    )
+    return load_program(program_of(model))
 
 
-def _initial_point(n_dim: int, seed: int | None = None) -> np.ndarray:
-    """Where a chain starts: in every coordinate at most 0.3 standard deviations from the middle of the prior.
+def program_of(model: pm.Model) -> Program:
+    """Machine code of a model, with all that nutpie asks of the model.
 
-    Most coordinates are known ten times better from the runs, so that chains start apart. With PyMC's 1 instead of 0.3, three
-    of 240 chains of the model with shifts of teachers and of configurations lost their way at the start and stayed there; with
-    0.3 none did.
+    Raises
+    ------
+    UnsupportedGraphError
+        If the model holds something that has no term.
     """
-    return np.random.default_rng(seed).uniform(-0.3, 0.3, n_dim)
+    load_nutpie()
+    import nutpie.compile_pymc as inner
 
-
-def _check(lowering: Lowering, arrays: list[np.ndarray]) -> None:
-    """Machine code reads what it is told to: lengths must agree, and indices must lie within what they index."""
-    lengths: dict[int, int] = {}
-    for dim, number, axis in lowering.dims.axes:
-        length, root = arrays[number].shape[axis], lowering.dims.root(dim)
-        if lengths.setdefault(root, lowering.dims.length(root) or length) != length:
-            raise ModelError(f"the data of the model do not have the same length: {length} and {lengths[root]}")
-    for number, dim in lowering.gathered:
-        root = lowering.dims.root(dim)
-        limit = lengths.get(root, lowering.dims.length(root) or 0)
-        if arrays[number].size and not (arrays[number].min() >= 0 and arrays[number].max() < limit):
-            raise ModelError(f"an index of the data lies outside 0 to {limit - 1}")
-
-
-@functools.cache
-def _native_model() -> type:
-    """nutpie's compiled model, which checks new data before machine code reads them."""
-    from nutpie.compile_pymc import CompiledPyMCModel
-
-    @dataclass(frozen=True)
-    class NativeModel(CompiledPyMCModel):
-        def with_data(self, **updates: Any) -> Any:
-            changed = super().with_data(**updates)
-            _check(self.logp_func.lowering, list(changed.shared_data.values()))
-            return changed
-
-    return NativeModel
+    # None of these is promised by nutpie.
+    if not all(hasattr(inner, name) for name in ("CompiledPyMCModel", "_prepare_dims_and_coords", "make_user_data")):
+        raise UnsupportedGraphError("this version of nutpie is not known")
+    functions = translate(model)
+    lengths, indices = functions.lowering.dims, functions.lowering.gathered
+    shared = [hasattr(variable, "get_value") for variable in functions.inputs]
+    values = [
+        variable.get_value() if is_shared else variable.data
+        for variable, is_shared in zip(functions.inputs, shared, strict=True)
+    ]
+    info = (functions.names, [None] * len(functions.names), functions.shapes)
+    dims, coords = inner._prepare_dims_and_coords(model, info, [])
+    return Program(
+        code=compile_text(functions.text),
+        arrays=[np.asarray(value) for value in values],
+        shared=[v.name if is_shared else None for v, is_shared in zip(functions.inputs, shared, strict=True)],
+        axes=[(lengths.root(dim), number, axis, lengths.length(dim)) for dim, number, axis in lengths.axes],
+        indices=[(number, lengths.root(dim), lengths.length(dim)) for number, dim in indices],
+        names=functions.names,
+        shapes=functions.shapes,
+        n_dim=functions.n_dim,
+        n_expanded=functions.n_expanded,
+        dims={name: tuple(of) for name, of in dims.items()},
+        coords={name: labels.tolist() for name, labels in coords.items()},
+    )

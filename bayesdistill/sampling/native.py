@@ -78,18 +78,36 @@ def _addresses() -> dict[str, int]:
     return found
 
 
-def optimised(text: str) -> tuple[Any, Any]:
-    """The module of a text after LLVM's passes for this processor, and the machine that it is for."""
+def _machine() -> Any:
+    """What LLVM knows of this processor."""
     import llvmlite.binding as llvm
 
-    target = _target()
-    machine = target.create_target_machine(
+    return _target().create_target_machine(
         cpu=llvm.get_host_cpu_name(),
         features=llvm.get_host_cpu_features().flatten(),
         opt=2,
         jit=True,
         codemodel="jitdefault",
     )
+
+
+def processor() -> list[str]:
+    """What the machine code is made for: system, processor and its features, and mathematical functions for several numbers."""
+    import llvmlite.binding as llvm
+
+    return [
+        llvm.get_process_triple(),
+        llvm.get_host_cpu_name(),
+        llvm.get_host_cpu_features().flatten(),
+        *(str(count) for count in lanes()),
+    ]
+
+
+def optimised(text: str) -> tuple[Any, Any]:
+    """The module of a text after LLVM's passes for this processor, and the machine that it is for."""
+    import llvmlite.binding as llvm
+
+    machine = _machine()
     module = llvm.parse_assembly(text)
     module.triple = llvm.get_process_triple()
     module.data_layout = str(machine.target_data)
@@ -99,10 +117,17 @@ def optimised(text: str) -> tuple[Any, Any]:
     return module, machine
 
 
-def compile_text(text: str) -> Code:
-    """Compile the text of a module for this processor and load it."""
+def compile_text(text: str) -> bytes:
+    """Compile the text of a module for this processor into an object file."""
+    module, machine = optimised(text)
+    return bytes(machine.emit_object(module))
+
+
+def load_code(code: bytes) -> Code:
+    """Load an object file that `compile_text` made for this processor."""
     import llvmlite.binding as llvm
 
-    engine = llvm.create_mcjit_compiler(*optimised(text))
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     return Code(engine)

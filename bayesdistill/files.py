@@ -1,4 +1,4 @@
-"""Writing files so that nothing is lost: under a temporary name in the same folder, then renamed.
+"""Writing files so that nothing is lost, under a temporary name in the same folder, then renamed; and the package's own files.
 
 Any room may import this module; it imports only errors.
 """
@@ -6,9 +6,12 @@ Any room may import this module; it imports only errors.
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 from bayesdistill.errors import FileError
@@ -50,3 +53,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise FileError(f"cannot write {path}: {error}") from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+@functools.cache
+def digest_of_sources(*names: str) -> str:
+    """SHA-256 of sources of the package, by which what was compiled from them on disk is found.
+
+    Parameters
+    ----------
+    *names : str
+        Files, and folders with all their Python files.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    package = resources.files("bayesdistill")
+    digest = hashlib.sha256()
+    for name in names:
+        place = package / name
+        inside = [file for file in place.iterdir() if file.name.endswith(".py")] if place.is_dir() else [place]
+        for source in sorted(inside, key=lambda file: file.name):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
 import bayesdistill as bd
+
+os.environ["BAYESDISTILL_CACHE"] = "off"
+# Of these processes and their children: tests find nothing that earlier ones compiled, and leave nothing with the user.
 
 SHARED_FITS = ("fit354", "joint", "chinchilla")
 """Fixtures that sample for long. With several workers, all tests of one go to the same worker, so that it is made once."""

@@ -1,8 +1,9 @@
 """Fitting the law with NUTS, and keeping fits in files.
 
-`fit` compiles the model of `model.build_model`, samples it with nutpie (low-rank mass matrix), and returns everything that
-ArviZ and the other rooms need in one DataTree, with its provenance. `save` and `load` keep a fit, or a plan, in a netCDF file:
-written aside and renamed, so that an interrupted write leaves the earlier file as it was, and read without unpickling.
+`fit` compiles the model of `model.build_model`, or finds it compiled on disk, samples it with nutpie (low-rank mass matrix), and
+returns everything that ArviZ and the other rooms need in one DataTree, with its provenance. `save` and `load` keep a fit, or a
+plan, in a netCDF file: written aside and renamed, so that an interrupted write leaves the earlier file as it was, and read
+without unpickling.
 """
 
 from bayesdistill.sampling.compiling import ADAPTATION, compile_model

@@ -15,7 +15,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.datasets import read_runs
 from bayesdistill.errors import ConvergenceWarning, ModelError, ParameterError
-from bayesdistill.model import build_model, reference_run
+from bayesdistill.model import reference_run
 from bayesdistill.priors import (
     ASYMPTOTIC_WIDTH,
     EFFECTS,
@@ -28,6 +28,7 @@ from bayesdistill.priors import (
     prior_frame,
 )
 from bayesdistill.sampling.groups import data_groups, labelled, log_likelihood
+from bayesdistill.sampling.model_cache import compile_runs
 from bayesdistill.sampling.nuts import sample
 from bayesdistill.sampling.origins import describe_origin
 from bayesdistill.sampling.prior_choice import choose_priors
@@ -151,8 +152,8 @@ def fit(
         keep_supervised=other is None,
     )
     started = time.time()
-    model = build_model(table, other, priors=chosen, reference=reference)
-    tree = sample(model, draws, tune, chains, seed, cores, target_accept, progress)
+    compiled = compile_runs(table, other, chosen, reference)
+    tree = sample(compiled, draws, tune, chains, seed, cores, target_accept, progress)
     observed, constant = data_groups(table, other)
     drawn = tree["posterior"].to_dataset()
     groups = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,11 +12,8 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.errors import ModelError
 from bayesdistill.progress import watched
-from bayesdistill.sampling.compiling import ADAPTATION, compile_model
+from bayesdistill.sampling.compiling import ADAPTATION
 from bayesdistill.sampling.loading import load_ahead, load_nutpie
-
-if TYPE_CHECKING:
-    import pymc as pm
 
 _HIDDEN = frozenset(
     {
@@ -38,7 +35,7 @@ _HIDDEN = frozenset(
 
 
 def sample(
-    model: pm.Model,
+    compiled: Any,
     draws: int,
     tune: int,
     chains: int,
@@ -47,7 +44,7 @@ def sample(
     target_accept: float,
     progress: bool | None,
 ) -> xr.DataTree:
-    """Draws of a model's posterior: groups posterior and sample_stats.
+    """Draws of a compiled model's posterior: groups posterior and sample_stats.
 
     Raises
     ------
@@ -57,7 +54,6 @@ def sample(
         If it is interrupted; the draws so far are dropped, they would pass for a whole fit.
     """
     nutpie = load_nutpie()
-    compiled = compile_model(model)
     try:
         sampler = nutpie.sample(
             compiled,

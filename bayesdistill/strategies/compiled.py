@@ -8,12 +8,9 @@ the C library for them cannot be turned into vector instructions by the compiler
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import math
 import types
 from collections.abc import Callable
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ from numba import types as numba_types
 from numba.extending import intrinsic
 
 from bayesdistill import compute, laws
+from bayesdistill.files import digest_of_sources
 
 # Without Python's checks for division by zero, which are branches, and without the GIL.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
@@ -61,23 +59,13 @@ def plain_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def _cached(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     # numba renews its file when the source file of the function changes, but not when a function changes that was compiled
     # into it from another file. The stamp of all the sources in the name of the cache file does that.
-    function.__qualname__ = f"{function.__qualname__}_{_stamp()}"
+    stamp = digest_of_sources("laws.py", "compute.py", "strategies")[:12]
+    function.__qualname__ = f"{function.__qualname__}_{stamp}"
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:
         # Neither the package's folder nor the user's cache folder can be written: compile anew in every process.
         return njit(**options)(function)
-
-
-@functools.cache
-def _stamp() -> str:
-    package = resources.files("bayesdistill")
-    sources = [package / "laws.py", package / "compute.py"]
-    sources += sorted((f for f in (package / "strategies").iterdir() if f.name.endswith(".py")), key=lambda f: f.name)
-    digest = hashlib.sha256()
-    for source in sources:
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 # Exponential and logarithm ------------------------------------------------------------------------------------------

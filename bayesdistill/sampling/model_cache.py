@@ -44,7 +44,6 @@ KEPT = 16
 _SOURCES = ("errors.py", "laws.py", "model.py", "priors", "sampling")
 _PACKAGES = ("bayesdistill", "llvmlite", "numpy", "nutpie", "pandas", "pymc", "pytensor", "scipy")
 _DIGEST_LENGTH = hashlib.sha256().digest_size
-_BESIDE = ("code", "arrays")  # fields of a program that are no JSON
 
 
 def compile_runs(table: pd.DataFrame | None, other: pd.DataFrame | None, priors: Priors, reference: Reference) -> Any:
@@ -109,7 +108,7 @@ def key_of(table: pd.DataFrame | None, other: pd.DataFrame | None, priors: Prior
 
 def _settings() -> list[str]:
     """PyTensor's settings, without where it keeps its files; read from where it reads them, so that it need not be imported."""
-    flags = [flag for flag in os.environ.get("PYTENSOR_FLAGS", "").split(",") if "compiledir" not in flag]
+    flags = [flag for flag in os.environ.get("PYTENSOR_FLAGS", "").split(",") if flag and "compiledir" not in flag]
     for name in os.environ.get("PYTENSORRC", "~/.pytensorrc").split(os.pathsep):
         with contextlib.suppress(OSError, RuntimeError):
             flags.append(Path(name).expanduser().read_bytes().hex())
@@ -127,29 +126,29 @@ def read_program(folder: Path, key: str) -> Program | None:
         if content[:_DIGEST_LENGTH] != hashlib.sha256(content[_DIGEST_LENGTH:]).digest():
             return None
         with np.load(io.BytesIO(content[_DIGEST_LENGTH:]), allow_pickle=False) as stored:
-            rest = json.loads(stored["rest"].tobytes())
-            if rest.pop("key") != key:
-                return None
-            code = stored["code"].tobytes()
-            arrays = [stored[f"{number:06d}"] for number in range(len(rest["shared"]))]
+            rest, code, *arrays = (stored[f"arr_{number}"] for number in range(len(stored.files)))
+        named = json.loads(rest.tobytes())
+        if named.pop("key") != key:
+            return None
+        for name in ("axes", "indices", "shapes"):
+            named[name] = [tuple(row) for row in named[name]]
+        named["dims"] = {name: tuple(dims) for name, dims in named["dims"].items()}
+        program = Program(code=code.tobytes(), arrays=arrays, **named)
     except Exception:  # whatever a file of somebody else's holds
         return None
     with contextlib.suppress(OSError):
         os.utime(path)
-    for name in ("axes", "indices", "shapes"):
-        rest[name] = [tuple(row) for row in rest[name]]
-    rest["dims"] = {name: tuple(dims) for name, dims in rest["dims"].items()}
-    return Program(code=code, arrays=arrays, **rest)
+    return program
 
 
 def write_program(folder: Path, key: str, program: Program) -> None:
     """Keep a program, and remove those that were not used for longest; where nothing can be written nothing is."""
-    rest = {field.name: getattr(program, field.name) for field in fields(program) if field.name not in _BESIDE}
-    arrays = {f"{number:06d}": array for number, array in enumerate(program.arrays)}
-    arrays["code"] = np.frombuffer(program.code, dtype=np.uint8)
-    arrays["rest"] = np.frombuffer(json.dumps(rest | {"key": key}).encode(), dtype=np.uint8)
+    rest = {
+        field.name: getattr(program, field.name) for field in fields(program) if field.name not in ("code", "arrays")
+    }
+    texts = (json.dumps(rest | {"key": key}).encode(), program.code)
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, *(np.frombuffer(text, dtype=np.uint8) for text in texts), *program.arrays)
     content = buffer.getvalue()
     with contextlib.suppress(OSError, FileError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

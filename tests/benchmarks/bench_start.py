@@ -2,11 +2,12 @@
 
     python tests/benchmarks/bench_start.py [--repeats 3] [--runs busbridge2025] [--pytensor]
 
-Every process is new. "Empty" starts with empty cache folders of the package, PyTensor and numba; "warm" is the second process that
-uses the same ones, and finds the model compiled. (Python's own bytecode is there in both: it is made once, after an installation.) The two take turns, so that
-whatever else the machine does hits both. Times are wall clock and processor time, the latter of all threads: on a busy machine
-it says more. Packages are counted in the stage that imports them: PyMC in "build", which a warm cache leaves out, and what is
-imported while the sampler works in "sample". `--pytensor` also compiles the model by PyTensor and numba, for comparison.
+Every process is new. "Empty" starts with empty cache folders of the package, PyTensor and numba; "warm" is the second process
+that uses the same ones, and finds the model compiled. (Python's own bytecode is there in both: it is made once, after an
+installation.) The two take turns, so that whatever else the machine does hits both. Times are wall clock and processor time, the
+latter of all threads: on a busy machine it says more. Packages are counted in the stage that imports them: PyMC in "build", which
+a warm cache leaves out, and what is imported while the sampler works in "sample". `--pytensor` also compiles the model by PyTensor
+and numba, for comparison.
 """
 
 from __future__ import annotations

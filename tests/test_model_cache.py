@@ -1,0 +1,344 @@
+"""Compiled models on disk: the same fit with and without them, and nothing that a file can do to it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import bayesdistill as bd
+from bayesdistill.model import reference_run
+from bayesdistill.priors import Prior, Reference, default_priors, with_priors
+from bayesdistill.sampling import loading, model_cache, nuts
+from bayesdistill.sampling.model_cache import compile_runs, key_of, read_program, write_program
+from bayesdistill.sampling.program import Program
+from bayesdistill.sampling.terms import UnsupportedGraphError
+
+pytestmark = pytest.mark.filterwarnings("ignore::bayesdistill.ConvergenceWarning")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("BAYESDISTILL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models"
+
+
+def short_fit(runs, **options) -> xr.DataTree:
+    return bd.fit(runs, draws=50, tune=100, chains=2, seed=3, progress=False, **options)
+
+
+def assert_identical(one: xr.DataTree, other: xr.DataTree) -> None:
+    """Of two fits all that is not a time of day."""
+    for group in ("posterior", "sample_stats", "log_likelihood"):
+        left, right = (fit[group].to_dataset() for fit in (one, other))
+        for dataset in (left, right):
+            dataset.attrs.pop("created_at", None)
+        xr.testing.assert_identical(left, right)
+
+
+def problem(runs=None, supervised=None, **options) -> tuple:
+    reference = reference_run(runs, supervised)
+    kinds = {"distilled": runs is not None, "supervised": supervised is not None}
+    return runs, supervised, default_priors(**kinds, reference=reference, **options), reference
+
+
+def a_program(**changes) -> Program:
+    program = Program(
+        code=bytes(range(256)),
+        arrays=[np.arange(3), np.array(0.1), np.ones((2, 3)), np.array([True])],
+        shared=[None, "first", "other", None],
+        axes=[(0, 2, 0, None), (1, 2, 1, 3)],
+        indices=[(0, 1, 3)],
+        names=["z", "E"],
+        shapes=[(3,), ()],
+        n_dim=3,
+        n_expanded=4,
+        dims={"z": ("coordinate",), "E": ()},
+        coords={"coordinate": ["a", "β", "c"], "run": [0, 1]},
+    )
+    return replace(program, **changes)
+
+
+def no_model(*_, **__):
+    raise AssertionError("a model is built")
+
+
+# Fits -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fit_from_the_cache_is_the_same_to_the_last_bit(folder, monkeypatch, runs354, supervised_runs):
+    for arguments in (
+        {"runs": runs354},
+        {"runs": runs354[::2], "supervised": supervised_runs, "effects": ("teacher",)},
+    ):
+        with monkeypatch.context() as without:
+            without.setenv("BAYESDISTILL_CACHE", "off")
+            plain = short_fit(**arguments)
+        made = short_fit(**arguments)
+        with monkeypatch.context() as forbidden:
+            forbidden.setattr(model_cache, "build_model", no_model)
+            found = short_fit(**arguments)
+        assert_identical(made, plain)
+        assert_identical(found, plain)
+    assert len(list(folder.iterdir())) == 2
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+FIT_IN_A_PROCESS = """
+import sys
+from bayesdistill.cli import app
+app(["fit", "busbridge2025", "-o", sys.argv[1], "--draws", "50", "--tune", "100", "--quiet"], standalone_mode=False)
+print(sorted({"pymc", "pytensor"} & set(sys.modules)))
+"""
+
+
+def test_a_fit_from_the_cache_needs_neither_pymc_nor_pytensor(folder, tmp_path):
+    said = []
+    for name in ("one.nc", "other.nc"):
+        command = [sys.executable, "-W", "ignore", "-c", FIT_IN_A_PROCESS, str(tmp_path / name)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True)
+        said.append(ran.stdout.splitlines()[-1])
+    assert said == ["['pymc', 'pytensor']", "[]"]
+    assert_identical(*(bd.load(tmp_path / name) for name in ("one.nc", "other.nc")))
+
+
+def test_data_of_a_model_from_the_cache_can_be_replaced(folder, runs354):
+    arguments = problem(runs354)
+    first, again = compile_runs(*arguments), compile_runs(*arguments)
+    names = {shared.name for shared in again.shared_var_keys}
+    assert names == {shared.name for shared in first.shared_var_keys}
+    assert names >= {"teacher_loss", "student_loss_observed"}
+    with pytest.raises(bd.ModelError, match="do not have the same length"):
+        again.with_data(teacher_loss=np.full(3, 2.0))
+
+
+def test_what_pytensor_compiles_is_not_kept(folder, monkeypatch, runs354):
+    def refuse(model):
+        raise UnsupportedGraphError
+
+    monkeypatch.setattr(model_cache, "program_of", refuse)
+    monkeypatch.setattr(model_cache, "compile_with_pytensor", lambda model: model.named_vars)
+    assert "z" in compile_runs(*problem(runs354))
+    assert not folder.exists()
+
+
+# Keys -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, runs354, supervised_runs):
+    runs, _, priors, reference = problem(runs354)
+    key = key_of(runs, None, priors, reference)
+    assert key == key_of(runs.copy().drop(columns="experiment"), None, priors, replace(reference))
+    changed = runs.copy()
+    changed.loc[7, "student_loss"] += 1e-15
+    others = {
+        "one loss": key_of(changed, None, priors, reference),
+        "order of runs": key_of(runs[::-1], None, priors, reference),
+        "fewer runs": key_of(runs[:-1], None, priors, reference),
+        "another teacher": key_of(runs.assign(teacher="T"), None, priors, reference),
+        "reference": key_of(runs, None, priors, Reference(1e9, 1e10, 2.5)),
+        "location": key_of(runs, None, with_priors(priors, {"c0": Prior(2.0 + 1e-15, 1.5)}), reference),
+        "scale": key_of(runs, None, with_priors(priors, {"c0": Prior(2.0, 1.4)}), reference),
+        "fixed": key_of(runs, None, with_priors(priors, {"c0": Prior(2.0, 0.0)}), reference),
+        "supervised runs": key_of(*problem(runs354, supervised_runs)),
+        "supervised alone": key_of(*problem(None, supervised_runs)),
+        "gamma": key_of(*problem(None, supervised_runs, gamma=1.0)),
+    }
+    options = [{"asymptotic_width": width} for width in (None, 0.02)] + [{"effects": e} for e in ((), ("teacher",))]
+    options += [{"tolerance": 0.02}, {"weak_teacher": False}, {"noise": "ratio"}, {"noise": "tokens"}]
+    others |= {str(option): key_of(*problem(runs354, **option)) for option in options}
+    for what, variable, value in (
+        ("setting", "PYTENSOR_FLAGS", "floatX=float32"),
+        ("settings in a file", "PYTENSORRC", __file__),
+    ):
+        with monkeypatch.context() as environment:
+            environment.setenv(variable, value)
+            others[what] = key_of(runs, None, priors, reference)
+    for what, name, function in (
+        ("source", "digest_of_sources", lambda *_: "0"),
+        ("version", "version", lambda name: "99" if name == "pymc" else "1"),
+        ("processor", "processor", lambda: ["another"]),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(model_cache, name, function)
+            others[what] = key_of(runs, None, priors, reference)
+    assert len({key, *others.values()}) == 1 + len(others), others
+    with monkeypatch.context() as environment:
+        environment.setenv("PYTENSOR_FLAGS", "base_compiledir=/one")
+        at_one = key_of(runs, None, priors, reference)
+        environment.setenv("PYTENSOR_FLAGS", "base_compiledir=/other")
+        assert key_of(runs, None, priors, reference) == at_one
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_program_is_read_as_it_was_written(folder):
+    program = a_program()
+    write_program(folder, "key", program)
+    read = read_program(folder, "key")
+    assert replace(read, arrays=[]) == replace(program, arrays=[])
+    for one, other in zip(read.arrays, program.arrays, strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        np.testing.assert_array_equal(one, other)
+    assert read_program(folder, "other") is None
+
+
+def test_damaged_and_foreign_files_are_ignored_and_replaced(folder):
+    write_program(folder, "key", a_program())
+    write_program(folder, "other", a_program(n_dim=4))
+    path = folder / "key.model"
+    whole = path.read_bytes()
+    flipped = [bytearray(whole) for _ in range(40)]
+    for number, content in enumerate(flipped):
+        content[number * (len(whole) - 1) // 39] ^= 1
+    cut = [whole[: len(whole) * number // 20] for number in range(20)]
+    foreign = b"anything"
+    signed = hashlib.sha256(foreign).digest() + foreign
+    for content in [*flipped, *cut, whole + b"x", foreign, signed, (folder / "other.model").read_bytes()]:
+        path.write_bytes(content)
+        assert read_program(folder, "key") is None
+        write_program(folder, "key", a_program())
+        assert path.read_bytes() == whole
+        assert read_program(folder, "key") is not None
+    path.unlink()
+    path.mkdir()
+    assert read_program(folder, "key") is None
+    write_program(folder, "key", a_program())
+
+
+def test_a_damaged_file_does_not_stop_a_fit(folder, runs354):
+    arguments = problem(runs354)
+    compile_runs(*arguments)
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    assert compile_runs(*arguments).n_dim > 0
+    assert len(path.read_bytes()) == len(whole)
+
+
+def test_a_folder_into_which_others_can_write_is_not_used(folder):
+    write_program(folder, "key", a_program())
+    folder.chmod(0o777)
+    assert read_program(folder, "key") is None
+    write_program(folder, "other", a_program())
+    assert [path.name for path in folder.iterdir()] == ["key.model"]
+
+
+def test_where_nothing_can_be_written_nothing_is(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    monkeypatch.setenv("BAYESDISTILL_CACHE", str(file))
+    write_program(model_cache.cache_folder(), "key", a_program())
+    assert read_program(model_cache.cache_folder(), "key") is None
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    write_program(tmp_path / "full", "key", a_program())
+    assert list((tmp_path / "full").iterdir()) == []
+
+
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for asked, place in (
+        ("off", None),
+        (str(tmp_path / "own"), tmp_path / "own" / "models"),
+        ("~/own", tmp_path / "own" / "models"),
+        ("", tmp_path / ".cache" / "bayesdistill" / "models"),
+    ):
+        monkeypatch.setenv("BAYESDISTILL_CACHE", asked)
+        assert model_cache.cache_folder() == place
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("BAYESDISTILL_CACHE")
+    assert model_cache.cache_folder() == tmp_path / "xdg" / "bayesdistill" / "models"
+
+
+def test_the_models_used_last_are_kept(folder):
+    for number in range(20):
+        write_program(folder, f"{number:02d}", a_program())
+        os.utime(folder / f"{number:02d}.model", (number, number))
+        assert read_program(folder, "00") is not None  # used again and again
+    kept = {f"{number:02d}.model" for number in (0, *range(5, 20))}
+    assert {path.name for path in folder.iterdir()} == kept
+
+
+def test_writers_at_the_same_time_do_not_disturb_one_another(folder):
+    programs = [a_program(n_dim=number, arrays=[np.full(20_000, number)] * 4) for number in range(4)]
+
+    def write_and_read(number: int) -> bool:
+        own = programs[number % 4]
+        write_program(folder, f"own{number % 20}", own)
+        write_program(folder, "same", own)
+        read = read_program(folder, "same")
+        return read is None or (read.arrays[0] == read.n_dim).all()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(write_and_read, range(80)))
+    assert read_program(folder, "same") is not None
+    assert len(list(folder.iterdir())) <= model_cache.KEPT
+
+
+# While the sampler works ----------------------------------------------------------------------------------------------
+
+
+class Sampler:
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def wait(self) -> None:
+        self.done.append("waited")
+        raise RuntimeError("of the sampler")
+
+    def cancel(self) -> None:
+        self.done.append("cancelled")
+
+
+def sample_with(sampler: Sampler, monkeypatch) -> None:
+    class Nutpie:
+        sample = staticmethod(lambda *_, **__: sampler)
+
+    monkeypatch.setattr(nuts, "load_nutpie", lambda: Nutpie)
+    nuts.sample(None, 10, 10, 1, 0, 1, 0.9, False)
+
+
+def test_an_interrupt_of_the_imports_cancels_the_sampler(monkeypatch):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nuts, "load_ahead", interrupted)
+    sampler = Sampler()
+    with pytest.raises(KeyboardInterrupt):
+        sample_with(sampler, monkeypatch)
+    assert sampler.done == ["cancelled"]
+
+
+def test_an_import_that_fails_is_no_fault_of_the_sampler(monkeypatch):
+    monkeypatch.setattr(loading, "_LATER", ("no_such_package", "json", "bayesdistill.no_such_module"))
+    sampler = Sampler()
+    with pytest.raises(bd.ModelError, match="of the sampler"):
+        sample_with(sampler, monkeypatch)
+    assert sampler.done == ["waited", "cancelled"]
+
+
+def test_an_interrupted_fit_does_not_sample_on(runs354, monkeypatch):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nuts, "load_ahead", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bd.fit(runs354, draws=500_000, progress=False)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.2

@@ -149,6 +149,9 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
         "location": key_of(runs, None, with_priors(priors, {"c0": Prior(2.0 + 1e-15, 1.5)}), reference),
         "scale": key_of(runs, None, with_priors(priors, {"c0": Prior(2.0, 1.4)}), reference),
         "fixed": key_of(runs, None, with_priors(priors, {"c0": Prior(2.0, 0.0)}), reference),
+        "scale in the table alone": key_of(
+            runs, None, replace(priors, table={**priors.table, "c0": Prior(2.0, 1.4)}), reference
+        ),
         "supervised runs": key_of(*problem(runs354, supervised_runs)),
         "supervised alone": key_of(*problem(None, supervised_runs)),
         "gamma": key_of(*problem(None, supervised_runs, gamma=1.0)),

@@ -93,8 +93,9 @@ def key_of(table: pd.DataFrame | None, other: pd.DataFrame | None, priors: Prior
         "runs": [None if runs is None else data_hash(runs) for runs in (table, other)],
         "names": priors.names,
         "location": priors.location.tolist(),
-        "factor": priors.factor.tolist(),
-        "free": priors.free.tolist(),
+        "scale": [prior.scale for prior in priors.table.values()],
+        "covariance": priors.covariance.tolist(),
+        "factor": priors.factor.tolist(),  # beside the covariance, because its last digits are those of a library
         "asymptotic_width": priors.asymptotic_width,
         "reference": asdict(reference),
         "sources": digest_of_sources(*_SOURCES),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import bayesdistill as bd
-from bayesdistill import laws
+from bayesdistill import laws, posterior
+from bayesdistill import model as model_module
 from bayesdistill.model import reference_run
 from bayesdistill.priors import Prior, Reference, default_priors, with_priors
 from bayesdistill.priors.coordinates import (
@@ -130,3 +131,20 @@ def test_a_draw_holds_the_coordinates_of_the_prior_only(runs354):
     law |= distillation_at_reference(c, law, reference)
     for name, values in natural_parameters(law, reference).items():
         np.testing.assert_allclose(fit["posterior"][name].values[0], values, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_the_posterior_is_the_same_one(runs354, monkeypatch):
+    """Sampled at the best place or at the reference run: means and standard deviations agree within their errors."""
+    moved = bd.fit(runs354, draws=3000, seed=1, progress=False)
+    monkeypatch.setattr(model_module, "movable", lambda _: False)
+    still = bd.fit(runs354, draws=3000, seed=2, progress=False)
+    apart = []
+    for name in (*laws.LAW_PARAMETERS, "w1", "sigma", "nu", "sigma_student", "sigma_student_slope"):
+        logs = [np.log(fit["posterior"][name]) for fit in (moved, still)]
+        for values in (logs, [(one - one.mean()) ** 2 for one in logs]):
+            (mean, error), (other, other_error) = (posterior.mean_mcse(one) for one in values)
+            apart.append(float(abs(mean - other) / np.hypot(error, other_error)))
+    assert max(apart) < 4.0
+    ess = [bd.check(fit).numbers["ess_bulk"] for fit in (moved, still)]
+    assert ess[0] > 1.4 * ess[1]

@@ -348,7 +348,7 @@ def test_the_point_fit_finds_a_law_without_noise():
 def test_the_posteriors_probabilities_come_true_where_the_law_is_true():
     """Calibrated by construction: pooled over simulated studies slope, coverage and skill are what they promise."""
     p, y, held, shown = [], [], [], 0
-    for seed in (10, 20, 30):
+    for seed in range(10, 90, 10):
         found = bd.backtest(
             *simulated_study(seed), cutoffs=[6e19], forecasters=["posterior"], draws=500, tune=700, seed=seed
         )
@@ -357,9 +357,10 @@ def test_the_posteriors_probabilities_come_true_where_the_law_is_true():
         held.append(found["inside_90"].values.ravel())
         shown += found.sizes["forecast"]
     p, y, held = (np.concatenate(values) for values in (p, y, held))
-    assert shown > 150
-    assert probability_scores.brier_skill(p, y) > 0.5
-    assert 0.6 < probability_scores.calibration_line(p, y)[1] < 1.7
+    assert shown > 500
+    assert probability_scores.brier_skill(p, y) > 0.6
+    # Of three studies the slope is 1.7, of eight 1.27: pairs share students, and few outcomes are undecided.
+    assert 0.7 < probability_scores.calibration_line(p, y)[1] < 1.5
     assert 0.84 < held.mean() < 0.96
 
 

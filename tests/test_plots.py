@@ -113,6 +113,27 @@ def test_the_last_bit_of_a_number_changes_no_byte(name):
     assert drawn_bytes(1.0) == drawn_bytes(1 + 4e-16)
 
 
+@pytest.mark.parametrize("name", ["runs", "probability", "family"])
+def test_the_last_bits_of_the_layout_change_no_byte(name, monkeypatch):
+    """The solver of the layout sums in the order of addresses in memory: the same figure twice differed in its PDF."""
+    plot, make = MAKERS[name]
+
+    class Trembling(style.ConstrainedLayoutEngine):
+        def execute(self, figure):
+            super().execute(figure)
+            for ax in figure.axes:
+                ax._set_position([value * (1 + 4e-15) for value in ax.get_position(original=True).bounds])
+
+    def drawn_bytes():
+        file = io.BytesIO()
+        plot(make()).savefig(file, format="pdf", metadata={"CreationDate": None})
+        return file.getvalue()
+
+    still = drawn_bytes()
+    monkeypatch.setattr(style, "ConstrainedLayoutEngine", Trembling)
+    assert drawn_bytes() == still
+
+
 # Layout ---------------------------------------------------------------------------------------------------------------
 
 

@@ -448,6 +448,21 @@ def finish(
     engine.execute(figure)
     if _break_long_labels(figure, look):
         engine.execute(figure)
+    _snap_panels(figure)
+
+
+_GRAIN = 6  # decimals of the figure's width and height: a few thousandths of a point
+
+
+def _snap_panels(figure: Figure) -> None:
+    """Round the places of the panels.
+
+    The solver of the layout orders its constraints by their addresses in memory, so that the last bits of a place change
+    from one drawing to the next; a PDF file shows them.
+    """
+    for ax in figure.axes:
+        ax.set_position([round(float(value), _GRAIN) for value in ax.get_position(original=True).bounds])
+        ax.set_in_layout(True)  # set_position takes it out; bbox_inches="tight" counts only what is in
 
 
 def _break_long_labels(figure: Figure, look: Look) -> bool:

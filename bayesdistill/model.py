@@ -157,7 +157,7 @@ def _moved(runs: pd.DataFrame, priors: Priors, reference: Reference, free: list[
     concerned = (*MOVED, "log_gamma_S")
     middle = {name: priors.table[name].location for name in concerned}
     middles = [list(middle.values()), [*move(middle, *place), middle["log_gamma_S"]]]
-    # Arrays, so that one compiled text serves all runs and priors.
+    # Constants: the place is a part of the compiled text, so that runs with another best place are compiled anew.
     numbers = pt.constant(np.array([*middles, [priors.table[name].scale for name in concerned], [*place, 0.0, 0.0]]))
     # Three elements are put in their places by unit vectors, which needs no join of arrays.
     stay = np.array([name not in MOVED for name in free], dtype=float)

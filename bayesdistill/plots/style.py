@@ -461,7 +461,8 @@ def _snap_panels(figure: Figure) -> None:
     from one drawing to the next; a PDF file shows them.
     """
     for ax in figure.axes:
-        ax.set_position([round(float(value), _GRAIN) for value in ax.get_position(original=True).bounds])
+        left, bottom, width, height = (round(float(value), _GRAIN) for value in ax.get_position(original=True).bounds)
+        ax.set_position((left, bottom, width, height))
         ax.set_in_layout(True)  # set_position takes it out; bbox_inches="tight" counts only what is in
 
 

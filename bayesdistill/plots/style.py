@@ -451,7 +451,7 @@ def finish(
     _snap_panels(figure)
 
 
-_GRAIN = 6  # decimals of the figure's width and height: a few thousandths of a point
+_GRAIN = 6  # decimals of the figure's width and height: a thousandth of a point at most
 
 
 def _snap_panels(figure: Figure) -> None:

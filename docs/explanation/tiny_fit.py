@@ -16,7 +16,7 @@ import bayesdistill as bd
 from bayesdistill.laws import SUPERVISED_PARAMETERS
 
 PLAIN = {"weak_teacher": False, "effects": ()}
-LONG = {"draws": 2000, "tune": 1500, "target_accept": 0.95, "seed": 0, "progress": False}
+LONG = {"draws": 4000, "tune": 1500, "target_accept": 0.95, "seed": 0, "progress": False}
 STRONGEST = ("d128-32M", "d192-16M")
 
 

@@ -39,7 +39,7 @@ CASES = {
 }
 
 
-QUICK = ("equation 8", "both effects", "joint")
+QUICK = ("both effects", "joint")
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,7 @@ def points(n_dim: int, seed: int = 0) -> list[np.ndarray]:
     return [scale * rng.standard_normal(n_dim) for scale in (0.0, 0.1, 0.1, 0.5, 1.0)]
 
 
+@pytest.mark.slow
 def test_several_numbers_at_once_are_as_good_as_one_by_one(runs354, supervised_runs, monkeypatch):
     model = model_of(runs354, supervised_runs, **CASES["both effects"])
     several = Native(compile_natively(model))
@@ -249,6 +250,7 @@ def test_both_compilers_describe_the_model_alike(runs354, supervised_runs):
         np.testing.assert_allclose(one[2], other[2], rtol=1e-9, atol=1e-10 * np.linalg.norm(other[2]))
 
 
+@pytest.mark.slow
 def test_one_text_for_one_structure(runs354, supervised_runs, monkeypatch):
     """Priors and runs are data of the code, not a part of it, but for the place where elasticities are sampled."""
     monkeypatch.setattr(model_module, "best_place", lambda *_: (-1.0, -0.5))
@@ -262,6 +264,7 @@ def test_one_text_for_one_structure(runs354, supervised_runs, monkeypatch):
     assert translate(bd.build_model(fewer, priors=priors, reference=reference)).text != first
 
 
+@pytest.mark.slow
 def test_a_fit_leaves_arviz_as_it_is():
     """nutpie gets a stand-in for arviz while it is imported; nobody else may find it."""
     code = """

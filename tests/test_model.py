@@ -162,7 +162,9 @@ def test_the_log_density_and_the_symbols_are_those_written_down(name, runs, supe
             assert law["gamma"] == pytest.approx(CASES[name]["gamma"], rel=1e-15)
 
 
-@pytest.mark.parametrize("name", ["joint", "weak", "effects", "noise by ratio", "noise by tokens"])
+@pytest.mark.parametrize(
+    "name", ["joint", "weak", "effects", pytest.param("noise by ratio", marks=pytest.mark.slow), "noise by tokens"]
+)
 def test_the_pointwise_log_likelihood_is_that_of_the_model(name, runs, supervised_runs):
     table, other, reference, priors = case(name, runs, supervised_runs)
     model = build_model(table, other, priors=priors, reference=reference)

@@ -75,21 +75,21 @@ def no_model(*_, **__):
 # Fits -----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_fit_from_the_cache_is_the_same_to_the_last_bit(folder, monkeypatch, runs354, supervised_runs):
-    for arguments in (
-        {"runs": runs354},
-        {"runs": runs354[::2], "supervised": supervised_runs, "effects": ("teacher",)},
-    ):
-        with monkeypatch.context() as without:
-            without.setenv("BAYESDISTILL_CACHE", "off")
-            plain = short_fit(**arguments)
-        made = short_fit(**arguments)
-        with monkeypatch.context() as forbidden:
-            forbidden.setattr(model_cache, "build_model", no_model)
-            found = short_fit(**arguments)
-        assert_identical(made, plain)
-        assert_identical(found, plain)
-    assert len(list(folder.iterdir())) == 2
+@pytest.mark.parametrize("joint", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_fit_from_the_cache_is_the_same_to_the_last_bit(folder, monkeypatch, runs354, supervised_runs, joint):
+    arguments = {"runs": runs354[::2], "supervised": supervised_runs, "effects": ("teacher",)}
+    if not joint:
+        arguments = {"runs": runs354}
+    with monkeypatch.context() as without:
+        without.setenv("BAYESDISTILL_CACHE", "off")
+        plain = short_fit(**arguments)
+    made = short_fit(**arguments)
+    with monkeypatch.context() as forbidden:
+        forbidden.setattr(model_cache, "build_model", no_model)
+        found = short_fit(**arguments)
+    assert_identical(made, plain)
+    assert_identical(found, plain)
+    assert len(list(folder.iterdir())) == 1
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
@@ -101,6 +101,7 @@ print(sorted({"pymc", "pytensor"} & set(sys.modules)))
 """
 
 
+@pytest.mark.slow
 def test_a_fit_from_the_cache_needs_neither_pymc_nor_pytensor(folder, tmp_path):
     said = []
     for name in ("one.nc", "other.nc"):

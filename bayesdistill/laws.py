@@ -36,7 +36,7 @@ import numpy as np
 SUPERVISED_PARAMETERS = ("E", "A", "B", "alpha", "beta", "gamma")
 DISTILLATION_PARAMETERS = ("A_S", "B_S", "alpha_S", "beta_S", "gamma_S", "c0", "c1", "d1", "f1")
 LAW_PARAMETERS = SUPERVISED_PARAMETERS + DISTILLATION_PARAMETERS
-EXTENSION_PARAMETERS = ("w1",)
+EXTENSION_PARAMETERS = ("w1", "c2")
 """Parameters beyond equation 8, which is the case where they are 0."""
 
 PUBLISHED = MappingProxyType(
@@ -143,16 +143,34 @@ def log_gap(log_ratio: Any, *, c1: Any, d1: Any, f1: Any) -> Any:
     return -c1 * f1 * softplus((log_ratio - log(d1)) / f1)
 
 
+def token_share(params: Any, tokens: Any, A: Any, B: Any, alpha: Any, beta: Any) -> Any:
+    """Share of the supervised law's power sum that is due to tokens, B / D^beta, and not to size: 0 for unlimited data."""
+    # What is added to the sum is lost in rounding, but for a student without limits, whose sum is 0.
+    return B * exp(-beta * log(tokens)) / (scaling_sum(params, tokens, A, B, alpha, beta) + 1e-300)
+
+
 def distilled_loss_from_terms(
-    student_term: Any, supervised: Any, teacher_loss: Any, *, c0: Any, c1: Any, d1: Any, f1: Any, w1: Any = 0.0
+    student_term: Any,
+    supervised: Any,
+    teacher_loss: Any,
+    short_of_tokens: Any = 0.0,
+    *,
+    c0: Any,
+    c1: Any,
+    d1: Any,
+    f1: Any,
+    w1: Any = 0.0,
+    c2: Any = 0.0,
 ) -> Any:
     """Equation 8 from its parts: `log_student_term`, the student's own supervised loss, and the teacher's loss.
 
     The split lets a caller with many teachers per student compute the first two once. With w1 > 0 the student recovers
-    the share w1 of what a teacher worse than itself would cost it; w1 = 0 is equation 8.
+    the share w1 of what a teacher worse than itself would cost it. With c2 > 0 the excess has the factor r^(-c2 t), t =
+    `short_of_tokens`, which is what `token_share` gives for the student. w1 = 0 and c2 = 0 are equation 8.
     """
     log_teacher = log(teacher_loss)
-    gap = log_gap(log_teacher - log(supervised), c1=c1, d1=d1, f1=f1)
+    log_ratio = log_teacher - log(supervised)
+    gap = log_gap(log_ratio, c1=c1, d1=d1, f1=f1) - c2 * short_of_tokens * log_ratio
     own_lead = teacher_loss - supervised
     recovered = w1 * (own_lead + abs(own_lead)) / 2
     return teacher_loss - recovered + exp(gap - c0 * log_teacher + student_term)
@@ -179,6 +197,7 @@ def distilled_loss(
     d1: Any,
     f1: Any,
     w1: Any = 0.0,
+    c2: Any = 0.0,
 ) -> Any:
     """Cross-entropy of a student distilled from a teacher.
 
@@ -197,6 +216,10 @@ def distilled_loss(
     w1 : float or array
         Share of max(L_T - Lsup, 0), what a teacher worse than the student alone would cost it, that the student recovers;
         0 is equation 8, which cannot go below L_T.
+    c2 : float or array
+        How much farther than in equation 8 a student that is short of tokens stays above a teacher better than itself: its
+        excess L_S - L_T has the factor r^(-c2 t), t the share of its power sum that is due to tokens (`token_share`).
+        Nothing changes for unlimited data; 0 is equation 8.
 
     Returns
     -------
@@ -217,7 +240,8 @@ def distilled_loss(
     term = log_student_term(
         student_params, student_tokens, A_S=A_S, B_S=B_S, alpha_S=alpha_S, beta_S=beta_S, gamma_S=gamma_S
     )
-    return distilled_loss_from_terms(term, supervised, teacher_loss, c0=c0, c1=c1, d1=d1, f1=f1, w1=w1)
+    short = token_share(student_params, student_tokens, A, B, alpha, beta)
+    return distilled_loss_from_terms(term, supervised, teacher_loss, short, c0=c0, c1=c1, d1=d1, f1=f1, w1=w1, c2=c2)
 
 
 def teacher_axis(teacher_loss: Any, origin: float) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 from bayesdistill.errors import ModelError
 from bayesdistill.laws import (
     DISTILLATION_PARAMETERS,
+    EXTENSION_PARAMETERS,
     SUPERVISED_PARAMETERS,
     asymptotic_advantage,
     distilled_loss_from_terms,
@@ -24,11 +25,13 @@ from bayesdistill.laws import (
     log_student_term,
     supervised_loss,
     teacher_axis,
+    token_share,
 )
 from bayesdistill.priors import ASYMPTOTIC_SIZES, Priors, Reference, default_priors
 from bayesdistill.priors.coordinates import (
     distillation_at_reference,
     natural_parameters,
+    shortage_of,
     supervised_at_reference,
 )
 from bayesdistill.priors.moving import MOVED, best_place, movable, move
@@ -82,7 +85,7 @@ def build_model(
         Supervised runs with columns params, tokens, loss (nats per token). Without them the supervised law comes from the
         prior.
     priors : Priors, optional
-        By default those of `default_priors`. The coordinates they hold decide what the model has: w1, effects of teacher
+        By default those of `default_priors`. The coordinates they hold decide what the model has: w1, c2, effects of teacher
         and student configuration and their slopes, scatter that depends on r or D_S (see `default_priors`).
     reference : Reference, optional
         The run around which the coordinates are centred; by default `reference_run`. Priors belong to a reference.
@@ -92,7 +95,7 @@ def build_model(
     pymc.Model
         Free variable `z` (coordinate); deterministics E A B alpha beta gamma, and with distilled runs A_S B_S alpha_S
         beta_S gamma_S c0 c1 d1 f1; sigma (nats) and nu; sigma_supervised where both kinds of runs are given; where asked
-        for, w1, sigma_teacher, sigma_student, sigma_student_slope and the effects. Observed `student_loss` (run) and
+        for, w1, c2, sigma_teacher, sigma_student, sigma_student_slope and the effects. Observed `student_loss` (run) and
         `loss` (supervised_run). The data are `pymc.Data`, so that a compiled model can be refitted to other runs.
 
     Raises
@@ -129,11 +132,14 @@ def build_model(
             law |= distillation_at_reference(c, law, reference)
             if "logit_w1" in c:
                 law["w1"] = pm.math.sigmoid(c["logit_w1"])
+            if "token_shortage" in c:
+                law["c2"] = shortage_of(c["token_shortage"])
         symbols = natural_parameters(law, reference)
         for name in SUPERVISED_PARAMETERS + (DISTILLATION_PARAMETERS if runs is not None else ()):
             pm.Deterministic(name, symbols[name])
-        if "w1" in law:
-            pm.Deterministic("w1", law["w1"])
+        for name in EXTENSION_PARAMETERS:
+            if name in law:
+                pm.Deterministic(name, law[name])
         if runs is not None and priors.asymptotic_width is not None:
             _constrain_asymptote(law, reference, priors.asymptotic_width)
         sigma = pm.Deterministic("sigma", pm.math.exp(c["log_sigma"]))
@@ -196,6 +202,11 @@ def _student_term(params: Any, tokens: Any, law: dict[str, Any], reference: Refe
     )
 
 
+def _token_share(params: Any, tokens: Any, law: dict[str, Any], reference: Reference) -> Any:
+    scaled = params / reference.params, tokens / reference.tokens
+    return token_share(*scaled, law["A_ref"], law["B_ref"], law["alpha"], law["beta"])
+
+
 def _constrain_asymptote(law: dict[str, Any], reference: Reference, width: float) -> None:
     """With unlimited data distillation may lead pretraining by little: a one-sided normal prior on the lead.
 
@@ -231,8 +242,9 @@ def _observe_distilled(
     of_run = pm.Data("configuration_of_run", index, dims="run")
     supervised = _supervised_loss(distinct[:, 0], distinct[:, 1], law, reference)[of_run]
     term = _student_term(distinct[:, 0], distinct[:, 1], law, reference)[of_run]
-    rest = {name: law[name] for name in ("c0", "c1", "d1", "f1", "w1") if name in law}
-    mu = distilled_loss_from_terms(term, supervised, model["teacher_loss"], **rest)
+    rest = {name: law[name] for name in ("c0", "c1", "d1", "f1", *EXTENSION_PARAMETERS) if name in law}
+    short = _token_share(distinct[:, 0], distinct[:, 1], law, reference)[of_run] if "c2" in law else 0.0
+    mu = distilled_loss_from_terms(term, supervised, model["teacher_loss"], short, **rest)
     if "log_sigma_teacher" in c:
         names, teacher = teacher_labels(runs)
         of_teacher = pm.Data("teacher_of_run", teacher, dims="run")

@@ -75,7 +75,7 @@ def law_draws(fit: Fit) -> xr.Dataset:
     -------
     Dataset
         Dimensions chain and draw; E A B alpha beta gamma and, for a distillation fit, A_S B_S alpha_S beta_S gamma_S
-        c0 c1 d1 f1, and w1 if the model has it.
+        c0 c1 d1 f1, and w1 and c2 if the model has them.
 
     Raises
     ------
@@ -355,6 +355,7 @@ COORDINATE_WORDS = {
     "log_sigma_student": "the shifts of student configurations",
     "log_sigma_student_slope": "how those shifts grow with the teacher's loss",
     "logit_w1": "what students make good of a weak teacher",
+    "token_shortage": "how much farther students short of tokens stay above good teachers",
     "noise_ratio": "how the scatter depends on the teacher",
     "noise_tokens": "how the scatter depends on the tokens",
 }

@@ -104,17 +104,18 @@ def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
 
 def test_outcomes_have_the_scatter_and_the_shifts_of_their_truth(runs354):
     reference = reference_run(runs354, None)
-    options = {"weak_teacher": True, "effects": ("teacher", "student", "student_slope"), "noise": "tokens"}
+    options = {"weak_teacher": True, "token_shortage": True, "noise": "tokens"}
+    options["effects"] = ("teacher", "student", "student_slope")
     priors = default_priors(distilled=True, supervised=False, reference=reference, **options)
     # Large shifts of groups beside a small scatter that grows with the tokens.
     fixed = {"log_sigma_teacher": 0.05, "log_sigma_student": 0.1, "log_sigma_student_slope": 0.02, "log_sigma": 1e-4}
     changes = {name: Prior(float(np.log(value)), 0.0) for name, value in fixed.items()}
     changes |= {"noise_tokens": Prior(0.3, 0.0), "log_nu": Prior(7.0, 0.0)}
     (truth,) = truths.draw_truths(with_priors(priors, changes), reference, 1, seed=5)
-    assert {"w1", "sigma_teacher", "sigma_student", "noise_tokens"} <= set(truth)
+    assert {"w1", "c2", "sigma_teacher", "sigma_student", "noise_tokens"} <= set(truth)
     assert truth["sigma_student"] == pytest.approx(0.1)
     columns = [runs354[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss")]
-    law = distilled_loss(*columns, **{name: truth[name] for name in (*LAW_PARAMETERS, "w1")})
+    law = distilled_loss(*columns, **{name: truth[name] for name in (*LAW_PARAMETERS, "w1", "c2")})
     teacher, student = teacher_labels(runs354)[1], student_configurations(runs354)[1]
     pulls, rng = [], np.random.default_rng(6)
     for _ in range(30):

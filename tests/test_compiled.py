@@ -31,6 +31,7 @@ CASES = {
     "noise by tokens": {"noise": "tokens"},
     "teacher effects": {"effects": ("teacher",)},
     "slopes": {"weak_teacher": True, "effects": ("student", "student_slope")},
+    "token shortage": {"token_shortage": True, "effects": ("student", "student_slope")},
     "both effects": {"weak_teacher": True, "effects": ("teacher", "student")},
     "no capacity gap": {"gap": False},
     "supervised alone": {"kind": "supervised"},

@@ -115,6 +115,17 @@ def test_the_extension_for_weak_teachers_is_carried_into_the_plan():
     assert better[3]
 
 
+def test_a_shortage_of_tokens_is_carried_into_the_plan():
+    draws = scattered(4) | {"c2": np.array([0.0, 0.5, 1.0, 2.0])}
+    scenario = SCENARIOS["teacher pretraining + inference"]
+    found = plan(posterior_of(draws), 1e9, 3e20, scenario).isel(student=0, scenario=0, budget=0, chain=0)
+    np.testing.assert_allclose(found["best_distilled_loss"], brute_force(draws, 1e9, 3e20, scenario)["loss"], atol=1e-6)
+    plain = plan(posterior_of(scattered(4)), 1e9, 3e20, scenario).isel(student=0, scenario=0, budget=0, chain=0)
+    changed = abs(found["best_distilled_loss"] - plain["best_distilled_loss"]).values
+    assert changed[0] < 1e-9
+    assert (changed[1:] > 1e-4).all()
+
+
 def test_summaries_follow_their_definitions():
     # Half of the draws have a better distilled student, half a worse one, and the better half is far better.
     draws = simple(4, B_S=[10.0, 20.0, 1100.0, 1200.0], A_S=300.0)

@@ -555,6 +555,22 @@ def test_recovery_is_calibrated_over_studies():
 
 
 @pytest.mark.slow
+def test_a_shortage_of_tokens_is_found_where_there_is_one(runs354, fit354):
+    # Its elasticity with respect to tokens has a long tail, which 1000 draws a chain do not always fill (docs/performance.md).
+    found = bd.fit(runs354, token_shortage=True, draws=3000, seed=1, progress=False)
+    assert bd.check(found).ok, bd.check(found).verdict
+    assert "c2 = 0" in bd.methods_text(found)
+    assert float(found["posterior"]["c2"].quantile(0.05)) > 0.5
+    rms = [float((bd.law_curves(one)["residual"] ** 2).mean() ** 0.5) for one in (found, fit354)]
+    assert rms[0] < 0.85 * rms[1]
+    assert 0.8 < float(posterior.law_draws(found)["c2"].mean()) < 1.7
+    # And none where equation 8 is true.
+    simulated = bd.simulate_runs(bd.PUBLISHED, seed=3, sigma=0.003)
+    none = bd.fit(simulated, token_shortage=True, draws=2000, seed=1, target_accept=0.95, progress=False)
+    assert float(none["posterior"]["c2"].quantile(0.5)) < 0.3
+
+
+@pytest.mark.slow
 def test_an_earlier_fit_narrows_a_small_study(fit354, runs354):
     small = runs354.sample(12, random_state=3).reset_index(drop=True)
     # A dozen runs of a few configurations look suspicious by themselves.

@@ -61,7 +61,7 @@ def test_published_values():
 
 
 def exactly(size: float, tokens: float, teacher: float, law: dict[str, float]) -> tuple[float, float]:
-    """Lsup and equation 8 as they stand in the paper."""
+    """Lsup and equation 8 as they stand in the paper, with the two terms of the package where the law has them."""
     with localcontext(prec=50):
         p = {name: Decimal(float(value)) for name, value in law.items()}
         n, d, t = Decimal(float(size)), Decimal(float(tokens)), Decimal(float(teacher))
@@ -69,12 +69,19 @@ def exactly(size: float, tokens: float, teacher: float, law: dict[str, float]) -
         ratio = t / supervised
         gap = (1 + (ratio / p["d1"]) ** (1 / p["f1"])) ** (-p["c1"] * p["f1"])
         student = (p["A_S"] / n ** p["alpha_S"] + p["B_S"] / d ** p["beta_S"]) ** p["gamma_S"]
-        return float(supervised), float(t + t ** -p["c0"] * gap * student)
+        short = p["B"] / d ** p["beta"] / (p["A"] / n ** p["alpha"] + p["B"] / d ** p["beta"])
+        gap *= ratio ** (-p.get("c2", Decimal(0)) * short)
+        recovered = p.get("w1", Decimal(0)) * max(t - supervised, Decimal(0))
+        return float(supervised), float(t - recovered + t ** -p["c0"] * gap * student)
 
 
-def test_the_laws_are_their_transcriptions():
+@pytest.mark.parametrize("extended", [False, True])
+def test_the_laws_are_their_transcriptions(extended):
     size, tokens, teacher = random_runs(60, seed=1)
     law = random_laws(60, seed=2)
+    if extended:
+        rng = np.random.default_rng(5)
+        law |= {"w1": rng.uniform(size=60), "c2": np.exp(rng.standard_normal(60))}
     supervised = bd.supervised_loss(size, tokens, **{name: law[name] for name in laws.SUPERVISED_PARAMETERS})
     distilled = bd.distilled_loss(size, tokens, teacher, **law)
     for i in range(60):
@@ -101,7 +108,7 @@ def test_numpy_and_pytensor_agree():
     from pytensor.compile.mode import Mode
 
     size, tokens, teacher = random_runs(200, seed=3)
-    law = random_laws(200, seed=4)
+    law = random_laws(200, seed=4) | {"w1": np.linspace(0, 1, 200), "c2": np.linspace(0, 3, 200)}
     symbols = {name: pt.vector(name) for name in law}
     n, d, t = pt.vector("n"), pt.vector("d"), pt.vector("t")
     x = pt.vector("x")
@@ -228,6 +235,19 @@ def test_student_loss_is_u_shaped_in_teacher_loss(size):
     # The best teacher is a little better than the student by itself, and the best of all teachers costs something.
     assert 0.75 < lowest / own < 0.97
     assert loss[0] - loss.min() > 0.01
+
+
+def test_a_shortage_of_tokens_raises_the_excess_over_better_teachers_only():
+    size, tokens = 5e8, np.array([1e9, 1e10, 1e11, np.inf])
+    alone = bd.supervised_loss(size, tokens, **SUPERVISED)
+    share = laws.token_share(size, tokens, *(bd.PUBLISHED[name] for name in ("A", "B", "alpha", "beta")))
+    assert (np.diff(share) < 0).all()
+    assert share[-1] == 0
+    for ratio in (0.8, 1.0, 1.1):
+        teacher = ratio * alone
+        plain = bd.distilled_loss(size, tokens, teacher, **bd.PUBLISHED) - teacher
+        short = bd.distilled_loss(size, tokens, teacher, **bd.PUBLISHED, c2=1.5) - teacher
+        np.testing.assert_allclose(short / plain, ratio ** (-1.5 * share), rtol=1e-9)
 
 
 def test_c1_and_d1_are_degenerate():

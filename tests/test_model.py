@@ -107,6 +107,7 @@ CASES = {
     "supervised, gamma = 1": {"runs": False, "supervised": True, "gamma": 1.0},
     "weak": {"runs": True, "supervised": False, "weak_teacher": True},
     "effects": {"runs": True, "supervised": False, "weak_teacher": True, "effects": ("teacher", "student")},
+    "token shortage": {"runs": True, "supervised": False, "weak_teacher": True, "token_shortage": True},
     "noise by ratio": {"runs": True, "supervised": False, "noise": "ratio", "effects": ("teacher",)},
     "noise by tokens": {"runs": True, "supervised": False, "noise": "tokens"},
     "joint": {"runs": True, "supervised": True, "asymptotic_width": None},
@@ -163,7 +164,8 @@ def test_the_log_density_and_the_symbols_are_those_written_down(name, runs, supe
 
 
 @pytest.mark.parametrize(
-    "name", ["joint", "weak", "effects", pytest.param("noise by ratio", marks=pytest.mark.slow), "noise by tokens"]
+    "name",
+    ["joint", "token shortage", "effects", pytest.param("noise by ratio", marks=pytest.mark.slow), "noise by tokens"],
 )
 def test_the_pointwise_log_likelihood_is_that_of_the_model(name, runs, supervised_runs):
     table, other, reference, priors = case(name, runs, supervised_runs)
@@ -275,6 +277,7 @@ def test_weak_teachers_effects_and_scatter_enter_as_written_down(runs):
         reference=reference,
         asymptotic_width=None,
         weak_teacher=True,
+        token_shortage=True,
         effects=("teacher", "student", "student_slope"),
         noise="ratio",
     )
@@ -292,6 +295,8 @@ def test_weak_teachers_effects_and_scatter_enter_as_written_down(runs):
         size, tokens, weak = (runs[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss"))
         own = laws.supervised_loss(size, tokens, **{name: law[name] for name in SUPERVISED})
         mu = laws.distilled_loss(size, tokens, weak, **law)
+        lack = law["B"] / tokens ** law["beta"] / (law["A"] / size ** law["alpha"] + law["B"] / tokens ** law["beta"])
+        mu = weak + (mu - weak) * (weak / own) ** (-0.4 * np.log1p(np.exp(c["token_shortage"])) * lack)
         mu = mu - np.maximum(weak - own, 0) / (1 + np.exp(-c["logit_w1"]))
         raw_density = 0.0
         one, axis = np.ones(len(runs)), 10 * np.log(weak / reference.teacher_loss)

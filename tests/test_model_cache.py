@@ -158,7 +158,13 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
         "gamma": key_of(*problem(None, supervised_runs, gamma=1.0)),
     }
     options = [{"asymptotic_width": width} for width in (None, 0.02)] + [{"effects": e} for e in ((), ("teacher",))]
-    options += [{"tolerance": 0.02}, {"weak_teacher": False}, {"noise": "ratio"}, {"noise": "tokens"}]
+    options += [
+        {"tolerance": 0.02},
+        {"weak_teacher": False},
+        {"token_shortage": True},
+        {"noise": "ratio"},
+        {"noise": "tokens"},
+    ]
     others |= {str(option): key_of(*problem(runs354, **option)) for option in options}
     for what, variable, value in (
         ("setting", "PYTENSOR_FLAGS", "floatX=float32"),

@@ -32,6 +32,8 @@ from bayesdistill.priors.coordinates import (
     distillation_at_reference,
     distillation_coordinates,
     natural_parameters,
+    shortage_coordinate,
+    shortage_of,
     supervised_at_reference,
     supervised_coordinates,
 )
@@ -206,6 +208,24 @@ def test_the_range_of_the_reducible_share():
     assert (round(100 * low), round(100 * high)) == (6, 83)
 
 
+def test_the_coordinate_of_a_shortage_of_tokens_and_back():
+    c2 = np.array([1e-6, 0.01, 0.3, 1.3, 8.0])
+    np.testing.assert_allclose(shortage_of(shortage_coordinate(c2)), c2, rtol=1e-9)
+    assert shortage_of(3.0) == pytest.approx(0.4 * math.log(1 + math.exp(3.0)))
+
+
+def test_a_shortage_of_tokens_is_a_part_of_an_earlier_posterior():
+    rng = np.random.default_rng(0)
+    law = {
+        name: (("chain", "draw"), value * np.exp(0.001 * rng.normal(size=(4, 250))))
+        for name, value in bd.PUBLISHED.items()
+    }
+    law["c2"] = (("chain", "draw"), 1.2 + 0.1 * rng.normal(size=(4, 250)))
+    table, _ = prior_from_draws(xr.Dataset(law), xr.Dataset(), REFERENCE, 1.0)
+    assert shortage_of(table["token_shortage"].location) == pytest.approx(1.2, abs=0.02)
+    assert table["token_shortage"].scale == pytest.approx(0.1 / 0.4, rel=0.15)
+
+
 def test_which_coordinates_a_model_has():
     both = default_priors(distilled=True, supervised=True, reference=REFERENCE)
     assert set(both.names) == {
@@ -221,6 +241,8 @@ def test_which_coordinates_a_model_has():
     plain = default_priors(
         distilled=True, supervised=True, reference=REFERENCE, weak_teacher=False, effects=(), noise="constant"
     )
+    longer = default_priors(distilled=True, supervised=True, reference=REFERENCE, token_shortage=True)
+    assert set(longer.names) == {*both.names, "token_shortage"}
     assert set(plain.names) == set(both.names) - {"logit_w1", "log_sigma_student", "log_sigma_student_slope"}
     assert both.supervised_law == "runs"
     distilled = default_priors(distilled=True, supervised=False, reference=REFERENCE)

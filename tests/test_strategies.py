@@ -60,7 +60,13 @@ def raise_lower_bounds(rng, bounds):
     return replace(bounds, min_teacher_params=params, min_teacher_tokens=tokens)
 
 
-def compare_best(seed, count):
+def short_of_tokens(rng, draws):
+    """The same laws with c2, a third of them with none."""
+    c2 = np.exp(rng.normal(size=draws["E"].size)) * (rng.uniform(size=draws["E"].size) < 0.67)
+    return draws | {"c2": c2}
+
+
+def compare_best(seed, count, extend=lambda rng, draws: draws):
     """How many optima had each status; all of them are those of the dense search."""
     rng = np.random.default_rng(seed)
     seen = Counter()
@@ -68,7 +74,7 @@ def compare_best(seed, count):
         student, budget, scene, bounds = random_problem(rng)
         if rng.uniform() < 0.25:
             bounds = raise_lower_bounds(rng, bounds)
-        draws = random_draws(rng, 1)
+        draws = extend(rng, random_draws(rng, 1))
         found = best_strategies(draws, [student], [budget], [scene], bounds=bounds)
         least, _, _ = dense_search(draws, student, budget, scene, bounds, PUBLISHED_SHAPE)
         if not np.isfinite(least):
@@ -79,12 +85,12 @@ def compare_best(seed, count):
     return seen
 
 
-def compare_committed(seed, count):
+def compare_committed(seed, count, extend=lambda rng, draws: draws):
     rng = np.random.default_rng(seed)
     compared = 0
     for _ in range(count):
         student, budget, scene, bounds = random_problem(rng)
-        draws = random_draws(rng, 12, spread=0.3)
+        draws = extend(rng, random_draws(rng, 12, spread=0.3))
         found = committed_strategies(draws, [student], [budget], [scene], bounds=bounds)
         least, _, _ = dense_search(draws, student, budget, scene, bounds, PUBLISHED_SHAPE)
         if not np.isfinite(least):
@@ -100,6 +106,17 @@ def test_the_best_strategy_is_that_of_a_dense_search():
 
 def test_the_committed_strategy_is_that_of_a_dense_search():
     assert compare_committed(seed=2, count=8) >= 6
+
+
+def test_optima_where_tokens_are_short_are_those_of_a_dense_search():
+    assert compare_best(seed=6, count=30, extend=short_of_tokens).total() > 22
+    assert compare_committed(seed=7, count=4, extend=short_of_tokens) >= 3
+
+
+@pytest.mark.slow
+def test_a_thousand_optima_where_tokens_are_short():
+    assert compare_best(seed=8, count=1000, extend=short_of_tokens).total() > 900
+    assert compare_committed(seed=9, count=60, extend=short_of_tokens) > 45
 
 
 def test_no_minimum_on_the_curve_is_missed():
@@ -244,9 +261,11 @@ def test_every_bound_has_its_status():
     assert {strategies.STATUS[code] for code in corners} == {"teacher_at_corner"}
 
 
-@pytest.mark.parametrize(("name", "value"), [("w1", 1.01), ("w1", -0.01), ("B_S", -1.0), ("f1", 0.0), ("E", np.inf)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("w1", 1.01), ("w1", -0.01), ("c2", -0.1), ("B_S", -1.0), ("f1", 0.0), ("E", np.inf)]
+)
 def test_a_draw_that_is_no_law_has_a_status(name, value):
-    draws = random_draws(np.random.default_rng(9), 3) | {"w1": np.full(3, 0.5)}
+    draws = random_draws(np.random.default_rng(9), 3) | {"w1": np.full(3, 0.5), "c2": np.full(3, 1.0)}
     draws[name] = np.array([draws[name][0], value, draws[name][2]])
     best = best_strategies(draws, [1e9], [1e21], "teacher inference")
     assert [strategies.STATUS[code] == "invalid_draw" for code in best["status"].ravel()] == [False, True, False]

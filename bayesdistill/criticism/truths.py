@@ -28,6 +28,7 @@ from bayesdistill.priors.coordinates import (
     SUPERVISED_COORDINATES,
     distillation_at_reference,
     natural_parameters,
+    shortage_of,
     supervised_at_reference,
 )
 
@@ -79,7 +80,7 @@ def draw_truths(priors: Priors, reference: Reference, count: int, seed: int) -> 
         simulator does not know.
     """
     known = {*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, *NOISE_COORDINATES, *SCATTER_FORMS, *GROUP_SCALES}
-    unknown = set(priors.names) - known - {"logit_w1"}
+    unknown = set(priors.names) - known - {"logit_w1", "token_shortage"}
     if unknown:
         raise ModelError(f"runs cannot be simulated from {', '.join(sorted(unknown))}; leave it out of the priors")
     rng = np.random.default_rng(seed)
@@ -106,6 +107,8 @@ def draw_truths(priors: Priors, reference: Reference, count: int, seed: int) -> 
                 continue
         if "logit_w1" in c:
             law["w1"] = float(1 / (1 + np.exp(-c["logit_w1"])))
+        if "token_shortage" in c:
+            law["c2"] = float(shortage_of(c["token_shortage"]))
         scatter = {"sigma": float(np.exp(c["log_sigma"])), "nu": float(1 + np.exp(c["log_nu"]))}
         scatter |= {symbol: float(np.exp(c[name])) for name, symbol in GROUP_SCALES.items() if name in c}
         scatter |= {name: float(c[name]) for name in SCATTER_FORMS if name in c}

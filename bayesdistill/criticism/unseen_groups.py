@@ -48,8 +48,10 @@ Model = Mapping[str, Any] | str
 
 def candidate_models() -> dict[str, Model]:
     """The models that docs/explanation/choice_of_model.md compares: options of `default_priors`, or a baseline's name."""
-    plain = {"weak_teacher": False, "effects": (), "noise": "constant"}
+    plain = {"weak_teacher": False, "token_shortage": False, "effects": (), "noise": "constant"}
     weak = plain | {"weak_teacher": True}
+    short = weak | {"token_shortage": True}
+    shifts = {"effects": ("student", "student_slope")}
     return {
         "eq. 8": plain,
         "eq. 8, no asymptotic prior": plain | {"asymptotic_width": None},
@@ -58,8 +60,12 @@ def candidate_models() -> dict[str, Model]:
         "weak teachers, no asymptotic prior": weak | {"asymptotic_width": None},
         "weak teachers, noise by r": weak | {"noise": "ratio"},
         "weak teachers, noise by D_S": weak | {"noise": "tokens"},
+        "token shortage": short,
+        "token shortage, student effects and slopes": short | shifts,
+        "token shortage, student effects and slopes, no asymptotic prior": short | shifts | {"asymptotic_width": None},
         "weak teachers, student effects": weak | {"effects": ("student",)},
-        "weak teachers, student effects and slopes": weak | {"effects": ("student", "student_slope")},
+        "weak teachers, student effects and slopes": weak | shifts,
+        "weak teachers, student effects and slopes, no asymptotic prior": weak | shifts | {"asymptotic_width": None},
         "weak teachers, teacher effects": weak | {"effects": ("teacher",)},
         "weak teachers, both effects": weak | {"effects": ("teacher", "student")},
         "no capacity gap": plain | {"gap": False},

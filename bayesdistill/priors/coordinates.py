@@ -57,6 +57,9 @@ NOISE_COORDINATES = ("log_sigma", "log_nu")
 CURVATURE_SCALE = 0.03
 """u = CURVATURE_SCALE softplus(gap_curvature): beyond about 0.03 the gap visibly bends away from a power of r."""
 
+SHORTAGE_SCALE = 0.4
+"""c2 = SHORTAGE_SCALE softplus(token_shortage): the excess and c0 hang linearly on c2, and so does the coordinate from about 0.4 on."""
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -136,6 +139,17 @@ def distillation_at_reference(
         "c0": c["c0"],
         **gap,
     }
+
+
+def shortage_of(coordinate: Any) -> Any:
+    """The coefficient c2 that belongs to a value of the coordinate token_shortage."""
+    return SHORTAGE_SCALE * softplus(coordinate)
+
+
+def shortage_coordinate(c2: Any) -> Any:
+    """The inverse of `shortage_of`, for c2 > 0."""
+    scaled = c2 / SHORTAGE_SCALE
+    return scaled + log(1 - exp(-scaled))
 
 
 def _supervised_at_one(supervised: Mapping[str, Any]) -> Any:

@@ -15,12 +15,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayesdistill.errors import ParameterError
-from bayesdistill.priors.coordinates import Reference, distillation_coordinates, supervised_coordinates
+from bayesdistill.priors.coordinates import (
+    Reference,
+    distillation_coordinates,
+    shortage_coordinate,
+    supervised_coordinates,
+)
 from bayesdistill.priors.table import (
     DISTILLATION_PRIORS,
     EFFECT_PRIORS,
     NOISE_PRIORS,
     SUPERVISED_PRIORS,
+    TOKEN_SHORTAGE_PRIORS,
     WEAK_TEACHER_PRIORS,
     Prior,
 )
@@ -28,7 +34,8 @@ from bayesdistill.priors.table import (
 if TYPE_CHECKING:
     import xarray as xr
 
-_INDEPENDENT: dict[str, Prior] = {**SUPERVISED_PRIORS, **DISTILLATION_PRIORS, **WEAK_TEACHER_PRIORS, **NOISE_PRIORS}
+_INDEPENDENT: dict[str, Prior] = {**SUPERVISED_PRIORS, **DISTILLATION_PRIORS, **WEAK_TEACHER_PRIORS}
+_INDEPENDENT |= {**TOKEN_SHORTAGE_PRIORS, **NOISE_PRIORS}
 _INDEPENDENT |= {name: prior for priors in EFFECT_PRIORS.values() for name, prior in priors.items()}
 
 
@@ -40,6 +47,8 @@ def coordinates_of_draws(draws: xr.Dataset, noise: xr.Dataset, reference: Refere
         values |= distillation_coordinates(law, reference)
     if "w1" in law:
         values["logit_w1"] = np.log(law["w1"]) - np.log1p(-law["w1"])
+    if "c2" in law:
+        values["token_shortage"] = shortage_coordinate(law["c2"])
     for symbol, offset, coordinate in (
         ("sigma", 0, "log_sigma"),
         ("nu", 1, "log_nu"),

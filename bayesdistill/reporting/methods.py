@@ -54,6 +54,8 @@ def methods_text(fit: Fit) -> str:
 
 _FORMS = {
     "logit_w1": "Students make good a share w1 of what a teacher worse than themselves would cost them; equation 8 is w1 = 0.",
+    "token_shortage": "A student that is short of tokens stays farther above a better teacher: its excess has the factor "
+    "r^(-c2 t), t the share of its power sum that is due to tokens; equation 8 is c2 = 0.",
     "log_sigma_student": "Runs of one student configuration share a normal shift; the shifts add up to zero.",
     "log_sigma_student_slope": "The shift of a student configuration also grows with the logarithm of the teacher's loss, with a "
     "normal slope; the slopes add up to zero.",

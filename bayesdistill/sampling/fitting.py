@@ -21,6 +21,7 @@ from bayesdistill.priors import (
     EFFECTS,
     NOISE,
     PUBLISHED_TOLERANCE,
+    TOKEN_SHORTAGE,
     WEAK_TEACHER,
     Prior,
     Priors,
@@ -47,6 +48,7 @@ def fit(
     tolerance: float = PUBLISHED_TOLERANCE,
     asymptotic_width: float | None = ASYMPTOTIC_WIDTH,
     weak_teacher: bool = WEAK_TEACHER,
+    token_shortage: bool = TOKEN_SHORTAGE,
     effects: Sequence[str] = EFFECTS,
     noise: str = NOISE,
     draws: int = 1000,
@@ -79,6 +81,8 @@ def fit(
         Nats; width of the one-sided prior on distillation's lead with unlimited data. None leaves it out.
     weak_teacher : bool
         Whether students may beat a teacher that is worse than they would be alone: one more parameter, w1.
+    token_shortage : bool
+        Whether students that are short of tokens may stay farther above good teachers than in equation 8: one more parameter, c2.
     effects : sequence of {"teacher", "student", "student_slope"}
         Shifts shared by the runs of a teacher, or of a student configuration; "student_slope": shifts of a configuration that
         grow with ln L_T. `noise="run"` in `plan` counts them as scatter.
@@ -145,6 +149,7 @@ def fit(
             gamma=gamma,
             asymptotic_width=asymptotic_width,
             weak_teacher=weak_teacher,
+            token_shortage=token_shortage,
             effects=effects,
             noise=noise,
         ),

@@ -62,6 +62,7 @@ _UNITS = {
     "noise_ratio": ("1", "change of ln(sigma) when ln r grows by 0.1"),
     "noise_tokens": ("1", "change of ln(sigma) with ln(student_tokens)"),
     "w1": ("1", "share of what a weak teacher would cost that the student recovers"),
+    "c2": ("1", "how much farther a student short of tokens stays above a better teacher"),
     "teacher_of_run": ("1", "place of the run's teacher among the teachers"),
     "configuration_of_run": ("1", "place of the run's student configuration among the configurations"),
     "nu": ("1", "degrees of freedom of the scatter"),

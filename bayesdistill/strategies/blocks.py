@@ -24,6 +24,7 @@ from bayesdistill.strategies.compiled import (
     student_cost_per_token,
     supervised_loss,
     teacher_cost,
+    token_share,
 )
 from bayesdistill.strategies.paths import (
     BOTH_CHARGED,
@@ -39,10 +40,10 @@ LANES = 64
 """Draws of a loop."""
 PARAMETERS = (*LAW_PARAMETERS, *EXTENSION_PARAMETERS)
 """First rows of an array of draws."""
-_E, _A, _B, _ALPHA, _BETA, _GAMMA, _A_S, _B_S, _ALPHA_S, _BETA_S, _GAMMA_S, _C0, _C1, _D1, _F1, _W1 = range(16)
+_E, _A, _B, _ALPHA, _BETA, _GAMMA, _A_S, _B_S, _ALPHA_S, _BETA_S, _GAMMA_S, _C0, _C1, _D1, _F1, _W1, _C2 = range(17)
 # Then the budget, and what the student's size adds to the sums in both laws.
-_BUDGET, _SIZE_TERM, _SIZE_TERM_S = 16, 17, 18
-ROWS = 19
+_BUDGET, _SIZE_TERM, _SIZE_TERM_S = 17, 18, 19
+ROWS = 20
 """Rows of an array of draws."""
 
 FIELDS = 5
@@ -77,7 +78,7 @@ def teacher_loss_at(G: Any, i: Any, params: Any, tokens: Any) -> Any:
 
 @inlined
 def student_parts(G: Any, i: Any, tokens: Any) -> Any:
-    """The student's own supervised loss and its term of equation 8.
+    """The student's own supervised loss, its term of equation 8, and how far it is short of tokens.
 
     The laws are asked about a student of one parameter, whose sums begin with what `set_student` stored.
     """
@@ -87,14 +88,23 @@ def student_parts(G: Any, i: Any, tokens: Any) -> Any:
     term = log_student_term(
         1.0, tokens, A_S=G[_SIZE_TERM_S, i], B_S=G[_B_S, i], alpha_S=0.0, beta_S=G[_BETA_S, i], gamma_S=G[_GAMMA_S, i]
     )
-    return alone, term
+    return alone, term, token_share(1.0, tokens, G[_SIZE_TERM, i], G[_B, i], 0.0, G[_BETA, i])
 
 
 @inlined
-def loss_of_parts(G: Any, i: Any, own: Any, alone: Any, term: Any, teacher: Any) -> Any:
+def loss_of_parts(G: Any, i: Any, own: Any, alone: Any, term: Any, short: Any, teacher: Any) -> Any:
     """The student's loss under draw i; infinite for less than one token."""
     loss = distilled_loss_from_terms(
-        term, alone, teacher, c0=G[_C0, i], c1=G[_C1, i], d1=G[_D1, i], f1=G[_F1, i], w1=G[_W1, i]
+        term,
+        alone,
+        teacher,
+        short,
+        c0=G[_C0, i],
+        c1=G[_C1, i],
+        d1=G[_D1, i],
+        f1=G[_F1, i],
+        w1=G[_W1, i],
+        c2=G[_C2, i],
     )
     return loss if own >= 1.0 else np.inf
 
@@ -102,8 +112,8 @@ def loss_of_parts(G: Any, i: Any, own: Any, alone: Any, term: Any, teacher: Any)
 @inlined
 def student_loss_at(G: Any, i: Any, own: Any, teacher: Any) -> Any:
     """The student's loss under draw i with so many tokens of its own; infinite for less than one."""
-    alone, term = student_parts(G, i, max(own, 1.0))
-    return loss_of_parts(G, i, own, alone, term, teacher)
+    alone, term, short = student_parts(G, i, max(own, 1.0))
+    return loss_of_parts(G, i, own, alone, term, short, teacher)
 
 
 @kernel
@@ -204,17 +214,19 @@ def evaluate(G: Any, budgets: Any, draws: Any, which: Any, t: Any, task: Any, ro
 
 
 @block
-def _student_row(G: Any, task: Any, cap: float, flops: float, tokens: Any, own: Any, alone: Any, term: Any) -> None:
+def _student_row(
+    G: Any, task: Any, cap: float, flops: float, tokens: Any, own: Any, alone: Any, term: Any, short: Any
+) -> None:
     _, student_flops, lgt, pre = task
     for j in range(LANES):
         own[j] = affordable_tokens(G[_BUDGET, j], student_flops, flops, tokens[j], lgt, pre, cap)
-        alone[j], term[j] = student_parts(G, j, max(own[j], 1.0))
+        alone[j], term[j], short[j] = student_parts(G, j, max(own[j], 1.0))
 
 
 @block
-def _loss_row(G: Any, own: Any, alone: Any, term: Any, teachers: Any, losses: Any) -> None:
+def _loss_row(G: Any, own: Any, alone: Any, term: Any, short: Any, teachers: Any, losses: Any) -> None:
     for j in range(LANES):
-        losses[j] = loss_of_parts(G, j, own[j], alone[j], term[j], teachers[j])
+        losses[j] = loss_of_parts(G, j, own[j], alone[j], term[j], short[j], teachers[j])
 
 
 @kernel
@@ -223,7 +235,7 @@ def grid_losses(
 ) -> None:
     """Fill V[budget, k, draw] at every so many k, for teachers [k, draw] that do not depend on the budget."""
     H = np.empty((ROWS, LANES))
-    own, alone, term = np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    own, alone, term, short = np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES)
     for start in range(0, G.shape[1], LANES):
         part = slice(start, start + LANES)
         for row in range(ROWS):
@@ -234,5 +246,5 @@ def grid_losses(
                 H[_BUDGET, j] = budgets[c, start + j]
             for k in range(0, flops.size, every):
                 if k == 0 or task[0] != FREE_TEACHER:
-                    _student_row(H, task, room[8], flops[k], tokens[k, part], own, alone, term)
-                _loss_row(H, own, alone, term, teachers[k, part], V[c, k, part])
+                    _student_row(H, task, room[8], flops[k], tokens[k, part], own, alone, term, short)
+                _loss_row(H, own, alone, term, short, teachers[k, part], V[c, k, part])

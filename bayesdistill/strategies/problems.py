@@ -129,7 +129,7 @@ def pack(draws: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     for name in _POSITIVE:
         valid &= P[PARAMETERS.index(name)] > 0
     share = P[PARAMETERS.index("w1")]
-    return P, valid & (share >= 0) & (share <= 1)
+    return P, valid & (share >= 0) & (share <= 1) & (P[PARAMETERS.index("c2")] >= 0)
 
 
 def list_scenarios(scenarios: str | Scenario | Sequence[str | Scenario]) -> list[Scenario]:

@@ -17,11 +17,13 @@ import bayesdistill as bd
 PLAIN = {"weak_teacher": False, "effects": ()}
 VARIANTS = {
     "default": {},
+    "shortage": {"options": {"token_shortage": True}},
     "plain": {"options": PLAIN},
     "charged": {"options": PLAIN, "teachers": "charged"},
 }
 WORDS = {
     "default": "teachers given, the default model",
+    "shortage": "teachers given, the default model with token shortage",
     "plain": "teachers given, equation 8 by itself",
     "charged": "teachers charged, equation 8 by itself: no run of a teacher above the cut-off is fitted",
 }

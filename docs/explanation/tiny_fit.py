@@ -2,7 +2,7 @@
 
     python docs/explanation/tiny_fit.py [FOLDER]
 
-Prints the first tables of tiny.md; with FOLDER, keeps the two fits there. Takes about three minutes.
+Prints the first tables of tiny.md; with FOLDER, keeps the two fits there. Takes about five minutes.
 """
 
 import sys
@@ -61,7 +61,9 @@ def compare_supervised_laws():
         "supervised runs alone": ((None,), {}),
         "and all distilled runs": ((distilled,), PLAIN),
         "and those of all but the two strongest teachers": ((weaker,), PLAIN),
+        "and all distilled runs, token shortage": ((distilled,), PLAIN | {"token_shortage": True}),
         "and all distilled runs, default model": ((distilled,), {}),
+        "and all distilled runs, default model with token shortage": ((distilled,), {"token_shortage": True}),
     }
     rows = {}
     for name, (runs, form) in forms.items():
@@ -77,6 +79,8 @@ def compare_supervised_laws():
             "alpha gamma": np.median(draws["alpha"] * draws["gamma"]),
             "beta gamma": np.median(draws["beta"] * draws["gamma"]),
         }
+        if "c2" in fit["posterior"]:
+            rows[name]["c2"] = " ".join(f"{x:.2f}" for x in np.quantile(fit["posterior"]["c2"], [0.05, 0.5, 0.95]))
         if runs[0] is None:
             alone = float(bd.supervised_loss(24.0 * 64**2, 64_000 * 1024.0, **draws).mean())
     print("\nsupervised residuals and exponents by what is fitted")

@@ -58,6 +58,7 @@ def scalar_problem(law, student, budget, scene, bounds):
     E, A, B, alpha, beta, gamma = (law[name] for name in SUPERVISED_PARAMETERS)
     c0, c1f1, d1, f1 = law["c0"], law["c1"] * law["f1"], law["d1"], law["f1"]
     gamma_S, beta_S, B_S, w1 = law["gamma_S"], law["beta_S"], law["B_S"], law["w1"]
+    c2 = law.get("c2", 0.0)
     own_size, own_size_S = A * student**-alpha, law["A_S"] * student ** -law["alpha_S"]
     log_d1 = math.log(d1)
     own_flops = float(bd.flops_per_token(student))
@@ -72,9 +73,11 @@ def scalar_problem(law, student, budget, scene, bounds):
         x, y = point.tolist()
         own = max(own_tokens(x, y), 1.0)
         teacher = E + (A * math.exp(-alpha * x) + B * math.exp(-beta * y)) ** gamma
-        alone = E + (own_size + B * own**-beta) ** gamma
-        z = (math.log(teacher / alone) - log_d1) / f1
-        gap = c1f1 * (max(z, 0.0) + math.log1p(math.exp(-abs(z))))
+        lack = B * own**-beta
+        alone = E + (own_size + lack) ** gamma
+        log_ratio = math.log(teacher / alone)
+        z = (log_ratio - log_d1) / f1
+        gap = c1f1 * (max(z, 0.0) + math.log1p(math.exp(-abs(z)))) + c2 * lack / (own_size + lack) * log_ratio
         recovered = w1 * max(teacher - alone, 0.0)
         return teacher - recovered + math.exp(-gap) * teacher**-c0 * (own_size_S + B_S * own**-beta_S) ** gamma_S
 

@@ -149,28 +149,22 @@ def token_share(params: Any, tokens: Any, A: Any, B: Any, alpha: Any, beta: Any)
     return B * exp(-beta * log(tokens)) / (scaling_sum(params, tokens, A, B, alpha, beta) + 1e-300)
 
 
+def log_shortage(log_ratio: Any, short_of_tokens: Any, *, c2: Any) -> Any:
+    """Logarithm of the factor r^(-c2 t) of the excess, t what `token_share` gives for the student: not of the paper."""
+    return -c2 * short_of_tokens * log_ratio
+
+
 def distilled_loss_from_terms(
-    student_term: Any,
-    supervised: Any,
-    teacher_loss: Any,
-    short_of_tokens: Any = 0.0,
-    *,
-    c0: Any,
-    c1: Any,
-    d1: Any,
-    f1: Any,
-    w1: Any = 0.0,
-    c2: Any = 0.0,
+    student_term: Any, supervised: Any, teacher_loss: Any, *, c0: Any, c1: Any, d1: Any, f1: Any, w1: Any = 0.0
 ) -> Any:
     """Equation 8 from its parts: `log_student_term`, the student's own supervised loss, and the teacher's loss.
 
     The split lets a caller with many teachers per student compute the first two once. With w1 > 0 the student recovers
-    the share w1 of what a teacher worse than itself would cost it. With c2 > 0 the excess has the factor r^(-c2 t), t =
-    `short_of_tokens`, which is what `token_share` gives for the student. w1 = 0 and c2 = 0 are equation 8.
+    the share w1 of what a teacher worse than itself would cost it; w1 = 0 is equation 8. A law with c2 adds `log_shortage`
+    to the first.
     """
     log_teacher = log(teacher_loss)
-    log_ratio = log_teacher - log(supervised)
-    gap = log_gap(log_ratio, c1=c1, d1=d1, f1=f1) - c2 * short_of_tokens * log_ratio
+    gap = log_gap(log_teacher - log(supervised), c1=c1, d1=d1, f1=f1)
     own_lead = teacher_loss - supervised
     recovered = w1 * (own_lead + abs(own_lead)) / 2
     return teacher_loss - recovered + exp(gap - c0 * log_teacher + student_term)
@@ -241,7 +235,8 @@ def distilled_loss(
         student_params, student_tokens, A_S=A_S, B_S=B_S, alpha_S=alpha_S, beta_S=beta_S, gamma_S=gamma_S
     )
     short = token_share(student_params, student_tokens, A, B, alpha, beta)
-    return distilled_loss_from_terms(term, supervised, teacher_loss, short, c0=c0, c1=c1, d1=d1, f1=f1, w1=w1, c2=c2)
+    term = term + log_shortage(log(teacher_loss) - log(supervised), short, c2=c2)
+    return distilled_loss_from_terms(term, supervised, teacher_loss, c0=c0, c1=c1, d1=d1, f1=f1, w1=w1)
 
 
 def teacher_axis(teacher_loss: Any, origin: float) -> Any:

@@ -22,6 +22,7 @@ from bayesdistill.laws import (
     distilled_loss_from_terms,
     exp,
     log,
+    log_shortage,
     log_student_term,
     supervised_loss,
     teacher_axis,
@@ -242,9 +243,11 @@ def _observe_distilled(
     of_run = pm.Data("configuration_of_run", index, dims="run")
     supervised = _supervised_loss(distinct[:, 0], distinct[:, 1], law, reference)[of_run]
     term = _student_term(distinct[:, 0], distinct[:, 1], law, reference)[of_run]
-    rest = {name: law[name] for name in ("c0", "c1", "d1", "f1", *EXTENSION_PARAMETERS) if name in law}
-    short = _token_share(distinct[:, 0], distinct[:, 1], law, reference)[of_run] if "c2" in law else 0.0
-    mu = distilled_loss_from_terms(term, supervised, model["teacher_loss"], short, **rest)
+    if "c2" in law:
+        short = _token_share(distinct[:, 0], distinct[:, 1], law, reference)[of_run]
+        term += log_shortage(log(model["teacher_loss"]) - log(supervised), short, c2=law["c2"])
+    rest = {name: law[name] for name in ("c0", "c1", "d1", "f1", "w1") if name in law}
+    mu = distilled_loss_from_terms(term, supervised, model["teacher_loss"], **rest)
     if "log_sigma_teacher" in c:
         names, teacher = teacher_labels(runs)
         of_teacher = pm.Data("teacher_of_run", teacher, dims="run")

@@ -108,6 +108,21 @@ def test_the_committed_strategy_is_that_of_a_dense_search():
     assert compare_committed(seed=2, count=8) >= 6
 
 
+def test_more_tokens_do_not_make_a_student_short_of_tokens_worse():
+    rng = np.random.default_rng(0)
+    tokens = np.geomspace(1e8, 1e16, 161)[:, None]
+    published = {name: np.full(30, value) for name, value in bd.PUBLISHED.items()} | {"c2": np.linspace(0, 3, 30)}
+    random = random_draws(rng, 300) | {"c2": np.exp(rng.normal(size=300))}
+    for draws, most in ((published, 0.0), (random, 1e-3)):
+        rises = []
+        for student in (1e8, 1e9, 1e10):
+            for teacher in (1.6, 2.0, 2.4, 3.0):
+                loss = bd.distilled_loss(student, tokens, teacher, **draws)
+                rises.append((loss - np.minimum.accumulate(loss, axis=0)).max(axis=0))
+        assert np.max(rises) <= most
+        assert np.mean(np.array(rises) > 1e-9) < 0.01
+
+
 def test_optima_where_tokens_are_short_are_those_of_a_dense_search():
     assert compare_best(seed=6, count=30, extend=short_of_tokens).total() > 22
     assert compare_committed(seed=7, count=4, extend=short_of_tokens) >= 3

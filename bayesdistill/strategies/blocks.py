@@ -19,6 +19,8 @@ from bayesdistill.strategies.compiled import (
     exp,
     inlined,
     kernel,
+    log,
+    log_shortage,
     log_student_term,
     scaling_sum,
     student_cost_per_token,
@@ -94,17 +96,9 @@ def student_parts(G: Any, i: Any, tokens: Any) -> Any:
 @inlined
 def loss_of_parts(G: Any, i: Any, own: Any, alone: Any, term: Any, short: Any, teacher: Any) -> Any:
     """The student's loss under draw i; infinite for less than one token."""
+    term = term + log_shortage(log(teacher) - log(alone), short, c2=G[_C2, i])
     loss = distilled_loss_from_terms(
-        term,
-        alone,
-        teacher,
-        short,
-        c0=G[_C0, i],
-        c1=G[_C1, i],
-        d1=G[_D1, i],
-        f1=G[_F1, i],
-        w1=G[_W1, i],
-        c2=G[_C2, i],
+        term, alone, teacher, c0=G[_C0, i], c1=G[_C1, i], d1=G[_D1, i], f1=G[_F1, i], w1=G[_W1, i]
     )
     return loss if own >= 1.0 else np.inf
 

@@ -175,6 +175,7 @@ for _function in (
     laws.log_student_term,
     laws.log_gap,
     laws.token_share,
+    laws.log_shortage,
     laws.distilled_loss_from_terms,
     laws.distilled_loss,
     compute.flops_from_coefficients,
@@ -187,6 +188,7 @@ scaling_sum = _NAMES["scaling_sum"]
 supervised_loss = _NAMES["supervised_loss"]
 log_student_term = _NAMES["log_student_term"]
 token_share = _NAMES["token_share"]
+log_shortage = _NAMES["log_shortage"]
 distilled_loss_from_terms = _NAMES["distilled_loss_from_terms"]
 distilled_loss = _NAMES["distilled_loss"]
 flops_from_coefficients = _NAMES["flops_from_coefficients"]

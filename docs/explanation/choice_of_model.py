@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 
 import arviz as az
+import numpy as np
 
 import bayesdistill as bd
 from bayesdistill.criticism.unseen_groups import SPLITS, candidate_models, leave_out, priors_of, score_table
 
+DEFAULT = "weak teachers, student effects and slopes"
 folder = Path(sys.argv[1])
 draws = int(sys.argv[2]) if len(sys.argv) > 2 else 500
 share, of = (int(sys.argv[3]), int(sys.argv[4])) if len(sys.argv) > 4 else (0, 1)
@@ -47,6 +49,17 @@ for split in SPLITS:
     print(f"\n{split}\n\n| model | {' | '.join(columns)} |\n|{' --- |' * (len(columns) + 1)}")
     for name, row in score_table(results[split]).iterrows():
         print(f"| {name} | {' | '.join(form.format(row[c]) for form, c in zip(formats, columns, strict=True))} |")
+print("\nagainst the default\n\n| model | " + " | ".join(SPLITS) + " |\n| --- | --- | --- | --- |")
+for name in results["teacher"]:
+    cells = []
+    for split in SPLITS:
+        scored, default = results[split][name], results[split].get(DEFAULT)
+        if default is None:
+            continue
+        per_fold = (scored["elpd"] - default["elpd"]).groupby(scored["fold"]).sum().values
+        error = f" ({np.std(per_fold, ddof=1) * np.sqrt(per_fold.size):.0f})" if per_fold.size > 1 else ""
+        cells.append(f"{per_fold.sum():+.0f}{error}")
+    print(f"| {name} | {' | '.join(cells)} |")
 print("\nsingle runs\n\n| model | PSIS-LOO elpd | standard error | Pareto k > 0.7 | R-hat | ESS | divergences |")
 print("| --- | --- | --- | --- | --- | --- | --- |")
 for elpd, error, high, rhat, ess, divergences, name in sorted(alone, reverse=True):

@@ -148,6 +148,7 @@ def main() -> None:
             plain | {"weak_teacher": True, "effects": ("student",)},
             5,
         ),
+        ("default model with token shortage", {"token_shortage": True}, 5),
         ("weak teachers, teacher effects", plain | {"weak_teacher": True, "effects": ("teacher",)}, 1),
         (
             "weak teachers, teacher and student effects",

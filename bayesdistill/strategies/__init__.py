@@ -8,7 +8,8 @@ number of tokens D_S that the rest of the budget buys for distillation (see `com
 L_S never rises with D_S: more tokens lower the student's term of equation 8 and its own supervised loss, a lower one of these
 raises r, and a higher r narrows the capacity gap (and raises what is recovered of a weak teacher, if the law has w1). If it has
 c2, more tokens also leave the student less short of tokens, which raises the excess only where r > 1, and there the gap falls by
-more, but for rare extreme laws (by less than 0.001 nats; a test looks). So the whole budget is spent unless `max_student_tokens` leaves some of it.
+more, but for rare extreme laws (by less than 0.001 nats; a test looks). So the whole budget is spent unless
+`max_student_tokens` leaves some of it.
 
 Where several teachers are equally good the reported one is the cheapest: when nothing is charged for it, the compute-optimal
 one among those of its loss; when only its inference is charged, the smallest, which takes all the tokens that it may have.

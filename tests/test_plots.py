@@ -546,7 +546,8 @@ def test_what_the_prior_dominates_is_named():
     assert "mostly its prior" in warning
     assert note.count(";") == 4
     assert set(SUPERVISED_COORDINATES) == posterior.SUPERVISED_COORDINATES
-    forms = (WEAK_TEACHER_PRIORS, SUPERVISED_NOISE_PRIORS, *EFFECT_PRIORS.values(), *NOISE_FORM_PRIORS.values())
+    forms = (WEAK_TEACHER_PRIORS, TOKEN_SHORTAGE_PRIORS, SUPERVISED_NOISE_PRIORS)
+    forms += (*EFFECT_PRIORS.values(), *NOISE_FORM_PRIORS.values())
     every = {*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, *NOISE_COORDINATES}.union(*forms)
     assert set(posterior.COORDINATE_WORDS) == set(every)
 

@@ -61,6 +61,7 @@ def test_crossover_in_tokens_lies_where_the_curves_meet():
     np.testing.assert_allclose(found["crossover_tokens"].values.ravel(), expected, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_crossover_in_tokens_is_that_of_the_best_strategy():
     caps = np.geomspace(1e9, 1e16, 57)
     found = plan_tokens(posterior_of(scattered(8)), 1e9, caps, max_teacher_params=1e10).isel(

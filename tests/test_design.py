@@ -262,6 +262,7 @@ def test_cells_without_a_strategy_are_left_out(spread_fit: xr.Dataset, table: pd
         next_runs(spread_fit, table, 1e9, 1.0, "best case")
 
 
+@pytest.mark.slow
 def test_batch_within_a_compute_is_the_better_of_two_greedy_ones(spread_fit: xr.Dataset, table: pd.DataFrame) -> None:
     problem = ([1e9, 3e9], [1e22, 1e23], "best case")
     costs = dict(zip(table["name"], run_costs(table), strict=True))

@@ -130,6 +130,7 @@ def test_the_log_likelihood_is_student_t_around_the_law(fit354, runs354):
         np.testing.assert_allclose(found[chain, draw], expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_slopes_of_configurations_go_through_everything_that_uses_scatter(runs354, tmp_path):
     with pytest.warns(ConvergenceWarning):  # a short one
         made = bd.fit(runs354, effects=("student", "student_slope"), draws=80, tune=300, seed=3, progress=False)

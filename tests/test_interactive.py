@@ -300,7 +300,12 @@ def browser():
         running.close()
 
 
-@pytest.fixture(params=[(1200, "light"), (390, "dark")], ids=["wide", "narrow and dark"])
+@pytest.fixture(
+    params=[
+        pytest.param((1200, "light"), id="wide"),
+        pytest.param((390, "dark"), id="narrow and dark", marks=pytest.mark.slow),
+    ]
+)
 def opened(request, browser, page, folder):
     width, scheme = request.param
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)

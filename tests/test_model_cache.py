@@ -226,6 +226,7 @@ def test_damaged_and_foreign_files_are_ignored_and_replaced(folder):
     write_program(folder, "key", a_program())
 
 
+@pytest.mark.slow
 def test_a_damaged_file_does_not_stop_a_fit(folder, runs354):
     arguments = problem(runs354)
     compile_runs(*arguments)

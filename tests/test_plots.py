@@ -31,7 +31,13 @@ from bayesdistill import criticism, decisions, plots, posterior
 from bayesdistill.errors import ConvergenceWarning, ParameterError
 from bayesdistill.plots import grids, style
 from bayesdistill.priors.coordinates import DISTILLATION_COORDINATES, NOISE_COORDINATES, SUPERVISED_COORDINATES
-from bayesdistill.priors.table import EFFECT_PRIORS, NOISE_FORM_PRIORS, SUPERVISED_NOISE_PRIORS, WEAK_TEACHER_PRIORS
+from bayesdistill.priors.table import (
+    EFFECT_PRIORS,
+    NOISE_FORM_PRIORS,
+    SUPERVISED_NOISE_PRIORS,
+    TOKEN_SHORTAGE_PRIORS,
+    WEAK_TEACHER_PRIORS,
+)
 
 BASELINE = Path(__file__).parent / "baseline"
 DPI = 64

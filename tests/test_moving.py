@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import arviz as az
 import numpy as np
 import pytest
 
@@ -146,5 +147,6 @@ def test_the_posterior_is_the_same_one(runs354, monkeypatch):
             (mean, error), (other, other_error) = (posterior.mean_mcse(one) for one in values)
             apart.append(float(abs(mean - other) / np.hypot(error, other_error)))
     assert max(apart) < 4.0
-    ess = [bd.check(fit).numbers["ess_bulk"] for fit in (moved, still)]
+    # Of the law's own parameters, as in docs/performance.md: the scales of shifts mix alike in both.
+    ess = [min(float(az.ess(fit["posterior"][name].values)) for name in laws.LAW_PARAMETERS) for fit in (moved, still)]
     assert ess[0] > 1.4 * ess[1]

@@ -242,6 +242,7 @@ def test_both_compilers_describe_the_model_alike(runs354, supervised_runs):
     assert ours.shape_info[0] == theirs.shape_info[0]
     assert [tuple(map(int, s)) for s in theirs.shape_info[2]] == ours.shape_info[2]
     assert ours.dims == theirs.dims
+    assert ours.reparameterized_names == theirs.reparameterized_names == ["z_at_the_best_place__"]
     assert {k: v.tolist() for k, v in ours.coords.items()} == {k: v.tolist() for k, v in theirs.coords.items()}
     assert {v.name for v in ours.shared_var_keys} <= {v.name for v in theirs.shared_var_keys}
     for x in points(ours.n_dim):

@@ -229,7 +229,8 @@ def program_of(model: pm.Model) -> Program:
         for variable, is_shared in zip(functions.inputs, shared, strict=True)
     ]
     info = (functions.names, [None] * len(functions.names), functions.shapes)
-    dims, coords = inner._prepare_dims_and_coords(model, info, [])
+    transformed = [model.rvs_to_values[v].name for v in model.free_RVs if model.rvs_to_transforms.get(v) is not None]
+    dims, coords = inner._prepare_dims_and_coords(model, info, transformed)
     return Program(
         code=compile_text(functions.text),
         arrays=[np.asarray(value) for value in values],

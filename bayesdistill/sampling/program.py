@@ -96,9 +96,8 @@ def load_program(program: Program) -> Any:
         shape_info=(program.names, [None] * len(program.names), program.shapes),
         logp_func=program,
         expand_func=program,
-        reparameterized_names=[
-            name for name in program.names if name.endswith("__")
-        ],  # PyMC's mark of a transformed variable
+        # Two underscores are PyMC's mark of a transformed variable.
+        reparameterized_names=[name for name in program.names if name.endswith("__")],
     )
 
 

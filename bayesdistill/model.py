@@ -25,7 +25,6 @@ from bayesdistill.laws import (
     log_shortage,
     log_student_term,
     supervised_loss,
-    teacher_axis,
     token_share,
 )
 from bayesdistill.priors import ASYMPTOTIC_SIZES, Priors, Reference, default_priors
@@ -36,6 +35,7 @@ from bayesdistill.priors.coordinates import (
     supervised_at_reference,
 )
 from bayesdistill.priors.moving import MOVED, best_place, movable, move
+from bayesdistill.shifts import EFFECT_SCALES, add_shifts, student_configurations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,12 +43,6 @@ if TYPE_CHECKING:
 
 DISTILLED_LIKELIHOOD = "student_loss"
 SUPERVISED_LIKELIHOOD = "loss"
-EFFECT_SCALES = {
-    "effect_teacher": "sigma_teacher",
-    "effect_student_configuration": "sigma_student",
-    "effect_student_slope": "sigma_student_slope",
-}
-"""Kind of shared shifts -> the name of their standard deviation."""
 
 
 def reference_run(runs: pd.DataFrame | None, supervised: pd.DataFrame | None) -> Reference:
@@ -222,13 +216,6 @@ def _constrain_asymptote(law: dict[str, Any], reference: Reference, width: float
     pm.Potential("asymptotic_prior", -0.5 * pm.math.sqr(pm.math.maximum(lead, 0.0) / width).mean())
 
 
-def student_configurations(runs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct (student_params, student_tokens), (configuration, 2), and the index of each run's, (run,)."""
-    pairs = runs[["student_params", "student_tokens"]].to_numpy(dtype=float)
-    distinct, index = np.unique(pairs, axis=0, return_inverse=True)
-    return distinct, index.ravel()
-
-
 def _observe_distilled(
     runs: pd.DataFrame, law: dict[str, Any], c: dict[str, Any], reference: Reference, sigma: Any, nu: Any
 ) -> None:
@@ -248,31 +235,15 @@ def _observe_distilled(
         term += log_shortage(log(model["teacher_loss"]) - log(supervised), short, c2=law["c2"])
     rest = {name: law[name] for name in ("c0", "c1", "d1", "f1", "w1") if name in law}
     mu = distilled_loss_from_terms(term, supervised, model["teacher_loss"], **rest)
-    if "log_sigma_teacher" in c:
-        names, teacher = teacher_labels(runs)
-        of_teacher = pm.Data("teacher_of_run", teacher, dims="run")
-        model.add_coord("teacher", names)
-        mu += _effects("effect_teacher", "teacher", np.bincount(teacher), of_teacher, c["log_sigma_teacher"])
-    if "log_sigma_student" in c or "log_sigma_student_slope" in c:
-        model.add_coord("student_configuration", configuration_labels(distinct))
-    if "log_sigma_student" in c:
-        mu += _effects(
-            "effect_student_configuration",
-            "student_configuration",
-            np.bincount(index),
-            of_run,
-            c["log_sigma_student"],
-        )
-    if "log_sigma_student_slope" in c:
-        origin = reference.teacher_loss
-        known = np.bincount(index, teacher_axis(runs["teacher_loss"].to_numpy(dtype=float), origin) ** 2)
-        slope = _effects("effect_student_slope", "student_configuration", known, of_run, c["log_sigma_student_slope"])
-        mu += slope * teacher_axis(model["teacher_loss"], origin)
+    observed = pm.Data("student_loss_observed", runs["student_loss"].to_numpy(dtype=float), dims="run")
+    scales = {kind: "log_" + scale for kind, scale in EFFECT_SCALES.items()}
+    # What a run with Student-t scatter says of its middle is what a normal one with this scale says (Fisher information).
+    normal = sigma * pm.math.sqrt((nu + 3) / (nu + 1))
+    mu = add_shifts(runs, mu, observed, normal, {k: c[name] for k, name in scales.items() if name in c}, reference)
     for name in ("noise_ratio", "noise_tokens"):
         if name in c:
             pm.Deterministic(name, c[name])
     sigma = sigma * scatter_factor(c, model["teacher_loss"], supervised, model["student_tokens"], reference)
-    observed = pm.Data("student_loss_observed", runs["student_loss"].to_numpy(dtype=float), dims="run")
     pm.StudentT(DISTILLED_LIKELIHOOD, nu=nu, mu=mu, sigma=sigma, observed=observed, dims="run")
 
 
@@ -295,48 +266,6 @@ def scatter_factor(
     if "noise_tokens" in draws:
         factor = factor * exp(draws["noise_tokens"] * log(student_tokens / reference.tokens))
     return factor
-
-
-EFFECT_UNIT = 0.005
-"""Nats; the shifts are sampled in this unit, so that the sampler starts with steps of about their size."""
-
-
-def _effects(kind: str, dim: str, runs_of_group: np.ndarray, of_run: Any, log_scale: Any) -> Any:
-    """Shifts in nats that all runs of a group share, or slopes, returned per run.
-
-    The more runs a group has (for slopes: the larger the sum of the squares of what they are multiplied with), the more they
-    alone fix its shift, and the better the shift itself can be sampled (centred); with one run its ratio to the scale is the
-    freer quantity (non-centred). Raw variables with standard deviation scale^c and shifts scale^(1 - c) raw, c = n / (n + 2),
-    go from one to the other (Papaspiliopoulos et al. 2007, Statistical Science 22, 59).
-
-    The shifts of the groups that have runs add up to zero: the law goes through the middle of the groups, and no common
-    shift can take the law's place. Without that the asymptotic prior pushes the law up and the shifts push the runs back.
-    """
-    import pymc as pm
-    import pytensor.tensor as pt
-
-    pm.Deterministic(EFFECT_SCALES[kind], pm.math.exp(log_scale))
-    groups = len(runs_of_group)
-    centred = runs_of_group / (runs_of_group + 2.0)
-    log_units = log_scale - np.log(EFFECT_UNIT)
-    raw = pm.Normal(kind.replace("effect", "z"), 0.0, pm.math.exp(centred * log_units), dims=dim)
-    shift = EFFECT_UNIT * pm.math.exp((1 - centred) * log_units) * raw
-    # Which groups have runs is asked of the data that the model holds now: refits leave groups out.
-    seen = pm.math.minimum(pt.inc_subtensor(pt.zeros(groups)[of_run], 1.0), 1.0)
-    shift -= (seen * shift).sum() / seen.sum()
-    return pm.Deterministic(kind, shift, dims=dim)[of_run]
-
-
-def configuration_labels(distinct: np.ndarray) -> list[str]:
-    """Names of student configurations, given as (configuration, 2): parameters and tokens."""
-    return [f"{size:.4g} parameters, {tokens:.4g} tokens" for size, tokens in distinct]
-
-
-def teacher_labels(runs: pd.DataFrame) -> tuple[list[str], np.ndarray]:
-    """Names of the distinct teachers, and the index of each run's, (run,). Without a column `teacher`, one per loss."""
-    labels = runs["teacher"].astype(str) if "teacher" in runs else runs["teacher_loss"].map("{:.6g}".format)
-    names, index = np.unique(np.array(labels, dtype=object).astype(str), return_inverse=True)
-    return [str(name) for name in names], index.ravel()
 
 
 def _observe_supervised(

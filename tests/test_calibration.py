@@ -12,8 +12,9 @@ import bayesdistill as bd
 from bayesdistill.criticism import calibration, calibration_summaries, running, truths
 from bayesdistill.errors import DataError, ModelError, ParameterError
 from bayesdistill.laws import LAW_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
-from bayesdistill.model import reference_run, student_configurations, teacher_labels
+from bayesdistill.model import reference_run
 from bayesdistill.priors import ASYMPTOTIC_SIZES, Prior, default_priors, with_priors
+from bayesdistill.shifts import student_configurations, teacher_labels
 
 
 def calibrated(

@@ -26,9 +26,10 @@ from bayesdistill.criticism.refits import prepare_refits, refit
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ConvergenceWarning, DataError, ModelError, ParameterError
 from bayesdistill.laws import DISTILLATION_PARAMETERS, LAW_PARAMETERS, SUPERVISED_PARAMETERS
-from bayesdistill.model import reference_run, student_configurations
+from bayesdistill.model import reference_run
 from bayesdistill.priors import Prior, default_priors
 from bayesdistill.sampling.prior_choice import choose_priors
+from bayesdistill.shifts import student_configurations
 
 SIGMA, NU, SIGMA_SUPERVISED = 0.007, 8.0, 0.004
 

@@ -11,7 +11,7 @@ from scipy import stats
 import bayesdistill as bd
 from bayesdistill import laws
 from bayesdistill.errors import ModelError
-from bayesdistill.model import EFFECT_UNIT, build_model, reference_run, student_configurations, teacher_labels
+from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import ASYMPTOTIC_SIZES, Prior, Priors, Reference, default_priors, with_priors
 from bayesdistill.priors.coordinates import (
     distillation_at_reference,
@@ -19,6 +19,7 @@ from bayesdistill.priors.coordinates import (
     supervised_at_reference,
 )
 from bayesdistill.sampling.groups import data_groups, log_likelihood
+from bayesdistill.shifts import student_configurations, teacher_labels
 
 SUPERVISED = laws.SUPERVISED_PARAMETERS
 
@@ -298,24 +299,30 @@ def test_weak_teachers_effects_and_scatter_enter_as_written_down(runs):
         lack = law["B"] / tokens ** law["beta"] / (law["A"] / size ** law["alpha"] + law["B"] / tokens ** law["beta"])
         mu = weak + (mu - weak) * (weak / own) ** (-0.4 * np.log1p(np.exp(c["token_shortage"])) * lack)
         mu = mu - np.maximum(weak - own, 0) / (1 + np.exp(-c["logit_w1"]))
-        raw_density = 0.0
+        raw, raw_density = {}, 0.0
         one, axis = np.ones(len(runs)), 10 * np.log(weak / reference.teacher_loss)
-        for name, raw, index, times in (
-            ("teacher", z_teacher, teacher, one),
-            ("student", z_student, configuration, one),
-            ("student_slope", z_slope, configuration, axis),
+        for name, variable, unit, index, times in (
+            ("student_slope", "z_student_slope", z_slope, configuration, axis),
+            ("teacher", "z_teacher", z_teacher, teacher, one),
+            ("student", "z_student_configuration", z_student, configuration, one),
         ):
-            in_units = np.exp(c[f"log_sigma_{name}"]) / EFFECT_UNIT
-            known = np.bincount(index, times**2)
-            centred = known / (known + 2)
-            shift = EFFECT_UNIT * in_units ** (1 - centred) * raw
+            scale = np.exp(c[f"log_sigma_{name}"])
+            scatter = np.exp(c["log_sigma"]) * np.sqrt((4 + np.exp(c["log_nu"])) / (2 + np.exp(c["log_nu"])))
+            # What is sampled is a shift less what it is expected to be, given the law and the runs, in its own scale.
+            miss = mu - runs["student_loss"].to_numpy()
+            level, wide = np.zeros((2, index.max() + 1))
+            for j in range(len(level)):
+                x, y = times[index == j], miss[index == j]
+                away = x - x.mean() if name == "student_slope" else x
+                left = scatter**2 / (scatter**2 + scale**2 * (away**2).sum())
+                level[j] = left * scale**2 / scatter**2 * (away * y).sum()
+                wide[j] = scale * np.sqrt(left)
+            shift = scale * unit
+            raw[variable] = (shift + level - level.mean()) / wide
             mu = mu + times * (shift - shift.mean())[index]
-            raw_density += stats.norm.logpdf(raw, scale=in_units**centred).sum()
+            raw_density += (stats.norm.logpdf(shift, scale=scale) + np.log(wide)).sum()
         sigma = np.exp(c["log_sigma"] + c["noise_ratio"] * np.log(weak / own) / 0.1)
         expected = stats.t.logpdf(runs["student_loss"].to_numpy(), 1 + np.exp(c["log_nu"]), mu, sigma).sum()
         expected += stats.norm.logpdf(z).sum() + raw_density
-        found = density(
-            value_of(model, z)
-            | {"z_teacher": z_teacher, "z_student_configuration": z_student, "z_student_slope": z_slope}
-        )
+        found = density(value_of(model, z) | raw)
         assert float(found) == pytest.approx(expected, rel=1e-9, abs=1e-7)

@@ -14,7 +14,7 @@ PACKAGE = Path(bayesdistill.__file__).parent
 
 # Room -> rooms that it may import. Three rooms may be imported by all: `errors`, `files` and `progress`.
 ANYWHERE = {"errors", "files", "progress"}
-SAMPLING = {"model", "datasets", "priors", "posterior", "laws"}
+SAMPLING = {"model", "shifts", "datasets", "priors", "posterior", "laws"}
 DECISIONS = {"strategies", "laws", "compute", "posterior", "answers"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "posterior": {"laws"},  # for the names of the parameters alone, see below
     "datasets": {"laws"},
     "priors": {"laws"},
-    "model": {"laws", "datasets", "priors"},
+    "shifts": {"laws", "priors"},
+    "model": {"laws", "datasets", "priors", "shifts"},
     "sampling": SAMPLING | {"answers"},
     "criticism": SAMPLING | {"sampling", "compute"},
     "strategies": {"laws", "compute"},

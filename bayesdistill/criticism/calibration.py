@@ -35,10 +35,11 @@ from bayesdistill.criticism.truths import (
 )
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import DataError, ParameterError
-from bayesdistill.model import reference_run, student_configurations, teacher_labels
+from bayesdistill.model import reference_run
 from bayesdistill.posterior import Gates
 from bayesdistill.priors import Priors, default_priors
 from bayesdistill.progress import Progress
+from bayesdistill.shifts import student_configurations, teacher_labels
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,9 @@ import pandas as pd
 from bayesdistill import posterior
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.laws import SUPERVISED_PARAMETERS, supervised_loss
-from bayesdistill.model import student_configurations, teacher_labels
 from bayesdistill.posterior import Fit
 from bayesdistill.priors import Reference
+from bayesdistill.shifts import student_configurations, teacher_labels
 
 NATS = "nats per token"
 FACTORS = {

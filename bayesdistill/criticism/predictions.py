@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.laws import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss, supervised_loss, teacher_axis
-from bayesdistill.model import EFFECT_SCALES, scatter_factor, student_configurations, teacher_labels
+from bayesdistill.model import scatter_factor
+from bayesdistill.shifts import EFFECT_SCALES, student_configurations, teacher_labels
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,10 +14,11 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.errors import ModelError
-from bayesdistill.model import build_model, reference_run, student_configurations, teacher_labels
+from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import Priors, Reference
-from bayesdistill.sampling import ADAPTATION, compile_model
+from bayesdistill.sampling import ADAPTATION, MAX_TREEDEPTH, compile_model
 from bayesdistill.sampling.groups import labelled
+from bayesdistill.shifts import student_configurations, teacher_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +102,7 @@ def refit(
     cores: int = 2,
     seed: int = 0,
     target_accept: float = 0.9,
-    max_treedepth: int = 10,
+    max_treedepth: int = MAX_TREEDEPTH,
 ) -> xr.DataTree:
     """Sample the compiled model for some of its runs, or for other outcomes of them.
 

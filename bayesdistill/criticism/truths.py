@@ -20,7 +20,6 @@ from bayesdistill.laws import (
     distilled_loss,
     supervised_loss,
 )
-from bayesdistill.model import EFFECT_SCALES, student_configurations, teacher_labels
 from bayesdistill.priors import ASYMPTOTIC_SIZES, Priors, Reference
 from bayesdistill.priors.coordinates import (
     DISTILLATION_COORDINATES,
@@ -31,6 +30,7 @@ from bayesdistill.priors.coordinates import (
     shortage_of,
     supervised_at_reference,
 )
+from bayesdistill.shifts import EFFECT_SCALES, student_configurations, teacher_labels
 
 if TYPE_CHECKING:
     import pandas as pd

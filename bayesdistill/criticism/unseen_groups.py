@@ -27,10 +27,11 @@ from bayesdistill.criticism.running import keep_finished, read_finished, run_tas
 from bayesdistill.criticism.scores import PROBABILITIES, crps, inside, log_score
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ParameterError
-from bayesdistill.model import reference_run, teacher_labels
+from bayesdistill.model import reference_run
 from bayesdistill.posterior import Gates
 from bayesdistill.priors import Prior, Priors, default_priors, with_priors
 from bayesdistill.progress import Progress
+from bayesdistill.shifts import teacher_labels
 
 if TYPE_CHECKING:
     import pandas as pd

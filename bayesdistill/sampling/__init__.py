@@ -6,10 +6,10 @@ plan, in a netCDF file: written aside and renamed, so that an interrupted write 
 without unpickling.
 """
 
-from bayesdistill.sampling.compiling import ADAPTATION, compile_model
+from bayesdistill.sampling.compiling import ADAPTATION, MAX_TREEDEPTH, compile_model
 from bayesdistill.sampling.files import load, save
 from bayesdistill.sampling.fitting import fit
 from bayesdistill.sampling.groups import log_likelihood
 from bayesdistill.sampling.prior_choice import prior_table
 
-__all__ = ["ADAPTATION", "compile_model", "fit", "load", "log_likelihood", "prior_table", "save"]
+__all__ = ["ADAPTATION", "MAX_TREEDEPTH", "compile_model", "fit", "load", "log_likelihood", "prior_table", "save"]

@@ -16,13 +16,8 @@ from bayesdistill.laws import (
     supervised_loss,
     teacher_axis,
 )
-from bayesdistill.model import (
-    DISTILLED_LIKELIHOOD,
-    SUPERVISED_LIKELIHOOD,
-    scatter_factor,
-    student_configurations,
-    teacher_labels,
-)
+from bayesdistill.model import DISTILLED_LIKELIHOOD, SUPERVISED_LIKELIHOOD, scatter_factor
+from bayesdistill.shifts import student_configurations, teacher_labels
 
 if TYPE_CHECKING:
     import pandas as pd

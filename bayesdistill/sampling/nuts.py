@@ -12,7 +12,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.errors import ModelError
 from bayesdistill.progress import watched
-from bayesdistill.sampling.compiling import ADAPTATION
+from bayesdistill.sampling.compiling import ADAPTATION, MAX_TREEDEPTH
 from bayesdistill.sampling.loading import load_ahead, load_nutpie
 
 _HIDDEN = frozenset(
@@ -63,6 +63,7 @@ def sample(
             cores=min(chains, cores or os.cpu_count() or 1),
             seed=seed,
             target_accept=target_accept,
+            maxdepth=MAX_TREEDEPTH,
             **ADAPTATION,
             progress_bar=watched() if progress is None else progress,
             return_raw_trace=True,

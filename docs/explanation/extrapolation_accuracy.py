@@ -10,7 +10,7 @@ import numpy as np
 
 import bayesdistill as bd
 from bayesdistill.criticism.unseen_groups import candidate_models, leave_out
-from bayesdistill.model import student_configurations
+from bayesdistill.shifts import student_configurations
 
 MODELS = ("weak teachers, student effects and slopes", "Huber point fit")
 

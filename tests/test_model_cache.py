@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -187,6 +188,20 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
         at_one = key_of(runs, None, priors, reference)
         environment.setenv("PYTENSOR_FLAGS", "base_compiledir=/other")
         assert key_of(runs, None, priors, reference) == at_one
+
+
+def test_every_room_that_writes_the_model_is_in_the_key():
+    """What `build_model` imports, at whatever distance, can change what is compiled; `datasets` only reads the tables."""
+    package = Path(bd.__file__).parent
+    reached, waiting = {"datasets"}, {"model"}
+    while waiting:
+        room = waiting.pop()
+        reached.add(room)
+        files = [package / f"{room}.py"] if (package / f"{room}.py").exists() else (package / room).glob("*.py")
+        source = "\n".join(path.read_text() for path in files)
+        waiting |= set(re.findall(r"^\s*(?:from|import) bayesdistill\.(\w+)", source, re.MULTILINE)) - reached
+    in_the_key = {name.removesuffix(".py") for name in model_cache._SOURCES}
+    assert reached - {"datasets"} == in_the_key - {"sampling"}
 
 
 # Files ----------------------------------------------------------------------------------------------------------------

@@ -136,10 +136,13 @@ def test_a_draw_holds_the_coordinates_of_the_prior_only(runs354):
 
 @pytest.mark.slow
 def test_the_posterior_is_the_same_one(runs354, monkeypatch):
-    """Sampled at the best place or at the reference run: means and standard deviations agree within their errors."""
-    moved = bd.fit(runs354, draws=3000, seed=1, progress=False)
+    """Sampled at the best place or at the reference run: means and standard deviations agree within their errors.
+
+    Steps are shorter than by default: at the reference run every second fit of this length has a divergence with 0.9.
+    """
+    moved = bd.fit(runs354, draws=3000, seed=1, target_accept=0.95, progress=False)
     monkeypatch.setattr(model_module, "movable", lambda _: False)
-    still = bd.fit(runs354, draws=3000, seed=2, progress=False)
+    still = bd.fit(runs354, draws=3000, seed=2, target_accept=0.95, progress=False)
     apart = []
     for name in (*laws.LAW_PARAMETERS, "w1", "sigma", "nu", "sigma_student", "sigma_student_slope"):
         logs = [np.log(fit["posterior"][name]) for fit in (moved, still)]
@@ -147,6 +150,7 @@ def test_the_posterior_is_the_same_one(runs354, monkeypatch):
             (mean, error), (other, other_error) = (posterior.mean_mcse(one) for one in values)
             apart.append(float(abs(mean - other) / np.hypot(error, other_error)))
     assert max(apart) < 4.0
-    # Of the law's own parameters, as in docs/performance.md: the scales of shifts mix alike in both.
-    ess = [min(float(az.ess(fit["posterior"][name].values)) for name in laws.LAW_PARAMETERS) for fit in (moved, still)]
+    # Of the parameters that the elasticities make, as in docs/performance.md: the others mix alike in both.
+    names = ("A_S", "B_S", "alpha_S", "beta_S", "gamma_S")
+    ess = [min(float(az.ess(fit["posterior"][name].values)) for name in names) for fit in (moved, still)]
     assert ess[0] > 1.4 * ess[1]

@@ -102,7 +102,7 @@ def translate(model: pm.Model) -> Functions:
     from pytensor.graph import rewrite_graph
 
     values = [model.rvs_to_values[variable] for variable in model.free_RVs]
-    shapes = [_centred(model, variable) for variable in model.free_RVs]
+    shapes = [_shape_of_normal(model, variable) for variable in model.free_RVs]
     free = {value.name for value in values}
     others = [variable for variable in model.unobserved_value_vars if variable.name not in free]
     names = [variable.name for variable in (*values, *others)]
@@ -127,11 +127,9 @@ def translate(model: pm.Model) -> Functions:
     return Functions(text, lowering.inputs, lowering, names, [shape for _, shape in outputs], n_dim, n_expanded)
 
 
-def _centred(model: pm.Model, variable: Any) -> tuple[int, ...]:
-    """The shape of a free variable that is normal around zero, as all of this package's models are."""
-    owner = variable.owner
-    normal = type(owner.op).__name__ == "NormalRV"
-    if not normal:
+def _shape_of_normal(model: pm.Model, variable: Any) -> tuple[int, ...]:
+    """The shape of a free variable that is normal, as all of this package's are."""
+    if type(variable.owner.op).__name__ != "NormalRV":
         raise UnsupportedGraphError(f"the free variable {variable.name}, which is not normal")
     dims = model.named_vars_to_dims.get(variable.name, (None,) * variable.ndim)
     lengths = []
@@ -141,14 +139,6 @@ def _centred(model: pm.Model, variable: Any) -> tuple[int, ...]:
             raise UnsupportedGraphError(f"the length of {variable.name}")
         lengths.append(int(known) if known is not None else len(labels))
     return tuple(lengths)
-
-
-def _number(variable: Any) -> float | None:
-    """The number that a variable repeats, if it is a constant."""
-    while variable.owner is not None and type(variable.owner.op).__name__ == "DimShuffle":
-        variable = variable.owner.inputs[0]
-    value = np.asarray(getattr(variable, "data", np.nan))
-    return float(value.reshape(())) if value.size == 1 else None
 
 
 def _shape(lowering: Lowering, handle: Handle) -> tuple[int, ...]:

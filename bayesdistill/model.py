@@ -107,7 +107,7 @@ def build_model(
     >>> import bayesdistill as bd
     >>> model = bd.build_model(bd.load_runs("busbridge2025"))
     >>> [rv.name for rv in model.free_RVs]
-    ['z', 'z_student_configuration', 'z_student_slope']
+    ['z', 'z_student_slope', 'z_student_configuration']
     """
     import pymc as pm
 

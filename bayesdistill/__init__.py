@@ -24,6 +24,7 @@ _ROOM_OF = {
     "ConvergenceError": "errors",
     "ConvergenceWarning": "errors",
     "DataError": "errors",
+    "EQUATION_8": "priors",
     "ExtrapolationWarning": "errors",
     "FileError": "errors",
     "Gates": "posterior",

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayesdistill.coordinate_transform import sampled_coordinates
 from bayesdistill.errors import ModelError
 from bayesdistill.laws import (
     DISTILLATION_PARAMETERS,
     EXTENSION_PARAMETERS,
     SUPERVISED_PARAMETERS,
-    asymptotic_advantage,
     distilled_loss_from_terms,
     exp,
     log,
@@ -27,14 +27,13 @@ from bayesdistill.laws import (
     supervised_loss,
     token_share,
 )
-from bayesdistill.priors import ASYMPTOTIC_SIZES, Priors, Reference, default_priors
+from bayesdistill.priors import Priors, Reference, default_priors
 from bayesdistill.priors.coordinates import (
-    distillation_at_reference,
+    asymptotic_leads,
+    law_at_reference,
     natural_parameters,
-    shortage_of,
-    supervised_at_reference,
 )
-from bayesdistill.priors.moving import MOVED, best_place, movable, move
+from bayesdistill.priors.moving import movable
 from bayesdistill.shifts import EFFECT_SCALES, add_shifts, student_configurations
 
 if TYPE_CHECKING:
@@ -118,17 +117,12 @@ def build_model(
         priors = default_priors(distilled=runs is not None, supervised=supervised is not None, reference=reference)
     free = [name for name, is_free in zip(priors.names, priors.free, strict=True) if is_free]
     with pm.Model(coords={"coordinate": free}) as model:
-        moved = None if runs is None or not movable(priors) else _moved(runs, priors, reference, free)
+        sampled = runs is not None and movable(priors)
+        moved = sampled_coordinates(runs, supervised, priors, reference, free) if sampled else None
         z = pm.Normal("z", 0.0, 1.0, dims="coordinate", default_transform=moved)
         values = priors.location + priors.factor @ z
         c = {name: values[i] for i, name in enumerate(priors.names)}
-        law = supervised_at_reference(c)
-        if runs is not None:
-            law |= distillation_at_reference(c, law, reference)
-            if "logit_w1" in c:
-                law["w1"] = pm.math.sigmoid(c["logit_w1"])
-            if "token_shortage" in c:
-                law["c2"] = shortage_of(c["token_shortage"])
+        law = law_at_reference(c, reference)
         symbols = natural_parameters(law, reference)
         for name in SUPERVISED_PARAMETERS + (DISTILLATION_PARAMETERS if runs is not None else ()):
             pm.Deterministic(name, symbols[name])
@@ -136,7 +130,7 @@ def build_model(
             if name in law:
                 pm.Deterministic(name, law[name])
         if runs is not None and priors.asymptotic_width is not None:
-            _constrain_asymptote(law, reference, priors.asymptotic_width)
+            _constrain_asymptote(law, priors.asymptotic_width)
         sigma = pm.Deterministic("sigma", pm.math.exp(c["log_sigma"]))
         nu = pm.Deterministic("nu", 1 + pm.math.exp(c["log_nu"]))
         if runs is not None:
@@ -146,42 +140,6 @@ def build_model(
                 sigma = pm.Deterministic("sigma_supervised", pm.math.exp(c["log_sigma_supervised"]))
             _observe_supervised(supervised, law, reference, sigma, nu)
     return model
-
-
-def _moved(runs: pd.DataFrame, priors: Priors, reference: Reference, free: list[str]) -> Any:
-    """PyMC's transform of z whose values hold the distillation law's elasticities at the best place for these runs."""
-    import pytensor.tensor as pt
-    from pymc.logprob.transforms import Transform
-
-    params, tokens, weak = (runs[n].to_numpy(dtype=float) for n in ("student_params", "student_tokens", "teacher_loss"))
-    place = best_place(params, tokens, weak, priors, reference)
-    concerned = (*MOVED, "log_gamma_S")
-    middle = {name: priors.table[name].location for name in concerned}
-    middles = [list(middle.values()), [*move(middle, *place), middle["log_gamma_S"]]]
-    # Constants: the place is a part of the compiled text, so that runs with another best place are compiled anew.
-    numbers = pt.constant(np.array([*middles, [priors.table[name].scale for name in concerned], [*place, 0.0, 0.0]]))
-    # Three elements are put in their places by unit vectors, which needs no join of arrays.
-    stay = np.array([name not in MOVED for name in free], dtype=float)
-    unit = [np.array([name == other for other in free], dtype=float) for name in MOVED]
-
-    def moved(value: Any, old: int, new: int) -> Any:
-        c = {n: numbers[old, i] + numbers[2, i] * value[free.index(n)] for i, n in enumerate(concerned)}
-        found = move(c, (new - old) * numbers[3, 0], (new - old) * numbers[3, 1])
-        return stay * value + sum(unit[i] * ((x - numbers[new, i]) / numbers[2, i]) for i, x in enumerate(found))
-
-    class AtTheBestPlace(Transform):
-        name = "at_the_best_place"
-
-        def forward(self, value: Any, *inputs: Any) -> Any:
-            return moved(value, 0, 1)
-
-        def backward(self, value: Any, *inputs: Any) -> Any:
-            return moved(value, 1, 0)
-
-        def log_jac_det(self, value: Any, *inputs: Any) -> Any:
-            return 0.0 * value  # the determinant is 1: see priors.moving
-
-    return AtTheBestPlace()
 
 
 def _supervised_loss(params: Any, tokens: Any, law: dict[str, Any], reference: Reference) -> Any:
@@ -202,17 +160,14 @@ def _token_share(params: Any, tokens: Any, law: dict[str, Any], reference: Refer
     return token_share(*scaled, law["A_ref"], law["B_ref"], law["alpha"], law["beta"])
 
 
-def _constrain_asymptote(law: dict[str, Any], reference: Reference, width: float) -> None:
+def _constrain_asymptote(law: dict[str, Any], width: float) -> None:
     """With unlimited data distillation may lead pretraining by little: a one-sided normal prior on the lead.
 
     A potential, not a distribution: the lead is a function of the coordinates, whose own priors stay as they are.
     """
     import pymc as pm
 
-    # In units of the reference, so that the same students stand around a reference of any size.
-    sizes = np.array(ASYMPTOTIC_SIZES) / 5e8
-    names = ("E", "alpha", "gamma", "alpha_S", "gamma_S", "c0", "c1", "d1", "f1")
-    lead = asymptotic_advantage(sizes, A=law["A_ref"], A_S=law["A_S_ref"], **{name: law[name] for name in names})
+    lead = asymptotic_leads(law)
     pm.Potential("asymptotic_prior", -0.5 * pm.math.sqr(pm.math.maximum(lead, 0.0) / width).mean())
 
 

@@ -203,7 +203,7 @@ def sampler(few, pool, monkeypatch):
 
 
 SMALL = {
-    "options": {"asymptotic_width": None, "weak_teacher": False, "effects": ()},
+    "options": {**bd.EQUATION_8, "asymptotic_width": None},
     "draws": 60,
     "tune": 10,
     "seed": 7,

@@ -24,15 +24,16 @@ from bayesdistill.sampling.native import compile_text
 from bayesdistill.sampling.terms import UnsupportedGraphError
 
 CASES = {
-    "equation 8": {},
+    "default": {},
+    "equation 8": bd.EQUATION_8,
     "no asymptotic prior": {"asymptotic_width": None},
-    "weak teachers": {"weak_teacher": True},
-    "noise by r": {"weak_teacher": True, "noise": "ratio"},
+    "no shortage of tokens": {"token_shortage": False},
+    "no weak teachers": {"weak_teacher": False},
+    "noise by r": {"noise": "ratio"},
     "noise by tokens": {"noise": "tokens"},
     "teacher effects": {"effects": ("teacher",)},
-    "slopes": {"weak_teacher": True, "effects": ("student", "student_slope")},
-    "token shortage": {"token_shortage": True, "effects": ("student", "student_slope")},
-    "both effects": {"weak_teacher": True, "effects": ("teacher", "student")},
+    "both effects": {"effects": ("teacher", "student")},
+    "all effects": {"effects": ("teacher", "student", "student_slope")},
     "no capacity gap": {"gap": False},
     "supervised alone": {"kind": "supervised"},
     "supervised, gamma 1": {"kind": "supervised", "gamma": 1.0},

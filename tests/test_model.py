@@ -117,7 +117,7 @@ CASES = {
 
 
 def case(name, runs, supervised_runs):
-    options = {"weak_teacher": False, "effects": (), **CASES[name]}
+    options = {**bd.EQUATION_8, **CASES[name]}
     table = runs if options.pop("runs") else None
     other = supervised_runs if options.pop("supervised") else None
     reference = reference_run(table, other)

@@ -240,7 +240,7 @@ def test_the_law_refitted_to_the_stored_tables_converges_and_describes_them():
 
     runs, alone = bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised")
     options = {"draws": 4000, "tune": 1500, "target_accept": 0.95, "seed": 0, "progress": False}
-    joint = bd.fit(runs, supervised=alone, weak_teacher=False, effects=(), **options)
+    joint = bd.fit(runs, supervised=alone, **bd.EQUATION_8, **options)
     single = bd.fit(supervised=alone, **options)
     for fit in (joint, single):
         assert bd.check(fit).ok, bd.check(fit).problems

@@ -29,7 +29,7 @@ from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ParameterError
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import Gates
-from bayesdistill.priors import Prior, Priors, default_priors, with_priors
+from bayesdistill.priors import EQUATION_8, Prior, Priors, default_priors, with_priors
 from bayesdistill.progress import Progress
 from bayesdistill.shifts import teacher_labels
 
@@ -49,7 +49,7 @@ Model = Mapping[str, Any] | str
 
 def candidate_models() -> dict[str, Model]:
     """The models that docs/explanation/choice_of_model.md compares: options of `default_priors`, or a baseline's name."""
-    plain = {"weak_teacher": False, "token_shortage": False, "effects": (), "noise": "constant"}
+    plain = dict(EQUATION_8)
     weak = plain | {"weak_teacher": True}
     short = weak | {"token_shortage": True}
     shifts = {"effects": ("student", "student_slope")}
@@ -70,7 +70,9 @@ def candidate_models() -> dict[str, Model]:
         "token shortage, teacher effects": short | {"effects": ("teacher",)},
         "token shortage, student effects": short | {"effects": ("student",)},
         "token shortage, student effects and slopes": short | shifts,
-        "token shortage, student effects and slopes, asymptotic width 0.02": short | shifts | {"asymptotic_width": 0.02},
+        "token shortage, student effects and slopes, asymptotic width 0.02": short
+        | shifts
+        | {"asymptotic_width": 0.02},
         "token shortage, student effects and slopes, no asymptotic prior": short | shifts | {"asymptotic_width": None},
         "token shortage, all effects": short | {"effects": ("teacher", "student", "student_slope")},
         "no capacity gap": plain | {"gap": False},
@@ -171,6 +173,7 @@ def leave_out(
     >>> scored = bd.leave_out(bd.load_runs("busbridge2025"), "student", {"weak_teacher": True})  # doctest: +SKIP
     """
     groups = folds(runs, split, parts)
+    model = model if isinstance(model, str) else dict(model)  # other mappings need not pickle
     # The priors, not the options: what an option means by default may change between versions.
     form = model if isinstance(model, str) else _digest_of(priors_of(model, runs))
     setting = {"split": split, "model": form, "parts": parts, "draws": draws, "tune": tune, "seed": seed}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bayesdistill.priors.coordinates import Reference
+from bayesdistill.priors.coordinates import ASYMPTOTIC_SIZES, Reference
 from bayesdistill.priors.earlier import prior_from_draws
 from bayesdistill.priors.table import (
-    ASYMPTOTIC_SIZES,
     ASYMPTOTIC_WIDTH,
     EFFECTS,
+    EQUATION_8,
     NOISE,
     PUBLISHED_SIZES,
     PUBLISHED_TOKENS_PER_PARAMETER,
@@ -27,6 +27,7 @@ __all__ = [
     "ASYMPTOTIC_SIZES",
     "ASYMPTOTIC_WIDTH",
     "EFFECTS",
+    "EQUATION_8",
     "NOISE",
     "PUBLISHED_SIZES",
     "PUBLISHED_TOKENS_PER_PARAMETER",

@@ -31,7 +31,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bayesdistill.laws import exp, log, log1p, log_gap, log_student_term, softplus, supervised_loss
+import numpy as np
+
+from bayesdistill.laws import (
+    asymptotic_advantage,
+    exp,
+    log,
+    log1p,
+    log_gap,
+    log_student_term,
+    softplus,
+    supervised_loss,
+)
 
 SUPERVISED_COORDINATES = (
     "log_loss",
@@ -56,6 +67,9 @@ NOISE_COORDINATES = ("log_sigma", "log_nu")
 
 CURVATURE_SCALE = 0.03
 """u = CURVATURE_SCALE softplus(gap_curvature): beyond about 0.03 the gap visibly bends away from a power of r."""
+
+ASYMPTOTIC_SIZES = (1e8, 3e8, 1e9, 3e9, 1e10, 3e10)
+"""Students in whose mean square the lead with unlimited data is measured, when the reference run has 5e8 parameters; scaled with it."""
 
 SHORTAGE_SCALE = 0.4
 """c2 = SHORTAGE_SCALE softplus(token_shortage): the excess and c0 hang linearly on c2, and so does the coordinate from about 0.4 on."""
@@ -141,6 +155,32 @@ def distillation_at_reference(
     }
 
 
+def law_at_reference(c: Mapping[str, Any], reference: Reference) -> dict[str, Any]:
+    """Coefficients at the reference of all that the coordinates say of the law: both laws, w1 and c2 where they are among them."""
+    law = supervised_at_reference(c)
+    if "c0" in c:
+        law |= distillation_at_reference(c, law, reference)
+        if "logit_w1" in c:
+            law["w1"] = exp(_log_sigmoid(c["logit_w1"]))
+        if "token_shortage" in c:
+            law["c2"] = shortage_of(c["token_shortage"])
+    return law
+
+
+def asymptotic_leads(law: Mapping[str, Any]) -> Any:
+    """Leads of distillation with unlimited data, (size,), in nats, of the students that the asymptotic prior looks at.
+
+    Parameters
+    ----------
+    law : mapping
+        Coefficients at the reference, as `law_at_reference` returns them.
+    """
+    # In units of the reference, so that the same students stand around a reference of any size.
+    sizes = np.array(ASYMPTOTIC_SIZES) / 5e8
+    names = ("E", "alpha", "gamma", "alpha_S", "gamma_S", "c0", "c1", "d1", "f1")
+    return asymptotic_advantage(sizes, A=law["A_ref"], A_S=law["A_S_ref"], **{name: law[name] for name in names})
+
+
 def shortage_of(coordinate: Any) -> Any:
     """The coefficient c2 that belongs to a value of the coordinate token_shortage."""
     return SHORTAGE_SCALE * softplus(coordinate)
@@ -150,6 +190,12 @@ def shortage_coordinate(c2: Any) -> Any:
     """The inverse of `shortage_of`, for c2 > 0."""
     scaled = c2 / SHORTAGE_SCALE
     return scaled + log(1 - exp(-scaled))
+
+
+def log_change_of_shortage(c2: Any) -> Any:
+    """Logarithm of how fast the coordinate token_shortage changes with ln c2."""
+    scaled = c2 / SHORTAGE_SCALE
+    return log(scaled) - log(1 - exp(-scaled))
 
 
 def _supervised_at_one(supervised: Mapping[str, Any]) -> Any:

@@ -1,8 +1,8 @@
-r"""Where the distillation law's elasticities are sampled: at a run of their own, not at the reference run.
+r"""Where and along what the distillation law's coordinates are sampled: elasticities at a run of their own, and beside c2.
 
 The coordinates of `coordinates` say how fast the loss falls with size and tokens *at the reference run*, and the priors are
 stated there. How much the elasticities change on the way to other runs depends on share_S and log_gamma_S, so that the runs
-leave these four on a curved ridge, unless the elasticities are those of runs in a place that the table decides. The sampler
+leave these four on a curved ridge, unless the elasticities are those of runs in a place that the runs decide. The sampler
 therefore moves the same power sum to another place: with :math:`\alpha = e_N / (\gamma\,\varsigma(share))`,
 :math:`\beta = e_D / (\gamma\,\varsigma(-share))` and the logarithms :math:`\Delta_N, \Delta_D` of the ratios of the two places,
 
@@ -13,28 +13,37 @@ therefore moves the same power sum to another place: with :math:`\alpha = e_N / 
 
 while gamma and everything else stay. Seen from (share, ln alpha, ln beta, ln gamma) this adds to the share what does not depend on
 it, so that it keeps volumes: the Jacobian determinant is 1, and the posterior is the same one.
+
+With c2 in the law there is a second ridge: what c2 adds to the excess of students short of tokens, a larger elasticity with
+respect to tokens and a larger c0 add as well, nearly. Sampled are therefore (`join_shortage`)
+
+.. math::
+
+    \ln(e_D' + \kappa c_2),\quad \ln(\kappa c_2 / e_D')
+
+and the other coordinates less a constant times :math:`c_2`. Between these two and :math:`(\ln e_D', \ln c_2)` the determinant is 1 again; what is left
+is that of :math:`\ln c_2` by its coordinate. Place, :math:`\kappa` and constants are those around the law that suits the runs best
+(`bayesdistill.linearised`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from bayesdistill.laws import distilled_loss, exp, softplus
-from bayesdistill.priors.coordinates import (
-    DISTILLATION_COORDINATES,
-    Reference,
-    distillation_at_reference,
-    natural_parameters,
-    supervised_at_reference,
-)
+from bayesdistill.laws import exp, log, softplus
+from bayesdistill.priors.coordinates import shortage_of
 from bayesdistill.priors.table import Priors
 
 MOVED = ("share_S", "log_elasticity_params_S", "log_elasticity_tokens_S")
 """Coordinates that are others at another place."""
 
+FOUR = (*MOVED, "log_gamma_S")
+"""Coordinates on which those at another place depend."""
+
+_STEP = 1e-4
 _PLACES = np.linspace(-2.0, 2.0, 41)
 """Logarithms of the places that are looked at, relative to the reference run: a seventh to seven times its size and tokens."""
 
@@ -49,7 +58,7 @@ def move(c: Mapping[str, Any], by_params: Any, by_tokens: Any) -> tuple[Any, Any
     by_params, by_tokens : float or array
         Logarithms of the ratios of the new place to the old.
     """
-    share, of_params, of_tokens, log_gamma = (c[name] for name in (*MOVED, "log_gamma_S"))
+    share, of_params, of_tokens, log_gamma = (c[name] for name in FOUR)
     less_params, less_tokens = softplus(-share), softplus(share)  # -ln of the shares of size and of tokens
     new = (
         share
@@ -62,58 +71,87 @@ def move(c: Mapping[str, Any], by_params: Any, by_tokens: Any) -> tuple[Any, Any
 def movable(priors: Priors) -> bool:
     """Whether the coordinates concerned are free and independent in the prior, as they are unless an earlier fit is the prior."""
     names = list(priors.names)
-    if not {*MOVED, "log_gamma_S"} <= set(names):
+    if not set(FOUR) <= set(names):
         return False
-    rows = priors.covariance[[names.index(name) for name in (*MOVED, "log_gamma_S")]]
+    rows = priors.covariance[[names.index(name) for name in FOUR]]
     return bool((rows > 0).sum() == (rows != 0).sum() == len(rows))
 
 
-def best_place(
-    params: Any, tokens: Any, teacher_loss: Any, priors: Priors, reference: Reference
-) -> tuple[float, float]:
-    """Where runs of this design leave the elasticities least correlated with share and gamma.
+def join_shortage(log_elasticity: Any, coordinate: Any, kappa: float) -> tuple[Any, Any]:
+    """ln(e_D + kappa c2) and ln(kappa c2 / e_D), of ln e_D and the coordinate token_shortage."""
+    log_c2 = log(kappa * shortage_of(coordinate))
+    return log_elasticity + softplus(log_c2 - log_elasticity), log_c2 - log_elasticity
 
-    Judged at the middle of the prior, from the information that the runs would have about the distillation law's coordinates
-    (their first derivatives, the scatter of the prior) and that the prior has. No outcome of a run is looked at.
+
+def part_shortage(log_sum: Any, log_ratio: Any, kappa: float) -> tuple[Any, Any]:
+    """The inverse of `join_shortage`: ln e_D and c2."""
+    return log_sum - softplus(log_ratio), exp(log_sum - softplus(-log_ratio)) / kappa
+
+
+def best_place(c: Mapping[str, float], names: Sequence[str], covariance: np.ndarray) -> tuple[float, float]:
+    """Where the elasticities are least correlated with share and gamma.
 
     Parameters
     ----------
-    params, tokens, teacher_loss : array, (run,)
-        The students' non-embedding parameters and tokens, and the teachers' cross-entropy (nats per token).
-    priors : Priors
-        `movable`.
-    reference : Reference
+    c : mapping
+        Values of FOUR around which the covariance was taken.
+    names : sequence of str
+        Coordinates, FOUR among them.
+    covariance : array, (name, name)
+        What runs and prior leave open of them.
 
     Returns
     -------
     by_params, by_tokens : float
         Logarithms of the ratios of the place to the reference run.
     """
-    middle = dict(zip(priors.names, priors.location, strict=True))
-    names = [name for name in DISTILLATION_COORDINATES if priors.table[name].scale > 0]
-    scales = np.array([priors.table[name].scale for name in names])
-
-    def losses(c: dict[str, Any]) -> np.ndarray:
-        law = supervised_at_reference(c)
-        law |= distillation_at_reference(c, law, reference)
-        return np.asarray(distilled_loss(params, tokens, teacher_loss, **natural_parameters(law, reference)))
-
-    step = 1e-4
-    slopes = np.stack(
-        [(losses({**middle, n: middle[n] + step}) - losses({**middle, n: middle[n] - step})) for n in names]
-    )
-    slopes *= scales[:, None] / (2 * step * np.exp(middle["log_sigma"]))
-    covariance = np.linalg.inv(np.eye(len(names)) + slopes @ slopes.T) * np.outer(scales, scales)
-    four = [names.index(name) for name in (*MOVED, "log_gamma_S")]
+    four = [names.index(name) for name in FOUR]
     by_params, by_tokens = np.meshgrid(_PLACES, _PLACES, indexing="ij")
-    jacobian = np.zeros((*by_params.shape, 4, 4))
-    jacobian[..., 3, 3] = 1.0
-    for j, name in enumerate((*MOVED, "log_gamma_S")):
-        up, down = (np.stack(move({**middle, name: middle[name] + h}, by_params, by_tokens), -1) for h in (step, -step))
-        jacobian[..., :3, j] = (up - down) / (2 * step)
+    jacobian = _jacobian(c, by_params, by_tokens)
     moved = jacobian @ covariance[np.ix_(four, four)] @ jacobian.swapaxes(-1, -2)
     shared = moved[..., 1:3, [0, 3]]
     explained = shared @ np.linalg.inv(moved[..., [0, 3], :][..., [0, 3]]) @ shared.swapaxes(-1, -2)
     ratios = np.diagonal(explained, axis1=-2, axis2=-1) / np.diagonal(moved[..., 1:3, 1:3], axis1=-2, axis2=-1)
     at = np.unravel_index(np.argmin(ratios.sum(-1)), by_params.shape)
     return float(by_params[at]), float(by_tokens[at])
+
+
+def ridge_of_shortage(
+    c: Mapping[str, float], names: Sequence[str], covariance: np.ndarray, place: tuple[float, float]
+) -> dict[str, float]:
+    """How much the other coordinates, moved to a place, change with c2 on the ridge on which the runs leave them.
+
+    Parameters
+    ----------
+    c : mapping
+        Values of FOUR and of token_shortage around which the covariance was taken.
+    names : sequence of str
+        Coordinates, FOUR and token_shortage among them.
+    covariance : array, (name, name)
+        What runs and prior leave open of them.
+    place : (float, float)
+        As `best_place` returns it.
+
+    Returns
+    -------
+    dict
+        Coordinate -> its change when c2 grows by one.
+    """
+    moved = np.eye(len(names))
+    four = [names.index(name) for name in FOUR]
+    moved[np.ix_(four, four)] = _jacobian(c, *place)
+    covariance = moved @ covariance @ moved.T
+    shortage, here = names.index("token_shortage"), c["token_shortage"]
+    by_coordinate = (shortage_of(here + _STEP) - shortage_of(here - _STEP)) / (2 * _STEP)
+    slopes = covariance[:, shortage] / covariance[shortage, shortage] / by_coordinate
+    return {name: float(slope) for name, slope in zip(names, slopes, strict=True) if name != "token_shortage"}
+
+
+def _jacobian(c: Mapping[str, float], by_params: Any, by_tokens: Any) -> np.ndarray:
+    """Derivatives, (..., 4, 4), of the coordinates FOUR at other places by those at the reference run."""
+    jacobian = np.zeros((*np.shape(by_params), 4, 4))
+    jacobian[..., 3, 3] = 1.0
+    for j, name in enumerate(FOUR):
+        up, down = (np.stack(move({**c, name: c[name] + h}, by_params, by_tokens), -1) for h in (_STEP, -_STEP))
+        jacobian[..., :3, j] = (up - down) / (2 * _STEP)
+    return jacobian

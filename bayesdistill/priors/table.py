@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -243,15 +244,17 @@ SUPERVISED_NOISE_PRIORS: Mapping[str, Prior] = {
 ASYMPTOTIC_WIDTH = 0.005
 """Nats by which distillation may lead pretraining with unlimited data: a law that is right to 0.01 nats may break the
 theory by half of that."""
-ASYMPTOTIC_SIZES = (1e8, 3e8, 1e9, 3e9, 1e10, 3e10)
-"""Students in whose mean square the lead is measured, when the reference run has 5e8 parameters; scaled with it."""
 
 WEAK_TEACHER = True
-TOKEN_SHORTAGE = False
+TOKEN_SHORTAGE = True
 EFFECTS: tuple[str, ...] = ("student", "student_slope")
 NOISE = "constant"
 """The form of the model unless asked otherwise, chosen by what predicts runs of unseen teachers and students
 (docs/explanation/choice_of_model.md)."""
+EQUATION_8: Mapping[str, Any] = MappingProxyType(
+    {"weak_teacher": False, "token_shortage": False, "effects": (), "noise": "constant"}
+)
+"""Options of `fit` for the law as it is in the paper, with scatter that is the same and independent for all runs."""
 
 PUBLISHED_TOLERANCE = 0.01
 """Nats by which a run of the published study may miss the published supervised law."""

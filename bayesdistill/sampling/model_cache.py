@@ -41,7 +41,16 @@ VARIABLE = "BAYESDISTILL_CACHE"
 KEPT = 16
 """Models that are kept, the last used ones."""
 
-_SOURCES = ("errors.py", "laws.py", "model.py", "priors", "sampling", "shifts.py")
+_SOURCES = (
+    "coordinate_transform.py",
+    "errors.py",
+    "laws.py",
+    "linearised.py",
+    "model.py",
+    "priors",
+    "sampling",
+    "shifts.py",
+)
 _PACKAGES = ("bayesdistill", "llvmlite", "numpy", "nutpie", "pandas", "pymc", "pytensor", "scipy")
 _DIGEST_LENGTH = hashlib.sha256().digest_size
 

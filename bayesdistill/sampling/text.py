@@ -125,6 +125,7 @@ class Text:
             return self._call(f"bayesdistill_{name}", *a)
         simple: dict[str, Callable[[], str]] = {
             "softplus": lambda: self._softplus(a[0]),
+            "log1mexp": lambda: self._log1mexp(a[0]),
             "neg": lambda: self._do(f"fneg double {a[0]}"),
             "abs": lambda: self._call("llvm.fabs.f64", a[0]),
             "sqrt": lambda: self._call("llvm.sqrt.f64", a[0]),
@@ -166,6 +167,10 @@ class Text:
         positive = self._choose(self._compare("ogt", x, ZERO), x, ZERO)
         power = self._call("bayesdistill_exp", self._do(f"fneg double {self._call('llvm.fabs.f64', x)}"))
         return self._arithmetic("fadd", positive, self._call("bayesdistill_log1p", power))
+
+    def _log1mexp(self, x: str) -> str:
+        """ln(1 - e^x), x < 0, with all digits where x is small; where it is large, to 1e-16 of 1."""
+        return self._call("bayesdistill_log", self._do(f"fneg double {self._call('bayesdistill_expm1', x)}"))
 
     def _extreme(self, kind: str, a: list[str]) -> str:
         """The larger or smaller of two; not a number if one of them is none."""

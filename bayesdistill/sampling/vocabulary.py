@@ -22,6 +22,7 @@ FUNCTIONS = {
     "LE": "le",
     "LT": "lt",
     "Log": "log",
+    "Log1mexp": "log1mexp",
     "Log1p": "log1p",
     "Maximum": "maximum",
     "Minimum": "minimum",

@@ -14,12 +14,11 @@ from tiny_common import distilled, flops, supervised
 
 import bayesdistill as bd
 
-PLAIN = {"weak_teacher": False, "effects": ()}
 VARIANTS = {
     "default": {},
     "shortage": {"options": {"token_shortage": True}},
-    "plain": {"options": PLAIN},
-    "charged": {"options": PLAIN, "teachers": "charged"},
+    "plain": {"options": bd.EQUATION_8},
+    "charged": {"options": bd.EQUATION_8, "teachers": "charged"},
 }
 WORDS = {
     "default": "teachers given, the default model",

@@ -15,7 +15,6 @@ from tiny_common import distilled, supervised
 import bayesdistill as bd
 from bayesdistill.laws import SUPERVISED_PARAMETERS
 
-PLAIN = {"weak_teacher": False, "effects": ()}
 LONG = {"draws": 4000, "tune": 1500, "target_accept": 0.95, "seed": 0, "progress": False}
 STRONGEST = ("d128-32M", "d192-16M")
 
@@ -29,8 +28,8 @@ def spread_of_seeds(table, loss, cell):
 def fits(folder):
     """The joint fit of the tiny experiment, and that of the paper's runs."""
     # Equation 8 by itself: the question is whether it holds, and the default model has terms for where it does not.
-    tiny = bd.fit(distilled, supervised=supervised, **PLAIN, **LONG)
-    paper = bd.fit(bd.load_runs("busbridge2025"), **PLAIN, seed=0, progress=False)
+    tiny = bd.fit(distilled, supervised=supervised, **bd.EQUATION_8, **LONG)
+    paper = bd.fit(bd.load_runs("busbridge2025"), **bd.EQUATION_8, seed=0, progress=False)
     if folder is not None:
         bd.save(tiny, folder / "tiny.nc")
         bd.save(paper, folder / "paper.nc")
@@ -59,9 +58,9 @@ def compare_supervised_laws():
     weaker = distilled[~distilled["teacher"].isin(STRONGEST)]
     forms = {
         "supervised runs alone": ((None,), {}),
-        "and all distilled runs": ((distilled,), PLAIN),
-        "and those of all but the two strongest teachers": ((weaker,), PLAIN),
-        "and all distilled runs, token shortage": ((distilled,), PLAIN | {"token_shortage": True}),
+        "and all distilled runs": ((distilled,), bd.EQUATION_8),
+        "and those of all but the two strongest teachers": ((weaker,), bd.EQUATION_8),
+        "and all distilled runs, token shortage": ((distilled,), bd.EQUATION_8 | {"token_shortage": True}),
         "and all distilled runs, default model": ((distilled,), {}),
         "and all distilled runs, default model with token shortage": ((distilled,), {"token_shortage": True}),
     }

@@ -138,7 +138,7 @@ def main() -> None:
     reference = reference_run(runs, None)
     results: list = []
     slow = 200 if options.short else 1000
-    plain = {"weak_teacher": False, "effects": (), "noise": "constant"}
+    plain = dict(bd.EQUATION_8)
     for label, form, seeds in (
         ("base model: equation 8", plain, 5),
         ("default model (weak teachers, student effects and slopes)", {}, 5),
@@ -209,7 +209,7 @@ def main() -> None:
 
 def steps(runs, reference) -> None:
     """Time of the log density with its gradient, one number at a time and several at once, in turns."""
-    forms = {"base model": {"weak_teacher": False, "effects": ()}, "default model": {}}
+    forms = {"base model": bd.EQUATION_8, "default model": {}}
     available = compiling.lanes()
     print(
         f"\n| log density and gradient | several at once ({available}) | one by one | ratio |\n| --- | --- | --- | --- |"

@@ -74,8 +74,13 @@ def best_point(runs: pd.DataFrame, supervised: pd.DataFrame | None, priors: Prio
 def covariance(
     c: Mapping[str, float], names: Sequence[str], runs: pd.DataFrame, priors: Priors, reference: Reference
 ) -> np.ndarray:
-    """Covariance of some coordinates, (name, name), around the law `c`, all others given. They are independent in the prior."""
+    """Covariance of some coordinates, (name, name), around the law `c`, all others given. They are independent in the prior.
+
+    The scatter is that of the runs around this law, within a factor of ten of the middle of the prior.
+    """
     missed = _missed(runs, None, priors, reference)
+    found = np.sqrt(np.mean(missed(c)[: len(runs)] ** 2))
+    missed = _missed(runs, None, priors, reference, float(np.clip(found, 0.1, 10.0)))
     scales = np.array([priors.table[name].scale for name in names])
     with np.errstate(all="ignore"):
         slopes = np.stack(
@@ -86,13 +91,16 @@ def covariance(
 
 
 def _missed(
-    runs: pd.DataFrame, supervised: pd.DataFrame | None, priors: Priors, reference: Reference
+    runs: pd.DataFrame, supervised: pd.DataFrame | None, priors: Priors, reference: Reference, scatter: float = 1.0
 ) -> Callable[[Mapping[str, Any]], np.ndarray]:
-    """A function of coordinates: by how many standard deviations law and asymptotic prior miss the runs and theory."""
+    """A function of coordinates: by how many standard deviations law and asymptotic prior miss the runs and theory.
+
+    The distilled runs come first; `scatter` is theirs relative to the middle of the prior.
+    """
     middle = dict(zip(priors.names, priors.location, strict=True))
     columns = [runs[name].to_numpy(dtype=float) for name in ("student_params", "student_tokens", "teacher_loss")]
     observed = runs["student_loss"].to_numpy(dtype=float)
-    whiten = _whitening(runs, middle, reference)
+    whiten = _whitening(runs, scatter * np.exp(middle["log_sigma"]), middle, reference)
     others = None if supervised is None else [supervised[name].to_numpy(dtype=float) for name in ("params", "tokens")]
 
     def missed(c: Mapping[str, Any]) -> np.ndarray:
@@ -111,13 +119,12 @@ def _missed(
 
 
 def _whitening(
-    runs: pd.DataFrame, middle: Mapping[str, Any], reference: Reference
+    runs: pd.DataFrame, sigma: float, middle: Mapping[str, Any], reference: Reference
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function from nats, (run,), to independent standard normals, where runs of a configuration share shift and slope.
 
     Shifts of teachers, which cross the configurations, are left out.
     """
-    sigma = np.exp(middle["log_sigma"])
     axis = teacher_axis(runs["teacher_loss"].to_numpy(dtype=float), reference.teacher_loss)
     shared = {"log_sigma_student": np.ones_like(axis), "log_sigma_student_slope": axis}
     shapes = [np.exp(middle[name]) * shape / sigma for name, shape in shared.items() if name in middle]

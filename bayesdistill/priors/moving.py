@@ -21,8 +21,8 @@ respect to tokens and a larger c0 add as well, nearly. Sampled are therefore (`j
 
     \ln(e_D' + \kappa c_2),\quad \ln(\kappa c_2 / e_D')
 
-and the other coordinates less a constant times :math:`c_2`. Between these two and :math:`(\ln e_D', \ln c_2)` the determinant is 1 again; what is left
-is that of :math:`\ln c_2` by its coordinate. Place, :math:`\kappa` and constants are those around the law that suits the runs best
+and the other coordinates less a constant times :math:`c_2`. Between these two and :math:`(\ln e_D', \ln c_2)` the determinant is 1
+again; what is left is that of :math:`\ln c_2` by its coordinate. Place, :math:`\kappa` and constants are those around the law that suits the runs best
 (`bayesdistill.linearised`).
 """
 

@@ -117,8 +117,9 @@ def build_model(
         priors = default_priors(distilled=runs is not None, supervised=supervised is not None, reference=reference)
     free = [name for name, is_free in zip(priors.names, priors.free, strict=True) if is_free]
     with pm.Model(coords={"coordinate": free}) as model:
-        sampled = runs is not None and movable(priors)
-        moved = sampled_coordinates(runs, supervised, priors, reference, free) if sampled else None
+        moved = None
+        if runs is not None and movable(priors):
+            moved = sampled_coordinates(runs, supervised, priors, reference, free)
         z = pm.Normal("z", 0.0, 1.0, dims="coordinate", default_transform=moved)
         values = priors.location + priors.factor @ z
         c = {name: values[i] for i, name in enumerate(priors.names)}

@@ -558,25 +558,20 @@ def test_recovery_is_calibrated_over_studies():
 
 @pytest.mark.slow
 def test_a_shortage_of_tokens_is_found_where_there_is_one(runs354, fit354):
-    # Its elasticity with respect to tokens has a long tail, which 1000 draws a chain do not always fill (docs/performance.md).
-    found = bd.fit(runs354, token_shortage=True, draws=3000, seed=1, progress=False)
-    assert bd.check(found).ok, bd.check(found).verdict
-    assert "c2 = 0" in bd.methods_text(found)
-    assert float(found["posterior"]["c2"].quantile(0.05)) > 0.5
-    rms = [float((bd.law_curves(one)["residual"] ** 2).mean() ** 0.5) for one in (found, fit354)]
+    without = bd.fit(runs354, token_shortage=False, seed=1, progress=False)
+    assert bd.check(without).ok, bd.check(without).verdict
+    assert "c2 = 0" in bd.methods_text(fit354)
+    assert "c2 = 0" not in bd.methods_text(without)
+    assert float(fit354["posterior"]["c2"].quantile(0.05)) > 0.5
+    rms = [float((bd.law_curves(one)["residual"] ** 2).mean() ** 0.5) for one in (fit354, without)]
     assert rms[0] < 0.85 * rms[1]
-    assert 0.8 < float(posterior.law_draws(found)["c2"].mean()) < 1.7
-    # And none where equation 8 is true.
-    simulated = bd.simulate_runs(bd.PUBLISHED, seed=3, sigma=0.003)
-    with (
-        warnings.catch_warnings()
-    ):  # chains mix slowly where c2 is next to nothing: R-hat 1.012 with 500 effective draws
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        none = bd.fit(
-            simulated, token_shortage=True, effects=(), draws=4000, seed=1, target_accept=0.95, progress=False
-        )
-    assert float(none["posterior"]["c2"].quantile(0.05)) < 0.1
-    assert float(none["posterior"]["c2"].quantile(0.5)) < 0.5
+    assert 0.8 < float(posterior.law_draws(fit354)["c2"].mean()) < 1.7
+    # And none where equation 8 is true: there c2 lies on a ridge with c0 and the elasticity with respect to tokens.
+    for seed in (1, 2, 3):
+        none = bd.fit(bd.simulate_runs(bd.PUBLISHED, seed=seed, sigma=0.003), seed=seed, progress=False)
+        assert bd.check(none).ok, bd.check(none).verdict
+        assert float(none["posterior"]["c2"].quantile(0.05)) < 0.1
+        assert float(none["posterior"]["c2"].quantile(0.5)) < 0.5
 
 
 @pytest.mark.slow

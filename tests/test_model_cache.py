@@ -162,7 +162,7 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
     options += [
         {"tolerance": 0.02},
         {"weak_teacher": False},
-        {"token_shortage": True},
+        {"token_shortage": False},
         {"noise": "ratio"},
         {"noise": "tokens"},
     ]

@@ -11,18 +11,17 @@ import pytest
 import bayesdistill as bd
 from bayesdistill import laws, posterior
 from bayesdistill import model as model_module
+from bayesdistill.coordinate_transform import sampled_coordinates
+from bayesdistill.linearised import best_point, covariance
 from bayesdistill.model import reference_run
-from bayesdistill.priors import Prior, Reference, default_priors, with_priors
+from bayesdistill.priors import ASYMPTOTIC_SIZES, Prior, Reference, default_priors, with_priors
 from bayesdistill.priors.coordinates import (
     DISTILLATION_COORDINATES,
-    distillation_at_reference,
     distillation_coordinates,
+    law_at_reference,
     natural_parameters,
-    supervised_at_reference,
 )
-from bayesdistill.priors.moving import MOVED, best_place, movable, move
-
-FOUR = (*MOVED, "log_gamma_S")
+from bayesdistill.priors.moving import FOUR, MOVED, best_place, join_shortage, movable, move, part_shortage
 
 
 def priors_of(runs, **options):
@@ -60,51 +59,131 @@ def test_there_and_back_and_volumes():
         assert np.linalg.det(jacobian) == pytest.approx(1.0, abs=1e-6)
 
 
-def explained(runs, priors, reference, place) -> float:
-    """How much of the variance of the two elasticities share and gamma explain, from derivatives taken at that place."""
+def transform(runs, supervised=None, **options):
+    """PyMC's transform, the priors, and the names of what is in z."""
+    reference = reference_run(runs, supervised)
+    priors = default_priors(distilled=True, supervised=supervised is not None, reference=reference, **options)
+    free = [name for name, is_free in zip(priors.names, priors.free, strict=True) if is_free]
+    return sampled_coordinates(runs, supervised, priors, reference, free), priors, reference, free
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"token_shortage": False}, bd.EQUATION_8], ids=["default", "no c2", "equation 8"]
+)
+def test_there_and_back_and_how_volumes_change(runs354, options):
+    """The whole transform: its inverse, and its determinant by central differences against the one that it states."""
+    found, _, _, free = transform(runs354, **options)
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        z = 1.5 * rng.standard_normal(len(free))
+        value = found.forward(z)
+        np.testing.assert_allclose(found.backward(value), z, rtol=1e-9, atol=1e-9)
+        h = 1e-5
+        jacobian = np.stack(
+            [(found.backward(value + h * one) - found.backward(value - h * one)) / (2 * h) for one in np.eye(len(free))]
+        )
+        assert np.linalg.slogdet(jacobian)[1] == pytest.approx(np.sum(found.log_jac_det(value)), abs=1e-5)
+
+
+def test_shortage_joined_and_parted():
+    for log_elasticity, coordinate in ((-2.0, 3.0), (-4.0, 0.1), (-1.0, -6.0)):
+        together, ratio = join_shortage(log_elasticity, coordinate, 0.05)
+        c2 = 0.4 * np.log1p(np.exp(coordinate))
+        assert together == pytest.approx(np.log(np.exp(log_elasticity) + 0.05 * c2), abs=1e-12)
+        assert ratio == pytest.approx(np.log(0.05 * c2) - log_elasticity, abs=1e-12)
+        assert part_shortage(together, ratio, 0.05) == pytest.approx((log_elasticity, c2), rel=1e-9)
+
+
+def squares(z, runs, supervised, priors, reference) -> float:
+    """What `best_point` makes least, written out run by run: prior, runs with shared shifts, asymptotic prior, supervised runs."""
+    c = dict(zip(priors.names, priors.location + priors.factor @ z, strict=True))
     middle = dict(zip(priors.names, priors.location, strict=True))
-    names = [name for name in DISTILLATION_COORDINATES if priors.table[name].scale > 0]
+    law = natural_parameters(law_at_reference(c, reference), reference)
+    missed = laws.distilled_loss(*columns(runs), **law) - runs["student_loss"].to_numpy()
+    same = (
+        runs[["student_params", "student_tokens"]].to_numpy()[:, None]
+        == runs[["student_params", "student_tokens"]].to_numpy()
+    ).all(-1)
+    axis = np.log(runs["teacher_loss"].to_numpy() / reference.teacher_loss) / 0.1
+    shared = np.exp(2 * middle["log_sigma_student"]) + np.exp(2 * middle["log_sigma_student_slope"]) * np.outer(
+        axis, axis
+    )
+    between = same * shared + np.exp(2 * middle["log_sigma"]) * np.eye(len(runs))
+    sizes = np.array(ASYMPTOTIC_SIZES) * reference.params / 5e8
+    names = ("E", "A", "alpha", "gamma", "A_S", "alpha_S", "gamma_S", "c0", "c1", "d1", "f1")
+    lead = (
+        np.maximum(laws.asymptotic_advantage(sizes, **{name: law[name] for name in names}), 0) / priors.asymptotic_width
+    )
+    total = z @ z + missed @ np.linalg.solve(between, missed) + np.mean(lead**2)
+    if supervised is not None:
+        alone = laws.supervised_loss(
+            supervised["params"], supervised["tokens"], **{name: law[name] for name in laws.SUPERVISED_PARAMETERS}
+        )
+        total += np.sum(((alone - supervised["loss"]) / np.exp(middle["log_sigma_supervised"])) ** 2)
+    return float(total)
 
-    def losses(moved):
-        c = {**middle, **moved}
-        c |= dict(zip(MOVED, move({name: c[name] for name in FOUR}, -place[0], -place[1]), strict=True))
-        law = supervised_at_reference(c)
-        law |= distillation_at_reference(c, law, reference)
-        return laws.distilled_loss(*columns(runs), **natural_parameters(law, reference)), [c[name] for name in names]
 
-    start = {name: middle[name] for name in names}
-    start |= dict(zip(MOVED, move({name: middle[name] for name in FOUR}, *place), strict=True))
-    information = []
-    scales = np.array([priors.table[name].scale for name in names])
-    for name in names:
-        (up, c_up), (down, c_down) = (losses({**start, name: start[name] + h}) for h in (1e-4, -1e-4))
-        fit = (np.asarray(up) - down) / 2e-4 / np.exp(middle["log_sigma"])
-        prior = (np.array(c_up) - c_down) / 2e-4 / scales
-        information.append(np.concatenate([fit, prior]))
-    covariance = np.linalg.inv(np.array(information) @ np.array(information).T)
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_law_that_suits_the_runs_best_has_the_least_squares(runs354, supervised_runs, joint):
+    supervised = supervised_runs if joint else None
+    _, priors, reference, _ = transform(runs354, supervised)
+    best = best_point(runs354, supervised, priors, reference)
+    least = squares(best, runs354, supervised, priors, reference)
+    assert least < 0.1 * squares(0 * best, runs354, supervised, priors, reference)
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        nearby = best + 0.05 * rng.standard_normal(best.size)
+        assert squares(nearby, runs354, supervised, priors, reference) > least - 0.01
+
+
+def explained(c, names, covariance, place) -> float:
+    """How much of the variance of the two elasticities, moved to a place, share and gamma explain."""
+    jacobian = np.eye(len(names))
+    four = [names.index(name) for name in FOUR]
+    for j, name in enumerate(FOUR):
+        up, down = (move({**c, name: c[name] + h}, *place) for h in (1e-4, -1e-4))
+        jacobian[four[:3], four[j]] = (np.array(up) - down) / 2e-4
+    moved = jacobian @ covariance @ jacobian.T
     on = [names.index("share_S"), names.index("log_gamma_S")]
     total = 0.0
     for name in MOVED[1:]:
         i = names.index(name)
-        b = covariance[i, on]
-        total += b @ np.linalg.solve(covariance[np.ix_(on, on)], b) / covariance[i, i]
+        total += moved[i, on] @ np.linalg.solve(moved[np.ix_(on, on)], moved[i, on]) / moved[i, i]
     return total
 
 
 def test_the_best_place_leaves_elasticities_least_correlated(runs354):
-    priors, reference = priors_of(runs354)
-    place = best_place(*columns(runs354), priors, reference)
-    at_reference, best = (explained(runs354, priors, reference, p) for p in ((0.0, 0.0), place))
-    assert best < 0.3 * at_reference
+    _, priors, reference, free = transform(runs354)
+    best = best_point(runs354, None, priors, reference)
+    c = dict(zip(priors.names, priors.location + priors.factor @ best, strict=True))
+    names = [name for name in DISTILLATION_COORDINATES if name in free]
+    left = covariance(c, names, runs354, priors, reference)
+    place = best_place(c, names, left)
+    least = explained(c, names, left, place)
+    assert least < 0.5 * explained(c, names, left, (0.0, 0.0))
     for step in ((0.1, 0.0), (-0.1, 0.0), (0.0, 0.1), (0.0, -0.1)):
-        assert best <= explained(runs354, priors, reference, np.add(place, step)) + 1e-6
+        assert least <= explained(c, names, left, np.add(place, step)) + 1e-6
 
 
-def test_without_information_from_runs_nothing_moves(runs354):
-    """The prior has its coordinates independent at the reference run."""
-    priors, reference = priors_of(runs354)
-    blind = with_priors(priors, {"log_sigma": Prior(8.0, 0.1)})
-    assert best_place(*columns(runs354), blind, reference) == pytest.approx((0.0, 0.0), abs=1e-9)
+def test_along_the_ridge_of_c2_the_law_hardly_changes(runs354):
+    """Steps of c2 with the sampler's other values fixed change the runs' losses far less than steps of c2 alone."""
+    found, priors, reference, free = transform(runs354)
+
+    def losses(z):
+        c = dict(zip(priors.names, priors.location + priors.factor @ z, strict=True))
+        return laws.distilled_loss(
+            *columns(runs354), **natural_parameters(law_at_reference(c, reference), reference)
+        ), c
+
+    at = free.index("token_shortage")
+    value = np.zeros(len(free))
+    start, before = losses(found.backward(value))
+    for step in (-1.0, 0.5):
+        value[at] = step
+        along, after = losses(found.backward(value))
+        alone, same = losses(np.where(np.arange(len(free)) == at, found.backward(value), found.backward(0 * value)))
+        assert same["token_shortage"] == after["token_shortage"] != before["token_shortage"]
+        assert np.std(along - start) < 0.25 * np.std(alone - start)
 
 
 def test_what_can_be_moved(runs354):
@@ -115,6 +194,10 @@ def test_what_can_be_moved(runs354):
     names = list(priors.names)
     together = priors.covariance.copy()
     i, j = names.index("share_S"), names.index("c0")
+    together[i, j] = together[j, i] = 0.3 * np.sqrt(together[i, i] * together[j, j])
+    assert not movable(replace(priors, covariance=together))
+    together = priors.covariance.copy()
+    i, j = names.index("token_shortage"), names.index("c0")
     together[i, j] = together[j, i] = 0.3 * np.sqrt(together[i, i] * together[j, j])
     assert not movable(replace(priors, covariance=together))
     model = bd.build_model(runs354, priors=replace(priors, covariance=together), reference=reference)
@@ -128,9 +211,7 @@ def test_a_draw_holds_the_coordinates_of_the_prior_only(runs354):
     priors, reference = priors_of(runs354)
     z = fit["posterior"]["z"].values[0]
     c = dict(zip(priors.names, (priors.location[:, None] + priors.factor @ z.T), strict=True))
-    law = supervised_at_reference(c)
-    law |= distillation_at_reference(c, law, reference)
-    for name, values in natural_parameters(law, reference).items():
+    for name, values in natural_parameters(law_at_reference(c, reference), reference).items():
         np.testing.assert_allclose(fit["posterior"][name].values[0], values, rtol=1e-9)
 
 

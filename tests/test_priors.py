@@ -13,6 +13,7 @@ import bayesdistill as bd
 from bayesdistill import laws
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.priors import (
+    EQUATION_8,
     PUBLISHED_SIZES,
     PUBLISHED_TOKENS_PER_PARAMETER,
     Prior,
@@ -234,16 +235,16 @@ def test_which_coordinates_a_model_has():
         "log_sigma",
         "log_nu",
         "logit_w1",
+        "token_shortage",
         "log_sigma_student",
         "log_sigma_student_slope",
         "log_sigma_supervised",
     }
-    plain = default_priors(
-        distilled=True, supervised=True, reference=REFERENCE, weak_teacher=False, effects=(), noise="constant"
-    )
-    longer = default_priors(distilled=True, supervised=True, reference=REFERENCE, token_shortage=True)
-    assert set(longer.names) == {*both.names, "token_shortage"}
-    assert set(plain.names) == set(both.names) - {"logit_w1", "log_sigma_student", "log_sigma_student_slope"}
+    plain = default_priors(distilled=True, supervised=True, reference=REFERENCE, **EQUATION_8)
+    shorter = default_priors(distilled=True, supervised=True, reference=REFERENCE, token_shortage=False)
+    assert set(shorter.names) == set(both.names) - {"token_shortage"}
+    extensions = {"logit_w1", "token_shortage", "log_sigma_student", "log_sigma_student_slope"}
+    assert set(plain.names) == set(both.names) - extensions
     assert both.supervised_law == "runs"
     distilled = default_priors(distilled=True, supervised=False, reference=REFERENCE)
     assert set(distilled.names) == set(both.names) - {"log_sigma_supervised"}

@@ -22,8 +22,8 @@ respect to tokens and a larger c0 add as well, nearly. Sampled are therefore (`j
     \ln(e_D' + \kappa c_2),\quad \ln(\kappa c_2 / e_D')
 
 and the other coordinates less a constant times :math:`c_2`. Between these two and :math:`(\ln e_D', \ln c_2)` the determinant is 1
-again; what is left is that of :math:`\ln c_2` by its coordinate. Place, :math:`\kappa` and constants are those around the law that suits the runs best
-(`bayesdistill.linearised`).
+again; what is left is that of :math:`\ln c_2` by its coordinate. Place, :math:`\kappa` and constants are those around the law
+that suits the runs best (`bayesdistill.linearised`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from bayesdistill.laws import exp, log, softplus
-from bayesdistill.priors.coordinates import shortage_of
+from bayesdistill.priors.coordinates import DISTILLATION_COORDINATES, shortage_of
 from bayesdistill.priors.table import Priors
 
 MOVED = ("share_S", "log_elasticity_params_S", "log_elasticity_tokens_S")
@@ -73,7 +73,13 @@ def movable(priors: Priors) -> bool:
     names = list(priors.names)
     if not set(FOUR) <= set(names):
         return False
-    rows = priors.covariance[[names.index(name) for name in FOUR]]
+    # Wherever the law has c2, its coordinate and those on its ridge are taken apart as well.
+    concerned = [
+        name for name in names if name in (*DISTILLATION_COORDINATES, "token_shortage") and priors.table[name].scale > 0
+    ]
+    if not set(FOUR) <= set(concerned):
+        return False
+    rows = priors.covariance[[names.index(name) for name in concerned]]
     return bool((rows > 0).sum() == (rows != 0).sum() == len(rows))
 
 

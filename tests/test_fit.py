@@ -121,7 +121,7 @@ def test_the_log_likelihood_is_student_t_around_the_law(fit354, runs354):
     draws = fit354["posterior"].to_dataset()
     columns = [runs354[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss")]
     for chain, draw in ((0, 0), (2, 511), (3, 999)):
-        one = {name: float(draws[name][chain, draw]) for name in (*LAW_PARAMETERS, "w1", "sigma", "nu")}
+        one = {name: float(draws[name][chain, draw]) for name in (*LAW_PARAMETERS, "w1", "c2", "sigma", "nu")}
         sigma, nu = one.pop("sigma"), one.pop("nu")
         configuration = student_configurations(runs354)[1]
         shift = draws["effect_student_configuration"][chain, draw].values[configuration]
@@ -142,7 +142,7 @@ def test_slopes_of_configurations_go_through_everything_that_uses_scatter(runs35
     configuration = student_configurations(runs354)[1]
     axis = 10 * np.log(columns[2] / 2.3)  # 2.3 nats is the reference run's teacher
     assert posterior.slope_origin(posterior.noise_draws(fit)) == 2.3
-    one = {name: float(draws[name][1, 50]) for name in (*LAW_PARAMETERS, "w1")}
+    one = {name: float(draws[name][1, 50]) for name in (*LAW_PARAMETERS, "w1", "c2")}
     shift, slope = (draws[f"effect_student_{name}"][1, 50].values for name in ("configuration", "slope"))
     assert abs(slope.sum()) < 1e-12 < 1e-4 < np.ptp(slope)
     center = bd.distilled_loss(*columns, **one) + shift[configuration] + slope[configuration] * axis

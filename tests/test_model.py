@@ -324,5 +324,8 @@ def test_weak_teachers_effects_and_scatter_enter_as_written_down(runs):
         sigma = np.exp(c["log_sigma"] + c["noise_ratio"] * np.log(weak / own) / 0.1)
         expected = stats.t.logpdf(runs["student_loss"].to_numpy(), 1 + np.exp(c["log_nu"]), mu, sigma).sum()
         expected += stats.norm.logpdf(z).sum() + raw_density
+        # The sampler has ln c2 in place of its coordinate, which is 3 times an element of z.
+        s = np.log1p(np.exp(c["token_shortage"]))
+        expected += np.log(s) - np.log(1 - np.exp(-s)) - np.log(3)
         found = density(value_of(model, z) | raw)
         assert float(found) == pytest.approx(expected, rel=1e-9, abs=1e-7)

@@ -225,7 +225,7 @@ def test_the_posterior_is_the_same_one(runs354, monkeypatch):
     monkeypatch.setattr(model_module, "movable", lambda _: False)
     still = bd.fit(runs354, draws=3000, seed=2, target_accept=0.95, progress=False)
     apart = []
-    for name in (*laws.LAW_PARAMETERS, "w1", "sigma", "nu", "sigma_student", "sigma_student_slope"):
+    for name in (*laws.LAW_PARAMETERS, "w1", "c2", "sigma", "nu", "sigma_student", "sigma_student_slope"):
         logs = [np.log(fit["posterior"][name]) for fit in (moved, still)]
         for values in (logs, [(one - one.mean()) ** 2 for one in logs]):
             (mean, error), (other, other_error) = (posterior.mean_mcse(one) for one in values)

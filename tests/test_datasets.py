@@ -787,6 +787,28 @@ def test_without_noise_runs_lie_on_the_law():
     assert first["loss"] == pytest.approx(1.220 + term**0.452, abs=1e-12)
 
 
+def test_what_the_default_model_adds_to_the_law_is_simulated_too():
+    """Equation 8 with w1 and c2, written out for a student better than its teacher and one short of tokens."""
+    design = pd.DataFrame([(1e9, 5e10, 2.6), (1.43e8, 3e9, 2.0)], columns=KINDS["distilled"][:3])
+    plain = simulate_runs(PUBLISHED, seed=0, design=design, sigma=0)["student_loss"]
+    runs = simulate_runs(dict(PUBLISHED) | {"w1": 0.1, "c2": 1.2}, seed=0, design=design, sigma=0)
+    by_size, by_tokens = 3355 / design["student_params"] ** 0.408, 18186 / design["student_tokens"] ** 0.431
+    alone = 1.220 + (by_size + by_tokens) ** 0.452
+    teacher = design["teacher_loss"]
+    expected = teacher + (plain - teacher) * (teacher / alone) ** (-1.2 * by_tokens / (by_size + by_tokens))
+    expected -= 0.1 * np.maximum(teacher - alone, 0)
+    np.testing.assert_allclose(runs["student_loss"], expected, rtol=1e-12)
+    assert runs["student_loss"][0] < plain[0]
+    assert runs["student_loss"][1] > plain[1] + 0.01
+    assert runs.attrs["truth"]["c2"] == 1.2
+    for wrong, said in (
+        ({"w1": 1.5}, "w1 is 1.5; a number from 0 to 1"),
+        ({"c2": -0.1}, "c2 is -0.1; a number from 0 on"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            simulate_runs(dict(PUBLISHED) | wrong, seed=0)
+
+
 def test_simulated_runs_have_the_columns_of_real_ones_and_tell_their_truth(tmp_path):
     runs = simulate_runs(PUBLISHED, seed=3, teacher_sd=0.004)
     real = load_runs()

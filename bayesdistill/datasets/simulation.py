@@ -60,7 +60,7 @@ def simulate_runs(
     ----------
     parameters : mapping
         The law's parameters under the posterior's names, for example `PUBLISHED`; for supervised runs the first six suffice.
-        Only the law's parameters are read: noise has its own arguments.
+        For distilled runs w1 and c2 too, where they are given. Only the law's parameters are read: noise has its own arguments.
     seed : int or numpy.random.Generator
         Equal seeds give equal runs; a generator is advanced.
     kind : {"distilled", "supervised"}
@@ -105,6 +105,13 @@ def simulate_runs(
     missing = [name for name in names if name not in parameters]
     if missing:
         raise ParameterError(f"parameters lack {', '.join(missing)}; {kind} runs need {', '.join(names)}")
+    if kind == "distilled":
+        names = (*names, *(name for name in laws.EXTENSION_PARAMETERS if name in parameters))
+        for name, most in (("w1", 1.0), ("c2", math.inf)):
+            if not 0 <= parameters.get(name, 0.0) <= most:
+                raise ParameterError(
+                    f"{name} is {parameters[name]!r}; a number from 0 {'to 1' if most == 1 else 'on'} is needed"
+                )
     noise = {"sigma": sigma, "nu": nu, "teacher_sd": teacher_sd, "student_sd": student_sd}
     for name, value in noise.items():
         if not value >= 0 or (name == "nu" and value == 0) or (name != "nu" and math.isinf(value)):

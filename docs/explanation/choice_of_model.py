@@ -17,7 +17,7 @@ import numpy as np
 import bayesdistill as bd
 from bayesdistill.criticism.unseen_groups import SPLITS, candidate_models, leave_out, priors_of, score_table
 
-DEFAULT = "weak teachers, student effects and slopes"
+DEFAULT = "token shortage, student effects and slopes"
 folder = Path(sys.argv[1])
 draws = int(sys.argv[2]) if len(sys.argv) > 2 else 500
 share, of = (int(sys.argv[3]), int(sys.argv[4])) if len(sys.argv) > 4 else (0, 1)

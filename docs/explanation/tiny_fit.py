@@ -61,8 +61,8 @@ def compare_supervised_laws():
         "and all distilled runs": ((distilled,), bd.EQUATION_8),
         "and those of all but the two strongest teachers": ((weaker,), bd.EQUATION_8),
         "and all distilled runs, token shortage": ((distilled,), bd.EQUATION_8 | {"token_shortage": True}),
+        "and all distilled runs, default model without token shortage": ((distilled,), {"token_shortage": False}),
         "and all distilled runs, default model": ((distilled,), {}),
-        "and all distilled runs, default model with token shortage": ((distilled,), {"token_shortage": True}),
     }
     rows = {}
     for name, (runs, form) in forms.items():

@@ -141,20 +141,12 @@ def main() -> None:
     plain = dict(bd.EQUATION_8)
     for label, form, seeds in (
         ("base model: equation 8", plain, 5),
-        ("default model (weak teachers, student effects and slopes)", {}, 5),
+        ("default model (w1, c2, student effects and slopes)", {}, 5),
         ("base model, no asymptotic prior", plain | {"asymptotic_width": None}, 1),
-        (
-            "weak teachers, student effects without slopes",
-            plain | {"weak_teacher": True, "effects": ("student",)},
-            5,
-        ),
-        ("default model with token shortage", {"token_shortage": True}, 5),
-        ("weak teachers, teacher effects", plain | {"weak_teacher": True, "effects": ("teacher",)}, 1),
-        (
-            "weak teachers, teacher and student effects",
-            plain | {"weak_teacher": True, "effects": ("teacher", "student")},
-            1,
-        ),
+        ("default model without slopes", {"effects": ("student",)}, 1),
+        ("default model without token shortage", {"token_shortage": False}, 1),
+        ("default model with teacher effects", {"effects": ("teacher", "student", "student_slope")}, 5),
+        ("w1, c2, teacher effects", {"effects": ("teacher",)}, 1),
     ):
         refitter = prepare_refits(runs, default_priors(distilled=True, supervised=False, reference=reference, **form))
         refit(refitter, draws=10, tune=10, seed=1)

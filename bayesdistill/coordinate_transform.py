@@ -70,8 +70,11 @@ def sampled_coordinates(
     if _SHORTAGE in free:
         names = [*names, _SHORTAGE]
         ridge = ridge_of_shortage(at_best, names, covariance(at_best, names, runs, priors, reference), place)
+        # Three digits suffice, and do not hang on the last ones of linear algebra, which vary between processes.
+        ridge = {name: float(f"{slope:.3g}") for name, slope in ridge.items()}
         # On the ridge e_D falls by kappa when c2 grows by one: the logarithm's slope there, times e_D there.
-        kappa = -ridge.pop(_TOKENS) * float(np.exp(dict(zip(MOVED, move(at_best, *place), strict=True))[_TOKENS]))
+        there_best = dict(zip(MOVED, move(at_best, *place), strict=True))[_TOKENS]
+        kappa = float(f"{-ridge.pop(_TOKENS) * np.exp(there_best):.3g}")
         slopes = sum((unit[name] * slope / scale[name] for name, slope in ridge.items()), slopes)
     beside = kappa > 0
     lone = 1.0 - unit[_TOKENS] - (unit[_SHORTAGE] if beside else 0.0)
@@ -85,7 +88,7 @@ def sampled_coordinates(
         rest = lone * value - slopes * shortage_of(x)
         return rest + unit[_TOKENS] * (log_sum / scale[_TOKENS]) + unit[_SHORTAGE] * log_ratio
 
-    origin = np.asarray(forward(best))
+    origin = np.round(forward(best), 6)
 
     def parted(value: Any) -> tuple[Any, Any]:
         log_sum = scale[_TOKENS] * (origin[at[_TOKENS]] + value[at[_TOKENS]])

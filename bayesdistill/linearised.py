@@ -29,6 +29,8 @@ _SMALL_GAIN = 1e-3
 def best_point(runs: pd.DataFrame, supervised: pd.DataFrame | None, priors: Priors, reference: Reference) -> np.ndarray:
     """z, (free coordinate,), at which prior and runs together have the least squares, from the middle of the prior on.
 
+    Rounded to two digits, a hundredth of the prior's standard deviation, so that draws do not hang on the last digits of a solver.
+
     Parameters
     ----------
     runs : DataFrame
@@ -68,7 +70,7 @@ def best_point(runs: pd.DataFrame, supervised: pd.DataFrame | None, priors: Prio
             z, now, damping = z + step, then, damping / 4
             if least - now @ now < _SMALL_GAIN:
                 break
-    return z
+    return np.round(z, 2)
 
 
 def covariance(

@@ -94,6 +94,14 @@ def test_shortage_joined_and_parted():
         assert part_shortage(together, ratio, 0.05) == pytest.approx((log_elasticity, c2), rel=1e-9)
 
 
+def test_the_last_digits_of_linear_algebra_change_no_draw(runs354):
+    """Sums in another order, as other threads make them: runs in reverse order have the same transform to the last bit."""
+    one, _, _, free = transform(runs354)
+    other, *_ = transform(runs354[::-1].reset_index(drop=True))
+    for value in np.random.default_rng(3).standard_normal((5, len(free))):
+        np.testing.assert_array_equal(one.backward(value), other.backward(value))
+
+
 def squares(z, runs, supervised, priors, reference) -> float:
     """What `best_point` makes least, written out run by run: prior, runs with shared shifts, asymptotic prior, supervised runs."""
     c = dict(zip(priors.names, priors.location + priors.factor @ z, strict=True))

@@ -2,7 +2,7 @@
 
 Laws are drawn where the 354 runs put them, from their posterior with the standard deviations that the runs fixed times three.
 
-python docs/explanation/calibration.py [LOG [SIMULATIONS [WORKERS]]]    # 400 for the page
+python docs/explanation/calibration.py [LOG [SIMULATIONS [WORKERS [SEED]]]]    # 400 for the page
 
 What is finished stands in LOG (calibration.jsonl); interrupted, it goes on from there. With more than one worker, simulations are
 fitted in processes of their own.
@@ -21,7 +21,7 @@ from bayesdistill.sampling.prior_choice import choose_priors
 WIDEN = 3.0
 
 
-def main(log: str = "calibration.jsonl", simulations: str = "200", workers: str = "1") -> None:
+def main(log: str = "calibration.jsonl", simulations: str = "200", workers: str = "1", seed: str = "0") -> None:
     fresh = multiprocessing.get_context("spawn")
     pool = nullcontext() if int(workers) == 1 else ProcessPoolExecutor(int(workers), mp_context=fresh)
     runs = bd.load_runs("busbridge2025")
@@ -31,7 +31,7 @@ def main(log: str = "calibration.jsonl", simulations: str = "200", workers: str 
     priors = choose_priors(earlier, WIDEN, default, reference, keep_supervised=True)
     with pool as executor:
         found = bd.simulate_calibration(
-            runs, simulations=int(simulations), priors=priors, seed=0, log=log, executor=executor
+            runs, simulations=int(simulations), priors=priors, seed=int(seed), log=log, executor=executor
         )
     states = found["status"].to_series().value_counts()
     print("| refit | simulations |\n| --- | --- |")

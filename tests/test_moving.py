@@ -225,13 +225,11 @@ def test_a_draw_holds_the_coordinates_of_the_prior_only(runs354):
 
 @pytest.mark.slow
 def test_the_posterior_is_the_same_one(runs354, monkeypatch):
-    """Sampled at the best place or at the reference run: means and standard deviations agree within their errors.
-
-    Steps are shorter than by default: at the reference run every second fit of this length has a divergence with 0.9.
-    """
-    moved = bd.fit(runs354, draws=3000, seed=1, target_accept=0.95, progress=False)
+    """Sampled in these terms or in the prior's own: means and standard deviations agree within their errors."""
+    options = {"draws": 3000, "target_accept": 0.95, "progress": False}
+    moved = bd.fit(runs354, seed=1, **options)
     monkeypatch.setattr(model_module, "movable", lambda _: False)
-    still = bd.fit(runs354, draws=3000, seed=2, target_accept=0.95, progress=False)
+    still = bd.fit(runs354, seed=2, **options)
     apart = []
     for name in (*laws.LAW_PARAMETERS, "w1", "c2", "sigma", "nu", "sigma_student", "sigma_student_slope"):
         logs = [np.log(fit["posterior"][name]) for fit in (moved, still)]
@@ -239,7 +237,16 @@ def test_the_posterior_is_the_same_one(runs354, monkeypatch):
             (mean, error), (other, other_error) = (posterior.mean_mcse(one) for one in values)
             apart.append(float(abs(mean - other) / np.hypot(error, other_error)))
     assert max(apart) < 4.0
-    # Of the parameters that the elasticities make, as in docs/performance.md: the others mix alike in both.
-    names = ("A_S", "B_S", "alpha_S", "beta_S", "gamma_S")
-    ess = [min(float(az.ess(fit["posterior"][name].values)) for name in names) for fit in (moved, still)]
-    assert ess[0] > 1.4 * ess[1]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::bayesdistill.ConvergenceWarning")  # of the fit in the prior's own terms
+def test_where_c2_is_next_to_nothing_chains_mix_beside_its_ridge_only(monkeypatch):
+    """As in docs/performance.md: c2's ridge bends where c2 goes to 0, and its effective draws tell how chains get along it."""
+    runs = bd.simulate_runs(bd.PUBLISHED, seed=1, sigma=0.003)
+    moved = bd.fit(runs, seed=1, progress=False)
+    monkeypatch.setattr(model_module, "movable", lambda _: False)
+    still = bd.fit(runs, seed=1, progress=False)
+    assert bd.check(moved).ok, bd.check(moved).verdict
+    ess = [float(az.ess(fit["posterior"]["c2"].values)) for fit in (moved, still)]
+    assert ess[0] > 5 * ess[1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bayesdistill as bd
-from bayesdistill import laws, posterior
+from bayesdistill import coordinate_transform, laws, posterior
 from bayesdistill import model as model_module
 from bayesdistill.coordinate_transform import sampled_coordinates
 from bayesdistill.linearised import best_point, covariance
@@ -83,6 +83,19 @@ def test_there_and_back_and_how_volumes_change(runs354, options):
             [(found.backward(value + h * one) - found.backward(value - h * one)) / (2 * h) for one in np.eye(len(free))]
         )
         assert np.linalg.slogdet(jacobian)[1] == pytest.approx(np.sum(found.log_jac_det(value)), abs=1e-5)
+
+
+def test_without_a_ridge_to_lie_beside_c2_stays_as_it_is(runs354, monkeypatch):
+    """A multiple of c2 below 0 has no logarithm: then only the elasticities move, and volumes stay."""
+    positive = dict.fromkeys(DISTILLATION_COORDINATES, 0.1)
+    monkeypatch.setattr(coordinate_transform, "ridge_of_shortage", lambda *_: dict(positive))
+    found, _, _, free = transform(runs354)
+    z = np.random.default_rng(4).standard_normal(len(free))
+    value = found.forward(z)
+    np.testing.assert_allclose(found.backward(value), z, rtol=1e-9, atol=1e-9)
+    assert np.sum(found.log_jac_det(value)) == 0
+    at = free.index("token_shortage")
+    assert found.forward(z + 0.5 * (np.arange(len(free)) == at))[at] - value[at] == pytest.approx(0.5)
 
 
 def test_shortage_joined_and_parted():

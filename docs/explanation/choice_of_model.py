@@ -46,7 +46,17 @@ for i, (name, model) in enumerate(candidate_models().items()):
 for split in SPLITS:
     columns = ["elpd", "elpd_difference", "standard_error", "crps", "rmse", "coverage_50", "coverage_90", "unconverged"]
     formats = ("{:.0f}", "{:.0f}", "{:.0f}", "{:.4f}", "{:.4f}", "{:.2f}", "{:.2f}", "{:.0f}")
-    print(f"\n{split}\n\n| model | {' | '.join(columns)} |\n|{' --- |' * (len(columns) + 1)}")
+    heads = [
+        "elpd",
+        "to best",
+        "SE",
+        "crps",
+        "rmse",
+        "in 50 %",
+        "in 90 %",
+        "failed",
+    ]  # short, so that a page holds them
+    print(f"\n{split}\n\n| model | {' | '.join(heads)} |\n|{' --- |' * (len(heads) + 1)}")
     for name, row in score_table(results[split]).iterrows():
         print(f"| {name} | {' | '.join(form.format(row[c]) for form, c in zip(formats, columns, strict=True))} |")
 print("\nagainst the default\n\n| model | " + " | ".join(SPLITS) + " |\n| --- | --- | --- | --- |")

@@ -74,6 +74,8 @@ def candidate_models() -> dict[str, Model]:
         | shifts
         | {"asymptotic_width": 0.02},
         "token shortage, student effects and slopes, no asymptotic prior": short | shifts | {"asymptotic_width": None},
+        "token shortage, student effects and slopes, published law within 0.01": short | shifts | {"tolerance": 0.01},
+        "token shortage, student effects and slopes, published law within 0.1": short | shifts | {"tolerance": 0.1},
         "token shortage, all effects": short | {"effects": ("teacher", "student", "student_slope")},
         "no capacity gap": plain | {"gap": False},
         "Huber point fit": "point",

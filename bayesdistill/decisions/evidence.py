@@ -14,7 +14,7 @@ from bayesdistill import posterior
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError, ParameterError
 from bayesdistill.laws import teacher_axis
 
-PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (20.0, 160.0)}
+PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (10.0, 160.0)}
 """Range of the supervised runs behind the published law (Busbridge et al. 2025): what a posterior whose supervised law
 came from that prior has indirectly seen."""
 

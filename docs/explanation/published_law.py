@@ -1,0 +1,87 @@
+"""How far the runs bend the published supervised law, and what the teachers of the same study say of it: table of model.md.
+
+    python docs/explanation/published_law.py
+
+Nothing of these teachers but their losses enters a fit. The four groups A to D have one training budget each; 3e19, 1e20, 3e20 and
+1e21 FLOPs are the round numbers at which the published law comes closest to the best of each. A law that is right says of the best
+size at that budget what the best teacher of the group reached, or a little more: of some fifteen, the best is a lucky one.
+"""
+
+import numpy as np
+
+import bayesdistill as bd
+from bayesdistill.criticism.predictions import flat_draws
+from bayesdistill.laws import SUPERVISED_PARAMETERS
+from bayesdistill.model import reference_run
+from bayesdistill.priors import default_priors
+from bayesdistill.priors.table import published_law_prior, with_block
+
+GROUPS = {"A": 3e19, "B": 1e20, "C": 3e20, "D": 1e21}
+PLACES = ((1.43e8, 20), (1.43e8, 160), (1.82e9, 20), (7.75e9, 160), (1e9, np.inf))
+SIZES = np.geomspace(5e7, 3e10, 400)
+HALF_DIGITS = {"E": 5e-4, "A": 0.5, "B": 0.5, "alpha": 5e-4, "beta": 5e-4, "gamma": 5e-4}
+PUBLISHED = {name: np.array([bd.PUBLISHED[name]]) for name in SUPERVISED_PARAMETERS}
+
+
+def losses(law):
+    """Losses at PLACES, (place, draw)."""
+    return np.stack([bd.supervised_loss(size, ratio * size, **law) for size, ratio in PLACES])
+
+
+def best_losses(law):
+    """Lowest losses at the groups' budgets and their tokens per parameter, (group, draw) each."""
+    found = []
+    for budget in GROUPS.values():
+        tokens = budget / (3 * bd.flops_per_token(SIZES))
+        loss = bd.supervised_loss(SIZES[:, None], tokens[:, None], **law)
+        found.append((loss.min(axis=0), (tokens / SIZES)[loss.argmin(axis=0)]))
+    return np.stack([loss for loss, _ in found]), np.stack([ratio for _, ratio in found])
+
+
+def row(*cells):
+    return f"| {' | '.join(cells)} |"
+
+
+def numbers(values, spread=None):
+    """Means in thousandths of a nat, with standard deviations in brackets."""
+    if spread is None:
+        return ", ".join(f"{1e3 * value:+.1f}" for value in values)
+    return ", ".join(f"{1e3 * value:+.1f} ({1e3 * s:.1f})" for value, s in zip(values, spread, strict=True))
+
+
+runs = bd.load_runs("busbridge2025")
+reference = reference_run(runs, None)
+teachers = runs.groupby("teacher")["teacher_loss"].first()
+reached = np.array([teachers[teachers.index.str.startswith(group)].min() for group in GROUPS])
+rng = np.random.default_rng(0)
+rounded = {
+    name: bd.PUBLISHED[name] + half * rng.uniform(-1, 1, 20_000) for name, half in HALF_DIGITS.items()
+}
+print("rounding of the printed coefficients, standard deviation at the places [1e-3 nats]:", end=" ")
+print(", ".join(f"{1e3 * value:.1f}" for value in losses(rounded).std(axis=1)))
+best, ratio = best_losses(PUBLISHED)
+print(f"published law: best teacher less law {numbers(reached - best[:, 0])}; tokens per parameter {ratio[:, 0].round(1)}\n")
+print(row("tolerance", "from", "posterior less published", "best teacher less law", "tokens per parameter"))
+print(row(*["---"] * 5))
+for tolerance, fewest in ((0.01, 20), (0.01, 10), (0.03, 10), (0.1, 10)):
+    block, covariance = published_law_prior(reference, tolerance, (fewest, 160.0))
+    priors = default_priors(distilled=True, supervised=False, reference=reference)
+    priors = with_block(priors, block, covariance, "published law")
+    longer = {"draws": 2000, "target_accept": 0.95}
+    fit = bd.fit(runs, priors=priors, seed=0, **longer, progress=False)
+    assert bd.check(fit).ok, bd.check(fit).verdict
+    draws = {name: values[::8] for name, values in flat_draws(fit["posterior"].to_dataset()).items()}
+    law = {name: draws[name] for name in SUPERVISED_PARAMETERS}
+    shift = losses(law) - losses(PUBLISHED)
+    best, ratio = best_losses(law)
+    behind = reached[:, None] - best
+    print(
+        row(
+            f"{tolerance:g}",
+            f"{fewest}",
+            numbers(shift.mean(axis=1), shift.std(axis=1)),
+            numbers(behind.mean(axis=1), behind.std(axis=1)),
+            ", ".join(f"{np.median(one):.0f}" for one in ratio),
+        ),
+        flush=True,
+    )

@@ -387,7 +387,7 @@ def test_the_prior_predictive_is_that_of_the_simulator(runs354):
     # The one-sided prior on the advantage takes the laws under which distillation does well.
     bound = bd.prior_predictive(runs354, draws=60, seed=1)
     assert float(bound["expected"].sel(quantile=0.5).mean()) > float(found["expected"].sel(quantile=0.5).mean())
-    assert bound.attrs["asymptotic_width"] == 0.02
+    assert bound.attrs["asymptotic_width"] == 0.005
     with pytest.raises(ParameterError, match="at least 20"):
         bd.prior_predictive(runs354, draws=5)
 

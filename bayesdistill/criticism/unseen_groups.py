@@ -70,9 +70,9 @@ def candidate_models() -> dict[str, Model]:
         "token shortage, teacher effects": short | {"effects": ("teacher",)},
         "token shortage, student effects": short | {"effects": ("student",)},
         "token shortage, student effects and slopes": short | shifts,
-        "token shortage, student effects and slopes, asymptotic width 0.005": short
+        "token shortage, student effects and slopes, asymptotic width 0.02": short
         | shifts
-        | {"asymptotic_width": 0.005},
+        | {"asymptotic_width": 0.02},
         "token shortage, student effects and slopes, no asymptotic prior": short | shifts | {"asymptotic_width": None},
         "token shortage, student effects and slopes, published law within 0.01": short | shifts | {"tolerance": 0.01},
         "token shortage, student effects and slopes, published law within 0.1": short | shifts | {"tolerance": 0.1},

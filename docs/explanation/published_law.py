@@ -54,13 +54,13 @@ reference = reference_run(runs, None)
 teachers = runs.groupby("teacher")["teacher_loss"].first()
 reached = np.array([teachers[teachers.index.str.startswith(group)].min() for group in GROUPS])
 rng = np.random.default_rng(0)
-rounded = {
-    name: bd.PUBLISHED[name] + half * rng.uniform(-1, 1, 20_000) for name, half in HALF_DIGITS.items()
-}
+rounded = {name: bd.PUBLISHED[name] + half * rng.uniform(-1, 1, 20_000) for name, half in HALF_DIGITS.items()}
 print("rounding of the printed coefficients, standard deviation at the places [1e-3 nats]:", end=" ")
 print(", ".join(f"{1e3 * value:.1f}" for value in losses(rounded).std(axis=1)))
 best, ratio = best_losses(PUBLISHED)
-print(f"published law: best teacher less law {numbers(reached - best[:, 0])}; tokens per parameter {ratio[:, 0].round(1)}\n")
+print(
+    f"published law: best teacher less law {numbers(reached - best[:, 0])}; tokens per parameter {ratio[:, 0].round(1)}\n"
+)
 print(row("tolerance", "from", "posterior less published", "best teacher less law", "tokens per parameter"))
 print(row(*["---"] * 5))
 for tolerance, fewest in ((0.01, 20), (0.01, 10), (0.03, 10), (0.1, 10)):

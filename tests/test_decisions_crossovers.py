@@ -122,7 +122,7 @@ def test_extrapolation_is_measured_at_the_crossover():
     assert found["crossover_extrapolation"].item() == pytest.approx(expected, rel=1e-5)
     assert found["crossed_within_data_probability"].item() == float(expected == 1)
     assert found["seen_budget"].values[0].tolist() == pytest.approx(
-        [3 * flops_per_token(1e9) * 1e9 * r for r in (20, 160)]
+        [3 * flops_per_token(1e9) * 1e9 * r for r in (10, 160)]
     )
 
 

@@ -230,9 +230,9 @@ def test_what_lies_outside_the_runs_is_flagged():
         assert plan["extrapolates"].sel(student=size).item() == (wanted > 1)
         alone = found.sel(option="pretrain all", student=size)
         ratio = alone["student_tokens"].item() / size
-        assert alone["extrapolation_factor"].item() == pytest.approx(max(1.0, ratio / 160, 20 / ratio), rel=1e-6)
+        assert alone["extrapolation_factor"].item() == pytest.approx(max(1.0, ratio / 160, 10 / ratio), rel=1e-6)
     ratio = (plan["teacher_tokens"] / plan["teacher_params"]).item()
     size = plan["teacher_params"].item()
-    wanted = max(1.0, size / 12.6e9, 143e6 / size, ratio / 160, 20 / ratio)
+    wanted = max(1.0, size / 12.6e9, 143e6 / size, ratio / 160, 10 / ratio)
     assert plan["teacher_extrapolation"].item() == pytest.approx(wanted, rel=1e-6)
     assert found["teacher_extrapolation"].sel(option="pretrain all").item() == 1

@@ -560,7 +560,8 @@ def test_what_the_prior_dominates_is_named():
 
 def test_a_real_posterior_takes_its_prior_along_into_the_figure(fit354):
     named = posterior.prior_dominated(fit354)
-    assert set(SUPERVISED_COORDINATES) <= set(named)
+    assert set(named) & set(SUPERVISED_COORDINATES)
+    assert set(named) - set(SUPERVISED_COORDINATES)
     plan = decisions.plan(fit354, "1B", [1e20, 1e21], "best case")
     gap = decisions.capacity_gap(fit354, "1B", student_tokens_per_param=20, teacher_losses=[2.2, 2.3])
     curves = criticism.law_curves(fit354)

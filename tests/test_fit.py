@@ -564,11 +564,13 @@ def test_a_shortage_of_tokens_is_found_where_there_is_one(runs354, fit354):
     assert "c2 = 0" not in bd.methods_text(without)
     assert float(fit354["posterior"]["c2"].quantile(0.05)) > 0.5
     rms = [float((bd.law_curves(one)["residual"] ** 2).mean() ** 0.5) for one in (fit354, without)]
-    assert rms[0] < 0.85 * rms[1]
+    assert rms == pytest.approx([0.0067, 0.0079], abs=2e-4)  # docs/explanation/misfit.md
     assert 0.8 < float(posterior.law_draws(fit354)["c2"].mean()) < 1.7
-    # And none where equation 8 is true: there c2 lies on a ridge with c0 and the elasticity with respect to tokens.
+    # And none where equation 8 is true: there c2 lies on a ridge with c0 and the elasticity with respect to tokens, and without
+    # shifts the scatter between configurations goes to 0, so that steps must be shorter.
     for seed in (1, 2, 3):
-        none = bd.fit(bd.simulate_runs(bd.PUBLISHED, seed=seed, sigma=0.003), seed=seed, progress=False)
+        runs = bd.simulate_runs(bd.PUBLISHED, seed=seed, sigma=0.003)
+        none = bd.fit(runs, seed=seed, target_accept=0.95, progress=False)
         assert bd.check(none).ok, bd.check(none).verdict
         assert float(none["posterior"]["c2"].quantile(0.05)) < 0.1
         assert float(none["posterior"]["c2"].quantile(0.5)) < 0.5

@@ -257,9 +257,9 @@ def test_the_posterior_is_the_same_one(runs354, monkeypatch):
 def test_where_c2_is_next_to_nothing_chains_mix_beside_its_ridge_only(monkeypatch):
     """As in docs/performance.md: c2's ridge bends where c2 goes to 0, and its effective draws tell how chains get along it."""
     runs = bd.simulate_runs(bd.PUBLISHED, seed=1, sigma=0.003)
-    moved = bd.fit(runs, seed=1, progress=False)
+    moved = bd.fit(runs, seed=1, target_accept=0.95, progress=False)
     monkeypatch.setattr(model_module, "movable", lambda _: False)
-    still = bd.fit(runs, seed=1, progress=False)
+    still = bd.fit(runs, seed=1, target_accept=0.95, progress=False)
     assert bd.check(moved).ok, bd.check(moved).verdict
     ess = [float(az.ess(fit["posterior"]["c2"].values)) for fit in (moved, still)]
     assert ess[0] > 5 * ess[1]

@@ -15,8 +15,8 @@ from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError
 from bayesdistill.laws import teacher_axis
 
 PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (10.0, 160.0)}
-"""Range of the supervised runs behind the published law (Busbridge et al. 2025): what a posterior whose supervised law
-came from that prior has indirectly seen."""
+"""Where the published law (Busbridge et al. 2025) is taken to hold: what a posterior whose supervised law came from that prior
+has indirectly seen. The range of the prior's pseudo-runs (`priors.table`), which this room may not import; a test compares."""
 
 CONVERGED = {True: "yes", False: "no", None: "unknown"}
 

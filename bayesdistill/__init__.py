@@ -61,6 +61,7 @@ _ROOM_OF = {
     "information_order": "design",
     "interactive_page": "interactive",
     "law_curves": "criticism",
+    "law_draws": "posterior",
     "leave_out": "criticism",
     "load": "sampling",
     "load_runs": "datasets",

@@ -15,10 +15,13 @@ The second is their equation 8. The middle factor is the *capacity gap*: for a t
 be by itself (r small) it is 1 and the student stays far above its teacher; as r grows it falls, and the student comes close
 to a teacher that is no better than itself. L_S against L_T is therefore U-shaped.
 
+What the package adds, with equation 8 as the case w1 = 0, kappa = 1, omega = 0: the student recovers the share w1 of what a teacher
+worse than itself would cost it; r compares the teacher with Lsup(N_S, kappa D_S), the student's *ability*; and the losses compared
+are those above omega E (`log_ratio`).
+
 What the laws assume, and where they fail. One corpus, one tokenizer and one recipe stand behind every coefficient: a loss
-from another corpus is not comparable. Equation 8 cannot go below L_T, so it misses students that beat a weak teacher, and
-nothing in it keeps a distilled student with unlimited data from beating the same student trained on the data itself, which
-cannot be (see docs/explanation/model.md).
+from another corpus is not comparable. Nothing in the law keeps a distilled student with unlimited data from beating the same student
+trained on the data itself, which cannot be (see docs/explanation/model.md).
 
 Every function is written in operators and in the few functions of the math namespace below, so that Python floats, numpy
 arrays, xarray objects and PyTensor variables pass through the same line; `strategies` compiles the same functions for its
@@ -36,8 +39,9 @@ import numpy as np
 SUPERVISED_PARAMETERS = ("E", "A", "B", "alpha", "beta", "gamma")
 DISTILLATION_PARAMETERS = ("A_S", "B_S", "alpha_S", "beta_S", "gamma_S", "c0", "c1", "d1", "f1")
 LAW_PARAMETERS = SUPERVISED_PARAMETERS + DISTILLATION_PARAMETERS
-EXTENSION_PARAMETERS = ("w1", "c2")
-"""Parameters beyond equation 8, which is the case where they are 0."""
+EXTENSIONS = MappingProxyType({"w1": 0.0, "kappa": 1.0, "omega": 0.0})
+"""Parameters beyond equation 8, with the values for which the law is equation 8."""
+EXTENSION_PARAMETERS = tuple(EXTENSIONS)
 
 PUBLISHED = MappingProxyType(
     {
@@ -143,31 +147,63 @@ def log_gap(log_ratio: Any, *, c1: Any, d1: Any, f1: Any) -> Any:
     return -c1 * f1 * softplus((log_ratio - log(d1)) / f1)
 
 
-def token_share(params: Any, tokens: Any, A: Any, B: Any, alpha: Any, beta: Any) -> Any:
-    """Share of the supervised law's power sum that is due to tokens, B / D^beta, and not to size: 0 for unlimited data."""
-    # What is added to the sum is lost in rounding, but for a student without limits, whose sum is 0.
-    return B * exp(-beta * log(tokens)) / (scaling_sum(params, tokens, A, B, alpha, beta) + 1e-300)
+def own_scale(ability: Any, irreducible: Any) -> tuple[Any, Any, Any]:
+    """What the capacity gap asks of the student.
+
+    Returns
+    -------
+    log_ability, stretch, log_above
+        The logarithm of its ability, how much faster the logarithm of r changes than that of L_T, and the logarithm of what the
+        ability has above `irreducible`.
+    """
+    above = ability - irreducible
+    return log(ability), ability / above, log(above)
 
 
-def log_shortage(log_ratio: Any, short_of_tokens: Any, *, c2: Any) -> Any:
-    """Logarithm of the factor r^(-c2 t) of the excess, t what `token_share` gives for the student: not of the paper."""
-    return -c2 * short_of_tokens * log_ratio
+def log_ratio(teacher_loss: Any, log_ability: Any, stretch: Any) -> Any:
+    """Logarithm of r, of which `own_scale` gives the student's part.
+
+    With nothing irreducible the stretch is 1 and r = L_T / ability, as in equation 8. Otherwise losses are compared by what they have
+    above it. For log(L_T - irreducible), which a teacher below it does not have, stands its tangent in log L_T at a teacher as good
+    as the student, which every teacher has:
+
+        log r = log(L_T / ability) ability / (ability - irreducible)
+    """
+    return (log(teacher_loss) - log_ability) * stretch
 
 
 def distilled_loss_from_terms(
-    student_term: Any, supervised: Any, teacher_loss: Any, *, c0: Any, c1: Any, d1: Any, f1: Any, w1: Any = 0.0
+    log_excess: Any,
+    supervised: Any,
+    log_ability: Any,
+    stretch: Any,
+    teacher_loss: Any,
+    *,
+    c0: Any,
+    c1: Any,
+    d1: Any,
+    f1: Any,
+    w1: Any = EXTENSIONS["w1"],
 ) -> Any:
-    """Equation 8 from its parts: `log_student_term`, the student's own supervised loss, and the teacher's loss.
+    """The law from the student's parts and a teacher, so that a caller with many teachers per student computes the former once.
 
-    The split lets a caller with many teachers per student compute the first two once. With w1 > 0 the student recovers
-    the share w1 of what a teacher worse than itself would cost it; w1 = 0 is equation 8. A law with c2 adds `log_shortage`
-    to the first.
+    Parameters
+    ----------
+    log_excess : float or array
+        `log_student_term` less c0 times the last of `own_scale`: the excess at r = 1, but for the gap.
+    supervised : float or array
+        Loss of the student pretrained on its tokens. With w1 > 0 the student recovers the share w1 of what a teacher worse than
+        that would cost it.
+    log_ability, stretch : float or array
+        The first two of `own_scale`.
+    teacher_loss : float or array
+    c0, c1, d1, f1, w1 : float or array
     """
-    log_teacher = log(teacher_loss)
-    gap = log_gap(log_teacher - log(supervised), c1=c1, d1=d1, f1=f1)
+    ratio = log_ratio(teacher_loss, log_ability, stretch)
+    gap = log_gap(ratio, c1=c1, d1=d1, f1=f1)
     own_lead = teacher_loss - supervised
     recovered = w1 * (own_lead + abs(own_lead)) / 2
-    return teacher_loss - recovered + exp(gap - c0 * log_teacher + student_term)
+    return teacher_loss - recovered + exp(gap - c0 * ratio + log_excess)
 
 
 def distilled_loss(
@@ -190,8 +226,9 @@ def distilled_loss(
     c1: Any,
     d1: Any,
     f1: Any,
-    w1: Any = 0.0,
-    c2: Any = 0.0,
+    w1: Any = EXTENSIONS["w1"],
+    kappa: Any = EXTENSIONS["kappa"],
+    omega: Any = EXTENSIONS["omega"],
 ) -> Any:
     """Cross-entropy of a student distilled from a teacher.
 
@@ -210,10 +247,12 @@ def distilled_loss(
     w1 : float or array
         Share of max(L_T - Lsup, 0), what a teacher worse than the student alone would cost it, that the student recovers;
         0 is equation 8, which cannot go below L_T.
-    c2 : float or array
-        How much farther than in equation 8 a student that is short of tokens stays above a teacher better than itself: its
-        excess L_S - L_T has the factor r^(-c2 t), t the share of its power sum that is due to tokens (`token_share`).
-        Nothing changes for unlimited data; 0 is equation 8.
+    kappa : float or array
+        How many tokens of pretraining one token of distillation is worth for the student's ability: in r stands
+        Lsup(N_S, kappa D_S). 1 is equation 8. With unlimited data kappa does nothing.
+    omega : float or array
+        Share of E, which no student can lose, that the capacity gap takes off the losses that it compares: r and the power of
+        L_T are of losses less omega E (see `log_ratio`). 0 is equation 8, 1 a comparison of reducible losses.
 
     Returns
     -------
@@ -234,9 +273,13 @@ def distilled_loss(
     term = log_student_term(
         student_params, student_tokens, A_S=A_S, B_S=B_S, alpha_S=alpha_S, beta_S=beta_S, gamma_S=gamma_S
     )
-    short = token_share(student_params, student_tokens, A, B, alpha, beta)
-    term = term + log_shortage(log(teacher_loss) - log(supervised), short, c2=c2)
-    return distilled_loss_from_terms(term, supervised, teacher_loss, c0=c0, c1=c1, d1=d1, f1=f1, w1=w1)
+    ability = supervised_loss(
+        student_params, kappa * student_tokens, E=E, A=A, B=B, alpha=alpha, beta=beta, gamma=gamma
+    )
+    log_ability, stretch, log_above = own_scale(ability, omega * E)
+    return distilled_loss_from_terms(
+        term - c0 * log_above, supervised, log_ability, stretch, teacher_loss, c0=c0, c1=c1, d1=d1, f1=f1, w1=w1
+    )
 
 
 def teacher_axis(teacher_loss: Any, origin: float) -> Any:
@@ -275,6 +318,7 @@ def asymptotic_advantage(
     c1: Any,
     d1: Any,
     f1: Any,
+    omega: Any = EXTENSIONS["omega"],
 ) -> Any:
     """How far the best distilled student with unlimited data is ahead of the same student pretrained with unlimited data.
 
@@ -285,8 +329,8 @@ def asymptotic_advantage(
     ----------
     params : float or array, (...)
         Non-embedding parameters of the student.
-    E, A, alpha, gamma, A_S, alpha_S, gamma_S, c0, c1, d1, f1 : float or array, (...)
-        Coefficients; those of the token terms drop out. Everything broadcasts.
+    E, A, alpha, gamma, A_S, alpha_S, gamma_S, c0, c1, d1, f1, omega : float or array, (...)
+        Coefficients; those of the token terms drop out, and kappa with them. Everything broadcasts.
 
     Returns
     -------
@@ -300,5 +344,7 @@ def asymptotic_advantage(
     zero = 0 * supervised
     gap = {"c0": (c0 + zero)[..., None], "c1": (c1 + zero)[..., None]}
     gap |= {"d1": (d1 + zero)[..., None], "f1": (f1 + zero)[..., None]}
-    distilled = distilled_loss_from_terms(term[..., None], supervised[..., None], teacher_loss, **gap)
+    log_ability, stretch, log_above = (part[..., None] for part in own_scale(supervised, omega * E + zero))
+    log_excess = term[..., None] - gap["c0"] * log_above
+    distilled = distilled_loss_from_terms(log_excess, supervised[..., None], log_ability, stretch, teacher_loss, **gap)
     return supervised - distilled.min(axis=-1)

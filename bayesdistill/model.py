@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesdistill.coordinate_transform import sampled_coordinates
 from bayesdistill.errors import ModelError
 from bayesdistill.laws import (
     DISTILLATION_PARAMETERS,
     EXTENSION_PARAMETERS,
+    EXTENSIONS,
     SUPERVISED_PARAMETERS,
     distilled_loss_from_terms,
     exp,
     log,
-    log_shortage,
     log_student_term,
+    own_scale,
     supervised_loss,
-    token_share,
 )
 from bayesdistill.priors import Priors, Reference, default_priors
 from bayesdistill.priors.coordinates import (
@@ -33,7 +32,6 @@ from bayesdistill.priors.coordinates import (
     law_at_reference,
     natural_parameters,
 )
-from bayesdistill.priors.moving import movable
 from bayesdistill.shifts import EFFECT_SCALES, add_shifts, student_configurations
 
 if TYPE_CHECKING:
@@ -79,7 +77,7 @@ def build_model(
         Supervised runs with columns params, tokens, loss (nats per token). Without them the supervised law comes from the
         prior.
     priors : Priors, optional
-        By default those of `default_priors`. The coordinates they hold decide what the model has: w1, c2, effects of teacher
+        By default those of `default_priors`. The coordinates they hold decide what the model has: w1, kappa, omega, effects of teacher
         and student configuration and their slopes, scatter that depends on r or D_S (see `default_priors`).
     reference : Reference, optional
         The run around which the coordinates are centred; by default `reference_run`. Priors belong to a reference.
@@ -89,7 +87,7 @@ def build_model(
     pymc.Model
         Free variable `z` (coordinate); deterministics E A B alpha beta gamma, and with distilled runs A_S B_S alpha_S
         beta_S gamma_S c0 c1 d1 f1; sigma (nats) and nu; sigma_supervised where both kinds of runs are given; where asked
-        for, w1, c2, sigma_teacher, sigma_student, sigma_student_slope and the effects. Observed `student_loss` (run) and
+        for, w1, kappa, omega, sigma_teacher, sigma_student, sigma_student_slope and the effects. Observed `student_loss` (run) and
         `loss` (supervised_run). The data are `pymc.Data`, so that a compiled model can be refitted to other runs.
 
     Raises
@@ -117,10 +115,7 @@ def build_model(
         priors = default_priors(distilled=runs is not None, supervised=supervised is not None, reference=reference)
     free = [name for name, is_free in zip(priors.names, priors.free, strict=True) if is_free]
     with pm.Model(coords={"coordinate": free}) as model:
-        moved = None
-        if runs is not None and movable(priors):
-            moved = sampled_coordinates(runs, supervised, priors, reference, free)
-        z = pm.Normal("z", 0.0, 1.0, dims="coordinate", default_transform=moved)
+        z = pm.Normal("z", 0.0, 1.0, dims="coordinate")
         values = priors.location + priors.factor @ z
         c = {name: values[i] for i, name in enumerate(priors.names)}
         law = law_at_reference(c, reference)
@@ -156,11 +151,6 @@ def _student_term(params: Any, tokens: Any, law: dict[str, Any], reference: Refe
     )
 
 
-def _token_share(params: Any, tokens: Any, law: dict[str, Any], reference: Reference) -> Any:
-    scaled = params / reference.params, tokens / reference.tokens
-    return token_share(*scaled, law["A_ref"], law["B_ref"], law["alpha"], law["beta"])
-
-
 def _constrain_asymptote(law: dict[str, Any], width: float) -> None:
     """With unlimited data distillation may lead pretraining by little: a one-sided normal prior on the lead.
 
@@ -184,22 +174,24 @@ def _observe_distilled(
     # The power sums depend on the student's size and tokens alone, and many runs share them.
     distinct, index = student_configurations(runs)
     of_run = pm.Data("configuration_of_run", index, dims="run")
-    supervised = _supervised_loss(distinct[:, 0], distinct[:, 1], law, reference)[of_run]
-    term = _student_term(distinct[:, 0], distinct[:, 1], law, reference)[of_run]
-    if "c2" in law:
-        short = _token_share(distinct[:, 0], distinct[:, 1], law, reference)[of_run]
-        term += log_shortage(log(model["teacher_loss"]) - log(supervised), short, c2=law["c2"])
+    alone = ability = _supervised_loss(distinct[:, 0], distinct[:, 1], law, reference)
+    if "kappa" in law:
+        ability = _supervised_loss(distinct[:, 0], law["kappa"] * distinct[:, 1], law, reference)
+    log_ability, stretch, log_above = own_scale(ability, law.get("omega", EXTENSIONS["omega"]) * law["E"])
+    log_excess = _student_term(distinct[:, 0], distinct[:, 1], law, reference) - law["c0"] * log_above
+    supervised = alone[of_run]
+    own = log_excess[of_run], supervised, log_ability[of_run], stretch[of_run]
     rest = {name: law[name] for name in ("c0", "c1", "d1", "f1", "w1") if name in law}
-    mu = distilled_loss_from_terms(term, supervised, model["teacher_loss"], **rest)
+    mu = distilled_loss_from_terms(*own, model["teacher_loss"], **rest)
     observed = pm.Data("student_loss_observed", runs["student_loss"].to_numpy(dtype=float), dims="run")
     scales = {kind: "log_" + scale for kind, scale in EFFECT_SCALES.items()}
-    # What a run with Student-t scatter says of its middle is what a normal one with this scale says (Fisher information).
-    normal = sigma * pm.math.sqrt((nu + 3) / (nu + 1))
-    mu = add_shifts(runs, mu, observed, normal, {k: c[name] for k, name in scales.items() if name in c}, reference)
     for name in ("noise_ratio", "noise_tokens"):
         if name in c:
             pm.Deterministic(name, c[name])
     sigma = sigma * scatter_factor(c, model["teacher_loss"], supervised, model["student_tokens"], reference)
+    # What a run with Student-t scatter says of its middle is what a normal one with this scale says (Fisher information).
+    normal = sigma * pm.math.sqrt((nu + 3) / (nu + 1))
+    mu = add_shifts(runs, mu, observed, normal, {k: c[name] for k, name in scales.items() if name in c}, reference)
     pm.StudentT(DISTILLED_LIKELIHOOD, nu=nu, mu=mu, sigma=sigma, observed=observed, dims="run")
 
 

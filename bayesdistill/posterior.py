@@ -25,6 +25,8 @@ SAMPLE_STATS = "sample_stats"
 LOG_LIKELIHOOD = "log_likelihood"
 OBSERVED = "observed_data"
 CONSTANT = "constant_data"
+OMEGA = "omega"
+"""Where it is fixed it is an attribute of the posterior: ArviZ's diagnostics divide by the variance of every variable."""
 PRIOR_TABLE = "prior_table"
 SLOPE_ORIGIN = "teacher_loss"
 """Attribute of sigma_student_slope: the loss of the teacher at which slopes begin."""
@@ -43,7 +45,7 @@ Fit = xr.DataTree | xr.Dataset
 
 
 def posterior_dataset(fit: Fit) -> xr.Dataset:
-    """All posterior variables, (chain, draw, ...).
+    """All posterior variables, (chain, draw, ...), a fixed omega among them.
 
     Raises
     ------
@@ -61,6 +63,9 @@ def posterior_dataset(fit: Fit) -> xr.Dataset:
     missing = {"chain", "draw"} - set(dataset.dims)
     if missing:
         raise ModelError(f"the posterior lacks the dimension {' and '.join(sorted(missing))}")
+    if OMEGA in dataset.attrs and OMEGA not in dataset:
+        value = np.full((dataset.sizes["chain"], dataset.sizes["draw"]), float(dataset.attrs[OMEGA]))
+        dataset = dataset.assign({OMEGA: (("chain", "draw"), value)})
     return dataset
 
 
@@ -74,15 +79,24 @@ def law_draws(fit: Fit) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Dimensions chain and draw; E A B alpha beta gamma and, for a distillation fit, A_S B_S alpha_S beta_S gamma_S
-        c0 c1 d1 f1, and w1 and c2 if the model has them.
+        What `distilled_loss` needs: dimensions chain and draw; E A B alpha beta gamma and, for a distillation fit, A_S B_S alpha_S
+        beta_S gamma_S c0 c1 d1 f1, and w1, kappa and omega if the model has them.
 
     Raises
     ------
     ModelError
-        If a parameter of the supervised law is missing, or a value is NaN or infinite.
+        If a parameter of the supervised law is missing, or a value is NaN or infinite; or if the law is one that this version
+        does not know.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> fit = bd.fit("mine.csv")  # doctest: +SKIP
+    >>> bd.distilled_loss(1e9, 2e10, 2.2, **bd.law_draws(fit)).mean()  # doctest: +SKIP
     """
     dataset = posterior_dataset(fit)
+    if "c2" in dataset:
+        raise ModelError("this fit is of an earlier version, whose law had c2 (token shortage); fit the runs again")
     names = [name for name in (*LAW_PARAMETERS, *EXTENSION_PARAMETERS) if name in dataset]
     missing = [name for name in SUPERVISED_PARAMETERS if name not in dataset]
     if missing:
@@ -344,7 +358,7 @@ COORDINATE_WORDS = {
     "log_elasticity_params_S": "how fast the student's loss falls with size",
     "log_elasticity_tokens_S": "how fast the student's loss falls with tokens",
     "log_gamma_S": "the distillation law's outer exponent",
-    "c0": "the exponent of the teacher's loss",
+    "teacher_power": "the exponent of the teacher's loss",
     "log_gap_strength": "the strength of the capacity gap",
     "log_gap_slope": "the slope of the capacity gap",
     "gap_curvature": "the curvature of the capacity gap",
@@ -355,7 +369,9 @@ COORDINATE_WORDS = {
     "log_sigma_student": "the shifts of student configurations",
     "log_sigma_student_slope": "how those shifts grow with the teacher's loss",
     "logit_w1": "what students make good of a weak teacher",
-    "token_shortage": "how much farther students short of tokens stay above good teachers",
+    "log_power_S": "how a student's excess grows with its own reducible loss",
+    "log_kappa": "how many tokens of pretraining a token of distillation is worth",
+    "logit_omega": "how much of the irreducible loss the capacity gap takes off",
     "noise_ratio": "how the scatter depends on the teacher",
     "noise_tokens": "how the scatter depends on the tokens",
 }

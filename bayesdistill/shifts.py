@@ -118,16 +118,17 @@ def _shifts(
 
     scale = pm.Deterministic(EFFECT_SCALES[kind], pm.math.exp(log_scale))
     # Which groups have runs is asked of the data that the model holds now: refits leave groups out.
-    runs_of_group = total(1.0)
-    seen = pm.math.minimum(runs_of_group, 1.0)
+    seen = pm.math.minimum(total(1.0), 1.0)
+    weight = 1 / pm.math.sqr(sigma)
+    known = total(weight)
     if axis is None:
-        known, level = runs_of_group, total(miss)
+        level = total(weight * miss)
     else:
-        away = axis - (total(axis) / pm.math.maximum(runs_of_group, 1.0))[of_run]
-        known, level = total(pm.math.sqr(away)), total(away * miss)
-    ratio = pm.math.sqr(scale / sigma)
-    left = 1 / (1 + ratio * known)  # 1 - lambda
-    level = ratio * left * level  # lambda m
+        away = axis - (total(weight * axis) / pm.math.maximum(known, 1e-300))[of_run]
+        known, level = total(weight * pm.math.sqr(away)), total(weight * away * miss)
+    square = pm.math.sqr(scale)
+    left = 1 / (1 + square * known)  # 1 - lambda
+    level = square * left * level  # lambda m
     level -= seen * (level.sum() / seen.sum())
     wide = scale * pm.math.sqrt(left)
     raw = pm.Normal(kind.replace("effect", "z"), level / wide, 1 / pm.math.sqrt(left), dims=dim)

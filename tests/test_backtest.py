@@ -350,7 +350,13 @@ def test_the_posteriors_probabilities_come_true_where_the_law_is_true():
     p, y, held, shown = [], [], [], 0
     for seed in range(10, 90, 10):
         found = bd.backtest(
-            *simulated_study(seed), cutoffs=[6e19], forecasters=["posterior"], draws=500, tune=700, seed=seed
+            *simulated_study(seed),
+            cutoffs=[6e19],
+            forecasters=["posterior"],
+            options=bd.EQUATION_8,
+            draws=500,
+            tune=700,
+            seed=seed,
         )
         p.append(found["probability"].sel(noise="run").values.ravel())
         y.append(found["outcome"].values)

@@ -11,7 +11,13 @@ import xarray as xr
 import bayesdistill as bd
 from bayesdistill.criticism import calibration, calibration_summaries, running, truths
 from bayesdistill.errors import DataError, ModelError, ParameterError
-from bayesdistill.laws import LAW_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
+from bayesdistill.laws import (
+    EXTENSION_PARAMETERS,
+    LAW_PARAMETERS,
+    SUPERVISED_PARAMETERS,
+    distilled_loss,
+    supervised_loss,
+)
 from bayesdistill.model import reference_run
 from bayesdistill.priors import ASYMPTOTIC_SIZES, Prior, default_priors, with_priors
 from bayesdistill.sampling.prior_choice import choose_priors
@@ -91,7 +97,7 @@ def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
     assert np.abs(z.std(axis=0) - 1).max() < 4 / np.sqrt(800)
     bound = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=0.005)
     for truth in truths.draw_truths(bound, reference, 20, seed=2):
-        law = {name: truth[name] for name in LAW_PARAMETERS}
+        law = {name: truth[name] for name in LAW_PARAMETERS + EXTENSION_PARAMETERS}
         leads = []
         for size in np.array(ASYMPTOTIC_SIZES) * reference.params / 5e8:
             alone = supervised_loss(size, np.inf, **{name: law[name] for name in SUPERVISED_PARAMETERS})
@@ -106,7 +112,7 @@ def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
 
 def test_outcomes_have_the_scatter_and_the_shifts_of_their_truth(runs354):
     reference = reference_run(runs354, None)
-    options = {"weak_teacher": True, "token_shortage": True, "noise": "tokens"}
+    options = {"omega": None, "noise": "tokens"}
     options["effects"] = ("teacher", "student", "student_slope")
     priors = default_priors(distilled=True, supervised=False, reference=reference, **options)
     # Large shifts of groups beside a small scatter that grows with the tokens.
@@ -114,10 +120,10 @@ def test_outcomes_have_the_scatter_and_the_shifts_of_their_truth(runs354):
     changes = {name: Prior(float(np.log(value)), 0.0) for name, value in fixed.items()}
     changes |= {"noise_tokens": Prior(0.3, 0.0), "log_nu": Prior(7.0, 0.0)}
     (truth,) = truths.draw_truths(with_priors(priors, changes), reference, 1, seed=5)
-    assert {"w1", "c2", "sigma_teacher", "sigma_student", "noise_tokens"} <= set(truth)
+    assert {"w1", "kappa", "omega", "sigma_teacher", "sigma_student", "noise_tokens"} <= set(truth)
     assert truth["sigma_student"] == pytest.approx(0.1)
     columns = [runs354[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss")]
-    law = distilled_loss(*columns, **{name: truth[name] for name in (*LAW_PARAMETERS, "w1", "c2")})
+    law = distilled_loss(*columns, **{name: truth[name] for name in LAW_PARAMETERS + EXTENSION_PARAMETERS})
     teacher, student = teacher_labels(runs354)[1], student_configurations(runs354)[1]
     pulls, rng = [], np.random.default_rng(6)
     for _ in range(30):
@@ -382,7 +388,9 @@ def test_a_dask_cluster_calibrates_as_this_process_does(few):
     }
     settings |= {"options": {"effects": ("teacher",), "noise": "tokens"}}
     here = calibration.simulate_calibration(few, **settings)
-    assert {"sigma_teacher", "noise_tokens", "z[noise_tokens]"} <= set(here["quantity"].values)
+    assert {"sigma_teacher", "noise_tokens", "z[noise_tokens]", "kappa", "alpha"} <= set(here["quantity"].values)
+    # Fixed, or the same as another.
+    assert not {"omega", "alpha_S", "beta_S"} & set(here["quantity"].values)
     assert any(str(name).startswith("effect_teacher[") for name in here["quantity"].values)
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,

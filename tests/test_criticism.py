@@ -12,7 +12,7 @@ import bayesdistill as bd
 from bayesdistill import posterior
 from bayesdistill.criticism import baselines, prior_power, residuals, scores, truths, unseen_groups
 from bayesdistill.errors import DataError, ModelError, ParameterError
-from bayesdistill.laws import LAW_PARAMETERS, distilled_loss, log_gap
+from bayesdistill.laws import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss, log_gap
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import Gates
 from bayesdistill.priors import Reference, default_priors
@@ -118,7 +118,7 @@ def test_the_curves_are_those_of_the_law(fit354, runs354):
             float(one["configuration_params"]),
             float(one["configuration_tokens"]),
             float(one["teacher_loss"]),
-            **{name: thin[name].values.ravel() for name in (*LAW_PARAMETERS, "w1", "c2")},
+            **{name: thin[name].values.ravel() for name in LAW_PARAMETERS + EXTENSION_PARAMETERS},
         )
         assert float(one["mean"]) == pytest.approx(loss.mean(), rel=1e-12)
         assert float(one["lower"]) == pytest.approx(np.quantile(loss, 0.1), rel=1e-12)
@@ -135,7 +135,7 @@ def test_the_curves_are_those_of_the_law(fit354, runs354):
     np.testing.assert_allclose(curves["residual"], curves["student_loss"] - curves["predicted"], atol=1e-15)
     predicted = distilled_loss(
         *(runs354[name].to_numpy()[5] for name in ("student_params", "student_tokens", "teacher_loss")),
-        **{name: draws[name].values for name in (*LAW_PARAMETERS, "w1", "c2")},
+        **{name: draws[name].values for name in LAW_PARAMETERS + EXTENSION_PARAMETERS},
     ).mean()
     assert float(curves["predicted"][5]) == pytest.approx(predicted, rel=1e-12)
     index = curves["configuration_of_run"].values
@@ -243,7 +243,8 @@ def test_the_law_without_capacity_gap_has_none(runs354):
     from bayesdistill.priors.coordinates import distillation_at_reference, supervised_at_reference
 
     priors = unseen_groups.priors_of({"gap": False}, runs354)
-    assert (~priors.free).sum() == 3
+    fixed = {name for name, free in zip(priors.names, priors.free, strict=True) if not free}
+    assert fixed == {"log_gap_strength", "log_gap_slope", "gap_curvature", "omega"}
     c = dict(zip(priors.names, priors.location, strict=True))
     law = supervised_at_reference(c)
     law |= distillation_at_reference(c, law, reference_run(runs354, None))
@@ -466,11 +467,11 @@ def test_variance_shares_and_neighbours_by_hand():
 
 def test_the_published_runs_differ_by_configuration(fit354):
     found = bd.residual_structure(fit354, max_draws=200, shuffles=200)
-    # The law follows the curves within configurations, once these may be shifted; between them it misses.
+    # The law misses between configurations, and within them it has the wrong slope.
     by_student = found.isel(by=0)
-    assert float(by_student["share"]) > 0.5
+    assert float(by_student["share"]) > 0.2
     assert float(by_student["p_value"]) == 0
-    assert abs(float(found["neighbours"])) < 0.2
+    assert 0.2 < float(found["neighbours"]) < 0.4
 
 
 # Leave-one-out --------------------------------------------------------------------------------------------------------
@@ -537,10 +538,7 @@ def test_the_log_priors_are_those_of_the_model(fit354, runs354):
     z = fit354["posterior"]["z"].isel(chain=0, draw=[0, 400, 900]).values
     # Shifts of groups are no coordinates; they have no part in it.
     prior, start = model.compile_logp(vars=[model["z"], *model.potentials]), model.initial_point()
-    name, transform = model.rvs_to_values[model["z"]].name, model.rvs_to_transforms[model["z"]]
-    values = [transform.forward(one) for one in z]
-    # The sampler's density is that of its own values; the prior's is that of z.
-    expected = [float(prior(start | {name: one})) - transform.log_jac_det(one).sum() for one in values]
+    expected = [float(prior(start | {"z": one})) for one in z]
     np.testing.assert_allclose(total, expected, rtol=1e-8)
 
 
@@ -551,9 +549,11 @@ def test_what_the_runs_do_not_say_hangs_on_its_prior(fit354):
     advantage = found["sensitivity"].sel(
         quantity=[n for n in found["quantity"].values if str(n).startswith("advantage")]
     )
-    # With much data the answer is the asymptotic prior's; no coordinate of the gap moves it.
-    assert float(advantage.sel(component="asymptotic")[1]) > 0.1
-    assert float(advantage.sel(component="log_gap_strength").max()) < 0.05
+    # The asymptotic prior moves the answer with much data most, by less than counts; no coordinate of the gap moves it.
+    near, far = advantage.sel(component="asymptotic").values
+    assert 0.01 < near < far < 0.05
+    assert float(advantage.sel(component="supervised law").min()) > 0.03
+    assert float(advantage.sel(component="log_gap_strength").max()) < 0.01
     assert float(found["sensitivity"].sel(component="gap_curvature", quantity="c1")) > 0.2
     assert found["diagnosis"].sel(quantity="c1").item().startswith("priors matter")
     assert bool(found["sensitivity"].notnull().all())

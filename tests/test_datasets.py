@@ -788,22 +788,30 @@ def test_without_noise_runs_lie_on_the_law():
 
 
 def test_what_the_default_model_adds_to_the_law_is_simulated_too():
-    """Equation 8 with w1 and c2, written out for a student better than its teacher and one short of tokens."""
+    """Equation 8 with w1, kappa and omega, written out for a student better than its teacher and one that is worse."""
     design = pd.DataFrame([(1e9, 5e10, 2.6), (1.43e8, 3e9, 2.0)], columns=KINDS["distilled"][:3])
     plain = simulate_runs(PUBLISHED, seed=0, design=design, sigma=0)["student_loss"]
-    runs = simulate_runs(dict(PUBLISHED) | {"w1": 0.1, "c2": 1.2}, seed=0, design=design, sigma=0)
-    by_size, by_tokens = 3355 / design["student_params"] ** 0.408, 18186 / design["student_tokens"] ** 0.431
-    alone = 1.220 + (by_size + by_tokens) ** 0.452
-    teacher = design["teacher_loss"]
-    expected = teacher + (plain - teacher) * (teacher / alone) ** (-1.2 * by_tokens / (by_size + by_tokens))
-    expected -= 0.1 * np.maximum(teacher - alone, 0)
-    np.testing.assert_allclose(runs["student_loss"], expected, rtol=1e-12)
-    assert runs["student_loss"][0] < plain[0]
-    assert runs["student_loss"][1] > plain[1] + 0.01
-    assert runs.attrs["truth"]["c2"] == 1.2
+    more = {"w1": 0.1, "kappa": 2.0, "omega": 0.5}
+    runs = simulate_runs(dict(PUBLISHED) | more, seed=0, design=design, sigma=0)
+    size, tokens, teacher = (design[name] for name in KINDS["distilled"][:3])
+    alone, ability = (1.220 + (3355 / size**0.408 + 18186 / (k * tokens) ** 0.431) ** 0.452 for k in (1, 2))
+    above = ability - 0.61
+    ratio = (teacher / ability) ** (ability / above)
+    p = PUBLISHED
+    expected = (
+        teacher
+        - 0.1 * np.maximum(teacher - alone, 0)
+        + (above * ratio) ** -p["c0"]
+        * (1 + (ratio / p["d1"]) ** (1 / p["f1"])) ** (-p["c1"] * p["f1"])
+        * (p["A_S"] / size ** p["alpha_S"] + p["B_S"] / tokens ** p["beta_S"]) ** p["gamma_S"]
+    )
+    np.testing.assert_allclose(runs["student_loss"], expected, rtol=1e-10)
+    assert (abs(runs["student_loss"] - plain) > 0.001).all()
+    assert runs.attrs["truth"]["kappa"] == 2.0
     for wrong, said in (
         ({"w1": 1.5}, "w1 is 1.5; a number from 0 to 1"),
-        ({"c2": -0.1}, "c2 is -0.1; a number from 0 on"),
+        ({"omega": -0.1}, "omega is -0.1; a number from 0 to 1"),
+        ({"kappa": 0.0}, "kappa is 0.0; a number above 0"),
     ):
         with pytest.raises(ParameterError, match=said):
             simulate_runs(dict(PUBLISHED) | wrong, seed=0)

@@ -115,8 +115,8 @@ def test_the_extension_for_weak_teachers_is_carried_into_the_plan():
     assert better[3]
 
 
-def test_a_shortage_of_tokens_is_carried_into_the_plan():
-    draws = scattered(4) | {"c2": np.array([0.0, 0.5, 1.0, 2.0])}
+def test_kappa_and_omega_are_carried_into_the_plan():
+    draws = scattered(4) | {"kappa": np.array([1.0, 2.0, 1.0, 3.0]), "omega": np.array([0.0, 0.0, 0.7, 1.0])}
     scenario = SCENARIOS["teacher pretraining + inference"]
     found = plan(posterior_of(draws), 1e9, 3e20, scenario).isel(student=0, scenario=0, budget=0, chain=0)
     np.testing.assert_allclose(found["best_distilled_loss"], brute_force(draws, 1e9, 3e20, scenario)["loss"], atol=1e-6)

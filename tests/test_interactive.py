@@ -162,7 +162,8 @@ def test_the_script_keeps_the_bounds(folder, bounds):
 
 
 def test_the_script_keeps_what_extends_the_law(folder):
-    draws = scattered(20, seed=5) | {"w1": np.linspace(0, 0.9, 20), "c2": np.linspace(2, 0, 20)}
+    draws = scattered(20, seed=5) | {"w1": np.linspace(0, 0.9, 20), "kappa": np.linspace(3, 0.5, 20)}
+    draws["omega"] = np.linspace(0, 1, 20)
     path = bd.interactive_page(posterior_of(draws), folder / "weak.html", draws=20, max_teacher_params=1e8)
     problems = random_problems(12, seed=3)
     for answer, (student, budget, lgt, pre) in zip(

@@ -61,18 +61,19 @@ def test_published_values():
 
 
 def exactly(size: float, tokens: float, teacher: float, law: dict[str, float]) -> tuple[float, float]:
-    """Lsup and equation 8 as they stand in the paper, with the two terms of the package where the law has them."""
+    """Lsup and equation 8 as they stand in the paper, with what the package adds where the law has it."""
     with localcontext(prec=50):
         p = {name: Decimal(float(value)) for name, value in law.items()}
         n, d, t = Decimal(float(size)), Decimal(float(tokens)), Decimal(float(teacher))
         supervised = p["E"] + (p["A"] / n ** p["alpha"] + p["B"] / d ** p["beta"]) ** p["gamma"]
-        ratio = t / supervised
+        more = d * p.get("kappa", Decimal(1))
+        ability = p["E"] + (p["A"] / n ** p["alpha"] + p["B"] / more ** p["beta"]) ** p["gamma"]
+        above = ability - p.get("omega", Decimal(0)) * p["E"]
+        ratio = (t / ability) ** (ability / above)
         gap = (1 + (ratio / p["d1"]) ** (1 / p["f1"])) ** (-p["c1"] * p["f1"])
         student = (p["A_S"] / n ** p["alpha_S"] + p["B_S"] / d ** p["beta_S"]) ** p["gamma_S"]
-        short = p["B"] / d ** p["beta"] / (p["A"] / n ** p["alpha"] + p["B"] / d ** p["beta"])
-        gap *= ratio ** (-p.get("c2", Decimal(0)) * short)
         recovered = p.get("w1", Decimal(0)) * max(t - supervised, Decimal(0))
-        return float(supervised), float(t - recovered + t ** -p["c0"] * gap * student)
+        return float(supervised), float(t - recovered + (above * ratio) ** -p["c0"] * gap * student)
 
 
 @pytest.mark.parametrize("extended", [False, True])
@@ -81,7 +82,7 @@ def test_the_laws_are_their_transcriptions(extended):
     law = random_laws(60, seed=2)
     if extended:
         rng = np.random.default_rng(5)
-        law |= {"w1": rng.uniform(size=60), "c2": np.exp(rng.standard_normal(60))}
+        law |= {"w1": rng.uniform(size=60), "kappa": np.exp(rng.standard_normal(60)), "omega": rng.uniform(size=60)}
     supervised = bd.supervised_loss(size, tokens, **{name: law[name] for name in laws.SUPERVISED_PARAMETERS})
     distilled = bd.distilled_loss(size, tokens, teacher, **law)
     for i in range(60):
@@ -108,7 +109,8 @@ def test_numpy_and_pytensor_agree():
     from pytensor.compile.mode import Mode
 
     size, tokens, teacher = random_runs(200, seed=3)
-    law = random_laws(200, seed=4) | {"w1": np.linspace(0, 1, 200), "c2": np.linspace(0, 3, 200)}
+    law = random_laws(200, seed=4) | {"w1": np.linspace(0, 1, 200), "kappa": np.linspace(0.5, 3, 200)}
+    law["omega"] = np.linspace(1, 0, 200)
     symbols = {name: pt.vector(name) for name in law}
     n, d, t = pt.vector("n"), pt.vector("d"), pt.vector("t")
     x = pt.vector("x")
@@ -237,17 +239,31 @@ def test_student_loss_is_u_shaped_in_teacher_loss(size):
     assert loss[0] - loss.min() > 0.01
 
 
-def test_a_shortage_of_tokens_raises_the_excess_over_better_teachers_only():
-    size, tokens = 5e8, np.array([1e9, 1e10, 1e11, np.inf])
-    alone = bd.supervised_loss(size, tokens, **SUPERVISED)
-    share = laws.token_share(size, tokens, *(bd.PUBLISHED[name] for name in ("A", "B", "alpha", "beta")))
-    assert (np.diff(share) < 0).all()
-    assert share[-1] == 0
-    for ratio in (0.8, 1.0, 1.1):
-        teacher = ratio * alone
-        plain = bd.distilled_loss(size, tokens, teacher, **bd.PUBLISHED) - teacher
-        short = bd.distilled_loss(size, tokens, teacher, **bd.PUBLISHED, c2=1.5) - teacher
-        np.testing.assert_allclose(short / plain, ratio ** (-1.5 * share), rtol=1e-9)
+def test_what_kappa_and_omega_do():
+    """kappa is worth kappa times the tokens in r alone, and nothing for unlimited data; omega compares losses less omega E."""
+    size, tokens, teacher = random_runs(200, seed=12)
+    gap, c0 = {name: bd.PUBLISHED[name] for name in ("c1", "d1", "f1")}, bd.PUBLISHED["c0"]
+    own = {name: bd.PUBLISHED[name] for name in ("A_S", "B_S", "alpha_S", "beta_S", "gamma_S")}
+    ability = bd.supervised_loss(size, 2.5 * tokens, **SUPERVISED)
+    term = laws.log_student_term(size, tokens, **own)
+    expected = teacher + np.exp(laws.log_gap(np.log(teacher / ability), **gap) - c0 * np.log(teacher) + term)
+    found = bd.distilled_loss(size, tokens, teacher, **bd.PUBLISHED, kappa=2.5)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    assert (
+        abs(found - bd.distilled_loss(size, tokens, teacher, **bd.PUBLISHED)) > 1e-6
+    ).mean() > 0.4  # elsewhere the gap is open or shut
+    unlimited = [bd.distilled_loss(size, np.inf, teacher, **bd.PUBLISHED, kappa=kappa) for kappa in (1.0, 2.5)]
+    np.testing.assert_array_equal(*unlimited)
+    # Close to the student's ability the ratio is that of the losses less omega E, to second order.
+    for omega in (0.0, 0.4, 1.0):
+        log_ability, stretch, log_above = laws.own_scale(ability, omega * SUPERVISED["E"])
+        above = ability - omega * SUPERVISED["E"]
+        np.testing.assert_allclose(np.exp(log_above), above, rtol=1e-13)
+        for away in (-1e-3, 1e-3):
+            ratio = laws.log_ratio(ability + away * above, log_ability, stretch)
+            np.testing.assert_allclose(ratio, np.log1p(away), atol=1e-6)
+    # A teacher below omega E has a place in it.
+    assert np.isfinite(bd.distilled_loss(size, tokens, 0.9, **bd.PUBLISHED, omega=1.0)).all()
 
 
 def test_c1_and_d1_are_degenerate():

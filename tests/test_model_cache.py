@@ -148,11 +148,11 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
         "fewer runs": key_of(runs[:-1], None, priors, reference),
         "another teacher": key_of(runs.assign(teacher="T"), None, priors, reference),
         "reference": key_of(runs, None, priors, Reference(1e9, 1e10, 2.5)),
-        "location": key_of(runs, None, with_priors(priors, {"c0": Prior(2.0 + 1e-15, 1.5)}), reference),
-        "scale": key_of(runs, None, with_priors(priors, {"c0": Prior(2.0, 1.4)}), reference),
-        "fixed": key_of(runs, None, with_priors(priors, {"c0": Prior(2.0, 0.0)}), reference),
+        "location": key_of(runs, None, with_priors(priors, {"teacher_power": Prior(2.0 + 1e-15, 1.5)}), reference),
+        "scale": key_of(runs, None, with_priors(priors, {"teacher_power": Prior(2.0, 1.4)}), reference),
+        "fixed": key_of(runs, None, with_priors(priors, {"teacher_power": Prior(2.0, 0.0)}), reference),
         "scale in the table alone": key_of(
-            runs, None, replace(priors, table={**priors.table, "c0": Prior(2.0, 1.4)}), reference
+            runs, None, replace(priors, table={**priors.table, "teacher_power": Prior(2.0, 1.4)}), reference
         ),
         "supervised runs": key_of(*problem(runs354, supervised_runs)),
         "supervised alone": key_of(*problem(None, supervised_runs)),
@@ -162,7 +162,10 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
     options += [
         {"tolerance": 0.02},
         {"weak_teacher": False},
-        {"token_shortage": False},
+        {"soft_targets": False},
+        {"omega": None},
+        {"omega": 0.0},
+        {"tied_exponents": False},
         {"noise": "ratio"},
         {"noise": "tokens"},
     ]

@@ -34,8 +34,10 @@ from bayesdistill.priors.coordinates import DISTILLATION_COORDINATES, NOISE_COOR
 from bayesdistill.priors.table import (
     EFFECT_PRIORS,
     NOISE_FORM_PRIORS,
+    OMEGA_PRIORS,
+    SOFT_TARGETS_PRIORS,
     SUPERVISED_NOISE_PRIORS,
-    TOKEN_SHORTAGE_PRIORS,
+    TIED_PRIORS,
     WEAK_TEACHER_PRIORS,
 )
 
@@ -552,7 +554,7 @@ def test_what_the_prior_dominates_is_named():
     assert "mostly its prior" in warning
     assert note.count(";") == 4
     assert set(SUPERVISED_COORDINATES) == posterior.SUPERVISED_COORDINATES
-    forms = (WEAK_TEACHER_PRIORS, TOKEN_SHORTAGE_PRIORS, SUPERVISED_NOISE_PRIORS)
+    forms = (WEAK_TEACHER_PRIORS, TIED_PRIORS, SOFT_TARGETS_PRIORS, OMEGA_PRIORS, SUPERVISED_NOISE_PRIORS)
     forms += (*EFFECT_PRIORS.values(), *NOISE_FORM_PRIORS.values())
     every = {*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, *NOISE_COORDINATES}.union(*forms)
     assert set(posterior.COORDINATE_WORDS) == set(every)
@@ -561,8 +563,8 @@ def test_what_the_prior_dominates_is_named():
 def test_a_real_posterior_takes_its_prior_along_into_the_figure(fit354):
     named = posterior.prior_dominated(fit354)
     # Of the supervised law the runs narrow exponents and irreducible loss by a fifth to a quarter; the rest is the prior's.
-    assert {"log_loss", "share", "log_elasticity_tokens", "log_gamma_S", "gap_curvature"} <= set(named)
-    assert not {"log_excess_S", "c0", "log_gap_strength", "token_shortage"} & set(named)
+    assert {"log_loss", "share", "log_elasticity_tokens", "gap_curvature"} <= set(named)
+    assert not {"log_excess_S", "teacher_power", "log_gap_strength", "log_kappa"} & set(named)
     plan = decisions.plan(fit354, "1B", [1e20, 1e21], "best case")
     gap = decisions.capacity_gap(fit354, "1B", student_tokens_per_param=20, teacher_losses=[2.2, 2.3])
     curves = criticism.law_curves(fit354)

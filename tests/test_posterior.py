@@ -200,6 +200,25 @@ def test_posteriors_that_lack_something_are_refused(jittered_draws):
     assert not posterior.is_distilled(jittered_draws.drop_vars(DISTILLATION_PARAMETERS[0]))
 
 
+def test_a_fixed_omega_is_an_attribute_that_every_reader_finds(jittered_draws, tmp_path):
+    """ArviZ's diagnostics divide by the variance of every variable, so that a fixed parameter is none of them."""
+    fit = xr.DataTree.from_dict({"posterior": jittered_draws.assign_attrs(omega=1.0)})
+    fit.to_netcdf(tmp_path / "fit.nc")
+    for one in (fit, fit["posterior"].to_dataset(), xr.open_datatree(tmp_path / "fit.nc")):
+        law = posterior.law_draws(one)
+        assert law["omega"].dims == ("chain", "draw")
+        assert (law["omega"] == 1).all()
+        assert not np.allclose(
+            bd.distilled_loss(1e9, 2e10, 2.0, **law), bd.distilled_loss(1e9, 2e10, 2.0, **law.drop_vars("omega"))
+        )
+    assert "omega" not in posterior.law_draws(jittered_draws)
+
+
+def test_a_fit_of_a_law_that_is_no_more_is_refused(jittered_draws):
+    with pytest.raises(ModelError, match="earlier version, whose law had c2"):
+        posterior.law_draws(jittered_draws.assign(c2=jittered_draws["E"]))
+
+
 # Convergence, gate by gate --------------------------------------------------------------------------------------------
 
 

@@ -31,12 +31,12 @@ from bayesdistill.priors import (
 from bayesdistill.priors.coordinates import (
     CURVATURE_SCALE,
     DISTILLATION_COORDINATES,
+    OWN_SUM_COORDINATES,
     SUPERVISED_COORDINATES,
     distillation_at_reference,
     distillation_coordinates,
+    law_at_reference,
     natural_parameters,
-    shortage_coordinate,
-    shortage_of,
     supervised_at_reference,
     supervised_coordinates,
 )
@@ -181,7 +181,7 @@ def test_the_priors_are_those_of_the_design():
         "log_elasticity_params_S": (math.log(0.12), 0.7),
         "log_elasticity_tokens_S": (math.log(0.2), 0.7),
         "log_gamma_S": (math.log(0.7), 0.4),
-        "c0": (2.0, 1.5),
+        "teacher_power": (2.0, 1.5),
         "log_gap_strength": (math.log(2), 0.7),
         "log_gap_slope": (math.log(15), 0.7),
         "gap_curvature": (0.0, 2.0),
@@ -211,42 +211,115 @@ def test_the_range_of_the_reducible_share():
     assert (round(100 * low), round(100 * high)) == (6, 83)
 
 
-def test_the_coordinate_of_a_shortage_of_tokens_and_back():
-    c2 = np.array([1e-6, 0.01, 0.3, 1.3, 8.0])
-    np.testing.assert_allclose(shortage_of(shortage_coordinate(c2)), c2, rtol=1e-9)
-    assert shortage_of(3.0) == pytest.approx(0.4 * math.log(1 + math.exp(3.0)))
+EXTENDED = dict(bd.PUBLISHED) | {"w1": 0.05, "kappa": 2.5, "omega": 0.9}
 
 
-def test_a_shortage_of_tokens_is_a_part_of_an_earlier_posterior():
+def extended_coordinates(law: dict, reference: Reference = REFERENCE) -> dict[str, float]:
+    c = supervised_coordinates(law, reference) | distillation_coordinates(law, reference)
+    logit = {name: math.log(law[name] / (1 - law[name])) for name in ("w1", "omega")}
+    return c | {"logit_w1": logit["w1"], "logit_omega": logit["omega"], "log_kappa": math.log(law["kappa"])}
+
+
+def test_the_coordinates_of_an_extended_law_and_back():
+    for reference in (REFERENCE, OTHER):
+        c = extended_coordinates(EXTENDED, reference)
+        law = natural_parameters(law_at_reference(c, reference), reference)
+        assert {name: float(value) for name, value in law.items()} == pytest.approx(EXTENDED, rel=1e-8)
+
+
+def test_what_the_coordinates_of_an_extended_law_say():
+    """By differences: what the gap does to a teacher no better than the reference run's student pretrained, and its slopes."""
+    c = extended_coordinates(EXTENDED)
+    law = {name: value for name, value in EXTENDED.items() if name != "w1"}
+    alone = bd.supervised_loss(REFERENCE.params, REFERENCE.tokens, **PUBLISHED_SIX)
+    ability = bd.supervised_loss(REFERENCE.params, 2.5 * REFERENCE.tokens, **PUBLISHED_SIX)
+
+    def log_excess(teacher: float, gap: bool = True) -> float:
+        # Without the gap c1 is next to nothing.
+        one = law if gap else law | {"c1": 1e-300}
+        return math.log(bd.distilled_loss(REFERENCE.params, REFERENCE.tokens, teacher, **one) - teacher)
+
+    assert c["log_excess_S"] == pytest.approx(log_excess(REFERENCE.teacher_loss), abs=1e-9)
+    strength = log_excess(alone, gap=False) - log_excess(alone)
+    assert math.exp(c["log_gap_strength"]) == pytest.approx(strength, rel=1e-8)
+    h = 1e-5
+    slopes = [(log_excess(alone * (1 + h), gap) - log_excess(alone * (1 - h), gap)) / (2 * h) for gap in (True, False)]
+    assert c["teacher_power"] == pytest.approx(-slopes[1], rel=1e-6)
+    assert math.exp(c["log_gap_slope"]) == pytest.approx(slopes[1] - slopes[0], rel=1e-6)
+    assert alone > ability  # kappa > 1: the two are different places
+
+
+def test_tied_exponents_make_the_excess_a_power_of_the_reducible_loss():
+    c = extended_coordinates(EXTENDED | {"omega": 0.6})
+    c = {name: value for name, value in c.items() if name not in OWN_SUM_COORDINATES} | {"log_power_S": math.log(1.3)}
+    law = {k: float(v) for k, v in natural_parameters(law_at_reference(c, REFERENCE), REFERENCE).items()}
+    assert (law["alpha_S"], law["beta_S"]) == (law["alpha"], law["beta"])
+    assert law["gamma_S"] == pytest.approx(1.3 * law["gamma"])
+    excess = bd.distilled_loss(REFERENCE.params, REFERENCE.tokens, REFERENCE.teacher_loss, **law | {"w1": 0.0})
+    assert math.log(excess - REFERENCE.teacher_loss) == pytest.approx(c["log_excess_S"], abs=1e-9)
+    own = {name: law[name] for name in ("A_S", "B_S", "alpha_S", "beta_S", "gamma_S")}
+    logs = []
+    for size, tokens in ((1e8, 1e9), (5e8, 2e11), (1e10, 3e10)):
+        reducible = bd.supervised_loss(size, 2.5 * tokens, **PUBLISHED_SIX) - law["E"]
+        logs.append(laws.log_student_term(size, tokens, **own) - 1.3 * math.log(reducible))
+    assert np.ptp(logs) < 1e-9
+
+
+def test_extensions_are_a_part_of_an_earlier_posterior():
     rng = np.random.default_rng(0)
-    law = {
-        name: (("chain", "draw"), value * np.exp(0.001 * rng.normal(size=(4, 250))))
-        for name, value in bd.PUBLISHED.items()
-    }
-    law["c2"] = (("chain", "draw"), 1.2 + 0.1 * rng.normal(size=(4, 250)))
-    table, _ = prior_from_draws(xr.Dataset(law), xr.Dataset(), REFERENCE, 1.0)
-    assert shortage_of(table["token_shortage"].location) == pytest.approx(1.2, abs=0.02)
-    assert table["token_shortage"].scale == pytest.approx(0.1 / 0.4, rel=0.15)
+    dims = ("chain", "draw")
+    law = {name: (dims, value * np.exp(0.001 * rng.normal(size=(4, 250)))) for name, value in bd.PUBLISHED.items()}
+    law["kappa"] = dims, np.exp(0.9 + 0.1 * rng.normal(size=(4, 250)))
+    draws = xr.Dataset(law | {"omega": (dims, np.ones((4, 250)))})
+    table, _ = prior_from_draws(draws, xr.Dataset(), REFERENCE, 1.0)
+    assert table["log_kappa"].location == pytest.approx(0.9, abs=0.02)
+    assert table["log_kappa"].scale == pytest.approx(0.1, rel=0.15)
+    assert (table["omega"].location, table["omega"].scale) == (1.0, 0.0)
+    assert "log_power_S" not in table
+    free = draws.assign(omega=(dims, 0.8 + 0.02 * rng.normal(size=(4, 250))))
+    table, _ = prior_from_draws(free, xr.Dataset(), REFERENCE, 1.0)
+    assert table["logit_omega"].location == pytest.approx(math.log(4), abs=0.03)
+    tied = draws.assign(alpha_S=draws["alpha"], beta_S=draws["beta"])
+    table, _ = prior_from_draws(tied, xr.Dataset(), REFERENCE, 1.0)
+    assert table["log_power_S"].location == pytest.approx(math.log(0.7748 / 0.452), abs=0.01)
+    assert not set(OWN_SUM_COORDINATES) & set(table)
+
+
+def test_omega_is_fixed_free_or_left_out():
+    fixed = default_priors(distilled=True, supervised=False, reference=REFERENCE, omega=0.5)
+    assert (fixed.table["omega"].location, fixed.table["omega"].scale) == (0.5, 0.0)
+    free = default_priors(distilled=True, supervised=False, reference=REFERENCE, omega=None)
+    assert free.free[free.names.index("logit_omega")]
+    none = default_priors(distilled=True, supervised=False, reference=REFERENCE, omega=0)
+    assert not {"omega", "logit_omega"} & set(none.names)
+    for wrong in (-0.1, 1.1, math.nan):
+        with pytest.raises(ParameterError, match=r"omega is .*a share from 0 to 1 is needed, or None"):
+            default_priors(distilled=True, supervised=False, reference=REFERENCE, omega=wrong)
 
 
 def test_which_coordinates_a_model_has():
     both = default_priors(distilled=True, supervised=True, reference=REFERENCE)
+    gap = set(DISTILLATION_COORDINATES) - set(OWN_SUM_COORDINATES)
     assert set(both.names) == {
         *SUPERVISED_COORDINATES,
-        *DISTILLATION_COORDINATES,
+        *gap,
+        "log_power_S",
         "log_sigma",
         "log_nu",
         "logit_w1",
-        "token_shortage",
+        "log_kappa",
+        "omega",
         "log_sigma_student",
         "log_sigma_student_slope",
         "log_sigma_supervised",
     }
     plain = default_priors(distilled=True, supervised=True, reference=REFERENCE, **EQUATION_8)
-    shorter = default_priors(distilled=True, supervised=True, reference=REFERENCE, token_shortage=False)
-    assert set(shorter.names) == set(both.names) - {"token_shortage"}
-    extensions = {"logit_w1", "token_shortage", "log_sigma_student", "log_sigma_student_slope"}
-    assert set(plain.names) == set(both.names) - extensions
+    scatter = {"log_sigma", "log_nu", "log_sigma_supervised"}
+    assert set(plain.names) == {*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, *scatter}
+    one = default_priors(distilled=True, supervised=True, reference=REFERENCE, soft_targets=False)
+    assert set(one.names) == set(both.names) - {"log_kappa"}
+    apart = default_priors(distilled=True, supervised=True, reference=REFERENCE, tied_exponents=False)
+    assert set(apart.names) == set(both.names) - {"log_power_S"} | set(OWN_SUM_COORDINATES)
     assert both.supervised_law == "runs"
     distilled = default_priors(distilled=True, supervised=False, reference=REFERENCE)
     assert set(distilled.names) == set(both.names) - {"log_sigma_supervised"}
@@ -263,10 +336,11 @@ def test_gamma_can_be_fixed():
     priors = default_priors(distilled=True, supervised=True, reference=REFERENCE, gamma=1.0)
     place = priors.names.index("log_gamma")
     assert not priors.free[place]
-    assert priors.free.sum() == len(priors.names) - 1
+    assert not priors.free[priors.names.index("omega")]
+    assert priors.free.sum() == len(priors.names) - 2
     assert priors.location[place] == 0.0
     assert not priors.factor[place].any()
-    assert priors.factor.shape == (len(priors.names), len(priors.names) - 1)
+    assert priors.factor.shape == (len(priors.names), len(priors.names) - 2)
     for gamma in (0, -1.0, math.nan, math.inf):
         with pytest.raises(ParameterError, match=r"gamma is .*positive number"):
             default_priors(distilled=False, supervised=True, reference=REFERENCE, gamma=gamma)
@@ -406,10 +480,10 @@ def test_impossible_tolerances_are_refused(tolerance):
 
 def test_a_single_coordinate_can_be_changed():
     priors = default_priors(distilled=True, supervised=False, reference=REFERENCE)
-    changed = with_priors(priors, {"c0": Prior(1.0, 0.25), "log_gamma": Prior(-0.5, 0.1)})
-    assert changed.table["c0"].distribution == "Normal(1, 0.25)"
-    assert changed.table["c0"].reason == "given by the user"
-    at = [priors.names.index(name) for name in ("c0", "log_gamma")]
+    changed = with_priors(priors, {"teacher_power": Prior(1.0, 0.25), "log_gamma": Prior(-0.5, 0.1)})
+    assert changed.table["teacher_power"].distribution == "Normal(1, 0.25)"
+    assert changed.table["teacher_power"].reason == "given by the user"
+    at = [priors.names.index(name) for name in ("teacher_power", "log_gamma")]
     rest = [i for i in range(len(priors.names)) if i not in at]
     np.testing.assert_allclose(np.diagonal(changed.covariance)[at], [0.0625, 0.01], rtol=1e-15)
     np.testing.assert_array_equal(changed.location[at], [1.0, -0.5])
@@ -417,13 +491,13 @@ def test_a_single_coordinate_can_be_changed():
     assert not changed.covariance[np.ix_(at, rest)].any()
     np.testing.assert_array_equal(changed.covariance[np.ix_(rest, rest)], priors.covariance[np.ix_(rest, rest)])
     np.testing.assert_array_equal(changed.location[rest], priors.location[rest])
-    assert priors.table["c0"].location == 2.0
+    assert priors.table["teacher_power"].location == 2.0
 
 
 def test_changes_that_cannot_be_made():
     priors = default_priors(distilled=False, supervised=True, reference=REFERENCE)
-    with pytest.raises(ParameterError, match="no coordinate 'c0'; it has log_loss"):
-        with_priors(priors, {"c0": Prior(1.0, 0.25)})
+    with pytest.raises(ParameterError, match="no coordinate 'teacher_power'; it has log_loss"):
+        with_priors(priors, {"teacher_power": Prior(1.0, 0.25)})
     with pytest.raises(ParameterError, match=r"prior of log_loss is 0.3; give a bayesdistill.Prior"):
         with_priors(priors, {"log_loss": 0.3})
     with pytest.raises(ParameterError, match="no coordinate x"):
@@ -526,7 +600,7 @@ def test_what_an_earlier_study_held_fixed_stays_fixed():
     place = list(table).index("log_gamma")
     assert not covariance[place].any()
     assert not covariance[:, place].any()
-    assert "c0" not in table
+    assert "teacher_power" not in table
 
 
 def test_earlier_posteriors_that_cannot_serve():
@@ -565,4 +639,4 @@ def test_priors_are_immutable():
     with pytest.raises(AttributeError):
         priors.supervised_law = "mine"
     with pytest.raises(AttributeError):
-        priors.table["c0"].scale = 1.0
+        priors.table["teacher_power"].scale = 1.0

@@ -239,8 +239,14 @@ def _ranks(
         "effect_student_configuration": configurations,
         "effect_student_slope": configurations,
     }
+    # What is fixed, or the same as another, has no rank of its own.
+    idle = {name.removeprefix("log_") for name, free in zip(priors.names, priors.free, strict=True) if not free}
+    if "log_power_S" in priors.table:
+        idle |= {"alpha_S", "beta_S"}
     pairs = {}
     for name, true in truth.items():
+        if name in idle:
+            continue
         if name not in labels:
             pairs[name] = (some[name], true)
             continue

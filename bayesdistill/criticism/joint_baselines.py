@@ -15,7 +15,7 @@ import numpy as np
 from bayesdistill.criticism.baselines import HUBER_DELTA
 from bayesdistill.errors import ModelError
 from bayesdistill.laws import distilled_loss, supervised_loss
-from bayesdistill.priors import Reference, default_priors
+from bayesdistill.priors import EQUATION_8, Reference, default_priors
 from bayesdistill.priors.coordinates import (
     DISTILLATION_COORDINATES,
     SUPERVISED_COORDINATES,
@@ -61,7 +61,7 @@ def joint_point_fit(
     """
     count = len(SUPERVISED_COORDINATES)
     if starts is None:
-        priors = default_priors(distilled=True, supervised=True, reference=reference)
+        priors = default_priors(distilled=True, supervised=True, reference=reference, **EQUATION_8)
         names = SUPERVISED_COORDINATES + DISTILLATION_COORDINATES
         center = np.array([priors.table[name].location for name in names])
         scale = np.array([priors.table[name].scale for name in names])

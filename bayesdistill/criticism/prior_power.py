@@ -21,6 +21,7 @@ from bayesdistill.priors.coordinates import SUPERVISED_COORDINATES
 
 SENSITIVE = 0.05
 """From this sensitivity on a prior is called informative (Kallioinen et al. 2024)."""
+_BREAKS_TIES = 1e-9
 
 
 def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
@@ -81,6 +82,10 @@ def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
     )
     if not quantities.sizes["draw"] or not quantities.sizes["chain"]:
         raise ModelError("the posterior and its log-likelihood have no draws in common")
+    if "asymptotic" in priors:
+        # It is 0 in every draw that keeps to theory, and importance weights with ties in their tail cannot be smoothed.
+        tied = priors["asymptotic"]
+        priors["asymptotic"] = tied - _BREAKS_TIES * np.random.default_rng(0).random(tied.shape)
     tree = xr.DataTree.from_dict({"posterior": quantities, "log_prior": priors, "log_likelihood": likelihood})
     names = [str(name) for name in quantities.data_vars]
     found: dict[str, np.ndarray] = {}
@@ -133,8 +138,8 @@ def _log_asymptotic(fit: Fit, draws: xr.Dataset) -> xr.DataArray | None:
     if width is None or not posterior.is_distilled(fit):
         return None
     unit = reference_of(fit).params
-    names = ("E", "alpha", "gamma", "alpha_S", "gamma_S", "c0", "c1", "d1", "f1")
-    law = {name: draws[name].values[..., None] for name in names}
+    names = ("E", "alpha", "gamma", "alpha_S", "gamma_S", "c0", "c1", "d1", "f1", "omega")
+    law = {name: draws[name].values[..., None] for name in names if name in draws}
     at_reference = {
         symbol: np.exp(np.log(draws[symbol].values) - draws[exponent].values * math.log(unit))[..., None]
         for symbol, exponent in (("A", "alpha"), ("A_S", "alpha_S"))
@@ -145,7 +150,11 @@ def _log_asymptotic(fit: Fit, draws: xr.Dataset) -> xr.DataArray | None:
 
 
 def _quantities(draws: xr.Dataset, plan: xr.Dataset | None) -> tuple[xr.Dataset, list[str]]:
-    names = [str(name) for name, value in draws.data_vars.items() if set(value.dims) == {"chain", "draw"}]
+    names = [
+        str(name)
+        for name, value in draws.data_vars.items()
+        if set(value.dims) == {"chain", "draw"} and bool((value != value[0, 0]).any())  # what is fixed hangs on nothing
+    ]
     result = xr.Dataset({name: draws[name].transpose("chain", "draw") for name in names})
     kinds = ["parameter"] * len(names)
     if plan is None:

@@ -25,10 +25,8 @@ from bayesdistill.priors.coordinates import (
     DISTILLATION_COORDINATES,
     NOISE_COORDINATES,
     SUPERVISED_COORDINATES,
-    distillation_at_reference,
+    law_at_reference,
     natural_parameters,
-    shortage_of,
-    supervised_at_reference,
 )
 from bayesdistill.shifts import EFFECT_SCALES, student_configurations, teacher_labels
 
@@ -80,7 +78,7 @@ def draw_truths(priors: Priors, reference: Reference, count: int, seed: int) -> 
         simulator does not know.
     """
     known = {*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, *NOISE_COORDINATES, *SCATTER_FORMS, *GROUP_SCALES}
-    unknown = set(priors.names) - known - {"logit_w1", "token_shortage"}
+    unknown = set(priors.names) - known - {"log_power_S", "logit_w1", "log_kappa", "logit_omega", "omega"}
     if unknown:
         raise ModelError(f"runs cannot be simulated from {', '.join(sorted(unknown))}; leave it out of the priors")
     rng = np.random.default_rng(seed)
@@ -88,27 +86,22 @@ def draw_truths(priors: Priors, reference: Reference, count: int, seed: int) -> 
     for _ in range(1000 * count):
         z = rng.standard_normal(priors.factor.shape[1])
         c = dict(zip(priors.names, priors.location + priors.factor @ z, strict=True))
-        at_reference = supervised_at_reference(c)
         with np.errstate(over="ignore"):
-            at_reference |= distillation_at_reference(c, at_reference, reference)
+            at_reference = law_at_reference(c, reference)
             law = {name: float(value) for name, value in natural_parameters(at_reference, reference).items()}
         if not all(np.isfinite(value) for value in law.values()):
             continue
         accept = rng.uniform()
         if priors.asymptotic_width is not None:
-            names = ("E", "alpha", "gamma", "alpha_S", "gamma_S", "c0", "c1", "d1", "f1")
+            names = ("E", "alpha", "gamma", "alpha_S", "gamma_S", "c0", "c1", "d1", "f1", "omega")
             lead = asymptotic_advantage(
                 np.array(ASYMPTOTIC_SIZES) / 5e8,
                 A=at_reference["A_ref"],
                 A_S=at_reference["A_S_ref"],
-                **{name: at_reference[name] for name in names},
+                **{name: at_reference[name] for name in names if name in at_reference},
             )
             if not accept < np.exp(-0.5 * np.mean((np.maximum(lead, 0) / priors.asymptotic_width) ** 2)):
                 continue
-        if "logit_w1" in c:
-            law["w1"] = float(1 / (1 + np.exp(-c["logit_w1"])))
-        if "token_shortage" in c:
-            law["c2"] = float(shortage_of(c["token_shortage"]))
         scatter = {"sigma": float(np.exp(c["log_sigma"])), "nu": float(1 + np.exp(c["log_nu"]))}
         scatter |= {symbol: float(np.exp(c[name])) for name, symbol in GROUP_SCALES.items() if name in c}
         scatter |= {name: float(c[name]) for name in SCATTER_FORMS if name in c}

@@ -51,7 +51,9 @@ def candidate_models() -> dict[str, Model]:
     """The models that docs/explanation/choice_of_model.md compares: options of `default_priors`, or a baseline's name."""
     plain = dict(EQUATION_8)
     weak = plain | {"weak_teacher": True}
-    short = weak | {"token_shortage": True}
+    soft = weak | {"soft_targets": True}
+    reducible = soft | {"omega": 1.0}
+    tied = reducible | {"tied_exponents": True}
     shifts = {"effects": ("student", "student_slope")}
     return {
         "eq. 8": plain,
@@ -66,17 +68,23 @@ def candidate_models() -> dict[str, Model]:
         "weak teachers, student effects and slopes, no asymptotic prior": weak | shifts | {"asymptotic_width": None},
         "weak teachers, teacher effects": weak | {"effects": ("teacher",)},
         "weak teachers, both effects": weak | {"effects": ("teacher", "student")},
-        "token shortage": short,
-        "token shortage, teacher effects": short | {"effects": ("teacher",)},
-        "token shortage, student effects": short | {"effects": ("student",)},
-        "token shortage, student effects and slopes": short | shifts,
-        "token shortage, student effects and slopes, asymptotic width 0.02": short
-        | shifts
-        | {"asymptotic_width": 0.02},
-        "token shortage, student effects and slopes, no asymptotic prior": short | shifts | {"asymptotic_width": None},
-        "token shortage, student effects and slopes, published law within 0.01": short | shifts | {"tolerance": 0.01},
-        "token shortage, student effects and slopes, published law within 0.1": short | shifts | {"tolerance": 0.1},
-        "token shortage, all effects": short | {"effects": ("teacher", "student", "student_slope")},
+        "soft targets": soft,
+        "soft targets, student effects and slopes": soft | shifts,
+        "soft targets, student effects and slopes, no asymptotic prior": soft | shifts | {"asymptotic_width": None},
+        "reducible ratio alone, student effects and slopes": weak | {"omega": 1.0} | shifts,
+        "reducible ratio, student effects and slopes": reducible | shifts,
+        "reducible ratio, student effects and slopes, omega free": reducible | shifts | {"omega": None},
+        "tied exponents": tied,
+        "tied exponents, teacher effects": tied | {"effects": ("teacher",)},
+        "tied exponents, student effects": tied | {"effects": ("student",)},
+        "tied exponents, student effects and slopes": tied | shifts,
+        "tied exponents, student effects and slopes, noise by r": tied | shifts | {"noise": "ratio"},
+        "tied exponents, student effects and slopes, noise by D_S": tied | shifts | {"noise": "tokens"},
+        "tied exponents, student effects and slopes, asymptotic width 0.02": tied | shifts | {"asymptotic_width": 0.02},
+        "tied exponents, student effects and slopes, no asymptotic prior": tied | shifts | {"asymptotic_width": None},
+        "tied exponents, student effects and slopes, published law within 0.01": tied | shifts | {"tolerance": 0.01},
+        "tied exponents, student effects and slopes, published law within 0.1": tied | shifts | {"tolerance": 0.1},
+        "tied exponents, all effects": tied | {"effects": ("teacher", "student", "student_slope")},
         "no capacity gap": plain | {"gap": False},
         "Huber point fit": "point",
         "bootstrap": "bootstrap",

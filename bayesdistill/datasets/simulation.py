@@ -60,7 +60,8 @@ def simulate_runs(
     ----------
     parameters : mapping
         The law's parameters under the posterior's names, for example `PUBLISHED`; for supervised runs the first six suffice.
-        For distilled runs w1 and c2 too, where they are given. Only the law's parameters are read: noise has its own arguments.
+        For distilled runs w1, kappa and omega too, where they are given. Only the law's parameters are read: noise has its own
+        arguments.
     seed : int or numpy.random.Generator
         Equal seeds give equal runs; a generator is advanced.
     kind : {"distilled", "supervised"}
@@ -107,11 +108,11 @@ def simulate_runs(
         raise ParameterError(f"parameters lack {', '.join(missing)}; {kind} runs need {', '.join(names)}")
     if kind == "distilled":
         names = (*names, *(name for name in laws.EXTENSION_PARAMETERS if name in parameters))
-        for name, most in (("w1", 1.0), ("c2", math.inf)):
-            if not 0 <= parameters.get(name, 0.0) <= most:
-                raise ParameterError(
-                    f"{name} is {parameters[name]!r}; a number from 0 {'to 1' if most == 1 else 'on'} is needed"
-                )
+        for name in ("w1", "omega"):
+            if not 0 <= parameters.get(name, 0.0) <= 1:
+                raise ParameterError(f"{name} is {parameters[name]!r}; a number from 0 to 1 is needed")
+        if not 0 < parameters.get("kappa", 1.0) < math.inf:
+            raise ParameterError(f"kappa is {parameters['kappa']!r}; a number above 0 is needed")
     noise = {"sigma": sigma, "nu": nu, "teacher_sd": teacher_sd, "student_sd": student_sd}
     for name, value in noise.items():
         if not value >= 0 or (name == "nu" and value == 0) or (name != "nu" and math.isinf(value)):

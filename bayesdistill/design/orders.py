@@ -1,8 +1,8 @@
 r"""Other ways to order candidate runs, to compare `next_runs` with: D-optimal, cheapest first, at random.
 
 D-optimality asks for the runs that leave the smallest posterior volume, whatever the decision. With the logarithms of the law's
-symbols as coordinates (c0, which may be negative, and w1 as they are), covariance :math:`\Sigma` over the draws, and the law at run c
-linear in them with slopes :math:`x_c`, runs with noise variances :math:`v_c` change the log determinant by
+symbols as coordinates (c0, which may be negative, w1 and omega as they are), covariance :math:`\Sigma` over the draws, and the law
+at run c linear in them with slopes :math:`x_c`, runs with noise variances :math:`v_c` change the log determinant by
 
 .. math::
 
@@ -26,7 +26,7 @@ from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.errors import ParameterError
 
 CRITERIA = ("information", "information_per_flop")
-_AS_THEY_ARE = ("c0", "w1")
+_AS_THEY_ARE = ("c0", "w1", "omega")
 
 
 def information_order(

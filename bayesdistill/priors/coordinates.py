@@ -21,6 +21,14 @@ its own power sum, with log_excess_S, the logarithm of L_S - L_T at the referenc
 :math:`G(r) = c_1 f_1 \ln(1 + u r^{1/f_1})`, :math:`u = d_1^{-1/f_1}`: its strength s = G(1), its slope
 :math:`k = dG/d\ln r` at r = 1, and u itself, which says how far the gap is from a pure power of r (u = 0).
 
+With kappa and omega in the law, the gap's three coordinates stay what it does to a teacher no better than the student of the reference
+run pretrained on its tokens (in equation 8 that is r = 1), with the slope by ln L_T, and teacher_power is the power of L_T there (in
+equation 8 it is c0): runs fix what a better teacher does to a student's loss, whatever r is.
+
+The distillation law's power sum may be tied to the supervised law's. Then alpha_S = alpha, beta_S = beta, size and tokens have the
+shares that they have in the student's ability, and of the four coordinates of the sum there is one left, the logarithm of
+gamma_S / gamma: the excess is a power of the student's own reducible loss, times what the teacher does.
+
 Coefficients *at the reference* (`A_ref` = A / N0^alpha, ...) belong to sizes and tokens measured in units of N0 and D0. The law is
 the same function in these units, and no intermediate number overflows unless T0 is far above the loss of the reference run.
 """
@@ -34,12 +42,16 @@ from typing import Any
 import numpy as np
 
 from bayesdistill.laws import (
+    EXTENSIONS,
+    SUPERVISED_PARAMETERS,
     asymptotic_advantage,
     exp,
     log,
     log1p,
     log_gap,
+    log_ratio,
     log_student_term,
+    own_scale,
     softplus,
     supervised_loss,
 )
@@ -58,11 +70,13 @@ DISTILLATION_COORDINATES = (
     "log_elasticity_params_S",
     "log_elasticity_tokens_S",
     "log_gamma_S",
-    "c0",
+    "teacher_power",
     "log_gap_strength",
     "log_gap_slope",
     "gap_curvature",
 )
+OWN_SUM_COORDINATES = ("share_S", "log_elasticity_params_S", "log_elasticity_tokens_S", "log_gamma_S")
+"""Those of the distillation law's power sum, for which `log_power_S` stands where it is tied to the supervised law's."""
 NOISE_COORDINATES = ("log_sigma", "log_nu")
 
 CURVATURE_SCALE = 0.03
@@ -70,9 +84,6 @@ CURVATURE_SCALE = 0.03
 
 ASYMPTOTIC_SIZES = (1e8, 3e8, 1e9, 3e9, 1e10, 3e10)
 """Students in whose mean square the lead with unlimited data is measured, when the reference run has 5e8 parameters; scaled with it."""
-
-SHORTAGE_SCALE = 0.4
-"""c2 = SHORTAGE_SCALE softplus(token_shortage): the excess and c0 hang linearly on c2, and so does the coordinate from about 0.4 on."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +122,42 @@ def _power_sum(log_excess: Any, share: Any, log_eN: Any, log_eD: Any, log_gamma:
     }
 
 
+def _tied_sum(log_excess: Any, log_power: Any, supervised: Mapping[str, Any], kappa: Any) -> dict[str, Any]:
+    """Coefficients of a power sum that is a multiple of the one in the student's ability.
+
+    Its gamma-th power is then, up to a factor, the power exp(log_power) of what the ability has above E.
+    """
+    gamma = exp(log_power) * supervised["gamma"]
+    tokens = supervised["B_ref"] * exp(-supervised["beta"] * log(kappa))
+    multiple = exp(log_excess / gamma - log(supervised["A_ref"] + tokens))
+    return {
+        "A_ref": multiple * supervised["A_ref"],
+        "B_ref": multiple * tokens,
+        "alpha": supervised["alpha"],
+        "beta": supervised["beta"],
+        "gamma": gamma,
+    }
+
+
 def supervised_at_reference(c: Mapping[str, Any]) -> dict[str, Any]:
     """Coefficients of the supervised law at the reference: E, A_ref, B_ref, alpha, beta, gamma."""
     log_excess = c["log_loss"] + _log_sigmoid(c["reducible"])
     law = _power_sum(log_excess, c["share"], c["log_elasticity_params"], c["log_elasticity_tokens"], c["log_gamma"])
     return {"E": exp(c["log_loss"] + _log_sigmoid(-c["reducible"])), **law}
+
+
+def extensions(c: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of w1, kappa and omega that the coordinates have."""
+    found = {}
+    if "logit_w1" in c:
+        found["w1"] = exp(_log_sigmoid(c["logit_w1"]))
+    if "log_kappa" in c:
+        found["kappa"] = exp(c["log_kappa"])
+    if "logit_omega" in c:
+        found["omega"] = exp(_log_sigmoid(c["logit_omega"]))
+    if "omega" in c:  # fixed
+        found["omega"] = c["omega"]
+    return found
 
 
 def distillation_at_reference(
@@ -126,44 +168,41 @@ def distillation_at_reference(
     Parameters
     ----------
     c : mapping
-        Values of DISTILLATION_COORDINATES.
+        Values of DISTILLATION_COORDINATES, and of what `extensions` reads.
     supervised : mapping
         What `supervised_at_reference` returned: the gap at the reference run depends on it.
     reference : Reference
     """
     u = CURVATURE_SCALE * softplus(c["gap_curvature"])
-    strength, slope = exp(c["log_gap_strength"]), exp(c["log_gap_slope"])
+    further = {**EXTENSIONS, **extensions(c)}
+    ability, irreducible = _loss_at_one(supervised, further["kappa"]), further["omega"] * supervised["E"]
+    log_ability, stretch, log_above = own_scale(ability, irreducible)
+    strength, slope, c0 = exp(c["log_gap_strength"]), exp(c["log_gap_slope"]) / stretch, c["teacher_power"] / stretch
+    alone = log_ratio(_loss_at_one(supervised, 1.0), log_ability, stretch)
     f1 = strength / slope * u / ((1 + u) * log1p(u))
-    gap = {"c1": strength / (f1 * log1p(u)), "d1": exp(-f1 * log(u)), "f1": f1}
-    log_teacher = log(reference.teacher_loss)
-    at_reference = log_gap(log_teacher - log(_supervised_at_one(supervised)), **gap) - c["c0"] * log_teacher
-    law = _power_sum(
-        c["log_excess_S"] - at_reference,
-        c["share_S"],
-        c["log_elasticity_params_S"],
-        c["log_elasticity_tokens_S"],
-        c["log_gamma_S"],
-    )
+    gap = {"c1": strength / (f1 * log1p(u)), "d1": exp(alone - f1 * log(u)), "f1": f1}
+    ratio = log_ratio(reference.teacher_loss, log_ability, stretch)
+    log_excess = c["log_excess_S"] - log_gap(ratio, **gap) + c0 * (log_above + ratio)
+    if "log_power_S" in c:
+        law = _tied_sum(log_excess, c["log_power_S"], supervised, further["kappa"])
+    else:
+        law = _power_sum(log_excess, *(c[name] for name in OWN_SUM_COORDINATES))
     return {
         "A_S_ref": law["A_ref"],
         "B_S_ref": law["B_ref"],
         "alpha_S": law["alpha"],
         "beta_S": law["beta"],
         "gamma_S": law["gamma"],
-        "c0": c["c0"],
+        "c0": c0,
         **gap,
     }
 
 
 def law_at_reference(c: Mapping[str, Any], reference: Reference) -> dict[str, Any]:
-    """Coefficients at the reference of all that the coordinates say of the law: both laws, w1 and c2 where they are among them."""
+    """Coefficients at the reference of all that the coordinates say of the law: both laws, and what `extensions` reads."""
     law = supervised_at_reference(c)
-    if "c0" in c:
-        law |= distillation_at_reference(c, law, reference)
-        if "logit_w1" in c:
-            law["w1"] = exp(_log_sigmoid(c["logit_w1"]))
-        if "token_shortage" in c:
-            law["c2"] = shortage_of(c["token_shortage"])
+    if "teacher_power" in c:
+        law |= distillation_at_reference(c, law, reference) | extensions(c)
     return law
 
 
@@ -177,31 +216,16 @@ def asymptotic_leads(law: Mapping[str, Any]) -> Any:
     """
     # In units of the reference, so that the same students stand around a reference of any size.
     sizes = np.array(ASYMPTOTIC_SIZES) / 5e8
-    names = ("E", "alpha", "gamma", "alpha_S", "gamma_S", "c0", "c1", "d1", "f1")
-    return asymptotic_advantage(sizes, A=law["A_ref"], A_S=law["A_S_ref"], **{name: law[name] for name in names})
+    names = ("E", "alpha", "gamma", "alpha_S", "gamma_S", "c0", "c1", "d1", "f1", "omega")
+    return asymptotic_advantage(
+        sizes, A=law["A_ref"], A_S=law["A_S_ref"], **{name: law[name] for name in names if name in law}
+    )
 
 
-def shortage_of(coordinate: Any) -> Any:
-    """The coefficient c2 that belongs to a value of the coordinate token_shortage."""
-    return SHORTAGE_SCALE * softplus(coordinate)
-
-
-def shortage_coordinate(c2: Any) -> Any:
-    """The inverse of `shortage_of`, for c2 > 0."""
-    scaled = c2 / SHORTAGE_SCALE
-    return scaled + log(1 - exp(-scaled))
-
-
-def log_change_of_shortage(c2: Any) -> Any:
-    """Logarithm of how fast the coordinate token_shortage changes with ln c2."""
-    scaled = c2 / SHORTAGE_SCALE
-    return log(scaled) - log(1 - exp(-scaled))
-
-
-def _supervised_at_one(supervised: Mapping[str, Any]) -> Any:
-    """Supervised loss of the reference run, which has one unit of parameters and of tokens."""
+def _loss_at_one(supervised: Mapping[str, Any], tokens: Any) -> Any:
+    """Loss of the reference run's student, which has one unit of parameters, pretrained on so many of the run's tokens."""
     law = {name: supervised[name] for name in ("E", "alpha", "beta", "gamma")}
-    return supervised_loss(1.0, 1.0, A=supervised["A_ref"], B=supervised["B_ref"], **law)
+    return supervised_loss(1.0, tokens, A=supervised["A_ref"], B=supervised["B_ref"], **law)
 
 
 def natural_parameters(at_reference: Mapping[str, Any], reference: Reference) -> dict[str, Any]:
@@ -237,25 +261,30 @@ def distillation_coordinates(law: Mapping[str, Any], reference: Reference) -> di
     """Coordinates of a distillation law given in the paper's symbols; the inverse of `distillation_at_reference`."""
     own = {name: law[name + "_S"] for name in ("A", "B", "alpha", "beta", "gamma")}
     power = supervised_coordinates({"E": 1.0, **own}, reference)
-    log_u = -log(law["d1"]) / law["f1"]
+    further = {**EXTENSIONS, **{name: law[name] for name in EXTENSIONS if name in law}}
+    alone, ability = (
+        supervised_loss(
+            reference.params, tokens * reference.tokens, **{name: law[name] for name in SUPERVISED_PARAMETERS}
+        )
+        for tokens in (1.0, further["kappa"])
+    )
+    log_ability, stretch, log_above = own_scale(ability, further["omega"] * law["E"])
+    ratio = log_ratio(reference.teacher_loss, log_ability, stretch)
+    log_u = (log_ratio(alone, log_ability, stretch) - log(law["d1"])) / law["f1"]
     u = exp(log_u)
     strength = law["c1"] * law["f1"] * log1p(u)
-    log_teacher = log(reference.teacher_loss)
-    student = supervised_loss(
-        reference.params, reference.tokens, **{name: law[name] for name in ("E", "A", "B", "alpha", "beta", "gamma")}
-    )
     gap = {name: law[name] for name in ("c1", "d1", "f1")}
     term = log_student_term(reference.params, reference.tokens, **{name + "_S": value for name, value in own.items()})
     # softplus^-1(y) = log(e^y - 1), which for small y is log(y) + y/2.
     scaled = u / CURVATURE_SCALE
     return {
-        "log_excess_S": term + log_gap(log_teacher - log(student), **gap) - law["c0"] * log_teacher,
+        "log_excess_S": term + log_gap(ratio, **gap) - law["c0"] * (log_above + ratio),
         "share_S": power["share"],
         "log_elasticity_params_S": power["log_elasticity_params"],
         "log_elasticity_tokens_S": power["log_elasticity_tokens"],
         "log_gamma_S": power["log_gamma"],
-        "c0": law["c0"],
+        "teacher_power": law["c0"] * stretch,
         "log_gap_strength": log(strength),
-        "log_gap_slope": log(law["c1"] * u / (1 + u)),
+        "log_gap_slope": log(law["c1"] * u / (1 + u)) + log(stretch),
         "gap_curvature": log(scaled) + log((exp(scaled) - 1) / scaled),
     }

@@ -16,17 +16,19 @@ import numpy as np
 
 from bayesdistill.errors import ParameterError
 from bayesdistill.priors.coordinates import (
+    OWN_SUM_COORDINATES,
     Reference,
     distillation_coordinates,
-    shortage_coordinate,
     supervised_coordinates,
 )
 from bayesdistill.priors.table import (
     DISTILLATION_PRIORS,
     EFFECT_PRIORS,
     NOISE_PRIORS,
+    OMEGA_PRIORS,
+    SOFT_TARGETS_PRIORS,
     SUPERVISED_PRIORS,
-    TOKEN_SHORTAGE_PRIORS,
+    TIED_PRIORS,
     WEAK_TEACHER_PRIORS,
     Prior,
 )
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _INDEPENDENT: dict[str, Prior] = {**SUPERVISED_PRIORS, **DISTILLATION_PRIORS, **WEAK_TEACHER_PRIORS}
-_INDEPENDENT |= {**TOKEN_SHORTAGE_PRIORS, **NOISE_PRIORS}
+_INDEPENDENT |= {**TIED_PRIORS, **SOFT_TARGETS_PRIORS, **OMEGA_PRIORS, **NOISE_PRIORS}
 _INDEPENDENT |= {name: prior for priors in EFFECT_PRIORS.values() for name, prior in priors.items()}
 
 
@@ -47,8 +49,14 @@ def coordinates_of_draws(draws: xr.Dataset, noise: xr.Dataset, reference: Refere
         values |= distillation_coordinates(law, reference)
     if "w1" in law:
         values["logit_w1"] = np.log(law["w1"]) - np.log1p(-law["w1"])
-    if "c2" in law:
-        values["token_shortage"] = shortage_coordinate(law["c2"])
+    if "c1" in law and bool((law["alpha_S"] == law["alpha"]).all()):
+        values = {name: value for name, value in values.items() if name not in OWN_SUM_COORDINATES}
+        values["log_power_S"] = np.log(law["gamma_S"] / law["gamma"])
+    if "kappa" in law:
+        values["log_kappa"] = np.log(law["kappa"])
+    if "omega" in law:
+        fixed = bool((law["omega"] == law["omega"][0]).all())
+        values |= {"omega": law["omega"]} if fixed else {"logit_omega": np.log(law["omega"]) - np.log1p(-law["omega"])}
     for symbol, offset, coordinate in (
         ("sigma", 0, "log_sigma"),
         ("nu", 1, "log_nu"),

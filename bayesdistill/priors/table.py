@@ -18,6 +18,7 @@ import numpy as np
 from bayesdistill.errors import ParameterError
 from bayesdistill.laws import PUBLISHED, supervised_loss
 from bayesdistill.priors.coordinates import (
+    OWN_SUM_COORDINATES,
     SUPERVISED_COORDINATES,
     Reference,
     supervised_at_reference,
@@ -146,20 +147,35 @@ DISTILLATION_PRIORS: Mapping[str, Prior] = {
     "log_elasticity_params_S": _log(0.12, 0.7, "elasticity in N_S", "as in the supervised law"),
     "log_elasticity_tokens_S": _log(0.2, 0.7, "elasticity in D_S", "as in the supervised law"),
     "log_gamma_S": _log(0.7, 0.4, "gamma_S", "as in the supervised law"),
-    "c0": Prior(
-        2.0, 1.5, "c0 ~ Normal(2, 1.5)", "the excess grows as the teacher improves, with a power that is not known well"
+    "teacher_power": Prior(
+        2.0,
+        1.5,
+        "power ~ Normal(2, 1.5)",
+        "the excess grows as the teacher improves, with a power that is not known well; c0 of equation 8",
     ),
     "log_gap_strength": _log(
         2.0, 0.7, "s", "G(1): a teacher no better than the student removes most of the excess, 1 - exp(-s)"
     ),
     "log_gap_slope": _log(
-        15.0, 0.7, "k", "dG/dln r at r = 1: the gap opens within some 10 % of the teacher's loss, sharp but not a step"
+        15.0,
+        0.7,
+        "k",
+        "dG/dln L_T at r = 1: the gap opens within some 10 % of the teacher's loss, sharp but not a step",
     ),
     "gap_curvature": Prior(
         0.0,
         2.0,
         "x ~ Normal(0, 2), u = 0.03 softplus(x)",
         "u below 0.01 is a pure power of r, above 0.1 a kink; the data decide, the rest is nearly flat in u",
+    ),
+}
+
+TIED_PRIORS: Mapping[str, Prior] = {
+    "log_power_S": _log(
+        1.0,
+        0.7,
+        "gamma_S / gamma",
+        "the excess grows as the student's own reducible loss, or as a power of it between 1/4 and 4",
     ),
 }
 
@@ -172,13 +188,22 @@ WEAK_TEACHER_PRIORS: Mapping[str, Prior] = {
     ),
 }
 
-TOKEN_SHORTAGE_PRIORS: Mapping[str, Prior] = {
-    "token_shortage": Prior(
+SOFT_TARGETS_PRIORS: Mapping[str, Prior] = {
+    "log_kappa": Prior(
+        0.0,
+        1.0,
+        "ln(kappa) ~ Normal(0, 1)",
+        "a token with the teacher's distribution is worth 0.14 to 7 tokens of text to the student's ability; 1 is equation 8",
+    ),
+}
+
+OMEGA_PRIORS: Mapping[str, Prior] = {
+    "logit_omega": Prior(
         2.0,
-        3.0,
-        "x ~ Normal(2, 3), c2 = 0.4 softplus(x)",
-        "c2 below 0.01 is next to equation 8, c2 = 3 raises the excess of a student half short of tokens by 15 % when its"
-        " teacher improves by 10 %",
+        1.5,
+        "logit(omega) ~ Normal(2, 1.5)",
+        "the entropy of text is the same for teacher and student, so that what either can still learn is compared (1), but"
+        " equation 8 compares losses (0): 0.27 to 0.993",
     ),
 }
 
@@ -246,13 +271,22 @@ ASYMPTOTIC_WIDTH = 0.005
 theory by half of that. Wider, runs are predicted better and theory is broken by more (docs/explanation/choice_of_model.md)."""
 
 WEAK_TEACHER = True
-TOKEN_SHORTAGE = True
+SOFT_TARGETS = True
+OMEGA: float | None = 1.0
+TIED_EXPONENTS = True
 EFFECTS: tuple[str, ...] = ("student", "student_slope")
 NOISE = "constant"
 """The form of the model unless asked otherwise, chosen by what predicts runs of unseen teachers and students
 (docs/explanation/choice_of_model.md)."""
 EQUATION_8: Mapping[str, Any] = MappingProxyType(
-    {"weak_teacher": False, "token_shortage": False, "effects": (), "noise": "constant"}
+    {
+        "weak_teacher": False,
+        "soft_targets": False,
+        "omega": 0.0,
+        "tied_exponents": False,
+        "effects": (),
+        "noise": "constant",
+    }
 )
 """Options of `fit` for the law as it is in the paper, with scatter that is the same and independent for all runs."""
 
@@ -283,7 +317,9 @@ def default_priors(
     gamma: float | None = None,
     asymptotic_width: float | None = ASYMPTOTIC_WIDTH,
     weak_teacher: bool = WEAK_TEACHER,
-    token_shortage: bool = TOKEN_SHORTAGE,
+    soft_targets: bool = SOFT_TARGETS,
+    omega: float | None = OMEGA,
+    tied_exponents: bool = TIED_EXPONENTS,
     effects: Sequence[str] = EFFECTS,
     noise: str = NOISE,
 ) -> Priors:
@@ -304,8 +340,13 @@ def default_priors(
         Width in nats of the one-sided prior on the asymptotic advantage, used with distilled runs; None leaves it out.
     weak_teacher : bool
         Let students recover a share w1 of what a teacher worse than themselves would cost (see `laws.distilled_loss`).
-    token_shortage : bool
-        Let students that are short of tokens stay farther above good teachers, by c2 (see `laws.distilled_loss`).
+    soft_targets : bool
+        Let a token of distillation be worth kappa tokens of pretraining to the student's ability (see `laws.distilled_loss`).
+    omega : float or None
+        Share of E that the capacity gap takes off the losses it compares (see `laws.distilled_loss`): 0 is equation 8, 1 compares
+        reducible losses; None leaves it free.
+    tied_exponents : bool
+        Let the distillation law's power sum be a multiple of the one in the student's ability: alpha_S = alpha, beta_S = beta.
     effects : sequence of {"teacher", "student", "student_slope"}
         Shifts shared by the runs of a teacher, or of a student configuration (size and tokens); "student_slope": shifts of a
         configuration that grow with ln L_T (see `laws.teacher_axis`).
@@ -317,10 +358,14 @@ def default_priors(
     table = dict(SUPERVISED_PRIORS)
     if distilled:
         table |= DISTILLATION_PRIORS
+        if tied_exponents:
+            table = {name: prior for name, prior in table.items() if name not in OWN_SUM_COORDINATES}
+            table |= TIED_PRIORS
         if weak_teacher:
             table |= WEAK_TEACHER_PRIORS
-        if token_shortage:
-            table |= TOKEN_SHORTAGE_PRIORS
+        if soft_targets:
+            table |= SOFT_TARGETS_PRIORS
+        table |= _omega_prior(omega)
     table |= NOISE_PRIORS
     if distilled:
         table |= _choice(NOISE_FORM_PRIORS, noise, "noise")
@@ -339,6 +384,17 @@ def default_priors(
         fixed = Prior(math.log(gamma), 0.0, f"gamma = {gamma:g}", "fixed by the user")
         priors = with_priors(priors, {"log_gamma": fixed})
     return replace(priors, asymptotic_width=asymptotic_width if distilled else None)
+
+
+def _omega_prior(omega: float | None) -> Mapping[str, Prior]:
+    if omega is None:
+        return OMEGA_PRIORS
+    if not 0 <= omega <= 1:
+        raise ParameterError(f"omega is {omega!r}; a share from 0 to 1 is needed, or None to leave it free")
+    if omega == 0:
+        return {}
+    reason = "the entropy of text is the same for teacher and student: what either can still learn is compared"
+    return {"omega": Prior(float(omega), 0.0, f"omega = {omega:g}", reason if omega == 1 else "fixed by the user")}
 
 
 def _choice(options: Mapping[str, Mapping[str, Prior]], asked: str, argument: str) -> Mapping[str, Prior]:

@@ -54,8 +54,12 @@ def methods_text(fit: Fit) -> str:
 
 _FORMS = {
     "logit_w1": "Students make good a share w1 of what a teacher worse than themselves would cost them; equation 8 is w1 = 0.",
-    "token_shortage": "A student that is short of tokens stays farther above a better teacher: its excess has the factor "
-    "r^(-c2 t), t the share of its power sum that is due to tokens; equation 8 is c2 = 0.",
+    "log_power_S": "Size and tokens enter the student's excess as they enter its own reducible loss: alpha_S = alpha, beta_S = beta.",
+    "log_kappa": "A token of distillation is worth kappa tokens of pretraining to the student's ability: r compares the teacher "
+    "with Lsup(N_S, kappa D_S); equation 8 is kappa = 1.",
+    "logit_omega": "The capacity gap and the power of the teacher's loss are of losses less omega E; equation 8 is omega = 0.",
+    "omega": "The capacity gap and the power of the teacher's loss are of losses less a fixed share omega of E; equation 8 is "
+    "omega = 0.",
     "log_sigma_student": "Runs of one student configuration share a normal shift; the shifts add up to zero.",
     "log_sigma_student_slope": "The shift of a student configuration also grows with the logarithm of the teacher's loss, with a "
     "normal slope; the slopes add up to zero.",

@@ -20,8 +20,10 @@ from bayesdistill.priors import (
     ASYMPTOTIC_WIDTH,
     EFFECTS,
     NOISE,
+    OMEGA,
     PUBLISHED_TOLERANCE,
-    TOKEN_SHORTAGE,
+    SOFT_TARGETS,
+    TIED_EXPONENTS,
     WEAK_TEACHER,
     Prior,
     Priors,
@@ -48,7 +50,9 @@ def fit(
     tolerance: float = PUBLISHED_TOLERANCE,
     asymptotic_width: float | None = ASYMPTOTIC_WIDTH,
     weak_teacher: bool = WEAK_TEACHER,
-    token_shortage: bool = TOKEN_SHORTAGE,
+    soft_targets: bool = SOFT_TARGETS,
+    omega: float | None = OMEGA,
+    tied_exponents: bool = TIED_EXPONENTS,
     effects: Sequence[str] = EFFECTS,
     noise: str = NOISE,
     draws: int = 1000,
@@ -81,8 +85,15 @@ def fit(
         Nats; width of the one-sided prior on distillation's lead with unlimited data. None leaves it out.
     weak_teacher : bool
         Whether students may beat a teacher that is worse than they would be alone: one more parameter, w1.
-    token_shortage : bool
-        Whether students that are short of tokens may stay farther above good teachers than in equation 8: one more parameter, c2.
+    soft_targets : bool
+        Whether a token of distillation may be worth more or less to the student's ability than one of pretraining: one more
+        parameter, kappa.
+    omega : float or None
+        Share of the irreducible loss that the capacity gap takes off the losses it compares: 0 is equation 8, 1 compares reducible
+        losses; None makes it a parameter.
+    tied_exponents : bool
+        Whether size and tokens enter the student's excess as they enter its own reducible loss: alpha_S = alpha, beta_S = beta, three
+        parameters fewer.
     effects : sequence of {"teacher", "student", "student_slope"}
         Shifts shared by the runs of a teacher, or of a student configuration; "student_slope": shifts of a configuration that
         grow with ln L_T. `noise="run"` in `plan` counts them as scatter.
@@ -149,7 +160,9 @@ def fit(
             gamma=gamma,
             asymptotic_width=asymptotic_width,
             weak_teacher=weak_teacher,
-            token_shortage=token_shortage,
+            soft_targets=soft_targets,
+            omega=omega,
+            tied_exponents=tied_exponents,
             effects=effects,
             noise=noise,
         ),
@@ -161,8 +174,11 @@ def fit(
     tree = sample(compiled, draws, tune, chains, seed, cores, target_accept, progress)
     observed, constant = data_groups(table, other)
     drawn = tree["posterior"].to_dataset()
+    kept = labelled(drawn, reference)
+    if posterior.OMEGA in chosen.table:
+        kept = kept.drop_vars(posterior.OMEGA).assign_attrs({posterior.OMEGA: chosen.table[posterior.OMEGA].location})
     groups = {
-        posterior.POSTERIOR: labelled(drawn, reference),
+        posterior.POSTERIOR: kept,
         posterior.SAMPLE_STATS: tree["sample_stats"].to_dataset(),
         posterior.LOG_LIKELIHOOD: log_likelihood(drawn, observed, constant, reference),
         posterior.OBSERVED: observed,

@@ -42,10 +42,8 @@ KEPT = 16
 """Models that are kept, the last used ones."""
 
 _SOURCES = (
-    "coordinate_transform.py",
     "errors.py",
     "laws.py",
-    "linearised.py",
     "model.py",
     "priors",
     "sampling",

@@ -42,7 +42,7 @@ def choose_priors(
         return asked
     if isinstance(asked, xr.DataTree):
         noise = posterior.noise_draws(asked)
-        if posterior.is_distilled(asked) is not ("c0" in default.table):
+        if posterior.is_distilled(asked) is not ("teacher_power" in default.table):
             # `sigma` is the scatter of distilled runs in one of the two models, of supervised runs in the other.
             noise = noise.drop_vars("sigma", errors="ignore")
         block, covariance = prior_from_draws(posterior.law_draws(asked), noise, reference, widen)
@@ -50,9 +50,10 @@ def choose_priors(
         for name in names:
             given, earlier = default.table[name], block[name]
             if given.scale == 0 and (earlier.scale > 0 or abs(earlier.location - given.location) > 1e-9):
+                symbol = name.removeprefix("log_")
                 raise ParameterError(
-                    "gamma is fixed, and the earlier fit that serves as prior has another; leave gamma out, or repeat the "
-                    "earlier fit with the same gamma"
+                    f"{symbol} is fixed, and the earlier fit that serves as prior has another; leave {symbol} out, or repeat the "
+                    f"earlier fit with the same {symbol}"
                 )
         index = [list(block).index(name) for name in names]
         law = "earlier posterior" if keep_supervised else "earlier posterior and runs"
@@ -86,8 +87,8 @@ def prior_table(
     --------
     >>> import bayesdistill as bd
     >>> table = bd.prior_table(runs=bd.load_runs("busbridge2025"))
-    >>> table.loc["c0", "distribution"]
-    'c0 ~ Normal(2, 1.5)'
+    >>> table.loc["log_kappa", "distribution"]
+    'ln(kappa) ~ Normal(0, 1)'
     """
     if fit is not None:
         table = posterior.prior_table(fit)

@@ -104,7 +104,7 @@ def load_program(program: Program) -> Any:
 def _initial_point(n_dim: int, seed: int | None = None) -> np.ndarray:
     """Where a chain starts: at most 0.3 from 0 in everything that is sampled, in about the prior's standard deviations.
 
-    At 0 is the law that suits the runs best (see `coordinate_transform`), or the middle of the prior where that is not sought.
+    At 0 is the middle of the prior.
 
     Most coordinates are known ten times better from the runs, so that chains start apart. With PyMC's 1 instead of 0.3, three
     of 240 chains of the model with shifts of teachers and of configurations lost their way at the start and stayed there; with

@@ -6,10 +6,11 @@ number of tokens D_S that the rest of the budget buys for distillation (see `com
     C = 3 F(N_S) D_S + F(N_T) (delta_lgt D_S + 3 delta_pre D_T)
 
 L_S never rises with D_S: more tokens lower the student's term of equation 8 and its own supervised loss, a lower one of these
-raises r, and a higher r narrows the capacity gap (and raises what is recovered of a weak teacher, if the law has w1). If it has
-c2, more tokens also leave the student less short of tokens, which raises the excess only where r > 1, and there the gap falls by
-more, but for rare extreme laws (by less than 0.001 nats; a test looks). So the whole budget is spent unless
-`max_student_tokens` leaves some of it.
+raises r, and a higher r narrows the capacity gap (and raises what is recovered of a weak teacher, if the law has w1). With
+omega > 0 what stands for the power of L_T depends on the student's ability; with tied exponents the excess is then a power
+gamma_S / gamma - c0 of what the ability has above omega E, times a function that falls with r, and nothing rises as long as
+gamma_S / gamma >= c0, as in every draw for the published runs (a test looks). So the whole budget is spent unless `max_student_tokens`
+leaves some of it.
 
 Where several teachers are equally good the reported one is the cheapest: when nothing is charged for it, the compute-optimal
 one among those of its loss; when only its inference is charged, the smallest, which takes all the tokens that it may have.
@@ -93,7 +94,7 @@ def best_strategies(
     Parameters
     ----------
     draws : mapping of str to (n_draws,) array
-        The 15 coefficients of the laws under the names of LAW_PARAMETERS; w1 and c2 if the law is extended.
+        The 15 coefficients of the laws under the names of LAW_PARAMETERS; w1, kappa and omega if the law is extended.
     students : (n_students,) array
         Non-embedding parameters.
     budgets : (n_budgets,) or (n_budgets, n_draws) array

@@ -3,7 +3,7 @@
 Loops over draws have the fixed length LANES, which leaves no remainder, so that the result of a draw does not depend on which
 other draws are computed beside it. What is the same for all draws comes as tuples: the task (kind of curve, F(N_S), delta_lgt,
 delta_pre) and the room (logarithms of the four bounds on the teacher, the bounds themselves, the cap on student tokens, and
-the coefficients k1 and k2 of F). What differs between them stands in rows of arrays between short loops without branches.
+the coefficients k1 and k2 of F). What differs between them stands in rows of arrays between ability loops without branches.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from bayesdistill.strategies.compiled import (
     exp,
     inlined,
     kernel,
-    log,
-    log_shortage,
     log_student_term,
+    own_scale,
     scaling_sum,
     student_cost_per_token,
     supervised_loss,
     teacher_cost,
-    token_share,
 )
 from bayesdistill.strategies.paths import (
     BOTH_CHARGED,
@@ -42,10 +40,12 @@ LANES = 64
 """Draws of a loop."""
 PARAMETERS = (*LAW_PARAMETERS, *EXTENSION_PARAMETERS)
 """First rows of an array of draws."""
-_E, _A, _B, _ALPHA, _BETA, _GAMMA, _A_S, _B_S, _ALPHA_S, _BETA_S, _GAMMA_S, _C0, _C1, _D1, _F1, _W1, _C2 = range(17)
+_E, _A, _B, _ALPHA, _BETA, _GAMMA, _A_S, _B_S, _ALPHA_S, _BETA_S, _GAMMA_S, _C0, _C1, _D1, _F1, _W1, _KAPPA, _OMEGA = (
+    range(18)
+)
 # Then the budget, and what the student's size adds to the sums in both laws.
-_BUDGET, _SIZE_TERM, _SIZE_TERM_S = 17, 18, 19
-ROWS = 20
+_BUDGET, _SIZE_TERM, _SIZE_TERM_S = 18, 19, 20
+ROWS = 21
 """Rows of an array of draws."""
 
 FIELDS = 5
@@ -79,26 +79,42 @@ def teacher_loss_at(G: Any, i: Any, params: Any, tokens: Any) -> Any:
 
 
 @inlined
-def student_parts(G: Any, i: Any, tokens: Any) -> Any:
-    """The student's own supervised loss, its term of equation 8, and how far it is short of tokens.
+def own_loss(G: Any, i: Any, tokens: Any) -> Any:
+    """Loss of the student pretrained on so many tokens.
 
     The laws are asked about a student of one parameter, whose sums begin with what `set_student` stored.
     """
-    alone = supervised_loss(
+    return supervised_loss(
         1.0, tokens, E=G[_E, i], A=G[_SIZE_TERM, i], B=G[_B, i], alpha=0.0, beta=G[_BETA, i], gamma=G[_GAMMA, i]
     )
-    term = log_student_term(
-        1.0, tokens, A_S=G[_SIZE_TERM_S, i], B_S=G[_B_S, i], alpha_S=0.0, beta_S=G[_BETA_S, i], gamma_S=G[_GAMMA_S, i]
-    )
-    return alone, term, token_share(1.0, tokens, G[_SIZE_TERM, i], G[_B, i], 0.0, G[_BETA, i])
 
 
 @inlined
-def loss_of_parts(G: Any, i: Any, own: Any, alone: Any, term: Any, short: Any, teacher: Any) -> Any:
+def student_parts(G: Any, i: Any, tokens: Any) -> Any:
+    """What the law asks of the student: its excess, its own loss, its ability, and how it stretches r."""
+    term = log_student_term(
+        1.0, tokens, A_S=G[_SIZE_TERM_S, i], B_S=G[_B_S, i], alpha_S=0.0, beta_S=G[_BETA_S, i], gamma_S=G[_GAMMA_S, i]
+    )
+    log_ability, stretch, log_above = own_scale(own_loss(G, i, G[_KAPPA, i] * tokens), G[_OMEGA, i] * G[_E, i])
+    return term - G[_C0, i] * log_above, own_loss(G, i, tokens), log_ability, stretch
+
+
+@inlined
+def loss_of_parts(
+    G: Any, i: Any, own: Any, excess: Any, alone: Any, log_ability: Any, stretch: Any, teacher: Any
+) -> Any:
     """The student's loss under draw i; infinite for less than one token."""
-    term = term + log_shortage(log(teacher) - log(alone), short, c2=G[_C2, i])
     loss = distilled_loss_from_terms(
-        term, alone, teacher, c0=G[_C0, i], c1=G[_C1, i], d1=G[_D1, i], f1=G[_F1, i], w1=G[_W1, i]
+        excess,
+        alone,
+        log_ability,
+        stretch,
+        teacher,
+        c0=G[_C0, i],
+        c1=G[_C1, i],
+        d1=G[_D1, i],
+        f1=G[_F1, i],
+        w1=G[_W1, i],
     )
     return loss if own >= 1.0 else np.inf
 
@@ -106,8 +122,8 @@ def loss_of_parts(G: Any, i: Any, own: Any, alone: Any, term: Any, short: Any, t
 @inlined
 def student_loss_at(G: Any, i: Any, own: Any, teacher: Any) -> Any:
     """The student's loss under draw i with so many tokens of its own; infinite for less than one."""
-    alone, term, short = student_parts(G, i, max(own, 1.0))
-    return loss_of_parts(G, i, own, alone, term, short, teacher)
+    excess, alone, log_ability, stretch = student_parts(G, i, max(own, 1.0))
+    return loss_of_parts(G, i, own, excess, alone, log_ability, stretch, teacher)
 
 
 @kernel
@@ -208,19 +224,17 @@ def evaluate(G: Any, budgets: Any, draws: Any, which: Any, t: Any, task: Any, ro
 
 
 @block
-def _student_row(
-    G: Any, task: Any, cap: float, flops: float, tokens: Any, own: Any, alone: Any, term: Any, short: Any
-) -> None:
+def _student_row(G: Any, task: Any, cap: float, flops: float, tokens: Any, own: Any, parts: Any) -> None:
     _, student_flops, lgt, pre = task
     for j in range(LANES):
         own[j] = affordable_tokens(G[_BUDGET, j], student_flops, flops, tokens[j], lgt, pre, cap)
-        alone[j], term[j], short[j] = student_parts(G, j, max(own[j], 1.0))
+        parts[0, j], parts[1, j], parts[2, j], parts[3, j] = student_parts(G, j, max(own[j], 1.0))
 
 
 @block
-def _loss_row(G: Any, own: Any, alone: Any, term: Any, short: Any, teachers: Any, losses: Any) -> None:
+def _loss_row(G: Any, own: Any, parts: Any, teachers: Any, losses: Any) -> None:
     for j in range(LANES):
-        losses[j] = loss_of_parts(G, j, own[j], alone[j], term[j], short[j], teachers[j])
+        losses[j] = loss_of_parts(G, j, own[j], parts[0, j], parts[1, j], parts[2, j], parts[3, j], teachers[j])
 
 
 @kernel
@@ -229,7 +243,7 @@ def grid_losses(
 ) -> None:
     """Fill V[budget, k, draw] at every so many k, for teachers [k, draw] that do not depend on the budget."""
     H = np.empty((ROWS, LANES))
-    own, alone, term, short = np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    own, parts = np.empty(LANES), np.empty((4, LANES))
     for start in range(0, G.shape[1], LANES):
         part = slice(start, start + LANES)
         for row in range(ROWS):
@@ -240,5 +254,5 @@ def grid_losses(
                 H[_BUDGET, j] = budgets[c, start + j]
             for k in range(0, flops.size, every):
                 if k == 0 or task[0] != FREE_TEACHER:
-                    _student_row(H, task, room[8], flops[k], tokens[k, part], own, alone, term, short)
-                _loss_row(H, own, alone, term, short, teachers[k, part], V[c, k, part])
+                    _student_row(H, task, room[8], flops[k], tokens[k, part], own, parts)
+                _loss_row(H, own, parts, teachers[k, part], V[c, k, part])

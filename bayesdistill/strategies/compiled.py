@@ -174,8 +174,8 @@ for _function in (
     laws.supervised_loss,
     laws.log_student_term,
     laws.log_gap,
-    laws.token_share,
-    laws.log_shortage,
+    laws.own_scale,
+    laws.log_ratio,
     laws.distilled_loss_from_terms,
     laws.distilled_loss,
     compute.flops_from_coefficients,
@@ -187,8 +187,7 @@ for _function in (
 scaling_sum = _NAMES["scaling_sum"]
 supervised_loss = _NAMES["supervised_loss"]
 log_student_term = _NAMES["log_student_term"]
-token_share = _NAMES["token_share"]
-log_shortage = _NAMES["log_shortage"]
+own_scale = _NAMES["own_scale"]
 distilled_loss_from_terms = _NAMES["distilled_loss_from_terms"]
 distilled_loss = _NAMES["distilled_loss"]
 flops_from_coefficients = _NAMES["flops_from_coefficients"]

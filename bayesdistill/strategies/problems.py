@@ -13,7 +13,7 @@ import numpy as np
 
 from bayesdistill.compute import Scenario, Shape, scenario
 from bayesdistill.errors import ParameterError
-from bayesdistill.laws import LAW_PARAMETERS
+from bayesdistill.laws import EXTENSIONS, LAW_PARAMETERS
 from bayesdistill.strategies import paths
 from bayesdistill.strategies.blocks import PARAMETERS
 
@@ -107,7 +107,7 @@ class Bounds:
 def pack(draws: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Draws as an array (PARAMETERS, n_draws), and which of them are laws at all.
 
-    A parameter of an extension that is missing is 0.
+    A parameter of an extension that is missing has the value that makes the law equation 8.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def pack(draws: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     missing = [name for name in LAW_PARAMETERS if name not in draws]
     if missing:
         raise ParameterError(f"draws lack {', '.join(missing)}; all of {', '.join(LAW_PARAMETERS)} are needed")
-    rows = [np.asarray(draws.get(name, 0.0), float).ravel() for name in PARAMETERS]
+    rows = [np.asarray(draws.get(name, EXTENSIONS.get(name)), float).ravel() for name in PARAMETERS]
     try:
         P = np.ascontiguousarray(np.broadcast_arrays(*rows))
     except ValueError:
@@ -128,8 +128,8 @@ def pack(draws: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     valid = np.isfinite(P).all(axis=0)
     for name in _POSITIVE:
         valid &= P[PARAMETERS.index(name)] > 0
-    share = P[PARAMETERS.index("w1")]
-    return P, valid & (share >= 0) & (share <= 1) & (P[PARAMETERS.index("c2")] >= 0)
+    shares = P[[PARAMETERS.index("w1"), PARAMETERS.index("omega")]]
+    return P, valid & (shares >= 0).all(axis=0) & (shares <= 1).all(axis=0) & (P[PARAMETERS.index("kappa")] > 0)
 
 
 def list_scenarios(scenarios: str | Scenario | Sequence[str | Scenario]) -> list[Scenario]:

@@ -94,8 +94,9 @@ def entry(fit) -> dict:
     """What is written down."""
     import bayesdistill as bd
     from bayesdistill.criticism.predictions import flat_draws
+    from bayesdistill.posterior import posterior_dataset
 
-    flat = flat_draws(fit["posterior"].to_dataset())
+    flat = flat_draws(posterior_dataset(fit))
     log = read_log()
     drawn = forecast(flat, log, DRAWS["seed"])
     losses = {}

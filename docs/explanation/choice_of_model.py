@@ -17,7 +17,7 @@ import numpy as np
 import bayesdistill as bd
 from bayesdistill.criticism.unseen_groups import SPLITS, candidate_models, leave_out, priors_of, score_table
 
-DEFAULT = "token shortage, student effects and slopes"
+DEFAULT = "tied exponents, student effects and slopes"
 folder = Path(sys.argv[1])
 draws = int(sys.argv[2]) if len(sys.argv) > 2 else 500
 share, of = (int(sys.argv[3]), int(sys.argv[4])) if len(sys.argv) > 4 else (0, 1)
@@ -59,17 +59,39 @@ for split in SPLITS:
     print(f"\n{split}\n\n| model | {' | '.join(heads)} |\n|{' --- |' * (len(heads) + 1)}")
     for name, row in score_table(results[split]).iterrows():
         print(f"| {name} | {' | '.join(form.format(row[c]) for form, c in zip(formats, columns, strict=True))} |")
-print("\nagainst the default\n\n| model | " + " | ".join(SPLITS) + " |\n| --- | --- | --- | --- |")
-for name in results["teacher"]:
+SHIFTS = ", student effects and slopes"
+STEPS = {
+    "w1 (no shifts)": ("weak teachers", "eq. 8"),
+    "slopes of shifts": (DEFAULT, "tied exponents, student effects"),
+    "kappa": ("soft targets" + SHIFTS, "weak teachers" + SHIFTS),
+    "kappa, with omega = 1": ("reducible ratio" + SHIFTS, "reducible ratio alone" + SHIFTS),
+    "omega = 1": ("reducible ratio" + SHIFTS, "soft targets" + SHIFTS),
+    "omega free instead": ("reducible ratio" + SHIFTS + ", omega free", "reducible ratio" + SHIFTS),
+    "tied exponents": (DEFAULT, "reducible ratio" + SHIFTS),
+    "no asymptotic prior, equation 8": ("eq. 8, no asymptotic prior", "eq. 8"),
+    "no asymptotic prior, w1": ("weak teachers" + SHIFTS + ", no asymptotic prior", "weak teachers" + SHIFTS),
+    "no asymptotic prior, w1 and kappa": ("soft targets" + SHIFTS + ", no asymptotic prior", "soft targets" + SHIFTS),
+    "no asymptotic prior, default": (DEFAULT + ", no asymptotic prior", DEFAULT),
+}
+"""What is added to a model -> the model with it, and without; with shifts and slopes unless said."""
+
+
+def row(label, one, other):
+    """A row of differences of elpd, with standard errors over folds."""
     cells = []
     for split in SPLITS:
-        scored, default = results[split][name], results[split].get(DEFAULT)
-        if default is None:
-            continue
-        per_fold = (scored["elpd"] - default["elpd"]).groupby(scored["fold"]).sum().values
+        with_it, without = (results[split][name] for name in (one, other))
+        per_fold = (with_it["elpd"] - without["elpd"]).groupby(with_it["fold"]).sum().values
         error = f" ({np.std(per_fold, ddof=1) * np.sqrt(per_fold.size):.0f})" if per_fold.size > 1 else ""
         cells.append(f"{per_fold.sum():+.0f}{error}")
-    print(f"| {name} | {' | '.join(cells)} |")
+    return f"| {label} | {' | '.join(cells)} |"
+
+
+if of == 1:
+    print("\nagainst the default\n\n| model | " + " | ".join(SPLITS) + " |\n| --- | --- | --- | --- |")
+    print("\n".join(row(name, name, DEFAULT) for name in results["teacher"]))
+    print("\none step at a time\n\n| what is added | " + " | ".join(SPLITS) + " |\n| --- | --- | --- | --- |")
+    print("\n".join(row(label, *models) for label, models in STEPS.items()))
 print("\nsingle runs\n\n| model | PSIS-LOO elpd | standard error | Pareto k > 0.7 | R-hat | ESS | divergences |")
 print("| --- | --- | --- | --- | --- | --- | --- |")
 for elpd, error, high, rhat, ess, divergences, name in sorted(alone, reverse=True):

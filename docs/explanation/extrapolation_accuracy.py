@@ -12,7 +12,7 @@ import bayesdistill as bd
 from bayesdistill.criticism.unseen_groups import candidate_models, leave_out
 from bayesdistill.shifts import student_configurations
 
-MODELS = ("token shortage, student effects and slopes", "Huber point fit")
+MODELS = ("tied exponents, student effects and slopes", "Huber point fit")
 
 runs = bd.load_runs("busbridge2025")
 candidates = candidate_models()

@@ -2,9 +2,9 @@
 
     python docs/explanation/missing_terms.py
 
-Point fits (Huber loss, the supervised law at its published values) of equation 8, of equation 8 for weak teachers, and of the
-latter with one term more: a gap whose strength goes with a power of the student's tokens per parameter, or an excess with the
-factor r^(-c2 t), t the share of the student's power sum that is due to tokens; errors of the runs fitted, and of runs left out.
+Point fits (Huber loss, the supervised law at its published values) of equation 8, of equation 8 for weak teachers, and of the latter
+with more: a gap whose strength goes with a power of the student's tokens per parameter, an excess with the factor r^(-c2 t), t the
+share of the student's power sum that is due to tokens, kappa, kappa and omega; errors of the runs fitted, and of runs left out.
 """
 
 from collections.abc import Callable
@@ -14,18 +14,21 @@ from scipy.optimize import least_squares
 
 import bayesdistill as bd
 from bayesdistill.criticism.unseen_groups import SPLITS, folds
-from bayesdistill.laws import SUPERVISED_PARAMETERS, distilled_loss
+from bayesdistill.laws import SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
 from bayesdistill.model import reference_run
 from bayesdistill.priors.coordinates import (
     DISTILLATION_COORDINATES,
+    OWN_SUM_COORDINATES,
     distillation_at_reference,
     distillation_coordinates,
+    extensions,
     natural_parameters,
     supervised_at_reference,
     supervised_coordinates,
 )
 
 HUBER_DELTA = 0.001
+Names = tuple[str, ...]
 runs = bd.load_runs("busbridge2025")
 reference = reference_run(runs, None)
 supervised = {name: bd.PUBLISHED[name] for name in SUPERVISED_PARAMETERS}
@@ -34,26 +37,32 @@ params, tokens, teacher, observed = (
     runs[name].to_numpy(dtype=float) for name in ("student_params", "student_tokens", "teacher_loss", "student_loss")
 )
 overtraining = tokens / params / 25
+alone = np.asarray(supervised_loss(params, tokens, **supervised))
+of_size, of_tokens = supervised["A"] * params ** -supervised["alpha"], supervised["B"] * tokens ** -supervised["beta"]
+short_of_tokens = of_tokens / (of_size + of_tokens)
 first = {**distillation_coordinates(bd.PUBLISHED, reference), "gap_curvature": -2.0}
-START = np.array([float(first[name]) for name in DISTILLATION_COORDINATES])
+TIED = (*tuple(name for name in DISTILLATION_COORDINATES if name not in OWN_SUM_COORDINATES), "log_power_S")
+first["log_power_S"] = 0.0
 
 
-def predicted(values: np.ndarray, extra: tuple[str, ...]) -> np.ndarray:
-    """Student losses, (run,), with the parameters `extra` (w1, c2, exponent) in the last places."""
-    named = dict(zip(DISTILLATION_COORDINATES, values[: START.size], strict=True))
+def predicted(values: np.ndarray, own: Names, extra: Names, omega: float) -> np.ndarray:
+    """Student losses, (run,), with the parameters `extra` (w1, log_kappa, c2, exponent) in the last places."""
+    named = dict(zip(own + extra, values, strict=True)) | ({"omega": omega} if omega else {})
     law = natural_parameters(distillation_at_reference(named, at_reference, reference), reference)
-    law |= dict(zip(extra, values[START.size :], strict=True))
-    law["c1"] = law["c1"] * overtraining ** law.pop("exponent", 0.0)
-    return np.asarray(distilled_loss(params, tokens, teacher, **supervised, **law))
+    law |= extensions(named) | {"w1": named.get("w1", 0.0)}
+    law["c1"] = law["c1"] * overtraining ** named.get("exponent", 0.0)
+    loss = np.asarray(distilled_loss(params, tokens, teacher, **supervised, **law))
+    return teacher + (loss - teacher) * (teacher / alone) ** (-named.get("c2", 0.0) * short_of_tokens)
 
 
-def fitted(kept: np.ndarray, extra: tuple[str, ...]) -> np.ndarray:
+def fitted(kept: np.ndarray, own: Names, extra: Names, omega: float) -> np.ndarray:
     """Values that fit the runs kept."""
 
     def residual(values: np.ndarray) -> np.ndarray:
-        return np.nan_to_num(predicted(values, extra) - observed, nan=10.0)[kept]
+        return np.nan_to_num(predicted(values, own, extra, omega) - observed, nan=10.0)[kept]
 
-    start = np.concatenate([np.clip(START, -12, 12), [0.05 * (name == "w1") for name in extra]])
+    start = np.array([float(first[name]) for name in own] + [0.05 * (name == "w1") for name in extra])
+    start = np.clip(start, -12, 12)
     bounds = (np.full(start.size, -12.0), np.full(start.size, 12.0))
     # Steps to where the law overflows are taken back by the optimiser.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -65,11 +74,11 @@ def rms(error: np.ndarray) -> str:
     return f"{np.sqrt(np.nanmean(error**2)):.4f}"
 
 
-def left_out(split: str, extra: tuple[str, ...]) -> str:
+def left_out(split: str, own: Names, extra: Names, omega: float) -> str:
     """Error of the runs of each fold, predicted by a fit to the others."""
     error = np.full(len(runs), np.nan)
     for out in folds(runs, split):
-        error[out] = (predicted(fitted(~out, extra), extra) - observed)[out]
+        error[out] = (predicted(fitted(~out, own, extra, omega), own, extra, omega) - observed)[out]
     return rms(error)
 
 
@@ -77,12 +86,20 @@ everything = np.ones(len(runs), dtype=bool)
 report: Callable[..., None] = print
 report("| law | fitted | " + " | ".join(f"unseen {split}" for split in SPLITS) + " | new parameter |")
 report("| --- " * (len(SPLITS) + 3) + "|")
-for label, extra in (
-    ("equation 8", ()),
-    ("weak teachers", ("w1",)),
-    ("weak teachers, gap by tokens per parameter", ("w1", "exponent")),
-    ("weak teachers, token shortage (c2)", ("w1", "c2")),
+for label, own, extra, omega in (
+    ("equation 8", DISTILLATION_COORDINATES, (), 0.0),
+    ("weak teachers", DISTILLATION_COORDINATES, ("w1",), 0.0),
+    ("weak teachers, gap by tokens per parameter", DISTILLATION_COORDINATES, ("w1", "exponent"), 0.0),
+    ("weak teachers, token shortage (c2)", DISTILLATION_COORDINATES, ("w1", "c2"), 0.0),
+    ("weak teachers, omega = 1", DISTILLATION_COORDINATES, ("w1",), 1.0),
+    ("weak teachers, kappa", DISTILLATION_COORDINATES, ("w1", "log_kappa"), 0.0),
+    ("weak teachers, kappa, omega = 1", DISTILLATION_COORDINATES, ("w1", "log_kappa"), 1.0),
+    ("weak teachers, kappa, omega = 1, tied exponents", TIED, ("w1", "log_kappa"), 1.0),
 ):
-    values = fitted(everything, extra)
-    scores = [rms(predicted(values, extra) - observed), *(left_out(split, extra) for split in SPLITS)]
-    report(f"| {label} | {' | '.join(scores)} | {f'{values[-1]:.3f}' if len(extra) > 1 else ''} |")
+    values = fitted(everything, own, extra, omega)
+    scores = [
+        rms(predicted(values, own, extra, omega) - observed),
+        *(left_out(split, own, extra, omega) for split in SPLITS),
+    ]
+    more = "" if len(extra) < 2 else f"{np.exp(values[-1]):.2f}" if extra[-1] == "log_kappa" else f"{values[-1]:.3f}"
+    report(f"| {label} | {' | '.join(scores)} | {more} |")

@@ -13,6 +13,7 @@ import bayesdistill as bd
 from bayesdistill.criticism.predictions import flat_draws
 from bayesdistill.laws import SUPERVISED_PARAMETERS
 from bayesdistill.model import reference_run
+from bayesdistill.posterior import posterior_dataset
 from bayesdistill.priors import default_priors
 from bayesdistill.priors.table import published_law_prior, with_block
 
@@ -75,7 +76,7 @@ for tolerance, fewest in ((0.01, 20), (0.01, 10), (0.03, 10), (0.1, 10)):
     longer = {"draws": 2000, "target_accept": 0.95}
     fit = bd.fit(runs, priors=priors, seed=0, **longer, progress=False)
     assert bd.check(fit).ok, bd.check(fit).verdict
-    draws = {name: values[::8] for name, values in flat_draws(fit["posterior"].to_dataset()).items()}
+    draws = {name: values[::8] for name, values in flat_draws(posterior_dataset(fit)).items()}
     law = {name: draws[name] for name in SUPERVISED_PARAMETERS}
     shift = losses(law) - losses(PUBLISHED)
     best, ratio = best_losses(law)

@@ -16,13 +16,13 @@ import bayesdistill as bd
 
 VARIANTS = {
     "default": {},
-    "without": {"options": {"token_shortage": False}},
+    "without": {"options": {"soft_targets": False}},
     "plain": {"options": bd.EQUATION_8},
     "charged": {"options": bd.EQUATION_8, "teachers": "charged"},
 }
 WORDS = {
     "default": "teachers given, the default model",
-    "without": "teachers given, the default model without token shortage",
+    "without": "teachers given, the default model with kappa = 1",
     "plain": "teachers given, equation 8 by itself",
     "charged": "teachers charged, equation 8 by itself: no run of a teacher above the cut-off is fitted",
 }

@@ -60,8 +60,9 @@ def compare_supervised_laws():
         "supervised runs alone": ((None,), {}),
         "and all distilled runs": ((distilled,), bd.EQUATION_8),
         "and those of all but the two strongest teachers": ((weaker,), bd.EQUATION_8),
-        "and all distilled runs, token shortage": ((distilled,), bd.EQUATION_8 | {"token_shortage": True}),
-        "and all distilled runs, default model without token shortage": ((distilled,), {"token_shortage": False}),
+        "and all distilled runs, equation 8 with kappa": ((distilled,), bd.EQUATION_8 | {"soft_targets": True}),
+        "and all distilled runs, default model with kappa = 1": ((distilled,), {"soft_targets": False}),
+        "and all distilled runs, default model with omega free": ((distilled,), {"omega": None}),
         "and all distilled runs, default model": ((distilled,), {}),
     }
     rows = {}
@@ -78,8 +79,10 @@ def compare_supervised_laws():
             "alpha gamma": np.median(draws["alpha"] * draws["gamma"]),
             "beta gamma": np.median(draws["beta"] * draws["gamma"]),
         }
-        if "c2" in fit["posterior"]:
-            rows[name]["c2"] = " ".join(f"{x:.2f}" for x in np.quantile(fit["posterior"]["c2"], [0.05, 0.5, 0.95]))
+        for symbol in ("kappa", "omega"):
+            if symbol in fit["posterior"]:
+                found = np.quantile(fit["posterior"][symbol], [0.05, 0.5, 0.95])
+                rows[name][symbol] = " ".join(f"{x:.2f}" for x in found)
         if runs[0] is None:
             alone = float(bd.supervised_loss(24.0 * 64**2, 64_000 * 1024.0, **draws).mean())
     print("\nsupervised residuals and exponents by what is fitted")

@@ -58,7 +58,8 @@ def scalar_problem(law, student, budget, scene, bounds):
     E, A, B, alpha, beta, gamma = (law[name] for name in SUPERVISED_PARAMETERS)
     c0, c1f1, d1, f1 = law["c0"], law["c1"] * law["f1"], law["d1"], law["f1"]
     gamma_S, beta_S, B_S, w1 = law["gamma_S"], law["beta_S"], law["B_S"], law["w1"]
-    c2 = law.get("c2", 0.0)
+    tokens_worth = law.get("kappa", 1.0) ** -beta
+    irreducible = law.get("omega", 0.0) * E
     own_size, own_size_S = A * student**-alpha, law["A_S"] * student ** -law["alpha_S"]
     log_d1 = math.log(d1)
     own_flops = float(bd.flops_per_token(student))
@@ -75,11 +76,13 @@ def scalar_problem(law, student, budget, scene, bounds):
         teacher = E + (A * math.exp(-alpha * x) + B * math.exp(-beta * y)) ** gamma
         lack = B * own**-beta
         alone = E + (own_size + lack) ** gamma
-        log_ratio = math.log(teacher / alone)
+        able = E + (own_size + tokens_worth * lack) ** gamma
+        above = able - irreducible
+        log_ratio = math.log(teacher / able) * able / above
         z = (log_ratio - log_d1) / f1
-        gap = c1f1 * (max(z, 0.0) + math.log1p(math.exp(-abs(z)))) + c2 * lack / (own_size + lack) * log_ratio
+        gap = c1f1 * (max(z, 0.0) + math.log1p(math.exp(-abs(z)))) + c0 * (math.log(above) + log_ratio)
         recovered = w1 * max(teacher - alone, 0.0)
-        return teacher - recovered + math.exp(-gap) * teacher**-c0 * (own_size_S + B_S * own**-beta_S) ** gamma_S
+        return teacher - recovered + math.exp(-gap) * (own_size_S + B_S * own**-beta_S) ** gamma_S
 
     return loss, own_tokens
 

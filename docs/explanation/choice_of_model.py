@@ -76,7 +76,7 @@ STEPS = {
 """What is added to a model -> the model with it, and without; with shifts and slopes unless said."""
 
 
-def row(label, one, other):
+def differences(label, one, other):
     """A row of differences of elpd, with standard errors over folds."""
     cells = []
     for split in SPLITS:
@@ -89,9 +89,9 @@ def row(label, one, other):
 
 if of == 1:
     print("\nagainst the default\n\n| model | " + " | ".join(SPLITS) + " |\n| --- | --- | --- | --- |")
-    print("\n".join(row(name, name, DEFAULT) for name in results["teacher"]))
+    print("\n".join(differences(name, name, DEFAULT) for name in results["teacher"]))
     print("\none step at a time\n\n| what is added | " + " | ".join(SPLITS) + " |\n| --- | --- | --- | --- |")
-    print("\n".join(row(label, *models) for label, models in STEPS.items()))
+    print("\n".join(differences(label, *models) for label, models in STEPS.items()))
 print("\nsingle runs\n\n| model | PSIS-LOO elpd | standard error | Pareto k > 0.7 | R-hat | ESS | divergences |")
 print("| --- | --- | --- | --- | --- | --- | --- |")
 for elpd, error, high, rhat, ess, divergences, name in sorted(alone, reverse=True):

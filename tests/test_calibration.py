@@ -12,6 +12,7 @@ import bayesdistill as bd
 from bayesdistill.criticism import calibration, calibration_summaries, running, truths
 from bayesdistill.errors import DataError, ModelError, ParameterError
 from bayesdistill.laws import (
+    ASYMPTOTIC_TEACHERS,
     EXTENSION_PARAMETERS,
     LAW_PARAMETERS,
     SUPERVISED_PARAMETERS,
@@ -88,6 +89,17 @@ def test_simulations_that_failed_count_only_when_asked():
 # Truths ---------------------------------------------------------------------------------------------------------------
 
 
+def largest_lead(truth, reference) -> float:
+    """Of the best of the teachers that the asymptotic prior looks at, over its students, by the laws themselves."""
+    law = {name: truth[name] for name in LAW_PARAMETERS + EXTENSION_PARAMETERS}
+    leads = []
+    for size in np.array(ASYMPTOTIC_SIZES) * reference.params / 5e8:
+        alone = supervised_loss(size, np.inf, **{name: law[name] for name in SUPERVISED_PARAMETERS})
+        teacher = law["E"] + ASYMPTOTIC_TEACHERS * (alone - law["E"])
+        leads.append(float(alone - distilled_loss(size, np.inf, teacher, **law).min()))
+    return max(leads)
+
+
 def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
     reference = reference_run(runs354, None)
     free = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=None)
@@ -105,6 +117,12 @@ def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
             leads.append(max(0.0, float(alone - distilled_loss(size, np.inf, teacher, **law).min())))
         # Six widths in mean square have a probability of 1e-8.
         assert np.sqrt(np.mean(np.square(leads))) < 6 * 0.005
+    # With next to no width those laws are left that have no lead at all, of the same series.
+    kept = [truth["z"] for truth in drawn if largest_lead(truth, reference) <= 0]
+    assert 20 < len(kept) < 380
+    strict = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=1e-12)
+    found = [truth["z"] for truth in truths.draw_truths(strict, reference, 20, seed=1)]
+    np.testing.assert_array_equal(found, kept[:20])
     both = default_priors(distilled=True, supervised=True, reference=reference)
     with pytest.raises(ModelError, match="cannot be simulated from log_sigma_supervised"):
         truths.draw_truths(both, reference, 1, seed=0)

@@ -128,6 +128,12 @@ def test_every_public_name_stands_in_the_reference():
     assert sorted(listed) == sorted(set(bd.__all__) - {"__version__"})
 
 
+def test_no_line_of_a_page_is_taken_for_a_comment():
+    """MyST leaves out a line that begins with a percent sign, as a wrapped "85 %" may."""
+    for page in PAGES:
+        assert not re.findall(r"^\s*%.*", page.read_text(), re.MULTILINE), page
+
+
 def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", page.read_text()):

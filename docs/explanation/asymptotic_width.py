@@ -26,14 +26,16 @@ def row(*cells: str) -> str:
 
 runs = bd.load_runs("busbridge2025")
 of_fit, of_plan = [], []
-for width in (None, 0.02, 0.01, 0.005, 0.003):
-    fit = bd.fit(runs, seed=0, asymptotic_width=width, progress=False)
+FORMS = [("", {}, width) for width in (None, 0.02, 0.01, 0.005, 0.003)]
+FORMS += [("equation 8, ", bd.EQUATION_8, width) for width in (None, 0.005)]
+for form, options, width in FORMS:
+    fit = bd.fit(runs, seed=0, asymptotic_width=width, **options, progress=False)
     numbers = bd.check(fit).numbers
     draws = flat_draws(posterior_dataset(fit))
     residual = runs["student_loss"].to_numpy() - expected_losses(draws, runs).mean(axis=0)
-    lead = asymptotic_advantage(np.array([3e8, 1e9, 3e9, 1e10]), **{name: draws[name][:, None] for name in LEAD})
+    lead = asymptotic_advantage(np.array([3e8, 1e9, 3e9, 1e10]), **{n: draws[n][:, None] for n in LEAD if n in draws})
     words = ", ".join(f"{value:.3f}" for value in lead.mean(axis=0))
-    name = "none" if width is None else f"{width:g}"
+    name = form + ("none" if width is None else f"{width:g}")
     sampling = f"{numbers['rhat']:.3f}, {numbers['ess_bulk']:.0f}, {numbers['divergences']}"
     of_fit.append(row(name, f"{np.sqrt(np.mean(residual**2)):.4f}", words, sampling))
     plan = bd.plan(fit, ["300M", "1B", "3B"], BUDGETS, ["best case", "teacher pretraining"], progress=False)

@@ -146,6 +146,7 @@ def main() -> None:
         ("default model without slopes", {"effects": ("student",)}, 1),
         ("default model, exponents apart", {"tied_exponents": False}, 1),
         ("default model, omega free", {"omega": None}, 1),
+        ("default model, noise by r", {"noise": "ratio"}, 1),
         ("default model with teacher effects", {"effects": ("teacher", "student", "student_slope")}, 5),
         ("default model with teacher effects alone", {"effects": ("teacher",)}, 1),
     ):

@@ -104,8 +104,8 @@ def answer_sentences(fit: Fit, plan: xr.Dataset) -> tuple[str, str, str]:
         third += "; the rest is marked as extrapolated"
         if width is not None:
             third += (
-                ", and with unlimited data the answer owes more to the prior on the asymptotic advantage "
-                f"({width} nats wide) than to the runs"
+                ", and the more data a budget buys, the larger is the part of the prior on the asymptotic advantage "
+                f"({width} nats wide); bd.prior_sensitivity says how large"
             )
     return f"{first}.", second, f"{third}."
 

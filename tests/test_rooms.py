@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "progress": set(),
+    "law": set(),
     "laws": set(),
     "compute": set(),
     "posterior": {"laws"},  # for the names of the parameters alone, see below
@@ -163,6 +164,9 @@ def test_posterior_alone_knows_the_groups_of_a_fit():
         assert not text & {"sample_stats", "observed_data", "constant_data", "log_likelihood"}, path.name
 
 
-def test_no_module_bears_the_name_of_an_exported_function():
-    modules = {path.stem for _, path in files()} | {room for room, _ in files()}
-    assert not modules & set(bayesdistill.__all__)
+def test_no_module_hides_an_exported_function():
+    # A module `loo` next to a function `loo` would replace it as soon as it is imported; a leading underscore prevents this.
+    top = {path.stem for path in PACKAGE.glob("*.py")} | {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+    assert not top & set(bayesdistill.__all__)
+    for name, subpackage in bayesdistill._ROOM_OF.items():
+        assert not (PACKAGE / subpackage / f"{name}.py").exists(), f"{subpackage}/{name}.py"

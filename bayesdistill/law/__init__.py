@@ -1,0 +1,39 @@
+"""The law: formulas, parameters, terms, the laws composed of them, and the predictive distribution of runs.
+
+`Law` composes terms, group effects and residual noise; `LAWS` holds the named laws. The same functions give mean and scale of a
+run to the PyMC model and to numpy. To add a term, write a module like those in `terms`.
+"""
+
+from bayesdistill.law.draws import Draws
+from bayesdistill.law.effects import EFFECTS, GroupEffect
+from bayesdistill.law.forms import DEFAULT_LAW, LAWS, SUPERVISED_SYMBOLS, Law, distilled_loss, law_of_json, remember
+from bayesdistill.law.formulas import PUBLISHED, supervised_loss
+from bayesdistill.law.parameters import UNITS, Coordinate, Parameter, Prior, Reference
+from bayesdistill.law.residual import NOISE, ResidualNoise
+from bayesdistill.law.term import Student, Term
+from bayesdistill.law.terms import TERMS
+
+__all__ = [
+    "DEFAULT_LAW",
+    "EFFECTS",
+    "LAWS",
+    "NOISE",
+    "PUBLISHED",
+    "SUPERVISED_SYMBOLS",
+    "TERMS",
+    "UNITS",
+    "Coordinate",
+    "Draws",
+    "GroupEffect",
+    "Law",
+    "Parameter",
+    "Prior",
+    "Reference",
+    "ResidualNoise",
+    "Student",
+    "Term",
+    "distilled_loss",
+    "law_of_json",
+    "remember",
+    "supervised_loss",
+]

@@ -1,0 +1,177 @@
+"""Group effects: what all runs of a teacher, of a student configuration or of a model share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayesdistill.law.formulas import teacher_axis
+from bayesdistill.law.parameters import Coordinate, Parameter, Reference, log_normal
+from bayesdistill.law.term import digest_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Groups = tuple[list[str], np.ndarray]
+"""Labels of the groups, and the index of each run's group, (run,)."""
+
+
+def student_configurations(runs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct (student_params, student_tokens), (configuration, 2), and the index of each run's, (run,)."""
+    pairs = runs[["student_params", "student_tokens"]].to_numpy(dtype=float)
+    distinct, index = np.unique(pairs, axis=0, return_inverse=True)
+    return distinct, index.ravel()
+
+
+def configuration_groups(runs: pd.DataFrame) -> Groups:
+    """Student configurations of distilled runs, named by parameters and tokens."""
+    distinct, index = student_configurations(runs)
+    return [f"{size:.4g} parameters, {tokens:.4g} tokens" for size, tokens in distinct], index
+
+
+def teacher_groups(runs: pd.DataFrame) -> Groups:
+    """Teachers of distilled runs; without a column `teacher`, one per teacher loss."""
+    labels = runs["teacher"].astype(str) if "teacher" in runs else runs["teacher_loss"].map("{:.6g}".format)
+    return _distinct(labels)
+
+
+def model_groups(runs: pd.DataFrame) -> Groups:
+    """Models of supervised runs; without a column `model`, one per size."""
+    labels = runs["model"].astype(str) if "model" in runs else runs["params"].map("{:.6g}".format)
+    return _distinct(labels)
+
+
+def _distinct(labels: Any) -> Groups:
+    names, index = np.unique(np.array(labels, dtype=object).astype(str), return_inverse=True)
+    return [str(name) for name in names], index.ravel()
+
+
+@dataclass(frozen=True)
+class GroupEffect:
+    """A normal random effect that the runs of a group share; the effects of the groups in the data sum to zero.
+
+    Parameters
+    ----------
+    name : str
+        By which a law names it.
+    sentence : str
+        What it is, for methods sections.
+    variable : Parameter
+        The effects in the posterior, one a group.
+    scale : Parameter
+        Their standard deviation.
+    coordinate : Coordinate
+        Its logarithm, which is sampled.
+    groups : callable
+        Table of runs -> labels of its groups and the index of each run's.
+    dim, index : str
+        Names of the groups' dimension and of the index.
+    kind : {"distilled", "supervised"}
+        Runs that have the effect.
+    slope : bool
+        Whether the effect is a slope over `formulas.teacher_axis` instead of a constant.
+    """
+
+    name: str
+    sentence: str
+    variable: Parameter
+    scale: Parameter
+    coordinate: Coordinate
+    groups: Callable[[Any], Groups]
+    dim: str
+    index: str
+    kind: str = "distilled"
+    slope: bool = False
+
+    @property
+    def digest(self) -> str:
+        """Digest of the definition, 16 hexadecimal digits."""
+        return digest_of(self)
+
+    @property
+    def raw(self) -> str:
+        """Name of the variable that NUTS samples."""
+        return self.variable.name.replace("effect", "z")
+
+    def covariate(self, teacher_loss: Any, reference: Reference) -> Any:
+        """What the effect is multiplied with for a run: 1, or the teacher axis."""
+        return teacher_axis(teacher_loss, reference.teacher_loss) if self.slope else 1.0
+
+
+def _effect(
+    name: str, what: str, shares: str, scale: float, reason: str, *, short: str, dim: str, **more: Any
+) -> GroupEffect:
+    """A group effect whose names follow from a few words."""
+    slope = bool(more.get("slope"))
+    long = f"change of the {what} effect per 10 % of the teacher's loss" if slope else f"{what} effect"
+    return GroupEffect(
+        name=name,
+        sentence=shares,
+        variable=Parameter(f"effect_{short}", "nats per token", f"{long}"),
+        scale=Parameter(f"sigma_{name}", "nats per token", f"standard deviation of the {long}", domain="positive"),
+        coordinate=Coordinate(
+            f"log_sigma_{name}",
+            f"the size of the {what} {'slopes' if slope else 'effects'}",
+            log_normal(scale, 0.7, f"sigma_{name}", reason),
+            symbol=f"sigma_{name}",
+            link="log",
+        ),
+        dim=dim,
+        **more,
+    )
+
+
+TEACHER = _effect(
+    "teacher",
+    "teacher",
+    "Runs with the same teacher share a random effect (normal, sum-to-zero).",
+    0.004,
+    "runs of one teacher share 0.001 to 0.016 nats of misfit",
+    short="teacher",
+    dim="teacher",
+    groups=teacher_groups,
+    index="teacher_of_run",
+)
+STUDENT = _effect(
+    "student",
+    "student configuration",
+    "Runs with the same student configuration share a random effect (normal, sum-to-zero).",
+    0.01,
+    "a law misses a student configuration by 0.0025 to 0.04 nats, about the tolerance"
+    " with which the published law is taken",
+    short="student_configuration",
+    dim="student_configuration",
+    groups=configuration_groups,
+    index="configuration_of_run",
+)
+STUDENT_SLOPE = _effect(
+    "student_slope",
+    "student configuration",
+    "Each student configuration also has a random slope over the logarithm of the teacher's loss (normal, sum-to-zero).",
+    0.003,
+    "a law misses what a teacher worse by 10 % does to one student configuration by 0.001 to 0.012 nats",
+    short="student_slope",
+    dim="student_configuration",
+    groups=configuration_groups,
+    index="configuration_of_run",
+    slope=True,
+)
+MODEL = _effect(
+    "model",
+    "model",
+    "Supervised runs of the same model share a random effect (normal, sum-to-zero).",
+    0.01,
+    "a law misses a model by 0.0025 to 0.04 nats; its checkpoints share this",
+    short="model",
+    dim="model",
+    groups=model_groups,
+    index="model_of_run",
+    kind="supervised",
+)
+
+EFFECTS: Mapping[str, GroupEffect] = MappingProxyType({e.name: e for e in (TEACHER, STUDENT, STUDENT_SLOPE, MODEL)})
+"""Group effects of the package by name."""

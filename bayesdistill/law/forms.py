@@ -1,0 +1,573 @@
+"""`Law`: a model of runs composed of terms, group effects and residual noise; and the named laws."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from bayesdistill.errors import ModelError, ParameterError
+from bayesdistill.law import formulas
+from bayesdistill.law.effects import EFFECTS, GroupEffect
+from bayesdistill.law.formulas import exp, log, log_ratio, log_student_term, own_scale
+from bayesdistill.law.parameters import DOMAINS, UNITS, Coordinate, Parameter, Reference
+from bayesdistill.law.residual import (
+    BASE_COORDINATES,
+    CONSTANT,
+    NOISE,
+    NU,
+    SIGMA,
+    SIGMA_SUPERVISED,
+    SUPERVISED_COORDINATE,
+    ResidualNoise,
+)
+from bayesdistill.law.term import AtReference, Student, Term, Values
+from bayesdistill.law.terms import TERMS
+from bayesdistill.law.terms.student import SUM
+
+SUPERVISED_SYMBOLS = tuple(parameter.name for parameter in TERMS["supervised"].parameters)
+"""E, A, B, alpha, beta, gamma: every law has the supervised law."""
+
+ASYMPTOTIC_TEACHERS = np.linspace(0.0, 1.2, 41)
+"""Teachers that `Law.asymptotic_advantage` tries, as fractions of the student's own reducible loss: 0 is a perfect teacher (loss
+E), 1 one that is no better than the student with unlimited data. The optimum lies between; steps of 3 % put the minimum
+within 5e-4 nats."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """A model of distilled and supervised runs.
+
+    Laws are compared and stored by the names of their parts. Change one with `with_terms`, `without_terms`, `with_effects`,
+    `with_noise` and `with_fixed`, which return a new law.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in output.
+    reference : str
+        Where it comes from.
+    terms : tuple of Term
+        The supervised law first. A law of supervised runs alone has no other.
+    effects : tuple of GroupEffect
+    noise : ResidualNoise
+    fixed : mapping
+        Symbol -> value, for symbols that are not sampled, such as gamma or omega. Each must depend on one coordinate only.
+    supervised_noise : bool
+        Whether supervised runs have their own residual scale, as they do beside distilled runs.
+    discrepancy : None
+        Reserved for a model of the law's error outside the range of the data.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> law = bd.LAWS["busbridge2025"].with_terms("soft_targets")
+    >>> [term.name for term in law.terms]
+    ['supervised', 'student', 'capacity_gap', 'soft_targets']
+    """
+
+    name: str
+    reference: str
+    terms: tuple[Term, ...]
+    effects: tuple[GroupEffect, ...] = ()
+    noise: ResidualNoise = CONSTANT
+    fixed: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    supervised_noise: bool = False
+    discrepancy: None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fixed", MappingProxyType(dict(self.fixed)))
+        for what, names in (("term", [t.name for t in self.terms]), ("group effect", [e.name for e in self.effects])):
+            for name in names:
+                if names.count(name) > 1:
+                    raise ParameterError(f"The law {self.name!r} has the {what} {name!r} twice.")
+        if not self.terms or self.terms[0].name != "supervised":
+            raise ParameterError(f"The first term of the law {self.name!r} must be 'supervised'.")
+        linked = {c.symbol: c for c in self._coordinates(fixed=True) if c.symbol}
+        domain = {parameter.name: parameter.domain for parameter in self.parameters}
+        for name, value in self.fixed.items():
+            if name not in linked:
+                choices = ", ".join(repr(symbol) for symbol in linked)
+                raise ParameterError(f"Cannot fix {name!r} in the law {self.name!r}; it can fix {choices}.")
+            if not (math.isfinite(value) and DOMAINS[domain[name]](value)):
+                raise ParameterError(
+                    f"{name} is fixed at {value!r}; it must be a finite number of the kind {domain[name]!r}."
+                )
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+    def __reduce__(self) -> Any:
+        parts = (self.name, self.reference, self.terms, self.effects, self.noise, dict(self.fixed))
+        return Law, (*parts, self.supervised_noise, self.discrepancy)
+
+    # Composition ----------------------------------------------------------------------------------------------------
+
+    def with_terms(self, *terms: str | Term) -> Law:
+        """The law with more terms, by name or as `Term` objects."""
+        added = tuple(_part(term, TERMS, "term") for term in terms)
+        return replace(self, name="+".join((self.name, *(t.name for t in added))), terms=self.terms + added)
+
+    def without_terms(self, *names: str) -> Law:
+        """The law without some terms; values fixed for their symbols go with them."""
+        known = [term.name for term in self.terms]
+        for name in names:
+            if name not in known[1:]:
+                raise ParameterError(f"The law {self.name!r} has no term {name!r} to remove; it has {known[1:]}.")
+        kept = tuple(term for term in self.terms if term.name not in names)
+        lost = {p.name for term in self.terms if term.name in names for p in term.parameters}
+        fixed = {name: value for name, value in self.fixed.items() if name not in lost}
+        return replace(self, name="-".join((self.name, *names)), terms=kept, fixed=fixed)
+
+    def with_effects(self, *effects: str | GroupEffect) -> Law:
+        """The law with these group effects and no others."""
+        return replace(self, effects=tuple(_part(effect, EFFECTS, "group effect") for effect in effects))
+
+    def with_noise(self, noise: str | ResidualNoise) -> Law:
+        """The law with another form of the residual noise."""
+        return replace(self, noise=_part(noise, NOISE, "form of the residual noise"))
+
+    def with_fixed(self, **values: float | None) -> Law:
+        """The law with some symbols fixed; None lets a symbol vary."""
+        fixed = {name: float(value) for name, value in ({**self.fixed, **values}).items() if value is not None}
+        return replace(self, fixed=fixed)
+
+    def for_runs(self, *, distilled: bool, supervised: bool) -> Law:
+        """The law of the kinds of runs that there are.
+
+        Parameters
+        ----------
+        distilled, supervised : bool
+            Which kinds of runs enter the likelihood. Without distilled runs the supervised law is left, with the group
+            effects of supervised runs. With both, supervised runs have a residual scale of their own.
+        """
+        if not (distilled or supervised):
+            raise ModelError("There are no runs. Pass distilled runs, supervised runs, or both.")
+        kinds = [kind for kind, given in (("distilled", distilled), ("supervised", supervised)) if given]
+        terms = tuple(term for term in self.terms if distilled or term.kind == "supervised")
+        symbols = {p.name for term in terms for p in term.parameters}
+        return replace(
+            self,
+            terms=terms,
+            effects=tuple(effect for effect in self.effects if effect.kind in kinds),
+            noise=self.noise if distilled else CONSTANT,
+            fixed={name: value for name, value in self.fixed.items() if name in symbols},
+            supervised_noise=distilled and supervised,
+        )
+
+    @property
+    def distills(self) -> bool:
+        """Whether the law describes distilled runs."""
+        return any(term.kind == "distilled" for term in self.terms)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """All scalar symbols: terms, residual noise, standard deviations of group effects."""
+        terms = tuple(p for term in self.terms for p in term.parameters)
+        supervised = (SIGMA_SUPERVISED,) if self.supervised_noise else ()
+        return (*terms, SIGMA, NU, *self.noise.parameters, *(e.scale for e in self.effects), *supervised)
+
+    @property
+    def symbols_of_law(self) -> tuple[str, ...]:
+        """Symbols of the terms, without those of the residual noise and of the group effects."""
+        return tuple(p.name for term in self.terms for p in term.parameters)
+
+    @property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """What is sampled, in the model's order, without the coordinates of fixed symbols."""
+        return self._coordinates(fixed=False)
+
+    def _coordinates(self, *, fixed: bool) -> tuple[Coordinate, ...]:
+        replaced = {name for term in self.terms for name in term.replaces}
+        found = [c for term in self.terms for c in term.coordinates if c.name not in replaced]
+        found += [*BASE_COORDINATES, *self.noise.coordinates, *(effect.coordinate for effect in self.effects)]
+        found += [SUPERVISED_COORDINATE] if self.supervised_noise else []
+        return tuple(c for c in found if fixed or c.symbol not in self.fixed)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the law says beyond the supervised law and equation 8, for methods sections."""
+        plain = {term.name for term in LAWS["busbridge2025"].terms}
+        found = [term.sentence for term in self.terms if term.name not in plain]
+        found += [*(effect.sentence for effect in self.effects), self.noise.sentence]
+        return [sentence for sentence in found if sentence]
+
+    # Storage --------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_packaged(self) -> bool:
+        """Whether all parts are the package's own, so that every session knows them."""
+        return all(packaged is part for part, packaged in self._parts())
+
+    def _parts(self) -> list[tuple[Any, Any]]:
+        """(part, the packaged part of that name or None)."""
+        found: list[tuple[Any, Any]] = [(term, TERMS.get(term.name)) for term in self.terms]
+        found += [(effect, EFFECTS.get(effect.name)) for effect in self.effects]
+        return [*found, (self.noise, NOISE.get(self.noise.name))]
+
+    def to_json(self) -> str:
+        """The law as JSON: names of its parts, with a digest for those that are not the package's own."""
+        names = [
+            part.name if packaged is part else {"name": part.name, "digest": part.digest}
+            for part, packaged in self._parts()
+        ]
+        count = len(self.terms)
+        return json.dumps(
+            {
+                "name": self.name,
+                "reference": self.reference,
+                "terms": names[:count],
+                "effects": names[count:-1],
+                "noise": names[-1],
+                "fixed": dict(self.fixed),
+                "supervised_noise": self.supervised_noise,
+                "discrepancy": self.discrepancy,
+            }
+        )
+
+    # Formulas -------------------------------------------------------------------------------------------------------
+
+    def supervised_loss(self, params: Any, tokens: Any, p: Values) -> Any:
+        """Loss of a pretrained model, nats per token; everything broadcasts."""
+        return formulas.supervised_loss(params, tokens, **{name: p[name] for name in SUPERVISED_SYMBOLS})
+
+    def student(self, params: Any, tokens: Any, p: Values) -> Student:
+        """The student's part of the law; compute it once for many teachers.
+
+        Parameters
+        ----------
+        params, tokens : float or array
+        p : mapping
+            Symbol -> value; everything broadcasts.
+        """
+        student = self._without_term(params, tokens, p)
+        own = {f"{name}_S": p[f"{name}_S"] for name in SUM}
+        student = replace(student, log_term=log_student_term(params, tokens, **own))
+        return replace(
+            student, log_excess=_total(term.student_excess(student, p) for term in self._with("student_excess"))
+        )
+
+    def _without_term(self, params: Any, tokens: Any, p: Values) -> Student:
+        supervised = ability = self.supervised_loss(params, tokens, p)
+        ability_tokens = tokens
+        for term in self._with("ability_tokens"):
+            ability_tokens = term.ability_tokens(ability_tokens, p)
+        if ability_tokens is not tokens:
+            ability = self.supervised_loss(params, ability_tokens, p)
+        irreducible = _total(term.irreducible(p) for term in self._with("irreducible"))
+        return Student(params, tokens, supervised, ability_tokens, *own_scale(ability, irreducible))
+
+    def distilled_loss(self, student: Student, teacher_loss: Any, p: Values) -> Any:
+        """Loss of a student with a teacher, nats per token.
+
+        Parameters
+        ----------
+        student : Student
+            What `student` returned.
+        teacher_loss : float or array
+            Cross-entropy of the teacher in nats per token.
+        p : mapping
+            Symbol -> value; everything broadcasts.
+        """
+        ratio = log_ratio(teacher_loss, student.log_ability, student.stretch)
+        excess = _total(term.excess(student, teacher_loss, ratio, p) for term in self._with("excess"))
+        floor = teacher_loss
+        for term in self._with("floor"):
+            floor = floor + term.floor(student, teacher_loss, p)
+        return floor + exp(excess + student.log_excess)
+
+    def _with(self, slot: str) -> Any:
+        return [term for term in self.terms if getattr(term, slot) is not None]
+
+    def asymptotic_advantage(self, params: Any, p: Values) -> Any:
+        """How far the best distilled student leads the pretrained one, both with unlimited data.
+
+        A student that has seen unlimited data of the true distribution minimizes the loss by which both are judged, so that
+        theory says <= 0 for every student. The law does not enforce it.
+
+        Parameters
+        ----------
+        params : float or array, (...)
+            Non-embedding parameters of the student.
+        p : mapping
+            Symbol -> value of shape (...); everything broadcasts.
+
+        Returns
+        -------
+        array, (...)
+            Lsup(N, inf) - min over L_T of L_S(N, inf, L_T), nats per token.
+        """
+        p = {**p, **{q.name: q.unlimited for q in self.parameters if q.unlimited is not None}}
+        student = self.student(params, 1.0, p)
+        supervised = student.supervised
+        teacher_loss = supervised[..., None] - (supervised - p["E"])[..., None] * (1 - ASYMPTOTIC_TEACHERS)
+        zero = 0 * supervised
+        last = {name: (value + zero)[..., None] for name, value in p.items()}
+        loss = self.distilled_loss(student.map(lambda x: x[..., None]), teacher_loss, last)
+        return supervised - loss.min(axis=-1)
+
+    # Coordinates ----------------------------------------------------------------------------------------------------
+
+    def symbols(self, coordinates: Values, reference: Reference) -> dict[str, Any]:
+        """Symbols from coordinates around a reference run, for sizes and tokens in single parameters and tokens.
+
+        Parameters
+        ----------
+        coordinates : mapping
+            Coordinate -> value; fixed symbols may be among them under their own name.
+        reference : Reference
+        """
+        return self.rescaled(self.reduced_symbols(coordinates, reference), reference)
+
+    def rescaled(self, reduced: Values, reference: Reference) -> dict[str, Any]:
+        """Symbols in single parameters and tokens from symbols in units of the reference run: A = A_ref N0^alpha."""
+        return self._in_units(reduced, reference, 1.0)
+
+    def in_units_of(self, p: Values, reference: Reference) -> dict[str, Any]:
+        """The inverse of `rescaled`."""
+        return self._in_units(p, reference, -1.0)
+
+    def _in_units(self, p: Values, reference: Reference, sign: float) -> dict[str, Any]:
+        result = dict(p)
+        for parameter in self.parameters:
+            if parameter.per is not None and parameter.name in p:
+                of, exponent = parameter.per
+                result[parameter.name] = exp(log(p[parameter.name]) + sign * p[exponent] * log(getattr(reference, of)))
+        return result
+
+    def reduced_symbols(self, coordinates: Values, reference: Reference) -> dict[str, Any]:
+        """Symbols for sizes and tokens in units of the reference run, in which no intermediate number overflows."""
+        c, p = dict(coordinates), {}
+        for coordinate in self._coordinates(fixed=True):
+            if coordinate.symbol in self.fixed:
+                p[coordinate.symbol] = c.get(coordinate.symbol, self.fixed[coordinate.symbol])
+                if coordinate.link == "log":  # for transforms of several coordinates
+                    c[coordinate.name] = log(p[coordinate.symbol])
+            elif coordinate.symbol and coordinate.name in c:
+                p[coordinate.symbol] = coordinate.symbol_value(c[coordinate.name])
+        p |= self.terms[0].symbols(c, p, None)  # type: ignore[misc]
+        if not self.distills:
+            return p
+        at = self._at(UNITS, p, reference.teacher_loss)
+        for term in self._with("symbols")[1:]:
+            p |= term.symbols(c, p, at)
+        p |= self._with("sum_symbols")[-1].sum_symbols(c["log_excess_S"] - self._excess_at(at, p), c, p, at)
+        return p
+
+    def coordinates_of(self, symbols: Values, reference: Reference) -> dict[str, Any]:
+        """Coordinates from symbols in single parameters and tokens; the inverse of `symbols`.
+
+        Symbols of the residual noise and of the group effects may be missing; fixed symbols keep their own name.
+        """
+        p = {**self.fixed, **symbols}
+        found = dict(self.terms[0].coordinates_of(p, AtReference(reference, None, None, None)))  # type: ignore[misc, arg-type]
+        if self.distills:
+            at = self._at(reference, p, reference.teacher_loss)
+            for term in self._with("coordinates_of")[1:]:
+                found |= term.coordinates_of(p, at)
+            found |= self._with("sum_coordinates")[-1].sum_coordinates(p, at)
+            own = {f"{name}_S": p[f"{name}_S"] for name in SUM}
+            term_there = log_student_term(reference.params, reference.tokens, **own)
+            found["log_excess_S"] = term_there + self._excess_at(at, p)
+        for coordinate in self._coordinates(fixed=True):
+            if coordinate.symbol in self.fixed:
+                found[coordinate.symbol] = p[coordinate.symbol]
+            elif coordinate.symbol in p and coordinate.name not in found:
+                found[coordinate.name] = coordinate.of_symbol(p[coordinate.symbol])
+        names = {c.symbol if c.symbol in self.fixed else c.name for c in self._coordinates(fixed=True)}
+        return {name: value for name, value in found.items() if name in names}
+
+    def _at(self, reference: Reference, p: Values, teacher_loss: Any) -> AtReference:
+        """The reference run in the units of `reference`."""
+        student = self._without_term(reference.params, reference.tokens, p)
+        ratio, alone = (
+            log_ratio(loss, student.log_ability, student.stretch) for loss in (teacher_loss, student.supervised)
+        )
+        return AtReference(replace(reference, teacher_loss=teacher_loss), student, ratio, alone)
+
+    def _excess_at(self, at: AtReference, p: Values) -> Any:
+        """What all but the power sum contribute to the logarithm of the excess at the reference run."""
+        total = 0.0
+        for term in self.terms[::-1]:
+            if term.excess is not None:
+                total = total + term.excess(at.student, at.reference.teacher_loss, at.log_ratio, p)
+            if term.student_excess is not None:
+                total = total + term.student_excess(at.student, p)
+        return total
+
+    def valid(self, p: Values) -> Any:
+        """Which draws are laws: every symbol there is finite and in its domain."""
+        found = [DOMAINS[q.domain](p[q.name]) & np.isfinite(p[q.name]) for q in self.parameters if q.name in p]
+        return functools.reduce(np.logical_and, found)
+
+
+def _total(parts: Any) -> Any:
+    """Sum of several parts, 0 if there are none."""
+    return functools.reduce(lambda a, b: a + b, parts, 0.0)
+
+
+def _part(asked: Any, known: Mapping[str, Any], what: str) -> Any:
+    if not isinstance(asked, str):
+        return asked
+    if asked not in known:
+        raise ParameterError(f"There is no {what} {asked!r}. Choose from {', '.join(map(repr, known))}.")
+    return known[asked]
+
+
+_BUSBRIDGE = "Busbridge et al. (2025), arXiv:2502.08606"
+EQUATION_8 = Law(
+    name="busbridge2025",
+    reference=f"{_BUSBRIDGE}, equation 8",
+    terms=(TERMS["supervised"], TERMS["student"], TERMS["capacity_gap"]),
+)
+DEFAULT_LAW = "tied_reducible"
+LAWS: Mapping[str, Law] = MappingProxyType(
+    {
+        "busbridge2025": EQUATION_8,
+        DEFAULT_LAW: replace(
+            EQUATION_8.with_terms("tied_exponents", "weak_teachers", "soft_targets", "reducible_ratio")
+            .with_effects("student", "student_slope")
+            .with_fixed(omega=1.0),
+            name=DEFAULT_LAW,
+            reference=f"{_BUSBRIDGE}, equation 8, extended (docs/explanation/choice_of_model.md)",
+        ),
+    }
+)
+"""Named laws. "busbridge2025" is equation 8 as in the paper, with independent residuals. "tied_reducible", the default of `fit`,
+ties the student's exponents to the supervised law's, compares reducible losses, allows for weak teachers and soft targets, and
+has effects and slopes of student configurations. It predicts unseen teachers and students best."""
+
+_EXTENDED = EQUATION_8.with_terms("weak_teachers", "soft_targets", "reducible_ratio")
+
+
+def distilled_loss(
+    student_params: Any,
+    student_tokens: Any,
+    teacher_loss: Any,
+    *,
+    E: Any,
+    A: Any,
+    B: Any,
+    alpha: Any,
+    beta: Any,
+    gamma: Any,
+    A_S: Any,
+    B_S: Any,
+    alpha_S: Any,
+    beta_S: Any,
+    gamma_S: Any,
+    c0: Any,
+    c1: Any,
+    d1: Any,
+    f1: Any,
+    w1: Any = 0.0,
+    kappa: Any = 1.0,
+    omega: Any = 0.0,
+) -> Any:
+    """Cross-entropy of a student distilled from a teacher.
+
+    Parameters
+    ----------
+    student_params : float or array
+        Non-embedding parameters N_S of the student.
+    student_tokens : float or array
+        Tokens D_S that the student is distilled on.
+    teacher_loss : float or array
+        Cross-entropy L_T of the teacher in nats per token.
+    E, A, B, alpha, beta, gamma : float or array
+        The supervised law, which gives the student's own ability.
+    A_S, B_S, alpha_S, beta_S, gamma_S, c0, c1, d1, f1 : float or array
+        The distillation law. Everything broadcasts.
+    w1 : float or array
+        When the teacher is worse than the student would be on its own, the student recovers this fraction of
+        max(L_T - Lsup, 0). 0 is equation 8, which cannot go below L_T.
+    kappa : float or array
+        One distillation token improves the student's ability as much as kappa pretraining tokens: r is
+        L_T / Lsup(N_S, kappa D_S). 1 is equation 8. With unlimited data kappa has no effect.
+    omega : float or array
+        Fraction of E that is subtracted from the losses that the capacity gap and the power of L_T compare (see
+        `formulas.log_ratio`). 0 is equation 8, 1 compares reducible losses.
+
+    Returns
+    -------
+    float or array
+        Validation cross-entropy in nats per token.
+
+    Notes
+    -----
+    Busbridge et al. (2025), equation 8. For laws with other terms use `bayesdistill.predict`.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> round(float(bd.distilled_loss(5.46e8, 1.207e10, 2.18485, **bd.PUBLISHED)), 3)
+    2.432
+    """
+    p = {"E": E, "A": A, "B": B, "alpha": alpha, "beta": beta, "gamma": gamma}
+    p |= {"A_S": A_S, "B_S": B_S, "alpha_S": alpha_S, "beta_S": beta_S, "gamma_S": gamma_S}
+    p |= {"c0": c0, "c1": c1, "d1": d1, "f1": f1, "w1": w1, "kappa": kappa, "omega": omega}
+    return _EXTENDED.distilled_loss(_EXTENDED.student(student_params, student_tokens, p), teacher_loss, p)
+
+
+# Storage ------------------------------------------------------------------------------------------------------------
+
+_CUSTOM: dict[tuple[str, str], Any] = {}
+"""Parts of laws that are not the package's own and that this session has seen, by name and digest."""
+
+
+def remember(law: Law) -> None:
+    """Let `law_of_json` find the parts of a law for the rest of the session."""
+    _CUSTOM.update({(part.name, part.digest): part for part, packaged in law._parts() if packaged is not part})
+
+
+def law_of_json(text: str, law: Law | None = None) -> Law:
+    """The law that `Law.to_json` wrote, or that has this name in `LAWS`.
+
+    Parameters
+    ----------
+    text : str
+    law : Law, optional
+        With the parts that are not the package's own.
+
+    Raises
+    ------
+    ModelError
+        If it has a part that this session does not know.
+    """
+    if text in LAWS:
+        return LAWS[text]
+    if law is not None:
+        remember(law)
+    try:
+        stored = json.loads(text)
+        terms = tuple(_stored(part, TERMS, "term") for part in stored["terms"])
+        effects = tuple(_stored(part, EFFECTS, "group effect") for part in stored["effects"])
+        noise = _stored(stored["noise"], NOISE, "form of the residual noise")
+        rest = (stored["fixed"], stored["supervised_noise"])
+        return Law(stored["name"], stored["reference"], terms, effects, noise, *rest)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"Cannot read the law {text[:80]!r}: {error}. Use a name in bd.LAWS or the text that bd.fit stores."
+        ) from None
+
+
+def _stored(part: Any, packaged: Mapping[str, Any], what: str) -> Any:
+    if isinstance(part, str):
+        if part in packaged:
+            return packaged[part]
+        raise ModelError(f"The law has the {what} {part!r}, which this version of bayesdistill does not have.")
+    found = _CUSTOM.get((part["name"], part["digest"]))
+    if found is None:
+        known = any(name == part["name"] for name, _ in _CUSTOM)
+        raise ModelError(
+            f"The law has the {what} {part['name']!r}, which is not part of bayesdistill"
+            + (" and differs from the one of that name in this session" if known else "")
+            + ". Pass the law: bd.load(path, law=...) or bd.law_draws(draws, law=...)."
+        )
+    return found

@@ -1,0 +1,170 @@
+"""What a law is described with: symbols, the coordinates that are sampled, their priors, and the reference run.
+
+A `Parameter` is a symbol of a formula, as it appears in a posterior. A `Coordinate` is what NUTS samples. Each coordinate has
+a normal default prior and describes what the law does at the reference run, so that one can have an opinion about it before
+seeing data. Some symbols depend on one coordinate only (`Coordinate.link`); the others follow from several coordinates
+together (`Term.symbols`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from bayesdistill.errors import ParameterError
+from bayesdistill.law.formulas import exp, log, softplus
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The run around which the coordinates are centered.
+
+    Parameters
+    ----------
+    params : float
+        Non-embedding parameters N0.
+    tokens : float
+        Tokens D0.
+    teacher_loss : float
+        Cross-entropy T0 of the teacher in nats per token. The supervised law does not use it.
+    """
+
+    params: float
+    tokens: float
+    teacher_loss: float
+
+
+UNITS = Reference(1.0, 1.0, math.nan)
+"""The reference of symbols that belong to single parameters and single tokens, as a posterior has them."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A normal prior on one coordinate.
+
+    Parameters
+    ----------
+    location, scale : float
+        Mean and standard deviation of the coordinate. A scale of 0 fixes it.
+    distribution : str
+        The prior in words, on the scale on which one thinks of it.
+    reason : str
+        Why this location and this scale.
+    """
+
+    location: float
+    scale: float
+    distribution: str = ""
+    reason: str = "given by the user"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.location) and math.isfinite(self.scale) and self.scale >= 0):
+            raise ParameterError(
+                f"A prior must have a finite location and a scale of at least 0, got {self.location}, {self.scale}."
+            )
+        if not self.distribution:
+            object.__setattr__(self, "distribution", f"Normal({self.location:.4g}, {self.scale:.3g})")
+
+
+def log_normal(center: float, scale: float, what: str, reason: str) -> Prior:
+    """A prior on the logarithm of something positive, given its median."""
+    return Prior(math.log(center), scale, f"ln {what} ~ Normal(ln {center:g}, {scale:g})", reason)
+
+
+DOMAINS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {
+        "real": np.isfinite,
+        "positive": lambda x: np.isfinite(x) & (x > 0),
+        "fraction": lambda x: (x >= 0) & (x <= 1),
+    }
+)
+"""Which values a symbol may have; NaN is in none."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A symbol of a law.
+
+    Parameters
+    ----------
+    name : str
+        The variable of the posterior.
+    unit : str
+    long_name : str
+        Label of axes and tables.
+    sentence : str
+        What the symbol does, for readers.
+    neutral : float, optional
+        The value at which it has no effect.
+    domain : {"real", "positive", "fraction"}
+    per : (str, str), optional
+        For a coefficient of a power: ("params", "alpha") or ("tokens", "beta"), what the power is of and the symbol that is its
+        exponent. In units of a reference run the coefficient A is A / N0^alpha.
+    unlimited : float, optional
+        The value that stands for unlimited data, together with one token.
+    """
+
+    name: str
+    unit: str
+    long_name: str
+    sentence: str = ""
+    neutral: float | None = None
+    domain: str = "real"
+    per: tuple[str, str] | None = None
+    unlimited: float | None = None
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """A quantity that NUTS samples.
+
+    Parameters
+    ----------
+    name : str
+    description : str
+        What it is, in a few words, for readers.
+    prior : Prior
+        The default.
+    symbol : str
+        The symbol that it alone determines, if there is one.
+    link : {"log", "logit", "identity", "log above 1"}
+        How: the coordinate is the link of the symbol.
+    """
+
+    name: str
+    description: str
+    prior: Prior
+    symbol: str = ""
+    link: str = "identity"
+
+    def symbol_value(self, value: Any) -> Any:
+        """The symbol at a value of the coordinate."""
+        return _INVERSE[self.link](value)
+
+    def of_symbol(self, value: Any) -> Any:
+        """The coordinate at a value of the symbol."""
+        return _LINK[self.link](value)
+
+
+def log_sigmoid(x: Any) -> Any:
+    """log(1 / (1 + e^-x))."""
+    return -softplus(-x)
+
+
+_INVERSE: dict[str, Callable[[Any], Any]] = {
+    "log": exp,
+    "logit": lambda x: exp(log_sigmoid(x)),
+    "identity": lambda x: x,
+    "log above 1": lambda x: 1 + exp(x),
+}
+_LINK: dict[str, Callable[[Any], Any]] = {
+    "log": log,
+    "logit": lambda p: np.log(p) - np.log1p(-p),
+    "identity": lambda x: x,
+    "log above 1": lambda x: log(x - 1),
+}

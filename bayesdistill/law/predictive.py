@@ -1,0 +1,246 @@
+"""Predictive distribution of runs: law, group effects and residual noise, in numpy.
+
+Mean and scale are the functions of `Law` that the PyMC model uses too. Everything here has the shape (n_draws, run), except
+`RunNoise`, which serves grids of runs of any shape.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayesdistill.errors import ParameterError
+from bayesdistill.law.draws import Draws
+from bayesdistill.law.effects import GroupEffect, Groups
+from bayesdistill.law.forms import Law
+from bayesdistill.law.parameters import Reference
+from bayesdistill.law.term import Student, Values
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "distilled": ("student_params", "student_tokens", "teacher_loss"),
+    "supervised": ("params", "tokens"),
+}
+OUTCOME: Mapping[str, str] = {"distilled": "student_loss", "supervised": "loss"}
+"""Columns of a table of runs: its design, and what was measured."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """Runs without their outcomes.
+
+    Parameters
+    ----------
+    kind : {"distilled", "supervised"}
+    params, tokens : ndarray, (run,)
+        Of the model that the run trains.
+    teacher_loss : ndarray, (run,), optional
+        Nats per token; of distilled runs.
+    groups : mapping
+        Name of a group effect -> labels of its groups and the index of each run's, for the effects that these runs have.
+    """
+
+    kind: str
+    params: np.ndarray
+    tokens: np.ndarray
+    teacher_loss: np.ndarray | None = None
+    groups: Mapping[str, Groups] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, law: Law, table: pd.DataFrame, kind: str = "distilled") -> Design:
+        """The design of a table of runs, with the groups of a law's effects."""
+        params, tokens, *teacher = (table[name].to_numpy(dtype=float) for name in COLUMNS[kind])
+        groups = {effect.name: effect.groups(table) for effect in law.effects if effect.kind == kind}
+        return cls(kind, params, tokens, teacher[0] if teacher else None, groups)
+
+
+def expected_loss(draws: Draws, design: Design) -> np.ndarray:
+    """The law's mean loss of every run under every draw, (n_draws, run), nats per token."""
+    p = draws.columns
+    if design.kind == "supervised":
+        return np.asarray(draws.law.supervised_loss(design.params, design.tokens, p))
+    student = draws.law.student(design.params, design.tokens, p)
+    return np.asarray(draws.law.distilled_loss(student, design.teacher_loss, p))
+
+
+def residual_scale_of(law: Law, student: Student, teacher_loss: Any, p: Values, reference: Reference) -> Any:
+    """Scale of a distilled run's residual, in arrays or tensors; everything broadcasts."""
+    factor = 1.0 if law.noise.factor is None else law.noise.factor(student, teacher_loss, p, reference)
+    return p["sigma"] * factor
+
+
+def residual_scale(draws: Draws, design: Design) -> np.ndarray:
+    """Scale of the Student-t residual of every run under every draw, (n_draws, run), nats per token."""
+    require_noise(draws)
+    p = draws.columns
+    if design.kind == "supervised":
+        scale = p[supervised_scale(draws.law)]
+    elif draws.law.noise.factor is None:
+        scale = p["sigma"]
+    else:
+        student = draws.law.student(design.params, design.tokens, p)
+        scale = residual_scale_of(draws.law, student, design.teacher_loss, p, draws.reference)
+    return np.broadcast_to(scale, (draws.size, design.params.size))
+
+
+def supervised_scale(law: Law) -> str:
+    """The symbol that is the residual scale of supervised runs."""
+    return "sigma_supervised" if law.supervised_noise else "sigma"
+
+
+def require_noise(draws: Draws) -> None:
+    """Raise an error if the draws lack a symbol of the residual noise or of the group effects.
+
+    Raises
+    ------
+    ParameterError
+    """
+    missing = [p.name for p in draws.law.parameters if p.name not in draws]
+    if missing:
+        raise ParameterError(
+            f"The posterior has no {' and no '.join(missing)}, so that the residual noise of single runs is unknown. "
+            "Use a fit that bd.fit returned, or noise='law' where there is a choice."
+        )
+
+
+def group_effects(draws: Draws, design: Design, effects: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Sum of the group effects of every run, (n_draws, run), nats per token.
+
+    Parameters
+    ----------
+    draws : Draws
+    design : Design
+    effects : mapping
+        Name of a group effect -> (n_draws, group).
+    """
+    total = np.zeros((draws.size, design.params.size))
+    for effect in _effects_of(draws.law, design):
+        covariate = effect.covariate(design.teacher_loss, draws.reference)
+        total = total + covariate * effects[effect.name][:, design.groups[effect.name][1]]
+    return total
+
+
+def _effects_of(law: Law, design: Design) -> list[GroupEffect]:
+    return [effect for effect in law.effects if effect.name in design.groups]
+
+
+def new_group_scale(scale: Any, groups: int | None) -> Any:
+    """Standard deviation of the effect of a group that is not in the data.
+
+    The effects of the groups in the data sum to zero: an effect is relative to their mean, which differs from that of all
+    groups by the scale over the root of their number.
+    """
+    return scale * np.sqrt(1 + 1 / groups) if groups else scale
+
+
+def with_new_groups(
+    draws: Draws, design: Design, effects: Mapping[str, np.ndarray], kept: np.ndarray, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """The effects of all groups, with those of groups that have no run among `kept`, (run,), drawn anew."""
+    found = {}
+    for effect in _effects_of(draws.law, design):
+        labels, index = design.groups[effect.name]
+        unseen = np.setdiff1d(np.arange(len(labels)), index[kept])
+        spread = new_group_scale(draws[effect.scale.name], max(len(labels) - unseen.size, 1))
+        values = np.array(effects[effect.name])
+        values[:, unseen] = spread[:, None] * rng.standard_normal((draws.size, unseen.size))
+        found[effect.name] = values
+    return found
+
+
+def logpdf(observed: Any, center: Any, scale: Any, nu: Any) -> np.ndarray:
+    """Log density of losses under Student-t distributions; everything broadcasts."""
+    from scipy.special import gammaln
+
+    constant = gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * np.log(nu * np.pi) - np.log(scale)
+    return np.asarray(constant - (nu + 1) / 2 * np.log1p(((observed - center) / scale) ** 2 / nu))
+
+
+def cdf(observed: Any, center: Any, scale: Any, nu: Any) -> np.ndarray:
+    """Probability of a loss below the observed one under Student-t distributions; everything broadcasts."""
+    from scipy.special import stdtr
+
+    return np.asarray(stdtr(nu, (observed - center) / scale))
+
+
+def residuals(draws: Draws, scale: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Random residuals of runs with these scales, (n_draws, run), nats per token."""
+    return scale * rng.standard_t(np.broadcast_to(draws["nu"][:, None], scale.shape))
+
+
+@dataclass(frozen=True)
+class RunNoise:
+    """Deviations from the law of one distilled and one pretrained run, the same pair everywhere.
+
+    One pair is drawn for each posterior draw, independently of where it is evaluated: answers do not depend on the order or the
+    extent of a grid, and curves over it are smooth. Both runs belong to groups that are not in the data.
+
+    Parameters
+    ----------
+    draws : Draws
+    residual, pretrained_residual : ndarray, (n_draws,)
+        Student-t(nu) residuals in units of their scales.
+    effects, pretrained_effects : mapping
+        Name of a group effect -> (n_draws,), nats per token.
+    """
+
+    draws: Draws
+    residual: np.ndarray
+    pretrained_residual: np.ndarray
+    effects: Mapping[str, np.ndarray]
+    pretrained_effects: Mapping[str, np.ndarray]
+
+    @classmethod
+    def draw(cls, draws: Draws, seed: int) -> RunNoise:
+        """Draw one pair of runs per posterior draw.
+
+        The pretrained run has the effect of its own student configuration, as large as that of distilled runs and independent of
+        it. This is an assumption: no run determines it.
+
+        Raises
+        ------
+        ParameterError
+            If the draws lack the residual noise.
+        """
+        require_noise(draws)
+        rng = np.random.default_rng(seed)
+        residual, pretrained = rng.standard_t(draws["nu"]), rng.standard_t(draws["nu"])
+        own, other = {}, {}
+        for effect in draws.law.effects:
+            # A stream of its own, so that an effect does not depend on which others a law has.
+            stream = np.random.default_rng([seed, zlib.crc32(effect.name.encode())])
+            spread = new_group_scale(draws[effect.scale.name], draws.groups.get(effect.name))
+            distilled, alone = spread * stream.standard_normal((2, draws.size))
+            if effect.kind == "distilled":
+                own[effect.name] = distilled
+            if effect.kind == "supervised" or (effect.name == "student"):
+                other[effect.name] = alone
+        return cls(draws, residual, pretrained, own, other)
+
+    def distilled(self, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
+        """Deviation of the distilled run, (..., n_draws); arguments (..., 1) or (..., n_draws), nats per token."""
+        draws, law = self.draws, self.draws.law
+        student = draws.student(params, tokens) if law.noise.factor is not None else None
+        scale = residual_scale_of(law, student, teacher_loss, draws.symbols, draws.reference)  # type: ignore[arg-type]
+        total = scale * self.residual
+        for effect in law.effects:
+            if effect.name in self.effects:
+                total = total + effect.covariate(teacher_loss, draws.reference) * self.effects[effect.name]
+        return np.asarray(total)
+
+    def pretrained(self) -> np.ndarray:
+        """Deviation of the pretrained run, (n_draws,), nats per token."""
+        total = self.draws[supervised_scale(self.draws.law)] * self.pretrained_residual
+        for values in self.pretrained_effects.values():
+            total = total + values
+        return np.asarray(total)
+
+    def difference(self, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
+        """Deviation of the pretrained run minus that of the distilled one, (..., n_draws), nats per token."""
+        return self.pretrained() - self.distilled(params, tokens, teacher_loss)

@@ -1,0 +1,164 @@
+r"""What a term of a law is: symbols, coordinates, and functions for slots of the formula.
+
+The loss of a distilled student has five slots, each filled by the terms that have a function for it:
+
+.. math::
+
+    \mathrm{ability} &= L_\mathrm{sup}(N_S, \mathtt{ability\_tokens}(D_S)) \\
+    \ln r &= \ln(L_T / \mathrm{ability}) \cdot \mathrm{ability} / (\mathrm{ability} - \mathtt{irreducible}) \\
+    L_S &= L_T + \textstyle\sum \mathtt{floor}
+           + \exp\left(\sum \mathtt{excess} + \sum \mathtt{student\_excess}\right)
+
+A term that changes the formula in another way takes a new slot here, and nothing else changes. All functions must be written
+with operators and the functions of `formulas`, so that they accept numpy arrays and PyTensor variables, and must give the same
+loss in every unit of sizes and tokens (`Parameter.per`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from types import CodeType, FunctionType
+from typing import Any
+
+from bayesdistill.law.parameters import Coordinate, Parameter, Reference
+
+Values = Mapping[str, Any]
+"""Symbol or coordinate -> float, array or tensor. Everything broadcasts."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """The student's part of the law: everything that does not depend on the teacher.
+
+    All fields are floats, arrays or tensors that broadcast against each other.
+
+    Parameters
+    ----------
+    params, tokens
+        N_S and D_S, in single parameters and tokens or in units of a reference run.
+    supervised
+        Loss of the student pretrained on its tokens, nats per token.
+    ability_tokens
+        Tokens that count for the student's ability.
+    log_ability
+        Logarithm of the loss with which the capacity gap compares the teacher.
+    stretch
+        d ln r / d ln L_T.
+    log_above
+        Logarithm of what the ability exceeds the irreducible part by.
+    log_term
+        gamma_S log(A_S / N_S^alpha_S + B_S / D_S^beta_S).
+    log_excess
+        Sum of the slot `student_excess`.
+    """
+
+    params: Any
+    tokens: Any
+    supervised: Any
+    ability_tokens: Any
+    log_ability: Any
+    stretch: Any
+    log_above: Any
+    log_term: Any = 0.0
+    log_excess: Any = 0.0
+
+    def map(self, function: Callable[[Any], Any]) -> Student:
+        """Apply a function, such as indexing, to every field that is not a scalar."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: function(v) for name, v in values.items() if getattr(v, "ndim", 0)})
+
+
+@dataclass(frozen=True)
+class AtReference:
+    """The law at the reference run, for the transform between coordinates and symbols.
+
+    Parameters
+    ----------
+    reference : Reference
+        In the units of the symbols: one parameter and one token where the symbols are in units of the reference run.
+    student : Student
+        Of the reference run, without the student term.
+    log_ratio
+        ln r of the reference run.
+    log_ratio_alone
+        ln r of a teacher as good as the student pretrained on the run's tokens.
+    """
+
+    reference: Reference
+    student: Student
+    log_ratio: Any
+    log_ratio_alone: Any
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of a law. Every function is optional.
+
+    Parameters
+    ----------
+    name : str
+    sentence : str
+        What the term adds, for methods sections.
+    parameters, coordinates : tuple
+        Those that the term adds, in the model's order.
+    kind : {"distilled", "supervised"}
+        "supervised" for terms of the supervised law, which describe pretrained models too.
+    replaces : tuple of str
+        Coordinates of other terms that the term makes superfluous.
+    determines : tuple of str
+        Symbols that the term makes equal to others.
+    symbols : callable (c, p, at) -> dict
+        Symbols that follow from several coordinates `c`, given the symbols `p` found so far and `at`, an `AtReference`.
+        Symbols of coordinates with their own link need no function.
+    coordinates_of : callable (p, at) -> dict
+        The inverse of `symbols`.
+    sum_symbols : callable (log_excess, c, p, at) -> dict
+        A_S, B_S, alpha_S, beta_S and gamma_S such that the student term is exp(log_excess) at the reference run.
+    sum_coordinates : callable (p, at) -> dict
+        The inverse of `sum_symbols`.
+    ability_tokens : callable (tokens, p)
+    irreducible : callable (p)
+    student_excess : callable (student, p)
+    excess : callable (student, teacher_loss, log_ratio, p)
+    floor : callable (student, teacher_loss, p)
+        Slots of the formula; see the module.
+    """
+
+    name: str
+    sentence: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    coordinates: tuple[Coordinate, ...] = ()
+    kind: str = "distilled"
+    replaces: tuple[str, ...] = ()
+    determines: tuple[str, ...] = ()
+    symbols: Callable[[Values, Values, Any], dict[str, Any]] | None = None
+    coordinates_of: Callable[[Values, Any], dict[str, Any]] | None = None
+    sum_symbols: Callable[[Any, Values, Values, AtReference], dict[str, Any]] | None = None
+    sum_coordinates: Callable[[Values, AtReference], dict[str, Any]] | None = None
+    ability_tokens: Callable[[Any, Values], Any] | None = None
+    irreducible: Callable[[Values], Any] | None = None
+    student_excess: Callable[[Student, Values], Any] | None = None
+    excess: Callable[[Student, Any, Any, Values], Any] | None = None
+    floor: Callable[[Student, Any, Values], Any] | None = None
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that the term says and computes, 16 hexadecimal digits."""
+        return digest_of(self)
+
+
+def digest_of(part: Any) -> str:
+    """Digest of a frozen dataclass whose fields may hold functions, 16 hexadecimal digits."""
+    return hashlib.sha256(repr([_content(getattr(part, f.name)) for f in fields(part)]).encode()).hexdigest()[:16]
+
+
+def _content(value: Any) -> Any:
+    """A value for `repr` that is the same in every process; of functions the code, defaults and enclosed values."""
+    if isinstance(value, FunctionType):
+        enclosed = [_content(cell.cell_contents) for cell in value.__closure__ or ()]
+        return [_content(value.__code__), repr(value.__defaults__), enclosed]
+    if isinstance(value, CodeType):
+        return [value.co_code.hex(), [_content(constant) for constant in value.co_consts], value.co_names]
+    return repr(value)

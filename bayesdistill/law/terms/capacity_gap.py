@@ -1,0 +1,85 @@
+r"""The capacity gap, (1 + (r/d1)^(1/f1))^(-c1 f1), and its coordinates.
+
+For large c1 only c1 f1 d1^(-1/f1) matters, so that c1 and d1 are nearly degenerate. The coordinates describe
+:math:`G(r) = c_1 f_1 \ln(1 + u r^{1/f_1})`, :math:`u = d_1^{-1/f_1}`, for a teacher no better than the student of the
+reference run pretrained on its tokens (r = 1 in equation 8): its strength s = G, its slope k = dG / d ln L_T, and u itself,
+which measures how far the gap is from a pure power of r (u = 0).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bayesdistill.law.formulas import exp, log, log1p, log_gap, softplus
+from bayesdistill.law.parameters import Coordinate, Parameter, Prior, log_normal
+from bayesdistill.law.term import AtReference, Student, Term, Values
+
+CURVATURE_SCALE = 0.03
+"""u = CURVATURE_SCALE softplus(gap_curvature): above about 0.03 the gap visibly bends away from a power of r."""
+
+
+def _symbols(c: Values, p: Values, at: AtReference) -> dict[str, Any]:
+    u = CURVATURE_SCALE * softplus(c["gap_curvature"])
+    strength, slope = exp(c["log_gap_strength"]), exp(c["log_gap_slope"]) / at.student.stretch
+    f1 = strength / slope * u / ((1 + u) * log1p(u))
+    return {"c1": strength / (f1 * log1p(u)), "d1": exp(at.log_ratio_alone - f1 * log(u)), "f1": f1}
+
+
+def _coordinates_of(p: Values, at: AtReference) -> dict[str, Any]:
+    u = exp((at.log_ratio_alone - log(p["d1"])) / p["f1"])
+    # softplus^-1(y) = log(e^y - 1), which for small y is log(y) + y/2.
+    scaled = u / CURVATURE_SCALE
+    return {
+        "log_gap_strength": log(p["c1"] * p["f1"] * log1p(u)),
+        "log_gap_slope": log(p["c1"] * u / (1 + u)) + log(at.student.stretch),
+        "gap_curvature": log(scaled) + log((exp(scaled) - 1) / scaled),
+    }
+
+
+def _excess(student: Student, teacher_loss: Any, log_ratio: Any, p: Values) -> Any:
+    return log_gap(log_ratio, c1=p["c1"], d1=p["d1"], f1=p["f1"])
+
+
+CAPACITY_GAP = Term(
+    name="capacity_gap",
+    sentence="A capacity gap keeps a student away from a teacher that is much better than the student could be by itself.",
+    parameters=(
+        Parameter("c1", "1", "strength of the capacity gap", "How strongly the gap closes.", domain="positive"),
+        Parameter(
+            "d1", "1", "loss ratio at which the capacity gap bends", "Where the gap starts to close.", domain="positive"
+        ),
+        Parameter("f1", "1", "width of the capacity gap", "How gradually the gap closes.", domain="positive"),
+    ),
+    coordinates=(
+        Coordinate(
+            "log_gap_strength",
+            "the strength of the capacity gap",
+            log_normal(
+                2.0, 0.7, "s", "G(1): a teacher no better than the student removes most of the excess, 1 - exp(-s)"
+            ),
+        ),
+        Coordinate(
+            "log_gap_slope",
+            "the slope of the capacity gap",
+            log_normal(
+                15.0,
+                0.7,
+                "k",
+                "dG/dln L_T at r = 1: the gap opens within some 10 % of the teacher's loss, sharp but not a step",
+            ),
+        ),
+        Coordinate(
+            "gap_curvature",
+            "the curvature of the capacity gap",
+            Prior(
+                0.0,
+                2.0,
+                "x ~ Normal(0, 2), u = 0.03 softplus(x)",
+                "u below 0.01 is a pure power of r, above 0.1 a kink; the data decide, the rest is nearly flat in u",
+            ),
+        ),
+    ),
+    symbols=_symbols,
+    coordinates_of=_coordinates_of,
+    excess=_excess,
+)

@@ -1,0 +1,128 @@
+r"""The student term, L_T^-c0 (A_S / N_S^alpha_S + B_S / D_S^beta_S)^gamma_S, and its coordinates.
+
+The coordinates of the power sum are those of the supervised law's, with log_excess_S, the logarithm of L_S - L_T at the
+reference run, in place of log_loss and reducible. teacher_power is the power of L_T at the reference run (c0 in equation 8).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bayesdistill.law.parameters import Coordinate, Parameter, Prior, log_normal
+from bayesdistill.law.term import AtReference, Student, Term, Values
+from bayesdistill.law.terms.supervised import EITHER_SHARE, power_sum, power_sum_coordinates
+
+SUM = ("A", "B", "alpha", "beta", "gamma")
+SUM_COORDINATES = ("share_S", "log_elasticity_params_S", "log_elasticity_tokens_S", "log_gamma_S")
+
+
+def _symbols(c: Values, p: Values, at: AtReference) -> dict[str, Any]:
+    return {"c0": c["teacher_power"] / at.student.stretch}
+
+
+def _coordinates_of(p: Values, at: AtReference) -> dict[str, Any]:
+    return {"teacher_power": p["c0"] * at.student.stretch}
+
+
+def _sum_symbols(log_excess: Any, c: Values, p: Values, at: AtReference) -> dict[str, Any]:
+    found = power_sum(log_excess, *(c[name] for name in SUM_COORDINATES))
+    return {f"{name}_S": found[name] for name in SUM}
+
+
+def _sum_coordinates(p: Values, at: AtReference) -> dict[str, Any]:
+    found = power_sum_coordinates({name: p[f"{name}_S"] for name in SUM}, at.reference)
+    return {f"{name}_S": value for name, value in found.items()}
+
+
+def _student_excess(student: Student, p: Values) -> Any:
+    return student.log_term - p["c0"] * student.log_above
+
+
+def _excess(student: Student, teacher_loss: Any, log_ratio: Any, p: Values) -> Any:
+    return -p["c0"] * log_ratio
+
+
+STUDENT = Term(
+    name="student",
+    sentence="The excess of a student over its teacher is a power sum of its size and tokens, times a power of the teacher's loss.",
+    parameters=(
+        Parameter(
+            "A_S",
+            "parameters^alpha_S",
+            "size coefficient of the distillation law",
+            "How much a limited size costs a student.",
+            domain="positive",
+            per=("params", "alpha_S"),
+        ),
+        Parameter(
+            "B_S",
+            "tokens^beta_S",
+            "token coefficient of the distillation law",
+            "How much limited data cost a student.",
+            domain="positive",
+            per=("tokens", "beta_S"),
+            unlimited=0.0,
+        ),
+        Parameter(
+            "alpha_S",
+            "1",
+            "size exponent of the distillation law",
+            "How fast the size term falls with size.",
+            domain="positive",
+        ),
+        Parameter(
+            "beta_S",
+            "1",
+            "token exponent of the distillation law",
+            "How fast the token term falls with tokens.",
+            domain="positive",
+            unlimited=0.0,
+        ),
+        Parameter("gamma_S", "1", "outer exponent of the distillation law", "The power of the sum.", domain="positive"),
+        Parameter("c0", "1", "exponent of the teacher's loss", "How fast the excess grows as the teacher improves."),
+    ),
+    coordinates=(
+        Coordinate(
+            "log_excess_S",
+            "how far a student stays above its teacher",
+            Prior(
+                -1.7,
+                1.0,
+                "ln(L_S - L_T) at the reference run ~ Normal(-1.7, 1)",
+                "a student stays 0.02 to 1.3 nats above a middling teacher",
+            ),
+        ),
+        Coordinate("share_S", "what size and tokens each do to the student's loss", EITHER_SHARE),
+        Coordinate(
+            "log_elasticity_params_S",
+            "how fast the student's loss falls with size",
+            log_normal(0.12, 0.7, "elasticity in N_S", "as in the supervised law"),
+        ),
+        Coordinate(
+            "log_elasticity_tokens_S",
+            "how fast the student's loss falls with tokens",
+            log_normal(0.2, 0.7, "elasticity in D_S", "as in the supervised law"),
+        ),
+        Coordinate(
+            "log_gamma_S",
+            "the distillation law's outer exponent",
+            log_normal(0.7, 0.4, "gamma_S", "as in the supervised law"),
+        ),
+        Coordinate(
+            "teacher_power",
+            "the exponent of the teacher's loss",
+            Prior(
+                2.0,
+                1.5,
+                "power ~ Normal(2, 1.5)",
+                "the excess grows as the teacher improves, with a power that is not known well; c0 of equation 8",
+            ),
+        ),
+    ),
+    symbols=_symbols,
+    coordinates_of=_coordinates_of,
+    sum_symbols=_sum_symbols,
+    sum_coordinates=_sum_coordinates,
+    student_excess=_student_excess,
+    excess=_excess,
+)

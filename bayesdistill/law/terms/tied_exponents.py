@@ -1,0 +1,55 @@
+"""Student exponents tied to those of the supervised law.
+
+alpha_S = alpha, beta_S = beta, and size and tokens have the shares that they have in the student's ability. Of the four
+coordinates of the student's power sum one is left, the logarithm of gamma_S / gamma: the excess is a power of the student's own
+reducible loss, times what the teacher does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bayesdistill.law.formulas import exp, log
+from bayesdistill.law.parameters import Coordinate, log_normal
+from bayesdistill.law.term import AtReference, Term, Values
+from bayesdistill.law.terms.student import SUM_COORDINATES
+
+
+def _sum_symbols(log_excess: Any, c: Values, p: Values, at: AtReference) -> dict[str, Any]:
+    gamma = exp(c["log_power_S"]) * p["gamma"]
+    # The student's ability may count its tokens differently (soft_targets). The symbols are in units of the reference run.
+    tokens = p["B"] * exp(-p["beta"] * log(at.student.ability_tokens))
+    multiple = exp(log_excess / gamma - log(p["A"] + tokens))
+    return {
+        "A_S": multiple * p["A"],
+        "B_S": multiple * tokens,
+        "alpha_S": p["alpha"],
+        "beta_S": p["beta"],
+        "gamma_S": gamma,
+    }
+
+
+def _sum_coordinates(p: Values, at: AtReference) -> dict[str, Any]:
+    return {"log_power_S": log(p["gamma_S"] / p["gamma"])}
+
+
+TIED_EXPONENTS = Term(
+    name="tied_exponents",
+    sentence="Size and tokens enter the student's excess as they enter its own reducible loss: alpha_S = alpha, beta_S = beta.",
+    coordinates=(
+        Coordinate(
+            "log_power_S",
+            "how a student's excess grows with its own reducible loss",
+            log_normal(
+                1.0,
+                0.7,
+                "gamma_S / gamma",
+                "the excess grows as the student's own reducible loss, or as a power of it between 1/4 and 4",
+            ),
+        ),
+    ),
+    replaces=SUM_COORDINATES,
+    determines=("alpha_S", "beta_S"),
+    sum_symbols=_sum_symbols,
+    sum_coordinates=_sum_coordinates,
+)

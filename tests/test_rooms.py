@@ -14,31 +14,29 @@ PACKAGE = Path(bayesdistill.__file__).parent
 
 # Room -> rooms that it may import. Three rooms may be imported by all: `errors`, `files` and `progress`.
 ANYWHERE = {"errors", "files", "progress"}
-SAMPLING = {"model", "shifts", "datasets", "priors", "posterior", "laws"}
-DECISIONS = {"strategies", "laws", "compute", "posterior", "answers"}
+SAMPLING = {"model", "datasets", "priors", "posterior", "law"}
+DECISIONS = {"strategies", "law", "compute", "posterior", "answers"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "progress": set(),
     "law": set(),
-    "laws": set(),
     "compute": set(),
-    "posterior": {"laws"},  # for the names of the parameters alone, see below
-    "datasets": {"laws"},
-    "priors": {"laws"},
-    "shifts": {"laws", "priors"},
-    "model": {"laws", "datasets", "priors", "shifts"},
+    "posterior": {"law"},
+    "datasets": {"law"},
+    "priors": {"law"},
+    "model": {"law", "datasets", "priors"},
     "sampling": SAMPLING | {"answers"},
     "criticism": SAMPLING | {"sampling", "compute"},
-    "strategies": {"laws", "compute"},
+    "strategies": {"law", "compute"},
     "answers": {"tables"},  # imported when an answer is displayed
     "decisions": DECISIONS,
     "design": DECISIONS | {"decisions"},
     "plots": {"posterior"},
     "tables": {"posterior", "plots"},
-    "interactive": {"compute", "decisions", "posterior"},
+    "interactive": {"law", "compute", "decisions", "posterior"},
     "citing": {"posterior"},
-    "reporting": {"posterior", "plots", "tables", "criticism", "citing"},
+    "reporting": {"law", "posterior", "plots", "tables", "criticism", "citing"},
 }
 EVERYTHING = {"cli", "demo"}
 SAMPLERS = {"pymc", "nutpie", "pytensor", "numpyro", "jax"}

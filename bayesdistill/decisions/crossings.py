@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bayesdistill import laws, strategies
+from bayesdistill import strategies
 from bayesdistill.compute import pretraining_tokens
 from bayesdistill.decisions import solving
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
-from bayesdistill.decisions.solving import BEST, COMMITTED, Draws, Problem, Workers
+from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers
+from bayesdistill.law import Draws
 
 # The optimum is known to about 1e-9 nats and the advantage falls by 1e-3 nats and more per factor e of budget.
 _ROOT_TOLERANCE = 1e-7
@@ -157,7 +158,7 @@ def best_crossovers(
             where.append((i, j, crossed))
             tasks.append(
                 (
-                    {name: values[crossed] for name, values in draws.items()},
+                    draws.take(crossed),
                     Problem(
                         problem.students[i : i + 1],
                         problem.budgets,
@@ -189,7 +190,7 @@ def _polish(
     threads: int | None,
 ) -> np.ndarray:
     def advantage(log_budget: np.ndarray, which: np.ndarray) -> np.ndarray:
-        subset = {name: values[which] for name, values in draws.items()}
+        subset = draws.take(which)
         return best_advantage(subset, problem, np.exp(log_budget), threads)
 
     return find_root(advantage, lower, upper, at_lower, at_upper)
@@ -211,8 +212,7 @@ def best_advantage(draws: Draws, problem: Problem, budgets: np.ndarray, threads:
     tokens = np.minimum(
         pretraining_tokens(problem.students[0], budgets, problem.shape), problem.bounds.max_student_tokens
     )
-    law = {name: draws[name] for name in laws.SUPERVISED_PARAMETERS}
-    alone = laws.supervised_loss(problem.students[0], tokens, **law)
+    alone = draws.supervised_loss(problem.students[0], tokens)
     return alone - found["loss"][0, 0, 0]
 
 

@@ -34,7 +34,8 @@ from bayesdistill.sampling.terms import UnsupportedGraphError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bayesdistill.priors import Priors, Reference
+    from bayesdistill.law import Reference
+    from bayesdistill.priors import Priors
 
 VARIABLE = "BAYESDISTILL_CACHE"
 """Environment variable: the folder of the package's cache, or "off"."""
@@ -43,11 +44,11 @@ KEPT = 16
 
 _SOURCES = (
     "errors.py",
-    "laws.py",
+    "law",
+    "law/terms",
     "model.py",
     "priors",
     "sampling",
-    "shifts.py",
 )
 _PACKAGES = ("bayesdistill", "llvmlite", "numpy", "nutpie", "pandas", "pymc", "pytensor", "scipy")
 _DIGEST_LENGTH = hashlib.sha256().digest_size
@@ -68,7 +69,7 @@ def compile_runs(table: pd.DataFrame | None, other: pd.DataFrame | None, priors:
     nutpie's compiled model
     """
     folder = cache_folder()
-    if folder is None:
+    if folder is None or not priors.law.is_packaged:
         return compile_model(build_model(table, other, priors=priors, reference=reference))
     key = key_of(table, other, priors, reference)
     program = read_program(folder, key)
@@ -98,6 +99,7 @@ def key_of(table: pd.DataFrame | None, other: pd.DataFrame | None, priors: Prior
     """Digest of all that decides about the compiled model, 64 hexadecimal digits."""
     facts = {
         "runs": [None if runs is None else data_hash(runs) for runs in (table, other)],
+        "law": priors.law.to_json(),
         "names": priors.names,
         "location": priors.location.tolist(),
         "scale": [prior.scale for prior in priors.table.values()],

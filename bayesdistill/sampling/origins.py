@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from dataclasses import asdict
@@ -9,7 +10,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from bayesdistill.datasets import data_hash
-from bayesdistill.priors import Priors, Reference
+from bayesdistill.law import Reference
+from bayesdistill.priors import Priors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +41,7 @@ def describe_origin(
         "settings": settings,
         "data": data,
         "reference": asdict(reference),
+        "law": json.loads(priors.law.to_json()),
         "supervised_law": priors.supervised_law,
         "asymptotic_width": priors.asymptotic_width,
         "priors": {name: prior.distribution for name, prior in priors.table.items()},

@@ -42,10 +42,10 @@ from bayesdistill.compute import (
     teacher_cost,
 )
 from bayesdistill.errors import ParameterError
-from bayesdistill.laws import SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
 from bayesdistill.strategies import averages, best, committed
 from bayesdistill.strategies.blocks import FIELDS, LANES, PARAMETERS, ROWS, set_students
 from bayesdistill.strategies.existing import Teachers
+from bayesdistill.strategies.old_formulas import SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
 from bayesdistill.strategies.paths import BOTH_CHARGED
 from bayesdistill.strategies.problems import (
     FIRST_FAILURE,

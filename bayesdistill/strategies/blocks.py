@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from bayesdistill.laws import EXTENSION_PARAMETERS, LAW_PARAMETERS
 from bayesdistill.strategies.compiled import (
     block,
     distilled_loss_from_terms,
@@ -26,6 +25,7 @@ from bayesdistill.strategies.compiled import (
     supervised_loss,
     teacher_cost,
 )
+from bayesdistill.strategies.old_formulas import EXTENSION_PARAMETERS, LAW_PARAMETERS
 from bayesdistill.strategies.paths import (
     BOTH_CHARGED,
     FREE_TEACHER,

@@ -18,8 +18,9 @@ from numba import njit
 from numba import types as numba_types
 from numba.extending import intrinsic
 
-from bayesdistill import compute, laws
+from bayesdistill import compute
 from bayesdistill.files import digest_of_sources
+from bayesdistill.strategies import old_formulas as laws
 
 # Without Python's checks for division by zero, which are branches, and without the GIL.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
@@ -59,7 +60,7 @@ def plain_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def _cached(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     # numba renews its file when the source file of the function changes, but not when a function changes that was compiled
     # into it from another file. The stamp of all the sources in the name of the cache file does that.
-    stamp = digest_of_sources("laws.py", "compute.py", "strategies")[:12]
+    stamp = digest_of_sources("compute.py", "strategies")[:12]
     function.__qualname__ = f"{function.__qualname__}_{stamp}"
     try:
         return njit(cache=True, **options)(function)

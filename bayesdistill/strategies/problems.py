@@ -13,9 +13,9 @@ import numpy as np
 
 from bayesdistill.compute import Scenario, Shape, scenario
 from bayesdistill.errors import ParameterError
-from bayesdistill.laws import EXTENSIONS, LAW_PARAMETERS
 from bayesdistill.strategies import paths
 from bayesdistill.strategies.blocks import PARAMETERS
+from bayesdistill.strategies.old_formulas import EXTENSIONS, LAW_PARAMETERS
 
 STATUS = (
     "ok",

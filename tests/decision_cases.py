@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import law_names as laws
 import numpy as np
 import xarray as xr
 
-from bayesdistill import laws
 from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, flops_per_token
 
 
 def posterior_of(draws: dict[str, np.ndarray], chains: int = 1) -> xr.Dataset:
-    """A Dataset of draws from flat arrays."""
-    return xr.Dataset({k: (("chain", "draw"), np.reshape(np.atleast_1d(v), (chains, -1))) for k, v in draws.items()})
+    """A Dataset of draws from flat arrays, with the law that their names ask for."""
+    dataset = xr.Dataset({k: (("chain", "draw"), np.reshape(np.atleast_1d(v), (chains, -1))) for k, v in draws.items()})
+    return dataset.assign_attrs(law=laws.law_with(draws).to_json())
 
 
 def published(copies: int = 1) -> dict[str, np.ndarray]:

@@ -5,9 +5,9 @@ neighbourhood of every low cell is then searched again on finer and finer grids.
 """
 
 import numpy as np
+from law_names import LAW_PARAMETERS, PUBLISHED, SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
 
 from bayesdistill.compute import flops_per_token
-from bayesdistill.laws import LAW_PARAMETERS, PUBLISHED, SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
 
 _REFERENCE_RUN = {"params": 5e8, "tokens": 2e10, "teacher_loss": 2.28}
 

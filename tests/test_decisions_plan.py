@@ -4,6 +4,7 @@ import concurrent.futures as futures
 import json
 import tracemalloc
 
+import law_names as laws
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +12,6 @@ import xarray as xr
 from decision_cases import brute_force, posterior_of, published, scattered, simple, simple_crossover, simple_teacher
 from scipy.stats import t
 
-from bayesdistill import laws
 from bayesdistill.compute import SCENARIOS, Scenario, Shape, flops_per_token
 from bayesdistill.decisions import crossovers, flag_names, plan
 from bayesdistill.decisions.crossings import classify, find_root

@@ -17,19 +17,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from bayesdistill.criticism.predictions import fitted_losses, flat_draws, shared_shifts
+from bayesdistill.shifts import student_configurations
+from law_names import DISTILLATION_PARAMETERS, EXTENSION_PARAMETERS, LAW_PARAMETERS, SUPERVISED_PARAMETERS
 from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill import posterior
-from bayesdistill.criticism.predictions import fitted_losses, flat_draws, shared_shifts
 from bayesdistill.criticism.refits import prepare_refits, refit
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ConvergenceWarning, DataError, ModelError, ParameterError
-from bayesdistill.laws import DISTILLATION_PARAMETERS, EXTENSION_PARAMETERS, LAW_PARAMETERS, SUPERVISED_PARAMETERS
 from bayesdistill.model import reference_run
 from bayesdistill.priors import Prior, default_priors
 from bayesdistill.sampling.prior_choice import choose_priors
-from bayesdistill.shifts import student_configurations
 
 SIGMA, NU, SIGMA_SUPERVISED = 0.007, 8.0, 0.004
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from law_names import SUPERVISED_PARAMETERS
 from reference_search import dense_search, random_draws
 
 import bayesdistill as bd
@@ -22,7 +23,6 @@ from bayesdistill.compute import (
     flops_per_token,
     pretraining_tokens,
 )
-from bayesdistill.laws import SUPERVISED_PARAMETERS
 from bayesdistill.strategies import Bounds, best_strategies, committed_strategies, supervised_losses
 from bayesdistill.strategies.blocks import FIELDS, LANES, LOSS, PARAMETERS, ROWS, evaluate, set_students
 from bayesdistill.strategies.problems import bound_status, kind_of, pack

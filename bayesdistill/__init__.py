@@ -23,6 +23,7 @@ _ROOM_OF = {
     "BayesdistillError": "errors",
     "ConvergenceError": "errors",
     "ConvergenceWarning": "errors",
+    "CompilerWarning": "errors",
     "DataError": "errors",
     "EQUATION_8": "priors",
     "ExtrapolationWarning": "errors",

@@ -17,6 +17,7 @@ ANYWHERE = {"errors", "files", "progress"}
 SAMPLING = {"model", "shifts", "datasets", "priors", "posterior", "laws"}
 DECISIONS = {"strategies", "laws", "compute", "posterior", "answers"}
 MAY_IMPORT: dict[str, set[str]] = {
+    "compiler": set(),  # errors and files only, see below
     "errors": set(),
     "files": set(),
     "progress": set(),
@@ -28,8 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "priors": {"laws"},
     "shifts": {"laws", "priors"},
     "model": {"laws", "datasets", "priors", "shifts"},
-    "sampling": SAMPLING | {"answers"},
-    "criticism": SAMPLING | {"sampling", "compute"},
+    "sampling": SAMPLING | {"answers", "compiler"},
+    "criticism": SAMPLING | {"sampling", "compiler", "compute"},
     "strategies": {"laws", "compute"},
     "answers": {"tables"},  # imported when an answer is displayed
     "decisions": DECISIONS,
@@ -148,6 +149,11 @@ def test_nothing_but_model_and_sampling_knows_the_sampler(room):
     for path in found:
         assert not {name.split(".")[0] for name in imports_of(path)} & SAMPLERS, path.name
         assert not rooms_of(path) & {"model", "sampling"}, path.name
+
+
+def test_the_compiler_does_not_depend_on_the_models_it_compiles():
+    for path in (PACKAGE / "compiler").rglob("*.py"):
+        assert rooms_of(path) <= {"compiler", "errors", "files"}, path.name
 
 
 def test_posterior_takes_nothing_from_laws_but_names():

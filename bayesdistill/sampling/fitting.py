@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from bayesdistill import posterior
+from bayesdistill import compiler, posterior
 from bayesdistill.datasets import read_runs
 from bayesdistill.errors import ConvergenceWarning, ModelError, ParameterError
-from bayesdistill.model import reference_run
+from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import (
     ASYMPTOTIC_WIDTH,
     EFFECTS,
@@ -31,7 +31,7 @@ from bayesdistill.priors import (
     prior_frame,
 )
 from bayesdistill.sampling.groups import data_groups, labelled, log_likelihood
-from bayesdistill.sampling.model_cache import compile_runs
+from bayesdistill.sampling.model_key import model_key
 from bayesdistill.sampling.nuts import sample
 from bayesdistill.sampling.origins import describe_origin
 from bayesdistill.sampling.prior_choice import choose_priors
@@ -127,6 +127,8 @@ def fit(
 
     Warns
     -----
+    CompilerWarning
+        If the model is compiled with numba, which takes half a minute (see `bayesdistill.compiler`).
     ConvergenceWarning
         If the draws fail a gate of `check`.
 
@@ -170,7 +172,10 @@ def fit(
         keep_supervised=other is None,
     )
     started = time.time()
-    compiled = compile_runs(table, other, chosen, reference)
+    compiled = compiler.compile(
+        lambda: build_model(table, other, priors=chosen, reference=reference),
+        model_key(table, other, chosen, reference),
+    )
     tree = sample(compiled, draws, tune, chains, seed, cores, target_accept, progress)
     observed, constant = data_groups(table, other)
     drawn = tree["posterior"].to_dataset()
@@ -190,7 +195,7 @@ def fit(
     result.attrs = {
         posterior.FORMAT_ATTRIBUTE: posterior.FORMAT,
         posterior.PROVENANCE_ATTRIBUTE: json.dumps(
-            describe_origin(table, other, chosen, reference, settings, seed, started), sort_keys=True
+            describe_origin(table, other, chosen, reference, compiled.backend, settings, seed, started), sort_keys=True
         ),
     }
     verdict = posterior.convergence(result)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import re
 import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pymc as pm
@@ -430,3 +432,12 @@ def test_every_process_writes_the_same_code():
 def test_code_that_llvm_refuses_is_an_error():
     with pytest.raises(RuntimeError):
         compile_text("define i64 @logp() { ret double 0.0 }")
+
+
+def test_the_documented_internals_exist():
+    page = (Path(__file__).parents[1] / "docs" / "explanation" / "compiler.md").read_text()
+    rows = re.findall(r"^\| (nutpie|PyTensor|SciPy) \| `([\w.]+)", page, re.MULTILINE)
+    assert len(rows) >= 7
+    for package, name in rows:
+        module, attribute = f"{package.lower()}.{name}".rsplit(".", 1)
+        assert hasattr(importlib.import_module(module), attribute), name

@@ -1,6 +1,6 @@
 """Translate PyTensor's graph of a log density into operations.
 
-Supported are elementwise arithmetic in double precision, sums and maxima, products of a matrix and a vector, single elements and
+Supported are elementwise arithmetic in double precision, sums and maxima, products of vectors and matrices, single elements and
 slices of vectors, and elements selected by an index vector. Anything else raises `UnsupportedGraphError`.
 """
 

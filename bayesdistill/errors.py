@@ -31,7 +31,7 @@ class ConvergenceError(BayesdistillError, RuntimeError):
 
 
 class CompilerWarning(UserWarning):
-    """A model is compiled with numba instead of LLVM: it takes longer, and the posterior is the same."""
+    """A model is compiled with numba instead of LLVM, which takes longer; the posterior is the same."""
 
 
 class ConvergenceWarning(UserWarning):

@@ -1,4 +1,4 @@
-"""Compile PyMC models for nutpie with LLVM, in seconds instead of half a minute.
+"""Compile PyMC models for nutpie with LLVM, in seconds instead of a minute.
 
 `compile` takes a function that builds a PyMC model and a cache key, and returns the object that `nutpie.sample` takes. Every model is
 compared with PyTensor's log density and gradient before it is used. A model that is not supported is compiled with PyTensor and numba

@@ -66,8 +66,8 @@ def compile(build: Callable[[], pm.Model], key: str | None) -> Any:  # noqa: A00
     except (UnsupportedGraphError, DisagreementError) as error:
         reason = f"does not support {error}" if isinstance(error, UnsupportedGraphError) else str(error)
         warnings.warn(
-            f"The LLVM compiler {reason}. The model is compiled with numba instead, which takes about half a minute. "
-            f"The posterior is the same. Set {VARIABLE}=numba to avoid this warning.",
+            f"The LLVM compiler {reason}. The model is compiled with numba instead, which takes about a minute, and sampling "
+            f"takes longer. The posterior is the same. Set {VARIABLE}=numba to turn off this warning.",
             CompilerWarning,
             stacklevel=3,
         )

@@ -1,7 +1,7 @@
 """Translate a PyMC model into the two functions that nutpie calls, and compile them with LLVM.
 
-PyTensor derives the log density and its gradient. Compiling them with LLVM takes about a second; PyTensor's own compiler takes half a
-minute.
+PyTensor derives the log density and its gradient. Translating and compiling them takes about three seconds; PyTensor's own compiler
+takes about a minute.
 """
 
 from __future__ import annotations

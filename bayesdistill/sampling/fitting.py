@@ -128,7 +128,7 @@ def fit(
     Warns
     -----
     CompilerWarning
-        If the model is compiled with numba, which takes half a minute (see `bayesdistill.compiler`).
+        If the model is compiled with numba, which takes about a minute (see `bayesdistill.compiler`).
     ConvergenceWarning
         If the draws fail a gate of `check`.
 

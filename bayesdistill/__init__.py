@@ -23,6 +23,7 @@ _ROOM_OF = {
     "BayesdistillError": "errors",
     "ConvergenceError": "errors",
     "ConvergenceWarning": "errors",
+    "CompilerWarning": "errors",
     "Coordinate": "law",
     "DataError": "errors",
     "ExtrapolationWarning": "errors",

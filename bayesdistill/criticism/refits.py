@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from bayesdistill import compiler
 from bayesdistill.errors import ModelError
 from bayesdistill.law import Reference
 from bayesdistill.law.effects import configuration_groups
@@ -20,7 +21,7 @@ from bayesdistill.law.predictive import COLUMNS, OUTCOME
 from bayesdistill.model import build_model, reference_run
 from bayesdistill.posterior import with_law
 from bayesdistill.priors import Priors
-from bayesdistill.sampling import ADAPTATION, MAX_TREEDEPTH, compile_model
+from bayesdistill.sampling import ADAPTATION, MAX_TREEDEPTH
 from bayesdistill.sampling.groups import labelled
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ def prepare_refits(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame 
         Supervised runs of the same model.
     """
     reference = reference_run(runs, supervised)
-    model = build_model(runs, supervised, priors=priors, reference=reference)
-    return Refitter(runs, priors, reference, compile_model(model), supervised)
+    compiled = compiler.compile(lambda: build_model(runs, supervised, priors=priors, reference=reference), key=None)
+    return Refitter(runs, priors, reference, compiled, supervised)
 
 
 _LAST: list[Refitter] = []

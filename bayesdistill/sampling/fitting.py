@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from bayesdistill import posterior
+from bayesdistill import compiler, posterior
 from bayesdistill.datasets import read_runs
 from bayesdistill.errors import ConvergenceWarning, ModelError, ParameterError
 from bayesdistill.law import DEFAULT_LAW, Law, Prior, as_law
-from bayesdistill.model import reference_run
+from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import ASYMPTOTIC_WIDTH, PUBLISHED_TOLERANCE, Priors, default_priors, prior_frame
 from bayesdistill.sampling.groups import data_groups, labelled, log_likelihood
-from bayesdistill.sampling.model_cache import compile_runs
+from bayesdistill.sampling.model_key import model_key
 from bayesdistill.sampling.nuts import sample
 from bayesdistill.sampling.origins import describe_origin
 from bayesdistill.sampling.prior_choice import choose_priors
@@ -96,6 +96,8 @@ def fit(
 
     Warns
     -----
+    CompilerWarning
+        If the model is compiled with numba, which takes about a minute (see `bayesdistill.compiler`).
     ConvergenceWarning
         If the draws fail a gate of `check`.
 
@@ -123,7 +125,10 @@ def fit(
     chosen = choose_priors(priors, widen, default, reference)
     law = chosen.law
     started = time.time()
-    compiled = compile_runs(table, other, chosen, reference)
+    compiled = compiler.compile(
+        lambda: build_model(table, other, priors=chosen, reference=reference),
+        model_key(table, other, chosen, reference),
+    )
     tree = sample(compiled, draws, tune, chains, seed, cores, target_accept, progress)
     observed, constant = data_groups(law, table, other)
     kept = posterior.with_law(labelled(tree["posterior"].to_dataset(), law), law, reference)
@@ -140,7 +145,7 @@ def fit(
     result.attrs = {
         posterior.FORMAT_ATTRIBUTE: posterior.FORMAT,
         posterior.PROVENANCE_ATTRIBUTE: json.dumps(
-            describe_origin(table, other, chosen, reference, settings, seed, started), sort_keys=True
+            describe_origin(table, other, chosen, reference, compiled.backend, settings, seed, started), sort_keys=True
         ),
     }
     verdict = posterior.convergence(result)

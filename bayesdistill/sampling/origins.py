@@ -22,12 +22,13 @@ def describe_origin(
     other: pd.DataFrame | None,
     priors: Priors,
     reference: Reference,
+    backend: str,
     settings: dict[str, Any],
     seed: int,
     started: float,
 ) -> dict[str, Any]:
-    """What `bayesdistill.provenance` reads back from a fit."""
-    packages = ("bayesdistill", "pymc", "nutpie", "pytensor", "numba", "arviz", "xarray", "numpy", "pandas")
+    """Return what `bayesdistill.provenance` reads back from a fit; `backend` is the compiler, "llvm" or "numba"."""
+    packages = ("bayesdistill", "pymc", "nutpie", "pytensor", "llvmlite", "numba", "arviz", "xarray", "numpy", "pandas")
     data = {
         kind: {"runs": len(frame), "sha256": data_hash(frame), "source": str(frame.attrs.get("source", "a DataFrame"))}
         for kind, frame in (("distilled", table), ("supervised", other))
@@ -36,7 +37,7 @@ def describe_origin(
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "sampler": "nutpie NUTS, low-rank mass matrix",
-        "backend": "numba",
+        "backend": backend,
         "seed": int(seed),
         "settings": settings,
         "data": data,

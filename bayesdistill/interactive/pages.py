@@ -84,7 +84,7 @@ def interactive_page(
     --------
     >>> import bayesdistill as bd
     >>> import pathlib, tempfile, xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     bd.interactive_page(published, pathlib.Path(folder) / "page.html").name
     'page.html'
@@ -151,7 +151,7 @@ def show_interactive(
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> bd.show_interactive(published)
     <interactive page; shown in a notebook, written to a file by interactive_page(fit, path)>
     """

@@ -225,7 +225,7 @@ class Law:
                 "terms": names[:count],
                 "effects": names[count:-1],
                 "noise": names[-1],
-                "fixed": dict(self.fixed),
+                "fixed": dict(sorted(self.fixed.items())),
                 "supervised_noise": self.supervised_noise,
                 "discrepancy": self.discrepancy,
             }

@@ -7,11 +7,18 @@ import xarray as xr
 
 from bayesdistill import laws
 from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, flops_per_token
+from bayesdistill.law import LAWS, Draws
 
 
 def posterior_of(draws: dict[str, np.ndarray], chains: int = 1) -> xr.Dataset:
     """A Dataset of draws from flat arrays."""
     return xr.Dataset({k: (("chain", "draw"), np.reshape(np.atleast_1d(v), (chains, -1))) for k, v in draws.items()})
+
+
+def draws_of(draws: dict[str, np.ndarray]) -> Draws:
+    """Flat arrays as draws of equation 8 with the terms whose parameters they have."""
+    terms = {"w1": "weak_teachers", "kappa": "soft_targets", "omega": "reducible_ratio"}
+    return Draws(LAWS["busbridge2025"].with_terms(*(term for name, term in terms.items() if name in draws)), draws)
 
 
 def published(copies: int = 1) -> dict[str, np.ndarray]:

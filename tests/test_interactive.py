@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from decision_cases import posterior_of, scattered
+from decision_cases import draws_of, posterior_of, scattered
 
 import bayesdistill as bd
 from bayesdistill import posterior
@@ -170,7 +170,7 @@ def test_the_script_keeps_what_extends_the_law(folder):
         engine_answers(path.read_text(), problems, folder), problems, strict=True
     ):
         found = best_strategies(
-            draws, [student], [budget], Scenario(lgt, pre, "asked"), bounds=Bounds(max_teacher_params=1e8)
+            draws_of(draws), [student], [budget], Scenario(lgt, pre, "asked"), bounds=Bounds(max_teacher_params=1e8)
         )
         np.testing.assert_allclose(floats(answer["best"]["loss"]), found["loss"].ravel(), atol=1e-4, rtol=0)
 

@@ -157,7 +157,7 @@ def best_crossovers(
             where.append((i, j, crossed))
             tasks.append(
                 (
-                    {name: values[crossed] for name, values in draws.items()},
+                    draws.take(crossed),
                     Problem(
                         problem.students[i : i + 1],
                         problem.budgets,
@@ -189,7 +189,7 @@ def _polish(
     threads: int | None,
 ) -> np.ndarray:
     def advantage(log_budget: np.ndarray, which: np.ndarray) -> np.ndarray:
-        subset = {name: values[which] for name, values in draws.items()}
+        subset = draws.take(which)
         return best_advantage(subset, problem, np.exp(log_budget), threads)
 
     return find_root(advantage, lower, upper, at_lower, at_upper)

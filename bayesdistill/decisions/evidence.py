@@ -12,6 +12,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError, ParameterError
+from bayesdistill.law import LAWS, Draws
 from bayesdistill.laws import teacher_axis
 
 PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (10.0, 160.0)}
@@ -27,8 +28,8 @@ class Evidence:
 
     Parameters
     ----------
-    draws : dict
-        Parameter name to array (n_draws,), chain after chain.
+    draws : Draws
+        The law, and (n_draws,) values of its symbols, chain after chain.
     chain, draw : ndarray
         Coordinates of the posterior.
     noise : Dataset
@@ -40,7 +41,7 @@ class Evidence:
         Provenance and convergence as attributes that netCDF can hold.
     """
 
-    draws: dict[str, np.ndarray]
+    draws: Draws
     chain: np.ndarray
     draw: np.ndarray
     noise: xr.Dataset
@@ -98,7 +99,7 @@ def gather(fit: Source, allow_unconverged: bool) -> Evidence:
     seen = posterior.seen_runs(fit)
     ranges, supervised_range = _ranges(seen)
     return Evidence(
-        draws={str(name): np.ascontiguousarray(law[name].values.reshape(-1)) for name in law.data_vars},
+        draws=_draws_of(law),
         chain=law["chain"].values,
         draw=law["draw"].values,
         noise=posterior.noise_draws(fit),
@@ -113,6 +114,13 @@ def gather(fit: Source, allow_unconverged: bool) -> Evidence:
             "seen_ranges": json.dumps(ranges),
         },
     )
+
+
+def _draws_of(posterior_draws: xr.Dataset) -> Draws:
+    """Return flat draws of equation 8 with the terms whose parameters the posterior has."""
+    terms = {"w1": "weak_teachers", "kappa": "soft_targets", "omega": "reducible_ratio"}
+    law = LAWS["busbridge2025"].with_terms(*(term for name, term in terms.items() if name in posterior_draws))
+    return Draws(law, {str(name): posterior_draws[name].values.reshape(-1) for name in posterior_draws.data_vars})
 
 
 def _ranges(seen: xr.Dataset) -> tuple[dict[str, tuple[float, float]], str]:

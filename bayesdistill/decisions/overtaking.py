@@ -338,7 +338,7 @@ def _best_at(evidence: Evidence, cell: Problem, crossed: np.ndarray, workers: Wo
     """Student tokens and teacher loss of the best strategy of each crossed draw at its own budget."""
     found = solve_piece(
         BEST,
-        {name: values[crossed] for name, values in evidence.draws.items()},
+        evidence.draws.take(crossed),
         cell.students,
         cell.budgets[None, :],
         cell.scenarios,

@@ -266,7 +266,7 @@ def break_even_of_cell(
         """Advantage, student tokens and teacher loss, (numbers, draws)."""
         found = solve_piece(
             BEST,
-            {name: values[which] for name, values in draws.items()},
+            draws.take(which),
             np.array([student]),
             np.array([budget]),
             tuple(Scenario(delta_lgt, 1 / k, f"K = {k!r}") for k in numbers.tolist()),

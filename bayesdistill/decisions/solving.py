@@ -1,7 +1,7 @@
 """Strategies over whole grids: in pieces that fit in memory, on any executor, with progress.
 
-A cell is one (student, scenario, budget). The kernels treat every cell by itself (and for the best strategy every draw), so
-that the pieces of a grid can be solved in any order, by any worker, with the same result to the bit.
+A cell is one (student, scenario, budget). The search treats every cell by itself (and for the best strategy every draw), so
+that the pieces of a grid can be solved in any order, by any worker, with the same result.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import numpy as np
 from bayesdistill import strategies
 from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape
 from bayesdistill.errors import ParameterError
+from bayesdistill.law import Draws
 from bayesdistill.progress import Progress, reporting
 from bayesdistill.strategies import Bounds
-
-Draws = dict[str, np.ndarray]
 
 # A piece of about half a million solutions takes around a second and some 30 MB. The teachers that a draw may have are computed
 # once a piece, so that smaller pieces take longer.
@@ -117,8 +116,7 @@ def solve(kind: str, draws: Draws, problem: Problem, workers: Workers) -> dict[s
     ----------
     kind : str
         "committed" or "best".
-    draws : dict
-        Parameter name to array (n_draws,).
+    draws : Draws
     problem : Problem
     workers : Workers
 
@@ -127,7 +125,7 @@ def solve(kind: str, draws: Draws, problem: Problem, workers: Workers) -> dict[s
     dict of ndarray
         What the kernel gives, over (student, scenario, budget) and, where a value has draws, (..., n_draws).
     """
-    n_draws = next(iter(draws.values())).size
+    n_draws = draws.size
     per_budget = n_draws * len(problem.scenarios)
     piece = workers.piece or max(1, _SOLUTIONS_A_PIECE // per_budget)
     spans = [

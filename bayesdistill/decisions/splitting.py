@@ -72,7 +72,7 @@ def thinned(draws: Draws) -> Draws:
     """At most SEARCH_DRAWS of the draws, evenly spaced."""
     n = next(iter(draws.values())).size
     rows = np.unique(np.linspace(0, n - 1, min(n, SEARCH_DRAWS)).round().astype(int))
-    return {name: values[rows] for name, values in draws.items()}
+    return draws.take(rows)
 
 
 # Loss curves and splits ---------------------------------------------------------------------------------------------

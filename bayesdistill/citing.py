@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from bayesdistill import posterior
 from bayesdistill.posterior import Fit
 
@@ -137,4 +135,4 @@ def _methods(fit: Fit) -> list[str]:
 
 def gamma_is_one(fit: Fit) -> bool:
     """Whether the supervised law was fitted in the form of Hoffmann et al. (2022)."""
-    return bool(np.all(posterior.law_draws(fit)["gamma"].values == 1))
+    return posterior.law_of(fit).fixed.get("gamma") == 1

@@ -50,6 +50,10 @@ def fit_command(
     ] = None,
     prior: Annotated[Path | None, typer.Option(help="An earlier fit that serves as prior.")] = None,
     widen: Annotated[str, typer.Option(metavar=_NUMBER, help="How much wider the earlier fit is made first.")] = "2",
+    law: Annotated[
+        str,
+        typer.Option(help="Law to fit: busbridge2025 is equation 8 of the paper.", autocompletion=lambda: _law_names()),
+    ] = "tied_reducible",
     gamma: Annotated[
         str | None, typer.Option(metavar=_NUMBER, help="Fix the supervised law's gamma (1: Chinchilla's form).")
     ] = None,
@@ -67,6 +71,7 @@ def fit_command(
     """Fit the law to runs with NUTS."""
     from bayesdistill.criticism import check
     from bayesdistill.datasets import load_runs, read_runs
+    from bayesdistill.law import as_law
     from bayesdistill.sampling import fit, load, save
 
     _writable(output)
@@ -83,7 +88,7 @@ def fit_command(
         other,
         priors=None if prior is None else load(prior),
         widen=_real(widen, "--widen"),
-        gamma=None if gamma is None else _real(gamma, "--gamma"),
+        law=as_law(law) if gamma is None else as_law(law).with_fixed(gamma=_real(gamma, "--gamma")),
         draws=_whole(draws, "--draws"),
         tune=_whole(tune, "--tune"),
         chains=_whole(chains, "--chains"),
@@ -102,7 +107,7 @@ def fit_command(
 
 @app.command(name="check")
 def check_command(fit: FitFile, as_json: AsJson = False) -> None:
-    """Say whether a fit can be used, and what to do if not. Exit code 1 if not."""
+    """Check convergence and fit quality; suggest fixes. Exit code 1 if the fit cannot be used."""
     from bayesdistill.criticism import check
 
     found = check(_load_fit(fit))
@@ -119,7 +124,7 @@ def plan_command(
     scenario: Annotated[
         list[str] | None,
         typer.Option(
-            help="Who pays for the teacher; by default all four. Repeat for more.",
+            help="Cost scenario (default: all four). Repeat for more.",
             autocompletion=lambda: _scenario_names(),
         ),
     ] = None,
@@ -141,7 +146,7 @@ def plan_command(
         str,
         typer.Option(help="law: the law's curves; run: one pair of real runs.", autocompletion=lambda: ["law", "run"]),
     ] = "law",
-    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Of the scatter with --noise run.")] = "0",
+    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Random seed for --noise run.")] = "0",
     allow_unconverged: Unconverged = False,
     as_json: AsJson = False,
 ) -> None:
@@ -223,6 +228,12 @@ def demo(
     with contextlib.redirect_stdout(sys.stderr):
         files = run_demo(out, seed=_whole(seed, "--seed"))
     print(json.dumps({"folder": str(out), "files": [str(path) for path in files]}))
+
+
+def _law_names() -> list[str]:
+    from bayesdistill.law import LAWS
+
+    return list(LAWS)
 
 
 def _scenario_names() -> list[str]:

@@ -30,6 +30,10 @@ class ConvergenceError(BayesdistillError, RuntimeError):
     """A posterior that did not converge was about to be used; `allow_unconverged=True` uses it and says so."""
 
 
+class CompilerWarning(UserWarning):
+    """A model is compiled with numba instead of LLVM, which takes longer; the posterior is the same."""
+
+
 class ConvergenceWarning(UserWarning):
     """The posterior in use did not pass `check`."""
 

@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from bayesdistill.errors import FileError
@@ -57,23 +58,29 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @functools.cache
 def digest_of_sources(*names: str) -> str:
-    """SHA-256 of sources of the package, by which what was compiled from them on disk is found.
+    """Return the SHA-256 of sources of the package, which identifies what was compiled from them.
 
     Parameters
     ----------
     *names : str
-        Files, and folders with all their Python files.
+        Files, and folders with all Python files at any depth.
 
     Returns
     -------
     str
         64 hexadecimal digits.
     """
-    package = resources.files("bayesdistill")
     digest = hashlib.sha256()
     for name in names:
-        place = package / name
-        inside = [file for file in place.iterdir() if file.name.endswith(".py")] if place.is_dir() else [place]
-        for source in sorted(inside, key=lambda file: file.name):
-            digest.update(source.read_bytes())
+        for path, content in _sources(resources.files("bayesdistill") / name, name):
+            digest.update(f"{path} {len(content)} ".encode() + content)
     return digest.hexdigest()
+
+
+def _sources(place: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
+    if not place.is_dir():
+        yield path, place.read_bytes()
+        return
+    for inside in sorted(place.iterdir(), key=lambda entry: entry.name):
+        if inside.is_dir() or inside.name.endswith(".py"):
+            yield from _sources(inside, f"{path}/{inside.name}")

@@ -1,51 +1,53 @@
-"""The scaling law as a PyMC model: priors, law and likelihood in one place.
+r"""The PyMC model of a law: priors, law and likelihood in one place.
 
-Student-t noise around the law. Distilled runs follow equation 8, supervised runs the supervised law, and both share the
-supervised law's parameters; without supervised runs these come from the published-law prior (see `priors`). The free
-variable is one standard normal vector z; coordinates = location + factor z, and the law follows from the coordinates (see
-`priors.coordinates`). The paper's own symbols are deterministics.
+The free variable is one standard normal vector z. Coordinates = location + factor z; the law turns them into its symbols
+(`Law.reduced_symbols`), which are deterministics. The residuals follow a Student-t distribution. Supervised runs, if there
+are any, enter through the supervised law; otherwise its symbols come from the published-law prior (see `priors`).
+
+**Sampling of group effects.** The runs of a group j share an effect, or a slope over `formulas.teacher_axis`, which is normal
+with standard deviation s. Runs determine law + effect far better than either alone. If effects were sampled by themselves,
+law and effects would lie on a narrow ridge, the more so the larger s is. Given the law and normal residuals, the effect would
+be normal with a known mean and standard deviation. We sample the remainder in units of that standard deviation:
+
+.. math::
+
+    \mathrm{effect}_j = -\lambda_j m_j + s \sqrt{1 - \lambda_j}\; \mathrm{raw}_j,\qquad
+    \lambda_j = \frac{s^2 n_j}{s^2 n_j + \sigma^2}
+
+with :math:`m_j` the mean of law - observed over the :math:`n_j` runs of the group; for a slope, its least-squares slope and the
+sum of squares around the mean of the axis. If the residual scale differs between runs, runs are weighted by it. The prior of raw
+follows from that of the effect, Normal(0, s), so that the posterior does not depend on :math:`\lambda`. :math:`\lambda` is near 1
+(centered) for groups of many runs and 0 (non-centered) for groups of none; Papaspiliopoulos et al. (2007, Statistical Science
+22, 59) describe such families with a fixed fraction.
+
+The effects of the groups that have runs sum to zero, and so do the :math:`\lambda m`: no common effect can take the law's place.
+Otherwise the asymptotic prior would push the law up, and the effects would push the runs back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayesdistill.errors import ModelError
-from bayesdistill.laws import (
-    DISTILLATION_PARAMETERS,
-    EXTENSION_PARAMETERS,
-    EXTENSIONS,
-    SUPERVISED_PARAMETERS,
-    distilled_loss_from_terms,
-    exp,
-    log,
-    log_student_term,
-    own_scale,
-    supervised_loss,
-)
-from bayesdistill.priors import Priors, Reference, default_priors
-from bayesdistill.priors.coordinates import (
-    asymptotic_leads,
-    law_at_reference,
-    natural_parameters,
-)
-from bayesdistill.shifts import EFFECT_SCALES, add_shifts, student_configurations
+from bayesdistill.law import DEFAULT_LAW, UNITS, GroupEffect, Law, Reference, as_law
+from bayesdistill.law.effects import student_configurations
+from bayesdistill.law.predictive import COLUMNS, OUTCOME, residual_scale_of, supervised_scale
+from bayesdistill.priors import Priors, asymptotic_leads, default_priors
 
 if TYPE_CHECKING:
     import pandas as pd
     import pymc as pm
 
-DISTILLED_LIKELIHOOD = "student_loss"
-SUPERVISED_LIKELIHOOD = "loss"
+RUN = {"distilled": "run", "supervised": "supervised_run"}
+"""Dimension of the runs of a kind."""
 
 
 def reference_run(runs: pd.DataFrame | None, supervised: pd.DataFrame | None) -> Reference:
-    """The run around which the coordinates are centred: the geometric mean of the runs given.
+    """The run around which the coordinates are centered: the geometric mean of the runs.
 
-    Sizes, tokens and teacher losses only: the outcomes of the runs have no part in it. Rounded to two digits, so that a
+    It depends on sizes, tokens and teacher losses only, not on the outcomes of the runs. Rounded to two digits, so that a
     table with one run more has the same reference.
     """
 
@@ -56,17 +58,18 @@ def reference_run(runs: pd.DataFrame | None, supervised: pd.DataFrame | None) ->
         return Reference(middle(runs["student_params"]), middle(runs["student_tokens"]), middle(runs["teacher_loss"]))
     if supervised is not None:
         return Reference(middle(supervised["params"]), middle(supervised["tokens"]), 1.0)
-    raise ModelError("there are no runs: give distilled runs, supervised runs, or both")
+    raise ModelError("There are no runs. Pass distilled runs, supervised runs, or both.")
 
 
 def build_model(
     runs: pd.DataFrame | None = None,
     supervised: pd.DataFrame | None = None,
     *,
+    law: Law | str = DEFAULT_LAW,
     priors: Priors | None = None,
     reference: Reference | None = None,
 ) -> pm.Model:
-    """The Bayesian scaling law as a PyMC model.
+    """Build the PyMC model of a law.
 
     Parameters
     ----------
@@ -76,24 +79,24 @@ def build_model(
     supervised : DataFrame, optional
         Supervised runs with columns params, tokens, loss (nats per token). Without them the supervised law comes from the
         prior.
+    law : Law or str
+        A law or a name in `LAWS`; unused if `priors` are given, which belong to a law.
     priors : Priors, optional
-        By default those of `default_priors`. The coordinates they hold decide what the model has: w1, kappa, omega, effects of teacher
-        and student configuration and their slopes, scatter that depends on r or D_S (see `default_priors`).
+        By default those of `default_priors`.
     reference : Reference, optional
-        The run around which the coordinates are centred; by default `reference_run`. Priors belong to a reference.
+        The run around which the coordinates are centered; by default `reference_run`. Priors belong to a reference.
 
     Returns
     -------
     pymc.Model
-        Free variable `z` (coordinate); deterministics E A B alpha beta gamma, and with distilled runs A_S B_S alpha_S
-        beta_S gamma_S c0 c1 d1 f1; sigma (nats) and nu; sigma_supervised where both kinds of runs are given; where asked
-        for, w1, kappa, omega, sigma_teacher, sigma_student, sigma_student_slope and the effects. Observed `student_loss` (run) and
-        `loss` (supervised_run). The data are `pymc.Data`, so that a compiled model can be refitted to other runs.
+        Free variables `z` (coordinate) and the remainders of group effects. Deterministics: the symbols of the law that are not
+        fixed, among them sigma (nats) and nu, and the group effects. Observed `student_loss` (run) and `loss`
+        (supervised_run). The data are `pymc.Data`, so that a compiled model can be refitted to other runs.
 
     Raises
     ------
     ModelError
-        If there are no runs at all.
+        If there are no runs, or a term of the law depends on the units of sizes and tokens.
 
     Notes
     -----
@@ -108,130 +111,169 @@ def build_model(
     """
     import pymc as pm
 
-    if runs is None and supervised is None:
-        raise ModelError("there are no runs: give distilled runs, supervised runs, or both")
     reference = reference or reference_run(runs, supervised)
     if priors is None:
-        priors = default_priors(distilled=runs is not None, supervised=supervised is not None, reference=reference)
+        law = as_law(law).for_runs(distilled=runs is not None, supervised=supervised is not None)
+        priors = default_priors(law, reference)
+    law = priors.law
+    _check_units(law, priors, reference)
     free = [name for name, is_free in zip(priors.names, priors.free, strict=True) if is_free]
     with pm.Model(coords={"coordinate": free}) as model:
         z = pm.Normal("z", 0.0, 1.0, dims="coordinate")
         values = priors.location + priors.factor @ z
         c = {name: values[i] for i, name in enumerate(priors.names)}
-        law = law_at_reference(c, reference)
-        symbols = natural_parameters(law, reference)
-        for name in SUPERVISED_PARAMETERS + (DISTILLATION_PARAMETERS if runs is not None else ()):
-            pm.Deterministic(name, symbols[name])
-        for name in EXTENSION_PARAMETERS:
-            if name in law:
-                pm.Deterministic(name, law[name])
+        reduced = law.reduced_symbols(c, reference)
+        symbols = law.rescaled(reduced, reference)
+        for parameter in law.parameters:
+            # Fixed extensions have no variable: ArviZ's diagnostics divide by the variance of every variable.
+            if not (parameter.name in law.fixed and parameter.neutral is not None) and not _is_effect(
+                law, parameter.name
+            ):
+                pm.Deterministic(parameter.name, symbols[parameter.name])
         if runs is not None and priors.asymptotic_width is not None:
-            _constrain_asymptote(law, priors.asymptotic_width)
-        sigma = pm.Deterministic("sigma", pm.math.exp(c["log_sigma"]))
-        nu = pm.Deterministic("nu", 1 + pm.math.exp(c["log_nu"]))
+            # A potential: the lead is a function of the coordinates, whose own priors stay as they are.
+            lead = asymptotic_leads(law, reduced)
+            pm.Potential(
+                "asymptotic_prior", -0.5 * pm.math.sqr(pm.math.maximum(lead, 0.0) / priors.asymptotic_width).mean()
+            )
         if runs is not None:
-            _observe_distilled(runs, law, c, reference, sigma, nu)
+            _observe_distilled(runs, law, reduced, reference)
         if supervised is not None:
-            if "log_sigma_supervised" in c:
-                sigma = pm.Deterministic("sigma_supervised", pm.math.exp(c["log_sigma_supervised"]))
-            _observe_supervised(supervised, law, reference, sigma, nu)
+            _observe_supervised(supervised, law, reduced, reference)
     return model
 
 
-def _supervised_loss(params: Any, tokens: Any, law: dict[str, Any], reference: Reference) -> Any:
-    """The supervised law with sizes and tokens in units of the reference run."""
-    rest = {name: law[name] for name in ("E", "alpha", "beta", "gamma")}
-    return supervised_loss(params / reference.params, tokens / reference.tokens, A=law["A_ref"], B=law["B_ref"], **rest)
+def _is_effect(law: Law, name: str) -> bool:
+    return name in {effect.scale.name for effect in law.effects}
 
 
-def _student_term(params: Any, tokens: Any, law: dict[str, Any], reference: Reference) -> Any:
-    rest = {name: law[name] for name in ("alpha_S", "beta_S", "gamma_S")}
-    return log_student_term(
-        params / reference.params, tokens / reference.tokens, A_S=law["A_S_ref"], B_S=law["B_S_ref"], **rest
-    )
+def _check_units(law: Law, priors: Priors, reference: Reference) -> None:
+    """Reject a term whose formula gives another loss in units of the reference run."""
+    if not law.distills:
+        return
+    with np.errstate(all="ignore"):
+        reduced = law.reduced_symbols(dict(zip(priors.names, priors.location, strict=True)), reference)
+        p = law.rescaled(reduced, reference)
+        losses = [
+            law.distilled_loss(
+                law.student(2 * reference.params, 3 * reference.tokens, symbols, units),
+                1.1 * reference.teacher_loss,
+                symbols,
+            )
+            for symbols, units in ((reduced, reference), (p, UNITS))
+        ]
+    if np.isfinite(losses).all() and not np.isclose(losses[0], losses[1], rtol=1e-6):
+        names = ", ".join(term.name for term in law.terms)
+        raise ModelError(
+            f"A term of the law {law.name!r} ({names}) gives {losses[0]:.6g} nats in units of the reference run and "
+            f"{losses[1]:.6g} in single parameters and tokens. Declare `per` for its coefficients."
+        )
 
 
-def _constrain_asymptote(law: dict[str, Any], width: float) -> None:
-    """With unlimited data distillation may lead pretraining by little: a one-sided normal prior on the lead.
-
-    A potential, not a distribution: the lead is a function of the coordinates, whose own priors stay as they are.
-    """
-    import pymc as pm
-
-    lead = asymptotic_leads(law)
-    pm.Potential("asymptotic_prior", -0.5 * pm.math.sqr(pm.math.maximum(lead, 0.0) / width).mean())
-
-
-def _observe_distilled(
-    runs: pd.DataFrame, law: dict[str, Any], c: dict[str, Any], reference: Reference, sigma: Any, nu: Any
-) -> None:
+def _observe_distilled(runs: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference) -> None:
     import pymc as pm
 
     model = pm.modelcontext(None)
-    model.add_coord("run", np.arange(len(runs)))
-    for column in ("student_params", "student_tokens", "teacher_loss"):
-        pm.Data(column, runs[column].to_numpy(dtype=float), dims="run")
+    _add_design(runs, "distilled")
     # The power sums depend on the student's size and tokens alone, and many runs share them.
     distinct, index = student_configurations(runs)
     of_run = pm.Data("configuration_of_run", index, dims="run")
-    alone = ability = _supervised_loss(distinct[:, 0], distinct[:, 1], law, reference)
-    if "kappa" in law:
-        ability = _supervised_loss(distinct[:, 0], law["kappa"] * distinct[:, 1], law, reference)
-    log_ability, stretch, log_above = own_scale(ability, law.get("omega", EXTENSIONS["omega"]) * law["E"])
-    log_excess = _student_term(distinct[:, 0], distinct[:, 1], law, reference) - law["c0"] * log_above
-    supervised = alone[of_run]
-    own = log_excess[of_run], supervised, log_ability[of_run], stretch[of_run]
-    rest = {name: law[name] for name in ("c0", "c1", "d1", "f1", "w1") if name in law}
-    mu = distilled_loss_from_terms(*own, model["teacher_loss"], **rest)
-    observed = pm.Data("student_loss_observed", runs["student_loss"].to_numpy(dtype=float), dims="run")
-    scales = {kind: "log_" + scale for kind, scale in EFFECT_SCALES.items()}
-    for name in ("noise_ratio", "noise_tokens"):
-        if name in c:
-            pm.Deterministic(name, c[name])
-    sigma = sigma * scatter_factor(c, model["teacher_loss"], supervised, model["student_tokens"], reference)
-    # What a run with Student-t scatter says of its middle is what a normal one with this scale says (Fisher information).
-    normal = sigma * pm.math.sqrt((nu + 3) / (nu + 1))
-    mu = add_shifts(runs, mu, observed, normal, {k: c[name] for k, name in scales.items() if name in c}, reference)
-    pm.StudentT(DISTILLED_LIKELIHOOD, nu=nu, mu=mu, sigma=sigma, observed=observed, dims="run")
+    student = law.student(distinct[:, 0], distinct[:, 1], p, reference)
+    student = student.map(lambda values: _as_tensor(values)[of_run])
+    teacher_loss = model["teacher_loss"]
+    mu = law.distilled_loss(student, teacher_loss, p)
+    sigma = residual_scale_of(law, student, teacher_loss, p, reference)
+    _observe(runs, law, "distilled", mu, sigma, p, reference)
 
 
-def scatter_factor(
-    draws: Mapping[Any, Any], teacher_loss: Any, supervised: Any, student_tokens: Any, reference: Reference
-) -> Any:
-    """What the scale of the scatter is multiplied with for a run, 1 where it is the same for all.
+def _as_tensor(values: Any) -> Any:
+    import pytensor.tensor as pt
 
-    Parameters
-    ----------
-    draws : mapping
-        noise_ratio and noise_tokens, where the model has them.
-    teacher_loss, supervised, student_tokens : float or array
-        Of the run; `supervised` is the loss of its student pretrained on the same tokens.
-    reference : Reference
-    """
-    factor: Any = 1.0
-    if "noise_ratio" in draws:
-        factor = factor * exp(draws["noise_ratio"] * (log(teacher_loss) - log(supervised)) / 0.1)
-    if "noise_tokens" in draws:
-        factor = factor * exp(draws["noise_tokens"] * log(student_tokens / reference.tokens))
-    return factor
+    return pt.as_tensor_variable(values)
 
 
-def _observe_supervised(
-    supervised: pd.DataFrame, law: dict[str, Any], reference: Reference, sigma: Any, nu: Any
-) -> None:
+def _observe_supervised(supervised: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference) -> None:
     import pymc as pm
 
     model = pm.modelcontext(None)
-    model.add_coord("supervised_run", np.arange(len(supervised)))
-    for column in ("params", "tokens"):
-        pm.Data(column, supervised[column].to_numpy(dtype=float), dims="supervised_run")
-    mu = _supervised_loss(model["params"], model["tokens"], law, reference)
-    observed = pm.Data("loss_observed", supervised["loss"].to_numpy(dtype=float), dims="supervised_run")
-    pm.StudentT(
-        SUPERVISED_LIKELIHOOD,
-        nu=nu,
-        mu=mu,
-        sigma=sigma,
-        observed=observed,
-        dims="supervised_run",
-    )
+    _add_design(supervised, "supervised")
+    mu = law.supervised_loss(model["params"] / reference.params, model["tokens"] / reference.tokens, p)
+    _observe(supervised, law, "supervised", mu, p[supervised_scale(law)], p, reference)
+
+
+def _add_design(table: pd.DataFrame, kind: str) -> None:
+    import pymc as pm
+
+    pm.modelcontext(None).add_coord(RUN[kind], np.arange(len(table)))
+    for column in COLUMNS[kind]:
+        pm.Data(column, table[column].to_numpy(dtype=float), dims=RUN[kind])
+
+
+def _observe(
+    table: pd.DataFrame, law: Law, kind: str, mu: Any, sigma: Any, p: dict[str, Any], reference: Reference
+) -> None:
+    """Add the group effects and the likelihood of the runs of a kind, in the PyMC model of the context."""
+    import pymc as pm
+
+    model = pm.modelcontext(None)
+    outcome = OUTCOME[kind]
+    observed = pm.Data(f"{outcome}_observed", table[outcome].to_numpy(dtype=float), dims=RUN[kind])
+    # A run with a Student-t residual carries as much information about its mean as a normal one with this scale.
+    normal = sigma * pm.math.sqrt((p["nu"] + 3) / (p["nu"] + 1))
+    # Each effect is sampled given the law and the effects before it.
+    for effect in sorted(law.effects, key=lambda effect: not effect.slope):
+        if effect.kind != kind:
+            continue
+        labels, index = effect.groups(table)
+        model.add_coord(effect.dim, labels)
+        of_run = model[effect.index] if effect.index in model else pm.Data(effect.index, index, dims=RUN[kind])
+        axis = effect.covariate(model["teacher_loss"], reference) if effect.slope else None
+        values = _group_effects(effect, len(labels), of_run, p, normal, mu - observed, axis)[of_run]
+        mu += values if axis is None else values * axis
+    pm.StudentT(outcome, nu=p["nu"], mu=mu, sigma=sigma, observed=observed, dims=RUN[kind])
+
+
+def _group_effects(
+    effect: GroupEffect, groups: int, of_run: Any, p: dict[str, Any], sigma: Any, miss: Any, axis: Any | None
+) -> Any:
+    """Effects or slopes of the groups in nats, (group,).
+
+    Parameters
+    ----------
+    effect : GroupEffect
+    groups : int
+    of_run : tensor of int, (run,)
+    p : dict
+        Symbols; the effect's standard deviation among them.
+    sigma : tensor, scalar or (run,)
+        Standard deviation of normal residuals that would carry as much information as the runs' own.
+    miss : tensor, (run,)
+        By how much the law and earlier effects exceed the observed losses.
+    axis : tensor, (run,), or None
+        Covariate of slopes.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    def total(of_runs: Any) -> Any:
+        return pt.inc_subtensor(pt.zeros(groups)[of_run], of_runs)
+
+    scale = pm.Deterministic(effect.scale.name, p[effect.scale.name])
+    # Taken from the data that the model holds now, because refits leave groups out.
+    seen = pm.math.minimum(total(1.0), 1.0)
+    weight = 1 / pm.math.sqr(sigma)
+    known = total(weight)
+    if axis is None:
+        level = total(weight * miss)
+    else:
+        away = axis - (total(weight * axis) / pm.math.maximum(known, 1e-300))[of_run]
+        known, level = total(weight * pm.math.sqr(away)), total(weight * away * miss)
+    square = pm.math.sqr(scale)
+    left = 1 / (1 + square * known)  # 1 - lambda
+    level = square * left * level  # lambda m
+    level -= seen * (level.sum() / seen.sum())
+    wide = scale * pm.math.sqrt(left)
+    raw = pm.Normal(effect.raw, level / wide, 1 / pm.math.sqrt(left), dims=effect.dim)
+    values = wide * raw - level
+    values -= (seen * values).sum() / seen.sum()
+    return pm.Deterministic(effect.variable.name, values, dims=effect.dim)

@@ -42,7 +42,8 @@ def fit354(runs354: pd.DataFrame) -> xr.DataTree:
 @pytest.fixture(scope="session")
 def published_draw() -> xr.Dataset:
     """A posterior of one draw: the published law."""
-    return xr.Dataset({name: (("chain", "draw"), [[value]]) for name, value in bd.PUBLISHED.items()})
+    draws = {name: (("chain", "draw"), [[value]]) for name, value in bd.PUBLISHED.items()}
+    return xr.Dataset(draws, attrs={"law": "busbridge2025"})
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +57,8 @@ def jittered_draws() -> xr.Dataset:
     }
     draws["sigma"] = (("chain", "draw"), 0.007 * np.exp(0.05 * rng.standard_normal((4, 250))))
     draws["nu"] = (("chain", "draw"), 1 + 4 * np.exp(0.2 * rng.standard_normal((4, 250))))
-    return xr.Dataset(draws).assign_coords(chain=np.arange(4), draw=np.arange(250))
+    draws = xr.Dataset(draws, attrs={"law": "busbridge2025"})
+    return draws.assign_coords(chain=np.arange(4), draw=np.arange(250))
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,12 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from law_names import SUPERVISED_PARAMETERS
 from scipy.stats import beta
 
 import bayesdistill as bd
 from bayesdistill.criticism import backtesting, joint_baselines, pairs, probability_scores
 from bayesdistill.errors import ParameterError
-from bayesdistill.laws import SUPERVISED_PARAMETERS
 from bayesdistill.model import reference_run
 
 # Scores ---------------------------------------------------------------------------------------------------------------

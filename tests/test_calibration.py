@@ -7,11 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import xarray as xr
-
-import bayesdistill as bd
-from bayesdistill.criticism import calibration, calibration_summaries, running, truths
-from bayesdistill.errors import DataError, ModelError, ParameterError
-from bayesdistill.laws import (
+from bayesdistill.shifts import student_configurations, teacher_labels
+from law_names import (
     ASYMPTOTIC_TEACHERS,
     EXTENSION_PARAMETERS,
     LAW_PARAMETERS,
@@ -19,10 +16,13 @@ from bayesdistill.laws import (
     distilled_loss,
     supervised_loss,
 )
+
+import bayesdistill as bd
+from bayesdistill.criticism import calibration, calibration_summaries, running, truths
+from bayesdistill.errors import DataError, ModelError, ParameterError
 from bayesdistill.model import reference_run
 from bayesdistill.priors import ASYMPTOTIC_SIZES, Prior, default_priors, with_priors
 from bayesdistill.sampling.prior_choice import choose_priors
-from bayesdistill.shifts import student_configurations, teacher_labels
 
 
 def calibrated(

@@ -6,13 +6,13 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import xarray as xr
+from law_names import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss, log_gap
 from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill import posterior
 from bayesdistill.criticism import baselines, prior_power, residuals, scores, truths, unseen_groups
 from bayesdistill.errors import DataError, ModelError, ParameterError
-from bayesdistill.laws import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss, log_gap
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import Gates
 from bayesdistill.priors import Reference, default_priors

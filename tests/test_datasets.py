@@ -9,6 +9,7 @@ import subprocess
 import sys
 from decimal import Decimal
 
+import law_names as laws
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bayesdistill import laws
 from bayesdistill.datasets import (
     KINDS,
     data_hash,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import law_names as laws
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +11,6 @@ from decision_cases import posterior_of, published, scattered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bayesdistill import laws
 from bayesdistill.compute import flops_per_token
 from bayesdistill.decisions import (
     break_even,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import law_names as laws
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +10,6 @@ import xarray as xr
 from decision_cases import posterior_of, published, scattered, simple, simple_teacher
 from scipy.optimize import minimize
 
-from bayesdistill import laws
 from bayesdistill.compute import flops_per_token
 from bayesdistill.decisions import family_plan, flag_names
 from bayesdistill.errors import ParameterError

@@ -4,6 +4,7 @@ import concurrent.futures as futures
 import json
 import tracemalloc
 
+import law_names as laws
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +21,6 @@ from decision_cases import (
 )
 from scipy.stats import t
 
-from bayesdistill import laws
 from bayesdistill.compute import SCENARIOS, Scenario, Shape, flops_per_token
 from bayesdistill.decisions import crossovers, flag_names, plan
 from bayesdistill.decisions.crossings import classify, find_root

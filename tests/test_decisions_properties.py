@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import law_names as laws
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +11,6 @@ from decision_cases import brute_force, posterior_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bayesdistill import laws
 from bayesdistill.compute import Scenario, flops_per_token
 from bayesdistill.decisions import break_even, flag_names, plan, plan_tokens
 from bayesdistill.errors import ModelError, ParameterError

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import law_names as laws
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from decision_cases import brute_force, posterior_of, published, scattered, simple
 
-from bayesdistill import laws
 from bayesdistill.compute import Scenario, flops_per_token
 from bayesdistill.decisions import capacity_gap, plan, teacher_choice
 from bayesdistill.errors import ConvergenceWarning, ParameterError

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import law_names as laws
 import numpy as np
 import pytest
 import xarray as xr
 from decision_cases import posterior_of, published, scattered, simple
 from scipy.stats import norm
 
-from bayesdistill import laws
 from bayesdistill.compute import flops_per_token
 from bayesdistill.decisions import evppi, plan, plan_value
 from bayesdistill.decisions.value import regression_evppi

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from decision_cases import posterior_of, scattered, simple, simple_teacher
+from law_names import SUPERVISED_PARAMETERS
 from scipy.stats import t as student_t
 
 import bayesdistill as bd
@@ -18,7 +19,6 @@ from bayesdistill.decisions.evidence import gather
 from bayesdistill.design import cheapest_first, information_order, next_runs, random_order, run_costs
 from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.errors import BayesdistillError, DataError, ParameterError
-from bayesdistill.laws import SUPERVISED_PARAMETERS
 
 STUDENT, BUDGET = 1e9, 1e21
 NORMAL = NormalDist()

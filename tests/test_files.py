@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import bayesdistill as bd
-from bayesdistill import posterior
+from bayesdistill import files, posterior
 from bayesdistill.errors import FileError, ParameterError
 from bayesdistill.files import replacing
 
@@ -261,3 +261,28 @@ def test_files_of_another_format(small_fit, tmp_path, version):
     small_fit.attrs["bayesdistill_format"] = version
     small_fit.to_netcdf(path, engine="h5netcdf")
     refused(path, f"has format {version}, this version reads {posterior.FORMAT}; update bayesdistill")
+
+
+# Digest of sources ----------------------------------------------------------------------------------------------------
+
+
+def test_the_digest_covers_python_files_at_any_depth(tmp_path, monkeypatch):
+    nested = tmp_path / "law" / "terms"
+    nested.mkdir(parents=True)
+    (tmp_path / "law" / "__init__.py").write_text("a = 1\n")
+    (nested / "floor.py").write_text("b = 2\n")
+    (tmp_path / "model.py").write_text("c = 3\n")
+    monkeypatch.setattr(files.resources, "files", lambda name: tmp_path)
+    digest = files.digest_of_sources.__wrapped__  # without the cache
+    before = digest("law", "model.py")
+    assert digest("law", "model.py") == before
+    (nested / "notes.txt").write_text("not a source")
+    assert digest("law", "model.py") == before
+    (nested / "floor.py").write_text("b = 3\n")
+    changed = digest("law", "model.py")
+    (nested / "floor.py").rename(tmp_path / "law" / "floor.py")
+    moved = digest("law", "model.py")
+    (tmp_path / "model.py").write_text("c = 4\n")
+    assert len({before, changed, moved, digest("law", "model.py")}) == 4
+    with pytest.raises(FileNotFoundError):
+        digest("no_such_file.py")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 from decimal import Decimal, localcontext
 
+import law_names as laws
 import numpy as np
 import pytest
 import xarray as xr
@@ -10,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bayesdistill as bd
-from bayesdistill import laws
 
 SUPERVISED = {name: bd.PUBLISHED[name] for name in laws.SUPERVISED_PARAMETERS}
 

@@ -1,24 +1,24 @@
 from __future__ import annotations
 
+import law_names as laws
 import numpy as np
 import pandas as pd
 import pymc as pm
 import pytest
 import xarray as xr
-from scipy import stats
-
-import bayesdistill as bd
-from bayesdistill import laws
-from bayesdistill.errors import ModelError
-from bayesdistill.model import build_model, reference_run
-from bayesdistill.priors import ASYMPTOTIC_SIZES, Prior, Priors, Reference, default_priors, with_priors
 from bayesdistill.priors.coordinates import (
     distillation_at_reference,
     natural_parameters,
     supervised_at_reference,
 )
-from bayesdistill.sampling.groups import data_groups, log_likelihood
 from bayesdistill.shifts import student_configurations, teacher_labels
+from scipy import stats
+
+import bayesdistill as bd
+from bayesdistill.errors import ModelError
+from bayesdistill.model import build_model, reference_run
+from bayesdistill.priors import ASYMPTOTIC_SIZES, Prior, Priors, Reference, default_priors, with_priors
+from bayesdistill.sampling.groups import data_groups, log_likelihood
 
 SUPERVISED = laws.SUPERVISED_PARAMETERS
 

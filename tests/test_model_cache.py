@@ -1,4 +1,4 @@
-"""Compiled models on disk: the same fit with and without them, and nothing that a file can do to it."""
+"""The cache of compiled models: the same fit with and without it, whatever the files contain."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ import pytest
 import xarray as xr
 
 import bayesdistill as bd
+from bayesdistill import compiler
+from bayesdistill.compiler import _compile, cache
+from bayesdistill.compiler.cache import file_key, read_program
+from bayesdistill.compiler.ir import UnsupportedGraphError
+from bayesdistill.compiler.program import Program
 from bayesdistill.model import reference_run
 from bayesdistill.priors import Prior, Reference, default_priors, with_priors
-from bayesdistill.sampling import loading, model_cache, nuts
-from bayesdistill.sampling.model_cache import compile_runs, key_of, read_program, write_program
-from bayesdistill.sampling.program import Program
-from bayesdistill.sampling.terms import UnsupportedGraphError
+from bayesdistill.sampling import fitting, loading, model_key, nuts
+from bayesdistill.sampling.model_key import SOURCES
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayesdistill.ConvergenceWarning")
 
@@ -69,6 +72,22 @@ def a_program(**changes) -> Program:
     return replace(program, **changes)
 
 
+def compile_runs(runs, supervised, priors, reference):
+    """What `fit` does."""
+    return compiler.compile(
+        lambda: bd.build_model(runs, supervised, priors=priors, reference=reference),
+        model_key.model_key(runs, supervised, priors, reference),
+    )
+
+
+def key_of(*arguments) -> str:
+    return file_key(model_key.model_key(*arguments))
+
+
+def write_program(folder: Path, key: str, program: Program, difference: float = 1e-12) -> None:
+    cache.write_program(folder, key, program, difference)
+
+
 def no_model(*_, **__):
     raise AssertionError("a model is built")
 
@@ -86,7 +105,7 @@ def test_a_fit_from_the_cache_is_the_same_to_the_last_bit(folder, monkeypatch, r
         plain = short_fit(**arguments)
     made = short_fit(**arguments)
     with monkeypatch.context() as forbidden:
-        forbidden.setattr(model_cache, "build_model", no_model)
+        forbidden.setattr(fitting, "build_model", no_model)
         found = short_fit(**arguments)
     assert_identical(made, plain)
     assert_identical(found, plain)
@@ -124,13 +143,36 @@ def test_data_of_a_model_from_the_cache_can_be_replaced(folder, runs354):
 
 
 def test_what_pytensor_compiles_is_not_kept(folder, monkeypatch, runs354):
-    def refuse(model):
-        raise UnsupportedGraphError
+    def unsupported(model):
+        raise UnsupportedGraphError("this")
 
-    monkeypatch.setattr(model_cache, "program_of", refuse)
-    monkeypatch.setattr(model_cache, "compile_with_pytensor", lambda model: model.named_vars)
+    monkeypatch.setattr(_compile, "compile_with_numba", lambda model: model.named_vars)
+    with monkeypatch.context() as without:
+        without.setattr(_compile, "translate", unsupported)
+        with pytest.warns(bd.CompilerWarning, match="does not support this"):
+            assert "z" in compile_runs(*problem(runs354))
+    monkeypatch.setenv("BAYESDISTILL_COMPILER", "numba")
     assert "z" in compile_runs(*problem(runs354))
     assert not folder.exists()
+
+
+def test_a_model_without_a_key_is_not_stored(folder, runs354):
+    assert compiler.compile(lambda: bd.build_model(runs354), None).backend == "llvm"
+    assert not folder.exists()
+
+
+def test_a_model_from_the_cache_is_not_verified_again(folder, monkeypatch, runs354):
+    assert compile_runs(*problem(runs354)).backend == "llvm"
+    monkeypatch.setattr(_compile, "verify", no_model)
+    assert compile_runs(*problem(runs354)).backend == "llvm"
+
+
+def test_a_program_without_a_passed_check_is_not_used(folder):
+    for difference in (float("nan"), 1e-7, -1.0):
+        write_program(folder, "key", a_program(), difference)
+        assert read_program(folder, "key") is None
+    write_program(folder, "key", a_program(), 0.0)
+    assert read_program(folder, "key") is not None
 
 
 # Keys -----------------------------------------------------------------------------------------------------------------
@@ -177,13 +219,14 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
         with monkeypatch.context() as environment:
             environment.setenv(variable, value)
             others[what] = key_of(runs, None, priors, reference)
-    for what, name, function in (
-        ("source", "digest_of_sources", lambda *_: "0"),
-        ("version", "version", lambda name: "99" if name == "pymc" else "1"),
-        ("processor", "processor", lambda: ["another"]),
+    for what, module, name, function in (
+        ("source of the model", model_key, "digest_of_sources", lambda *_: "0"),
+        ("source of the compiler", cache, "digest_of_sources", lambda *_: "0"),
+        ("version", cache, "version", lambda name: "99" if name == "pymc" else "1"),
+        ("processor", cache, "processor", lambda: ["another"]),
     ):
         with monkeypatch.context() as patched:
-            patched.setattr(model_cache, name, function)
+            patched.setattr(module, name, function)
             others[what] = key_of(runs, None, priors, reference)
     assert len({key, *others.values()}) == 1 + len(others), others
     with monkeypatch.context() as environment:
@@ -193,18 +236,17 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
         assert key_of(runs, None, priors, reference) == at_one
 
 
-def test_every_room_that_writes_the_model_is_in_the_key():
-    """What `build_model` imports, at whatever distance, can change what is compiled; `datasets` only reads the tables."""
+def test_the_key_covers_everything_that_builds_the_model():
+    """Everything that `build_model` imports, directly or not, can change the model; `datasets` only reads runs."""
     package = Path(bd.__file__).parent
     reached, waiting = {"datasets"}, {"model"}
     while waiting:
-        room = waiting.pop()
-        reached.add(room)
-        files = [package / f"{room}.py"] if (package / f"{room}.py").exists() else (package / room).glob("*.py")
+        name = waiting.pop()
+        reached.add(name)
+        files = [package / f"{name}.py"] if (package / f"{name}.py").exists() else (package / name).rglob("*.py")
         source = "\n".join(path.read_text() for path in files)
         waiting |= set(re.findall(r"^\s*(?:from|import) bayesdistill\.(\w+)", source, re.MULTILINE)) - reached
-    in_the_key = {name.removesuffix(".py") for name in model_cache._SOURCES}
-    assert reached - {"datasets"} == in_the_key - {"sampling"}
+    assert reached - {"datasets"} == {name.removesuffix(".py") for name in SOURCES}
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
@@ -267,8 +309,8 @@ def test_where_nothing_can_be_written_nothing_is(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.write_text("no folder")
     monkeypatch.setenv("BAYESDISTILL_CACHE", str(file))
-    write_program(model_cache.cache_folder(), "key", a_program())
-    assert read_program(model_cache.cache_folder(), "key") is None
+    write_program(cache.cache_folder(), "key", a_program())
+    assert read_program(cache.cache_folder(), "key") is None
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -288,10 +330,10 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
         ("", tmp_path / ".cache" / "bayesdistill" / "models"),
     ):
         monkeypatch.setenv("BAYESDISTILL_CACHE", asked)
-        assert model_cache.cache_folder() == place
+        assert cache.cache_folder() == place
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.delenv("BAYESDISTILL_CACHE")
-    assert model_cache.cache_folder() == tmp_path / "xdg" / "bayesdistill" / "models"
+    assert cache.cache_folder() == tmp_path / "xdg" / "bayesdistill" / "models"
 
 
 def test_the_models_used_last_are_kept(folder):
@@ -316,7 +358,7 @@ def test_writers_at_the_same_time_do_not_disturb_one_another(folder):
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(write_and_read, range(80)))
     assert read_program(folder, "same") is not None
-    assert len(list(folder.iterdir())) <= model_cache.KEPT
+    assert len(list(folder.iterdir())) <= cache.KEPT
 
 
 # While the sampler works ----------------------------------------------------------------------------------------------
@@ -335,10 +377,7 @@ class Sampler:
 
 
 def sample_with(sampler: Sampler, monkeypatch) -> None:
-    class Nutpie:
-        sample = staticmethod(lambda *_, **__: sampler)
-
-    monkeypatch.setattr(nuts, "load_nutpie", lambda: Nutpie)
+    monkeypatch.setattr("nutpie.sample", lambda *_, **__: sampler)
     nuts.sample(None, 10, 10, 1, 0, 1, 0.9, False)
 
 

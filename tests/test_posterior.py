@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import xarray as xr
+from law_names import DISTILLATION_PARAMETERS, LAW_PARAMETERS, SUPERVISED_PARAMETERS
 from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill import posterior
 from bayesdistill.errors import ModelError, ParameterError
-from bayesdistill.laws import DISTILLATION_PARAMETERS, LAW_PARAMETERS, SUPERVISED_PARAMETERS
 from bayesdistill.posterior import Gates
 
 

@@ -2,15 +2,27 @@ from __future__ import annotations
 
 import math
 
+import law_names as laws
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from bayesdistill.priors.coordinates import (
+    CURVATURE_SCALE,
+    DISTILLATION_COORDINATES,
+    OWN_SUM_COORDINATES,
+    SUPERVISED_COORDINATES,
+    distillation_at_reference,
+    distillation_coordinates,
+    law_at_reference,
+    natural_parameters,
+    supervised_at_reference,
+    supervised_coordinates,
+)
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import bayesdistill as bd
-from bayesdistill import laws
 from bayesdistill.decisions import evidence
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.priors import (
@@ -27,18 +39,6 @@ from bayesdistill.priors import (
     published_law_prior,
     with_block,
     with_priors,
-)
-from bayesdistill.priors.coordinates import (
-    CURVATURE_SCALE,
-    DISTILLATION_COORDINATES,
-    OWN_SUM_COORDINATES,
-    SUPERVISED_COORDINATES,
-    distillation_at_reference,
-    distillation_coordinates,
-    law_at_reference,
-    natural_parameters,
-    supervised_at_reference,
-    supervised_coordinates,
 )
 from bayesdistill.priors.earlier import _temper
 from bayesdistill.priors.table import DISTILLATION_PRIORS, NOISE_PRIORS, SUPERVISED_PRIORS

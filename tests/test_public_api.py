@@ -20,7 +20,7 @@ import bayesdistill as bd
 # A change of this list is a decision, not an accident.
 _NAMES = """
 BayesdistillError ConvergenceError ConvergenceWarning DataError EQUATION_8 ExtrapolationWarning FileError Gates ModelError
-PUBLISHED ParameterError Prior SCENARIOS Scenario Shape
+CompilerWarning PUBLISHED ParameterError Prior SCENARIOS Scenario Shape
 __version__ backtest backtest_table break_even build_model capacity_gap cheapest_first
 check cite compare_crossovers compare_fits crossovers decision_table describe_runs distillation_flops distilled_loss evppi family_plan
 fit flag_names flops_per_token information_order interactive_page law_curves law_draws leave_out

@@ -14,31 +14,30 @@ PACKAGE = Path(bayesdistill.__file__).parent
 
 # Room -> rooms that it may import. Three rooms may be imported by all: `errors`, `files` and `progress`.
 ANYWHERE = {"errors", "files", "progress"}
-SAMPLING = {"model", "shifts", "datasets", "priors", "posterior", "laws"}
-DECISIONS = {"strategies", "laws", "compute", "posterior", "answers"}
+SAMPLING = {"model", "datasets", "priors", "posterior", "law"}
+DECISIONS = {"strategies", "law", "compute", "posterior", "answers"}
 MAY_IMPORT: dict[str, set[str]] = {
+    "compiler": set(),  # errors and files only, see below
     "errors": set(),
     "files": set(),
     "progress": set(),
     "law": set(),
-    "laws": set(),
     "compute": set(),
-    "posterior": {"laws"},  # for the names of the parameters alone, see below
-    "datasets": {"laws"},
-    "priors": {"laws"},
-    "shifts": {"laws", "priors"},
-    "model": {"laws", "datasets", "priors", "shifts"},
-    "sampling": SAMPLING | {"answers"},
-    "criticism": SAMPLING | {"sampling", "compute"},
-    "strategies": {"laws", "compute"},
+    "posterior": {"law"},
+    "datasets": {"law"},
+    "priors": {"law"},
+    "model": {"law", "datasets", "priors"},
+    "sampling": SAMPLING | {"answers", "compiler"},
+    "criticism": SAMPLING | {"sampling", "compiler", "compute"},
+    "strategies": {"law", "compute"},
     "answers": {"tables"},  # imported when an answer is displayed
     "decisions": DECISIONS,
     "design": DECISIONS | {"decisions"},
     "plots": {"posterior"},
     "tables": {"posterior", "plots"},
-    "interactive": {"compute", "decisions", "posterior"},
+    "interactive": {"law", "compute", "decisions", "posterior"},
     "citing": {"posterior"},
-    "reporting": {"posterior", "plots", "tables", "criticism", "citing"},
+    "reporting": {"law", "posterior", "plots", "tables", "criticism", "citing"},
 }
 EVERYTHING = {"cli", "demo"}
 SAMPLERS = {"pymc", "nutpie", "pytensor", "numpyro", "jax"}
@@ -84,7 +83,7 @@ def test_imports_are_found_wherever_they_stand():
 import numpy as np
 from bayesdistill import posterior
 def f():
-    from bayesdistill.laws import exp as e
+    from bayesdistill.law import exp as e
     import bayesdistill.compute
     class A:
         from ..decisions import plan
@@ -94,7 +93,7 @@ def f():
     assert imports(source, "bayesdistill.plots") == {
         "numpy",
         "bayesdistill.posterior",
-        "bayesdistill.laws.exp",
+        "bayesdistill.law.exp",
         "bayesdistill.compute",
         "bayesdistill.decisions.plan",
         "bayesdistill.plots.sibling",
@@ -140,7 +139,7 @@ def test_files_within_a_room_do_not_import_one_another_in_a_circle():
 
 
 @pytest.mark.parametrize(
-    "room", ["laws", "compute", "posterior", "strategies", "decisions", "design", "plots", "tables"]
+    "room", ["law", "compute", "posterior", "strategies", "decisions", "design", "plots", "tables"]
 )
 def test_nothing_but_model_and_sampling_knows_the_sampler(room):
     found = [path for name, path in files() if name == room]
@@ -150,9 +149,9 @@ def test_nothing_but_model_and_sampling_knows_the_sampler(room):
         assert not rooms_of(path) & {"model", "sampling"}, path.name
 
 
-def test_posterior_takes_nothing_from_laws_but_names():
-    from_laws = {name.split(".")[-1] for name in imports_of(PACKAGE / "posterior.py") if ".laws" in name}
-    assert {name for name in from_laws if not name.endswith("_PARAMETERS")} == set()
+def test_the_compiler_does_not_depend_on_the_models_it_compiles():
+    for path in (PACKAGE / "compiler").rglob("*.py"):
+        assert rooms_of(path) <= {"compiler", "errors", "files"}, path.name
 
 
 def test_posterior_alone_knows_the_groups_of_a_fit():

@@ -191,8 +191,9 @@ def test_predictions_are_scored_by_what_came_out(predict):
 
 
 def test_forecasts_share_the_shift_and_the_slope_of_a_student(predict, log):
+    from law_names import PUBLISHED, distilled_loss
+
     import bayesdistill as bd
-    from bayesdistill.laws import PUBLISHED, distilled_loss
     from bayesdistill.model import reference_run
 
     n = 4000

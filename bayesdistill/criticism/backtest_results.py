@@ -19,7 +19,7 @@ from bayesdistill.criticism.probability_scores import (
     grouped_interval,
     mean_log_score,
 )
-from bayesdistill.shifts import configuration_labels
+from bayesdistill.law.effects import configuration_labels
 
 if TYPE_CHECKING:
     import pandas as pd

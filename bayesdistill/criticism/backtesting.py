@@ -27,14 +27,14 @@ from bayesdistill import posterior
 from bayesdistill.compute import Scenario, flops_per_token
 from bayesdistill.compute import scenario as parse_scenario
 from bayesdistill.criticism.backtest_results import EXTRAPOLATION, collect
-from bayesdistill.criticism.forecasts import enough, pair_forecasts, run_forecasts
+from bayesdistill.criticism.forecasts import Fitted, pair_forecasts, run_forecasts
 from bayesdistill.criticism.joint_baselines import JOINT_BASELINES
 from bayesdistill.criticism.pairs import Flops, matched_pairs, own_costs, teacher_costs
-from bayesdistill.criticism.predictions import flat_draws
 from bayesdistill.criticism.refits import refit, refitter_for
 from bayesdistill.criticism.running import keep_finished, read_finished, run_tasks
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.errors import ParameterError
+from bayesdistill.law import DEFAULT_LAW, Law, as_law
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
 from bayesdistill.progress import Progress
@@ -61,7 +61,8 @@ def backtest(
     flops: Flops = flops_per_token,
     forecasters: Sequence[str] = FORECASTERS,
     teachers: str = "given",
-    options: Mapping[str, Any] | None = None,
+    law: Law | str = DEFAULT_LAW,
+    prior_settings: Mapping[str, Any] | None = None,
     draws: int = 1000,
     tune: int = 1000,
     seed: int = 0,
@@ -87,8 +88,10 @@ def backtest(
         The joint posterior, the Huber point fit, and its bootstrap.
     teachers : {"given", "charged"}
         Whether a run is cheap by its own compute alone, its teacher being there, or only if its teacher is cheap as well.
-    options : mapping, optional
-        Of `priors.default_priors`: the form of the posterior's model. By default that of `fit`.
+    law : Law or str
+        Of the posterior.
+    prior_settings : mapping, optional
+        Keyword arguments of `priors.default_priors`: asymptotic_width.
     draws, tune, seed : int
         Of each fit (4 chains).
     checkpoint : path, optional
@@ -134,9 +137,8 @@ def backtest(
     unknown = [name for name in forecasters if name not in FORECASTERS]
     if unknown or not forecasters:
         raise ParameterError(f"forecasters: there is no {unknown}; choose from {', '.join(map(repr, FORECASTERS))}")
-    options = dict(options or {})
-    reference = reference_run(distilled, supervised)
-    priors = default_priors(distilled=True, supervised=True, reference=reference, **options)
+    law = as_law(law).for_runs(distilled=True, supervised=True)
+    priors = default_priors(law, reference_run(distilled, supervised), **dict(prior_settings or {}))
     own = own_costs(distilled, supervised, flops)
     if teachers not in TEACHERS:
         raise ParameterError(f"teachers is {teachers!r}; choose from {', '.join(map(repr, TEACHERS))}")
@@ -152,7 +154,7 @@ def backtest(
         "cutoffs": limits,
         "pairs": _digest([split["pairs"].to_csv() for split in splits]),
         "forecasters": list(forecasters),
-        "model": _digest([repr(priors.table), repr(priors.asymptotic_width)]),
+        "model": _digest([law.to_json(), repr(priors.table), repr(priors.asymptotic_width)]),
         "draws": [draws, tune, seed],
     }
     done = read_finished(checkpoint, setting)
@@ -172,7 +174,7 @@ def backtest(
     found.attrs |= {
         "scenarios": json.dumps([scenario.name for scenario in chosen]),
         "extrapolation_edges": json.dumps(EXTRAPOLATION[:-1]),
-        "model_options": repr(options),
+        "law": law.to_json(),
         "teachers": teachers,
         "seed": int(seed),
     }
@@ -226,15 +228,14 @@ def _fit_and_forecast(task: tuple[Any, ...]) -> dict[str, Any]:
         tree = refit(refitter, kept, kept_supervised=kept_supervised, draws=draws, tune=tune, seed=seed, cores=cores)
         numbers = posterior.convergence(tree)
         verdict = {name: numbers[name] for name in ("rhat", "divergences", "failed")}
-        flat = flat_draws(tree["posterior"].to_dataset())
+        found, effects = posterior.draws_of(tree), posterior.effects_of(tree)
     else:
-        flat = JOINT_BASELINES[forecaster](distilled[kept], supervised[kept_supervised], reference, seed)
-    flat = enough(flat)
+        found = JOINT_BASELINES[forecaster](distilled[kept], supervised[kept_supervised], reference, seed)
+        effects = {}
+    fitted = Fitted(found, effects, distilled, supervised, kept).repeated()
     left_out = (np.flatnonzero(~kept), np.flatnonzero(~kept_supervised))
     return {
         "convergence": verdict,
-        "runs": run_forecasts(flat, distilled, supervised, kept, left_out, reference, rng),
-        "pairs": pair_forecasts(
-            flat, distilled, supervised, split["pairs"], kept, split["teacher_unknown"], reference, rng
-        ),
+        "runs": run_forecasts(fitted, left_out, rng),
+        "pairs": pair_forecasts(fitted, split["pairs"], split["teacher_unknown"], rng),
     }

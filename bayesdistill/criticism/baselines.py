@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayesdistill.laws import PUBLISHED, SUPERVISED_PARAMETERS, distilled_loss
+from bayesdistill.law import LAWS, PUBLISHED, SUPERVISED_SYMBOLS, Reference, distilled_loss
 from bayesdistill.model import reference_run
-from bayesdistill.priors import Reference
-from bayesdistill.priors.coordinates import (
-    DISTILLATION_COORDINATES,
-    distillation_at_reference,
-    distillation_coordinates,
-    natural_parameters,
-    supervised_at_reference,
-    supervised_coordinates,
-)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,11 +22,16 @@ HUBER_DELTA = 0.001
 BOOTSTRAP_REFITS = 200
 
 
+_EQUATION_8 = LAWS["busbridge2025"]
+DISTILLATION_COORDINATES = tuple(
+    coordinate.name for term in _EQUATION_8.terms if term.kind == "distilled" for coordinate in term.coordinates
+)
+
+
 def _law(values: np.ndarray, reference: Reference) -> dict[str, float]:
-    supervised = supervised_at_reference(supervised_coordinates(PUBLISHED, reference))
-    named = dict(zip(DISTILLATION_COORDINATES, values, strict=True))
-    natural = natural_parameters(distillation_at_reference(named, supervised, reference), reference)
-    return {**{name: PUBLISHED[name] for name in SUPERVISED_PARAMETERS}, **natural}
+    published = _EQUATION_8.coordinates_of(PUBLISHED, reference)
+    symbols = _EQUATION_8.symbols(published | dict(zip(DISTILLATION_COORDINATES, values, strict=True)), reference)
+    return symbols | {name: PUBLISHED[name] for name in SUPERVISED_SYMBOLS}
 
 
 def _predict(law: dict[str, float], runs: pd.DataFrame) -> np.ndarray:
@@ -69,7 +65,7 @@ def _fit(runs: pd.DataFrame, reference: Reference, start: np.ndarray | None) -> 
     from scipy.optimize import least_squares
 
     if start is None:
-        published = distillation_coordinates(PUBLISHED, reference)
+        published = _EQUATION_8.coordinates_of(PUBLISHED, reference)
         # The published curvature lies so deep in the flat part that its gradient vanishes.
         published["gap_curvature"] = max(float(published["gap_curvature"]), -2.0)
         start = np.array([float(published[name]) for name in DISTILLATION_COORDINATES])

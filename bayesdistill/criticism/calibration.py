@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import Executor
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from scipy.stats import t as student_t
 
 from bayesdistill import posterior
-from bayesdistill.criticism.predictions import fitted_losses, flat_draws, scatter_scale
 from bayesdistill.criticism.refits import Refitter, refit, refitter_for
 from bayesdistill.criticism.running import run_tasks
 from bayesdistill.criticism.truths import (
@@ -31,15 +29,18 @@ from bayesdistill.criticism.truths import (
     break_even_tokens,
     decision_gains,
     draw_truths,
+    draws_of_truth,
     simulate_outcomes,
 )
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import DataError, ParameterError
+from bayesdistill.law import DEFAULT_LAW, Draws, Law, as_law
+from bayesdistill.law.effects import student_configurations
+from bayesdistill.law.predictive import Design, expected_loss, group_effects, logpdf, residual_scale
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import Gates
 from bayesdistill.priors import Priors, default_priors
 from bayesdistill.progress import Progress
-from bayesdistill.shifts import student_configurations, teacher_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +70,7 @@ def simulate_calibration(
     runs: pd.DataFrame,
     *,
     simulations: int = 200,
-    options: dict[str, Any] | None = None,
+    law: Law | str = DEFAULT_LAW,
     priors: Priors | None = None,
     draws: int = 500,
     tune: int = 700,
@@ -88,11 +89,11 @@ def simulate_calibration(
         Distilled runs; only their design is used (sizes, tokens, teachers).
     simulations : int
         Truths drawn from the prior.
-    options : dict, optional
-        Of `default_priors`: the form of the model.
+    law : Law or str
+        A law or a name in `LAWS`; unused if `priors` are given, which belong to a law.
     priors : Priors, optional
-        In place of the default ones, such as those from an earlier fit, around `model.reference_run(runs, None)`: laws are then
-        drawn where the posterior is, and not from everywhere the default priors allow.
+        Instead of the default ones, around `model.reference_run(runs, None)`. With those from an earlier fit, truths are drawn
+        where the posterior is, instead of everywhere the default priors allow.
     draws, tune, chains, seed : int
         Of each refit.
     gates : Gates
@@ -140,13 +141,17 @@ def simulate_calibration(
         raise ParameterError(f"simulations is {simulations!r}; a whole number of at least 1 is needed")
     if draws * chains < RANKS + 1:
         raise ParameterError(f"draws times chains is {draws * chains}; more than {RANKS} are needed to rank among")
-    if priors is not None and options:
-        raise ParameterError("give options or priors, not both: priors say which model it is")
     reference = reference_run(runs, None)
     if priors is None:
-        priors = default_priors(distilled=True, supervised=False, reference=reference, **dict(options or {}))
+        priors = default_priors(as_law(law).for_runs(distilled=True, supervised=False), reference)
     design = runs.assign(student_loss=1.0)  # the outcomes have no part in it
-    prior = [list(priors.names), priors.location.tolist(), priors.covariance.tolist(), priors.asymptotic_width]
+    prior = [
+        priors.law.to_json(),
+        list(priors.names),
+        priors.location.tolist(),
+        priors.covariance.tolist(),
+        priors.asymptotic_width,
+    ]
     setting = json.dumps([seed, draws, tune, chains, astuple(gates), prior, data_hash(design), CHOICES])
     done = _read_log(log, setting)
     truths = draw_truths(priors, reference, simulations, seed)
@@ -188,8 +193,8 @@ def _read_log(log: str | Path | None, setting: str) -> dict[int, dict[str, Any]]
 def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
     runs, priors, truth, draws, tune, chains, cores, gates, seed = task
     refitter = refitter_for(runs, priors)
-    outcome, effects = simulate_outcomes(truth, runs, refitter.reference, np.random.default_rng(seed))
-    truth = truth | effects
+    true_law = draws_of_truth(truth, priors.law, refitter.reference)
+    outcome, true_effects = simulate_outcomes(true_law, runs, np.random.default_rng(seed))
     settings = {"chains": chains, "cores": cores, "seed": seed, "max_treedepth": MAX_TREEDEPTH}
     attempts: list[dict[str, Any]] = []
     for longer in (False, True):
@@ -202,14 +207,21 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
         attempts.append({key: verdict[key] for key in ("failed", "rhat", "rhat_variable", "ess_bulk", "divergences")})
         if not verdict["failed"]:
             break
-    flat = flat_draws(tree["posterior"].to_dataset())
-    gains, true_gains = decision_gains(flat), decision_gains(truth)
-    ranks = _ranks(flat, truth, gains, true_gains, refitter, outcome)
-    one = int(np.random.default_rng([seed, 1]).integers(len(flat["sigma"])))
-    picked = {name: float(value[one]) for name, value in flat.items() if value.ndim == 1}
+    draws_found, effects = posterior.draws_of(tree), posterior.effects_of(tree)
+    gains, true_gains = decision_gains(draws_found), decision_gains(true_law)
+    z = posterior.posterior_dataset(tree)["z"].values.reshape(-1, truth["z"].size)
+    ranks = _ranks(
+        _Side(draws_found, effects, z, gains),
+        _Side(true_law, true_effects, truth["z"][None], true_gains),
+        refitter,
+        outcome,
+    )
+    one = int(np.random.default_rng([seed, 1]).integers(draws_found.size))
+    picked = draws_found.take([one])
     for name in BREAK_EVEN:
         tokens = break_even_tokens(picked, name)
-        gains[name], true_gains[name] = break_even_gain(flat, name, tokens), break_even_gain(truth, name, tokens)
+        gains[name] = break_even_gain(draws_found, name, tokens)
+        true_gains[name] = break_even_gain(true_law, name, tokens)
         # The draw that was picked is equal by construction, and has no vote.
         gains[name] = np.delete(gains[name], one)
     return {
@@ -220,49 +232,47 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
-def _ranks(
-    flat: dict[str, np.ndarray],
-    truth: dict[str, Any],
-    gains: dict[str, np.ndarray],
-    true_gains: dict[str, np.ndarray],
-    refitter: Refitter,
-    outcome: np.ndarray,
-) -> dict[str, int]:
-    """Of every quantity: how many of 99 draws, evenly thinned, lie below its true value."""
-    runs, priors = refitter.runs, refitter.priors
-    thin = np.linspace(0, len(flat["sigma"]) - 1, RANKS).round().astype(int)
-    some = {name: value[thin] for name, value in flat.items()}
-    configurations = [f"{n:.4g}, {d:.4g}" for n, d in student_configurations(runs)[0]]
-    labels = {
-        "z": [name for name, free in zip(priors.names, priors.free, strict=True) if free],
-        "effect_teacher": teacher_labels(runs)[0],
-        "effect_student_configuration": configurations,
-        "effect_student_slope": configurations,
-    }
-    # What is fixed, or the same as another, has no rank of its own.
-    idle = {name.removeprefix("log_") for name, free in zip(priors.names, priors.free, strict=True) if not free}
-    if "log_power_S" in priors.table:
-        idle |= {"alpha_S", "beta_S"}
-    pairs = {}
-    for name, true in truth.items():
-        if name in idle:
-            continue
-        if name not in labels:
-            pairs[name] = (some[name], true)
-            continue
-        pairs |= {f"{name}[{label}]": (some[name][:, i], true[i]) for i, label in enumerate(labels[name])}
-    pairs |= {f"gain: {name}": (gains[name][thin], true_gains[name]) for name in DECISIONS}
-    one = {name: np.asarray(value)[None] for name, value in truth.items()}
-    pairs["log-likelihood"] = (_log_likelihood(some, refitter, outcome), _log_likelihood(one, refitter, outcome)[0])
-    return {name: int((value < true).sum()) for name, (value, true) in pairs.items()}
+@dataclass(frozen=True)
+class _Side:
+    """Posterior draws, or the truth as a single draw: what is compared in `_ranks`."""
+
+    draws: Draws
+    effects: dict[str, np.ndarray]
+    z: np.ndarray
+    gains: dict[str, np.ndarray]
+
+    def take(self, index: np.ndarray) -> _Side:
+        effects, gains = ({n: value[index] for n, value in part.items()} for part in (self.effects, self.gains))
+        return _Side(self.draws.take(index), effects, self.z[index], gains)
 
 
-def _log_likelihood(draws: dict[str, np.ndarray], refitter: Refitter, outcome: np.ndarray) -> np.ndarray:
-    """Of all runs together under every draw, (draw,)."""
-    runs = refitter.runs
-    center = fitted_losses(draws, runs, refitter.reference)
-    scale = scatter_scale(draws, runs, refitter.reference)
-    density = np.asarray(student_t.logpdf(outcome, draws["nu"][:, None], loc=center, scale=scale))
+def _ranks(found: _Side, truth: _Side, refitter: Refitter, outcome: np.ndarray) -> dict[str, int]:
+    """For every quantity: how many of 99 draws, evenly thinned, lie below its true value."""
+    priors, law = refitter.priors, refitter.priors.law
+    some = found.take(np.linspace(0, found.draws.size - 1, RANKS).round().astype(int))
+    # Symbols that are fixed or equal to others have no rank of their own.
+    idle = {*law.fixed, *(name for term in law.terms for name in term.determines)}
+    idle |= {name.removeprefix("log_") for name, free in zip(priors.names, priors.free, strict=True) if not free}
+    pairs = {name: (values, truth.draws[name]) for name, values in some.draws.items() if name not in idle}
+    free = [name for name, is_free in zip(priors.names, priors.free, strict=True) if is_free]
+    pairs |= {f"z[{name}]": (some.z[:, i], truth.z[:, i]) for i, name in enumerate(free)}
+    configurations = [f"{n:.4g}, {d:.4g}" for n, d in student_configurations(refitter.runs)[0]]
+    for effect in law.effects:
+        if effect.name in some.effects:
+            labels = configurations if effect.dim == "student_configuration" else effect.groups(refitter.runs)[0]
+            for i, label in enumerate(labels):
+                both = (some.effects[effect.name][:, i], truth.effects[effect.name][:, i])
+                pairs[f"{effect.variable.name}[{label}]"] = both
+    pairs |= {f"gain: {name}": (some.gains[name], truth.gains[name]) for name in DECISIONS}
+    pairs["log-likelihood"] = (_log_likelihood(some, refitter, outcome), _log_likelihood(truth, refitter, outcome))
+    return {name: int((values < true).sum()) for name, (values, true) in pairs.items()}
+
+
+def _log_likelihood(side: _Side, refitter: Refitter, outcome: np.ndarray) -> np.ndarray:
+    """Log-likelihood of all runs together under every draw, (n_draws,)."""
+    design = Design.of(side.draws.law, refitter.runs)
+    center = expected_loss(side.draws, design) + group_effects(side.draws, design, side.effects)
+    density = logpdf(outcome, center, residual_scale(side.draws, design), side.draws["nu"][:, None])
     return np.asarray(density.sum(axis=1))
 
 

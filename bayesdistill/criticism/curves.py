@@ -9,7 +9,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.errors import ModelError, ParameterError
-from bayesdistill.laws import distilled_loss, teacher_axis
+from bayesdistill.law.predictive import RunNoise
 from bayesdistill.posterior import INTERVAL_KIND, INTERVAL_PROBABILITY
 
 NATS = "nats per token"
@@ -31,13 +31,13 @@ def law_curves(
     max_draws : int
         Draws used for the bands, evenly thinned.
     seed : int
-        Of the scatter in the bands for a new run.
+        Random seed of the bands for a new run.
 
     Returns
     -------
     Dataset
         Over configuration, teacher_loss: `mean`, `lower`, `upper` of the law (expected loss), `run_lower`, `run_upper` of a
-        new run (law and scatter, that of its teacher and configuration included). Over run: student_loss, predicted
+        new run (law, residual noise, effects of a new teacher and student configuration). Over run: student_loss, predicted
         (posterior mean of the law), residual (observed minus predicted), the design, and the run's configuration. Losses in
         nats per token.
 
@@ -56,57 +56,44 @@ def law_curves(
         raise ModelError("law_curves needs a fit of distilled runs, as bayesdistill.fit(runs) returns it")
     if points < 2 or max_draws < 2:
         raise ParameterError("points and max_draws must be at least 2")
-    draws = posterior.law_draws(fit)
     observed = posterior.observed_runs(fit)["student_loss"]
     pairs, index = np.unique(
         np.stack([seen["student_params"].values, seen["student_tokens"].values], axis=1), axis=0, return_inverse=True
     )
     configuration = np.arange(len(pairs))
-    size = xr.DataArray(pairs[:, 0], dims="configuration", coords={"configuration": configuration})
-    tokens = xr.DataArray(pairs[:, 1], dims="configuration", coords={"configuration": configuration})
     losses = seen["teacher_loss"].values
     margin = 0.03 * float(np.ptp(losses))
-    teacher = xr.DataArray(np.linspace(losses.min() - margin, losses.max() + margin, points), dims="teacher_loss")
-    thin = slice(None, None, max(1, -(-draws.sizes["chain"] * draws.sizes["draw"] // max_draws)))
-    some = draws.isel(draw=thin)
-    law = {str(name): value for name, value in some.data_vars.items()}
-    curve = distilled_loss(size, tokens, teacher, **law)
-    noise = posterior.noise_draws(fit).isel(draw=thin)
-    rng = np.random.default_rng(seed)
-    scatter = noise["sigma"].values * rng.standard_t(noise["nu"].values)
-    for shared in ("sigma_teacher", "sigma_student"):
-        if shared in noise:
-            scatter = scatter + noise[shared].values * rng.standard_normal(scatter.shape)
-    new_run = curve + xr.DataArray(scatter, dims=("chain", "draw"))
-    if "sigma_student_slope" in noise:
-        slope = noise["sigma_student_slope"].values * rng.standard_normal(scatter.shape)
-        axis = teacher_axis(teacher, posterior.slope_origin(noise))
-        new_run = new_run + xr.DataArray(slope, dims=("chain", "draw")) * axis
-    bounds, run_bounds = posterior.interval(curve, prob), posterior.interval(new_run, prob)
-    predicted = posterior.mean(
-        distilled_loss(
-            seen["student_params"],
-            seen["student_tokens"],
-            seen["teacher_loss"],
-            **{str(name): value for name, value in draws.data_vars.items()},
-        )
-    )
+    teacher = np.linspace(losses.min() - margin, losses.max() + margin, points)
+    everything = posterior.posterior_dataset(fit)
+    thin = slice(None, None, max(1, -(-everything.sizes["chain"] * everything.sizes["draw"] // max_draws)))
+    draws, some = posterior.draws_of(fit), posterior.draws_of(fit, thin)
+    grid = (pairs[:, 0, None, None], pairs[:, 1, None, None], teacher[:, None])
+    curve = some.distilled_loss(*grid)
+    new_run = curve + RunNoise.draw(some, seed).distilled(*grid)
+    tails = [(1 - prob) / 2, (1 + prob) / 2]
+    bounds, run_bounds = (np.quantile(values, tails, axis=-1) for values in (curve, new_run))
+    of_runs = (seen[name].values[:, None] for name in ("student_params", "student_tokens", "teacher_loss"))
+    predicted = ("run", draws.distilled_loss(*of_runs).mean(axis=-1))
+    both = ("configuration", "teacher_loss")
     result = xr.Dataset(
         {
-            "mean": posterior.mean(curve).transpose("configuration", "teacher_loss"),
-            "lower": bounds.sel(bound="lower", drop=True).transpose("configuration", "teacher_loss"),
-            "upper": bounds.sel(bound="upper", drop=True).transpose("configuration", "teacher_loss"),
-            "run_lower": run_bounds.sel(bound="lower", drop=True).transpose("configuration", "teacher_loss"),
-            "run_upper": run_bounds.sel(bound="upper", drop=True).transpose("configuration", "teacher_loss"),
+            "mean": (both, curve.mean(axis=-1)),
+            "lower": (both, bounds[0]),
+            "upper": (both, bounds[1]),
+            "run_lower": (both, run_bounds[0]),
+            "run_upper": (both, run_bounds[1]),
             "student_loss": observed,
             "predicted": predicted,
-            "residual": observed - predicted,
+            "residual": ("run", observed.values - predicted[1]),
             "configuration_of_run": ("run", index.ravel()),
         }
     )
     # `teacher_loss` is the curves' axis, so that the runs' own teacher losses need another name.
     result = result.assign_coords(
-        teacher_loss=teacher.values, configuration_params=size, configuration_tokens=tokens
+        configuration=configuration,
+        teacher_loss=teacher,
+        configuration_params=("configuration", pairs[:, 0]),
+        configuration_tokens=("configuration", pairs[:, 1]),
     ).assign({"run_" + str(name): value for name, value in seen.data_vars.items() if value.dims == ("run",)})
     text = {
         "mean": "posterior mean of the law",

@@ -10,10 +10,9 @@ import pandas as pd
 
 from bayesdistill import posterior
 from bayesdistill.errors import ModelError, ParameterError
-from bayesdistill.laws import SUPERVISED_PARAMETERS, supervised_loss
+from bayesdistill.law import Draws
+from bayesdistill.law.effects import student_configurations, teacher_groups
 from bayesdistill.posterior import Fit
-from bayesdistill.priors import Reference
-from bayesdistill.shifts import student_configurations, teacher_labels
 
 NATS = "nats per token"
 FACTORS = {
@@ -63,16 +62,11 @@ def distilled_runs(fit: Fit, what: str) -> pd.DataFrame:
     return pd.DataFrame({**table, "student_loss": observed["student_loss"].values})
 
 
-def reference_of(fit: Fit) -> Reference:
-    """The run around which the coordinates of a fit are centred."""
-    return Reference(**posterior.provenance(fit)["reference"])
-
-
-def loss_ratio(draws: dict[str, np.ndarray], runs: pd.DataFrame) -> np.ndarray:
-    """r, teacher loss over the supervised loss of the student by itself, (draw, run)."""
-    law = {name: draws[name][:, None] for name in SUPERVISED_PARAMETERS}
+def loss_ratio(draws: Draws, runs: pd.DataFrame) -> np.ndarray:
+    """r, teacher loss over the supervised loss of the student by itself, (n_draws, run)."""
     params, tokens = (runs[name].to_numpy(dtype=float) for name in ("student_params", "student_tokens"))
-    return np.asarray(runs["teacher_loss"].to_numpy(dtype=float) / supervised_loss(params, tokens, **law))
+    alone = draws.supervised_loss(params[:, None], tokens[:, None]).T
+    return np.asarray(runs["teacher_loss"].to_numpy(dtype=float) / alone)
 
 
 def group_runs(runs: pd.DataFrame, ratio: np.ndarray, bins: int = 8) -> list[Grouping]:
@@ -101,7 +95,7 @@ def group_runs(runs: pd.DataFrame, ratio: np.ndarray, bins: int = 8) -> list[Gro
         np.argsort(order)[configuration],
         pairs[order, 0],
     )
-    names, teacher = teacher_labels(runs)
+    names, teacher = teacher_groups(runs)
     loss = np.array([runs["teacher_loss"].to_numpy(dtype=float)[teacher == i].mean() for i in range(len(names))])
     order = np.argsort(loss)
     teachers = Grouping("teacher", [names[i] for i in order], np.argsort(order)[teacher], loss[order])

@@ -12,20 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bayesdistill.criticism.baselines import HUBER_DELTA
+from bayesdistill.criticism.baselines import DISTILLATION_COORDINATES, HUBER_DELTA
 from bayesdistill.errors import ModelError
-from bayesdistill.laws import distilled_loss, supervised_loss
-from bayesdistill.priors import EQUATION_8, Reference, default_priors
-from bayesdistill.priors.coordinates import (
-    DISTILLATION_COORDINATES,
-    SUPERVISED_COORDINATES,
-    distillation_at_reference,
-    natural_parameters,
-    supervised_at_reference,
-)
+from bayesdistill.law import LAWS, Draws, Reference
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_EQUATION_8 = LAWS["busbridge2025"].for_runs(distilled=True, supervised=True)
+SUPERVISED_COORDINATES = tuple(coordinate.name for coordinate in _EQUATION_8.terms[0].coordinates)
 
 ALMOST_NORMAL = 1e8
 """Degrees of freedom at which a Student-t is a normal distribution."""
@@ -61,24 +56,24 @@ def joint_point_fit(
     """
     count = len(SUPERVISED_COORDINATES)
     if starts is None:
-        priors = default_priors(distilled=True, supervised=True, reference=reference, **EQUATION_8)
+        priors = {coordinate.name: coordinate.prior for coordinate in _EQUATION_8.coordinates}
         names = SUPERVISED_COORDINATES + DISTILLATION_COORDINATES
-        center = np.array([priors.table[name].location for name in names])
-        scale = np.array([priors.table[name].scale for name in names])
+        center = np.array([priors[name].location for name in names])
+        scale = np.array([priors[name].scale for name in names])
         center[0] = math.log(float(np.median(supervised["loss"])))
         rng = np.random.default_rng(0)
         starts = [center, *(center + 0.5 * scale * rng.standard_normal((STARTS - 1, center.size)))]
 
     def alone(values: np.ndarray) -> np.ndarray:
-        law = natural_parameters(_supervised(values), reference)
-        return np.asarray(supervised_loss(*_columns(supervised, "params", "tokens"), **law))
+        law = _EQUATION_8.for_runs(distilled=False, supervised=True)
+        symbols = law.symbols(dict(zip(SUPERVISED_COORDINATES, values, strict=True)), reference)
+        params, tokens = _columns(supervised, "params", "tokens")
+        return np.asarray(law.supervised_loss(params, tokens, symbols))
 
     first = _least(alone, supervised["loss"].to_numpy(dtype=float), [s[:count] for s in starts])
 
     def student(values: np.ndarray) -> np.ndarray:
-        law = _law(np.concatenate([first, values]), reference)
-        columns = _columns(distilled, "student_params", "student_tokens", "teacher_loss")
-        return np.asarray(distilled_loss(*columns, **law))
+        return _distilled(_law(np.concatenate([first, values]), reference), distilled)
 
     second = _least(student, distilled["student_loss"].to_numpy(dtype=float), [s[count:] for s in starts])
     return np.concatenate([first, second])
@@ -88,15 +83,16 @@ def _columns(table: pd.DataFrame, *names: str) -> list[np.ndarray]:
     return [table[name].to_numpy(dtype=float) for name in names]
 
 
-def _supervised(values: np.ndarray) -> dict[str, float]:
-    return supervised_at_reference(dict(zip(SUPERVISED_COORDINATES, values, strict=True)))
-
-
 def _law(values: np.ndarray, reference: Reference) -> dict[str, float]:
-    """All 15 parameters from the coordinates."""
-    supervised = _supervised(values[: len(SUPERVISED_COORDINATES)])
-    rest = dict(zip(DISTILLATION_COORDINATES, values[len(SUPERVISED_COORDINATES) :], strict=True))
-    return natural_parameters(supervised | distillation_at_reference(rest, supervised, reference), reference)
+    """All 15 symbols from the coordinates."""
+    return _EQUATION_8.symbols(
+        dict(zip(SUPERVISED_COORDINATES + DISTILLATION_COORDINATES, values, strict=True)), reference
+    )
+
+
+def _distilled(symbols: dict[str, float], table: pd.DataFrame) -> np.ndarray:
+    params, tokens, teacher_loss = _columns(table, "student_params", "student_tokens", "teacher_loss")
+    return np.asarray(_EQUATION_8.distilled_loss(_EQUATION_8.student(params, tokens, symbols), teacher_loss, symbols))
 
 
 def _least(law: Callable[[np.ndarray], np.ndarray], observed: np.ndarray, starts: list[np.ndarray]) -> np.ndarray:
@@ -121,36 +117,29 @@ def _least(law: Callable[[np.ndarray], np.ndarray], observed: np.ndarray, starts
     return np.asarray(search(best.x, "huber", HUBER_DELTA, 200).x)
 
 
-def _with_scatter(
-    laws: list[dict[str, float]], distilled: pd.DataFrame, supervised: pd.DataFrame
-) -> dict[str, np.ndarray]:
-    """Laws as draws, with the root mean square of the residuals of their mean curve as scatter."""
+def _with_residuals(laws: list[dict[str, float]], distilled: pd.DataFrame, supervised: pd.DataFrame) -> Draws:
+    """Laws as draws, with the root mean square residual of their mean curve as residual scale."""
     flat = {name: np.array([law[name] for law in laws]) for name in laws[0]}
-    columns = _columns(distilled, "student_params", "student_tokens", "teacher_loss")
-    curves = np.stack([np.asarray(distilled_loss(*columns, **law)) for law in laws])
-    alone = {name: flat[name] for name in ("E", "A", "B", "alpha", "beta", "gamma")}
+    curves = np.stack([_distilled(law, distilled) for law in laws])
+    columns = {name: value[:, None] for name, value in flat.items()}
     params, tokens = _columns(supervised, "params", "tokens")
-    supervised_curves = supervised_loss(params, tokens, **{name: v[:, None] for name, v in alone.items()})
+    supervised_curves = _EQUATION_8.supervised_loss(params, tokens, columns)
     for name, left in (
         ("sigma", distilled["student_loss"].to_numpy(dtype=float) - curves.mean(axis=0)),
         ("sigma_supervised", supervised["loss"].to_numpy(dtype=float) - supervised_curves.mean(axis=0)),
     ):
         flat[name] = np.full(len(laws), math.sqrt(float(np.mean(left**2))))
     flat["nu"] = np.full(len(laws), ALMOST_NORMAL)
-    return flat
+    return Draws(_EQUATION_8, flat)
 
 
-def point_draws(
-    distilled: pd.DataFrame, supervised: pd.DataFrame, reference: Reference, seed: int
-) -> dict[str, np.ndarray]:
+def point_draws(distilled: pd.DataFrame, supervised: pd.DataFrame, reference: Reference, seed: int) -> Draws:
     """The point fit as a posterior of one draw."""
     found = joint_point_fit(distilled, supervised, reference)
-    return _with_scatter([_law(found, reference)], distilled, supervised)
+    return _with_residuals([_law(found, reference)], distilled, supervised)
 
 
-def bootstrap_draws(
-    distilled: pd.DataFrame, supervised: pd.DataFrame, reference: Reference, seed: int
-) -> dict[str, np.ndarray]:
+def bootstrap_draws(distilled: pd.DataFrame, supervised: pd.DataFrame, reference: Reference, seed: int) -> Draws:
     """Refits to runs drawn with replacement, each kind within itself."""
     rng = np.random.default_rng(seed)
     best = joint_point_fit(distilled, supervised, reference)
@@ -159,10 +148,10 @@ def bootstrap_draws(
         ours = distilled.iloc[rng.choice(len(distilled), len(distilled))]
         theirs = supervised.iloc[rng.choice(len(supervised), len(supervised))]
         laws.append(_law(joint_point_fit(ours, theirs, reference, [best]), reference))
-    return _with_scatter(laws, distilled, supervised)
+    return _with_residuals(laws, distilled, supervised)
 
 
-JOINT_BASELINES: dict[str, Callable[[pd.DataFrame, pd.DataFrame, Reference, int], dict[str, np.ndarray]]] = {
+JOINT_BASELINES: dict[str, Callable[[pd.DataFrame, pd.DataFrame, Reference, int], Draws]] = {
     "point": point_draws,
     "bootstrap": bootstrap_draws,
 }

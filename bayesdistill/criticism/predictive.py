@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 from scipy.stats import binom
-from scipy.stats import t as student_t
 
 from bayesdistill.criticism.groupings import (
     NATS,
@@ -17,14 +16,14 @@ from bayesdistill.criticism.groupings import (
     evidence,
     group_runs,
     loss_ratio,
-    reference_of,
 )
-from bayesdistill.criticism.predictions import fitted_losses, flat_draws, scatter_scale
-from bayesdistill.criticism.truths import draw_truths, simulate_outcomes
+from bayesdistill.criticism.truths import draw_truths, draws_of_truth, simulate_outcomes
 from bayesdistill.datasets import read_runs
 from bayesdistill.errors import ParameterError
+from bayesdistill.law import DEFAULT_LAW, Law, as_law
+from bayesdistill.law.predictive import Design, cdf, expected_loss, group_effects, residual_scale, residuals
 from bayesdistill.model import reference_run
-from bayesdistill.posterior import Fit, posterior_dataset
+from bayesdistill.posterior import Fit, draws_of, effects_of, posterior_dataset
 from bayesdistill.priors import default_priors
 
 if TYPE_CHECKING:
@@ -34,7 +33,12 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def prior_predictive(
-    runs: pd.DataFrame, *, options: Mapping[str, Any] | None = None, draws: int = 500, seed: int = 0
+    runs: pd.DataFrame,
+    *,
+    law: Law | str = DEFAULT_LAW,
+    prior_settings: Mapping[str, Any] | None = None,
+    draws: int = 500,
+    seed: int = 0,
 ) -> xr.Dataset:
     """Student losses that the priors expect at the design of runs, beside the losses observed.
 
@@ -42,8 +46,9 @@ def prior_predictive(
     ----------
     runs : DataFrame
         Distilled runs.
-    options : mapping, optional
-        Of `default_priors`: the form of the model, as in `leave_out`.
+    law : Law or str
+    prior_settings : mapping, optional
+        Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
     draws : int
         Laws drawn from the priors, the one-sided prior on the asymptotic advantage included.
     seed : int
@@ -76,10 +81,14 @@ def prior_predictive(
         raise ParameterError(f"draws is {draws!r}; at least 20 are needed for 5 % quantiles")
     table = read_runs(runs, kind="distilled")
     reference = reference_run(table, None)
-    priors = default_priors(distilled=True, supervised=False, reference=reference, **dict(options or {}))
+    law = as_law(law).for_runs(distilled=True, supervised=False)
+    priors = default_priors(law, reference, **dict(prior_settings or {}))
     rng = np.random.default_rng(seed)
     simulated = np.stack(
-        [simulate_outcomes(law, table, reference, rng)[0] for law in draw_truths(priors, reference, draws, seed)]
+        [
+            simulate_outcomes(draws_of_truth(truth, law, reference), table, rng)[0]
+            for truth in draw_truths(priors, reference, draws, seed)
+        ]
     )
     observed = table["student_loss"].to_numpy(dtype=float)
     position = (simulated < observed).mean(axis=0)
@@ -156,13 +165,14 @@ def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed
     if max_draws < 2:
         raise ParameterError("max_draws must be at least 2")
     runs = distilled_runs(fit, "posterior_predictive")
-    draws = thinned(fit, max_draws)
-    reference = reference_of(fit)
-    center, scale = fitted_losses(draws, runs, reference), scatter_scale(draws, runs, reference)
-    nu, rng = draws["nu"][:, None], np.random.default_rng(seed)
-    repeated = center + scale * rng.standard_t(np.broadcast_to(nu, center.shape))
+    thin = thinning(fit, max_draws)
+    draws, rng = draws_of(fit, thin), np.random.default_rng(seed)
+    design = Design.of(draws.law, runs)
+    center = expected_loss(draws, design) + group_effects(draws, design, effects_of(fit, thin))
+    scale = residual_scale(draws, design)
+    repeated = center + residuals(draws, scale, rng)
     observed, middle = runs["student_loss"].to_numpy(dtype=float), center.mean(axis=0)
-    pit = np.asarray(student_t.cdf(observed, nu, loc=center, scale=scale)).mean(axis=0)
+    pit = cdf(observed, center, scale, draws["nu"][:, None]).mean(axis=0)
     groupings = group_runs(runs, loss_ratio(draws, runs).mean(axis=0), bins)
     variables = {
         "pit": ("run", pit, "1", "predictive probability of a loss below the observed one"),
@@ -224,11 +234,10 @@ def _spread(values: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(np.std(values, axis=axis, ddof=1))
 
 
-def thinned(fit: Fit, max_draws: int) -> dict[str, np.ndarray]:
-    """Draws of a fit, evenly thinned, with chain and draw stacked first."""
+def thinning(fit: Fit, max_draws: int) -> slice:
+    """Draws of each chain such that there are at most `max_draws` in all, evenly spaced."""
     dataset = posterior_dataset(fit)
-    step = max(1, -(-dataset.sizes["chain"] * dataset.sizes["draw"] // max_draws))
-    return flat_draws(dataset.isel(draw=slice(None, None, step)))
+    return slice(None, None, max(1, -(-dataset.sizes["chain"] * dataset.sizes["draw"] // max_draws)))
 
 
 def group_coordinates(groupings: Sequence[Grouping]) -> dict[str, Any]:

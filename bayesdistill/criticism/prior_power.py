@@ -12,12 +12,11 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.criticism.groupings import evidence, reference_of, short
+from bayesdistill.criticism.groupings import evidence, short
 from bayesdistill.errors import ModelError, ParameterError
-from bayesdistill.laws import asymptotic_advantage
 from bayesdistill.posterior import Fit
-from bayesdistill.priors import ASYMPTOTIC_SIZES
-from bayesdistill.priors.coordinates import SUPERVISED_COORDINATES
+from bayesdistill.posterior.prior_dominance import SUPERVISED_COORDINATES
+from bayesdistill.priors import log_asymptotic_prior
 
 SENSITIVE = 0.05
 """From this sensitivity on a prior is called informative (Kallioinen et al. 2024)."""
@@ -54,8 +53,8 @@ def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
     Notes
     -----
     Kallioinen, Paananen, Bürkner and Vehtari (2024, arXiv:2107.14054), by ArviZ, from the draws alone: no model is refitted.
-    It looks at small changes of a prior; `asymptotic_width` of `fit` shows what a large one does. Priors of single teachers'
-    and configurations' shifts are left as they are; those of their scales are scaled.
+    It looks at small changes of a prior; `asymptotic_width` of `fit` shows what a large one does. Priors of the effects of teachers
+    and of configurations' effects are left as they are; those of their standard deviations are scaled.
 
     Examples
     --------
@@ -133,20 +132,14 @@ def log_priors(fit: Fit) -> xr.Dataset:
 
 
 def _log_asymptotic(fit: Fit, draws: xr.Dataset) -> xr.DataArray | None:
-    """As in the model, from the draws of the paper's symbols."""
+    """The density of the asymptotic prior, from the draws of the symbols."""
     width = posterior.provenance(fit).get("asymptotic_width")
     if width is None or not posterior.is_distilled(fit):
         return None
-    unit = reference_of(fit).params
-    names = ("E", "alpha", "gamma", "alpha_S", "gamma_S", "c0", "c1", "d1", "f1", "omega")
-    law = {name: draws[name].values[..., None] for name in names if name in draws}
-    at_reference = {
-        symbol: np.exp(np.log(draws[symbol].values) - draws[exponent].values * math.log(unit))[..., None]
-        for symbol, exponent in (("A", "alpha"), ("A_S", "alpha_S"))
-    }
-    lead = asymptotic_advantage(np.array(ASYMPTOTIC_SIZES) / 5e8, **law, **at_reference)
-    potential = -0.5 * np.mean((np.maximum(lead, 0) / width) ** 2, axis=-1)
-    return draws["E"].copy(data=potential)
+    found = posterior.draws_of(fit)
+    reduced = found.law.in_units_of(found.columns, posterior.reference_of(fit))
+    values = log_asymptotic_prior(found.law, reduced, width)
+    return draws["E"].copy(data=values.reshape(draws["E"].shape))
 
 
 def _quantities(draws: xr.Dataset, plan: xr.Dataset | None) -> tuple[xr.Dataset, list[str]]:

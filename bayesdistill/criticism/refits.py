@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from bayesdistill import compiler
 from bayesdistill.errors import ModelError
+from bayesdistill.law import Reference
+from bayesdistill.law.effects import configuration_groups
+from bayesdistill.law.predictive import COLUMNS, OUTCOME
 from bayesdistill.model import build_model, reference_run
-from bayesdistill.priors import Priors, Reference
-from bayesdistill.sampling import ADAPTATION, MAX_TREEDEPTH, compile_model
+from bayesdistill.posterior import with_law
+from bayesdistill.priors import Priors
+from bayesdistill.sampling import ADAPTATION, MAX_TREEDEPTH
 from bayesdistill.sampling.groups import labelled
-from bayesdistill.shifts import student_configurations, teacher_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +63,8 @@ def prepare_refits(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame 
         Supervised runs of the same model.
     """
     reference = reference_run(runs, supervised)
-    model = build_model(runs, supervised, priors=priors, reference=reference)
-    return Refitter(runs, priors, reference, compile_model(model), supervised)
+    compiled = compiler.compile(lambda: build_model(runs, supervised, priors=priors, reference=reference), key=None)
+    return Refitter(runs, priors, reference, compiled, supervised)
 
 
 _LAST: list[Refitter] = []
@@ -81,7 +85,8 @@ def refitter_for(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | 
 def _same(kept: Refitter, runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | None) -> bool:
     ours, theirs = kept.supervised, supervised
     return (
-        kept.priors.names == priors.names
+        kept.priors.law == priors.law
+        and kept.priors.names == priors.names
         and kept.priors.asymptotic_width == priors.asymptotic_width
         and np.array_equal(kept.priors.location, priors.location)
         and np.array_equal(kept.priors.covariance, priors.covariance)
@@ -130,19 +135,14 @@ def refit(
     runs = refitter.runs
     kept = _mask(kept, runs, "run")
     loss = runs["student_loss"].to_numpy(dtype=float) if student_loss is None else student_loss
-    columns: dict[str, Any] = {
-        name: runs[name].to_numpy(dtype=float) for name in ("student_params", "student_tokens", "teacher_loss")
-    }
-    columns["student_loss_observed"] = np.asarray(loss, dtype=float)
-    columns["configuration_of_run"] = student_configurations(runs)[1]
-    columns["teacher_of_run"] = teacher_labels(runs)[1]
-    data = {name: values[kept] for name, values in columns.items()}
+    data = {name: values[kept] for name, values in _data(refitter, runs, "distilled").items()}
+    data["student_loss_observed"] = np.asarray(loss, dtype=float)[kept]
+    data["configuration_of_run"] = configuration_groups(runs)[1][kept]
     if refitter.supervised is not None:
-        table = refitter.supervised
-        kept_supervised = _mask(kept_supervised, table, "supervised run")
-        for name, column in (("params", "params"), ("tokens", "tokens"), ("loss_observed", "loss")):
-            data[name] = table[column].to_numpy(dtype=float)[kept_supervised]
-    # What the model does not use is no data of the compiled one.
+        kept_supervised = _mask(kept_supervised, refitter.supervised, "supervised run")
+        of_supervised = _data(refitter, refitter.supervised, "supervised")
+        data |= {name: values[kept_supervised] for name, values in of_supervised.items()}
+    # The compiled model has only the data that it uses.
     known = {variable.name for variable in refitter.compiled.shared_var_keys}
     compiled = refitter.compiled.with_data(**{name: value for name, value in data.items() if name in known})
     tree: xr.DataTree = nutpie.sample(
@@ -158,8 +158,18 @@ def refit(
         save_warmup=False,
         **ADAPTATION,
     )
-    tree["posterior"] = xr.DataTree(labelled(tree["posterior"].to_dataset(), refitter.reference))
+    law = refitter.priors.law
+    drawn = labelled(tree["posterior"].to_dataset(), law)
+    tree["posterior"] = xr.DataTree(with_law(drawn, law, refitter.reference))
     return tree
+
+
+def _data(refitter: Refitter, table: pd.DataFrame, kind: str) -> dict[str, np.ndarray]:
+    """The data of a kind of runs under the names that the model has for them."""
+    found = {column: table[column].to_numpy(dtype=float) for column in COLUMNS[kind]}
+    found[f"{OUTCOME[kind]}_observed"] = table[OUTCOME[kind]].to_numpy(dtype=float)
+    found |= {e.index: e.groups(table)[1] for e in refitter.priors.law.effects if e.kind == kind}
+    return found
 
 
 def _mask(kept: np.ndarray | None, table: pd.DataFrame, what: str) -> np.ndarray:

@@ -22,6 +22,7 @@ from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
 from bayesdistill.criticism.running import keep_finished, read_finished
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.errors import ParameterError
+from bayesdistill.law import DEFAULT_LAW, Law, as_law
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
 
@@ -49,7 +50,8 @@ def replay(
     flops: Flops,
     starts: int = 3,
     batches: Sequence[int] = BATCHES,
-    options: Mapping[str, Any] | None = None,
+    law: Law | str = DEFAULT_LAW,
+    prior_settings: Mapping[str, Any] | None = None,
     draws: int = 500,
     tune: int = 600,
     chains: int = 2,
@@ -73,8 +75,9 @@ def replay(
         Studies, each from other runs: 8 distilled and 7 supervised ones at random from the cheaper half of each kind.
     batches : sequence of int
         Runs added at each step.
-    options : mapping, optional
-        Of `priors.default_priors`.
+    law : Law or str
+    prior_settings : mapping, optional
+        Keyword arguments of `priors.default_priors`: asymptotic_width.
     draws, tune, chains, seed : int
         Of every fit; that to all runs gets twice the draws.
     checkpoint : path, optional
@@ -98,12 +101,13 @@ def replay(
     supervised = read_runs(supervised, kind="supervised").reset_index(drop=True)
     if sum(START) + sum(batches) > len(distilled) + len(supervised):
         raise ParameterError(f"{sum(START)} runs and batches of {tuple(batches)} are more than there are")
-    priors = default_priors(
-        distilled=True, supervised=True, reference=reference_run(distilled, supervised), **dict(options or {})
-    )
+    law = as_law(law).for_runs(distilled=True, supervised=True)
+    priors = default_priors(law, reference_run(distilled, supervised), **dict(prior_settings or {}))
     setting = {
         "data": [data_hash(distilled), data_hash(supervised)],
-        "model": hashlib.sha256((repr(priors.table) + repr(priors.asymptotic_width)).encode()).hexdigest()[:16],
+        "model": hashlib.sha256(
+            (law.to_json() + repr(priors.table) + repr(priors.asymptotic_width)).encode()
+        ).hexdigest()[:16],
         "settings": [list(batches), draws, tune, chains, seed, WORST_RHAT],
     }
     done = read_finished(checkpoint, setting)

@@ -6,10 +6,10 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.criticism.groupings import NATS, Grouping, distilled_runs, evidence, group_runs, loss_ratio
-from bayesdistill.criticism.predictions import expected_losses
-from bayesdistill.criticism.predictive import group_coordinates, thinned
+from bayesdistill.criticism.predictive import group_coordinates, thinning
 from bayesdistill.errors import ParameterError
-from bayesdistill.posterior import Fit
+from bayesdistill.law.predictive import Design, expected_loss
+from bayesdistill.posterior import Fit, draws_of
 
 SHUFFLES = 2000
 
@@ -35,8 +35,8 @@ def residual_structure(
     Returns
     -------
     Dataset
-        Over run: `residual` (observed loss minus posterior mean of the law, nats per token; shifts of groups are not taken
-        away), `ratio` and the design. Over group (coordinates factor, label, middle): `mean_residual` with its
+        Over run: `residual` (observed loss minus posterior mean of the law, nats per token; group effects are not
+        subtracted), `ratio` and the design. Over group (coordinates factor, label, middle): `mean_residual` with its
         `standard_error` (NaN for a single run) and `runs`. Over factor: `share`, the part of the residuals' variance that lies
         between groups (adjusted, so that 0 is expected of noise), and `p_value`, the share of shuffles in which it is as large.
         Over configuration: `neighbour_correlation`, of each run with the next better teacher's in the same student
@@ -65,8 +65,9 @@ def residual_structure(
     if max_draws < 2 or shuffles < 20:
         raise ParameterError("max_draws must be at least 2 and shuffles at least 20")
     runs = distilled_runs(fit, "residual_structure")
-    draws = thinned(fit, max_draws)
-    residual = runs["student_loss"].to_numpy(dtype=float) - expected_losses(draws, runs).mean(axis=0)
+    draws = draws_of(fit, thinning(fit, max_draws))
+    predicted = expected_loss(draws, Design.of(draws.law, runs)).mean(axis=0)
+    residual = runs["student_loss"].to_numpy(dtype=float) - predicted
     ratio = loss_ratio(draws, runs).mean(axis=0)
     groupings = group_runs(runs, ratio, bins)
     rng = np.random.default_rng(seed)

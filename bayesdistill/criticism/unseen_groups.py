@@ -11,27 +11,35 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import astuple
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from scipy.stats import t as student_t
 
 from bayesdistill import posterior
 from bayesdistill.criticism.baselines import BASELINES
-from bayesdistill.criticism.predictions import expected_losses, flat_draws, scatter_scale, shared_shifts
 from bayesdistill.criticism.refits import refit, refitter_for
 from bayesdistill.criticism.running import keep_finished, read_finished, run_tasks
 from bayesdistill.criticism.scores import PROBABILITIES, crps, inside, log_score
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ParameterError
+from bayesdistill.law import DEFAULT_LAW, LAWS, Law, as_law
+from bayesdistill.law.effects import teacher_groups
+from bayesdistill.law.predictive import (
+    Design,
+    expected_loss,
+    group_effects,
+    logpdf,
+    residual_scale,
+    residuals,
+    with_new_groups,
+)
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import Gates
-from bayesdistill.priors import EQUATION_8, Prior, Priors, default_priors, with_priors
+from bayesdistill.priors import Priors, default_priors
 from bayesdistill.progress import Progress
-from bayesdistill.shifts import teacher_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,51 +52,74 @@ LONGER = 3
 PAPER_THRESHOLD = 2.3
 """The paper fitted runs with L_S above this and showed the rest as extrapolation (nats per token)."""
 
-Model = Mapping[str, Any] | str
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that is scored: a law with prior settings, or a baseline.
+
+    Parameters
+    ----------
+    law : Law or str
+        A law, a name in `LAWS`, or "point" or "bootstrap" for the baselines.
+    prior_settings : mapping
+        Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
+    """
+
+    law: Law | str
+    prior_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def candidate_models() -> dict[str, Model]:
-    """The models that docs/explanation/choice_of_model.md compares: options of `default_priors`, or a baseline's name."""
-    plain = dict(EQUATION_8)
-    weak = plain | {"weak_teacher": True}
-    soft = weak | {"soft_targets": True}
-    reducible = soft | {"omega": 1.0}
-    tied = reducible | {"tied_exponents": True}
-    shifts = {"effects": ("student", "student_slope")}
-    return {
+def candidate_models() -> dict[str, Candidate]:
+    """Return the models that docs/explanation/choice_of_model.md compares."""
+    plain = LAWS["busbridge2025"]
+    weak = plain.with_terms("weak_teachers")
+    soft = weak.with_terms("soft_targets")
+    reducible = soft.with_terms("reducible_ratio").with_fixed(omega=1.0)
+    tied = plain.with_terms("tied_exponents", "weak_teachers", "soft_targets", "reducible_ratio").with_fixed(omega=1.0)
+    effects = ("student", "student_slope")
+    free, wide = {"asymptotic_width": None}, {"asymptotic_width": 0.02}
+    with_effects = "student effects and slopes"
+    found: dict[str, Candidate | Law] = {
         "eq. 8": plain,
-        "eq. 8, no asymptotic prior": plain | {"asymptotic_width": None},
-        "eq. 8, student effects": plain | {"effects": ("student",)},
+        "eq. 8, no asymptotic prior": Candidate(plain, free),
+        "eq. 8, student effects": plain.with_effects("student"),
         "weak teachers": weak,
-        "weak teachers, no asymptotic prior": weak | {"asymptotic_width": None},
-        "weak teachers, noise by r": weak | {"noise": "ratio"},
-        "weak teachers, noise by D_S": weak | {"noise": "tokens"},
-        "weak teachers, student effects": weak | {"effects": ("student",)},
-        "weak teachers, student effects and slopes": weak | shifts,
-        "weak teachers, student effects and slopes, no asymptotic prior": weak | shifts | {"asymptotic_width": None},
-        "weak teachers, teacher effects": weak | {"effects": ("teacher",)},
-        "weak teachers, both effects": weak | {"effects": ("teacher", "student")},
+        "weak teachers, no asymptotic prior": Candidate(weak, free),
+        "weak teachers, noise by r": weak.with_noise("ratio"),
+        "weak teachers, noise by D_S": weak.with_noise("tokens"),
+        "weak teachers, student effects": weak.with_effects("student"),
+        f"weak teachers, {with_effects}": weak.with_effects(*effects),
+        f"weak teachers, {with_effects}, no asymptotic prior": Candidate(weak.with_effects(*effects), free),
+        "weak teachers, teacher effects": weak.with_effects("teacher"),
+        "weak teachers, both effects": weak.with_effects("teacher", "student"),
         "soft targets": soft,
-        "soft targets, student effects and slopes": soft | shifts,
-        "soft targets, student effects and slopes, no asymptotic prior": soft | shifts | {"asymptotic_width": None},
-        "reducible ratio alone, student effects and slopes": weak | {"omega": 1.0} | shifts,
-        "reducible ratio, student effects and slopes": reducible | shifts,
-        "reducible ratio, student effects and slopes, omega free": reducible | shifts | {"omega": None},
+        f"soft targets, {with_effects}": soft.with_effects(*effects),
+        f"soft targets, {with_effects}, no asymptotic prior": Candidate(soft.with_effects(*effects), free),
+        f"reducible ratio alone, {with_effects}": weak.with_terms("reducible_ratio")
+        .with_fixed(omega=1.0)
+        .with_effects(*effects),
+        f"reducible ratio, {with_effects}": reducible.with_effects(*effects),
+        f"reducible ratio, {with_effects}, omega free": reducible.with_fixed(omega=None).with_effects(*effects),
         "tied exponents": tied,
-        "tied exponents, teacher effects": tied | {"effects": ("teacher",)},
-        "tied exponents, student effects": tied | {"effects": ("student",)},
-        "tied exponents, student effects and slopes": tied | shifts,
-        "tied exponents, student effects and slopes, noise by r": tied | shifts | {"noise": "ratio"},
-        "tied exponents, student effects and slopes, noise by D_S": tied | shifts | {"noise": "tokens"},
-        "tied exponents, student effects and slopes, asymptotic width 0.02": tied | shifts | {"asymptotic_width": 0.02},
-        "tied exponents, student effects and slopes, no asymptotic prior": tied | shifts | {"asymptotic_width": None},
-        "tied exponents, student effects and slopes, published law within 0.01": tied | shifts | {"tolerance": 0.01},
-        "tied exponents, student effects and slopes, published law within 0.1": tied | shifts | {"tolerance": 0.1},
-        "tied exponents, all effects": tied | {"effects": ("teacher", "student", "student_slope")},
-        "no capacity gap": plain | {"gap": False},
-        "Huber point fit": "point",
-        "bootstrap": "bootstrap",
+        "tied exponents, teacher effects": tied.with_effects("teacher"),
+        "tied exponents, student effects": tied.with_effects("student"),
+        f"tied exponents, {with_effects}": tied.with_effects(*effects),
+        f"tied exponents, {with_effects}, noise by r": tied.with_effects(*effects).with_noise("ratio"),
+        f"tied exponents, {with_effects}, noise by D_S": tied.with_effects(*effects).with_noise("tokens"),
+        f"tied exponents, {with_effects}, asymptotic width 0.02": Candidate(tied.with_effects(*effects), wide),
+        f"tied exponents, {with_effects}, no asymptotic prior": Candidate(tied.with_effects(*effects), free),
+        f"tied exponents, {with_effects}, published law within 0.01": Candidate(
+            tied.with_effects(*effects), {"tolerance": 0.01}
+        ),
+        f"tied exponents, {with_effects}, published law within 0.1": Candidate(
+            tied.with_effects(*effects), {"tolerance": 0.1}
+        ),
+        "tied exponents, all effects": tied.with_effects("teacher", *effects),
+        "no capacity gap": plain.without_terms("capacity_gap"),
+        "Huber point fit": Candidate("point"),
+        "bootstrap": Candidate("bootstrap"),
     }
+    return {name: one if isinstance(one, Candidate) else Candidate(one) for name, one in found.items()}
 
 
 def folds(runs: pd.DataFrame, split: str, parts: int = 8) -> list[np.ndarray]:
@@ -104,7 +135,7 @@ def folds(runs: pd.DataFrame, split: str, parts: int = 8) -> list[np.ndarray]:
         Groups of teachers, dealt in the order of their losses.
     """
     if split == "teacher":
-        names, index = teacher_labels(runs)
+        names, index = teacher_groups(runs)
         loss = runs["teacher_loss"].to_numpy(dtype=float)
         order = np.argsort(np.argsort([loss[index == i].mean() for i in range(len(names))]))
         return [np.isin(index, np.flatnonzero(order % parts == k)) for k in range(min(parts, len(names)))]
@@ -116,23 +147,18 @@ def folds(runs: pd.DataFrame, split: str, parts: int = 8) -> list[np.ndarray]:
     raise ParameterError(f"split is {split!r}; choose from {', '.join(map(repr, SPLITS))}")
 
 
-def priors_of(model: Mapping[str, Any], runs: pd.DataFrame) -> Priors:
-    """Priors of a candidate model: options of `default_priors`, and gap=False for the law without capacity gap."""
-    options = dict(model)
-    gap = options.pop("gap", True)
-    priors = default_priors(distilled=True, supervised=False, reference=reference_run(runs, None), **options)
-    if gap:
-        return priors
-    off = Prior(-30.0, 0.0, "s = k = 0", "no capacity gap")
-    # The slope too: with s = 0 and k > 0 the gap would open at once where r > 1.
-    return with_priors(priors, {"log_gap_strength": off, "log_gap_slope": off, "gap_curvature": Prior(0.0, 0.0)})
+def priors_of(law: Law | str, runs: pd.DataFrame, prior_settings: Mapping[str, Any] | None = None) -> Priors:
+    """Return the default priors of a law for distilled runs."""
+    law = as_law(law).for_runs(distilled=True, supervised=False)
+    return default_priors(law, reference_run(runs, None), **dict(prior_settings or {}))
 
 
 def leave_out(
     runs: pd.DataFrame,
     split: str,
-    model: Model,
+    law: Law | str = DEFAULT_LAW,
     *,
+    prior_settings: Mapping[str, Any] | None = None,
     parts: int = 8,
     draws: int = 500,
     tune: int = 700,
@@ -150,8 +176,10 @@ def leave_out(
         Distilled runs.
     split : {"teacher", "student", "paper"}
         See `folds`.
-    model : mapping or str
-        Options of `priors.default_priors`, or "point" or "bootstrap" for the baselines.
+    law : Law or str
+        A law, a name in `LAWS`, or "point" or "bootstrap" for the baselines.
+    prior_settings : mapping, optional
+        Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
     parts : int
         Groups of teachers.
     draws, tune, seed : int
@@ -180,13 +208,19 @@ def leave_out(
     Examples
     --------
     >>> import bayesdistill as bd
-    >>> scored = bd.leave_out(bd.load_runs("busbridge2025"), "student", {"weak_teacher": True})  # doctest: +SKIP
+    >>> scored = bd.leave_out(bd.load_runs("busbridge2025"), "student", "busbridge2025")  # doctest: +SKIP
     """
     groups = folds(runs, split, parts)
-    model = model if isinstance(model, str) else dict(model)  # other mappings need not pickle
-    # The priors, not the options: what an option means by default may change between versions.
-    form = model if isinstance(model, str) else _digest_of(priors_of(model, runs))
-    setting = {"split": split, "model": form, "parts": parts, "draws": draws, "tune": tune, "seed": seed}
+    model = law if law in BASELINES else priors_of(law, runs, prior_settings)
+    form = _digest_of(model) if isinstance(model, Priors) else law
+    setting: dict[str, Any] = {
+        "split": split,
+        "model": form,
+        "parts": parts,
+        "draws": draws,
+        "tune": tune,
+        "seed": seed,
+    }
     setting |= {"data": data_hash(runs), "gates": list(astuple(gates))}
     done = read_finished(checkpoint, setting)
     todo = [k for k in range(len(groups)) if str(k) not in done]
@@ -219,24 +253,24 @@ def leave_out(
             for name, v in columns.items()
         },
         coords={"run": run},
-        attrs={"split": split, "model": repr(model)},
+        attrs={"split": split, "law": model.law.to_json() if isinstance(model, Priors) else str(law)},
     ).sortby("run")
 
 
 def _digest_of(priors: Priors) -> str:
-    said = [repr(priors.table), priors.covariance.tolist(), priors.asymptotic_width]
+    said = [priors.law.to_json(), repr(priors.table), priors.covariance.tolist(), priors.asymptotic_width]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
 def _fold(task: tuple[Any, ...]) -> dict[str, list[Any]]:
-    runs, model, out, draws, tune, seed, gates = task
+    runs, model, out, *_, seed, _gates = task
     rng = np.random.default_rng(seed)
     converged = True
     if isinstance(model, str):
         drawn, density = BASELINES[model](runs, ~out, seed)
         expected = drawn.mean(axis=0)
     else:
-        drawn, density, expected, converged = _posterior_predictions(runs, model, out, draws, tune, seed, rng, gates)
+        drawn, density, expected, converged = _posterior_predictions(task, rng)
     observed = runs["student_loss"].to_numpy(dtype=float)[out]
     coverage = {f"inside_{100 * p:.0f}": inside(drawn, observed, p).tolist() for p in PROBABILITIES}
     return {
@@ -250,30 +284,25 @@ def _fold(task: tuple[Any, ...]) -> dict[str, list[Any]]:
 
 
 def _posterior_predictions(
-    runs: pd.DataFrame,
-    model: Mapping[str, Any],
-    out: np.ndarray,
-    draws: int,
-    tune: int,
-    seed: int,
-    rng: np.random.Generator,
-    gates: Gates,
+    task: tuple[Any, ...], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    refitter = refitter_for(runs, priors_of(model, runs))
+    """Predictive draws (n_draws, run), log densities (n_draws, run) and means (run,) of the runs left out, and convergence."""
+    runs, priors, out, draws, tune, seed, gates = task
+    refitter = refitter_for(runs, priors)
     for longer in (1, LONGER):
         tree = refit(refitter, ~out, draws=longer * draws, tune=longer * tune, seed=seed)
         converged = not posterior.convergence(tree, gates)["failed"]
         if converged:
             break
-    flat = flat_draws(tree["posterior"].to_dataset())
-    center = expected_losses(flat, runs) + shared_shifts(flat, runs, ~out, refitter.reference, rng)
-    scale = scatter_scale(flat, runs, refitter.reference)[:, out]
-    center, nu = center[:, out], flat["nu"][:, None]
+    found, design = posterior.draws_of(tree), Design.of(priors.law, runs)
+    effects = with_new_groups(found, design, posterior.effects_of(tree), ~out, rng)
+    center = (expected_loss(found, design) + group_effects(found, design, effects))[:, out]
+    scale = residual_scale(found, design)[:, out]
     observed = runs["student_loss"].to_numpy(dtype=float)[out]
-    drawn = center + scale * rng.standard_t(np.broadcast_to(nu, center.shape))
-    # The mean of the law, not of the draws: with nu near 1 the mean of Student-t draws does not settle.
+    drawn = center + residuals(found, scale, rng)
+    # The mean of the law, not of the draws: with nu near 1 the mean of Student-t draws does not converge.
     expected = np.asarray(center.mean(axis=0))
-    return drawn, np.asarray(student_t.logpdf(observed, nu, loc=center, scale=scale)), expected, converged
+    return drawn, logpdf(observed, center, scale, found["nu"][:, None]), expected, converged
 
 
 def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:

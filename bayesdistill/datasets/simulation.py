@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from bayesdistill import laws
 from bayesdistill.datasets.packaged import load_runs
 from bayesdistill.datasets.schemas import KINDS, checked_kind
 from bayesdistill.errors import DataError, ParameterError
-
-_LAW: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
-    "distilled": (laws.distilled_loss, laws.LAW_PARAMETERS),
-    "supervised": (laws.supervised_loss, laws.SUPERVISED_PARAMETERS),
-}
+from bayesdistill.law import LAWS, TERMS, Draws, Law, as_law
+from bayesdistill.law.predictive import Design, expected_loss
 
 
 def published_design(kind: str = "distilled") -> pd.DataFrame:
@@ -46,6 +41,7 @@ def simulate_runs(
     parameters: Mapping[str, float],
     *,
     seed: int | np.random.Generator,
+    law: Law | str | None = None,
     kind: str = "distilled",
     design: pd.DataFrame | None = None,
     sigma: float = 0.007,
@@ -54,16 +50,17 @@ def simulate_runs(
     student_sd: float = 0.0,
     repeats: int = 1,
 ) -> pd.DataFrame:
-    """Runs drawn from the law with known parameters.
+    """Simulate runs from a law with known parameters.
 
     Parameters
     ----------
     parameters : mapping
-        The law's parameters under the posterior's names, for example `PUBLISHED`; for supervised runs the first six suffice.
-        For distilled runs w1, kappa and omega too, where they are given. Only the law's parameters are read: noise has its own
-        arguments.
+        Symbols of the law under the posterior's names, for example `PUBLISHED`; for supervised runs the first six suffice. Other
+        entries are ignored: group effects and residual noise have their own arguments.
     seed : int or numpy.random.Generator
         Equal seeds give equal runs; a generator is advanced.
+    law : Law or str, optional
+        By default equation 8, with the terms of the package whose symbols are among the parameters (w1, kappa, omega).
     kind : {"distilled", "supervised"}
         Which kind of runs. For a joint study simulate both with the same parameters.
     design : pandas.DataFrame, optional
@@ -102,17 +99,17 @@ def simulate_runs(
     >>> len(runs), runs.attrs["truth"]["E"], runs.attrs["truth"]["sigma"]
     (354, 1.22, 0.005)
     """
-    law, names = _LAW[checked_kind(kind)]
-    missing = [name for name in names if name not in parameters]
+    law = _law_with(parameters) if law is None else as_law(law)
+    law = law.for_runs(distilled=checked_kind(kind) == "distilled", supervised=kind == "supervised")
+    missing = [name for name in law.symbols_of_law if name not in {**law.fixed, **parameters}]
     if missing:
-        raise ParameterError(f"parameters lack {', '.join(missing)}; {kind} runs need {', '.join(names)}")
-    if kind == "distilled":
-        names = (*names, *(name for name in laws.EXTENSION_PARAMETERS if name in parameters))
-        for name in ("w1", "omega"):
-            if not 0 <= parameters.get(name, 0.0) <= 1:
-                raise ParameterError(f"{name} is {parameters[name]!r}; a number from 0 to 1 is needed")
-        if not 0 < parameters.get("kappa", 1.0) < math.inf:
-            raise ParameterError(f"kappa is {parameters['kappa']!r}; a number above 0 is needed")
+        raise ParameterError(f"parameters lack {', '.join(missing)}; {kind} runs need {', '.join(law.symbols_of_law)}")
+    truth = {name: float({**law.fixed, **parameters}[name]) for name in law.symbols_of_law}
+    for parameter in law.parameters:
+        if parameter.name in truth and not law.valid({parameter.name: truth[parameter.name]}):
+            raise ParameterError(
+                f"{parameter.name} is {truth[parameter.name]!r}; it must be a finite number of the kind {parameter.domain!r}"
+            )
     noise = {"sigma": sigma, "nu": nu, "teacher_sd": teacher_sd, "student_sd": student_sd}
     for name, value in noise.items():
         if not value >= 0 or (name == "nu" and value == 0) or (name != "nu" and math.isinf(value)):
@@ -123,9 +120,8 @@ def simulate_runs(
         raise ParameterError(f"repeats is {repeats!r}; an integer of at least 1 is needed")
 
     runs = _laid_out(published_design(kind) if design is None else design, kind, repeats)
-    truth = {name: float(parameters[name]) for name in names}
     with np.errstate(all="ignore"):
-        expected = law(*(runs[name].to_numpy(dtype=float) for name in KINDS[kind][:-1]), **truth)
+        expected = expected_loss(Draws(law, truth), Design.of(law.with_effects(), runs, kind))[0]
 
     rng = np.random.default_rng(seed)
     shift = np.zeros(len(runs))
@@ -146,6 +142,13 @@ def simulate_runs(
     runs.insert(last + 1, target, losses)
     runs.attrs = {"source": "simulated", "kind": kind, "truth": truth | {name: float(v) for name, v in noise.items()}}
     return runs
+
+
+def _law_with(parameters: Mapping[str, float]) -> Law:
+    plain = LAWS["busbridge2025"]
+    known = {parameter.name for parameter in plain.parameters}
+    added = [t for t in TERMS.values() if any(q.name in parameters and q.name not in known for q in t.parameters)]
+    return plain.with_terms(*added)
 
 
 def _laid_out(design: pd.DataFrame, kind: str, repeats: int) -> pd.DataFrame:

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill import laws
 from bayesdistill.answers import Answer
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape, flops_per_token
 from bayesdistill.decisions import labels
@@ -474,8 +473,7 @@ def paper_claims(
         rows.append(row)
 
     # From the strongest teacher within the bounds, as the most pessimistic draw has it, to the weakest of the paper's figures.
-    six = {name: evidence.draws[name] for name in laws.SUPERVISED_PARAMETERS}
-    strongest = float(laws.supervised_loss(max_teacher_params, max_teacher_tokens, **six).max())
+    strongest = float(evidence.draws.supervised_loss(max_teacher_params, max_teacher_tokens).max())
     losses = np.linspace(strongest, max(_WEAKEST_TEACHER, strongest + 1.0), 241)
     for size in sizes.tolist():
         curve = capacity_gap(

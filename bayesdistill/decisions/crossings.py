@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bayesdistill import laws, strategies
+from bayesdistill import strategies
 from bayesdistill.compute import pretraining_tokens
 from bayesdistill.decisions import solving
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
-from bayesdistill.decisions.solving import BEST, COMMITTED, Draws, Problem, Workers
+from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers
+from bayesdistill.law import Draws
 
 # The optimum is known to about 1e-9 nats and the advantage falls by 1e-3 nats and more per factor e of budget.
 _ROOT_TOLERANCE = 1e-7
@@ -211,8 +212,7 @@ def best_advantage(draws: Draws, problem: Problem, budgets: np.ndarray, threads:
     tokens = np.minimum(
         pretraining_tokens(problem.students[0], budgets, problem.shape), problem.bounds.max_student_tokens
     )
-    law = {name: draws[name] for name in laws.SUPERVISED_PARAMETERS}
-    alone = laws.supervised_loss(problem.students[0], tokens, **law)
+    alone = draws.supervised_loss(problem.students[0], tokens)
     return alone - found["loss"][0, 0, 0]
 
 

@@ -12,8 +12,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError, ParameterError
-from bayesdistill.law import LAWS, Draws
-from bayesdistill.laws import teacher_axis
+from bayesdistill.law import Draws
 
 PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (10.0, 160.0)}
 """Where the published law (Busbridge et al. 2025) is taken to hold: what a posterior whose supervised law came from that prior
@@ -29,11 +28,9 @@ class Evidence:
     Parameters
     ----------
     draws : Draws
-        The law, and (n_draws,) values of its symbols, chain after chain.
+        The law with its draws, chain after chain.
     chain, draw : ndarray
         Coordinates of the posterior.
-    noise : Dataset
-        Draws of the scatter of single runs (chain, draw), where the posterior has them.
     ranges : dict
         Lowest and highest seen value of student_params, student_tokens_per_param, teacher_loss, pretraining_params and
         pretraining_tokens_per_param; a key is missing where nothing is known.
@@ -44,7 +41,6 @@ class Evidence:
     draws: Draws
     chain: np.ndarray
     draw: np.ndarray
-    noise: xr.Dataset
     ranges: dict[str, tuple[float, float]]
     attrs: dict[str, Any]
 
@@ -80,7 +76,7 @@ def gather(fit: Source, allow_unconverged: bool) -> Evidence:
             "distillation runs, fit(runs) or fit(runs, supervised=...)"
         )
     if law.sizes["chain"] * law.sizes["draw"] == 0:
-        raise ModelError("the posterior holds no draws; fit again")
+        raise ModelError("The posterior holds no draws. Refit the model.")
     # Nobody knows the sampler behind a bare Dataset of draws, so its gates are not even computed.
     known = isinstance(fit, xr.DataTree)
     convergence: dict[str, Any] = posterior.convergence(fit) if known else {"converged": None}
@@ -99,10 +95,9 @@ def gather(fit: Source, allow_unconverged: bool) -> Evidence:
     seen = posterior.seen_runs(fit)
     ranges, supervised_range = _ranges(seen)
     return Evidence(
-        draws=_draws_of(law),
+        draws=posterior.draws_of(fit),
         chain=law["chain"].values,
         draw=law["draw"].values,
-        noise=posterior.noise_draws(fit),
         ranges=ranges,
         attrs={
             "converged": CONVERGED[convergence["converged"]],
@@ -114,13 +109,6 @@ def gather(fit: Source, allow_unconverged: bool) -> Evidence:
             "seen_ranges": json.dumps(ranges),
         },
     )
-
-
-def _draws_of(posterior_draws: xr.Dataset) -> Draws:
-    """Return flat draws of equation 8 with the terms whose parameters the posterior has."""
-    terms = {"w1": "weak_teachers", "kappa": "soft_targets", "omega": "reducible_ratio"}
-    law = LAWS["busbridge2025"].with_terms(*(term for name, term in terms.items() if name in posterior_draws))
-    return Draws(law, {str(name): posterior_draws[name].values.reshape(-1) for name in posterior_draws.data_vars})
 
 
 def _ranges(seen: xr.Dataset) -> tuple[dict[str, tuple[float, float]], str]:
@@ -181,69 +169,3 @@ def pretraining_extrapolation(evidence: Evidence, params: Any, tokens: Any) -> n
         extrapolation_factor(params, evidence.ranges.get("pretraining_params")),
         extrapolation_factor(tokens / params, evidence.ranges.get("pretraining_tokens_per_param")),
     )
-
-
-@dataclass(frozen=True)
-class RunNoise:
-    """Scatter of one distilled and one pretrained run around the law.
-
-    Parameters
-    ----------
-    distilled, pretrained : ndarray, (n_draws,)
-        In nats.
-    slope : ndarray, (n_draws,), optional
-        What 10 % of the teacher's loss add to that of the distilled run, in nats, where the posterior has such slopes.
-    origin : float
-        The teacher's loss at which they add nothing.
-    """
-
-    distilled: np.ndarray
-    pretrained: np.ndarray
-    slope: np.ndarray | None = None
-    origin: float = np.nan
-
-
-def noise_difference(noise: RunNoise, teacher_loss: np.ndarray) -> np.ndarray:
-    """Scatter of the pretrained run minus that of the distilled one, in nats, (..., n_draws) as the teachers' losses."""
-    difference = noise.pretrained - noise.distilled
-    if noise.slope is not None:
-        difference = difference - noise.slope * teacher_axis(teacher_loss, noise.origin)
-    return np.asarray(difference)
-
-
-def run_noise(evidence: Evidence, seed: int) -> RunNoise:
-    """Scatter of one distilled and one pretrained run around the law.
-
-    One pair of runs is drawn for each posterior draw, from the seed alone, and is the same pair at every student,
-    scenario and budget: answers do not depend on the order or the extent of the grid, and curves over it are smooth.
-    The distilled run gets a Student-t(nu, sigma) residual, and normal scatter of its teacher, of its student
-    configuration and of that configuration's slope where the posterior knows them. The pretrained run gets a residual of
-    the same kind (of scale sigma_supervised where supervised runs have their own) and scatter of its own student
-    configuration, as large as that of distilled ones and independent of it, which is an assumption: no run tells.
-
-    Raises
-    ------
-    ParameterError
-        If the posterior has no sigma or no nu.
-    """
-    missing = [name for name in ("sigma", "nu") if name not in evidence.noise]
-    if missing:
-        raise ParameterError(
-            f"noise: 'run' needs the scatter of single runs, and the posterior has no {' and no '.join(missing)}; "
-            "use noise='law'"
-        )
-    rng = np.random.default_rng(seed)
-    flat = {str(k): evidence.noise[k].transpose("chain", "draw").values.reshape(-1) for k in evidence.noise.data_vars}
-    distilled = flat["sigma"] * rng.standard_t(flat["nu"])
-    pretrained = flat.get("sigma_supervised", flat["sigma"]) * rng.standard_t(flat["nu"])
-    # Drawn whether used or not, so that the residuals do not depend on which effects a model has.
-    teacher, student, student_alone = rng.standard_normal((3, evidence.size))
-    if "sigma_teacher" in flat:
-        distilled = distilled + flat["sigma_teacher"] * teacher
-    if "sigma_student" in flat:
-        distilled = distilled + flat["sigma_student"] * student
-        pretrained = pretrained + flat["sigma_student"] * student_alone
-    if "sigma_student_slope" in flat:
-        slope = flat["sigma_student_slope"] * rng.standard_normal(evidence.size)
-        return RunNoise(distilled, pretrained, slope, posterior.slope_origin(evidence.noise))
-    return RunNoise(distilled, pretrained)

@@ -21,7 +21,7 @@ evpi                      :math:`\min(\mathrm{E} L_P, \mathrm{E} L_S(s^*)) - \ma
 ========================  ==========================================================================================
 
 Losses are the law's mean curves. With `noise="run"` advantage, probability and probability_best are those of one pair of
-real runs, scatter included; everything else stays that of the law, because scatter cannot be acted upon.
+real runs, with residual noise and group effects; everything else refers to the law, because noise cannot be acted upon.
 
 Assumed: the budget buys training only (serving the student costs the same either way); a pretrained student is trained on
 all that the budget buys, up to `max_student_tokens`; every token is seen once.
@@ -55,16 +55,14 @@ from bayesdistill.decisions.arguments import (
 from bayesdistill.decisions.crossings import best_crossovers
 from bayesdistill.decisions.evidence import (
     Evidence,
-    RunNoise,
     Source,
     extrapolation_factor,
     gather,
-    noise_difference,
-    run_noise,
 )
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import mean_of, probability_positive
 from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve
+from bayesdistill.law.predictive import RunNoise
 from bayesdistill.progress import Progress
 
 CELL = ("student", "scenario", "budget")
@@ -124,9 +122,10 @@ def plan(
     shape : Shape
         What of the architecture determines FLOPs per token.
     noise : {"law", "run"}
-        Whether advantage and probability compare the law's mean curves, or one pair of real runs with their scatter.
+        Whether advantage and probability compare the law's mean curves, or one pair of real runs with residual noise and group
+        effects.
     seed : int
-        Of the scatter; unused with noise="law".
+        Random seed for noise="run".
     allow_unconverged : bool
         Use a posterior that failed its convergence gates; the plan says so in its attributes.
     executor : concurrent.futures.Executor, optional
@@ -186,8 +185,8 @@ def plan(
         shape,
         None if table is None else table.arrays(),
     )
-    scatter = run_noise(evidence, seed) if noise == "run" else None
-    result = plan_problem(evidence, problem, Workers(executor, threads, progress, piece), scatter, table)
+    deviation = RunNoise.draw(evidence.draws, seed) if noise == "run" else None
+    result = plan_problem(evidence, problem, Workers(executor, threads, progress, piece), deviation, table)
     result.attrs["noise"] = noise
     if noise == "run":
         result.attrs["noise_seed"] = int(seed)
@@ -198,7 +197,7 @@ def plan_problem(
     evidence: Evidence,
     problem: Problem,
     workers: Workers,
-    scatter: RunNoise | None = None,
+    run_noise: RunNoise | None = None,
     teachers: TeacherTable | None = None,
 ) -> xr.Dataset:
     """The plan of a problem whose parts have been checked."""
@@ -211,7 +210,7 @@ def plan_problem(
         evidence.draws, problem, alone[:, None] - best["loss"], workers
     )
     variables = _losses_and_strategies(evidence, committed, best, alone)
-    variables |= _probabilities(evidence, alone, committed, best, scatter)
+    variables |= _probabilities(evidence, problem, alone, committed, best, run_noise)
     variables |= _extrapolation(evidence, problem, committed)
     per_pair = ("student", "scenario", *DRAWS)
     variables |= {
@@ -292,26 +291,31 @@ def _losses_and_strategies(
 
 def _probabilities(
     evidence: Evidence,
+    problem: Problem,
     alone: np.ndarray,
     committed_strategy: dict[str, np.ndarray],
     best_strategy: dict[str, np.ndarray],
-    scatter: RunNoise | None,
+    run_noise: RunNoise | None,
 ) -> dict[str, xr.Variable]:
     committed, best = committed_strategy["loss"], best_strategy["loss"]
     pretrained = np.broadcast_to(alone[:, None], committed.shape)
     chosen = np.minimum(pretrained.mean(axis=-1), committed.mean(axis=-1))
     gain = pretrained - committed
     seen_gain, seen_best = gain, pretrained - best
-    if scatter is not None:
-        seen_gain = gain + noise_difference(scatter, committed_strategy["teacher_loss"])
-        seen_best = seen_best + noise_difference(scatter, best_strategy["teacher_loss"])
+    if run_noise is not None:
+        sizes = problem.students[:, None, None, None]
+        tokens = committed_strategy["student_tokens"][..., None]
+        seen_gain = gain + run_noise.difference(sizes, tokens, committed_strategy["teacher_loss"])
+        seen_best = seen_best + run_noise.difference(
+            sizes, best_strategy["student_tokens"], best_strategy["teacher_loss"]
+        )
     result: dict[str, xr.Variable] = {}
     result["advantage"] = variable(
         (*CELL, *DRAWS),
         evidence.unflatten(seen_gain),
         NATS,
         "pretrained minus distilled loss under the committed strategy; positive where distillation is ahead",
-        {"noise": "law" if scatter is None else "run"},
+        {"noise": "law" if run_noise is None else "run"},
     )
     for name, values, strategy in (
         ("probability", seen_gain, "committed"),

@@ -26,11 +26,12 @@ from bayesdistill.decisions.arguments import (
     parse_scenarios,
     parse_students,
 )
-from bayesdistill.decisions.evidence import Source, gather, run_noise
+from bayesdistill.decisions.evidence import Source, gather
 from bayesdistill.decisions.labels import CROSSOVER_STATUS, ONE, TOKENS, variable
 from bayesdistill.decisions.overtaking import interpolated_crossovers
 from bayesdistill.decisions.planning import plan_problem
 from bayesdistill.decisions.solving import Problem, Workers
+from bayesdistill.law.predictive import RunNoise
 from bayesdistill.progress import Progress, reporting
 
 SAME = "same"
@@ -103,7 +104,7 @@ def plan_tokens(
         make_bounds(min_teacher_params, max_teacher_params, 2e13 if same else max_teacher_tokens, None),
         shape,
     )
-    scatter = run_noise(evidence, seed) if noise == "run" else None
+    deviation = RunNoise.draw(evidence.draws, seed) if noise == "run" else None
     workers = Workers(executor, threads)
     parts = []
     with reporting(progress, caps.size, "planning") as report:
@@ -111,7 +112,7 @@ def plan_tokens(
             bounds = replace(problem.bounds, max_student_tokens=cap)
             if same:
                 bounds = replace(bounds, max_teacher_tokens=cap)
-            part = plan_problem(evidence, replace(problem, bounds=bounds), workers, scatter)
+            part = plan_problem(evidence, replace(problem, bounds=bounds), workers, deviation)
             parts.append(part.isel(budget=0, drop=True))
             report(i + 1, caps.size)
     axis = variable(["tokens"], caps, TOKENS, "unique tokens that the student may see")

@@ -36,13 +36,14 @@ from bayesdistill.decisions.evidence import (
     distilled_extrapolation,
     gather,
     pretraining_extrapolation,
-    run_noise,
 )
 from bayesdistill.decisions.labels import ONE, TOKENS, variable
 from bayesdistill.decisions.planning import plan_problem
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
-from bayesdistill.decisions.solving import BEST, Draws, Problem, Workers, solve_piece
+from bayesdistill.decisions.solving import BEST, Problem, Workers, solve_piece
 from bayesdistill.errors import ParameterError
+from bayesdistill.law import Draws
+from bayesdistill.law.predictive import RunNoise
 from bayesdistill.progress import Progress
 from bayesdistill.strategies import Bounds
 
@@ -115,8 +116,8 @@ def sharing_map(
         make_bounds(min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens),
         shape,
     )
-    scatter = run_noise(evidence, seed) if noise == "run" else None
-    result = plan_problem(evidence, problem, Workers(executor, threads, progress), scatter)
+    deviation = RunNoise.draw(evidence.draws, seed) if noise == "run" else None
+    result = plan_problem(evidence, problem, Workers(executor, threads, progress), deviation)
     result = result.drop_vars(["scenario", "delta_lgt"]).rename(scenario="students_per_teacher")
     result = result.assign_coords(students_per_teacher=_shared_axis(numbers))
     result.attrs |= {"noise": noise, "delta_lgt": float(delta_lgt)}

@@ -1,7 +1,7 @@
 """Strategies over whole grids: in pieces that fit in memory, on any executor, with progress.
 
-A cell is one (student, scenario, budget). The search treats every cell by itself (and for the best strategy every draw), so
-that the pieces of a grid can be solved in any order, by any worker, with the same result.
+A cell is one (student, scenario, budget). The kernels treat every cell by itself (and for the best strategy every draw), so
+that the pieces of a grid can be solved in any order, by any worker, with the same result to the bit.
 """
 
 from __future__ import annotations

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayesdistill import laws
 from bayesdistill.compute import Shape, flops_per_token, teacher_cost
-from bayesdistill.decisions.solving import Draws
+from bayesdistill.law import Draws
 from bayesdistill.strategies import Bounds
 
 FEWEST_TOKENS = 1e6
@@ -70,7 +69,7 @@ class Choice:
 
 def thinned(draws: Draws) -> Draws:
     """At most SEARCH_DRAWS of the draws, evenly spaced."""
-    n = next(iter(draws.values())).size
+    n = draws.size
     rows = np.unique(np.linspace(0, n - 1, min(n, SEARCH_DRAWS)).round().astype(int))
     return draws.take(rows)
 
@@ -82,8 +81,8 @@ def student_losses(family: Family, draws: Draws, tokens: np.ndarray, teacher: Te
     """Losses (student, points, n_draws) at tokens (student, points): distilled, or pretrained without a teacher."""
     size, seen = family.sizes[:, None, None], tokens[..., None]
     if teacher is None:
-        return laws.supervised_loss(size, seen, **{name: draws[name] for name in laws.SUPERVISED_PARAMETERS})
-    return laws.distilled_loss(size, seen, teacher.loss, **draws)
+        return draws.supervised_loss(size, seen)
+    return draws.distilled_loss(size, seen, teacher.loss)
 
 
 def cost_per_token(family: Family, teacher: Teacher | None) -> np.ndarray:
@@ -188,8 +187,7 @@ def _split_all(
 
 
 def _trained(family: Family, draws: Draws, params: float, tokens: float) -> Teacher:
-    law = {name: draws[name] for name in laws.SUPERVISED_PARAMETERS}
-    return Teacher(params, tokens, laws.supervised_loss(params, tokens, **law))
+    return Teacher(params, tokens, draws.supervised_loss(params, tokens))
 
 
 def _box(family: Family) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill import laws, strategies
+from bayesdistill import strategies
 from bayesdistill.answers import Answer
 from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, pretraining_tokens
 from bayesdistill.decisions import labels
@@ -333,13 +333,12 @@ def capacity_gap(
     axis, by_size, teacher_tokens, teacher_loss = _teachers_axis(
         evidence, teacher_losses, teacher_params, teacher_tokens_per_param, teacher_budget, shape
     )
-    law = {name: values[None, None, :] for name, values in evidence.draws.items()}
-    six = {name: law[name] for name in laws.SUPERVISED_PARAMETERS}
-    alone = laws.supervised_loss(sizes[:, None, None], tokens[:, :, None], **six)
-    arrays = {name: values[..., None, :] for name, values in law.items()}
-    grid = (sizes[:, None, None, None], tokens[:, :, None, None])
-    distilled = laws.distilled_loss(*grid, teacher_loss, **arrays)
-    nearby = laws.distilled_loss(*grid, teacher_loss * (1 - _STEP), **arrays)
+    draws = evidence.draws
+    alone = draws.supervised_loss(sizes[:, None, None], tokens[:, :, None])
+    student = draws.student(sizes[:, None, None, None], tokens[:, :, None, None])
+    distilled, nearby = (
+        draws.law.distilled_loss(student, teacher, draws) for teacher in (teacher_loss, teacher_loss * (1 - _STEP))
+    )
     cell = ("student", "training", "teacher")
     drawn = ("chain", "draw")
     stronger, stronger_error = probability_of(evidence, nearby > distilled)
@@ -436,5 +435,4 @@ def _teachers_axis(
         tokens = axis * parse_numbers(per_param, "teacher_tokens_per_param")[0]
     else:
         tokens = pretraining_tokens(axis, parse_numbers(budget, "teacher_budget")[0], shape)
-    six = {name: evidence.draws[name] for name in laws.SUPERVISED_PARAMETERS}
-    return axis, True, tokens, laws.supervised_loss(axis[:, None], tokens[:, None], **six)
+    return axis, True, tokens, evidence.draws.supervised_loss(axis[:, None], tokens[:, None])

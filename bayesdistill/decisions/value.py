@@ -20,7 +20,7 @@ from statistics import NormalDist
 import numpy as np
 import xarray as xr
 
-from bayesdistill import laws, posterior
+from bayesdistill import posterior
 from bayesdistill.answers import Answer
 from bayesdistill.compute import Shape, flops_per_token, pretraining_tokens
 from bayesdistill.decisions.arguments import Number, parse_number
@@ -243,7 +243,7 @@ def evppi(
 
 def _quantities(evidence: Evidence, quantities: Mapping[str, xr.DataArray] | None) -> dict[str, np.ndarray]:
     if quantities is None:
-        return dict(evidence.draws)
+        return {name: evidence.draws[name] for name in evidence.draws.law.symbols_of_law}
     known = {}
     for name, values in quantities.items():
         if not isinstance(values, xr.DataArray) or set(values.dims) != {"chain", "draw"}:
@@ -316,7 +316,7 @@ def tokens_for_loss(params: np.ndarray, loss: np.ndarray, evidence: Evidence, ca
 
     The supervised law solved for D: (B / ((L - E)^(1/gamma) - A / N^alpha))^(1/beta).
     """
-    law = {name: evidence.draws[name] for name in laws.SUPERVISED_PARAMETERS}
+    law = evidence.draws
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         excess = np.maximum(loss - law["E"], 0) ** (1 / law["gamma"]) - law["A"] * params ** -law["alpha"]
         tokens = np.where(excess > 0, (law["B"] / excess) ** (1 / law["beta"]), np.inf)
@@ -328,14 +328,13 @@ def _extra_budget(
     evidence: Evidence, students: np.ndarray, budgets: np.ndarray, nats: np.ndarray, shape: Shape, cap: float
 ) -> np.ndarray:
     """Compute beyond the budget that lowers the posterior mean of the pretrained loss by so many nats."""
-    law = {name: evidence.draws[name] for name in laws.SUPERVISED_PARAMETERS}
     size, _, spent = (
         v.ravel() for v in np.broadcast_arrays(students[:, None, None], np.zeros(nats.shape[1])[:, None], budgets)
     )
 
     def mean_loss(log_budget: np.ndarray, which: np.ndarray) -> np.ndarray:
         tokens = np.minimum(pretraining_tokens(size[which], np.exp(log_budget), shape), cap)
-        return laws.supervised_loss(size[which, None], tokens[:, None], **law).mean(axis=-1)
+        return evidence.draws.supervised_loss(size[which, None], tokens[:, None]).mean(axis=-1)
 
     everyone = np.arange(size.size)
     at = np.log(spent)
@@ -371,13 +370,12 @@ def check_same_posterior(evidence: Evidence, plan: xr.Dataset) -> Shape:
             "plan: keep the dimensions student, scenario and budget; select with lists, as in sel(student=[1e9])"
         )
     shape = Shape(plan.attrs["context_length"], plan.attrs["vocabulary_size"], plan.attrs["aspect_ratio"])
-    law = {name: evidence.draws[name] for name in laws.SUPERVISED_PARAMETERS}
     stated = _flat(plan["supervised_loss"], ("student", "budget"))
     sizes, spent = plan["student"].values[:, None, None], plan["budget"].values[None, :, None]
     tokens = np.minimum(pretraining_tokens(sizes, spent, shape), plan.attrs["max_student_tokens"])
     same = stated.shape[-1] == evidence.size
     if same:
-        computed = laws.supervised_loss(sizes, tokens, **law)
+        computed = evidence.draws.supervised_loss(sizes, tokens)
         # NaN stands where the budget buys less than one token.
         same = bool(np.allclose(stated, np.where(tokens >= 1, computed, np.nan), rtol=0, atol=1e-9, equal_nan=True))
     if not same:

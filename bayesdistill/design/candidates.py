@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bayesdistill import laws, posterior
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape, flops_per_token, student_cost_per_token
 from bayesdistill.decisions.evidence import Evidence
 from bayesdistill.errors import DataError, ParameterError
+from bayesdistill.law.predictive import Design, expected_loss, new_run_scale, require_noise
 
 DISTILLED, SUPERVISED = "distilled", "supervised"
 _COLUMNS = {DISTILLED: ("student_params", "student_tokens", "teacher_loss"), SUPERVISED: ("params", "tokens")}
@@ -197,51 +197,32 @@ class Predictions:
 
 
 def predict(evidence: Evidence, candidates: Candidates) -> Predictions:
-    """The law of every draw at every candidate, with the scatter of a single run around it.
+    """Return the law of every draw at every candidate, with the residual noise of a single run.
 
-    The scatter that runs of one teacher or one student configuration share enters as if a candidate had a teacher and a
-    configuration of its own: its variance is added to that of the residual, which keeps its degrees of freedom.
+    A candidate is a run of new groups (`predictive.new_run_scale`).
 
     Raises
     ------
     ParameterError
-        If the posterior has no scatter, or its law gives no finite loss for a candidate.
+        If the posterior has no residual noise, or its law gives no finite loss for a candidate.
     """
     from scipy.special import gammaln
 
-    missing = [name for name in ("sigma", "nu") if name not in evidence.noise]
-    if missing:
-        raise ParameterError(
-            f"fit: the posterior has no {' and no '.join(missing)}; without the scatter of single runs nobody knows "
-            "what a run could tell"
-        )
-    flat = {str(k): evidence.noise[k].transpose("chain", "draw").values.reshape(-1) for k in evidence.noise.data_vars}
-    shared = flat.get("sigma_student", 0.0) ** 2
-    slope = flat.get("sigma_student_slope")
-    origin = math.nan if slope is None else posterior.slope_origin(evidence.noise)
-    variance = {
-        DISTILLED: flat["sigma"] ** 2 + shared + flat.get("sigma_teacher", 0.0) ** 2,
-        SUPERVISED: flat.get("sigma_supervised", flat["sigma"]) ** 2 + shared,
-    }
-    six = {name: evidence.draws[name] for name in laws.SUPERVISED_PARAMETERS}
+    draws = evidence.draws
+    require_noise(draws)
     mean = np.empty((len(candidates.kinds), evidence.size))
     scale = np.empty_like(mean)
-    for row, kind in enumerate(candidates.kinds):
-        params, tokens = candidates.params[row], candidates.tokens[row]
+    for kind in set(candidates.kinds):
+        rows = np.array([k == kind for k in candidates.kinds])
+        design = Design(kind, candidates.params[rows], candidates.tokens[rows], candidates.teacher_loss[rows])
         with np.errstate(all="ignore"):
-            if kind == DISTILLED:
-                mean[row] = laws.distilled_loss(params, tokens, candidates.teacher_loss[row], **evidence.draws)
-            else:
-                mean[row] = laws.supervised_loss(params, tokens, **six)
-        spread = variance[kind]
-        if kind == DISTILLED and slope is not None:
-            spread = spread + (slope * laws.teacher_axis(candidates.teacher_loss[row], origin)) ** 2
-        scale[row] = np.sqrt(spread)
-        if not (np.isfinite(mean[row]).all() and (scale[row] > 0).all() and np.isfinite(scale[row]).all()):
-            raise ParameterError(
-                f"candidates, row {row + 1}: some draws of the posterior give this run no finite loss or no scatter; "
-                "leave the run out, or fit again"
-            )
-    freedom = np.minimum(flat["nu"], _MOST_FREEDOM)
+            mean[rows], scale[rows] = expected_loss(draws, design).T, new_run_scale(draws, design).T
+    bad = ~(np.isfinite(mean) & (scale > 0) & np.isfinite(scale)).all(axis=1)
+    if bad.any():
+        raise ParameterError(
+            f"candidates, row {int(np.flatnonzero(bad)[0]) + 1}: some draws of the posterior give this run no finite loss or "
+            "no residual noise. Remove the run, or refit the model."
+        )
+    freedom = np.minimum(draws["nu"], _MOST_FREEDOM)
     constant = gammaln((freedom + 1) / 2) - gammaln(freedom / 2) - 0.5 * np.log(freedom * np.pi)
     return Predictions(mean, scale, constant - np.log(scale), freedom)

@@ -26,7 +26,6 @@ from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.errors import ParameterError
 
 CRITERIA = ("information", "information_per_flop")
-_AS_THEY_ARE = ("c0", "w1", "omega")
 
 
 def information_order(
@@ -84,10 +83,11 @@ def information_order(
     evidence = gather(fit, allow_unconverged)
     runs = parse_candidates(candidates, shape)
     predictions = predict(evidence, runs)
+    draws, law = evidence.draws, evidence.draws.law
     columns = [
-        values if name in _AS_THEY_ARE else np.log(values)
-        for name, values in evidence.draws.items()
-        if np.ptp(values) > 0
+        np.log(draws[q.name]) if q.domain == "positive" else draws[q.name]
+        for q in law.parameters
+        if q.name in law.symbols_of_law and np.ptp(draws[q.name]) > 0
     ]
     centred = predictions.mean - predictions.mean.mean(axis=1, keepdims=True)
     linear = np.zeros_like(centred)

@@ -6,7 +6,16 @@ run to the PyMC model and to numpy. To add a term, write a module like those in 
 
 from bayesdistill.law.draws import Draws
 from bayesdistill.law.effects import EFFECTS, GroupEffect
-from bayesdistill.law.forms import DEFAULT_LAW, LAWS, SUPERVISED_SYMBOLS, Law, distilled_loss, law_of_json, remember
+from bayesdistill.law.forms import (
+    DEFAULT_LAW,
+    LAWS,
+    SUPERVISED_SYMBOLS,
+    Law,
+    as_law,
+    distilled_loss,
+    law_of_json,
+    remember,
+)
 from bayesdistill.law.formulas import PUBLISHED, supervised_loss
 from bayesdistill.law.parameters import UNITS, Coordinate, Parameter, Prior, Reference
 from bayesdistill.law.residual import NOISE, ResidualNoise
@@ -32,6 +41,7 @@ __all__ = [
     "ResidualNoise",
     "Student",
     "Term",
+    "as_law",
     "distilled_loss",
     "law_of_json",
     "remember",

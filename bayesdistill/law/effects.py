@@ -30,7 +30,12 @@ def student_configurations(runs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def configuration_groups(runs: pd.DataFrame) -> Groups:
     """Student configurations of distilled runs, named by parameters and tokens."""
     distinct, index = student_configurations(runs)
-    return [f"{size:.4g} parameters, {tokens:.4g} tokens" for size, tokens in distinct], index
+    return configuration_labels(distinct), index
+
+
+def configuration_labels(distinct: np.ndarray) -> list[str]:
+    """Names of student configurations, given as (configuration, 2): parameters and tokens."""
+    return [f"{size:.4g} parameters, {tokens:.4g} tokens" for size, tokens in distinct]
 
 
 def teacher_groups(runs: pd.DataFrame) -> Groups:

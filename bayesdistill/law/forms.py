@@ -27,7 +27,7 @@ from bayesdistill.law.residual import (
     SUPERVISED_COORDINATE,
     ResidualNoise,
 )
-from bayesdistill.law.term import AtReference, Student, Term, Values
+from bayesdistill.law.term import ZERO, AtReference, Student, Term, Values
 from bayesdistill.law.terms import TERMS
 from bayesdistill.law.terms.student import SUM
 
@@ -89,7 +89,7 @@ class Law:
                     raise ParameterError(f"The law {self.name!r} has the {what} {name!r} twice.")
         if not self.terms or self.terms[0].name != "supervised":
             raise ParameterError(f"The first term of the law {self.name!r} must be 'supervised'.")
-        linked = {c.symbol: c for c in self._coordinates(fixed=True) if c.symbol}
+        linked = {c.symbol: c for c in self.every_coordinate if c.symbol}
         domain = {parameter.name: parameter.domain for parameter in self.parameters}
         for name, value in self.fixed.items():
             if name not in linked:
@@ -181,14 +181,16 @@ class Law:
     @property
     def coordinates(self) -> tuple[Coordinate, ...]:
         """What is sampled, in the model's order, without the coordinates of fixed symbols."""
-        return self._coordinates(fixed=False)
+        return tuple(c for c in self.every_coordinate if c.symbol not in self.fixed)
 
-    def _coordinates(self, *, fixed: bool) -> tuple[Coordinate, ...]:
+    @property
+    def every_coordinate(self) -> tuple[Coordinate, ...]:
+        """The coordinates, with those of fixed symbols."""
         replaced = {name for term in self.terms for name in term.replaces}
         found = [c for term in self.terms for c in term.coordinates if c.name not in replaced]
         found += [*BASE_COORDINATES, *self.noise.coordinates, *(effect.coordinate for effect in self.effects)]
         found += [SUPERVISED_COORDINATE] if self.supervised_noise else []
-        return tuple(c for c in found if fixed or c.symbol not in self.fixed)
+        return tuple(found)
 
     @property
     def sentences(self) -> list[str]:
@@ -237,30 +239,29 @@ class Law:
         """Loss of a pretrained model, nats per token; everything broadcasts."""
         return formulas.supervised_loss(params, tokens, **{name: p[name] for name in SUPERVISED_SYMBOLS})
 
-    def student(self, params: Any, tokens: Any, p: Values) -> Student:
+    def student(self, params: Any, tokens: Any, p: Values, units: Reference = UNITS) -> Student:
         """The student's part of the law; compute it once for many teachers.
 
         Parameters
         ----------
         params, tokens : float or array
+            Non-embedding parameters and tokens.
         p : mapping
             Symbol -> value; everything broadcasts.
+        units : Reference
+            The units that the symbols belong to: those of a reference run for `reduced_symbols`.
         """
-        student = self._without_term(params, tokens, p)
+        student = self._without_term(params, tokens, p, units)
         own = {f"{name}_S": p[f"{name}_S"] for name in SUM}
-        student = replace(student, log_term=log_student_term(params, tokens, **own))
-        return replace(
-            student, log_excess=_total(term.student_excess(student, p) for term in self._with("student_excess"))
-        )
+        student = replace(student, log_term=log_student_term(*_relative(params, tokens, units), **own))
+        return replace(student, log_excess=self._modified("student_excess", ZERO, student, p))
 
-    def _without_term(self, params: Any, tokens: Any, p: Values) -> Student:
-        supervised = ability = self.supervised_loss(params, tokens, p)
-        ability_tokens = tokens
-        for term in self._with("ability_tokens"):
-            ability_tokens = term.ability_tokens(ability_tokens, p)
+    def _without_term(self, params: Any, tokens: Any, p: Values, units: Reference) -> Student:
+        supervised = ability = self.supervised_loss(*_relative(params, tokens, units), p)
+        ability_tokens = self._modified("ability_tokens", tokens, p)
         if ability_tokens is not tokens:
-            ability = self.supervised_loss(params, ability_tokens, p)
-        irreducible = _total(term.irreducible(p) for term in self._with("irreducible"))
+            ability = self.supervised_loss(*_relative(params, ability_tokens, units), p)
+        irreducible = self._modified("irreducible", 0.0 * p["E"], p)
         return Student(params, tokens, supervised, ability_tokens, *own_scale(ability, irreducible))
 
     def distilled_loss(self, student: Student, teacher_loss: Any, p: Values) -> Any:
@@ -276,13 +277,16 @@ class Law:
             Symbol -> value; everything broadcasts.
         """
         ratio = log_ratio(teacher_loss, student.log_ability, student.stretch)
-        excess = _total(term.excess(student, teacher_loss, ratio, p) for term in self._with("excess"))
-        floor = teacher_loss
-        for term in self._with("floor"):
-            floor = floor + term.floor(student, teacher_loss, p)
-        return floor + exp(excess + student.log_excess)
+        excess = self._modified("excess", ZERO, student, teacher_loss, ratio, p)
+        return self._modified("floor", teacher_loss, student, teacher_loss, p) + exp(excess + student.log_excess)
 
-    def _with(self, slot: str) -> Any:
+    def _modified(self, slot: str, value: Any, *arguments: Any) -> Any:
+        """A slot's value after the functions of all terms, the last term first."""
+        for term in self._with(slot)[::-1]:
+            value = getattr(term, slot)(value, *arguments)
+        return value
+
+    def _with(self, slot: str) -> list[Term]:
         return [term for term in self.terms if getattr(term, slot) is not None]
 
     def asymptotic_advantage(self, params: Any, p: Values) -> Any:
@@ -308,7 +312,7 @@ class Law:
         supervised = student.supervised
         teacher_loss = supervised[..., None] - (supervised - p["E"])[..., None] * (1 - ASYMPTOTIC_TEACHERS)
         zero = 0 * supervised
-        last = {name: (value + zero)[..., None] for name, value in p.items()}
+        last = {name: value if isinstance(value, float) else (value + zero)[..., None] for name, value in p.items()}
         loss = self.distilled_loss(student.map(lambda x: x[..., None]), teacher_loss, last)
         return supervised - loss.min(axis=-1)
 
@@ -344,7 +348,7 @@ class Law:
     def reduced_symbols(self, coordinates: Values, reference: Reference) -> dict[str, Any]:
         """Symbols for sizes and tokens in units of the reference run, in which no intermediate number overflows."""
         c, p = dict(coordinates), {}
-        for coordinate in self._coordinates(fixed=True):
+        for coordinate in self.every_coordinate:
             if coordinate.symbol in self.fixed:
                 p[coordinate.symbol] = c.get(coordinate.symbol, self.fixed[coordinate.symbol])
                 if coordinate.link == "log":  # for transforms of several coordinates
@@ -356,8 +360,8 @@ class Law:
             return p
         at = self._at(UNITS, p, reference.teacher_loss)
         for term in self._with("symbols")[1:]:
-            p |= term.symbols(c, p, at)
-        p |= self._with("sum_symbols")[-1].sum_symbols(c["log_excess_S"] - self._excess_at(at, p), c, p, at)
+            p |= term.symbols(c, p, at)  # type: ignore[misc]
+        p |= self._with("sum_symbols")[-1].sum_symbols(c, p, self._with_others(at, p))  # type: ignore[misc]
         return p
 
     def coordinates_of(self, symbols: Values, reference: Reference) -> dict[str, Any]:
@@ -368,38 +372,31 @@ class Law:
         p = {**self.fixed, **symbols}
         found = dict(self.terms[0].coordinates_of(p, AtReference(reference, None, None, None)))  # type: ignore[misc, arg-type]
         if self.distills:
-            at = self._at(reference, p, reference.teacher_loss)
+            at = self._with_others(self._at(reference, p, reference.teacher_loss), p)
             for term in self._with("coordinates_of")[1:]:
-                found |= term.coordinates_of(p, at)
-            found |= self._with("sum_coordinates")[-1].sum_coordinates(p, at)
-            own = {f"{name}_S": p[f"{name}_S"] for name in SUM}
-            term_there = log_student_term(reference.params, reference.tokens, **own)
-            found["log_excess_S"] = term_there + self._excess_at(at, p)
-        for coordinate in self._coordinates(fixed=True):
+                found |= term.coordinates_of(p, at)  # type: ignore[misc]
+            found |= self._with("sum_coordinates")[-1].sum_coordinates(p, at)  # type: ignore[misc]
+        for coordinate in self.every_coordinate:
             if coordinate.symbol in self.fixed:
                 found[coordinate.symbol] = p[coordinate.symbol]
             elif coordinate.symbol in p and coordinate.name not in found:
                 found[coordinate.name] = coordinate.of_symbol(p[coordinate.symbol])
-        names = {c.symbol if c.symbol in self.fixed else c.name for c in self._coordinates(fixed=True)}
+        names = {c.symbol if c.symbol in self.fixed else c.name for c in self.every_coordinate}
         return {name: value for name, value in found.items() if name in names}
 
     def _at(self, reference: Reference, p: Values, teacher_loss: Any) -> AtReference:
         """The reference run in the units of `reference`."""
-        student = self._without_term(reference.params, reference.tokens, p)
+        student = self._without_term(reference.params, reference.tokens, p, UNITS)
         ratio, alone = (
             log_ratio(loss, student.log_ability, student.stretch) for loss in (teacher_loss, student.supervised)
         )
         return AtReference(replace(reference, teacher_loss=teacher_loss), student, ratio, alone)
 
-    def _excess_at(self, at: AtReference, p: Values) -> Any:
-        """What all but the power sum contribute to the logarithm of the excess at the reference run."""
-        total = 0.0
-        for term in self.terms[::-1]:
-            if term.excess is not None:
-                total = total + term.excess(at.student, at.reference.teacher_loss, at.log_ratio, p)
-            if term.student_excess is not None:
-                total = total + term.student_excess(at.student, p)
-        return total
+    def _with_others(self, at: AtReference, p: Values) -> AtReference:
+        """The reference run with what all terms but the student's contribute to the logarithm of the excess."""
+        others = replace(self, terms=tuple(term for term in self.terms if term.name != "student"))
+        excess = others._modified("excess", ZERO, at.student, at.reference.teacher_loss, at.log_ratio, p)
+        return replace(at, others=others._modified("student_excess", excess, at.student, p))
 
     def valid(self, p: Values) -> Any:
         """Which draws are laws: every symbol there is finite and in its domain."""
@@ -407,9 +404,19 @@ class Law:
         return functools.reduce(np.logical_and, found)
 
 
-def _total(parts: Any) -> Any:
-    """Sum of several parts, 0 if there are none."""
-    return functools.reduce(lambda a, b: a + b, parts, 0.0)
+def as_law(law: Law | str) -> Law:
+    """A law by name, or the law itself."""
+    if isinstance(law, Law):
+        return law
+    if not isinstance(law, str) or law not in LAWS:
+        raise ParameterError(
+            f"There is no law {law!r}. Pass a bayesdistill.Law, or choose from {', '.join(map(repr, LAWS))}."
+        )
+    return LAWS[law]
+
+
+def _relative(params: Any, tokens: Any, units: Reference) -> tuple[Any, Any]:
+    return (params, tokens) if units is UNITS else (params / units.params, tokens / units.tokens)
 
 
 def _part(asked: Any, known: Mapping[str, Any], what: str) -> Any:
@@ -524,6 +531,14 @@ _CUSTOM: dict[tuple[str, str], Any] = {}
 def remember(law: Law) -> None:
     """Let `law_of_json` find the parts of a law for the rest of the session."""
     _CUSTOM.update({(part.name, part.digest): part for part, packaged in law._parts() if packaged is not part})
+
+
+def coordinate_description(name: str) -> str:
+    """What a coordinate of any law of this session is, in a few words."""
+    parts = [*TERMS.values(), *NOISE.values(), *_CUSTOM.values()]
+    found = [c for part in parts for c in getattr(part, "coordinates", ())]
+    found += [*BASE_COORDINATES, SUPERVISED_COORDINATE, *(effect.coordinate for effect in EFFECTS.values())]
+    return next((c.description for c in found if c.name == name), name.replace("_", " "))
 
 
 def law_of_json(text: str, law: Law | None = None) -> Law:

@@ -31,6 +31,10 @@ OUTCOME: Mapping[str, str] = {"distilled": "student_loss", "supervised": "loss"}
 """Columns of a table of runs: its design, and what was measured."""
 
 
+SHARED_WITH_PRETRAINED = "student"
+"""The group effect that a pretrained student is assumed to have too, as large as that of distilled ones and independent of it."""
+
+
 @dataclass(frozen=True)
 class Design:
     """Runs without their outcomes.
@@ -154,6 +158,21 @@ def with_new_groups(
     return found
 
 
+def new_run_scale(draws: Draws, design: Design) -> np.ndarray:
+    """Scale of every run as a run of new groups, (n_draws, run), nats per token.
+
+    The variances of the group effects are added to the squared residual scale, so that a run has one Student-t distribution. A
+    pretrained run has the effect of a student configuration, as in `RunNoise`.
+    """
+    variance = residual_scale(draws, design) ** 2
+    for effect in draws.law.effects:
+        if effect.kind == design.kind or effect.name == SHARED_WITH_PRETRAINED:
+            spread = new_group_scale(draws[effect.scale.name], draws.groups.get(effect.name))
+            covariate = effect.covariate(design.teacher_loss, draws.reference)
+            variance = variance + (spread[:, None] * covariate) ** 2
+    return np.asarray(np.sqrt(variance))
+
+
 def logpdf(observed: Any, center: Any, scale: Any, nu: Any) -> np.ndarray:
     """Log density of losses under Student-t distributions; everything broadcasts."""
     from scipy.special import gammaln
@@ -219,7 +238,7 @@ class RunNoise:
             distilled, alone = spread * stream.standard_normal((2, draws.size))
             if effect.kind == "distilled":
                 own[effect.name] = distilled
-            if effect.kind == "supervised" or (effect.name == "student"):
+            if effect.kind == "supervised" or effect.name == SHARED_WITH_PRETRAINED:
                 other[effect.name] = alone
         return cls(draws, residual, pretrained, own, other)
 

@@ -64,7 +64,7 @@ class ResidualNoise:
     parameters, coordinates : tuple
         Beyond sigma and nu.
     factor : callable (student, teacher_loss, p, reference), optional
-        What sigma is multiplied with; 1 if left out. Sizes and tokens are in the units of `reference`.
+        What sigma is multiplied with; 1 if left out.
     """
 
     name: str

@@ -1,17 +1,17 @@
 r"""What a term of a law is: symbols, coordinates, and functions for slots of the formula.
 
-The loss of a distilled student has five slots, each filled by the terms that have a function for it:
+The loss of a distilled student has five slots:
 
 .. math::
 
-    \mathrm{ability} &= L_\mathrm{sup}(N_S, \mathtt{ability\_tokens}(D_S)) \\
+    \mathrm{ability} &= L_\mathrm{sup}(N_S, \mathtt{ability\_tokens}) \\
     \ln r &= \ln(L_T / \mathrm{ability}) \cdot \mathrm{ability} / (\mathrm{ability} - \mathtt{irreducible}) \\
-    L_S &= L_T + \textstyle\sum \mathtt{floor}
-           + \exp\left(\sum \mathtt{excess} + \sum \mathtt{student\_excess}\right)
+    L_S &= \mathtt{floor} + \exp(\mathtt{excess} + \mathtt{student\_excess})
 
-A term that changes the formula in another way takes a new slot here, and nothing else changes. All functions must be written
-with operators and the functions of `formulas`, so that they accept numpy arrays and PyTensor variables, and must give the same
-loss in every unit of sizes and tokens (`Parameter.per`).
+They start as D_S, 0, L_T, 0 and 0. A term has a function for each slot that it modifies: it takes the slot's value so far and
+returns the new one. A term that changes the formula in another way takes a new slot here, and nothing else changes. The
+functions must be written with operators and the functions of `formulas`, so that they accept numpy arrays and PyTensor
+variables. The PyMC model has the coefficients of powers in units of the reference run (`Parameter.per`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,27 @@ Values = Mapping[str, Any]
 """Symbol or coordinate -> float, array or tensor. Everything broadcasts."""
 
 
+class Zero:
+    """Zero in a sum that adds no operation: arrays are not copied, and graphs are not changed."""
+
+    __array_ufunc__ = None  # numpy leaves `array + zero` to this class
+
+    def __add__(self, other: Any) -> Any:
+        return other
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        return -other
+
+    def __rsub__(self, other: Any) -> Any:
+        return other
+
+
+ZERO = Zero()
+"""What sums in slots start with."""
+
+
 @dataclass(frozen=True)
 class Student:
     """The student's part of the law: everything that does not depend on the teacher.
@@ -37,7 +58,7 @@ class Student:
     Parameters
     ----------
     params, tokens
-        N_S and D_S, in single parameters and tokens or in units of a reference run.
+        N_S and D_S, in single parameters and tokens.
     supervised
         Loss of the student pretrained on its tokens, nats per token.
     ability_tokens
@@ -84,12 +105,15 @@ class AtReference:
         ln r of the reference run.
     log_ratio_alone
         ln r of a teacher as good as the student pretrained on the run's tokens.
+    others
+        What all terms but the student's contribute to the logarithm of the excess.
     """
 
     reference: Reference
     student: Student
     log_ratio: Any
     log_ratio_alone: Any
+    others: Any = 0.0
 
 
 @dataclass(frozen=True)
@@ -114,15 +138,15 @@ class Term:
         Symbols of coordinates with their own link need no function.
     coordinates_of : callable (p, at) -> dict
         The inverse of `symbols`.
-    sum_symbols : callable (log_excess, c, p, at) -> dict
-        A_S, B_S, alpha_S, beta_S and gamma_S such that the student term is exp(log_excess) at the reference run.
+    sum_symbols : callable (c, p, at) -> dict
+        A_S, B_S, alpha_S, beta_S and gamma_S, once all other symbols are known. The last term that has it applies.
     sum_coordinates : callable (p, at) -> dict
         The inverse of `sum_symbols`.
     ability_tokens : callable (tokens, p)
-    irreducible : callable (p)
-    student_excess : callable (student, p)
-    excess : callable (student, teacher_loss, log_ratio, p)
-    floor : callable (student, teacher_loss, p)
+    irreducible : callable (loss, p)
+    student_excess : callable (log_excess, student, p)
+    excess : callable (log_excess, student, teacher_loss, log_ratio, p)
+    floor : callable (loss, student, teacher_loss, p)
         Slots of the formula; see the module.
     """
 
@@ -135,13 +159,13 @@ class Term:
     determines: tuple[str, ...] = ()
     symbols: Callable[[Values, Values, Any], dict[str, Any]] | None = None
     coordinates_of: Callable[[Values, Any], dict[str, Any]] | None = None
-    sum_symbols: Callable[[Any, Values, Values, AtReference], dict[str, Any]] | None = None
+    sum_symbols: Callable[[Values, Values, AtReference], dict[str, Any]] | None = None
     sum_coordinates: Callable[[Values, AtReference], dict[str, Any]] | None = None
     ability_tokens: Callable[[Any, Values], Any] | None = None
-    irreducible: Callable[[Values], Any] | None = None
-    student_excess: Callable[[Student, Values], Any] | None = None
-    excess: Callable[[Student, Any, Any, Values], Any] | None = None
-    floor: Callable[[Student, Any, Values], Any] | None = None
+    irreducible: Callable[[Any, Values], Any] | None = None
+    student_excess: Callable[[Any, Student, Values], Any] | None = None
+    excess: Callable[[Any, Student, Any, Any, Values], Any] | None = None
+    floor: Callable[[Any, Student, Any, Values], Any] | None = None
 
     @property
     def digest(self) -> str:

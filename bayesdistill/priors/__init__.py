@@ -1,22 +1,14 @@
-"""Priors over the law: the coordinates it is sampled in, one named prior per coordinate, and priors from other studies."""
+"""Priors of a law's coordinates: defaults, the published law, an earlier posterior, and the asymptotic prior."""
 
 from __future__ import annotations
 
-from bayesdistill.priors.coordinates import ASYMPTOTIC_SIZES, Reference
+from bayesdistill.priors.asymptotic import ASYMPTOTIC_SIZES, asymptotic_leads, log_asymptotic_prior
 from bayesdistill.priors.earlier import prior_from_draws
 from bayesdistill.priors.table import (
     ASYMPTOTIC_WIDTH,
-    EFFECTS,
-    EQUATION_8,
-    NOISE,
-    OMEGA,
     PUBLISHED_SIZES,
     PUBLISHED_TOKENS_PER_PARAMETER,
     PUBLISHED_TOLERANCE,
-    SOFT_TARGETS,
-    TIED_EXPONENTS,
-    WEAK_TEACHER,
-    Prior,
     Priors,
     default_priors,
     prior_frame,
@@ -28,20 +20,13 @@ from bayesdistill.priors.table import (
 __all__ = [
     "ASYMPTOTIC_SIZES",
     "ASYMPTOTIC_WIDTH",
-    "EFFECTS",
-    "EQUATION_8",
-    "NOISE",
-    "OMEGA",
     "PUBLISHED_SIZES",
     "PUBLISHED_TOKENS_PER_PARAMETER",
     "PUBLISHED_TOLERANCE",
-    "SOFT_TARGETS",
-    "TIED_EXPONENTS",
-    "WEAK_TEACHER",
-    "Prior",
     "Priors",
-    "Reference",
+    "asymptotic_leads",
     "default_priors",
+    "log_asymptotic_prior",
     "prior_frame",
     "prior_from_draws",
     "published_law_prior",

@@ -10,81 +10,47 @@ from the prior stays.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bayesdistill.errors import ParameterError
-from bayesdistill.priors.coordinates import (
-    OWN_SUM_COORDINATES,
-    Reference,
-    distillation_coordinates,
-    supervised_coordinates,
-)
-from bayesdistill.priors.table import (
-    DISTILLATION_PRIORS,
-    EFFECT_PRIORS,
-    NOISE_PRIORS,
-    OMEGA_PRIORS,
-    SOFT_TARGETS_PRIORS,
-    SUPERVISED_PRIORS,
-    TIED_PRIORS,
-    WEAK_TEACHER_PRIORS,
-    Prior,
-)
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-_INDEPENDENT: dict[str, Prior] = {**SUPERVISED_PRIORS, **DISTILLATION_PRIORS, **WEAK_TEACHER_PRIORS}
-_INDEPENDENT |= {**TIED_PRIORS, **SOFT_TARGETS_PRIORS, **OMEGA_PRIORS, **NOISE_PRIORS}
-_INDEPENDENT |= {name: prior for priors in EFFECT_PRIORS.values() for name, prior in priors.items()}
+from bayesdistill.law import Draws, Law, Prior, Reference
 
 
-def coordinates_of_draws(draws: xr.Dataset, noise: xr.Dataset, reference: Reference) -> dict[str, np.ndarray]:
-    """The coordinates of every draw around a reference run, (draws of all chains,) each."""
-    law = {str(name): value.values.ravel() for name, value in draws.data_vars.items()}
-    values = supervised_coordinates(law, reference)
-    if "c1" in law:
-        values |= distillation_coordinates(law, reference)
-    if "w1" in law:
-        values["logit_w1"] = np.log(law["w1"]) - np.log1p(-law["w1"])
-    if "c1" in law and bool((law["alpha_S"] == law["alpha"]).all()):
-        values = {name: value for name, value in values.items() if name not in OWN_SUM_COORDINATES}
-        values["log_power_S"] = np.log(law["gamma_S"] / law["gamma"])
-    if "kappa" in law:
-        values["log_kappa"] = np.log(law["kappa"])
-    if "omega" in law:
-        fixed = bool((law["omega"] == law["omega"][0]).all())
-        values |= {"omega": law["omega"]} if fixed else {"logit_omega": np.log(law["omega"]) - np.log1p(-law["omega"])}
-    for symbol, offset, coordinate in (
-        ("sigma", 0, "log_sigma"),
-        ("nu", 1, "log_nu"),
-        ("sigma_teacher", 0, "log_sigma_teacher"),
-        ("sigma_student", 0, "log_sigma_student"),
-        ("sigma_student_slope", 0, "log_sigma_student_slope"),
-    ):
-        if symbol in noise:
-            values[coordinate] = np.log(noise[symbol].values.ravel() - offset)
-    return {name: np.broadcast_to(value, law["E"].shape) for name, value in values.items()}
-
-
-def prior_from_draws(
-    draws: xr.Dataset, noise: xr.Dataset, reference: Reference, widen: float
-) -> tuple[dict[str, Prior], np.ndarray]:
-    """An earlier posterior as a joint normal prior, at the reference run of the new study.
+def coordinates_of_draws(draws: Draws, law: Law, reference: Reference) -> dict[str, np.ndarray]:
+    """The coordinates of every draw around a reference run, (n_draws,) each.
 
     Parameters
     ----------
-    draws : Dataset, (chain, draw)
-        Draws of the law's parameters under their own names.
-    noise : Dataset, (chain, draw)
-        `sigma`, `nu`, `sigma_teacher`, `sigma_student`, `sigma_student_slope`, where the new study should start from them.
+    draws : Draws
+        Of the earlier law.
+    law : Law
+        The new one. A symbol that the earlier law fixes and the new one does not is constant.
+    reference : Reference
+    """
+    values = draws.law.coordinates_of(draws, reference)
+    for coordinate in law.coordinates:
+        if coordinate.symbol in draws.law.fixed:
+            fixed = coordinate.of_symbol(draws.law.fixed[coordinate.symbol])
+            if math.isfinite(fixed):
+                values[coordinate.name] = fixed
+    return {name: np.broadcast_to(value, draws.size) for name, value in values.items()}
+
+
+def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float) -> tuple[dict[str, Prior], np.ndarray]:
+    """Return an earlier posterior as a joint normal prior, at the reference run of the new study.
+
+    Parameters
+    ----------
+    draws : Draws
+        The earlier posterior, with the symbols of the residual noise that the new study should start from.
+    law : Law
+        Of the new study.
     reference : Reference
         Of the new study; the coordinates are computed anew around it.
     widen : float
-        Factor on the standard deviations that the earlier runs fixed: how much less one trusts the earlier study for the new
-        one. 1 is the earlier posterior, and with a large factor the independent priors are what remains.
+        Factor on the standard deviations that the earlier runs determined: how much less one trusts the earlier study for the
+        new one. 1 is the earlier posterior; with a large factor the independent priors remain.
 
     Returns
     -------
@@ -98,11 +64,22 @@ def prior_from_draws(
         If `widen` is below 1 or not a number, or the earlier posterior has too few draws.
     """
     if not (math.isfinite(widen) and widen >= 1):
-        raise ParameterError(f"widen is {widen!r}; a factor of at least 1 is needed")
-    values = coordinates_of_draws(draws, noise, reference)
+        raise ParameterError(f"`widen` must be at least 1, got {widen!r}.")
+    for symbol, value in law.fixed.items():
+        earlier = draws.get(symbol)
+        if earlier is not None and np.abs(earlier - value).max() > 1e-9:
+            raise ParameterError(
+                f"The law fixes {symbol} at {value:g}, but the earlier fit that serves as prior has other values. Let it vary with "
+                f"law.with_fixed({symbol}=None), or repeat the earlier fit with {symbol} = {value:g}."
+            )
+    default = {c.name: c.prior for one in (draws.law, law) for c in one.every_coordinate}
+    values = coordinates_of_draws(draws, law, reference)
+    values = {name: value for name, value in values.items() if name in default}
     matrix = np.stack(list(values.values()))
     if matrix.shape[1] <= 2 * matrix.shape[0]:
-        raise ParameterError(f"the earlier posterior has {matrix.shape[1]} draws, too few for a prior of {len(values)}")
+        raise ParameterError(
+            f"The earlier posterior has {matrix.shape[1]} draws, too few for a prior of {len(values)} coordinates."
+        )
     mean, covariance = matrix.mean(axis=1), np.cov(matrix)
     # Coordinates that the earlier study held fixed stay fixed, but rounding must not make them free.
     fixed = np.ptp(matrix, axis=1) < 1e-12
@@ -111,7 +88,7 @@ def prior_from_draws(
     free = np.flatnonzero(~fixed)
     location = mean.copy()
     location[free], covariance[np.ix_(free, free)] = _temper(
-        mean[free], covariance[np.ix_(free, free)], [_INDEPENDENT[list(values)[i]] for i in free], widen
+        mean[free], covariance[np.ix_(free, free)], [default[list(values)[i]] for i in free], widen
     )
     reason = f"an earlier posterior, standard deviations from its runs times {widen:g}"
     table = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bayesdistill import posterior
 from bayesdistill.citing import gamma_is_one
+from bayesdistill.law import Law
 from bayesdistill.posterior import Fit
 
 _KINDS = {"distilled": "distilled students", "supervised": "supervised models"}
@@ -31,7 +32,7 @@ def methods_text(fit: Fit) -> str:
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> draws = xr.Dataset({k: (("chain", "draw"), [[v] * 8]) for k, v in bd.PUBLISHED.items()})
+    >>> draws = xr.Dataset({k: (("chain", "draw"), [[v] * 8]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> print(bd.methods_text(draws)[:58])
     The distillation scaling law of Busbridge et al. (2025) wa
     """
@@ -42,7 +43,7 @@ def methods_text(fit: Fit) -> str:
     if gamma_is_one(fit):
         said.append("The supervised law has gamma = 1, the form of Hoffmann et al. (2022).")
     if found:
-        said += _model(found) + _sampling(found)
+        said += _model(found, posterior.law_of(fit)) + _sampling(found)
     else:
         said.append("The draws carry no provenance: their data, priors and sampler are unknown.")
     said.append(_convergence(numbers))
@@ -50,24 +51,6 @@ def methods_text(fit: Fit) -> str:
     if versions:
         said.append(f"Software: {', '.join(f'{name} {versions[name]}' for name in sorted(versions))}.")
     return " ".join(said)
-
-
-_FORMS = {
-    "logit_w1": "Students make good a share w1 of what a teacher worse than themselves would cost them; equation 8 is w1 = 0.",
-    "log_power_S": "Size and tokens enter the student's excess as they enter its own reducible loss: alpha_S = alpha, beta_S = beta.",
-    "log_kappa": "A token of distillation is worth kappa tokens of pretraining to the student's ability: r compares the teacher "
-    "with Lsup(N_S, kappa D_S); equation 8 is kappa = 1.",
-    "logit_omega": "The capacity gap and the power of the teacher's loss are of losses less omega E; equation 8 is omega = 0.",
-    "omega": "The capacity gap and the power of the teacher's loss are of losses less a fixed share omega of E; equation 8 is "
-    "omega = 0.",
-    "log_sigma_student": "Runs of one student configuration share a normal shift; the shifts add up to zero.",
-    "log_sigma_student_slope": "The shift of a student configuration also grows with the logarithm of the teacher's loss, with a "
-    "normal slope; the slopes add up to zero.",
-    "log_sigma_teacher": "Runs of one teacher share a normal shift; the shifts add up to zero.",
-    "noise_ratio": "The scale of the scatter depends on the ratio of the teacher's loss to the student's own.",
-    "noise_tokens": "The scale of the scatter depends on the student's tokens.",
-}
-"""Coordinates of a model's form -> what they mean."""
 
 
 def _data(found: dict) -> str:
@@ -80,9 +63,9 @@ def _data(found: dict) -> str:
     return f", fitted to {' and '.join(parts)}" if parts else ""
 
 
-def _model(found: dict) -> list[str]:
-    said = ["Losses scatter around the law with a Student-t distribution."]
-    said += [sentence for name, sentence in _FORMS.items() if name in found.get("priors", {})]
+def _model(found: dict, law: Law) -> list[str]:
+    said = ["We model the residuals with a Student-t distribution."]
+    said += law.sentences
     if found.get("supervised_law"):
         said.append(f"The supervised law comes from: {found['supervised_law']}.")
     if found.get("priors"):

@@ -118,12 +118,11 @@ def fit_sentences(fit: Fit) -> tuple[str, str, str]:
         f"With probability {100 * posterior.INTERVAL_PROBABILITY:.0f} % the irreducible loss of the supervised law is "
         f"between {low:.3f} and {high:.3f} nats per token."
     )
-    noise = posterior.noise_draws(fit)
-    name = next((n for n in ("sigma", "sigma_supervised") if n in noise), None)
-    second = "The posterior holds no scatter of single runs."
-    if name:
-        low, high = (float(v) for v in posterior.interval(noise[name]))
-        second = f"Single runs scatter around the law by {low:.4f} to {high:.4f} nats (same probability)."
+    everything = posterior.posterior_dataset(fit)
+    second = "The posterior does not contain the residual scale of single runs."
+    if "sigma" in everything:
+        low, high = (float(v) for v in posterior.interval(everything["sigma"]))
+        second = f"The residual scale of single runs is {low:.4f} to {high:.4f} nats per token (same probability)."
     return first, second, "Whether to distill was not asked: make a plan, and give it to the report."
 
 

@@ -10,8 +10,9 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.answers import Answer
-from bayesdistill.errors import FileError, ParameterError
+from bayesdistill.errors import FileError, ModelError, ParameterError
 from bayesdistill.files import replacing
+from bayesdistill.law import Law, Reference, as_law, remember
 
 _ANSWER_ATTRIBUTE = "bayesdistill_answer"  # in a file: what it holds displays as a table
 
@@ -73,12 +74,15 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
     return path
 
 
-def load(path: str | Path) -> Any:
+def load(path: str | Path, *, law: Law | str | None = None) -> Any:
     """Read a fit or a plan that `save` wrote.
 
     Parameters
     ----------
     path : path
+    law : Law or str, optional
+        The law of the fit, if it has a part that is not the package's own, or if an earlier version of the package wrote the
+        file without naming the law.
 
     Returns
     -------
@@ -110,10 +114,32 @@ def load(path: str | Path) -> Any:
     except Exception as error:  # h5netcdf, h5py and xarray each raise their own
         raise FileError(f"{path} is damaged: {error}") from error
     if tree.children:
-        return tree
+        return _with_known_law(tree, path, law)
     dataset = tree.to_dataset()
     is_answer = dataset.attrs.pop(_ANSWER_ATTRIBUTE, None) is not None
     return Answer(dataset.data_vars, dataset.coords, dataset.attrs) if is_answer else dataset
+
+
+def _with_known_law(tree: xr.DataTree, path: Path, law: Law | str | None) -> xr.DataTree:
+    """The fit, if this session knows its law."""
+    if posterior.POSTERIOR not in tree.children:
+        return tree
+    given = None if law is None else as_law(law)
+    dataset = tree[posterior.POSTERIOR].to_dataset()
+    if posterior.LAW_ATTRIBUTE not in dataset.attrs and given is not None:
+        seen = posterior.seen_runs(tree)
+        of_runs = given.for_runs(distilled="student_params" in seen, supervised="params" in seen)
+        reference = posterior.provenance(tree).get("reference")
+        named = posterior.with_law(dataset, of_runs, None if reference is None else Reference(**reference))
+        tree[posterior.POSTERIOR] = xr.DataTree(named)
+    elif posterior.LAW_ATTRIBUTE in dataset.attrs:
+        if given is not None:
+            remember(given)
+        try:
+            posterior.law_of(tree)
+        except ModelError as error:
+            raise FileError(f"Cannot read {path}. {error}") from None
+    return tree
 
 
 def _format_of(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from dataclasses import asdict
@@ -9,7 +10,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from bayesdistill.datasets import data_hash
-from bayesdistill.priors import Priors, Reference
+from bayesdistill.law import Reference
+from bayesdistill.priors import Priors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,12 +22,13 @@ def describe_origin(
     other: pd.DataFrame | None,
     priors: Priors,
     reference: Reference,
+    backend: str,
     settings: dict[str, Any],
     seed: int,
     started: float,
 ) -> dict[str, Any]:
-    """What `bayesdistill.provenance` reads back from a fit."""
-    packages = ("bayesdistill", "pymc", "nutpie", "pytensor", "numba", "arviz", "xarray", "numpy", "pandas")
+    """Return what `bayesdistill.provenance` reads back from a fit; `backend` is the compiler, "llvm" or "numba"."""
+    packages = ("bayesdistill", "pymc", "nutpie", "pytensor", "llvmlite", "numba", "arviz", "xarray", "numpy", "pandas")
     data = {
         kind: {"runs": len(frame), "sha256": data_hash(frame), "source": str(frame.attrs.get("source", "a DataFrame"))}
         for kind, frame in (("distilled", table), ("supervised", other))
@@ -34,11 +37,12 @@ def describe_origin(
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "sampler": "nutpie NUTS, low-rank mass matrix",
-        "backend": "numba",
+        "backend": backend,
         "seed": int(seed),
         "settings": settings,
         "data": data,
         "reference": asdict(reference),
+        "law": json.loads(priors.law.to_json()),
         "supervised_law": priors.supervised_law,
         "asymptotic_width": priors.asymptotic_width,
         "priors": {name: prior.distribution for name, prior in priors.table.items()},

@@ -11,56 +11,35 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.errors import ModelError, ParameterError
+from bayesdistill.law import DEFAULT_LAW, Law, Prior, Reference, as_law
 from bayesdistill.model import reference_run
-from bayesdistill.priors import (
-    Prior,
-    Priors,
-    Reference,
-    default_priors,
-    prior_frame,
-    prior_from_draws,
-    with_block,
-    with_priors,
-)
+from bayesdistill.priors import Priors, default_priors, prior_frame, prior_from_draws, with_block, with_priors
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def choose_priors(
-    asked: Priors | Mapping[str, Prior] | xr.DataTree | None,
-    widen: float,
-    default: Priors,
-    reference: Reference,
-    *,
-    keep_supervised: bool,
+    asked: Priors | Mapping[str, Prior] | xr.DataTree | None, widen: float, default: Priors, reference: Reference
 ) -> Priors:
-    """The priors that `fit` was asked for, in the coordinates of the default ones."""
+    """Return the priors that `fit` was asked for, in the coordinates of the default ones."""
     if asked is None:
         return default
     if isinstance(asked, Priors):
         return asked
     if isinstance(asked, xr.DataTree):
-        noise = posterior.noise_draws(asked)
-        if posterior.is_distilled(asked) is not ("teacher_power" in default.table):
-            # `sigma` is the scatter of distilled runs in one of the two models, of supervised runs in the other.
-            noise = noise.drop_vars("sigma", errors="ignore")
-        block, covariance = prior_from_draws(posterior.law_draws(asked), noise, reference, widen)
-        names = [name for name in block if name in default.table]
-        for name in names:
-            given, earlier = default.table[name], block[name]
-            if given.scale == 0 and (earlier.scale > 0 or abs(earlier.location - given.location) > 1e-9):
-                symbol = name.removeprefix("log_")
-                raise ParameterError(
-                    f"{symbol} is fixed, and the earlier fit that serves as prior has another; leave {symbol} out, or repeat the "
-                    f"earlier fit with the same {symbol}"
-                )
+        draws = posterior.draws_of(asked)
+        block, covariance = prior_from_draws(draws, default.law, reference, widen)
+        names = [name for name in block if name in default.table and default.table[name].scale > 0]
+        if draws.law.distills is not default.law.distills:
+            # `sigma` is the residual scale of distilled runs in one of the two models, of supervised runs in the other.
+            names = [name for name in names if name != "log_sigma"]
         index = [list(block).index(name) for name in names]
-        law = "earlier posterior" if keep_supervised else "earlier posterior and runs"
-        return with_block(default, {name: block[name] for name in names}, covariance[np.ix_(index, index)], law)
+        origin = "earlier posterior" if default.supervised_law == "published law" else "earlier posterior and runs"
+        return with_block(default, {name: block[name] for name in names}, covariance[np.ix_(index, index)], origin)
     if isinstance(asked, dict | MappingProxyType):
         return with_priors(default, asked)
-    raise ParameterError(f"priors is a {type(asked).__name__}; give a mapping of Prior, Priors, or an earlier fit")
+    raise ParameterError(f"priors is a {type(asked).__name__}. Pass a mapping of Prior, Priors, or an earlier fit.")
 
 
 def prior_table(
@@ -68,15 +47,17 @@ def prior_table(
     *,
     runs: pd.DataFrame | None = None,
     supervised: pd.DataFrame | None = None,
+    law: Law | str = DEFAULT_LAW,
 ) -> pd.DataFrame:
-    """The priors one by one: location, scale, distribution and reason of every coordinate.
+    """Return the prior of every coordinate: location, scale, distribution and reason.
 
     Parameters
     ----------
     fit : DataTree, optional
         Of an existing fit.
     runs, supervised : DataFrame, optional
-        Of the fit that `bd.fit(runs, supervised)` would make.
+        Of the fit that `bd.fit(runs, supervised, law=law)` would make.
+    law : Law or str
 
     Returns
     -------
@@ -93,9 +74,7 @@ def prior_table(
     if fit is not None:
         table = posterior.prior_table(fit)
         if "reason" not in table:
-            raise ModelError("this fit holds no table of priors; it was not made by bayesdistill.fit")
+            raise ModelError("This fit holds no table of priors: it was not made by bd.fit.")
         return table.to_dataframe().rename_axis("coordinate")
-    reference = reference_run(runs, supervised)
-    return prior_frame(
-        default_priors(distilled=runs is not None, supervised=supervised is not None, reference=reference)
-    )
+    law = as_law(law).for_runs(distilled=runs is not None, supervised=supervised is not None)
+    return prior_frame(default_priors(law, reference_run(runs, supervised)))

@@ -24,15 +24,16 @@ import pandas as pd
 import pymc as pm
 import xarray as xr
 from arviz_stats.base import array_stats
+from bayesdistill.laws import DISTILLATION_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss
+from bayesdistill.priors.coordinates import natural_parameters, supervised_at_reference
 
 import bayesdistill as bd
+from bayesdistill import compiler
+from bayesdistill.compiler import translation
 from bayesdistill.criticism.baselines import _fit, _law
 from bayesdistill.criticism.refits import prepare_refits, refit
-from bayesdistill.laws import DISTILLATION_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss
 from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import default_priors
-from bayesdistill.priors.coordinates import natural_parameters, supervised_at_reference
-from bayesdistill.sampling import compile_model, compiling
 
 JUDGED = (*SUPERVISED_PARAMETERS, *DISTILLATION_PARAMETERS, "sigma", "nu")
 
@@ -204,7 +205,7 @@ def main() -> None:
 def steps(runs, reference) -> None:
     """Time of the log density with its gradient, one number at a time and several at once, in turns."""
     forms = {"base model": bd.EQUATION_8, "default model": {}}
-    available = compiling.lanes()
+    available = translation.lanes()
     print(
         f"\n| log density and gradient | several at once ({available}) | one by one | ratio |\n| --- | --- | --- | --- |"
     )
@@ -212,11 +213,12 @@ def steps(runs, reference) -> None:
         priors = default_priors(distilled=True, supervised=False, reference=reference, **form)
         calls = []
         for lanes in (available, []):
-            compiling.lanes = lambda lanes=lanes: lanes
-            calls.append(density(compile_model(build_model(runs, priors=priors, reference=reference))))
+            translation.lanes = lambda lanes=lanes: lanes
+            model = build_model(runs, priors=priors, reference=reference)
+            calls.append(density(compiler.compile(lambda model=model: model, None)))
         best = [min(times) for times in zip(*[[call() for call in calls] for _ in range(7)], strict=True)]
         print(f"| {label} | {1e6 * best[0]:.0f} µs | {1e6 * best[1]:.0f} µs | {best[1] / best[0]:.1f} |", flush=True)
-    compiling.lanes = lambda: available
+    translation.lanes = lambda: available
 
 
 def density(compiled):

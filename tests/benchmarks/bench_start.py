@@ -1,13 +1,13 @@
 """From the shell to a saved posterior: `bayesdistill fit RUNS -o fit.nc` in fresh processes, stage by stage.
 
-    python tests/benchmarks/bench_start.py [--repeats 3] [--runs busbridge2025] [--pytensor]
+    python tests/benchmarks/bench_start.py [--repeats 3] [--runs busbridge2025] [--numba]
 
 Every process is new. "Empty" starts with empty cache folders of the package, PyTensor and numba; "warm" is the second process
 that uses the same ones, and finds the model compiled. (Python's own bytecode is there in both: it is made once, after an
 installation.) The two take turns, so that whatever else the machine does hits both. Times are wall clock and processor time, the
 latter of all threads: on a busy machine it says more. Packages are counted in the stage that imports them: PyMC in "build", which
-a warm cache leaves out, and what is imported while the sampler works in "sample". `--pytensor` also compiles the model by PyTensor
-and numba, for comparison.
+a warm cache leaves out, and what is imported while the sampler works in "sample". "Verify" compares the compiled model with
+PyTensor's own evaluation. `--numba` also compiles the model with PyTensor and numba, for comparison.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-STAGES = ("import", "read", "build", "compile", "sample", "finish", "save")
+STAGES = ("import", "read", "build", "compile", "verify", "sample", "finish", "save")
 
 CHILD = """
 import sys, time, json, os
@@ -35,8 +35,9 @@ def lap(name):
     last[:] = wall, cpu
 import bayesdistill.cli
 from bayesdistill import datasets, model, sampling
-from bayesdistill.sampling import compiling, fitting, loading, model_cache
-loading.load_nutpie()
+from bayesdistill.compiler import _compile
+from bayesdistill.sampling import fitting
+import nutpie
 lap("import")
 def timed(module, name, stage, before="finish"):
     inner = getattr(module, name)
@@ -48,12 +49,11 @@ def timed(module, name, stage, before="finish"):
     setattr(module, name, outer)
 timed(datasets, "load_runs", "read", "import")
 timed(datasets, "read_runs", "read", "import")
-timed(fitting, "compile_runs", "compile", "read")
-timed(model_cache, "build_model", "build", "compile")
+timed(fitting.compiler, "compile", "compile", "read")
+timed(fitting, "build_model", "build", "compile")
+timed(_compile, "verify", "verify", "compile")
 timed(fitting, "sample", "sample")
 timed(sampling, "save", "save")
-if os.environ["BENCH_COMPILER"] == "pytensor":
-    compiling.compile_natively = compiling.compile_with_pytensor
 try:
     bayesdistill.cli.main()
 except SystemExit as end:
@@ -68,7 +68,7 @@ def run(runs: str, cache: Path, compiler: str) -> tuple[dict[str, tuple[float, f
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {
             "BENCH_STARTED": str(time.time()),
-            "BENCH_COMPILER": compiler,
+            "BAYESDISTILL_COMPILER": compiler,
             "BAYESDISTILL_CACHE": str(cache / "own") if compiler == "llvm" else "off",
             "PYTENSOR_FLAGS": f"base_compiledir={cache / 'pytensor'}",
             "NUMBA_CACHE_DIR": str(cache / "numba"),
@@ -92,9 +92,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--runs", default="busbridge2025")
-    parser.add_argument("--pytensor", action="store_true")
+    parser.add_argument("--numba", action="store_true")
     options = parser.parse_args()
-    compilers = ["llvm", "pytensor"] if options.pytensor else ["llvm"]
+    compilers = ["llvm", "numba"] if options.numba else ["llvm"]
     found: dict[str, list[tuple[dict[str, tuple[float, float]], float]]] = {}
     for _ in range(options.repeats):
         for compiler in compilers:

@@ -36,8 +36,8 @@ def _coordinates_of(p: Values, at: AtReference) -> dict[str, Any]:
     }
 
 
-def _excess(student: Student, teacher_loss: Any, log_ratio: Any, p: Values) -> Any:
-    return log_gap(log_ratio, c1=p["c1"], d1=p["d1"], f1=p["f1"])
+def _excess(log_excess: Any, student: Student, teacher_loss: Any, log_ratio: Any, p: Values) -> Any:
+    return log_excess + log_gap(log_ratio, c1=p["c1"], d1=p["d1"], f1=p["f1"])
 
 
 CAPACITY_GAP = Term(

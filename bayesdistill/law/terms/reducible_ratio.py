@@ -12,7 +12,7 @@ from bayesdistill.law.parameters import Coordinate, Parameter, Prior
 from bayesdistill.law.term import Term, Values
 
 
-def _irreducible(p: Values) -> Any:
+def _irreducible(loss: Any, p: Values) -> Any:
     return p["omega"] * p["E"]
 
 

@@ -27,6 +27,7 @@ SOFT_TARGETS = Term(
             "One distillation token improves the student as much as kappa pretraining tokens.",
             neutral=1.0,
             domain="positive",
+            unlimited=1.0,
         ),
     ),
     coordinates=(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bayesdistill.law.formulas import log_student_term
 from bayesdistill.law.parameters import Coordinate, Parameter, Prior, log_normal
 from bayesdistill.law.term import AtReference, Student, Term, Values
 from bayesdistill.law.terms.supervised import EITHER_SHARE, power_sum, power_sum_coordinates
@@ -24,22 +25,34 @@ def _coordinates_of(p: Values, at: AtReference) -> dict[str, Any]:
     return {"teacher_power": p["c0"] * at.student.stretch}
 
 
-def _sum_symbols(log_excess: Any, c: Values, p: Values, at: AtReference) -> dict[str, Any]:
-    found = power_sum(log_excess, *(c[name] for name in SUM_COORDINATES))
+def log_term_at_reference(c: Values, p: Values, at: AtReference) -> Any:
+    """Logarithm of the power sum to the power gamma_S at the reference run."""
+    return c["log_excess_S"] - at.others + p["c0"] * (at.student.log_above + at.log_ratio)
+
+
+def log_excess_at_reference(p: Values, at: AtReference) -> Any:
+    """Logarithm of L_S - L_T at the reference run, the coordinate log_excess_S."""
+    own = {f"{name}_S": p[f"{name}_S"] for name in SUM}
+    log_term = log_student_term(at.reference.params, at.reference.tokens, **own)
+    return log_term + at.others - p["c0"] * (at.student.log_above + at.log_ratio)
+
+
+def _sum_symbols(c: Values, p: Values, at: AtReference) -> dict[str, Any]:
+    found = power_sum(log_term_at_reference(c, p, at), *(c[name] for name in SUM_COORDINATES))
     return {f"{name}_S": found[name] for name in SUM}
 
 
 def _sum_coordinates(p: Values, at: AtReference) -> dict[str, Any]:
     found = power_sum_coordinates({name: p[f"{name}_S"] for name in SUM}, at.reference)
-    return {f"{name}_S": value for name, value in found.items()}
+    return {"log_excess_S": log_excess_at_reference(p, at), **{f"{name}_S": value for name, value in found.items()}}
 
 
-def _student_excess(student: Student, p: Values) -> Any:
-    return student.log_term - p["c0"] * student.log_above
+def _student_excess(log_excess: Any, student: Student, p: Values) -> Any:
+    return log_excess + (student.log_term - p["c0"] * student.log_above)
 
 
-def _excess(student: Student, teacher_loss: Any, log_ratio: Any, p: Values) -> Any:
-    return -p["c0"] * log_ratio
+def _excess(log_excess: Any, student: Student, teacher_loss: Any, log_ratio: Any, p: Values) -> Any:
+    return log_excess - p["c0"] * log_ratio
 
 
 STUDENT = Term(

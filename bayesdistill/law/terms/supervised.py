@@ -86,7 +86,11 @@ SUPERVISED = Term(
     kind="supervised",
     parameters=(
         Parameter(
-            "E", "nats per token", "irreducible loss of the supervised law", "Loss with unlimited size and data."
+            "E",
+            "nats per token",
+            "irreducible loss of the supervised law",
+            "Loss with unlimited size and data.",
+            domain="positive",
         ),
         Parameter(
             "A",

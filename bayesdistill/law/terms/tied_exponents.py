@@ -12,14 +12,14 @@ from typing import Any
 from bayesdistill.law.formulas import exp, log
 from bayesdistill.law.parameters import Coordinate, log_normal
 from bayesdistill.law.term import AtReference, Term, Values
-from bayesdistill.law.terms.student import SUM_COORDINATES
+from bayesdistill.law.terms.student import SUM_COORDINATES, log_excess_at_reference, log_term_at_reference
 
 
-def _sum_symbols(log_excess: Any, c: Values, p: Values, at: AtReference) -> dict[str, Any]:
+def _sum_symbols(c: Values, p: Values, at: AtReference) -> dict[str, Any]:
     gamma = exp(c["log_power_S"]) * p["gamma"]
     # The student's ability may count its tokens differently (soft_targets). The symbols are in units of the reference run.
     tokens = p["B"] * exp(-p["beta"] * log(at.student.ability_tokens))
-    multiple = exp(log_excess / gamma - log(p["A"] + tokens))
+    multiple = exp(log_term_at_reference(c, p, at) / gamma - log(p["A"] + tokens))
     return {
         "A_S": multiple * p["A"],
         "B_S": multiple * tokens,
@@ -30,7 +30,7 @@ def _sum_symbols(log_excess: Any, c: Values, p: Values, at: AtReference) -> dict
 
 
 def _sum_coordinates(p: Values, at: AtReference) -> dict[str, Any]:
-    return {"log_power_S": log(p["gamma_S"] / p["gamma"])}
+    return {"log_excess_S": log_excess_at_reference(p, at), "log_power_S": log(p["gamma_S"] / p["gamma"])}
 
 
 TIED_EXPONENTS = Term(

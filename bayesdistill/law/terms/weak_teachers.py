@@ -11,9 +11,9 @@ from bayesdistill.law.parameters import Coordinate, Parameter, Prior
 from bayesdistill.law.term import Student, Term, Values
 
 
-def _floor(student: Student, teacher_loss: Any, p: Values) -> Any:
+def _floor(loss: Any, student: Student, teacher_loss: Any, p: Values) -> Any:
     worse = teacher_loss - student.supervised
-    return -(p["w1"] * (worse + abs(worse)) / 2)
+    return loss - p["w1"] * (worse + abs(worse)) / 2
 
 
 WEAK_TEACHERS = Term(
@@ -29,6 +29,8 @@ WEAK_TEACHERS = Term(
             "max(L_T - Lsup, 0).",
             neutral=0.0,
             domain="fraction",
+            # With unlimited data the best teacher is no worse than the student, so that w1 has no effect on the best loss.
+            unlimited=0.0,
         ),
     ),
     coordinates=(

@@ -1,12 +1,16 @@
-"""The machine code of a model against PyTensor's own evaluation of the same model."""
+"""The compiler: its machine code compared with PyTensor's own evaluation, the fallback to numba and its warnings."""
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import re
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pymc as pm
@@ -14,13 +18,17 @@ import pytensor
 import pytest
 
 import bayesdistill as bd
-from bayesdistill.errors import ModelError
+from bayesdistill import compiler
+from bayesdistill.compiler import _compile, machine_code, translation
+from bayesdistill.compiler._compile import compile_with_numba
+from bayesdistill.compiler.ir import UnsupportedGraphError
+from bayesdistill.compiler.machine_code import compile_text
+from bayesdistill.compiler.program import Program, load_program
+from bayesdistill.compiler.translation import compile_program, translate
+from bayesdistill.compiler.verification import DisagreementError, verify
+from bayesdistill.errors import CompilerWarning, ModelError, ParameterError
 from bayesdistill.model import reference_run
 from bayesdistill.priors import Prior, default_priors, with_priors
-from bayesdistill.sampling import compile_model, compiling, native
-from bayesdistill.sampling.compiling import compile_natively, compile_with_pytensor, translate
-from bayesdistill.sampling.native import compile_text
-from bayesdistill.sampling.terms import UnsupportedGraphError
 
 CASES = {
     "default": {},
@@ -47,9 +55,9 @@ QUICK = ("both effects", "joint")
 
 
 @pytest.fixture(scope="module")
-def plain(runs354) -> Native:
+def plain(runs354) -> Compiled:
     """The default law of the published runs, compiled."""
-    return Native(compile_natively(model_of(runs354, None)))
+    return Compiled(compile_with_llvm(model_of(runs354, None)))
 
 
 def model_of(runs, supervised, kind="distilled", gap=True, **options) -> pm.Model:
@@ -65,7 +73,11 @@ def model_of(runs, supervised, kind="distilled", gap=True, **options) -> pm.Mode
     return bd.build_model(runs, supervised, priors=priors, reference=reference)
 
 
-class Native:
+def compile_with_llvm(model: pm.Model):
+    return load_program(compile_program(model, translate(model)))
+
+
+class Compiled:
     """Calls the compiled functions as the sampler does: addresses, no checks."""
 
     def __init__(self, compiled) -> None:
@@ -117,7 +129,7 @@ class Reference:
         return float(density), slope, dict(zip(self.names, others, strict=True))
 
 
-def compare(native: Native, reference: Reference, points) -> None:
+def compare(native: Compiled, reference: Reference, points) -> None:
     count = len(reference.values)
     for x in points:
         code, density, slope = native.logp(x)
@@ -143,10 +155,10 @@ def points(n_dim: int, seed: int = 0) -> list[np.ndarray]:
 @pytest.mark.slow
 def test_several_numbers_at_once_are_as_good_as_one_by_one(runs354, supervised_runs, monkeypatch):
     model = model_of(runs354, supervised_runs, **CASES["both effects"])
-    several = Native(compile_natively(model))
-    monkeypatch.setattr(compiling, "lanes", lambda: [])
+    several = Compiled(compile_with_llvm(model))
+    monkeypatch.setattr(translation, "lanes", lambda: [])
     assert "vector-function-abi-variant" not in translate(model).text
-    single = Native(compile_natively(model))
+    single = Compiled(compile_with_llvm(model))
     for x in points(several.compiled.n_dim):
         (_, density, slope), (_, expected, expected_slope) = several.logp(x), single.logp(x)
         assert density == pytest.approx(expected, rel=1e-11)
@@ -154,20 +166,20 @@ def test_several_numbers_at_once_are_as_good_as_one_by_one(runs354, supervised_r
 
 
 @pytest.mark.skipif(
-    not native.lanes(), reason="this processor or C library has no functions for several numbers at once"
+    not machine_code.lanes(), reason="this processor or C library has no functions for several numbers at once"
 )
 def test_loops_over_runs_take_several_numbers_at_once(runs354, supervised_runs):
 
-    text = str(native.optimised(translate(model_of(runs354, supervised_runs, **CASES["equation 8"])).text)[0])
+    text = str(machine_code.optimized(translate(model_of(runs354, supervised_runs, **CASES["equation 8"])).text)[0])
     calls = re.findall(r"call <(\d) x double> @bayesdistill_(\w+)_\d\(", text)
     assert {name for _, name in calls} >= {"exp", "log", "log1p"}
-    assert {int(lanes) for lanes, _ in calls} <= set(native.lanes())
+    assert {int(lanes) for lanes, _ in calls} <= set(machine_code.lanes())
 
 
 @pytest.mark.parametrize("case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
 def test_density_gradient_and_draws_are_those_of_the_model(runs354, supervised_runs, case):
     model = model_of(runs354, supervised_runs, **CASES[case])
-    native = Native(compile_natively(model))
+    native = Compiled(compile_with_llvm(model))
     compare(native, Reference(model), points(native.compiled.n_dim))
 
 
@@ -175,9 +187,9 @@ def test_new_data_of_another_length(runs354, supervised_runs):
     """One compiled model of all runs serves any part of them, as long as it is told."""
     model = model_of(runs354, supervised_runs, weak_teacher=True, effects=("teacher",), noise="tokens")
     kept = np.arange(len(runs354)) % 3 == 0
-    compiled = compile_natively(model)
+    compiled = compile_with_llvm(model)
     x = points(compiled.n_dim, 3)
-    before = [Native(compiled).logp(point) for point in x]
+    before = [Compiled(compiled).logp(point) for point in x]
     names = [v.name for v in compiled.shared_var_keys]
     assert set(names) >= {"teacher_loss", "student_loss_observed", "configuration_of_run", "teacher_of_run"}
     fewer = {name: model[name].get_value()[kept] for name in names}
@@ -185,9 +197,9 @@ def test_new_data_of_another_length(runs354, supervised_runs):
     with model:
         rest = {name: model[name].get_value()[kept] for name in ("student_params", "student_tokens")}
         pm.set_data(fewer | rest, coords={"run": np.arange(kept.sum())})
-    compare(Native(changed), Reference(model), x)
+    compare(Compiled(changed), Reference(model), x)
     # The first one still has its own data.
-    for one, other in zip(before, (Native(compiled).logp(point) for point in x), strict=True):
+    for one, other in zip(before, (Compiled(compiled).logp(point) for point in x), strict=True):
         assert one[:2] == other[:2]
         np.testing.assert_array_equal(one[2], other[2])
 
@@ -197,7 +209,7 @@ def test_machine_code_is_not_given_data_that_it_would_read_beyond(plain):
     with pytest.raises(ModelError, match="do not have the same length: 35"):
         compiled.with_data(teacher_loss=np.full(353, 2.0))
     for wrong in (-1, 1000):
-        with pytest.raises(ModelError, match="an index of the data lies outside 0 to"):
+        with pytest.raises(ModelError, match="an index of the data is outside 0 to"):
             compiled.with_data(configuration_of_run=np.full(354, wrong))
 
 
@@ -221,16 +233,48 @@ def sorting_model() -> pm.Model:
     return model
 
 
-@pytest.mark.parametrize("make", [gamma_model, sorting_model])
-def test_what_has_no_term_is_left_to_pytensor(make):
-    with pytest.raises(UnsupportedGraphError):
+# Fallback, verification and warnings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (gamma_model, "the free variable scale, which is not normally distributed"),
+        (sorting_model, "the operation CumOp"),
+    ],
+)
+def test_unsupported_models_are_compiled_with_numba_after_a_warning(make, reason, monkeypatch):
+    with pytest.raises(UnsupportedGraphError, match=reason):
         translate(make())
+    monkeypatch.setattr(_compile, "compile_with_numba", lambda model: model)
+    with pytest.warns(CompilerWarning, match=f"does not support {reason}.*about a minute.*posterior is the same"):
+        model = compiler.compile(make, None)
+    assert isinstance(model, pm.Model)
+
+
+def test_an_unknown_version_of_nutpie_is_reported(plain, monkeypatch):
+    import nutpie.compile_pymc
+
+    monkeypatch.setattr(_compile, "compile_with_numba", lambda model: "numba")
+    with monkeypatch.context() as changed:
+        changed.delattr(nutpie.compile_pymc, "_prepare_dims_and_coords")
+        with pytest.warns(CompilerWarning, match="does not support this version of nutpie"):
+            assert compiler.compile(normal_model, None) == "numba"
+
+    def other(**_):
+        raise TypeError("unexpected keyword argument")
+
+    monkeypatch.setattr("bayesdistill.compiler.program._llvm_model", lambda: other)
+    with pytest.warns(CompilerWarning, match=r"does not support this version of nutpie \(unexpected"):
+        assert compiler.compile(normal_model, None) == "numba"
 
 
 @pytest.mark.slow
-def test_pytensor_compiles_what_has_no_term():
-    compiled = compile_model(sorting_model())
-    code, density, slope = Native(compiled).logp(np.array([0.1, -0.2, 0.3]))
+def test_numba_compiles_what_llvm_does_not_support():
+    with pytest.warns(CompilerWarning):
+        compiled = compiler.compile(sorting_model, None)
+    assert compiled.backend == "numba"
+    code, density, slope = Compiled(compiled).logp(np.array([0.1, -0.2, 0.3]))
     z = np.array([0.1, -0.2, 0.3])
     total = np.cumsum(z).sum()
     assert code == 0
@@ -238,10 +282,107 @@ def test_pytensor_compiles_what_has_no_term():
     np.testing.assert_allclose(slope, -z + (0.3 - total) * np.array([3.0, 2.0, 1.0]))
 
 
+def normal_model() -> pm.Model:
+    with pm.Model() as model:
+        weights = pm.Data("weights", np.array([1.0, 2.0, 3.0]))
+        z = pm.Normal("z", 0.0, 1.0, shape=3)
+        pm.Deterministic("mean", pm.math.sum(weights * z))
+        pm.Normal("y", model["mean"], 1.0, observed=0.3)
+    return model
+
+
+def wrong_program(model: pm.Model, functions: translation.Functions, error: float = 1e-6) -> Program:
+    """A program with an error in one number of its data."""
+    program = compile_program(model, functions)
+    arrays = [
+        array + np.array([0.0, 0.0, error]) if name == "weights" else array
+        for array, name in zip(program.arrays, program.shared, strict=True)
+    ]
+    assert "weights" in program.shared
+    return replace(program, arrays=arrays)
+
+
+def test_verification_finds_a_difference():
+    model = normal_model()
+    functions = translate(model)
+    assert verify(load_program(compile_program(model, functions)), functions) < 1e-14
+    with pytest.raises(DisagreementError, match=r"differ from PyTensor's by \d\.\de-0\d \(relative\)"):
+        verify(load_program(wrong_program(model, functions)), functions)
+    # With NaN, the compiled function reports failure where PyTensor finds a density.
+    with pytest.raises(DisagreementError, match="differ from PyTensor's by nan"):
+        verify(load_program(wrong_program(model, functions, float("nan"))), functions)
+
+
+def test_the_default_model_passes_verification(runs354):
+    model = model_of(runs354, None)
+    functions = translate(model)
+    assert 0 < verify(load_program(compile_program(model, functions)), functions) < 1e-10
+
+
+def test_a_density_that_is_never_finite_cannot_be_verified():
+    def nowhere() -> pm.Model:
+        with pm.Model() as model:
+            z = pm.Normal("z", 0.0, 1.0)
+            pm.Potential("nowhere", pm.math.log(-pm.math.exp(z)))
+        return model
+
+    functions = translate(nowhere())
+    with pytest.raises(DisagreementError, match="could not be checked"):
+        verify(load_program(compile_program(nowhere(), functions)), functions)
+
+
+@pytest.mark.slow
+def test_a_wrong_program_is_neither_used_nor_stored(monkeypatch, tmp_path):
+    monkeypatch.setenv("BAYESDISTILL_CACHE", str(tmp_path))
+    monkeypatch.setattr(_compile, "compile_program", wrong_program)
+    with pytest.warns(CompilerWarning, match="gives results that differ from PyTensor's"):
+        compiled = compiler.compile(normal_model, "key")
+    assert compiled.backend == "numba"
+    assert list(tmp_path.iterdir()) == []
+    import nutpie
+
+    trace = nutpie.sample(compiled, draws=1000, tune=500, chains=2, seed=1, progress_bar=False)
+    # The posterior of z is normal with mean 0.3 w / (1 + w'w), w = (1, 2, 3).
+    expected = 0.3 * np.array([1.0, 2.0, 3.0]) / 15
+    np.testing.assert_allclose(trace["posterior"]["z"].mean(("chain", "draw")), expected, atol=0.1)
+    np.testing.assert_allclose(trace["posterior"]["mean"].std(), np.sqrt(14 / 15), atol=0.1)
+
+
+def test_the_compiler_can_be_chosen(monkeypatch):
+    monkeypatch.setattr(_compile, "compile_with_numba", lambda model: "numba")
+    monkeypatch.setenv("BAYESDISTILL_COMPILER", "numba")
+    assert compiler.compile(normal_model, None) == "numba"
+    for name in ("llvm", ""):
+        monkeypatch.setenv("BAYESDISTILL_COMPILER", name)
+        assert compiler.compile(normal_model, None).backend == "llvm"
+    monkeypatch.setenv("BAYESDISTILL_COMPILER", "gcc")
+    with pytest.raises(ParameterError, match="BAYESDISTILL_COMPILER must be 'llvm' or 'numba', got 'gcc'"):
+        compiler.compile(normal_model, None)
+
+
+@pytest.mark.slow
+def test_provenance_records_the_compiler(runs354, monkeypatch):
+    options = {"draws": 50, "tune": 100, "chains": 2, "progress": False}
+    for name in ("llvm", "numba"):
+        monkeypatch.setenv("BAYESDISTILL_COMPILER", name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", bd.ConvergenceWarning)
+            assert bd.provenance(bd.fit(runs354, **options))["backend"] == name
+
+
+def test_new_data_keep_the_compiler(plain):
+    compiled = plain.compiled
+    assert compiled.backend == "llvm"
+    assert compiled.with_data(teacher_loss=np.full(354, 2.0)).backend == "llvm"
+
+
+# Both compilers, and every process ------------------------------------------------------------------------------------
+
+
 @pytest.mark.slow
 def test_both_compilers_describe_the_model_alike(runs354, supervised_runs):
     model = model_of(runs354, supervised_runs, effects=("teacher",))
-    ours, theirs = compile_natively(model), compile_with_pytensor(model)
+    ours, theirs = compile_with_llvm(model), compile_with_numba(model)
     assert ours.n_dim == theirs.n_dim
     assert ours.n_expanded == theirs.n_expanded
     assert ours.shape_info[0] == theirs.shape_info[0]
@@ -251,7 +392,7 @@ def test_both_compilers_describe_the_model_alike(runs354, supervised_runs):
     assert {k: v.tolist() for k, v in ours.coords.items()} == {k: v.tolist() for k, v in theirs.coords.items()}
     assert {v.name for v in ours.shared_var_keys} <= {v.name for v in theirs.shared_var_keys}
     for x in points(ours.n_dim):
-        one, other = Native(ours).logp(x), Native(theirs).logp(x)
+        one, other = Compiled(ours).logp(x), Compiled(theirs).logp(x)
         assert one[0] == other[0] == 0
         assert one[1] == pytest.approx(other[1], rel=1e-10)
         np.testing.assert_allclose(one[2], other[2], rtol=1e-9, atol=1e-10 * np.linalg.norm(other[2]))
@@ -270,25 +411,10 @@ def test_one_text_for_one_structure(runs354, supervised_runs):
     assert translate(bd.build_model(fewer, priors=priors, reference=reference)).text == first
 
 
-@pytest.mark.slow
-def test_a_fit_leaves_arviz_as_it_is():
-    """nutpie gets a stand-in for arviz while it is imported; nobody else may find it."""
-    code = """
-import sys
-from bayesdistill.sampling.loading import load_nutpie
-nutpie = load_nutpie()
-assert "arviz" not in sys.modules and "matplotlib" not in sys.modules
-import arviz
-assert arviz.__file__ and arviz.summary
-assert nutpie.sample.__globals__["arviz"].from_dict is arviz.from_dict
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 HASH_OF_TEXT = """
 import hashlib
 import bayesdistill as bd
-from bayesdistill.sampling.compiling import translate
+from bayesdistill.compiler.translation import translate
 print(hashlib.sha256(translate(bd.build_model(bd.load_runs("busbridge2025"))).text.encode()).hexdigest())
 """
 
@@ -306,3 +432,12 @@ def test_every_process_writes_the_same_code():
 def test_code_that_llvm_refuses_is_an_error():
     with pytest.raises(RuntimeError):
         compile_text("define i64 @logp() { ret double 0.0 }")
+
+
+def test_the_documented_internals_exist():
+    page = (Path(__file__).parents[1] / "docs" / "explanation" / "compiler.md").read_text()
+    rows = re.findall(r"^\| (nutpie|PyTensor|SciPy) \| `([\w.]+)", page, re.MULTILINE)
+    assert len(rows) >= 7
+    for package, name in rows:
+        module, attribute = f"{package.lower()}.{name}".rsplit(".", 1)
+        assert hasattr(importlib.import_module(module), attribute), name

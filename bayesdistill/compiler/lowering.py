@@ -1,8 +1,7 @@
-"""From PyTensor's graph of a log density to terms.
+"""Translate PyTensor's graph of a log density into operations.
 
-Only what the models of this package are made of has a term: elementwise arithmetic in double precision, sums and maxima,
-products of a matrix and a vector, single elements, and elements chosen by an index. Anything else raises `UnsupportedGraphError`,
-and PyTensor's own compiler takes the model.
+Supported are elementwise arithmetic in double precision, sums and maxima, products of vectors and matrices, single elements and
+slices of vectors, and elements selected by an index vector. Anything else raises `UnsupportedGraphError`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesdistill.sampling.terms import (
+from bayesdistill.compiler.ir import (
     CONST,
     ELEMENT,
     GATHER,
@@ -27,34 +26,34 @@ from bayesdistill.sampling.terms import (
     SLICE,
     Dimensions,
     Handle,
-    Term,
+    Operation,
     UnsupportedGraphError,
 )
-from bayesdistill.sampling.vocabulary import FOLDABLE, FOLDED, FUNCTIONS, INDEX_DTYPES, REDUCTIONS
+from bayesdistill.compiler.supported_ops import FOLDABLE, FOLDED, FUNCTIONS, INDEX_DTYPES, REDUCTIONS
 
 
 class Lowering:
-    """Turns the variables of a model's graph into terms; the arrays that they read are listed in `inputs`.
+    """Translate variables of a model's graph into operations; `inputs` lists the arrays that they read.
 
     Parameters
     ----------
     points : mapping of variable to (offset, shape)
-        The free variables, and their places in the vector that the sampler moves.
+        Free variables, and their positions in the vector that the sampler moves.
     """
 
     def __init__(self, points: dict[Any, tuple[int, tuple[int, ...]]]) -> None:
         self.dims = Dimensions()
         self.inputs: list[Any] = []
         self.gathered: list[tuple[int, int]] = []
-        """(input, dimension): an index must lie within the dimension."""
+        """(input, dimension): the indices in this input must be within the dimension."""
         self._numbers: dict[Any, int] = {}
         self._known: dict[Any, Handle | list[Handle]] = {}
         for variable, (offset, shape) in points.items():
             axes, dims = self._axes([self.dims.fixed(length) if length != 1 else None for length in shape])
-            self._known[variable] = Handle(Term(POINT, dims=dims, payload=offset, loop=dims), axes)
+            self._known[variable] = Handle(Operation(POINT, dims=dims, payload=offset, loop=dims), axes)
 
-    def term(self, variable: Any) -> Handle:
-        """The term of a variable."""
+    def lower(self, variable: Any) -> Handle:
+        """Translate a variable and everything that it depends on."""
         from pytensor.graph.traversal import io_toposort
 
         if variable not in self._known:
@@ -83,7 +82,7 @@ class Lowering:
         elif isinstance(variable, SharedVariable):
             handle = self._input(variable, variable.type.shape, variable.type.dtype)
         else:
-            raise UnsupportedGraphError(f"{variable} is no data, no constant and no free variable")
+            raise UnsupportedGraphError(f"{variable}, which is neither data, a constant nor a free variable")
         self._known[variable] = handle
         return handle
 
@@ -92,7 +91,7 @@ class Lowering:
         if value.dtype.kind not in "biuf" or value.dtype == np.float16:
             raise UnsupportedGraphError(f"a constant of {value.dtype}")
         if value.size == 1:
-            return Handle(Term(CONST, payload=float(value.reshape(()))), (None,) * value.ndim)
+            return Handle(Operation(CONST, payload=float(value.reshape(()))), (None,) * value.ndim)
         if value.ndim == 1 and value.size <= 4 and value.dtype.kind in "biu":
             raise UnsupportedGraphError("a short vector of constant integers")
         return self._input(variable, value.shape, str(value.dtype))
@@ -108,7 +107,7 @@ class Lowering:
             for axis, length in enumerate(shape)
         ]
         axes, dims = self._axes(lengths)
-        return Handle(Term(INPUT, dims=dims, payload=(number, dtype), loop=dims), axes)
+        return Handle(Operation(INPUT, dims=dims, payload=(number, dtype), loop=dims), axes)
 
     def _scalar_or_array(self, variable: Any) -> Handle:
         found = self._get(variable)
@@ -116,8 +115,8 @@ class Lowering:
             raise UnsupportedGraphError("arithmetic with a vector made of scalars")
         return found
 
-    def _single(self, term: Term) -> Handle:
-        return Handle(term, ())
+    def _single(self, op: Operation) -> Handle:
+        return Handle(op, ())
 
     # Nodes ------------------------------------------------------------------------------------------------------------
 
@@ -145,16 +144,16 @@ class Lowering:
             raise UnsupportedGraphError(f"the function {operation}")
         kinds = {np.dtype(i.type.dtype).kind for i in node.inputs}
         if operation == "Invert" and kinds != {"b"}:
-            raise UnsupportedGraphError("inverted bits")
+            raise UnsupportedGraphError("bitwise not")
         if operation in ("AND", "OR") and kinds != {"b"}:
-            raise UnsupportedGraphError("combined bits")
+            raise UnsupportedGraphError("bitwise and, or")
         if out == "bool" and function in ("add", "sub"):
-            raise UnsupportedGraphError("a sum of truths")
+            raise UnsupportedGraphError("a sum of booleans")
         handles = [self._scalar_or_array(i) for i in node.inputs]
         result = self._map(function, handles)
-        number = result.term.payload if result.term.kind == CONST else float("nan")
+        number = result.op.payload if result.op.kind == CONST else float("nan")
         single = np.dtype(out).kind == "f" and out != "float64"
-        # Exponents such as -2 - 1 are small whole numbers, and those are the same in any precision.
+        # Exponents such as -2 - 1 are small integers, which are exact in any precision.
         if "c" in kinds or (single and float(np.float16(number)) != number):
             raise UnsupportedGraphError(f"a result of {out}")
         return result
@@ -174,28 +173,28 @@ class Lowering:
             for handle, axes in zip(handles, padded, strict=True):
                 place = axes[axis]
                 if place is not None:
-                    dim = handle.term.dims[place]
+                    dim = handle.op.dims[place]
                     found = dim if found is None else self.dims.same(found, dim)
             lengths.append(found)
         axes, dims = self._axes(lengths)
-        numbers = [handle.term.payload for handle in handles if handle.term.kind == CONST]
+        numbers = [handle.op.payload for handle in handles if handle.op.kind == CONST]
         if len(numbers) == len(handles) and function in FOLDED:
-            return Handle(Term(CONST, payload=float(FOLDED[function](*numbers))), axes)
-        args = tuple((h.term, self._positions(h, own, axes)) for h, own in zip(handles, padded, strict=True))
+            return Handle(Operation(CONST, payload=float(FOLDED[function](*numbers))), axes)
+        args = tuple((h.op, self._positions(h, own, axes)) for h, own in zip(handles, padded, strict=True))
         if function in FOLDABLE and len(args) > 2:
-            term = Term(MAP, args[:2], dims, function, dims)
+            op = Operation(MAP, args[:2], dims, function, dims)
             whole = tuple(range(len(dims)))
             for arg in args[2:]:
-                term = Term(MAP, ((term, whole), arg), dims, function, dims)
+                op = Operation(MAP, ((op, whole), arg), dims, function, dims)
         elif function in FOLDABLE and len(args) == 1:
-            term = Term(MAP, args, dims, "identity", dims)
+            op = Operation(MAP, args, dims, "identity", dims)
         else:
-            term = Term(MAP, args, dims, function, dims)
-        return Handle(term, axes)
+            op = Operation(MAP, args, dims, function, dims)
+        return Handle(op, axes)
 
     @staticmethod
     def _positions(handle: Handle, own: Sequence[int | None], axes: Sequence[int | None]) -> tuple[int, ...]:
-        positions = [-1] * len(handle.term.dims)
+        positions = [-1] * len(handle.op.dims)
         for place, target in zip(own, axes, strict=True):
             if place is not None:
                 assert target is not None
@@ -210,7 +209,7 @@ class Lowering:
         dropped = set(range(len(handle.axes))) - {axis for axis in order if axis != "x"}
         if any(handle.axes[axis] is not None for axis in dropped):
             raise UnsupportedGraphError("a dropped dimension")
-        return Handle(handle.term, tuple(None if axis == "x" else handle.axes[axis] for axis in order))
+        return Handle(handle.op, tuple(None if axis == "x" else handle.axes[axis] for axis in order))
 
     def _lower_CAReduce(self, node: Any) -> Handle:
         operation = type(node.op.scalar_op).__name__
@@ -224,36 +223,36 @@ class Lowering:
         gone = set(range(len(found.axes)) if axes is None else axes)
         rest = tuple(place for axis, place in enumerate(found.axes) if axis not in gone)
         kept = tuple(place for place in rest if place is not None)
-        if len(kept) == len(found.term.dims):
-            return Handle(found.term, rest)
+        if len(kept) == len(found.op.dims):
+            return Handle(found.op, rest)
         count = iter(range(len(kept)))
         new = tuple(None if place is None else next(count) for place in rest)
-        return Handle(self._collect(function, found.term, kept), new)
+        return Handle(self._collect(function, found.op, kept), new)
 
     @staticmethod
-    def _collect(function: str, term: Term, kept: tuple[int, ...]) -> Term:
-        whole = tuple(range(len(term.dims)))
-        dims = tuple(term.dims[place] for place in kept)
-        return Term(REDUCE, ((term, whole),), dims, function, term.dims, kept)
+    def _collect(function: str, op: Operation, kept: tuple[int, ...]) -> Operation:
+        whole = tuple(range(len(op.dims)))
+        dims = tuple(op.dims[place] for place in kept)
+        return Operation(REDUCE, ((op, whole),), dims, function, op.dims, kept)
 
     def _lower_Dot(self, node: Any) -> Handle:
         left, right = (self._scalar_or_array(i) for i in node.inputs)
         # left (i, k) and right (k, j): the product over (i, k, j), summed over k.
         i, j = left.axes[:-1], right.axes[1:]
-        one = Handle(left.term, (*i, left.axes[-1], *(None for _ in j)))
-        other = Handle(right.term, (*(None for _ in i), right.axes[0], *j))
+        one = Handle(left.op, (*i, left.axes[-1], *(None for _ in j)))
+        other = Handle(right.op, (*(None for _ in i), right.axes[0], *j))
         product = self._map("mul", [one, other])
         middle = product.axes[len(i)]
         rest = product.axes[: len(i)] + product.axes[len(i) + 1 :]
         if middle is None:
-            return Handle(product.term, rest)
+            return Handle(product.op, rest)
         kept = tuple(place for place in rest if place is not None)
         count = iter(range(len(kept)))
         return Handle(
-            self._collect("add", product.term, kept), tuple(None if place is None else next(count) for place in rest)
+            self._collect("add", product.op, kept), tuple(None if place is None else next(count) for place in rest)
         )
 
-    # Shapes, vectors of scalars ---------------------------------------------------------------------------------------
+    # Shapes, and vectors of scalars ---------------------------------------------------------------------------------------
 
     def _lower_Shape(self, node: Any) -> Handle | list[Handle]:
         found = self._scalar_or_array(node.inputs[0])
@@ -264,14 +263,14 @@ class Lowering:
 
     def _axis_length(self, handle: Handle, axis: int) -> Handle:
         place = handle.axes[axis]
-        return self._single(Term(CONST, payload=1.0) if place is None else self._length(handle.term.dims[place]))
+        return self._single(Operation(CONST, payload=1.0) if place is None else self._length(handle.op.dims[place]))
 
     @staticmethod
     def _listed(scalars: list[Handle]) -> Handle | list[Handle]:
-        return Handle(scalars[0].term, (None,)) if len(scalars) == 1 else scalars
+        return Handle(scalars[0].op, (None,)) if len(scalars) == 1 else scalars
 
-    def _length(self, dim: int) -> Term:
-        return Term(LENGTH, payload=dim)
+    def _length(self, dim: int) -> Operation:
+        return Operation(LENGTH, payload=dim)
 
     def _lower_MakeVector(self, node: Any) -> Handle | list[Handle]:
         return self._listed([self._scalar_or_array(i) for i in node.inputs])
@@ -290,22 +289,22 @@ class Lowering:
         for known, asked in zip(static, shape, strict=True):
             lengths.append(None if known == 1 else self.dims.fixed(known) if known is not None else self._asked(asked))
         axes, dims = self._axes(lengths)
-        like = Handle(Term(CONST, payload=0.0, dims=()), ())
+        like = Handle(Operation(CONST, payload=0.0, dims=()), ())
         padded = (None,) * (len(axes) - len(handle.axes)) + handle.axes
         for place, target in zip(padded, axes, strict=True):
             if place is not None and target is not None:
-                self.dims.same(handle.term.dims[place], dims[target])
-        args = ((handle.term, self._positions(handle, padded, axes)), (like.term, ()))
-        return Handle(Term(MAP, args, dims, "first", dims), axes)
+                self.dims.same(handle.op.dims[place], dims[target])
+        args = ((handle.op, self._positions(handle, padded, axes)), (like.op, ()))
+        return Handle(Operation(MAP, args, dims, "first", dims), axes)
 
     def _asked(self, variable: Any) -> int:
-        term = self._scalar_or_array(variable).term
-        while term.kind == MAP and term.payload == "identity":
-            term = term.args[0][0]
-        if term.kind == LENGTH:
-            return int(term.payload)
-        if term.kind == CONST:
-            return self.dims.fixed(int(term.payload))
+        op = self._scalar_or_array(variable).op
+        while op.kind == MAP and op.payload == "identity":
+            op = op.args[0][0]
+        if op.kind == LENGTH:
+            return int(op.payload)
+        if op.kind == CONST:
+            return self.dims.fixed(int(op.payload))
         raise UnsupportedGraphError("a length that is computed")
 
     def _lower_SpecifyShape(self, node: Any) -> Handle:
@@ -314,9 +313,9 @@ class Lowering:
     def _lower_CheckAndRaise(self, node: Any) -> Handle:
         value, *conditions = (self._scalar_or_array(i) for i in node.inputs)
         for condition in conditions:
-            if condition.term.kind == CONST and condition.term.payload != 0:
+            if condition.op.kind == CONST and condition.op.payload != 0:
                 continue
-            # Not a number where a parameter is outside its domain; the sampler treats that as it treats the error.
+            # NaN where a parameter is outside its domain, which the sampler treats like PyTensor's exception.
             value = self._map("check", [value, condition])
         return value
 
@@ -328,11 +327,11 @@ class Lowering:
 
         indices = indices_from_subtensor(variables, op.idx_list)
         if len(indices) != 1:
-            raise UnsupportedGraphError("an index of several dimensions")
+            raise UnsupportedGraphError("an index into several dimensions")
         return indices[0]
 
     def _whole(self, index: Any, length: int | None) -> int | tuple[int, int]:
-        """A constant index, or a constant slice of step one as (start, count)."""
+        """Return a constant index, or a constant slice of step one as (start, count)."""
         from pytensor.graph.basic import Constant
 
         def number(value: Any) -> Any:
@@ -343,11 +342,11 @@ class Lowering:
             raise UnsupportedGraphError("an index that is computed")
 
         if length is None:
-            raise UnsupportedGraphError("a single element of data whose length is not fixed")
+            raise UnsupportedGraphError("an element of an array whose length is not fixed")
         if isinstance(index, slice):
             start, stop, step = slice(*(number(v) for v in (index.start, index.stop, index.step))).indices(length)
             if step != 1 or stop <= start:
-                raise UnsupportedGraphError("a slice with steps, or an empty one")
+                raise UnsupportedGraphError("an empty slice, or one with a step other than 1")
             return start, stop - start
         at = int(number(index))
         at += length if at < 0 else 0
@@ -355,10 +354,10 @@ class Lowering:
             raise UnsupportedGraphError("an index out of range")
         return at
 
-    def _vector(self, handle: Handle) -> tuple[Term, int | None]:
+    def _vector(self, handle: Handle) -> tuple[Operation, int | None]:
         if len(handle.axes) != 1 or handle.axes[0] is None:
             raise UnsupportedGraphError("an element of a matrix, or of a vector of length one")
-        return handle.term, self.dims.length(handle.term.dims[0])
+        return handle.op, self.dims.length(handle.op.dims[0])
 
     def _lower_Subtensor(self, node: Any) -> Handle | list[Handle]:
         found = self._get(node.inputs[0])
@@ -367,59 +366,59 @@ class Lowering:
             at = self._whole(index, len(found))
             return found[at] if isinstance(at, int) else self._listed(found[at[0] : at[0] + at[1]])
         if found.axes == (None,):
-            return self._single(found.term) if isinstance(self._whole(index, 1), int) else found
+            return self._single(found.op) if isinstance(self._whole(index, 1), int) else found
         vector, length = self._vector(found)
         at = self._whole(index, length)
         if isinstance(at, int):
-            return self._single(Term(ELEMENT, ((vector, ()),), (), at, ()))
+            return self._single(Operation(ELEMENT, ((vector, ()),), (), at, ()))
         start, count = at
         if count == length:
             return found
         if count == 1:
-            return Handle(Term(ELEMENT, ((vector, ()),), (), start, ()), (None,))
+            return Handle(Operation(ELEMENT, ((vector, ()),), (), start, ()), (None,))
         dims = (self.dims.fixed(count),)
-        return Handle(Term(SLICE, ((vector, ()),), dims, start, dims), (0,))
+        return Handle(Operation(SLICE, ((vector, ()),), dims, start, dims), (0,))
 
     def _lower_IncSubtensor(self, node: Any) -> Handle:
         base, values = (self._scalar_or_array(i) for i in node.inputs[:2])
         vector, length = self._vector(base)
         at = self._whole(self._index(node.inputs[2:], node.op), length)
         if node.op.set_instead_of_inc:
-            raise UnsupportedGraphError("an element that is set")
+            raise UnsupportedGraphError("an element that is overwritten")
         dims = vector.dims
         if isinstance(at, int) or at[1] == 1:
             start = at if isinstance(at, int) else at[0]
-            if values.term.dims:
-                raise UnsupportedGraphError("an array for one element")
-            return Handle(Term(PLACE, ((vector, (0,)), (values.term, ())), dims, start, dims), (0,))
+            if values.op.dims:
+                raise UnsupportedGraphError("an array added to one element")
+            return Handle(Operation(PLACE, ((vector, (0,)), (values.op, ())), dims, start, dims), (0,))
         start, count = at
-        if not values.term.dims:
-            raise UnsupportedGraphError("one number for many elements")
-        self.dims.same(values.term.dims[0], self.dims.fixed(count))
-        return Handle(Term(PAD, ((vector, (0,)), (values.term, ())), dims, (start, count), dims), (0,))
+        if not values.op.dims:
+            raise UnsupportedGraphError("a scalar added to a slice")
+        self.dims.same(values.op.dims[0], self.dims.fixed(count))
+        return Handle(Operation(PAD, ((vector, (0,)), (values.op, ())), dims, (start, count), dims), (0,))
 
     def _lower_AdvancedSubtensor(self, node: Any) -> Handle:
         found, index = self._scalar_or_array(node.inputs[0]), self._chosen(node.inputs[1:], node.op)
         vector, _ = self._vector(found)
-        self.gathered.append((index.term.payload[0], vector.dims[0]))
-        dims = index.term.dims
-        return Handle(Term(GATHER, ((vector, ()), (index.term, (0,))), dims, None, dims), (0,))
+        self.gathered.append((index.op.payload[0], vector.dims[0]))
+        dims = index.op.dims
+        return Handle(Operation(GATHER, ((vector, ()), (index.op, (0,))), dims, None, dims), (0,))
 
     def _lower_AdvancedIncSubtensor(self, node: Any) -> Handle:
         base, values = (self._scalar_or_array(i) for i in node.inputs[:2])
         index = self._chosen(node.inputs[2:], node.op)
         vector, _ = self._vector(base)
-        if getattr(node.op, "ignore_duplicates", False) or (node.op.set_instead_of_inc and values.term.dims):
-            raise UnsupportedGraphError("elements that are set one by one")
-        dims = index.term.dims
-        if values.term.dims:
-            self.dims.same(values.term.dims[0], dims[0])
-        self.gathered.append((index.term.payload[0], vector.dims[0]))
-        positions = tuple(range(len(values.term.dims)))
-        summed = Term(CONST, payload=1.0) if node.op.set_instead_of_inc else values.term
-        args = ((summed, positions), (index.term, (0,)))
-        total = Handle(Term(SCATTER, args, vector.dims, None, dims), (0,))
-        # One number at all places that the index names: there the sum of ones is not zero.
+        if getattr(node.op, "ignore_duplicates", False) or (node.op.set_instead_of_inc and values.op.dims):
+            raise UnsupportedGraphError("elements that are set to different values")
+        dims = index.op.dims
+        if values.op.dims:
+            self.dims.same(values.op.dims[0], dims[0])
+        self.gathered.append((index.op.payload[0], vector.dims[0]))
+        positions = tuple(range(len(values.op.dims)))
+        summed = Operation(CONST, payload=1.0) if node.op.set_instead_of_inc else values.op
+        args = ((summed, positions), (index.op, (0,)))
+        total = Handle(Operation(SCATTER, args, vector.dims, None, dims), (0,))
+        # Set one number at all indexed places, which are those where the sum of ones is not zero.
         if node.op.set_instead_of_inc:
             return self._map("switch", [total, values, base])
         return self._map("add", [base, total])
@@ -427,13 +426,13 @@ class Lowering:
     def _chosen(self, variables: Sequence[Any], op: Any) -> Handle:
         index = self._index(variables, op)
         handle = None if isinstance(index, slice) else self._scalar_or_array(index)
-        if handle is None or handle.term.kind != INPUT or len(handle.axes) != 1 or handle.axes[0] is None:
-            raise UnsupportedGraphError("an index that is no vector of data")
-        if handle.term.payload[1] not in INDEX_DTYPES:
-            raise UnsupportedGraphError(f"an index of {handle.term.payload[1]}")
+        if handle is None or handle.op.kind != INPUT or len(handle.axes) != 1 or handle.axes[0] is None:
+            raise UnsupportedGraphError("an index that is not a vector of data")
+        if handle.op.payload[1] not in INDEX_DTYPES:
+            raise UnsupportedGraphError(f"an index of {handle.op.payload[1]}")
         return handle
 
-    # Graphs within a node ---------------------------------------------------------------------------------------------
+    # Nested graphs ----------------------------------------------------------------------------------------------------
 
     def _lower_OpFromGraph(self, node: Any) -> tuple[Handle, ...]:
         from pytensor.graph.traversal import io_toposort

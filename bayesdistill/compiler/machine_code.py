@@ -1,4 +1,4 @@
-"""Machine code: LLVM compiles the text of a module, and the functions have addresses."""
+"""Compile LLVM assembly to machine code, and load it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import ctypes
 import functools
 from typing import Any
 
-from bayesdistill.sampling.text import LANES, MATHEMATICS, VECTORS
+from bayesdistill.compiler.llvm_text import LANES, MATHEMATICS, VECTORS
 
 
 class Code:
-    """Functions that are loaded; they live as long as this object."""
+    """Loaded functions; their addresses are valid as long as this object exists."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
 
     def address(self, name: str) -> int:
-        """Where a function is."""
+        """Return the address of a function."""
         return int(self._engine.get_function_address(name))
 
 
@@ -33,7 +33,7 @@ def _target() -> Any:
 
 @functools.cache
 def _vector_addresses() -> dict[str, int]:
-    """The functions for several numbers at once that the C library of Linux has for processors with AVX2 and AVX-512."""
+    """Return the addresses of glibc's vector functions (libmvec) that this processor supports: AVX2, AVX-512."""
     import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features()
@@ -51,17 +51,17 @@ def _vector_addresses() -> dict[str, int]:
 
 
 def lanes() -> list[int]:
-    """For how many numbers at once this processor and C library have the mathematical functions; often 4, or 4 and 8."""
+    """Return the vector widths for which this processor and C library have functions: often 4, or 4 and 8."""
     return [count for count in LANES if f"exp_{count}" in _vector_addresses()]
 
 
 def _addresses() -> dict[str, int]:
-    """The mathematical functions: of the C library, and two of SciPy's."""
+    """Return the addresses of the mathematical functions of the C library and of two of SciPy's."""
     from scipy.special import cython_special
 
     try:
         library = ctypes.CDLL("libm.so.6")
-    except OSError:  # elsewhere than on Linux, Python itself has brought it
+    except OSError:  # on systems other than Linux, Python has loaded it
         library = ctypes.CDLL(None)
     capsule = ctypes.pythonapi.PyCapsule_GetPointer
     name_of = ctypes.pythonapi.PyCapsule_GetName
@@ -79,7 +79,7 @@ def _addresses() -> dict[str, int]:
 
 
 def _machine() -> Any:
-    """What LLVM knows of this processor."""
+    """Return LLVM's description of this processor."""
     import llvmlite.binding as llvm
 
     return _target().create_target_machine(
@@ -92,7 +92,7 @@ def _machine() -> Any:
 
 
 def processor() -> list[str]:
-    """What the machine code is made for: system, processor and its features, and mathematical functions for several numbers."""
+    """Return what machine code depends on: system, processor, its features and the vector widths."""
     import llvmlite.binding as llvm
 
     return [
@@ -103,8 +103,8 @@ def processor() -> list[str]:
     ]
 
 
-def optimised(text: str) -> tuple[Any, Any]:
-    """The module of a text after LLVM's passes for this processor, and the machine that it is for."""
+def optimized(text: str) -> tuple[Any, Any]:
+    """Return the optimized module of an assembly text, and the target machine."""
     import llvmlite.binding as llvm
 
     machine = _machine()
@@ -118,8 +118,8 @@ def optimised(text: str) -> tuple[Any, Any]:
 
 
 def compile_text(text: str) -> bytes:
-    """Compile the text of a module for this processor into an object file."""
-    module, machine = optimised(text)
+    """Compile an assembly text for this processor into an object file."""
+    module, machine = optimized(text)
     return bytes(machine.emit_object(module))
 
 

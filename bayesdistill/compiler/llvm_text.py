@@ -1,19 +1,19 @@
-"""Single operations in LLVM's language, and the functions that they need."""
+"""LLVM assembly of single operations, and declarations of the functions that they call."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
 
-from bayesdistill.sampling.terms import UnsupportedGraphError
+from bayesdistill.compiler.ir import UnsupportedGraphError
 
 MATHEMATICS = ("exp", "expm1", "log", "log1p", "pow", "tanh", "gammaln", "psi")
-"""Functions that are called by the name `bayesdistill_...`; whoever loads the code says where they are."""
+"""Functions called under the name `bayesdistill_...`; `machine_code` provides their addresses."""
 
 _ARGUMENTS = {"pow": "double, double", "gammaln": "double, i32", "psi": "double, i32"}
 
 VECTORS = ("exp", "expm1", "log", "log1p", "pow", "tanh")
-"""Functions that there may be for several numbers at once too, by the names `bayesdistill_..._4` and `bayesdistill_..._8`."""
+"""Functions that can have vector versions, called `bayesdistill_..._4` and `bayesdistill_..._8`."""
 LANES = (4, 8)
 
 
@@ -22,13 +22,13 @@ def _arguments(name: str) -> list[str]:
 
 
 def _variant(name: str, lanes: int) -> str:
-    """What tells LLVM of the function for several numbers at once (its vector function ABI)."""
+    """Return the attribute by which LLVM finds the vector version of a function (vector function ABI)."""
     kinds = "v" * len(_arguments(name))
     return f"_ZGV_LLVM_N{lanes}{kinds}_bayesdistill_{name}(bayesdistill_{name}_{lanes})"
 
 
 def preamble(lanes: Sequence[int]) -> str:
-    """Declarations of what is called; `lanes` of a processor and C library that have the functions for so many at once."""
+    """Return the declarations of all functions that are called; `lanes` are the available vector widths."""
     lines = ["declare noalias ptr @malloc(i64)", "declare void @free(ptr)"]
     lines += [f"declare double @llvm.{name}.f64(double)" for name in ("fabs", "sqrt")]
     several = []
@@ -42,14 +42,14 @@ def preamble(lanes: Sequence[int]) -> str:
                 several.append(f"@bayesdistill_{name}_{count}")
                 lines.append(f"declare {kind} {several[-1]}({', '.join([kind] * len(arguments))})")
         lines.append(line)
-    if several:  # or LLVM drops what nothing calls yet
+    if several:  # otherwise LLVM removes them, because nothing calls them yet
         kept = ", ".join(f"ptr {name}" for name in several)
         lines.append(f'@llvm.compiler.used = appending global [{len(several)} x ptr] [{kept}], section "llvm.metadata"')
     return "\n".join([*lines, ""])
 
 
 def literal(value: float) -> str:
-    """A double in LLVM's spelling, to the last bit."""
+    """Return the exact LLVM literal of a double."""
     return "0x" + struct.pack(">d", value).hex().upper()
 
 
@@ -58,7 +58,7 @@ _WHOLE = {literal(float(exponent)): exponent for exponent in range(-4, 5)}
 
 
 class Text:
-    """Lines of a function: what is asked for at its start, and what follows."""
+    """Lines of a function: those at its entry, and those that follow."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -84,7 +84,7 @@ class Text:
         return name
 
     def _cell(self) -> str:
-        """Memory for one number; LLVM keeps it in a register if it is asked for at the start of the function."""
+        """Allocate memory for one number; LLVM keeps it in a register if it is allocated at the entry."""
         name = self._name()
         self._allocas.append(f"  {name} = alloca double")
         return name
@@ -163,16 +163,16 @@ class Text:
         return self._arithmetic("fdiv", ONE, self._arithmetic("fadd", ONE, power))
 
     def _softplus(self, x: str) -> str:
-        """Without a branch, so that a loop can take several numbers at once."""
+        """Write softplus without a branch, so that LLVM can vectorize the loop."""
         positive = self._choose(self._compare("ogt", x, ZERO), x, ZERO)
         power = self._call("bayesdistill_exp", self._do(f"fneg double {self._call('llvm.fabs.f64', x)}"))
         return self._arithmetic("fadd", positive, self._call("bayesdistill_log1p", power))
 
     def _log1mexp(self, x: str) -> str:
-        """ln(1 - e^x), x < 0, with all digits where x is small; where it is large, to 1e-16 of 1."""
+        """Write ln(1 - e^x) for x < 0: to full precision for small x, to 1e-16 in absolute terms for large x."""
         return self._call("bayesdistill_log", self._do(f"fneg double {self._call('bayesdistill_expm1', x)}"))
 
     def _extreme(self, kind: str, a: list[str]) -> str:
-        """The larger or smaller of two; not a number if one of them is none."""
+        """Write the larger or smaller of two numbers; NaN if one of them is NaN."""
         one = self._choose(self._compare(kind, a[0], a[1]), a[0], a[1])
         return self._choose(self._compare("uno", a[0], a[0]), a[0], one)

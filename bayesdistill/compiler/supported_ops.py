@@ -1,4 +1,4 @@
-"""Which of PyTensor's operations have a term, and under which name."""
+"""PyTensor operations that the compiler supports, and their names in the intermediate representation."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ FUNCTIONS = {
     "Tanh": "tanh",
     "TrueDiv": "div",
 }
-"""PyTensor's scalar operations that have a term, and its name."""
+"""PyTensor's scalar operation -> elementwise function."""
 
 FOLDABLE = ("add", "mul", "and", "or", "maximum", "minimum")
-"""Operations of any number of arguments."""
+"""Functions of any number of arguments."""
 
 FOLDED: dict[str, Callable[..., float]] = {
     "add": lambda *a: sum(a[1:], a[0]),
@@ -57,10 +57,10 @@ FOLDED: dict[str, Callable[..., float]] = {
     "second": lambda _, b: b,
     "sub": operator.sub,
 }
-"""Arithmetic with constants that is done at once."""
+"""Functions that are evaluated during compilation if all arguments are constants."""
 
 REDUCTIONS = {"Add": "add", "Maximum": "maximum", "Minimum": "minimum", "AND": "and"}
-"""PyTensor's operations by which an array is reduced."""
+"""PyTensor's scalar operation -> reduction."""
 
 INDEX_DTYPES = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32")
-"""What an index may be made of."""
+"""Data types of an index."""

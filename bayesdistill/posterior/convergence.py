@@ -1,0 +1,137 @@
+"""Convergence checks of a fit and their thresholds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill.errors import ModelError
+from bayesdistill.posterior.fits import SAMPLE_STATS, Fit, posterior_dataset
+from bayesdistill.posterior.summaries import stack
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a posterior must pass to be used without a warning.
+
+    Parameters
+    ----------
+    max_rhat : float
+        Largest rank-normalised split R-hat of any variable (Vehtari et al. 2021).
+    min_ess_bulk, min_ess_tail : float
+        Smallest effective sample size of any variable, in the bulk and in the 5 and 95 % tails.
+    max_divergences : int
+        Divergent transitions after tuning.
+    max_treedepth_share : float
+        Share of draws whose trajectory was cut at the maximal tree depth.
+    min_bfmi : float
+        Smallest E-BFMI of any chain (Betancourt 2016, arXiv:1604.00695).
+    """
+
+    max_rhat: float = 1.01
+    min_ess_bulk: float = 400
+    min_ess_tail: float = 400
+    max_divergences: int = 0
+    max_treedepth_share: float = 0.01
+    min_bfmi: float = 0.3
+
+
+GATES = Gates()
+
+
+def convergence(fit: Fit, gates: Gates = GATES) -> dict[str, Any]:
+    """Whether the draws passed the gates, with the numbers behind it.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset
+        A bare Dataset has no sample statistics; what cannot be computed is None.
+    gates : Gates
+        Thresholds.
+
+    Returns
+    -------
+    dict
+        `converged` (True, False, or None for a bare Dataset of draws, whose sampler nobody knows), `failed` (names of
+        the gates that failed), `rhat`, `ess_bulk`, `ess_tail` (the worst over all variables, with the variable in
+        `rhat_variable`, ...), `divergences`, `treedepth_share`, `bfmi`, `chains`, `draws`, and `gates`.
+    """
+    from arviz_stats.base import array_stats
+
+    dataset = posterior_dataset(fit)
+    worst: dict[str, tuple[float, str]] = {}
+    for name, variable in dataset.data_vars.items():
+        if not {"chain", "draw"} <= set(variable.dims):
+            continue
+        values = stack(variable)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = {
+                "rhat": array_stats.rhat(values, chain_axis=-2, draw_axis=-1),
+                "ess_bulk": -np.asarray(array_stats.ess(values, chain_axis=-2, draw_axis=-1, method="bulk")),
+                "ess_tail": -np.asarray(
+                    array_stats.ess(values, chain_axis=-2, draw_axis=-1, method="tail", prob=(0.05, 0.95))
+                ),
+            }
+        constant = (values == values[..., :1, :1]).all(axis=(-2, -1))
+        for key, value in found.items():
+            # A parameter that is fixed (gamma = 1) has no R-hat; that is no fault.
+            value = np.where(constant, -np.inf, value)
+            candidate = (float(np.max(value)), str(name)) if not np.isnan(value).any() else (math.inf, str(name))
+            if key not in worst or candidate[0] > worst[key][0]:
+                worst[key] = candidate
+    if not worst:
+        raise ModelError("the posterior holds no draws")
+    stats = _sampler_statistics(fit)
+    numbers: dict[str, Any] = {
+        "rhat": worst["rhat"][0],
+        "rhat_variable": worst["rhat"][1],
+        "ess_bulk": max(0.0, -worst["ess_bulk"][0]),
+        "ess_bulk_variable": worst["ess_bulk"][1],
+        "ess_tail": max(0.0, -worst["ess_tail"][0]),
+        "ess_tail_variable": worst["ess_tail"][1],
+        **stats,
+        "chains": dataset.sizes["chain"],
+        "draws": dataset.sizes["draw"],
+    }
+    failed = []
+    if numbers["rhat"] > gates.max_rhat:
+        failed.append("rhat")
+    if numbers["ess_bulk"] < gates.min_ess_bulk:
+        failed.append("ess_bulk")
+    if numbers["ess_tail"] < gates.min_ess_tail:
+        failed.append("ess_tail")
+    if stats["divergences"] is not None and stats["divergences"] > gates.max_divergences:
+        failed.append("divergences")
+    if stats["treedepth_share"] is not None and stats["treedepth_share"] > gates.max_treedepth_share:
+        failed.append("treedepth_share")
+    if stats["bfmi"] is not None and stats["bfmi"] < gates.min_bfmi:
+        failed.append("bfmi")
+    known = isinstance(fit, xr.DataTree)
+    for key in ("rhat", "ess_bulk", "ess_tail"):
+        if not math.isfinite(numbers[key]):
+            numbers[key] = None
+    return {"converged": (not failed) if known else None, "failed": failed, **numbers, "gates": asdict(gates)}
+
+
+def _sampler_statistics(fit: Fit) -> dict[str, Any]:
+    """Divergences, cut trajectories and E-BFMI; samplers name their statistics differently."""
+    empty = {"divergences": None, "treedepth_share": None, "bfmi": None}
+    if not isinstance(fit, xr.DataTree) or SAMPLE_STATS not in fit.children:
+        return empty
+    stats = fit[SAMPLE_STATS].to_dataset()
+    result: dict[str, Any] = dict(empty)
+    if "diverging" in stats:
+        result["divergences"] = int(stats["diverging"].sum())
+    for name in ("maxdepth_reached", "reached_max_treedepth"):
+        if name in stats:
+            result["treedepth_share"] = float(stats[name].mean())
+    if "energy" in stats:
+        energy = stack(stats["energy"])
+        variance = energy.var(axis=-1)
+        if energy.shape[-1] > 1 and (variance > 0).all():
+            result["bfmi"] = float((np.square(np.diff(energy, axis=-1)).mean(axis=-1) / variance).min())
+    return result

@@ -1,0 +1,252 @@
+"""A fit as seen by everything that uses it: its law, its draws, its runs and its provenance.
+
+This is the only module that knows the names of the groups and attributes of a fit. A fit is an `xarray.DataTree` that
+`sampling.fit` returned or `sampling.load` read. Where only draws matter, a Dataset with dimensions chain and draw will do, if
+its attribute `law` names the law.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill.errors import ModelError
+from bayesdistill.law import UNITS, Draws, Law, Reference, as_law, law_of_json, remember
+
+POSTERIOR = "posterior"
+SAMPLE_STATS = "sample_stats"
+LOG_LIKELIHOOD = "log_likelihood"
+OBSERVED = "observed_data"
+CONSTANT = "constant_data"
+PRIOR_TABLE = "prior_table"
+LAW_ATTRIBUTE = "law"
+"""Attribute of the posterior: the law as JSON, or a name in `LAWS`."""
+REFERENCE_ATTRIBUTE = "reference"
+"""Attribute of the posterior: the reference run as JSON."""
+FORMAT_ATTRIBUTE = "bayesdistill_format"
+PROVENANCE_ATTRIBUTE = "bayesdistill_provenance"
+FORMAT = 1
+"""Version of the layout of a saved fit; `sampling.load` rejects files of another."""
+
+Fit = xr.DataTree | xr.Dataset
+
+
+def with_law(dataset: xr.Dataset, law: Law, reference: Reference | None) -> xr.Dataset:
+    """A posterior whose attributes name its law and reference run."""
+    remember(law)
+    dataset = dataset.assign_attrs({LAW_ATTRIBUTE: law.to_json()})
+    return dataset if reference is None else dataset.assign_attrs({REFERENCE_ATTRIBUTE: json.dumps(asdict(reference))})
+
+
+def posterior_dataset(fit: Fit) -> xr.Dataset:
+    """Return all posterior variables, (chain, draw, ...), fixed symbols of the law among them.
+
+    Raises
+    ------
+    ModelError
+        If `fit` holds no posterior with dimensions chain and draw.
+    """
+    dataset = _posterior(fit)
+    if LAW_ATTRIBUTE in dataset.attrs:
+        shape = (dataset.sizes["chain"], dataset.sizes["draw"])
+        fixed = {name: v for name, v in law_of(fit).fixed.items() if name not in dataset}
+        dataset = dataset.assign({name: (("chain", "draw"), np.full(shape, value)) for name, value in fixed.items()})
+    return dataset
+
+
+def _posterior(fit: Fit) -> xr.Dataset:
+    if isinstance(fit, xr.DataTree):
+        if POSTERIOR not in fit.children:
+            raise ModelError("This DataTree has no group 'posterior'. Pass what bd.fit returned or bd.load read.")
+        dataset = fit[POSTERIOR].to_dataset()
+    elif isinstance(fit, xr.Dataset):
+        dataset = fit
+    else:
+        raise ModelError(f"A fit is an xarray DataTree (or a Dataset of draws), not {type(fit).__name__}.")
+    missing = {"chain", "draw"} - set(dataset.dims)
+    if missing:
+        raise ModelError(f"The posterior lacks the dimension {' and '.join(sorted(missing))}.")
+    return dataset
+
+
+def law_of(fit: Fit) -> Law:
+    """Return the law of a fit.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset
+
+    Returns
+    -------
+    Law
+
+    Raises
+    ------
+    ModelError
+        If the fit does not name its law, or the law has a part that this session does not know.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd, xarray as xr
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> bd.law_of(published.assign_attrs(law="busbridge2025")).name
+    'busbridge2025'
+    """
+    text = _posterior(fit).attrs.get(LAW_ATTRIBUTE)
+    if not isinstance(text, str):
+        raise ModelError(
+            "The posterior does not name its law. Fits of earlier versions and bare draws have none: pass it with "
+            "bd.load(path, law=...) or bd.law_draws(draws, law=...), or set the attribute 'law' of the draws to a name in "
+            "bd.LAWS."
+        )
+    return law_of_json(text)
+
+
+def law_draws(fit: Fit, law: Law | str | None = None) -> xr.Dataset:
+    """Return the draws of the symbols of a law's terms.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset
+    law : Law or str, optional
+        The law of draws that do not name theirs.
+
+    Returns
+    -------
+    Dataset
+        Dimensions chain and draw. It names its law, so that it is accepted wherever a fit is.
+
+    Raises
+    ------
+    ModelError
+        If the law is unknown, a symbol is missing, or a value is NaN or infinite.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> fit = bd.fit("mine.csv")  # doctest: +SKIP
+    >>> bd.distilled_loss(1e9, 2e10, 2.2, **bd.law_draws(fit)).mean()  # doctest: +SKIP
+    """
+    if law is not None:
+        fit = with_law(_posterior(fit), as_law(law), None)
+    law = law_of(fit)
+    dataset = posterior_dataset(fit)
+    missing = [name for name in law.symbols_of_law if name not in dataset]
+    if missing:
+        raise ModelError(f"The posterior has no {', '.join(missing)}, which the law {law.name!r} has.")
+    names = [p.name for p in law.parameters if p.name in dataset]
+    draws = dataset[names].transpose("chain", "draw").astype(float)
+    for name in names:
+        bad = ~np.isfinite(draws[name].values)
+        if bad.any():
+            chain, draw = (int(i[0]) for i in np.nonzero(bad))
+            raise ModelError(f"The posterior of {name} is not finite (chain {chain}, draw {draw}). Refit the model.")
+    return draws[list(law.symbols_of_law)]
+
+
+def draws_of(fit: Fit, thin: slice = slice(None)) -> Draws:
+    """Return the draws of a fit for calculations, chain after chain, with those of the residual noise.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset
+    thin : slice
+        Of the draws of each chain.
+
+    Raises
+    ------
+    ModelError
+        As for `law_draws`.
+    """
+    law = law_of(fit)
+    law_draws(fit)
+    dataset = posterior_dataset(fit).isel(draw=thin)
+    flat = {p.name: _flat(dataset[p.name]) for p in law.parameters if p.name in dataset}
+    groups = {e.name: dataset.sizes[e.dim] for e in law.effects if e.variable.name in dataset}
+    return Draws(law, flat, reference_of(fit), groups)
+
+
+def effects_of(fit: Fit, thin: slice = slice(None)) -> dict[str, np.ndarray]:
+    """Return the draws of the group effects of a fit: name of the effect -> (n_draws, group), nats per token."""
+    dataset = posterior_dataset(fit).isel(draw=thin)
+    effects = [effect for effect in law_of(fit).effects if effect.variable.name in dataset]
+    return {effect.name: _flat(dataset[effect.variable.name]) for effect in effects}
+
+
+def _flat(values: xr.DataArray) -> np.ndarray:
+    """Chain after chain, (n_draws, ...)."""
+    array = values.transpose("chain", "draw", ...).values
+    return np.ascontiguousarray(array.reshape(-1, *array.shape[2:]), dtype=float)
+
+
+def reference_of(fit: Fit) -> Reference:
+    """Return the run around which the coordinates of a fit are centered; of bare draws, a single parameter and token."""
+    text = _posterior(fit).attrs.get(REFERENCE_ATTRIBUTE)
+    return UNITS if text is None else Reference(**json.loads(text))
+
+
+def is_distilled(fit: Fit) -> bool:
+    """Whether the law of a fit describes distilled runs, or pretrained models alone."""
+    return law_of(fit).distills
+
+
+def seen_runs(fit: Fit) -> xr.Dataset:
+    """The design of the runs that the posterior has seen.
+
+    Returns
+    -------
+    Dataset
+        student_params, student_tokens and teacher_loss over `run`; params and tokens over `supervised_run`. Empty for a
+        bare Dataset of draws.
+    """
+    if isinstance(fit, xr.DataTree) and CONSTANT in fit.children:
+        return fit[CONSTANT].to_dataset()
+    return xr.Dataset()
+
+
+def observed_runs(fit: Fit) -> xr.Dataset:
+    """What came out of the runs that the posterior has seen: student_loss over `run`, loss over `supervised_run`."""
+    if isinstance(fit, xr.DataTree) and OBSERVED in fit.children:
+        return fit[OBSERVED].to_dataset()
+    return xr.Dataset()
+
+
+def provenance(fit: Fit) -> dict[str, Any]:
+    """What a fit came from.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset
+
+    Returns
+    -------
+    dict
+        `versions`, `sampler`, `backend`, `seed`, `settings`, `data` (runs, hash and source of each table), `reference`,
+        `supervised_law`, `asymptotic_width`, `priors`, `started` and `seconds`. Empty for draws from elsewhere.
+
+    Raises
+    ------
+    ModelError
+        If `fit` is neither a DataTree nor a Dataset.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd, xarray as xr
+    >>> bd.provenance(xr.Dataset())
+    {}
+    """
+    if not isinstance(fit, Fit):
+        raise ModelError(f"a fit is an xarray DataTree (or a Dataset of draws), not {type(fit).__name__}")
+    text = fit.attrs.get(PROVENANCE_ATTRIBUTE, "{}")
+    return dict(json.loads(text))
+
+
+def prior_table(fit: Fit) -> xr.Dataset:
+    """The priors of a fit: variables `distribution` and `reason` over the dimension `parameter`."""
+    if isinstance(fit, xr.DataTree) and PRIOR_TABLE in fit.children:
+        return fit[PRIOR_TABLE].to_dataset()
+    return xr.Dataset()

@@ -18,8 +18,15 @@ from bayesdistill.compute import (
     flops_per_token,
     pretraining_tokens,
 )
-from bayesdistill.law import LAWS, SUPERVISED_SYMBOLS, Draws
-from bayesdistill.strategies import Bounds, best_strategies, committed_strategies, supervised_losses
+from bayesdistill.decisions.evidence import gather
+from bayesdistill.law import LAWS, SUPERVISED_SYMBOLS, Draws, Parameter, Term
+from bayesdistill.strategies import (
+    Bounds,
+    best_strategies,
+    committed_strategies,
+    evaluate_strategies,
+    supervised_losses,
+)
 from bayesdistill.strategies.charges import Charges
 from bayesdistill.strategies.frontier import Frontier
 from bayesdistill.strategies.problems import bound_status
@@ -144,6 +151,37 @@ def test_a_thousand_optima_where_tokens_are_short():
     assert compare_committed(seed=9, count=60, extend=extended) > 45
 
 
+def bump(log_excess, student, teacher_loss, log_ratio, p):
+    """A factor of the excess that depends on the teacher's loss alone, and neither rises nor falls throughout."""
+    return log_excess + p["bump"] * np.exp(-(((teacher_loss - 2.1) / 0.2) ** 2))
+
+
+BUMP = Term(name="bump", parameters=(Parameter("bump", "1", "bump", "Of a user.", domain="real"),), excess=bump)
+
+
+def with_a_term_of_a_user(rng, draws):
+    law = LAWS["busbridge2025"].with_terms(BUMP)
+    return Draws(law, {**draws, "bump": rng.uniform(-1, 1, draws.size)})
+
+
+def test_optima_of_a_law_with_a_term_of_a_user_are_those_of_a_dense_search():
+    assert compare_best(seed=21, count=60, extend=with_a_term_of_a_user).total() > 45
+    assert compare_committed(seed=22, count=8, extend=with_a_term_of_a_user) >= 6
+
+
+def test_the_chosen_strategy_is_not_a_local_minimum_of_the_valley_of_equal_teachers(fit354):
+    """In the best case small overtrained teachers and large undertrained ones differ by some 1e-5 nats."""
+    draws = gather(fit354, allow_unconverged=True).draws
+    students, budgets = [3e8, 1e9], np.array([5.6e22, 1e24])
+    found = committed_strategies(draws, students, budgets, "best case")
+    sizes = np.geomspace(1e9, 3e10, 101)
+    for a, student in enumerate(students):
+        for c, budget in enumerate(budgets):
+            tokens = pretraining_tokens(student, budget)
+            overtrained = evaluate_strategies(draws, student, tokens, sizes, Bounds().max_teacher_tokens)[0]
+            assert found["loss"][a, 0, c].mean() <= overtrained.mean(axis=-1).min() + 1e-9
+
+
 def test_no_minimum_on_the_curve_is_missed():
     """Many laws at once against 1700 points of the curve of each: which cells are left out changes nothing."""
     rng = np.random.default_rng(11)
@@ -153,9 +191,7 @@ def test_no_minimum_on_the_curve_is_missed():
         student, budget, scene, bounds = random_problem(rng)
         draws = random_draws(rng, 64)
         found = best_strategies(draws, [student], [budget], [scene], bounds=bounds)["loss"].ravel()
-        charges = Charges(
-            float(flops_per_token(student)), scene.delta_lgt, scene.delta_pre, bounds.max_student_tokens
-        )
+        charges = Charges(float(flops_per_token(student)), scene.delta_lgt, scene.delta_pre, bounds.max_student_tokens)
         with np.errstate(all="ignore"):
             teacher = Frontier(bounds, PUBLISHED_SHAPE, charges, draws).teacher(ts[:, None], budget)
             own = charges.student_tokens(budget, teacher.flops, teacher.tokens)

@@ -218,6 +218,7 @@ def _choose_existing(
     """Store the strategies with one of the existing teachers, for one student and scenario."""
     student, charges = request.charges(*cell)
     teachers = request.teachers
+    assert teachers is not None
     for column, budget in zip(columns, budgets, strict=True):
         with np.errstate(all="ignore"):
             tokens = teachers.student_tokens(budget, charges, request.shape)
@@ -227,7 +228,8 @@ def _choose_existing(
         if not np.isfinite(means[k]):
             continue
         where = (*cell, column)
-        out["teacher_index"][where], out["teacher_params"][where], out["student_tokens"][where] = k, teachers.params[k], tokens[k]
+        out["teacher_index"][where], out["teacher_params"][where] = k, teachers.params[k]
+        out["student_tokens"][where] = tokens[k]
         if teachers.tokens is not None:
             out["teacher_tokens"][where] = teachers.tokens[k]
         out["loss"][where], out["teacher_loss"][where] = losses[k], teachers.loss[k]

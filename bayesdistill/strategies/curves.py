@@ -1,8 +1,9 @@
 """Losses along the curve of efficient teachers, for arrays of problems.
 
 A problem is a budget and a posterior draw. Its strategies lie on a curve (see `frontier`), and a number s from 0 to LAST gives
-the place on the part of the curve that this problem can pay for. Whole numbers are the points of a grid; where the budget
-limits the teacher, they stand closer toward that limit, near which the losses change fastest. The loss is a smooth function of s except for a few kinks.
+the place on the part of the curve that this problem can pay for. Whole numbers are the points of a grid; where the
+budget limits the teacher, they stand closer toward that limit, near which the losses change fastest. The loss is a smooth function
+of s except for a few kinks.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Curves:
         FLOPs.
     start, end : array
         The t of the frontier at s = 0 and s = LAST.
-    crowding : array or float
+    crowding : array
         Spacing of the grid at s = LAST, relative to an even one.
     """
 
@@ -67,7 +68,7 @@ class Curves:
     budgets: np.ndarray
     start: np.ndarray
     end: np.ndarray
-    crowding: np.ndarray | float
+    crowding: np.ndarray
 
     @classmethod
     def of(cls, draws: Draws, student: float, frontier: Frontier, budgets: np.ndarray) -> Curves:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +24,12 @@ _STENCIL_Y = np.array([0.0, 0.0, 0.0, -1.0, 1.0, 1.0, -1.0])
 
 @dataclass(frozen=True)
 class Box:
-    """Bounds of the two coordinates."""
+    """Bounds of the two coordinates, the same for all points or one for each."""
 
-    left: float
-    right: float
-    bottom: float
-    top: float
+    left: Any
+    right: Any
+    bottom: Any
+    top: Any
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,10 @@ def _step(
 
     model = _model(F, x, y, hx, hy)
     reach = Box(
-        np.maximum(at.x - radius, box.left) - x,  # type: ignore[arg-type]
-        np.minimum(at.x + radius, box.right) - x,  # type: ignore[arg-type]
-        np.maximum(at.y - radius, box.bottom) - y,  # type: ignore[arg-type]
-        np.minimum(at.y + radius, box.top) - y,  # type: ignore[arg-type]
+        np.maximum(at.x - radius, box.left) - x,
+        np.minimum(at.x + radius, box.right) - x,
+        np.maximum(at.y - radius, box.bottom) - y,
+        np.minimum(at.y + radius, box.top) - y,
     )
     drop, step_x, step_y = _lowest(model, reach)
     hoped = at.value - (model.value + drop)
@@ -145,7 +146,9 @@ def _step(
         *(np.where(lower, getattr(tried, name), getattr(best, name)) for name in ("x", "y", "value")),
     )
     done |= (np.abs(gain - hoped) < _ENOUGH) & (step < radius)
-    good = np.where(step >= 0.99 * radius, np.where(gain > 0.75 * hoped, 2 * radius, radius), np.maximum(2 * step, radius / 8))
+    good = np.where(
+        step >= 0.99 * radius, np.where(gain > 0.75 * hoped, 2 * radius, radius), np.maximum(2 * step, radius / 8)
+    )
     bad = np.minimum(radius / 2, np.maximum(step, _LEAST_RADIUS))
     # A stencil that is not finite is too near to where nothing is left for the student.
     return best, np.where(finite, np.where(gain < 0.25 * hoped, bad, good), radius / 2), done
@@ -181,7 +184,7 @@ def _lowest(m: Model, reach: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for x in (left, right):
         places += [(x, -(m.slope_y + m.mixed * x) / curved_y)]
     X, Y = (np.stack(v) for v in zip(*places, strict=True))
-    inside = (X >= left) & (X <= right) & (Y >= bottom) & (Y <= top)
+    inside = (left <= X) & (right >= X) & (bottom <= Y) & (top >= Y)
     change = m.slope_x * X + m.slope_y * Y + (m.curvature_x * X**2 + m.curvature_y * Y**2) / 2 + m.mixed * X * Y
     change = np.where(inside, change, np.inf)
     k, rows = change.argmin(axis=0), np.arange(change.shape[1])

@@ -38,7 +38,7 @@ from bayesdistill.strategies.charges import Charges
 from bayesdistill.strategies.problems import Bounds
 
 _STRETCH = 0.25  # length in t of the two ends along which only the tokens change
-_TABLE = np.linspace(-_STRETCH, 1 + _STRETCH, 25)
+_TABLE = np.linspace(-_STRETCH, 1 + _STRETCH, 13)
 _HAIR = 1e-6  # relative difference of tokens from a bound that makes no difference
 _LEAST_SHARE = 0.01  # of the budget that is left for the student at the end of the part that is searched
 
@@ -135,11 +135,14 @@ class Frontier:
         table = log_cost(_TABLE[:, None, None])
         target = np.log(budget) + np.log1p(-_LEAST_SHARE)
         k = np.clip((table <= target).sum(axis=0), 1, _TABLE.size - 1)
-        here, before = (np.take_along_axis(np.broadcast_to(table, (_TABLE.size, *k.shape)), i[None], 0)[0] for i in (k, k - 1))
+        here, before = (
+            np.take_along_axis(np.broadcast_to(table, (_TABLE.size, *k.shape)), i[None], 0)[0] for i in (k, k - 1)
+        )
         steepness = np.maximum(here - before, 1e-9) / (_TABLE[k] - _TABLE[k - 1])
         wall = _TABLE[k - 1] + (target - before) / steepness
-        # The table is linear between its points only where the tokens are not clipped.
-        wall = wall + (target - log_cost(np.clip(wall, -_STRETCH, 1 + _STRETCH))) / steepness
+        for _ in range(2):  # because the table is only nearly linear between its points
+            wall = np.clip(wall, -_STRETCH, 1 + _STRETCH)
+            wall = wall + (target - log_cost(wall)) / steepness
         return start, np.clip(wall, start, end), wall < end
 
 

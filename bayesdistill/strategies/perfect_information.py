@@ -39,9 +39,9 @@ _NO_GAIN = 1e-12  # nats
 _NEGLIGIBLE = 1e-10  # nats by which a minimum must be lower to be looked for
 _EVEN = 4.0  # ratio of second differences up to which a loss looks evenly convex
 _FALL = 3.0  # times what the teacher's loss falls between two points, the student's may fall
+_FRACTIONS = np.arange(1, 5) / 5  # of a cell that may hide a minimum, where it is looked for
 _INNER = 17  # points of an interval that is looked at closely
 _TOO_MUCH = 1e6  # nats: stands for an infinite loss, on which the minimizer would stop
-_QUARTIC = np.linalg.inv(np.vander(np.arange(-2.0, 3.0), increasing=True))  # coefficients from five values
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ class Intervals:
     column: np.ndarray
     low: np.ndarray
     high: np.ndarray
+
+    @classmethod
+    def together(cls, *parts: Intervals) -> Intervals:
+        """Return all of several intervals."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def take(self, index: Any) -> Intervals:
         """Return some of the intervals."""
@@ -160,6 +165,7 @@ def _best_existing(
     request: Request, draws: Draws, student: float, charges: Charges, spent: np.ndarray, columns: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return the strategies with the best of the existing teachers, the first of equal ones."""
+    assert request.teachers is not None
     teachers = request.teachers.for_draws(columns)
     with np.errstate(all="ignore"):
         tokens = teachers.student_tokens(spent, charges, request.shape)
@@ -194,7 +200,7 @@ def search(curves: Curves) -> dict[str, np.ndarray]:
         lowest = grid.loss.argmin(axis=0)
         found, doubtful = _descend(curves, lowest)
         _look_closely(curves, doubtful, found)
-        _look_closely(curves, _other_intervals(grid, lowest, found["loss"]), found)
+        _look_closely(curves, _other_intervals(curves, grid, lowest, found["loss"]), found)
     return found
 
 
@@ -210,9 +216,7 @@ def _look_everywhere(curves: Curves) -> Grid:
     n_budgets, n_draws = curves.budgets.shape[0], curves.draws.size
     loss, teacher_loss = np.empty((2, LAST + 1, n_budgets, n_draws))
     s = np.arange(LAST + 1.0)[:, None, None]
-    step = max(1, _AT_ONCE // (s.size * n_draws))
-    for first in range(0, n_budgets, step):
-        part = slice(first, first + step)
+    for part in _parts(loss):
         found = curves.rows(part).strategies(s)
         loss[:, part], teacher_loss[:, part] = found.loss, found.teacher_loss
     return Grid(loss, teacher_loss)
@@ -229,8 +233,8 @@ def _descend(curves: Curves, lowest: np.ndarray) -> tuple[dict[str, np.ndarray],
     # The last teacher that a budget pays for leaves little to the student, but a little more may be better.
     at_wall = (high == LAST) & (curves.crowding < 1)
     high = np.where(at_wall, LAST + 1.0, high)
-    doubtful = np.nonzero((~landing.certain | at_wall) & np.isfinite(_beside(strategies.loss, k, 0)))
-    return landing.strategies, Intervals(*doubtful, low[doubtful], high[doubtful])
+    row, column = np.nonzero((~landing.certain | at_wall) & np.isfinite(_beside(strategies.loss, k, 0)))
+    return landing.strategies, Intervals(row, column, low[row, column], high[row, column])
 
 
 def _beside(values: np.ndarray, k: np.ndarray, step: int) -> np.ndarray:
@@ -249,15 +253,17 @@ class Landing:
 def _settle(curves: Curves, points: np.ndarray, known: Strategies, k: np.ndarray) -> Landing:
     """Go to the minimum beside the k-th of evenly spaced points (n_points, ...), which is lower than its neighbors."""
     centre = np.clip(k, 2, points.shape[0] - 3)
-    near = np.stack([_beside(known.loss, centre, step) for step in (-2, -1, 0, 1, 2)])
-    c = np.tensordot(_QUARTIC, near, axes=1)
+    a, b, c, d, e = (_beside(known.loss, centre, step) for step in (-2, -1, 0, 1, 2))
+    # Derivatives over factorials of the quartic through the five values, at the middle one.
+    c1, c2 = (a - 8 * b + 8 * d - e) / 12, (-a + 16 * b - 30 * c + 16 * d - e) / 24
+    c3, c4 = (-a + 2 * b - 2 * d + e) / 12, (a - 4 * b + 6 * c - 4 * d + e) / 24
     z = (k - centre).astype(float)
     low, high = np.maximum(z - 1, -2.0), np.minimum(z + 1, 2.0)
     for _ in range(4):
-        slope = c[1] + z * (2 * c[2] + z * (3 * c[3] + z * 4 * c[4]))
-        curvature = 2 * c[2] + z * (6 * c[3] + z * 12 * c[4])
+        slope = c1 + z * (2 * c2 + z * (3 * c3 + z * 4 * c4))
+        curvature = 2 * c2 + z * (6 * c3 + z * 12 * c4)
         z = np.clip(z - slope / np.where(curvature > 0, curvature, np.inf), low, high)
-    third = 6 * c[3] + 24 * c[4] * z
+    third = 6 * c3 + 24 * c4 * z
     landing = _newton(curves, (z, low, high), third, (_beside(points, centre, 0), points[1] - points[0]))
     worse = np.broadcast_to(curves.deficit(known) > 0, points.shape)
     smooth = _beside(worse, k, -2) == _beside(worse, k, 2)
@@ -289,21 +295,42 @@ def _newton(curves: Curves, place: tuple[np.ndarray, ...], third: np.ndarray, sc
     return Landing(strategies, certain & np.isfinite(found.loss))
 
 
-def _other_intervals(grid: Grid, lowest: np.ndarray, least: np.ndarray) -> Intervals:
-    """Return intervals away from the lowest point of the grid in which the loss may fall below the least known.
+def _other_intervals(curves: Curves, grid: Grid, lowest: np.ndarray, least: np.ndarray) -> Intervals:
+    """Return intervals away from the lowest point of the grid in which the loss may fall below the least known."""
+    minima: list[tuple[np.ndarray, ...]] = []
+    cells: list[tuple[np.ndarray, ...]] = []
+    for part in _parts(grid.loss):
+        some = Grid(grid.loss[:, part], grid.teacher_loss[:, part])
+        for places, found in zip(_suspects(some, lowest[part], least[part]), (minima, cells), strict=True):
+            k, row, column = np.nonzero(places)
+            found.append((k.astype(float), row + part.start, column))
+    k, row, column = (np.concatenate(v) for v in zip(*minima, strict=True))
+    around = Intervals(row, column, np.maximum(k - 1, 0.0), np.minimum(k + 1, LAST))
+    k, row, column = (np.concatenate(v) for v in zip(*cells, strict=True))
+    return Intervals.together(around, _with_minima(curves, Intervals(row, column, k, k + 1), grid))
+
+
+def _parts(loss: np.ndarray) -> list[slice]:
+    """Return the budgets of an array (n_points, n_budgets, n_draws) in parts that stay in the processor's cache."""
+    step = max(1, _AT_ONCE // (loss.shape[0] * loss.shape[2]))
+    return [slice(first, first + step) for first in range(0, loss.shape[1], step)]
+
+
+def _suspects(grid: Grid, lowest: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which points are local minima with something lower beside them, and which cells may hide a lower minimum.
 
     A parabola falls below its lowest point on a grid by at most an eighth of what the higher neighbor is above it, and below
     the chord between two neighbors by at most an eighth of the second difference. Four times as much is allowed for, because
-    losses are not parabolas. Where the grid looks evenly convex, a loss that rises before two neighbors rises between them. From a
-teacher to a stronger one, the loss of equation 8 cannot fall by more than that of the teacher; three times as much is allowed for.
+    losses are not parabolas. Where the grid looks evenly convex, a loss that rises before two neighbors rises between them. From
+    a teacher to a stronger one, the loss of equation 8 cannot fall by more than that of the teacher; three times as much is
+    allowed for.
     """
     loss, target = grid.loss, least - _NEGLIGIBLE
     rise = np.diff(loss, axis=0)
     rise[np.isnan(rise)] = np.inf  # beyond the wall
     outside = np.full((1, *lowest.shape), np.inf)
     before, after = np.concatenate([-outside, rise]), np.concatenate([rise, outside])
-    height = np.maximum(np.where(np.isfinite(before), -before, after), np.where(np.isfinite(after), after, -before))
-    minima = (before < 0) & (after >= 0) & ~(loss - height / 2 > target)
+    minima = (before < 0) & (after >= 0) & ~(loss - np.maximum(-before, after) / 2 > target)
     np.put_along_axis(minima, lowest[None], False, axis=0)
 
     bend = np.zeros_like(loss)
@@ -316,13 +343,18 @@ teacher to a stronger one, the loss of equation 8 cannot fall by more than that 
     cells = (np.minimum(loss[:-1], loss[1:]) - sag * left**2 < target) & ~convex
     cells &= loss[:-1] + _FALL * np.diff(grid.teacher_loss, axis=0) < target
     for neighbor in (lowest - 1, lowest):
-        inside = np.clip(neighbor, 0, LAST - 1)[None]
-        np.put_along_axis(cells, inside, False, axis=0)
+        np.put_along_axis(cells, np.clip(neighbor, 0, LAST - 1)[None], False, axis=0)
+    return minima, cells
 
-    found = [np.nonzero(minima), np.nonzero(cells)]
-    point, row, column = (np.concatenate(v) for v in zip(*found, strict=True))
-    width = np.repeat([1, 0], [v[0].size for v in found])
-    return Intervals(row, column, np.maximum(point - width, 0.0), np.minimum(point + 1.0, LAST))
+
+def _with_minima(curves: Curves, cells: Intervals, grid: Grid) -> Intervals:
+    """Return the cells of which an inner point is lower than both ends."""
+    if not cells.row.size:
+        return cells
+    points = cells.low + _FRACTIONS[:, None] * (cells.high - cells.low)
+    inner = curves.take(cells.row, cells.column).strategies(points).loss.min(axis=0)
+    ends = (grid.loss[k.astype(int), cells.row, cells.column] for k in (cells.low, cells.high))
+    return cells.take(inner < np.minimum(*ends))
 
 
 def _look_closely(curves: Curves, intervals: Intervals, found: dict[str, np.ndarray]) -> None:
@@ -355,10 +387,11 @@ def _split_at_kinks(curves: Curves, intervals: Intervals) -> Intervals:
     if not split.size:
         return intervals
     halves = intervals.take(split)
-    kink = find_root(deficit, (halves.low, halves.high), args=(split,), tolerances={"xatol": 1e-12}).x
+    kink = np.asarray(
+        find_root(deficit, (halves.low, halves.high), args=(split,), tolerances={"xatol": 1e-12}).x
+    )
     keep = np.setdiff1d(every, split)
-    parts = (intervals.take(keep), replace(halves, high=kink), replace(halves, low=kink))
-    return Intervals(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Intervals)))
+    return Intervals.together(intervals.take(keep), replace(halves, high=kink), replace(halves, low=kink))
 
 
 def _all_minima(problems: Curves, points: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -394,5 +427,5 @@ def _minimize_roughly(problems: Curves, bracket: list[np.ndarray]) -> Strategies
     i = np.flatnonzero(falls)
     if i.size:
         tolerances = {"xatol": 1e-10, "xrtol": 0.0, "fatol": 1e-14, "frtol": 0.0}
-        s[i] = find_minimum(value, (left[i], inside[i], right[i]), args=(i,), tolerances=tolerances).x
+        s[i] = find_minimum(value, (left[i], inside[i], right[i]), args=(i,), tolerances=tolerances).x  # type: ignore[call-overload]
     return problems.strategies(s)

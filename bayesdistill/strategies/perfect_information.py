@@ -32,8 +32,8 @@ from bayesdistill.strategies.problems import (
     unlimited_tokens,
 )
 
-_PROBLEMS = 8192  # that are solved together
-_AT_ONCE = 16_384  # losses that are computed at once: more would not stay in the processor's cache
+_PROBLEMS = 16_384  # that are solved together: threads wait for each other if the arrays are small
+_AT_ONCE = 65_536  # losses that are computed at once: many more would not stay in the processor's cache
 _STEP = 0.05  # of the spacing of the points, between the three points of a cubic model
 _NO_GAIN = 1e-12  # nats
 _NEGLIGIBLE = 1e-10  # nats by which a minimum must be lower to be looked for
@@ -387,9 +387,7 @@ def _split_at_kinks(curves: Curves, intervals: Intervals) -> Intervals:
     if not split.size:
         return intervals
     halves = intervals.take(split)
-    kink = np.asarray(
-        find_root(deficit, (halves.low, halves.high), args=(split,), tolerances={"xatol": 1e-12}).x
-    )
+    kink = np.asarray(find_root(deficit, (halves.low, halves.high), args=(split,), tolerances={"xatol": 1e-12}).x)
     keep = np.setdiff1d(every, split)
     return Intervals.together(intervals.take(keep), replace(halves, high=kink), replace(halves, low=kink))
 

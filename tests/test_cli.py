@@ -120,14 +120,14 @@ def test_bad_files(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["fit"], "give distilled runs, supervised runs, or both"),
+        (["fit"], "Pass distilled runs, supervised runs, or both"),
         (["fit", "busbridge"], "no packaged runs are called 'busbridge'"),
         (["fit", "nowhere.csv"], "nowhere.csv does not exist"),
         (["fit", "runs.xlsx"], "runs.xlsx is not named like a table"),
         (["fit", "busbridge2025", "--draws", "2"], "draws is 2"),
         (["fit", "busbridge2025", "--chains", "0"], "chains is 0"),
         (["fit", "busbridge2025", "--target-accept", "1"], "target_accept is 1.0"),
-        (["fit", "busbridge2025", "--gamma", "1"], "gamma can be fixed only where supervised runs are given"),
+        (["fit", "busbridge2025", "--gamma", "1"], "fixes gamma, which requires supervised runs"),
         (["fit", "busbridge2025", "--prior", "nowhere.nc"], "there is no file nowhere.nc"),
         (["fit", "busbridge2025", "-o", "nowhere/fit.nc"], "there is no folder nowhere"),
         (["fit", "busbridge2025", "-o", "."], "it is a folder"),
@@ -196,14 +196,15 @@ def test_every_numeric_option_takes_them(
 ) -> None:
     asked: dict[str, object] = {}
     monkeypatch.setattr("bayesdistill.sampling.fit", lambda *_, **options: asked.update(options) or fit354)
-    numbers = {"draws": "1.2k", "tune": "2e3", "chains": "4e0", "seed": "1M", "widen": "1e1", "gamma": "1e0"}
-    options = [part for name, text in numbers.items() for part in (f"--{name}", text)]
+    numbers = {"draws": "1.2k", "tune": "2e3", "chains": "4e0", "seed": "1M", "widen": "1e1"}
+    options = ["--gamma", "1e0", *(part for name, text in numbers.items() for part in (f"--{name}", text))]
     output = tmp_path / "fit.nc"
     code, out, err = command("fit", "busbridge2025", *options, "--target-accept", "9e-1", "-o", output, "--json")
     assert code == 0, err
     assert {name: asked[name] for name in numbers} == {
-        "draws": 1200, "tune": 2000, "chains": 4, "seed": 10**6, "widen": 10.0, "gamma": 1.0,
+        "draws": 1200, "tune": 2000, "chains": 4, "seed": 10**6, "widen": 10.0,
     }  # fmt: skip
+    assert asked["law"] == bd.LAWS["tied_reducible"].with_fixed(gamma=1.0)
     assert asked["target_accept"] == 0.9
     found = json.loads(out)
     assert found["fit"] == str(output)
@@ -308,6 +309,8 @@ def test_a_fit_of_the_supervised_law_alone_cannot_plan(
     jittered_draws: xr.Dataset, command: Command, tmp_path: Path
 ) -> None:
     alone = jittered_draws[["E", "A", "B", "alpha", "beta", "gamma", "sigma", "nu"]]
+    law = bd.LAWS["busbridge2025"].for_runs(distilled=False, supervised=True)
+    alone = alone.assign_attrs(law=law.to_json())
     path = bd.save(xr.DataTree.from_dict({"posterior": alone}), tmp_path / "fit.nc")
     code, _, err = command("plan", path, "--student", "1B", "--budgets", "1e20", "--allow-unconverged")
     assert code == 2
@@ -338,21 +341,24 @@ def test_options_reach_the_fit(
     assert f"wrote {output}" in out
     pd.testing.assert_frame_equal(asked["arguments"][0], bd.load_runs("busbridge2025"))
     assert asked["arguments"][1] is None
-    defaults = {"draws": 1000, "tune": 1000, "chains": 4, "seed": 0, "target_accept": 0.9, "gamma": None, "widen": 2.0}
+    defaults = {"draws": 1000, "tune": 1000, "chains": 4, "seed": 0, "target_accept": 0.9, "widen": 2.0}
     assert {name: asked[name] for name in defaults} == defaults
+    assert asked["law"] == bd.LAWS["tied_reducible"]
     assert asked["progress"] is False
     xr.testing.assert_identical(bd.load(output), fit354)
     table = tmp_path / "supervised.csv"
     supervised_runs.to_csv(table, index=False)
-    given = ["--gamma", "1", "--draws", "50", "--tune", "60", "--chains", "2", "--seed", "7", "--target-accept", "0.95"]
+    given = ["--law", "busbridge2025", "--gamma", "1", "--draws", "50", "--tune", "60", "--chains", "2", "--seed", "7"]
+    given += ["--target-accept", "0.95"]
     code, _, _ = command(
         "fit", "--supervised", table, "--prior", output, "--widen", "3", "-o", tmp_path / "two.nc", *given
     )
     assert code == 0
     assert asked["arguments"] == (None, table)
     xr.testing.assert_identical(asked["priors"], fit354)
-    given_values = {"draws": 50, "tune": 60, "chains": 2, "seed": 7, "target_accept": 0.95, "gamma": 1.0, "widen": 3.0}
+    given_values = {"draws": 50, "tune": 60, "chains": 2, "seed": 7, "target_accept": 0.95, "widen": 3.0}
     assert {name: asked[name] for name in given_values} == given_values
+    assert asked["law"] == bd.LAWS["busbridge2025"].with_fixed(gamma=1.0)
     few = supervised_runs.assign(tokens=2e10).head(5)
     few.to_csv(table, index=False)
     code, _, _ = command("fit", "--supervised", table, "--allow-suspicious", "-o", tmp_path / "three.nc")

@@ -809,9 +809,9 @@ def test_what_the_default_model_adds_to_the_law_is_simulated_too():
     assert (abs(runs["student_loss"] - plain) > 0.001).all()
     assert runs.attrs["truth"]["kappa"] == 2.0
     for wrong, said in (
-        ({"w1": 1.5}, "w1 is 1.5; a number from 0 to 1"),
-        ({"omega": -0.1}, "omega is -0.1; a number from 0 to 1"),
-        ({"kappa": 0.0}, "kappa is 0.0; a number above 0"),
+        ({"w1": 1.5}, "w1 must be a number from 0 to 1, got 1.5"),
+        ({"omega": -0.1}, "omega must be a number from 0 to 1, got -0.1"),
+        ({"kappa": 0.0}, "kappa must be a positive number, got 0.0"),
     ):
         with pytest.raises(ParameterError, match=said):
             simulate_runs(dict(PUBLISHED) | wrong, seed=0)
@@ -903,7 +903,7 @@ def test_parameters_or_columns_that_are_missing():
     fewer = {name: value for name, value in PUBLISHED.items() if name not in ("c0", "f1")}
     with pytest.raises(ParameterError, match="parameters lack c0, f1; distilled runs need"):
         simulate_runs(fewer, seed=0)
-    with pytest.raises(ParameterError, match=r"give a loss of nan in row 1 of the design"):
+    with pytest.raises(ParameterError, match=r"B_S must be a positive number, got -1000000000\.0"):
         simulate_runs(dict(PUBLISHED) | {"B_S": -1e9}, seed=0)
     with pytest.raises(DataError, match="the design lacks teacher_loss; distilled runs need"):
         simulate_runs(PUBLISHED, seed=0, design=SMALL.drop(columns="teacher_loss"))

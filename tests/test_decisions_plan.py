@@ -11,7 +11,6 @@ import pytest
 import xarray as xr
 from decision_cases import (
     brute_force,
-    draws_of,
     posterior_of,
     published,
     scattered,
@@ -21,13 +20,15 @@ from decision_cases import (
 )
 from scipy.stats import t
 
+from bayesdistill import posterior
 from bayesdistill.compute import SCENARIOS, Scenario, Shape, flops_per_token
 from bayesdistill.decisions import crossovers, flag_names, plan
 from bayesdistill.decisions.crossings import classify, find_root
-from bayesdistill.decisions.evidence import gather, run_noise
+from bayesdistill.decisions.evidence import gather
 from bayesdistill.decisions.reductions import probability_given, probability_positive
 from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError, ParameterError
+from bayesdistill.law.predictive import RunNoise
 from bayesdistill.strategies import STATUS, Bounds
 
 BEST_CASE = Scenario(0, 0)
@@ -364,7 +365,7 @@ def test_memory_beyond_the_answer_does_not_grow_with_the_budgets(kind):
         tracemalloc.stop()
         return peak - sum(values.nbytes for values in found.values())
 
-    draws = draws_of(scattered(64))
+    draws = posterior.draws_of(posterior_of(scattered(64)))
     beyond(4)  # loads modules, which takes memory of its own
     few = beyond(8)
     assert beyond(64) < few + 100_000  # the answer has 200,000 bytes for 64 budgets, a piece of it 12,000
@@ -426,18 +427,19 @@ def test_configuration_scatter_enters_run_noise():
 def test_residuals_have_the_tails_of_the_posterior():
     n = 40_000
     evidence = gather(posterior_of(published(n) | {"sigma": np.full(n, 0.02), "nu": np.full(n, 3.0)}), False)
-    noise = run_noise(evidence, 1)
-    for scatter in (noise.distilled, noise.pretrained):
+    noise = RunNoise.draw(evidence.draws, 1)
+    distilled, pretrained = noise.distilled(1e9, 1e10, 2.0), noise.pretrained()
+    for scatter in (distilled, pretrained):
         for q in (0.75, 0.99):
             assert np.quantile(np.abs(scatter), q) == pytest.approx(0.02 * t.ppf((1 + q) / 2, 3), rel=0.06)
-    assert abs(np.corrcoef(np.sign(noise.distilled), np.sign(noise.pretrained))[0, 1]) < 0.03
+    assert abs(np.corrcoef(np.sign(distilled), np.sign(pretrained))[0, 1]) < 0.03
 
 
 def test_slopes_of_configurations_enter_run_noise_with_the_teacher_of_the_cell():
     n = 4000
     quiet = {"sigma": np.full(n, 1e-9), "nu": np.full(n, 30.0), "sigma_student_slope": np.full(n, 0.01)}
     fit = posterior_of(simple(n, A_S=300.0) | quiet)
-    fit["sigma_student_slope"].attrs["teacher_loss"] = 2.5
+    fit.attrs["reference"] = json.dumps({"params": 1e9, "tokens": 1e10, "teacher_loss": 2.5})
     plans = {noise: plan(fit, 1e9, [1e21, 1e22], "best case", noise=noise) for noise in ("law", "run")}
     scatter = (plans["run"]["advantage"] - plans["law"]["advantage"]).squeeze(["student", "scenario"])
     axis = 10 * np.log(plans["run"]["teacher_loss"].isel(draw=0).squeeze() / 2.5)
@@ -446,8 +448,8 @@ def test_slopes_of_configurations_enter_run_noise_with_the_teacher_of_the_cell()
     assert per_axis.std("draw").values == pytest.approx(0.01, rel=0.05)
     # One slope for a draw, whatever the budget.
     np.testing.assert_allclose(per_axis.isel(budget=0), per_axis.isel(budget=1), atol=1e-9)
-    del fit["sigma_student_slope"].attrs["teacher_loss"]
-    with pytest.raises(ParameterError, match="attribute 'teacher_loss'"):
+    del fit.attrs["reference"]
+    with pytest.raises(ParameterError, match="attribute 'reference'"):
         plan(fit, 1e9, [1e22], "best case", noise="run")
 
 

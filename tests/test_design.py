@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from statistics import NormalDist
 
@@ -111,8 +112,11 @@ def test_the_scatter_of_a_run_is_that_of_its_kind() -> None:
     made = predict(gather(fit, False), parse_candidates(both, PUBLISHED_SHAPE))
     np.testing.assert_allclose(made.scale[0], math.sqrt(0.01**2 + 0.04**2 + 0.12**2))
     np.testing.assert_allclose(made.scale[1], math.hypot(0.03, 0.04))
-    sloped = fit.assign(sigma_student_slope=fit["sigma"] * 0 + 0.03)
-    sloped["sigma_student_slope"].attrs["teacher_loss"] = 2.5
+    law = bd.law_of(fit)
+    sloped = fit.assign(sigma_student_slope=fit["sigma"] * 0 + 0.03).assign_attrs(
+        law=law.with_effects(*(effect.name for effect in law.effects), "student_slope").to_json(),
+        reference=json.dumps({"params": 1e9, "tokens": 1e10, "teacher_loss": 2.5}),
+    )
     steeper = predict(gather(sloped, False), parse_candidates(both, PUBLISHED_SHAPE))
     axis = 10 * math.log(GOOD["teacher_loss"] / 2.5)
     np.testing.assert_allclose(steeper.scale[0] ** 2, made.scale[0] ** 2 + (0.03 * axis) ** 2)
@@ -346,6 +350,7 @@ def test_costs() -> None:
 def test_scatter_that_runs_share_makes_a_run_worth_less() -> None:
     fit = normal_case(0.0, 0.01, 0.006)
     wide = fit.assign(sigma_teacher=fit["sigma"] * 0 + 0.008)
+    wide.attrs["law"] = bd.law_of(fit).with_effects("teacher").to_json()
     assert next_run(wide, RUN)["evsi"].item() == pytest.approx(exact(0.0, 0.01, 0.01), rel=0.01)
 
 

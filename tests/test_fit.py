@@ -17,8 +17,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from bayesdistill.criticism.predictions import fitted_losses, flat_draws, shared_shifts
-from bayesdistill.shifts import student_configurations
 from law_names import DISTILLATION_PARAMETERS, EXTENSION_PARAMETERS, LAW_PARAMETERS, SUPERVISED_PARAMETERS
 from scipy import stats
 
@@ -27,10 +25,14 @@ from bayesdistill import posterior
 from bayesdistill.criticism.refits import prepare_refits, refit
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ConvergenceWarning, DataError, ModelError, ParameterError
+from bayesdistill.law import LAWS, Prior
+from bayesdistill.law.effects import student_configurations
+from bayesdistill.law.predictive import Design, expected_loss, group_effects, with_new_groups
 from bayesdistill.model import reference_run
-from bayesdistill.priors import Prior, default_priors
+from bayesdistill.priors import default_priors
 from bayesdistill.sampling.prior_choice import choose_priors
 
+GAMMA_ONE = bd.LAWS["tied_reducible"].with_fixed(gamma=1.0)
 SIGMA, NU, SIGMA_SUPERVISED = 0.007, 8.0, 0.004
 
 # A law of the default model, about where the published runs put it, around the published supervised law.
@@ -55,7 +57,9 @@ def joint(simulated) -> xr.DataTree:
 @pytest.fixture(scope="module")
 def chinchilla(supervised_runs) -> xr.DataTree:
     """The supervised law alone, with gamma = 1."""
-    return bd.fit(supervised=supervised_runs, gamma=1, draws=500, tune=500, chains=3, seed=3, cores=2, progress=False)
+    return bd.fit(
+        supervised=supervised_runs, law=GAMMA_ONE, draws=500, tune=500, chains=3, seed=3, cores=2, progress=False
+    )
 
 
 # The published runs ---------------------------------------------------------------------------------------------------
@@ -146,14 +150,14 @@ def test_more_tokens_help_in_every_draw(fit354):
 @pytest.mark.slow
 def test_slopes_of_configurations_go_through_everything_that_uses_scatter(runs354, tmp_path):
     with pytest.warns(ConvergenceWarning):  # a short one
-        made = bd.fit(runs354, effects=("student", "student_slope"), draws=80, tune=300, seed=3, progress=False)
+        made = bd.fit(runs354, draws=80, tune=300, seed=3, progress=False)
     bd.save(made, tmp_path / "fit.nc")
     fit = bd.load(tmp_path / "fit.nc")
     draws = posterior.posterior_dataset(fit)
     columns = [runs354[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss")]
     configuration = student_configurations(runs354)[1]
     axis = 10 * np.log(columns[2] / 2.3)  # 2.3 nats is the reference run's teacher
-    assert posterior.slope_origin(posterior.noise_draws(fit)) == 2.3
+    assert posterior.reference_of(fit).teacher_loss == 2.3
     one = {name: float(draws[name][1, 50]) for name in LAW_PARAMETERS + EXTENSION_PARAMETERS}
     shift, slope = (draws[f"effect_student_{name}"][1, 50].values for name in ("configuration", "slope"))
     assert abs(slope.sum()) < 1e-12 < 1e-4 < np.ptp(slope)
@@ -161,18 +165,22 @@ def test_slopes_of_configurations_go_through_everything_that_uses_scatter(runs35
     sigma, nu = (float(draws[name][1, 50]) for name in ("sigma", "nu"))
     expected = stats.t.logpdf(runs354["student_loss"].to_numpy(), nu, center, sigma)
     np.testing.assert_allclose(fit["log_likelihood"]["student_loss"][1, 50], expected, rtol=1e-10, atol=1e-10)
-    flat = flat_draws(draws)
-    np.testing.assert_allclose(fitted_losses(flat, runs354, reference_run(runs354, None))[130], center, rtol=1e-12)
+    flat, effects = posterior.draws_of(fit), posterior.effects_of(fit)
+    design = Design.of(flat.law, runs354)
+    fitted = expected_loss(flat, design) + group_effects(flat, design, effects)
+    np.testing.assert_allclose(fitted[130], center, rtol=1e-12)
     # Without its own runs a configuration draws both anew, wider for teachers far from where slopes begin.
     kept = configuration != 3
-    drawn = shared_shifts(flat, runs354, kept, reference_run(runs354, None), np.random.default_rng(0))
+    unseen = with_new_groups(flat, design, effects, kept, np.random.default_rng(0))
+    drawn = group_effects(flat, design, unseen)
     np.testing.assert_allclose(drawn[130][kept], (shift[configuration] + slope[configuration] * axis)[kept], rtol=1e-9)
     spread = np.sqrt(
         np.mean(draws["sigma_student"] ** 2 + draws["sigma_student_slope"] ** 2 * axis[configuration == 3][0] ** 2)
     )
     assert drawn[:, ~kept][:, 0].std() == pytest.approx(float(spread) * np.sqrt(1 + 1 / 19), rel=0.15)
     plain = fit.copy()
-    plain["posterior"] = xr.DataTree(draws.drop_vars("sigma_student_slope"))
+    law = bd.law_of(fit).with_effects("student")
+    plain["posterior"] = xr.DataTree(draws.drop_vars("sigma_student_slope").assign_attrs(law=law.to_json()))
     width, less = (
         (curves["run_upper"] - curves["run_lower"]).mean("configuration")
         for curves in (bd.law_curves(one, points=45, prob=0.8) for one in (fit, plain))
@@ -184,31 +192,25 @@ def test_slopes_of_configurations_go_through_everything_that_uses_scatter(runs35
     later = choose_priors(
         fit,
         2.0,
-        default_priors(
-            distilled=True,
-            supervised=False,
-            reference=reference_run(runs354, None),
-            effects=("student", "student_slope"),
-        ),
+        default_priors("tied_reducible", reference_run(runs354, None)),
         reference_run(runs354, None),
-        keep_supervised=True,
     )
     found = later.table["log_sigma_student_slope"]
     assert "earlier posterior" in found.reason
-    assert "grows with the logarithm of the teacher's loss" in bd.methods_text(fit)
+    assert "random slope over the logarithm of the teacher's loss" in bd.methods_text(fit)
 
 
 def test_decisions_take_the_draws_of_a_refit(runs354):
     reference = reference_run(runs354, None)
-    priors = default_priors(distilled=True, supervised=False, reference=reference)
+    priors = default_priors("tied_reducible", reference)
     made = refit(prepare_refits(runs354, priors), draws=30, tune=200, seed=1)
-    assert posterior.slope_origin(posterior.noise_draws(made)) == reference.teacher_loss
+    assert posterior.reference_of(made) == reference
     spread = {}
     for noise in ("law", "run"):
         with pytest.warns(ConvergenceWarning):
             plan = bd.plan(made, "1B", "1e21", "best case", noise=noise, allow_unconverged=True)
         spread[noise] = float(plan["advantage"].std())
-    scales = posterior.noise_draws(made)["sigma_student"]
+    scales = posterior.draws_of(made)["sigma_student"]
     assert spread["run"] ** 2 - spread["law"] ** 2 > float((scales**2).mean())
 
 
@@ -362,7 +364,7 @@ def test_the_supervised_law_alone_with_gamma_one(chinchilla, supervised_runs):
     assert not posterior.is_distilled(chinchilla)
     assert not set(DISTILLATION_PARAMETERS) & set(draws.data_vars)
     np.testing.assert_array_equal(draws["gamma"], 1.0)
-    assert bd.provenance(chinchilla)["priors"]["log_gamma"] == "gamma = 1"
+    assert bd.provenance(chinchilla)["priors"]["gamma"] == "gamma = 1"
     # The Chinchilla form is not the law that made the runs, but it bends to them within the range.
     law = {name: draws[name].values[..., None] for name in SUPERVISED_PARAMETERS}
     predicted = bd.supervised_loss(supervised_runs["params"].to_numpy(), supervised_runs["tokens"].to_numpy(), **law)
@@ -396,7 +398,9 @@ def state_of_the_process() -> dict[str, object]:
 
 def test_the_same_seed_gives_the_same_draws_and_leaves_the_process_alone(chinchilla, supervised_runs):
     before, table = state_of_the_process(), supervised_runs.copy()
-    again = bd.fit(supervised=supervised_runs, gamma=1, draws=500, tune=500, chains=3, seed=3, cores=1, progress=False)
+    again = bd.fit(
+        supervised=supervised_runs, law=GAMMA_ONE, draws=500, tune=500, chains=3, seed=3, cores=1, progress=False
+    )
     after = state_of_the_process()
     assert {key for key, value in before.items() if after[key] != value} == set()
     pd.testing.assert_frame_equal(supervised_runs, table)
@@ -492,7 +496,8 @@ def test_an_interrupted_fit_loses_no_earlier_file(tmp_path, published_draw):
         ({"cores": 0}, r"cores is 0"),
         ({"target_accept": 1.0}, r"target_accept is 1\.0"),
         ({"target_accept": 0}, r"target_accept is 0"),
-        ({"gamma": 1.0}, r"gamma can be fixed only where supervised runs are given"),
+        ({"law": GAMMA_ONE}, r"fixes gamma, which requires supervised runs"),
+        ({"law": "eq8"}, r"There is no law 'eq8'.*'busbridge2025'"),
         ({"tolerance": -1}, r"tolerance is -1"),
         ({"asymptotic_width": 0}, r"asymptotic_width is 0"),
         ({"priors": 3}, r"priors is a int"),
@@ -506,7 +511,7 @@ def test_arguments_that_cannot_be(runs354, options, said):
 
 
 def test_tables_that_cannot_be(runs354, supervised_runs, tmp_path):
-    with pytest.raises(ModelError, match="give distilled runs, supervised runs, or both"):
+    with pytest.raises(ModelError, match="Pass distilled runs, supervised runs, or both"):
         bd.fit()
     with pytest.raises(DataError, match="student_loss"):
         bd.fit(runs354.drop(columns="student_loss"))
@@ -519,17 +524,17 @@ def test_tables_that_cannot_be(runs354, supervised_runs, tmp_path):
 
 
 def test_an_earlier_fit_must_suit_the_new_one(supervised_runs, fit354):
-    with pytest.raises(ParameterError, match="gamma is fixed, and the earlier fit"):
-        bd.fit(supervised=supervised_runs, priors=fit354, gamma=1)
-    with pytest.raises(ParameterError, match="widen is 0; a factor of at least 1"):
+    with pytest.raises(ParameterError, match="fixes gamma at 1, but the earlier fit"):
+        bd.fit(supervised=supervised_runs, priors=fit354, law=GAMMA_ONE)
+    with pytest.raises(ParameterError, match="`widen` must be at least 1, got 0"):
         bd.fit(supervised=supervised_runs, priors=fit354, widen=0)
     with pytest.raises(ParameterError, match="priors is a Dataset"):
         bd.fit(supervised=supervised_runs, priors=fit354["posterior"].to_dataset())
 
 
 def test_an_earlier_fit_with_another_gamma_is_no_prior(supervised_runs, chinchilla):
-    with pytest.raises(ParameterError, match="gamma is fixed, and the earlier fit"):
-        bd.fit(supervised=supervised_runs, priors=chinchilla, gamma=0.5)
+    with pytest.raises(ParameterError, match=r"fixes gamma at 0\.5, but the earlier fit"):
+        bd.fit(supervised=supervised_runs, priors=chinchilla, law=GAMMA_ONE.with_fixed(gamma=0.5))
 
 
 # Slow -----------------------------------------------------------------------------------------------------------------
@@ -567,7 +572,7 @@ def test_recovery_is_calibrated_over_studies():
 
 @pytest.mark.slow
 def test_kappa_is_found_where_there_is_one_and_none_where_there_is_none(runs354, fit354):
-    without = bd.fit(runs354, soft_targets=False, seed=1, progress=False)
+    without = bd.fit(runs354, law=LAWS["tied_reducible"].without_terms("soft_targets"), seed=1, progress=False)
     assert bd.check(without).ok, bd.check(without).verdict
     assert "kappa = 1" in bd.methods_text(fit354)
     assert "kappa = 1" not in bd.methods_text(without)
@@ -579,7 +584,8 @@ def test_kappa_is_found_where_there_is_one_and_none_where_there_is_none(runs354,
     inside = []
     for seed in (1, 2, 3):
         runs = bd.simulate_runs(bd.PUBLISHED, seed=seed, sigma=0.003)
-        none = bd.fit(runs, omega=0.0, tied_exponents=False, seed=seed, progress=False)
+        law = LAWS["tied_reducible"].without_terms("reducible_ratio", "tied_exponents")
+        none = bd.fit(runs, law=law, seed=seed, progress=False)
         assert bd.check(none).ok, bd.check(none).verdict
         low, high = none["posterior"]["kappa"].quantile([0.05, 0.95]).values
         inside.append(low < 1 < high)

@@ -27,19 +27,15 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.testing.compare import compare_images
 
+import bayesdistill as bd
 from bayesdistill import criticism, decisions, plots, posterior
 from bayesdistill.errors import ConvergenceWarning, ParameterError
+from bayesdistill.law.effects import EFFECTS
+from bayesdistill.law.forms import coordinate_description
 from bayesdistill.plots import grids, style
-from bayesdistill.priors.coordinates import DISTILLATION_COORDINATES, NOISE_COORDINATES, SUPERVISED_COORDINATES
-from bayesdistill.priors.table import (
-    EFFECT_PRIORS,
-    NOISE_FORM_PRIORS,
-    OMEGA_PRIORS,
-    SOFT_TARGETS_PRIORS,
-    SUPERVISED_NOISE_PRIORS,
-    TIED_PRIORS,
-    WEAK_TEACHER_PRIORS,
-)
+
+SUPERVISED_COORDINATES = tuple(c.name for c in bd.LAWS["busbridge2025"].terms[0].coordinates)
+DISTILLATION_COORDINATES = tuple(c.name for t in bd.LAWS["busbridge2025"].terms[1:] for c in t.coordinates)
 
 BASELINE = Path(__file__).parent / "baseline"
 DPI = 64
@@ -553,11 +549,11 @@ def test_what_the_prior_dominates_is_named():
     (warning,), (note,) = said(list(DISTILLATION_COORDINATES[:5]))
     assert "mostly its prior" in warning
     assert note.count(";") == 4
-    assert set(SUPERVISED_COORDINATES) == posterior.SUPERVISED_COORDINATES
-    forms = (WEAK_TEACHER_PRIORS, TIED_PRIORS, SOFT_TARGETS_PRIORS, OMEGA_PRIORS, SUPERVISED_NOISE_PRIORS)
-    forms += (*EFFECT_PRIORS.values(), *NOISE_FORM_PRIORS.values())
-    every = {*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, *NOISE_COORDINATES}.union(*forms)
-    assert set(posterior.COORDINATE_WORDS) == set(every)
+    for law in bd.LAWS.values():
+        whole = law.with_effects(*EFFECTS).with_noise("ratio").for_runs(distilled=True, supervised=True)
+        for coordinate in whole.every_coordinate:
+            assert coordinate_description(coordinate.name) == coordinate.description
+            assert coordinate.description != coordinate.name.replace("_", " ")
 
 
 def test_a_real_posterior_takes_its_prior_along_into_the_figure(fit354):
@@ -573,7 +569,7 @@ def test_a_real_posterior_takes_its_prior_along_into_the_figure(fit354):
         words = words_of(plot(data))
         assert "published-law prior" in words
         for name in set(named) - set(SUPERVISED_COORDINATES):
-            assert posterior.COORDINATE_WORDS[name] in words
+            assert coordinate_description(name) in words
     narrow = json.loads(plan.attrs["prior_dominated"])
     few = fit354.copy(deep=True)
     few["posterior"]["z"] = few["posterior"]["z"] * 0 + np.random.default_rng(0).standard_normal(

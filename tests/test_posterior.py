@@ -164,8 +164,11 @@ def test_the_law_is_found_in_trees_and_datasets(jittered_draws):
         assert draws["E"].dims == ("chain", "draw")
         xr.testing.assert_equal(draws["E"], jittered_draws["E"])
         assert posterior.is_distilled(fit)
-        assert set(posterior.noise_draws(fit).data_vars) == {"sigma", "nu"}
-    supervised = jittered_draws[list(SUPERVISED_PARAMETERS)]
+        found = posterior.draws_of(fit)
+        assert set(found) == {*LAW_PARAMETERS, "sigma", "nu"}
+        np.testing.assert_array_equal(found["nu"], jittered_draws["nu"].values.ravel())
+    alone = bd.LAWS["busbridge2025"].for_runs(distilled=False, supervised=True)
+    supervised = jittered_draws[list(SUPERVISED_PARAMETERS)].assign_attrs(law=alone.to_json())
     assert not posterior.is_distilled(supervised)
     assert set(posterior.law_draws(supervised).data_vars) == set(SUPERVISED_PARAMETERS)
     assert not posterior.seen_runs(jittered_draws)
@@ -177,7 +180,7 @@ def test_the_law_is_found_in_trees_and_datasets(jittered_draws):
 @pytest.mark.parametrize("thing", ["fit.nc", None, 3, {"E": 1.0}, np.ones(3)])
 def test_what_is_no_fit_is_refused(thing):
     for function in (posterior.law_draws, posterior.is_distilled, posterior.convergence, bd.provenance, bd.check):
-        with pytest.raises(ModelError, match="a fit is an xarray DataTree"):
+        with pytest.raises(ModelError, match="A fit is an xarray DataTree"):
             function(thing)
 
 
@@ -188,7 +191,7 @@ def test_posteriors_that_lack_something_are_refused(jittered_draws):
         posterior.law_draws(jittered_draws.stack(sample=("chain", "draw")).reset_index("sample", drop=True))
     with pytest.raises(ModelError, match="lacks the dimension draw"):
         posterior.law_draws(jittered_draws.isel(draw=0))
-    with pytest.raises(ModelError, match="has no A, gamma; it is not a fit of a scaling law"):
+    with pytest.raises(ModelError, match="has no A, gamma, which the law 'busbridge2025' has"):
         posterior.law_draws(jittered_draws.drop_vars(["A", "gamma"]))
     for value in (np.nan, np.inf):
         broken = jittered_draws.copy(deep=True)
@@ -197,26 +200,44 @@ def test_posteriors_that_lack_something_are_refused(jittered_draws):
             posterior.law_draws(broken)
     with pytest.raises(ModelError, match="holds no draws"):
         posterior.convergence(xr.Dataset(coords={"chain": [0], "draw": [0]}))
-    assert not posterior.is_distilled(jittered_draws.drop_vars(DISTILLATION_PARAMETERS[0]))
+    with pytest.raises(ModelError, match="has no A_S, which the law"):
+        posterior.law_draws(jittered_draws.drop_vars(DISTILLATION_PARAMETERS[0]))
+    without = jittered_draws.drop_attrs()
+    for function in (posterior.law_draws, posterior.is_distilled, bd.law_of):
+        with pytest.raises(ModelError, match="does not name its law"):
+            function(without)
+    xr.testing.assert_equal(posterior.law_draws(without, law="busbridge2025"), posterior.law_draws(jittered_draws))
 
 
-def test_a_fixed_omega_is_an_attribute_that_every_reader_finds(jittered_draws, tmp_path):
-    """ArviZ's diagnostics divide by the variance of every variable, so that a fixed parameter is none of them."""
-    fit = xr.DataTree.from_dict({"posterior": jittered_draws.assign_attrs(omega=1.0)})
+def test_a_fixed_symbol_is_no_variable_but_found_by_every_reader(jittered_draws, tmp_path):
+    """ArviZ's diagnostics divide by the variance of every variable, so that a fixed symbol is none of them."""
+    law = bd.LAWS["busbridge2025"].with_terms("reducible_ratio").with_fixed(omega=1.0)
+    fit = xr.DataTree.from_dict({"posterior": jittered_draws.assign_attrs(law=law.to_json())})
     fit.to_netcdf(tmp_path / "fit.nc")
     for one in (fit, fit["posterior"].to_dataset(), xr.open_datatree(tmp_path / "fit.nc")):
-        law = posterior.law_draws(one)
-        assert law["omega"].dims == ("chain", "draw")
-        assert (law["omega"] == 1).all()
+        draws = posterior.law_draws(one)
+        assert draws["omega"].dims == ("chain", "draw")
+        assert (draws["omega"] == 1).all()
         assert not np.allclose(
-            bd.distilled_loss(1e9, 2e10, 2.0, **law), bd.distilled_loss(1e9, 2e10, 2.0, **law.drop_vars("omega"))
+            bd.distilled_loss(1e9, 2e10, 2.0, **draws), bd.distilled_loss(1e9, 2e10, 2.0, **draws.drop_vars("omega"))
         )
     assert "omega" not in posterior.law_draws(jittered_draws)
 
 
-def test_a_fit_of_a_law_that_is_no_more_is_refused(jittered_draws):
-    with pytest.raises(ModelError, match="earlier version, whose law had c2"):
-        posterior.law_draws(jittered_draws.assign(c2=jittered_draws["E"]))
+def test_a_law_that_is_not_known_is_refused(jittered_draws):
+    text = bd.LAWS["busbridge2025"].with_terms("soft_targets").to_json()
+    for wrong, said in (
+        ("busbridge2026", "Cannot read the law"),
+        (text.replace('"soft_targets"]', '"token_shortage"]'), "has the term 'token_shortage', which this version"),
+        (
+            text.replace('"soft_targets"]', '{"name": "mine", "digest": "0"}]'),
+            "has the term 'mine', which is not part of",
+        ),
+        ("[1, 2]", "Cannot read the law"),
+    ):
+        assert wrong != text
+        with pytest.raises(ModelError, match=said):
+            posterior.law_draws(jittered_draws.assign_attrs(law=wrong))
 
 
 # Convergence, gate by gate --------------------------------------------------------------------------------------------

@@ -19,11 +19,11 @@ import bayesdistill as bd
 
 # A change of this list is a decision, not an accident.
 _NAMES = """
-BayesdistillError ConvergenceError ConvergenceWarning DataError EQUATION_8 ExtrapolationWarning FileError Gates ModelError
-CompilerWarning PUBLISHED ParameterError Prior SCENARIOS Scenario Shape
+BayesdistillError ConvergenceError ConvergenceWarning DataError ExtrapolationWarning FileError Gates ModelError
+CompilerWarning Coordinate GroupEffect LAWS Law PUBLISHED Parameter ParameterError Prior ResidualNoise SCENARIOS Scenario Shape Term
 __version__ backtest backtest_table break_even build_model capacity_gap cheapest_first
 check cite compare_crossovers compare_fits crossovers decision_table describe_runs distillation_flops distilled_loss evppi family_plan
-fit flag_names flops_per_token information_order interactive_page law_curves law_draws leave_out
+fit flag_names flops_per_token information_order interactive_page law_curves law_draws law_of leave_out
 load load_runs methods_text next_runs paper_claims plan
 plan_table plan_tokens plan_value plot_backtest plot_best_loss plot_break_even plot_capacity_gap plot_compute_strategy
 plot_crossover plot_experiment_fixed_student plot_experiment_fixed_teacher plot_family plot_information plot_next_runs

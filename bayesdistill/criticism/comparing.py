@@ -56,7 +56,7 @@ def compare_fits(first: posterior.Fit, second: posterior.Fit) -> xr.Dataset:
     Examples
     --------
     >>> import bayesdistill as bd, xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v, v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v, v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> steeper = published.assign(alpha=published["alpha"] * 2)
     >>> float(bd.compare_fits(steeper, published)["probability_first_larger"].sel(parameter="alpha"))
     1.0

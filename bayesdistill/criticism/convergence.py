@@ -87,7 +87,8 @@ def check(fit: Fit, *, gates: Gates = GATES) -> Check:
     --------
     >>> import bayesdistill as bd, numpy as np, xarray as xr
     >>> rng = np.random.default_rng(0)
-    >>> draws = xr.Dataset({k: (("chain", "draw"), v * rng.lognormal(0, 0.01, (4, 1000))) for k, v in bd.PUBLISHED.items()})
+    >>> scattered = {k: (("chain", "draw"), v * rng.lognormal(0, 0.01, (4, 1000))) for k, v in bd.PUBLISHED.items()}
+    >>> draws = xr.Dataset(scattered, attrs={"law": "busbridge2025"})
     >>> bd.check(draws).problems
     ()
     """

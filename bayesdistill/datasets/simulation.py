@@ -12,6 +12,7 @@ from bayesdistill.datasets.packaged import load_runs
 from bayesdistill.datasets.schemas import KINDS, checked_kind
 from bayesdistill.errors import DataError, ParameterError
 from bayesdistill.law import LAWS, TERMS, Draws, Law, as_law
+from bayesdistill.law.parameters import DOMAIN_WORDS
 from bayesdistill.law.predictive import Design, expected_loss
 
 
@@ -108,7 +109,7 @@ def simulate_runs(
     for parameter in law.parameters:
         if parameter.name in truth and not law.valid({parameter.name: truth[parameter.name]}):
             raise ParameterError(
-                f"{parameter.name} is {truth[parameter.name]!r}; it must be a finite number of the kind {parameter.domain!r}"
+                f"{parameter.name} must be {DOMAIN_WORDS[parameter.domain]}, got {truth[parameter.name]!r}."
             )
     noise = {"sigma": sigma, "nu": nu, "teacher_sd": teacher_sd, "student_sd": student_sd}
     for name, value in noise.items():

@@ -156,7 +156,7 @@ def recommendations(
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> table = bd.recommendations(published, "1B", budgets=1e21, tokens=1e10)
     >>> print(table["sentence"].values[0].split(": ")[1])  # one draw is too few for any advice
     the data cannot tell for a 1B student (probability above 0.99 ± 0.43; how far from the runs is unknown).
@@ -454,7 +454,7 @@ def paper_claims(
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> claims = bd.paper_claims(published, ["300M", "1B"])
     >>> claims["probability"].values[:2].tolist()
     [1.0, 1.0]

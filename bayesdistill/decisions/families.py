@@ -124,7 +124,7 @@ def family_plan(
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> found = bd.family_plan(published, ["300M", "1B"], 1e21, delta_lgt=0, delta_pre=0)
     >>> bd.flag_names(found["decision"]).values.tolist()
     ['distil', 'distil']

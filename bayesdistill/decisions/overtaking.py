@@ -123,7 +123,7 @@ def crossovers(
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> found = bd.crossovers(published, ["300M", "1B"], "teacher pretraining + inference")
     >>> bd.flag_names(found["crossover_status"]).dims
     ('student', 'scenario', 'chain', 'draw')
@@ -225,7 +225,7 @@ def compare_crossovers(
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> other = published.assign(E=published.E + 0.01)
     >>> bd.compare_crossovers({"a": published, "b": other}, "1B", "best case")["fit"].values.tolist()
     ['a', 'b']

@@ -168,7 +168,7 @@ def plan(
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> plan = bd.plan(published, "1B", [1e20, 1e21], "best case")
     >>> plan["probability"].values.ravel().tolist()
     [1.0, 1.0]

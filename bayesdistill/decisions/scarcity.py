@@ -88,7 +88,7 @@ def plan_tokens(
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> bd.plan_tokens(published, "1B", [1e9, 1e10], max_teacher_tokens="same")["student_tokens"].values.ravel().tolist()
     [1000000000.0, 10000000000.0]
     """

@@ -102,7 +102,7 @@ def sharing_map(
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> bd.sharing_map(published, "1B", 1e21, [1, 10])["probability"].dims
     ('student', 'students_per_teacher', 'budget')
     """
@@ -185,7 +185,7 @@ def break_even(
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> found = bd.break_even(published, "1B", 1e20)
     >>> bd.flag_names(found["break_even_status"]).item() in ("shared", "alone", "never")
     True

@@ -103,7 +103,7 @@ def teacher_choice(
     --------
     >>> import bayesdistill as bd
     >>> import pandas as pd, xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> table = pd.DataFrame({"name": ["small", "large"], "params": [1e9, 7e9], "loss": [2.25, 2.05]})
     >>> found = bd.teacher_choice(published, table, "300M", 1e20)
     >>> str(found["teacher"].values[found["chosen"].item()])
@@ -320,7 +320,7 @@ def capacity_gap(
     --------
     >>> import bayesdistill as bd
     >>> import numpy as np, xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> curve = bd.capacity_gap(published, "300M", student_tokens_per_param=20, teacher_losses=np.linspace(1.8, 2.8, 51))
     >>> round(curve["best_teacher"].item(), 2)
     2.14

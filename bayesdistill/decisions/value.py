@@ -90,7 +90,7 @@ def plan_value(
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> plan = bd.plan(published, "1B", 1e21, "best case")
     >>> worth = bd.plan_value(published, plan, gpu_flops_per_second=4e14, price_per_gpu_hour=2)
     >>> bool(worth["compute_factor"] > 1)
@@ -202,7 +202,7 @@ def evppi(
     >>> rng = np.random.default_rng(0)
     >>> draws = {k: (("chain", "draw"), v * np.ones((4, 100))) for k, v in bd.PUBLISHED.items()}
     >>> draws["E"] = (("chain", "draw"), 1.22 * np.exp(0.01 * rng.standard_normal((4, 100))))
-    >>> fit = xr.Dataset(draws)
+    >>> fit = xr.Dataset(draws, attrs={"law": "busbridge2025"})
     >>> value = bd.evppi(fit, bd.plan(fit, "1B", 1e21, "best case"))
     >>> value["evppi"].sel(quantity="A").item()
     0.0

@@ -145,7 +145,7 @@ def next_runs(
     >>> draws |= {"sigma": (("chain", "draw"), np.full((4, 250), 0.007)), "nu": (("chain", "draw"), np.full((4, 250), 5.0))}
     >>> table = pd.DataFrame({"student_params": [3e8, np.nan], "student_tokens": [2e10, np.nan], "teacher_loss": [2.2, np.nan],
     ...                       "params": [np.nan, 3e8], "tokens": [np.nan, 2e10]})
-    >>> found = next_runs(xr.Dataset(draws), table, "1B", 3e23, "best case")
+    >>> found = next_runs(xr.Dataset(draws, attrs={"law": "busbridge2025"}), table, "1B", 3e23, "best case")
     >>> found["rank"].values.tolist()  # only the distilled run tells about A_S
     [1, 2]
     """

@@ -76,7 +76,7 @@ def information_order(
     >>> draws["E"] = (("chain", "draw"), 1.22 * np.exp(0.01 * rng.standard_normal((4, 250))))
     >>> draws |= {"sigma": (("chain", "draw"), np.full((4, 250), 0.007)), "nu": (("chain", "draw"), np.full((4, 250), 5.0))}
     >>> runs = pd.DataFrame({"params": [1e9, 3e8], "tokens": [2e10, 2e10]})
-    >>> information_order(xr.Dataset(draws), runs).sizes["candidate"]
+    >>> information_order(xr.Dataset(draws, attrs={"law": "busbridge2025"}), runs).sizes["candidate"]
     2
     """
     check_choice(criterion, "criterion", CRITERIA)

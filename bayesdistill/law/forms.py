@@ -16,7 +16,7 @@ from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.law import formulas
 from bayesdistill.law.effects import EFFECTS, GroupEffect
 from bayesdistill.law.formulas import exp, log, log_ratio, log_student_term, own_scale
-from bayesdistill.law.parameters import DOMAINS, UNITS, Coordinate, Parameter, Reference
+from bayesdistill.law.parameters import DOMAIN_WORDS, DOMAINS, UNITS, Coordinate, Parameter, Reference
 from bayesdistill.law.residual import (
     BASE_COORDINATES,
     CONSTANT,
@@ -96,9 +96,7 @@ class Law:
                 choices = ", ".join(repr(symbol) for symbol in linked)
                 raise ParameterError(f"Cannot fix {name!r} in the law {self.name!r}; it can fix {choices}.")
             if not (math.isfinite(value) and DOMAINS[domain[name]](value)):
-                raise ParameterError(
-                    f"{name} is fixed at {value!r}; it must be a finite number of the kind {domain[name]!r}."
-                )
+                raise ParameterError(f"Cannot fix {name} at {value!r}: it must be {DOMAIN_WORDS[domain[name]]}.")
 
     def __hash__(self) -> int:
         return hash(self.to_json())

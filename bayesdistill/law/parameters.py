@@ -84,6 +84,9 @@ DOMAINS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     }
 )
 """Which values a symbol may have; NaN is in none."""
+DOMAIN_WORDS: Mapping[str, str] = MappingProxyType(
+    {"real": "a finite number", "positive": "a positive number", "fraction": "a number from 0 to 1"}
+)
 
 
 @dataclass(frozen=True)

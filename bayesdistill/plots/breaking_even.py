@@ -55,7 +55,7 @@ def plot_break_even(found: xr.Dataset, *, size: str = "page", dark: bool = False
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> found = bd.break_even(published, "1B", [1e20, 1e21, 1e22])
     >>> bd.plot_break_even(found).savefig("break_even.png")  # doctest: +SKIP
     """

@@ -48,7 +48,7 @@ def plot_compute_strategy(
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> figure = bd.plot_compute_strategy(bd.plan(published, "1B", [1e20, 1e21], "teacher inference"))
     >>> figure.savefig("strategy.png")  # doctest: +SKIP
     """

@@ -53,7 +53,7 @@ def plot_crossover(found: xr.Dataset, *, size: str = "page", dark: bool = False)
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> found = bd.crossovers(published, ["300M", "1B"], "best case", budgets=[1e19, 1e21, 1e23, 1e25])
     >>> bd.plot_crossover(found).savefig("crossover.png")  # doctest: +SKIP
     """

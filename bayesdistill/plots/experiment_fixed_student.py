@@ -45,7 +45,7 @@ def plot_experiment_fixed_student(
     --------
     >>> import bayesdistill as bd
     >>> import numpy as np, xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> gap = bd.capacity_gap(
     ...     published, ["300M", "1B"], student_tokens_per_param=20, teacher_params=list(np.geomspace(1e8, 1e10, 21)),
     ...     teacher_budget=1e21,

@@ -43,7 +43,7 @@ def plot_experiment_fixed_teacher(
     --------
     >>> import bayesdistill as bd
     >>> import numpy as np, xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> gap = bd.capacity_gap(
     ...     published, list(np.geomspace(1e8, 1e10, 21)), student_budget=[1e20, 1e21], teacher_params=["1B", "7B"],
     ...     teacher_tokens_per_param=20,

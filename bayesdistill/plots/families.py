@@ -41,7 +41,7 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> bd.plot_family(bd.family_plan(published, ["300M", "1B"], 1e21)).savefig("family.png")  # doctest: +SKIP
     """
     needed = [

@@ -45,7 +45,7 @@ def plot_capacity_gap(
     --------
     >>> import bayesdistill as bd
     >>> import numpy as np, xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> gap = bd.capacity_gap(
     ...     published, "300M", student_tokens_per_param=20, teacher_losses=list(np.linspace(1.9, 2.7, 41))
     ... )

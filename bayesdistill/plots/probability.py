@@ -38,7 +38,7 @@ def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> figure = bd.plot_probability(bd.plan(published, "1B", [1e20, 1e21], "best case"))
     >>> figure.savefig("probability.png")  # doctest: +SKIP
     """

@@ -36,7 +36,7 @@ def plot_sharing_map(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> found = bd.sharing_map(published, "1B", [1e20, 1e21, 1e22], [1, 10, 100])
     >>> bd.plot_sharing_map(found).savefig("sharing.png")  # doctest: +SKIP
     """

@@ -53,7 +53,7 @@ def plot_teacher_choice(
     --------
     >>> import bayesdistill as bd
     >>> import pandas as pd, xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> table = pd.DataFrame({"name": ["small", "large"], "params": [1e9, 7e9], "loss": [2.25, 2.05]})
     >>> found = bd.teacher_choice(published, table, "300M", 1e20)
     >>> bd.plot_teacher_choice(found).savefig("teachers.png")  # doctest: +SKIP

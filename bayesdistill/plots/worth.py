@@ -47,7 +47,7 @@ def plot_value(value: xr.Dataset, *, measure: str = "nats", size: str = "page", 
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> plan = bd.plan(published, "1B", [1e20, 1e21], "best case")
     >>> bd.plot_value(bd.plan_value(published, plan)).savefig("value.png")  # doctest: +SKIP
     """

@@ -92,8 +92,8 @@ def law_of(fit: Fit) -> Law:
     Examples
     --------
     >>> import bayesdistill as bd, xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
-    >>> bd.law_of(published.assign_attrs(law="busbridge2025")).name
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
+    >>> bd.law_of(published).name
     'busbridge2025'
     """
     text = _posterior(fit).attrs.get(LAW_ATTRIBUTE)
@@ -240,7 +240,7 @@ def provenance(fit: Fit) -> dict[str, Any]:
     {}
     """
     if not isinstance(fit, Fit):
-        raise ModelError(f"a fit is an xarray DataTree (or a Dataset of draws), not {type(fit).__name__}")
+        raise ModelError(f"A fit is an xarray DataTree (or a Dataset of draws), not {type(fit).__name__}.")
     text = fit.attrs.get(PROVENANCE_ATTRIBUTE, "{}")
     return dict(json.loads(text))
 

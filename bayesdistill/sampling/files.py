@@ -45,7 +45,7 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
     Examples
     --------
     >>> import bayesdistill as bd, tempfile, pathlib, xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = bd.save(published, pathlib.Path(folder) / "published.nc")
     ...     bd.load(path)["E"].item()

@@ -116,7 +116,7 @@ def fit(
     if not 0 < target_accept < 1:
         raise ParameterError(f"target_accept is {target_accept!r}; a number between 0 and 1 is needed")
     if runs is None and supervised is None:
-        raise ModelError("there are no runs: give distilled runs, supervised runs, or both")
+        raise ModelError("There are no runs. Pass distilled runs, supervised runs, or both.")
     table = None if runs is None else read_runs(runs, kind="distilled")
     other = None if supervised is None else read_runs(supervised, kind="supervised")
     reference = reference_run(table, other)

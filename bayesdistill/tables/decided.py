@@ -212,7 +212,7 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> found = bd.crossovers(published, "1B", "best case", budgets=[1e19, 1e25])
     >>> bd.decision_table(found)[["student", "scenario", "crossed"]].values.tolist()
     [[1000000000.0, 'best case', 1.0]]

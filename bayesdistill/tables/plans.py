@@ -57,7 +57,7 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> table = bd.plan_table(bd.plan(published, "1B", [1e20, 1e21], "best case"))
     >>> table[["scenario", "budget", "probability"]].values.tolist()
     [['best case', 1e+20, 1.0], ['best case', 1e+21, 1.0]]
@@ -105,7 +105,7 @@ def summary_table(
     --------
     >>> import bayesdistill as bd
     >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> table = bd.summary_table(bd.plan(published, "1B", [1e20, 1e21], "best case"))
     >>> table["probability at 1e20"].tolist()
     [1.0]

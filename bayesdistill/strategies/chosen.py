@@ -35,7 +35,7 @@ from bayesdistill.strategies.problems import (
 )
 
 TIE = 1e-9
-"""Nats within which a strategy that is best for one draw is preferred to another beside it."""
+"""Nats within which a strategy with perfect information for one of the draws is preferred to any other."""
 
 _AT_ONCE = 32_768  # losses that are computed at once
 _SINGLE = 16  # draws whose best strategies are starts
@@ -138,7 +138,7 @@ def committed_strategies(
     """Return the chosen strategy, one for all draws, which minimizes the posterior mean of the student's loss.
 
     Size and tokens of the teacher are both free. If none beats the best of the strategies that are best for single draws by
-    more than 1e-7 nats, that one is returned: with one draw, the strategy with perfect information.
+    more than 1e-9 nats, that one is returned: with one draw, the strategy with perfect information.
 
     Parameters
     ----------

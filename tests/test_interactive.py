@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from decision_cases import posterior_of, scattered
+from decision_cases import draws_of, posterior_of, scattered
 
 import bayesdistill as bd
 from bayesdistill import posterior
@@ -180,7 +180,7 @@ def test_the_script_solves_the_law_with_all_extensions(folder):
         engine_answers(path.read_text(), problems, folder), problems, strict=True
     ):
         found = best_strategies(
-            draws, [student], [budget], Scenario(lgt, pre, "asked"), bounds=Bounds(max_teacher_params=1e8)
+            draws_of(draws), [student], [budget], Scenario(lgt, pre, "asked"), bounds=Bounds(max_teacher_params=1e8)
         )
         np.testing.assert_allclose(floats(answer["perfect"]["loss"]), found["loss"].ravel(), atol=1e-4, rtol=0)
 

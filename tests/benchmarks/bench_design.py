@@ -115,7 +115,7 @@ def decide(tree: xr.DataTree) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return found, advantage(draws, found).mean(axis=-1)
 
 
-def advantage(draws: dict[str, np.ndarray], strategy: dict[str, np.ndarray]) -> np.ndarray:
+def advantage(draws: Draws, strategy: dict[str, np.ndarray]) -> np.ndarray:
     """Of a given strategy, under other draws than those it was made for: (student, scenario, budget, n_draws)."""
     distilled, _ = strategies.evaluate_strategies(
         draws,
@@ -124,9 +124,7 @@ def advantage(draws: dict[str, np.ndarray], strategy: dict[str, np.ndarray]) -> 
         strategy["teacher_params"],
         strategy["teacher_tokens"],
     )
-    alone = strategies.supervised_losses(
-        {name: draws[name] for name in SUPERVISED_PARAMETERS}, PROBLEM.students, PROBLEM.budgets
-    )
+    alone = strategies.supervised_losses(draws, PROBLEM.students, PROBLEM.budgets)
     return alone[:, None] - distilled
 
 

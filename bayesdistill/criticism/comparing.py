@@ -16,11 +16,13 @@ def _derived(law: xr.Dataset) -> dict[str, xr.DataArray]:
     found = {name: law[name] for name in ("alpha", "beta", "gamma")}
     found["alpha gamma"], found["beta gamma"] = law["alpha"] * law["gamma"], law["beta"] * law["gamma"]
     found["E"] = law["E"]
-    if "c1" in law:
+    if "c0" in law:
         found |= {name: law[name] for name in ("alpha_S", "beta_S", "gamma_S")}
         found["alpha_S gamma_S"] = law["alpha_S"] * law["gamma_S"]
         found["beta_S gamma_S"] = law["beta_S"] * law["gamma_S"]
-        found |= {name: law[name] for name in ("c0", "c1", "d1", "f1")}
+        found["c0"] = law["c0"]
+    if "c1" in law:
+        found |= {name: law[name] for name in ("c1", "d1", "f1")}
         u = np.exp(-np.log(law["d1"]) / law["f1"])
         found["gap at r = 1"] = law["c1"] * law["f1"] * np.log1p(u)
         found["slope of the gap at r = 1"] = law["c1"] * u / (1 + u)
@@ -57,6 +59,7 @@ def compare_fits(first: posterior.Fit, second: posterior.Fit) -> xr.Dataset:
     --------
     >>> import bayesdistill as bd, xarray as xr
     >>> published = xr.Dataset({k: (("chain", "draw"), [[v, v]]) for k, v in bd.PUBLISHED.items()})
+    >>> published = published.assign_attrs(law="busbridge2025")
     >>> steeper = published.assign(alpha=published["alpha"] * 2)
     >>> float(bd.compare_fits(steeper, published)["probability_first_larger"].sel(parameter="alpha"))
     1.0

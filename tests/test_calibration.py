@@ -130,7 +130,9 @@ def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
     # A law of supervised runs too has their residual scale among its symbols.
     both = default_priors(DEFAULT.for_runs(distilled=True, supervised=True), reference)
     (truth,) = truths.draw_truths(both, reference, 1, seed=0)
-    z = truth["z"][[name for name, free in zip(both.names, both.free, strict=True) if free].index("log_sigma_supervised")]
+    z = truth["z"][
+        [name for name, free in zip(both.names, both.free, strict=True) if free].index("log_sigma_supervised")
+    ]
     assert truth["sigma_supervised"] == pytest.approx(0.01 * np.exp(z))
 
 
@@ -388,7 +390,7 @@ def test_ranks_of_a_few_simulations_are_not_far_from_uniform(runs354, fit354, tm
     """As on the page of the documentation: laws near those of the runs, whose refits nearly all converge."""
     reference = reference_run(runs354, None)
     default = default_priors(DEFAULT, reference)
-    near = choose_priors(fit354, 3.0, default, reference, keep_supervised=True)
+    near = choose_priors(fit354, 3.0, default, reference)
     log = tmp_path / "log.jsonl"
     # Gates that hardly ever ask for a longer refit: twenty ranks see no finer error than these let through.
     settings = {"draws": 300, "tune": 500, "seed": 5, "log": log, "progress": False, "gates": bd.Gates(1.2, 20, 20, 3)}

@@ -37,7 +37,9 @@ DEFAULT = LAWS["tied_reducible"]
 SUPERVISED = EQUATION_8.for_runs(distilled=False, supervised=True)
 SUPERVISED_PRIORS = {c.name: c.prior for c in TERMS["supervised"].coordinates}
 DISTILLATION_PRIORS = {c.name: c.prior for name in ("student", "capacity_gap") for c in TERMS[name].coordinates}
-NOISE_PRIORS = {c.name: c.prior for law in (DEFAULT, EQUATION_8.with_effects("teacher", "model")) for c in law.coordinates}
+NOISE_PRIORS = {
+    c.name: c.prior for law in (DEFAULT, EQUATION_8.with_effects("teacher", "model")) for c in law.coordinates
+}
 SUPERVISED_COORDINATES, DISTILLATION_COORDINATES = tuple(SUPERVISED_PRIORS), tuple(DISTILLATION_PRIORS)
 REFERENCE = Reference(params=5e8, tokens=2e10, teacher_loss=2.28)
 OTHER = Reference(params=3e6, tokens=9e7, teacher_loss=3.4)

@@ -210,12 +210,16 @@ def test_forecasts_share_the_shift_and_the_slope_of_a_student(predict, log):
     size, tokens = 24.0 * 64**2, 64_000 * 1024.0
     by_hand = distilled_loss(size, tokens, log["sup-d96-8M-s0"]["loss"], **PUBLISHED)
     assert plain[names[1]]["law"] == pytest.approx(by_hand)
-    shifted = predict.forecast(Draws(paper.with_effects("student"), flat | {"sigma_student": np.full(n, 0.02)}), told, 1)
+    shifted = predict.forecast(
+        Draws(paper.with_effects("student"), flat | {"sigma_student": np.full(n, 0.02)}), told, 1
+    )
     moved = [shifted[name]["run"] - shifted[name]["law"] for name in names]
     assert moved[0].std() == pytest.approx(0.02, rel=0.05)
     np.testing.assert_allclose(moved[0], moved[1], atol=1e-6)  # one student, two teachers
     assert abs(np.corrcoef(moved[0], moved[2])[0, 1]) < 0.06  # two students
-    sloped = predict.forecast(Draws(paper.with_effects("student_slope"), flat | {"sigma_student_slope": np.full(n, 0.02)}), told, 1)
+    sloped = predict.forecast(
+        Draws(paper.with_effects("student_slope"), flat | {"sigma_student_slope": np.full(n, 0.02)}), told, 1
+    )
     moved = [sloped[name]["run"] - sloped[name]["law"] for name in names]
     reference = reference_run(bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised"))
     axis = 10 * np.log(log["sup-d96-8M-s0"]["loss"] / reference.teacher_loss)

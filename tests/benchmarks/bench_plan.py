@@ -37,9 +37,8 @@ from scipy.optimize import minimize
 import bayesdistill as bd
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS
 from bayesdistill.decisions.evidence import gather
-from bayesdistill.laws import SUPERVISED_PARAMETERS
+from bayesdistill.law import SUPERVISED_SYMBOLS
 from bayesdistill.strategies import Bounds, best_strategies
-from bayesdistill.strategies.blocks import PARAMETERS
 
 STUDENTS = ("300M", "1B", "3B", "10B")
 BUDGETS = (1e19, 1e25, 31)
@@ -55,7 +54,7 @@ def scalar_problem(law, student, budget, scene, bounds):
     """Student loss of a teacher (log size, log tokens), and the student's tokens; scalars throughout."""
     k1, k2 = PUBLISHED_SHAPE.k1, PUBLISHED_SHAPE.k2
     lgt, pre, cap = scene.delta_lgt, scene.delta_pre, bounds.max_student_tokens
-    E, A, B, alpha, beta, gamma = (law[name] for name in SUPERVISED_PARAMETERS)
+    E, A, B, alpha, beta, gamma = (law[name] for name in SUPERVISED_SYMBOLS)
     c0, c1f1, d1, f1 = law["c0"], law["c1"] * law["f1"], law["d1"], law["f1"]
     gamma_S, beta_S, B_S, w1 = law["gamma_S"], law["beta_S"], law["B_S"], law["w1"]
     tokens_worth = law.get("kappa", 1.0) ** -beta
@@ -93,7 +92,7 @@ def by_hand(*problem):
 
 def public_problem(law, student, budget, scene, bounds):
     """The same loss with the package's public functions."""
-    six = {name: law[name] for name in SUPERVISED_PARAMETERS}
+    six = {name: law[name] for name in SUPERVISED_SYMBOLS}
     cost = 3 * bd.flops_per_token(student)
 
     def loss(point):
@@ -111,7 +110,7 @@ def judged(law, student, budget, scene, bounds, x, y):
     own = scalar_problem(law, student, budget, scene, bounds)[1](x, y)
     if not own >= 1:
         return math.inf
-    teacher = bd.supervised_loss(math.exp(x), math.exp(y), **{name: law[name] for name in SUPERVISED_PARAMETERS})
+    teacher = bd.supervised_loss(math.exp(x), math.exp(y), **{name: law[name] for name in SUPERVISED_SYMBOLS})
     return float(bd.distilled_loss(student, own, teacher, **law))
 
 
@@ -153,7 +152,7 @@ def compare_solvers(draws, rounds, per_round, threads):
                 at = {name: float(values[0, 0, c, i]) for name, values in found.items()}
                 if not math.isfinite(at["loss"]):
                     continue
-                law = {name: float(values[i]) for name, values in draws.items() if name in PARAMETERS}
+                law = {name: float(draws[name][i]) for name in draws.law.symbols_of_law}
                 problem = (law, student, float(budgets[c]), scene, bounds)
                 box = np.log(bounds.limits).reshape(2, 2).tolist()
                 flops = float(bd.flops_per_token(student))

@@ -182,7 +182,9 @@ def digest_of(part: Any) -> str:
     Of functions it covers the source without comments and layout, so that it is the same in every version of Python, the values
     that they enclose, and the functions of the same module that they call.
     """
-    return hashlib.sha256(repr([_content(getattr(part, f.name), set()) for f in fields(part)]).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr([_content(getattr(part, f.name), set()) for f in fields(part)]).encode()).hexdigest()[
+        :16
+    ]
 
 
 def _content(value: Any, seen: set[FunctionType]) -> Any:

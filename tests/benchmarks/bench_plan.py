@@ -152,7 +152,7 @@ def compare_solvers(draws, rounds, per_round, threads):
                 at = {name: float(values[0, 0, c, i]) for name, values in found.items()}
                 if not math.isfinite(at["loss"]):
                     continue
-                law = {name: float(values[i]) for name, values in draws.items() if name in draws.law.symbols_of_law}
+                law = {name: float(draws[name][i]) for name in draws.law.symbols_of_law}
                 problem = (law, student, float(budgets[c]), scene, bounds)
                 box = np.log(bounds.limits).reshape(2, 2).tolist()
                 flops = float(bd.flops_per_token(student))

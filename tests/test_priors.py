@@ -161,8 +161,9 @@ def test_coordinates_pass_through_arrays():
 
 
 def test_one_prior_per_coordinate_each_with_a_reason():
-    assert SUPERVISED_COORDINATES + DISTILLATION_COORDINATES == tuple(
-        c.name for c in EQUATION_8.coordinates if c not in BASE_COORDINATES
+    assert (
+        tuple(c.name for c in EQUATION_8.coordinates if c not in BASE_COORDINATES)
+        == SUPERVISED_COORDINATES + DISTILLATION_COORDINATES
     )
     assert SUPERVISED_COORDINATES == (
         "log_loss",
@@ -191,7 +192,7 @@ def test_the_priors_are_those_of_the_design():
         "gap_curvature": (0.0, 2.0),
     }
     assert {name: (p.location, p.scale) for name, p in DISTILLATION_PRIORS.items()} == values
-    assert DISTILLATION_COORDINATES == tuple(values)
+    assert tuple(values) == DISTILLATION_COORDINATES
     assert CURVATURE_SCALE == 0.03
 
 

@@ -183,7 +183,7 @@ def test_the_log_density_and_the_symbols_are_those_written_down(name, runs, supe
 def test_the_pointwise_log_likelihood_is_that_of_the_model(name, runs, supervised_runs):
     table, other, reference, priors = case(name, runs, supervised_runs)
     model = build_model(table, other, priors=priors, reference=reference)
-    observed, constant = data_groups(priors.law, table, other)
+    observed, _ = data_groups(priors.law, table, other)
     outputs = [variable for variable in model.deterministics if variable.name != "z"]
     density = model.compile_logp([model[str(kind)] for kind in observed.data_vars], sum=False, mode=python_mode())
     symbols = model.compile_fn(
@@ -255,9 +255,9 @@ def test_the_reference_run_is_the_middle_of_the_design(runs354, supervised_runs)
 
 
 def test_no_runs_no_model():
-    with pytest.raises(ModelError, match="no runs. Pass distilled runs, supervised runs, or both"):
+    with pytest.raises(ModelError, match=r"no runs\. Pass distilled runs, supervised runs, or both"):
         build_model()
-    with pytest.raises(ModelError, match="no runs. Pass distilled runs, supervised runs, or both"):
+    with pytest.raises(ModelError, match=r"no runs\. Pass distilled runs, supervised runs, or both"):
         reference_run(None, None)
 
 

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "criticism": SAMPLING | {"sampling", "compiler", "compute"},
     "strategies": {"law", "compute"},
     "answers": {"tables"},  # imported when an answer is displayed
-    "decisions": DECISIONS,
+    "decisions": DECISIONS | {"datasets"},
     "design": DECISIONS | {"decisions"},
     "plots": {"posterior"},
     "tables": {"posterior", "plots"},

@@ -161,7 +161,9 @@ def predict(
     if noise == "run":
         require_noise(evidence.draws)
     member = _membership(fit, evidence.draws, runs, kind, noise, groups)
-    predicted = _Prediction(evidence.draws, runs, kind, member, posterior.effects_of(fit), noise == "run", groups == "new")
+    predicted = _Prediction(
+        evidence.draws, runs, kind, member, posterior.effects_of(fit), noise == "run", groups == "new"
+    )
     variables, attrs = _summaries(evidence, predicted, prob)
     variables |= _distance(evidence, runs, kind)
     coordinates = {"run": variable(["run"], np.arange(len(runs)), ONE, "position of the run in the table")}
@@ -326,7 +328,9 @@ def _summaries(
         for name, text in words.items()
     }
     for name in DESIGN[predicted.kind]:
-        variables[name] = variable(["run"], runs[name].to_numpy(dtype=float), COLUMNS[name].units, COLUMNS[name].long_name)
+        variables[name] = variable(
+            ["run"], runs[name].to_numpy(dtype=float), COLUMNS[name].units, COLUMNS[name].long_name
+        )
     for name in _LABELS:
         if name in runs:
             variables[name] = variable(["run"], [str(label) for label in runs[name]], ONE, f"label of the {name}")
@@ -337,7 +341,9 @@ def _summaries(
     variables["residual"] = variable(["run"], residual, NATS, "observed minus expected loss")
     attrs = {"rms_residual": float(np.sqrt((residual**2).mean()))}
     if predicted.noisy:
-        variables["pit"] = variable(["run"], found["pit"], ONE, "predictive probability of a loss below the observed one")
+        variables["pit"] = variable(
+            ["run"], found["pit"], ONE, "predictive probability of a loss below the observed one"
+        )
         attrs["coverage"] = float(((found["lower"] <= observed) & (observed <= found["upper"])).mean())
     return variables, attrs
 
@@ -385,11 +391,11 @@ def _draws_of_loss(predicted: _Prediction, seed: int) -> np.ndarray:
     scale = residual_scale(predicted.draws, predicted.design(rows))
     columns = [name for name in (*DESIGN[predicted.kind], *_LABELS) if name in predicted.runs]
     earlier: dict[tuple[str, ...], int] = {}
-    for run, row in enumerate(zip(*(predicted.runs[name].tolist() for name in columns), strict=True)):
+    for place, row in enumerate(zip(*(predicted.runs[name].tolist() for name in columns), strict=True)):
         key = (predicted.kind, *(f"{name}={value!r}" for name, value in zip(columns, row, strict=True)))
         earlier[key] = earlier.get(key, -1) + 1
         stream = _stream(seed, "residual", *key, str(earlier[key]))
-        total[:, run] += scale[:, run] * stream.standard_t(predicted.draws["nu"])
+        total[:, place] += scale[:, place] * stream.standard_t(predicted.draws["nu"])
     return total.T
 
 

@@ -39,8 +39,7 @@ class Nodes:
 
     @cached_property
     def residuals(self) -> np.ndarray:
-        """Student-t(nu) quantiles, (n_draws, per_draw); their levels are shifted from draw to draw, so that together they are
-        dense."""
+        """Student-t(nu) quantiles, (n_draws, per_draw), at levels that differ from draw to draw."""
         from scipy.special import stdtrit
 
         shift = (0.5 + _GOLDEN * np.arange(self.nu.size)) % 1.0

@@ -214,8 +214,8 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     Parameters
     ----------
     found : Dataset
-        What `predict`, `plan`, `plan_tokens`, `sharing_map`, `crossovers`, `compare_crossovers`, `break_even`, `teacher_choice`, `capacity_gap`,
-        `plan_value`, `evppi`, `family_plan`, `recommendations`, `paper_claims` or `next_runs` returns.
+        What `predict`, `plan`, `plan_tokens`, `sharing_map`, `crossovers`, `compare_crossovers`, `break_even`, `teacher_choice`,
+        `capacity_gap`, `plan_value`, `evppi`, `family_plan`, `recommendations`, `paper_claims` or `next_runs` returns.
     prob : float
         Probability inside the equal-tailed interval where draws are summarised here; where the result holds quantiles, the
         outermost are taken.

@@ -49,7 +49,7 @@ _ROOM_OF = {
     "capacity_gap": "decisions",
     "cheapest_first": "design",
     "check": "criticism",
-    "cite": "citing",
+    "cite": "reporting",
     "compare_crossovers": "decisions",
     "compare_fits": "criticism",
     "compare_loo": "criticism",

@@ -7,12 +7,18 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, flops_per_token
+from bayesdistill.law import Draws
 
 
 def posterior_of(draws: dict[str, np.ndarray], chains: int = 1) -> xr.Dataset:
     """A Dataset of draws from flat arrays, with the law that their names ask for."""
     dataset = xr.Dataset({k: (("chain", "draw"), np.reshape(np.atleast_1d(v), (chains, -1))) for k, v in draws.items()})
     return dataset.assign_attrs(law=laws.law_with(draws).to_json())
+
+
+def draws_of(draws: dict[str, np.ndarray]) -> Draws:
+    """Flat arrays as draws of the law that their names ask for."""
+    return Draws(laws.law_with(draws), draws)
 
 
 def published(copies: int = 1) -> dict[str, np.ndarray]:

@@ -5,9 +5,9 @@ neighbourhood of every low cell is then searched again on finer and finer grids.
 """
 
 import numpy as np
-from law_names import LAW_PARAMETERS, PUBLISHED, SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
 
 from bayesdistill.compute import flops_per_token
+from bayesdistill.law import LAWS, PUBLISHED, SUPERVISED_SYMBOLS, Draws, supervised_loss
 
 _REFERENCE_RUN = {"params": 5e8, "tokens": 2e10, "teacher_loss": 2.28}
 
@@ -37,7 +37,7 @@ def random_draws(rng, size, spread=1.0):
     f1 = s / k * u / ((1 + u) * np.log1p(u))
     draws["f1"], draws["c1"], draws["d1"] = f1, s / (f1 * np.log1p(u)), u ** (-f1)
     # Student terms: their sum is the excess at the reference run, shared between size and tokens.
-    six = {name: draws[name] for name in SUPERVISED_PARAMETERS}
+    six = {name: draws[name] for name in SUPERVISED_SYMBOLS}
     log_ratio = np.log(T0 / supervised_loss(N0, D0, **six))
     gap = s * np.log1p(u * np.exp(log_ratio / f1)) / np.log1p(u)
     excess = np.exp(-1.7 + 0.5 * rng.normal(size=size) * spread)
@@ -45,7 +45,7 @@ def random_draws(rng, size, spread=1.0):
     draws["A_S"] = inside * share * N0 ** draws["alpha_S"]
     draws["B_S"] = inside * (1 - share) * D0 ** draws["beta_S"]
     draws["gamma_S"] = gamma_S
-    return {name: draws[name] for name in LAW_PARAMETERS}
+    return Draws(LAWS["busbridge2025"], draws)
 
 
 def strategy_loss(draws, student, budget, scene, bounds, shape, log_params, log_tokens):
@@ -54,8 +54,7 @@ def strategy_loss(draws, student, budget, scene, bounds, shape, log_params, log_
     flops = flops_per_token(params, shape)
     left = budget - 3 * scene.delta_pre * flops * tokens
     own = np.minimum(left / (3 * flops_per_token(student, shape) + scene.delta_lgt * flops), bounds.max_student_tokens)
-    six = {name: draws[name] for name in SUPERVISED_PARAMETERS}
-    loss = distilled_loss(student, np.maximum(own, 1.0), supervised_loss(params, tokens, **six), **draws)
+    loss = draws.distilled_loss(student, np.maximum(own, 1.0), draws.supervised_loss(params, tokens))
     return np.where(own >= 1, loss, np.inf)
 
 

@@ -17,7 +17,8 @@ from scipy.stats import beta
 
 import bayesdistill as bd
 from bayesdistill.criticism import backtesting, joint_baselines, pairs, probability_scores
-from bayesdistill.errors import ParameterError
+from bayesdistill.errors import ModelError, ParameterError
+from bayesdistill.law import LAWS
 from bayesdistill.model import reference_run
 
 # Scores ---------------------------------------------------------------------------------------------------------------
@@ -340,6 +341,7 @@ def test_the_point_fit_finds_a_law_without_noise():
     columns = (distilled[name] for name in ("student_params", "student_tokens", "teacher_loss"))
     whole = distilled.assign(student_loss=bd.distilled_loss(*columns, **bd.PUBLISHED))
     flat = joint_baselines.point_draws(whole, alone, reference, 0)
+    assert flat.law == LAWS["busbridge2025"].for_runs(distilled=True, supervised=True)
     assert flat["sigma_supervised"][0] < 1e-3
     assert flat["sigma"][0] < 3e-3
 
@@ -353,7 +355,7 @@ def test_the_posteriors_probabilities_come_true_where_the_law_is_true():
             *simulated_study(seed),
             cutoffs=[6e19],
             forecasters=["posterior"],
-            options=bd.EQUATION_8,
+            law="busbridge2025",
             draws=500,
             tune=700,
             seed=seed,
@@ -380,5 +382,14 @@ def test_compare_fits(published_draw, jittered_draws):
     gap = bd.compare_fits(published_draw, published_draw).sel(parameter="gap at r = 1")
     c1, d1, f1 = (bd.PUBLISHED[name] for name in ("c1", "d1", "f1"))
     assert float(gap["first_median"]) == pytest.approx(c1 * f1 * math.log1p(d1 ** (-1 / f1)))
+    paper = LAWS["busbridge2025"]
     alone = published_draw[list(SUPERVISED_PARAMETERS)]
+    with pytest.raises(ModelError, match=r"no A_S, .*which the law 'busbridge2025' has"):
+        bd.compare_fits(alone, published_draw)
+    alone.attrs["law"] = paper.for_runs(distilled=False, supervised=True).to_json()
     assert "c0" not in bd.compare_fits(alone, published_draw)["parameter"].values
+    # What two laws have in common is compared.
+    without = published_draw.assign_attrs(law=paper.without_terms("capacity_gap").to_json())
+    common = set(bd.compare_fits(without, published_draw)["parameter"].values)
+    assert {"c0", "alpha_S gamma_S"} <= common
+    assert not {"c1", "d1", "f1", "gap at r = 1"} & common

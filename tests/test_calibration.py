@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import xarray as xr
-from bayesdistill.shifts import student_configurations, teacher_labels
 from law_names import (
     ASYMPTOTIC_TEACHERS,
     EXTENSION_PARAMETERS,
@@ -20,9 +19,14 @@ from law_names import (
 import bayesdistill as bd
 from bayesdistill.criticism import calibration, calibration_summaries, running, truths
 from bayesdistill.errors import DataError, ModelError, ParameterError
+from bayesdistill.law import LAWS, Draws, Prior
+from bayesdistill.law.effects import student_configurations, teacher_groups
 from bayesdistill.model import reference_run
-from bayesdistill.priors import ASYMPTOTIC_SIZES, Prior, default_priors, with_priors
+from bayesdistill.posterior import with_law
+from bayesdistill.priors import ASYMPTOTIC_SIZES, default_priors, with_priors
 from bayesdistill.sampling.prior_choice import choose_priors
+
+DEFAULT = LAWS["tied_reducible"]
 
 
 def calibrated(
@@ -102,12 +106,12 @@ def largest_lead(truth, reference) -> float:
 
 def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
     reference = reference_run(runs354, None)
-    free = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=None)
+    free = default_priors(DEFAULT, reference, asymptotic_width=None)
     drawn = truths.draw_truths(free, reference, 400, seed=1)
     z = np.array([truth["z"] for truth in drawn])
     assert np.abs(z.mean(axis=0)).max() < 4 / np.sqrt(400)
     assert np.abs(z.std(axis=0) - 1).max() < 4 / np.sqrt(800)
-    bound = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=0.005)
+    bound = default_priors(DEFAULT, reference, asymptotic_width=0.005)
     for truth in truths.draw_truths(bound, reference, 20, seed=2):
         law = {name: truth[name] for name in LAW_PARAMETERS + EXTENSION_PARAMETERS}
         leads = []
@@ -120,19 +124,22 @@ def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
     # With next to no width those laws are left that have no lead at all, of the same series.
     kept = [truth["z"] for truth in drawn if largest_lead(truth, reference) <= 0]
     assert 20 < len(kept) < 380
-    strict = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=1e-12)
+    strict = default_priors(DEFAULT, reference, asymptotic_width=1e-12)
     found = [truth["z"] for truth in truths.draw_truths(strict, reference, 20, seed=1)]
     np.testing.assert_array_equal(found, kept[:20])
-    both = default_priors(distilled=True, supervised=True, reference=reference)
-    with pytest.raises(ModelError, match="cannot be simulated from log_sigma_supervised"):
-        truths.draw_truths(both, reference, 1, seed=0)
+    # A law of supervised runs too has their residual scale among its symbols.
+    both = default_priors(DEFAULT.for_runs(distilled=True, supervised=True), reference)
+    (truth,) = truths.draw_truths(both, reference, 1, seed=0)
+    z = truth["z"][
+        [name for name, free in zip(both.names, both.free, strict=True) if free].index("log_sigma_supervised")
+    ]
+    assert truth["sigma_supervised"] == pytest.approx(0.01 * np.exp(z))
 
 
 def test_outcomes_have_the_scatter_and_the_shifts_of_their_truth(runs354):
     reference = reference_run(runs354, None)
-    options = {"omega": None, "noise": "tokens"}
-    options["effects"] = ("teacher", "student", "student_slope")
-    priors = default_priors(distilled=True, supervised=False, reference=reference, **options)
+    law = DEFAULT.with_fixed(omega=None).with_noise("tokens").with_effects("teacher", "student", "student_slope")
+    priors = default_priors(law, reference)
     # Large shifts of groups beside a small scatter that grows with the tokens.
     fixed = {"log_sigma_teacher": 0.05, "log_sigma_student": 0.1, "log_sigma_student_slope": 0.02, "log_sigma": 1e-4}
     changes = {name: Prior(float(np.log(value)), 0.0) for name, value in fixed.items()}
@@ -142,32 +149,40 @@ def test_outcomes_have_the_scatter_and_the_shifts_of_their_truth(runs354):
     assert truth["sigma_student"] == pytest.approx(0.1)
     columns = [runs354[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss")]
     law = distilled_loss(*columns, **{name: truth[name] for name in LAW_PARAMETERS + EXTENSION_PARAMETERS})
-    teacher, student = teacher_labels(runs354)[1], student_configurations(runs354)[1]
+    teacher, student = teacher_groups(runs354)[1], student_configurations(runs354)[1]
+    single = truths.draws_of_truth(truth, priors.law, reference)
     pulls, rng = [], np.random.default_rng(6)
     for _ in range(30):
-        loss, effects = truths.simulate_outcomes(truth, runs354, reference, rng)
-        rest = loss - law - effects["effect_teacher"][teacher] - effects["effect_student_configuration"][student]
-        rest = rest - effects["effect_student_slope"][student] * 10 * np.log(columns[2] / reference.teacher_loss)
+        loss, effects = truths.simulate_outcomes(single, runs354, rng)
+        assert {values.shape for values in effects.values()} == {(1, teacher.max() + 1), (1, student.max() + 1)}
+        rest = loss - law - effects["teacher"][0][teacher] - effects["student"][0][student]
+        rest = rest - effects["student_slope"][0][student] * 10 * np.log(columns[2] / reference.teacher_loss)
         pulls.append(rest / (1e-4 * (columns[1] / reference.tokens) ** 0.3))
     assert np.std(pulls) == pytest.approx(1, rel=0.03)  # 10,620 values: 0.7 % of Monte-Carlo error
-    many = [truths.simulate_outcomes(truth, runs354, reference, rng)[1] for _ in range(100)]
-    assert np.std([one["effect_teacher"] for one in many]) == pytest.approx(0.05, rel=0.05)
-    assert np.std([one["effect_student_configuration"] for one in many]) == pytest.approx(0.1, rel=0.08)
-    assert np.std([one["effect_student_slope"] for one in many]) == pytest.approx(0.02, rel=0.08)
+    many = [truths.simulate_outcomes(single, runs354, rng)[1] for _ in range(100)]
+    assert np.std([one["teacher"] for one in many]) == pytest.approx(0.05, rel=0.05)
+    assert np.std([one["student"] for one in many]) == pytest.approx(0.1, rel=0.08)
+    assert np.std([one["student_slope"] for one in many]) == pytest.approx(0.02, rel=0.08)
+    for one in many:
+        for values in one.values():
+            assert values.sum() == pytest.approx(0, abs=1e-12)
 
 
 def test_a_law_breaks_even_at_its_break_even_tokens(runs354):
     reference = reference_run(runs354, None)
-    priors = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=None)
+    priors = default_priors(DEFAULT, reference, asymptotic_width=None)
     reached = 0
-    for law in [dict(bd.PUBLISHED), *truths.draw_truths(priors, reference, 40, seed=3)]:
+    drawn = truths.draw_truths(priors, reference, 40, seed=3)
+    singles = [truths.draws_of_truth(truth, DEFAULT, reference) for truth in drawn]
+    for law in [Draws(LAWS["busbridge2025"], bd.PUBLISHED), *singles]:
         for name in truths.BREAK_EVEN:
             tokens = truths.break_even_tokens(law, name)
-            gain = float(truths.break_even_gain(law, name, tokens))
+            gain = float(truths.break_even_gain(law, name, tokens)[0])
             if tokens < truths.MOST_TOKENS:
                 reached += 1
                 assert gain == pytest.approx(0, abs=1e-9)
-                assert truths.break_even_gain(law, name, 2 * tokens) < 0 < truths.break_even_gain(law, name, tokens / 2)
+                more, fewer = (float(truths.break_even_gain(law, name, f * tokens)[0]) for f in (2, 0.5))
+                assert more < 0 < fewer
             else:
                 assert gain > 0  # unlimited data do not help
     assert reached > 60
@@ -202,14 +217,20 @@ class Sampler:
         diverging[0, 0] = self.spoil(settings)
         stats = {"diverging": (("chain", "draw"), diverging)}
         posterior = xr.Dataset({**values, "z": (("chain", "draw", "coordinate"), z)})
+        posterior = with_law(posterior, refitter.priors.law, refitter.reference)
         return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": xr.Dataset(stats)})
 
 
 @pytest.fixture(scope="module")
-def pool(few):
-    reference = reference_run(few, None)
-    priors = default_priors(distilled=True, supervised=False, reference=reference, **SMALL["options"])
-    return truths.draw_truths(priors, reference, 1500, seed=99)
+def small(few):
+    """Settings of a short calibration of equation 8 by itself."""
+    priors = default_priors("busbridge2025", reference_run(few, None), asymptotic_width=None)
+    return {"priors": priors, "draws": 60, "tune": 10, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def pool(few, small):
+    return truths.draw_truths(small["priors"], reference_run(few, None), 1500, seed=99)
 
 
 @pytest.fixture
@@ -227,17 +248,9 @@ def sampler(few, pool, monkeypatch):
     return install
 
 
-SMALL = {
-    "options": {**bd.EQUATION_8, "asymptotic_width": None},
-    "draws": 60,
-    "tune": 10,
-    "seed": 7,
-}
-
-
-def test_ranks_among_draws_of_the_prior_are_uniform(few, sampler):
+def test_ranks_among_draws_of_the_prior_are_uniform(few, small, sampler):
     sampler()
-    found = calibration.simulate_calibration(few, simulations=60, gates=bd.Gates(9, 1, 1), progress=False, **SMALL)
+    found = calibration.simulate_calibration(few, simulations=60, gates=bd.Gates(9, 1, 1), progress=False, **small)
     table = bd.rank_uniformity(found)
     assert found.attrs["passed"] + found.attrs["passed_when_refitted"] + found.attrs["failed"] == 60
     assert {"sigma", "nu", "c1", "z[log_sigma]", "gain: 1B, equal tokens", "log-likelihood"} <= set(table.index)
@@ -254,10 +267,10 @@ def test_ranks_among_draws_of_the_prior_are_uniform(few, sampler):
         assert variable.attrs["units"] == "1"
 
 
-def test_a_refit_that_fails_is_made_longer_once_and_then_said_to_have_failed(few, sampler):
+def test_a_refit_that_fails_is_made_longer_once_and_then_said_to_have_failed(few, small, sampler):
     # Simulation k has the seed 8 + k: the second has divergences at first, the third always.
     fake = sampler(lambda call: (call["seed"] == 9 and call["draws"] == 60) or call["seed"] == 10)
-    found = calibration.simulate_calibration(few, simulations=4, gates=bd.Gates(1.5, 1, 1), progress=False, **SMALL)
+    found = calibration.simulate_calibration(few, simulations=4, gates=bd.Gates(1.5, 1, 1), progress=False, **small)
     assert found["status"].values.tolist() == ["passed", "passed when refitted", "failed", "passed"]
     assert [(call["seed"], call["draws"], call["tune"], call.get("target_accept")) for call in fake.calls] == [
         (8, 60, 10, None),
@@ -273,15 +286,15 @@ def test_a_refit_that_fails_is_made_longer_once_and_then_said_to_have_failed(few
     assert (bd.rank_uniformity(found)["simulations"] == 3).all()
     # The ranks of the second are those among the longer refit's draws.
     again = calibration.simulate_calibration(
-        few, simulations=2, gates=bd.Gates(1.5, 1, 1), progress=False, **(SMALL | {"draws": 240})
+        few, simulations=2, gates=bd.Gates(1.5, 1, 1), progress=False, **(small | {"draws": 240})
     )
     np.testing.assert_array_equal(again["rank"][1], found["rank"][1])
 
 
-def test_an_interrupted_calibration_goes_on_from_its_log(few, sampler, tmp_path):
+def test_an_interrupted_calibration_goes_on_from_its_log(few, small, sampler, tmp_path):
     log = tmp_path / "log.jsonl"
     fake = sampler()
-    whole = calibration.simulate_calibration(few, simulations=5, progress=False, **SMALL)
+    whole = calibration.simulate_calibration(few, simulations=5, progress=False, **small)
 
     def stops(call):
         if call["seed"] == 10:
@@ -290,14 +303,14 @@ def test_an_interrupted_calibration_goes_on_from_its_log(few, sampler, tmp_path)
 
     sampler(stops)
     with pytest.raises(KeyboardInterrupt):
-        calibration.simulate_calibration(few, simulations=5, log=log, progress=False, **SMALL)
+        calibration.simulate_calibration(few, simulations=5, log=log, progress=False, **small)
     assert log.read_text().count("\n") == 2
     with log.open("a") as file:
         file.write('{"setting": "half a li')  # as a machine leaves it that lost its power
     fake = sampler()
     told: list[tuple[int, int]] = []
     found = calibration.simulate_calibration(
-        few, simulations=5, log=log, progress=lambda done, of: told.append((done, of)), **SMALL
+        few, simulations=5, log=log, progress=lambda done, of: told.append((done, of)), **small
     )
     assert {call["seed"] for call in fake.calls} == {10, 11, 12}
     assert told == [(2, 5), (3, 5), (4, 5), (5, 5)]
@@ -305,18 +318,18 @@ def test_an_interrupted_calibration_goes_on_from_its_log(few, sampler, tmp_path)
     # More simulations go on from it too; another seed or another design does not.
     fake.calls.clear()
     with pytest.raises(DataError, match="line 3: not a JSON line"):
-        calibration.simulate_calibration(few, simulations=6, log=log, progress=False, **SMALL)
+        calibration.simulate_calibration(few, simulations=6, log=log, progress=False, **small)
     lines = log.read_text().splitlines()
     log.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n")
-    calibration.simulate_calibration(few, simulations=6, log=log, progress=False, **SMALL)
+    calibration.simulate_calibration(few, simulations=6, log=log, progress=False, **small)
     assert {call["seed"] for call in fake.calls} == {13}
     fake.calls.clear()
     other = few.assign(teacher_loss=few["teacher_loss"] + 0.01)
-    calibration.simulate_calibration(other, simulations=1, log=log, progress=False, **SMALL)
+    calibration.simulate_calibration(other, simulations=1, log=log, progress=False, **small)
     assert {call["seed"] for call in fake.calls} == {8}
     fake.calls.clear()
     outcomes = few.assign(student_loss=few["student_loss"] + 0.01)
-    calibration.simulate_calibration(outcomes, simulations=1, log=log, progress=False, **SMALL)
+    calibration.simulate_calibration(outcomes, simulations=1, log=log, progress=False, **small)
     assert not fake.calls
 
 
@@ -326,8 +339,8 @@ def test_arguments_that_cannot_work_are_refused(few):
             calibration.simulate_calibration(few, simulations=count)
     with pytest.raises(ParameterError, match="more than 99 are needed to rank among"):
         calibration.simulate_calibration(few, draws=40, chains=2)
-    with pytest.raises(ParameterError, match="options or priors, not both"):
-        calibration.simulate_calibration(few, options={"noise": "tokens"}, priors=object())
+    with pytest.raises(ParameterError, match=r"no law 'eq. 8'.*choose from 'busbridge2025', 'tied_reducible'"):
+        calibration.simulate_calibration(few, law="eq. 8")
     with pytest.raises(ParameterError, match="get_executor"):
         calibration.simulate_calibration(few, simulations=1, executor="dask")
 
@@ -376,8 +389,8 @@ def test_an_interrupt_cancels_what_has_not_begun():
 def test_ranks_of_a_few_simulations_are_not_far_from_uniform(runs354, fit354, tmp_path):
     """As on the page of the documentation: laws near those of the runs, whose refits nearly all converge."""
     reference = reference_run(runs354, None)
-    default = default_priors(distilled=True, supervised=False, reference=reference)
-    near = choose_priors(fit354, 3.0, default, reference, keep_supervised=True)
+    default = default_priors(DEFAULT, reference)
+    near = choose_priors(fit354, 3.0, default, reference)
     log = tmp_path / "log.jsonl"
     # Gates that hardly ever ask for a longer refit: twenty ranks see no finer error than these let through.
     settings = {"draws": 300, "tune": 500, "seed": 5, "log": log, "progress": False, "gates": bd.Gates(1.2, 20, 20, 3)}
@@ -404,7 +417,7 @@ def test_a_dask_cluster_calibrates_as_this_process_does(few):
         "progress": False,
         "gates": bd.Gates(9, 1, 1, 10**6),
     }
-    settings |= {"options": {"effects": ("teacher",), "noise": "tokens"}}
+    settings |= {"law": DEFAULT.with_effects("teacher").with_noise("tokens")}
     here = calibration.simulate_calibration(few, **settings)
     assert {"sigma_teacher", "noise_tokens", "z[noise_tokens]", "kappa", "alpha"} <= set(here["quantity"].values)
     # Fixed, or the same as another.
@@ -422,10 +435,10 @@ def test_a_dask_cluster_calibrates_as_this_process_does(few):
 def test_a_dask_cluster_leaves_out_as_this_process_does(few):
     distributed = pytest.importorskip("distributed")
     settings = {"parts": 2, "draws": 60, "tune": 100, "seed": 3}
-    here = bd.leave_out(few, "teacher", {}, **settings)
+    here = bd.leave_out(few, "teacher", **settings)
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster) as client,
     ):
-        there = bd.leave_out(few, "teacher", {}, executor=client.get_executor(), **settings)
+        there = bd.leave_out(few, "teacher", executor=client.get_executor(), **settings)
     xr.testing.assert_identical(here, there)

@@ -27,27 +27,32 @@ from bayesdistill.compiler.program import Program, load_program
 from bayesdistill.compiler.translation import compile_program, translate
 from bayesdistill.compiler.verification import DisagreementError, verify
 from bayesdistill.errors import CompilerWarning, ModelError, ParameterError
+from bayesdistill.law import LAWS, Law, Prior
 from bayesdistill.model import reference_run
-from bayesdistill.priors import Prior, default_priors, with_priors
+from bayesdistill.priors import default_priors, with_priors
 
+DEFAULT = LAWS["tied_reducible"]
 CASES = {
     "default": {},
-    "equation 8": bd.EQUATION_8,
+    "equation 8": {"law": LAWS["busbridge2025"]},
     "no asymptotic prior": {"asymptotic_width": None},
-    "tokens worth the same": {"soft_targets": False},
-    "omega 0": {"omega": 0.0},
-    "omega free": {"omega": None},
-    "exponents apart": {"tied_exponents": False},
-    "no weak teachers": {"weak_teacher": False},
-    "noise by r": {"noise": "ratio"},
-    "noise by tokens": {"noise": "tokens"},
-    "teacher effects": {"effects": ("teacher",)},
-    "both effects": {"effects": ("teacher", "student")},
-    "all effects": {"effects": ("teacher", "student", "student_slope")},
-    "no capacity gap": {"gap": False},
+    "tokens worth the same": {"law": DEFAULT.without_terms("soft_targets")},
+    "omega 0": {"law": DEFAULT.without_terms("reducible_ratio")},
+    "omega free": {"law": DEFAULT.with_fixed(omega=None)},
+    "exponents apart": {"law": DEFAULT.without_terms("tied_exponents")},
+    "no weak teachers": {"law": DEFAULT.without_terms("weak_teachers")},
+    "noise by r": {"law": DEFAULT.with_noise("ratio")},
+    "noise by tokens": {"law": DEFAULT.with_noise("tokens")},
+    "teacher effects": {"law": DEFAULT.with_effects("teacher")},
+    "both effects": {"law": DEFAULT.with_effects("teacher", "student")},
+    "all effects": {"law": DEFAULT.with_effects("teacher", "student", "student_slope")},
+    "no capacity gap": {"law": DEFAULT.without_terms("capacity_gap")},
+    "fixed capacity gap": {"gap": False},
     "supervised alone": {"kind": "supervised"},
-    "supervised, gamma 1": {"kind": "supervised", "gamma": 1.0},
+    "supervised, gamma 1": {"kind": "supervised", "law": DEFAULT.with_fixed(gamma=1.0)},
+    "supervised, effects of models": {"kind": "supervised", "law": DEFAULT.with_effects("model")},
     "joint": {"kind": "joint"},
+    "joint, effects of models": {"kind": "joint", "law": DEFAULT.with_effects("student", "model")},
 }
 
 
@@ -60,13 +65,12 @@ def plain(runs354) -> Compiled:
     return Compiled(compile_with_llvm(model_of(runs354, None)))
 
 
-def model_of(runs, supervised, kind="distilled", gap=True, **options) -> pm.Model:
+def model_of(runs, supervised, kind="distilled", gap=True, law: Law = DEFAULT, **settings) -> pm.Model:
     runs = None if kind == "supervised" else runs
     supervised = None if kind == "distilled" else supervised
     reference = reference_run(runs, supervised)
-    priors = default_priors(
-        distilled=runs is not None, supervised=supervised is not None, reference=reference, **options
-    )
+    law = law.for_runs(distilled=runs is not None, supervised=supervised is not None)
+    priors = default_priors(law, reference, **settings)
     if not gap:
         off = Prior(-30.0, 0.0)
         priors = with_priors(priors, {"log_gap_strength": off, "log_gap_slope": off, "gap_curvature": Prior(0.0, 0.0)})
@@ -185,7 +189,7 @@ def test_density_gradient_and_draws_are_those_of_the_model(runs354, supervised_r
 
 def test_new_data_of_another_length(runs354, supervised_runs):
     """One compiled model of all runs serves any part of them, as long as it is told."""
-    model = model_of(runs354, supervised_runs, weak_teacher=True, effects=("teacher",), noise="tokens")
+    model = model_of(runs354, supervised_runs, law=DEFAULT.with_effects("teacher").with_noise("tokens"))
     kept = np.arange(len(runs354)) % 3 == 0
     compiled = compile_with_llvm(model)
     x = points(compiled.n_dim, 3)
@@ -381,7 +385,7 @@ def test_new_data_keep_the_compiler(plain):
 
 @pytest.mark.slow
 def test_both_compilers_describe_the_model_alike(runs354, supervised_runs):
-    model = model_of(runs354, supervised_runs, effects=("teacher",))
+    model = model_of(runs354, supervised_runs, law=DEFAULT.with_effects("teacher"))
     ours, theirs = compile_with_llvm(model), compile_with_numba(model)
     assert ours.n_dim == theirs.n_dim
     assert ours.n_expanded == theirs.n_expanded
@@ -405,9 +409,7 @@ def test_one_text_for_one_structure(runs354, supervised_runs):
     pairs = ["student_params", "student_tokens"]
     fewer = runs354.drop(index=runs354.index[runs354.duplicated(pairs)][:100])
     reference = reference_run(runs354, None)
-    priors = with_priors(
-        default_priors(distilled=True, supervised=False, reference=reference), {"teacher_power": Prior(1.0, 0.3)}
-    )
+    priors = with_priors(default_priors(DEFAULT, reference), {"teacher_power": Prior(1.0, 0.3)})
     assert translate(bd.build_model(fewer, priors=priors, reference=reference)).text == first
 
 

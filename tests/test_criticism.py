@@ -4,18 +4,20 @@ import json
 from dataclasses import asdict
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
-from law_names import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss, log_gap
+from law_names import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss
 from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill import posterior
 from bayesdistill.criticism import baselines, prior_power, residuals, scores, truths, unseen_groups
 from bayesdistill.errors import DataError, ModelError, ParameterError
+from bayesdistill.law import LAWS, Reference
 from bayesdistill.model import reference_run
-from bayesdistill.posterior import Gates
-from bayesdistill.priors import Reference, default_priors
+from bayesdistill.posterior import Gates, with_law
+from bayesdistill.priors import default_priors
 from bayesdistill.sampling import groups
 
 
@@ -126,8 +128,8 @@ def test_the_curves_are_those_of_the_law(fit354, runs354):
     # A new run scatters around the law: its band holds that of the law, and is about as wide as the scatter.
     assert (curves["run_lower"] < curves["lower"]).all()
     assert (curves["run_upper"] > curves["upper"]).all()
-    noise = posterior.noise_draws(fit354)
-    scatter = float(np.hypot(posterior.mean(noise["sigma"]), posterior.mean(noise["sigma_student"])))
+    noise = posterior.draws_of(fit354)
+    scatter = float(np.hypot(noise["sigma"].mean(), noise["sigma_student"].mean()))
     width = (curves["run_upper"] - curves["run_lower"]).min()
     assert 2 * 1.28 * scatter * 0.8 < float(width) < 2 * 1.6 * scatter
     # Runs, their predictions and residuals.
@@ -240,16 +242,20 @@ def test_every_run_is_left_out_once_and_groups_stay_together(runs354):
 
 
 def test_the_law_without_capacity_gap_has_none(runs354):
-    from bayesdistill.priors.coordinates import distillation_at_reference, supervised_at_reference
-
-    priors = unseen_groups.priors_of({"gap": False}, runs354)
-    fixed = {name for name, free in zip(priors.names, priors.free, strict=True) if not free}
-    assert fixed == {"log_gap_strength", "log_gap_slope", "gap_curvature", "omega"}
-    c = dict(zip(priors.names, priors.location, strict=True))
-    law = supervised_at_reference(c)
-    law |= distillation_at_reference(c, law, reference_run(runs354, None))
-    gap = log_gap(np.log(np.linspace(0.5, 1.5, 21)), **{name: law[name] for name in ("c1", "d1", "f1")})
-    assert np.abs(gap).max() < 1e-9
+    law = unseen_groups.candidate_models()["no capacity gap"].law
+    assert [term.name for term in law.terms] == ["supervised", "student"]
+    priors = unseen_groups.priors_of(law, runs354)
+    assert not {"log_gap_strength", "log_gap_slope", "gap_curvature", "omega"} & {*priors.names}
+    assert priors.free.all()
+    assert not {"c1", "d1", "f1"} & {*law.symbols_of_law}
+    # The loss is that of equation 8 with a gap that is nothing.
+    reference = reference_run(runs354, None)
+    p = law.symbols(dict(zip(priors.names, priors.location, strict=True)), reference)
+    teacher = np.linspace(0.5, 1.5, 21) * reference.teacher_loss
+    loss = law.distilled_loss(law.student(reference.params, reference.tokens, p), teacher, p)
+    six = {name: p[name] for name in LAW_PARAMETERS if name in p}
+    without = distilled_loss(reference.params, reference.tokens, teacher, **six, c1=0.0, d1=1.0, f1=1.0)
+    np.testing.assert_allclose(loss, without, rtol=1e-12)
 
 
 def test_the_point_fit_finds_the_law_that_made_the_runs():
@@ -314,15 +320,20 @@ def test_checkpoints_know_models_by_their_priors(runs354, tmp_path, monkeypatch)
         return {"run": np.flatnonzero(task[2]).tolist(), "converged": True} | {name: [0.0] * count for name in columns}
 
     monkeypatch.setattr(unseen_groups, "_fold", fold)
-    bd.leave_out(few, "paper", {}, checkpoint=checkpoint)
-    bd.leave_out(few, "paper", {"weak_teacher": True, "effects": ("student", "student_slope")}, checkpoint=checkpoint)
+    default = LAWS["tied_reducible"]
+    bd.leave_out(few, "paper", checkpoint=checkpoint)
+    bd.leave_out(few, "paper", default.with_effects("student", "student_slope"), checkpoint=checkpoint)
+    bd.leave_out(few, "paper", default, prior_settings={"asymptotic_width": 0.005}, checkpoint=checkpoint)
     assert len(calls) == 1  # the default, written out
-    bd.leave_out(few, "paper", {"weak_teacher": False}, checkpoint=checkpoint)
-    bd.leave_out(few, "paper", {"weak_teacher": False}, gates=Gates(max_rhat=1.5), checkpoint=checkpoint)
+    without = default.without_terms("weak_teachers")
+    bd.leave_out(few, "paper", without, checkpoint=checkpoint)
+    bd.leave_out(few, "paper", without, gates=Gates(max_rhat=1.5), checkpoint=checkpoint)
     assert len(calls) == 3
+    bd.leave_out(few, "paper", without, prior_settings={"asymptotic_width": None}, checkpoint=checkpoint)
+    assert len(calls) == 4
     checkpoint.write_text("[]")
     with pytest.raises(DataError, match="not a checkpoint"):
-        bd.leave_out(few, "paper", {}, checkpoint=checkpoint)
+        bd.leave_out(few, "paper", checkpoint=checkpoint)
 
 
 # Predictive checks ----------------------------------------------------------------------------------------------------
@@ -345,10 +356,11 @@ def drawn_fit():
     values |= {"sigma": 0.005 * np.exp(0.04 * rng.standard_normal(shape)), "nu": np.full(shape, 8.0)}
     draws = xr.Dataset({name: (("chain", "draw"), value) for name, value in values.items()})
     draws = draws.assign_coords(chain=np.arange(4), draw=np.arange(250))
-    observed, constant = groups.data_groups(runs, None)
+    draws = with_law(draws, LAWS["busbridge2025"], REFERENCE)
+    observed, constant = groups.data_groups(LAWS["busbridge2025"], runs, None)
     tree = {
         "posterior": draws,
-        "log_likelihood": groups.log_likelihood(draws, observed, constant, REFERENCE),
+        "log_likelihood": groups.log_likelihood(draws, runs, None),
         "observed_data": observed,
         "constant_data": constant,
     }
@@ -369,19 +381,22 @@ def shifted(fit: xr.DataTree, shift: np.ndarray) -> xr.DataTree:
 
 
 def test_the_prior_predictive_is_that_of_the_simulator(runs354):
-    found = bd.prior_predictive(runs354, options={"asymptotic_width": None}, draws=60, seed=1)
-    again = bd.prior_predictive(runs354, options={"asymptotic_width": None}, draws=60, seed=1)
+    found = bd.prior_predictive(runs354, prior_settings={"asymptotic_width": None}, draws=60, seed=1)
+    again = bd.prior_predictive(runs354, prior_settings={"asymptotic_width": None}, draws=60, seed=1)
     xr.testing.assert_identical(found, again)
     assert found["expected"].dims == ("quantile", "run")
     assert (found["expected"].diff("quantile") >= 0).all()
     np.testing.assert_array_equal(found["student_loss"], runs354["student_loss"])
     # Runs simulated from the same priors lie anywhere among the simulated ones.
     reference = reference_run(runs354, None)
-    priors = default_priors(distilled=True, supervised=False, reference=reference, asymptotic_width=None)
-    laws = truths.draw_truths(priors, reference, 200, seed=77)
+    priors = default_priors("tied_reducible", reference, asymptotic_width=None)
+    laws = [
+        truths.draws_of_truth(truth, priors.law, reference)
+        for truth in truths.draw_truths(priors, reference, 200, seed=77)
+    ]
     rng = np.random.default_rng(3)
     position = [
-        (truths.simulate_outcomes(law, runs354, reference, rng)[0] < found["expected"].sel(quantile=0.5).values).mean()
+        (truths.simulate_outcomes(law, runs354, rng)[0] < found["expected"].sel(quantile=0.5).values).mean()
         for law in laws
     ]
     assert np.mean(position) == pytest.approx(0.5, abs=0.12)
@@ -509,8 +524,8 @@ def test_models_of_the_same_runs_are_compared(drawn_fit):
     wrong = drawn_fit.copy(deep=True)
     draws = wrong["posterior"].to_dataset()
     draws["E"] = draws["E"] + 0.02
-    observed, constant = (wrong[name].to_dataset() for name in ("observed_data", "constant_data"))
-    density = groups.log_likelihood(draws, observed, constant, REFERENCE)
+    seen = [*wrong["constant_data"].to_dataset().data_vars.values(), wrong["observed_data"]["student_loss"]]
+    density = groups.log_likelihood(draws, pd.DataFrame({one.name: one.values for one in seen}), None)
     wrong["log_likelihood"] = xr.DataTree(density)
     compared = bd.compare_loo({"wrong": wrong, "right": drawn_fit})
     assert compared["model"].values.tolist() == ["right", "wrong"]

@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from decision_cases import brute_force, posterior_of, published, scattered, simple, simple_crossover, simple_teacher
+from decision_cases import (
+    brute_force,
+    posterior_of,
+    published,
+    scattered,
+    simple,
+    simple_crossover,
+    simple_teacher,
+)
 from scipy.stats import t
 
 from bayesdistill import posterior
@@ -358,7 +366,7 @@ def test_memory_beyond_the_answer_does_not_grow_with_the_budgets(kind):
         return peak - sum(values.nbytes for values in found.values())
 
     draws = posterior.draws_of(posterior_of(scattered(64)))
-    beyond(4)  # compiles or loads, which takes memory of its own
+    beyond(4)  # loads modules, which takes memory of its own
     few = beyond(8)
     assert beyond(64) < few + 100_000  # the answer has 200,000 bytes for 64 budgets, a piece of it 12,000
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from decision_cases import posterior_of, published, scattered, simple
+from decision_cases import draws_of, posterior_of, published, scattered, simple
 from scipy.optimize import brentq
 
 from bayesdistill import strategies
@@ -15,6 +15,7 @@ from bayesdistill.strategies import Bounds
 
 def best_at(draws, student, budget, number):
     """Advantage and student tokens of the best strategy, teacher inference charged, straight from the kernels."""
+    draws = draws_of(draws)
     got = strategies.best_strategies(draws, [student], [budget], [Scenario(1, 1 / number)])
     alone = strategies.supervised_losses(draws, [student], [budget])[0, 0, 0]
     return alone - got["loss"].item(), got["student_tokens"].item()
@@ -70,11 +71,11 @@ def test_break_even_knows_the_share_of_inference_and_the_cap(lgt, cap):
     draws = {name: values[[1, 4]] for name, values in scattered(6, seed=1).items()}
     cell = break_even(posterior_of(draws), 1e9, 1e21, **options).isel(student=0, budget=0, chain=0)
     bounds = Bounds(max_student_tokens=cap)
-    alone = strategies.supervised_losses(draws, [1e9], [1e21], max_tokens=cap)[0, 0]
+    alone = strategies.supervised_losses(draws_of(draws), [1e9], [1e21], max_tokens=cap)[0, 0]
     shared = flag_names(cell["break_even_status"]).values == "shared"
     assert shared.any()
     for draw in np.flatnonzero(shared):
-        one = {k: v[draw : draw + 1] for k, v in draws.items()}
+        one = draws_of(draws).take([draw])
 
         def gap(log_number, one=one, draw=draw):
             scene = Scenario(lgt, 1 / np.exp(log_number))

@@ -1,4 +1,4 @@
-"""The page with sliders: its numbers against those of Python, what it says, and how it behaves in a browser."""
+"""The interactive page: its numbers compared with Python, its texts, and its behavior in a browser."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
-from decision_cases import posterior_of, scattered
+from decision_cases import draws_of, posterior_of, scattered
 
 import bayesdistill as bd
 from bayesdistill import posterior
 from bayesdistill.compute import Scenario
 from bayesdistill.interactive.contents import sharing_steps, thinned
+from bayesdistill.interactive.javascript import law_functions
+from bayesdistill.law import Law, Parameter, Term
+from bayesdistill.law.forms import coordinate_description
 from bayesdistill.strategies import Bounds, best_strategies
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def find_node() -> str | None:
-    """The machine's node, or the one that playwright brings along."""
+    """Path of node: the installed one, or the one in playwright."""
     spec = importlib.util.find_spec("playwright")
     brought = Path(spec.origin).parent / "driver" / "node" if spec and spec.origin else Path("nowhere")
     return shutil.which("node") or (str(brought) if brought.is_file() else None)
@@ -35,7 +39,7 @@ NODE = find_node()
 SCENARIOS = list(bd.SCENARIOS.values())
 # Sums of exponentials in another order differ in the last bits; a probability is compared but for gains within this.
 TIE = 1e-6
-# Nats by which the mean loss of the page's committed strategy may lie above that of `plan`.
+# Nats by which the mean loss of the page's chosen strategy may exceed that of `plan`.
 MEAN_TIE = 2e-6
 
 
@@ -44,17 +48,23 @@ def embedded(page: str) -> dict:
 
 
 def engine_answers(page: str, problems: list[list[float]], folder: Path) -> list[dict]:
-    """What the page's own script answers to [student, budget, delta_lgt, delta_pre], by node."""
-    if NODE is None:
-        pytest.skip("node is not installed; without it the script of the page cannot be run by itself")
+    """Answers of the page's script to [student, budget, delta_lgt, delta_pre]."""
+    return in_engine(page, f"{json.dumps(problems)}.map(p => engine.solve(...p))", folder)
+
+
+def in_engine(page: str, expression: str, folder: Path) -> Any:
+    """Value of a JavaScript expression that uses `engine`, made from the page's script and data."""
     script = re.search(r'<script id="engine">(.*?)</script>', page, re.DOTALL)[1]
-    ask = f"""
-const data = JSON.parse({json.dumps(json.dumps(embedded(page)))}), engine = makeEngine(data);
-const answers = {json.dumps(problems)}.map(p => ({{ ...engine.solve(...p) }}));
-process.stdout.write(JSON.stringify(answers));
-"""
-    path = folder / "engine.js"
-    path.write_text(script + ask)
+    data = json.dumps(json.dumps(embedded(page)))
+    return evaluated(f"{script}\nconst engine = makeEngine(JSON.parse({data}));", expression, folder)
+
+
+def evaluated(script: str, expression: str, folder: Path) -> Any:
+    """Value of a JavaScript expression after a script, from node."""
+    if NODE is None:
+        pytest.skip("node is not installed")
+    path = folder / "script.js"
+    path.write_text(f"{script}\nprocess.stdout.write(JSON.stringify({expression}));\n")
     done = subprocess.run([NODE, str(path)], capture_output=True, text=True, check=True, timeout=300)
     return json.loads(done.stdout)
 
@@ -84,22 +94,22 @@ def compare(answer: dict, draws: dict, problem: list[float], bounds: Bounds) -> 
         max_student_tokens=None if np.isinf(bounds.max_student_tokens) else bounds.max_student_tokens,
     )
     np.testing.assert_allclose(
-        floats(answer["best"]["loss"]), plan["best_distilled_loss"].values.ravel(), atol=1e-4, rtol=0
+        floats(answer["perfect"]["loss"]), plan["best_distilled_loss"].values.ravel(), atol=1e-4, rtol=0
     )
     np.testing.assert_allclose(floats(answer["pretrained"]), plan["supervised_loss"].values.ravel(), atol=1e-4, rtol=0)
     gain = (plan["supervised_loss"] - plan["best_distilled_loss"]).values.ravel()
     theirs = float(plan["probability_best"].item())
     if np.isnan(theirs):
-        assert answer["probability"] is answer["probability_best"] is answer["committed"] is None
+        assert answer["probability"] is answer["probability_perfect"] is answer["chosen"] is None
         return
-    assert abs(answer["probability_best"] - theirs) <= (abs(gain) < TIE).mean() + 1e-12
-    compare_committed(answer, draws, problem, plan)
+    assert abs(answer["probability_perfect"] - theirs) <= (abs(gain) < TIE).mean() + 1e-12
+    compare_chosen(answer, draws, problem, plan)
 
 
-def compare_committed(answer: dict, draws: dict, problem: list[float], plan: xr.Dataset) -> None:
-    """The page's strategy has the losses that the law gives it, and a mean as low as the committed one of `plan`."""
+def compare_chosen(answer: dict, draws: dict, problem: list[float], plan: xr.Dataset) -> None:
+    """The page's strategy has the losses that the law gives it, and a mean as low as that of `plan`."""
     student, budget, lgt, pre = problem
-    ours = answer["committed"]
+    ours = answer["chosen"]
     spent = bd.distillation_flops(
         student, ours["student_tokens"], ours["teacher_params"], ours["teacher_tokens"], Scenario(lgt, pre, "asked")
     )
@@ -161,7 +171,7 @@ def test_the_script_keeps_the_bounds(folder, bounds):
         compare(answer, draws, problem, Bounds(**bounds))
 
 
-def test_the_script_keeps_what_extends_the_law(folder):
+def test_the_script_solves_the_law_with_all_extensions(folder):
     draws = scattered(20, seed=5) | {"w1": np.linspace(0, 0.9, 20), "kappa": np.linspace(3, 0.5, 20)}
     draws["omega"] = np.linspace(0, 1, 20)
     path = bd.interactive_page(posterior_of(draws), folder / "weak.html", draws=20, max_teacher_params=1e8)
@@ -170,9 +180,126 @@ def test_the_script_keeps_what_extends_the_law(folder):
         engine_answers(path.read_text(), problems, folder), problems, strict=True
     ):
         found = best_strategies(
-            draws, [student], [budget], Scenario(lgt, pre, "asked"), bounds=Bounds(max_teacher_params=1e8)
+            draws_of(draws), [student], [budget], Scenario(lgt, pre, "asked"), bounds=Bounds(max_teacher_params=1e8)
         )
-        np.testing.assert_allclose(floats(answer["best"]["loss"]), found["loss"].ravel(), atol=1e-4, rtol=0)
+        np.testing.assert_allclose(floats(answer["perfect"]["loss"]), found["loss"].ravel(), atol=1e-4, rtol=0)
+
+
+# The law in JavaScript -------------------------------------------------------------------------------------------------
+
+
+def _teacher_slope(log_excess, student, teacher_loss, log_ratio, p):
+    return log_excess + p["eta"] * np.log(teacher_loss / 2.3) * 0.1
+
+
+def _many_functions(log_excess, student, p):
+    x = np.minimum(np.sqrt(student.tokens / student.params), 30) - 2**0.5
+    return (
+        log_excess - 0.01 * np.tanh(np.square(x)) ** 3 + np.maximum(-np.abs(x), -1e-3) / np.power(student.params, 0.1)
+    )
+
+
+def _lower_floor(loss, student, teacher_loss, p):
+    return loss + 1e-3 * np.expm1(-teacher_loss)
+
+
+SLOPE = Term("slope", parameters=(Parameter("eta", "1", "slope"),), excess=_teacher_slope)
+FUNCTIONS = Term("functions", student_excess=_many_functions, floor=_lower_floor)
+EQUATION_8 = bd.LAWS["busbridge2025"]
+EXTENSIONS = ("weak_teachers", "soft_targets", "reducible_ratio")
+TRACED = {
+    **bd.LAWS,
+    "all terms": EQUATION_8.with_terms("tied_exponents", *EXTENSIONS),
+    "weak teachers": EQUATION_8.with_terms("weak_teachers"),
+    "no capacity gap": EQUATION_8.without_terms("capacity_gap"),
+    "custom": EQUATION_8.with_terms(SLOPE, FUNCTIONS),
+    "all terms and custom": EQUATION_8.with_terms(*EXTENSIONS, SLOPE, FUNCTIONS),
+}
+
+
+def symbols_of(law: Law, n: int) -> dict[str, np.ndarray]:
+    """Scattered draws of the symbols of any law of these tests."""
+    rng = np.random.default_rng(8)
+    extended = {"w1": rng.uniform(0, 1, n), "kappa": rng.uniform(0.2, 5, n), "omega": rng.uniform(0, 1, n)}
+    known = scattered(n, seed=7) | extended | {"eta": rng.normal(0, 1, n)}
+    return {name: known[name] for name in law.symbols_of_law}
+
+
+def random_runs(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sizes, tokens and teacher losses."""
+    rng = np.random.default_rng(9)
+    return 10 ** rng.uniform(6, 12, n), 10 ** rng.uniform(6, 14, n), rng.uniform(1.5, 5, n)
+
+
+def assert_losses_agree(found: dict, law: Law, p: dict[str, np.ndarray], N: Any, D: Any, T: Any) -> None:
+    """Compare losses from JavaScript with those of the law to 1e-12."""
+    np.testing.assert_allclose(found["supervised"], law.supervised_loss(N, D, p), rtol=1e-12)
+    np.testing.assert_allclose(found["distilled"], law.distilled_loss(law.student(N, D, p), T, p), rtol=1e-12)
+    draws = {name: values[:, None] for name, values in p.items()}
+    teacher = law.supervised_loss(2 * N, D / 3, draws)
+    mean = law.distilled_loss(law.student(N[0], D, draws), teacher, draws).mean(axis=0)
+    np.testing.assert_allclose(found["mean"], mean, rtol=1e-12)
+
+
+ASKED = """{ supervised: N.map((n, i) => F.supervisedLoss(draws[i], n, D[i])),
+  distilled: N.map((n, i) => F.distilledLoss(F.prepare(draws[i], n), D[i], T[i])),
+  mean: D.map((d, i) => F.meanDistilledLoss(draws.map(p => F.prepare(p, N[0])), d, 2 * N[i], d / 3)) }"""
+
+
+@pytest.mark.parametrize("law", TRACED.values(), ids=TRACED)
+def test_generated_functions_equal_the_law(law, folder):
+    p, (N, D, T) = symbols_of(law, 40), random_runs(40)
+    draws = [{name: values[i] for name, values in p.items()} for i in range(40)]
+    script = f"""{law_functions(law)}
+const F = {{ supervisedLoss, prepare, distilledLoss, meanDistilledLoss }}, draws = {json.dumps(draws)};
+const [N, D, T] = {json.dumps([N.tolist(), D.tolist(), T.tolist()])};"""
+    assert_losses_agree(evaluated(script, ASKED, folder), law, p, N, D, T)
+
+
+def test_the_engine_solves_a_law_with_a_custom_term(folder):
+    law = TRACED["all terms and custom"]
+    p, (N, D, T) = symbols_of(law, 20), random_runs(20)
+    dataset = xr.Dataset({name: (("chain", "draw"), values[None]) for name, values in p.items()})
+    page = bd.interactive_page(bd.law_draws(dataset, law=law), folder / "custom.html", draws=20).read_text()
+    assert "functions" in " ".join(embedded(page)["about"])
+    assert list(embedded(page)["draws"]) == sorted(law.symbols_of_law)
+    runs = json.dumps([N.tolist(), D.tolist(), T.tolist()])
+    found = in_engine(page, f"(([N, D, T], F, draws) => ({ASKED}))({runs}, engine, engine.draws)", folder)
+    assert_losses_agree(found, law, p, N, D, T)
+    (answer,) = engine_answers(page, [[1e9, 1e22, 1, 1]], folder)
+    for name in ("perfect", "chosen"):
+        strategy = answer[name]
+        student = law.student(1e9, np.array(strategy["student_tokens"]), p)
+        loss = law.distilled_loss(student, np.array(strategy["teacher_loss"]), p)
+        np.testing.assert_allclose(strategy["loss"], loss, rtol=1e-12)
+    assert (np.array(answer["perfect"]["loss"]) <= np.array(answer["chosen"]["loss"]) + 1e-9).all()
+
+
+def test_only_what_depends_on_tokens_or_teacher_is_computed_at_each_evaluation():
+    prepared, rest = law_functions(EQUATION_8).split("function distilledLoss")
+    assert "Math.log(N)" in prepared
+    assert "Math.log(p.d1)" in prepared
+    one, mean = rest.split("function meanDistilledLoss")
+    assert not re.search(r"Math\.log\((N|p\.d1)\)|p\.alpha|p\.A\b", one)
+    before, loop = mean.split("for (")
+    assert before.count("Math.log(") == 3
+    assert not re.search(r"Math\.log\((D|N_T|D_T)\)", loop)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: np.arcsin(x), "the numpy function 'arcsin'"),
+        (lambda x: np.add.reduce(x), "the numpy function 'add.reduce'"),
+        (lambda x: x * np.ones(3), r"an array of shape \(3,\)"),
+        (lambda x: np.where(x > 1, x, 0), "the numpy function 'greater'"),
+        (lambda x: x or 1.0, "a condition on values"),
+    ],
+)
+def test_operations_without_translation_raise_an_error(function, message):
+    law = EQUATION_8.with_terms(Term("odd", floor=lambda loss, student, teacher_loss, p: function(loss)))
+    with pytest.raises(bd.ParameterError, match=f"Cannot translate {message}"):
+        law_functions(law)
 
 
 def test_the_strategy_spends_the_budget(page, folder):
@@ -181,7 +308,7 @@ def test_the_strategy_spends_the_budget(page, folder):
         if answer["probability"] is None:
             continue
         own, size, tokens = (
-            np.array(answer["best"][k]) for k in ("student_tokens", "teacher_params", "teacher_tokens")
+            np.array(answer["perfect"][k]) for k in ("student_tokens", "teacher_params", "teacher_tokens")
         )
         spent = bd.distillation_flops(student, own, size, tokens, Scenario(lgt, pre, "asked"))
         np.testing.assert_allclose(spent, budget, rtol=1e-9)
@@ -195,7 +322,7 @@ def test_the_page_holds_thinned_draws_and_no_address(page, jittered_draws):
     assert "sigma" not in data["draws"]
     assert not re.search(r"(src|href)\s*=|@import|url\(|fetch\(|XMLHttp", page)
     assert set(re.findall(r"https?://[^\s\"'<>]+", page)) == {"http://www.w3.org/2000/svg"}
-    assert any("converged is not known" in note["text"] for note in data["notes"])
+    assert any("Convergence of these posterior draws is unknown" in note["text"] for note in data["notes"])
 
 
 def test_the_same_inputs_give_the_same_bytes(jittered_draws, folder):
@@ -260,12 +387,12 @@ def test_draws_and_numbers_of_students():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"draws": 5}, "draws is 5; a whole number of at least 20"),
-        ({"draws": True}, "draws is True"),
-        ({"students": ("1B",)}, "two ends"),
+        ({"draws": 5}, "`draws` must be an integer of at least 20, got 5"),
+        ({"draws": True}, "`draws` must be an integer of at least 20, got True"),
+        ({"students": ("1B",)}, r"two values, \(lowest, highest\), got 1"),
         ({"budgets": (1e20, 1e20)}, "more than once"),
         ({"students": ("300", "1B")}, "no language model"),
-        ({"max_students_per_teacher": 0}, "max_students_per_teacher is 0"),
+        ({"max_students_per_teacher": 0}, "`max_students_per_teacher` must be a positive integer, got 0"),
         ({"scenario": "free lunch"}, "'free lunch' is not known; use 'best case'"),
         ({"min_teacher_params": 1e10, "max_teacher_params": 1e9}, "no teacher is left"),
     ],
@@ -328,8 +455,8 @@ def move(tab, name: str, value: float) -> dict:
           const control = document.getElementById(name);
           control.value = value;
           control.dispatchEvent(new Event("input", { bubbles: true }));
-          return { asked: answer.asked, probability: answer.out.probability, best: answer.out.probability_best,
-            loss: answer.out.best.loss, committed: answer.out.committed && answer.out.committed.loss,
+          return { asked: answer.asked, probability: answer.out.probability, perfect: answer.out.probability_perfect,
+            loss: answer.out.perfect.loss, chosen: answer.out.chosen && answer.out.chosen.loss,
             milliseconds: answer.milliseconds };
         }""",
         [name, value],
@@ -350,11 +477,11 @@ def test_sliders_answer_at_once_and_as_plan_does(opened, page):
                 posterior_of(draws), asked["student"], asked["budget"], Scenario(asked["lgt"], asked["pre"], "asked")
             )
             np.testing.assert_allclose(found["loss"], plan["best_distilled_loss"].values.ravel(), atol=1e-4, rtol=0)
-            assert found["best"] == pytest.approx(plan["probability_best"].item())
+            assert found["perfect"] == pytest.approx(plan["probability_best"].item())
             # Along a flat valley of teachers, draws near a tie may fall to either side.
             near = (abs(plan["advantage"]) < 1e-5).mean().item()
             assert found["probability"] == pytest.approx(plan["probability"].item(), abs=near + 0.011)
-            assert np.mean(found["committed"]) == pytest.approx(plan["distilled_loss"].mean().item(), abs=MEAN_TIE)
+            assert np.mean(found["chosen"]) == pytest.approx(plan["distilled_loss"].mean().item(), abs=MEAN_TIE)
             shown = opened.locator("#probability").inner_text()
             if found["probability"] in (0, 1):
                 assert shown == ("< 1.5 %" if found["probability"] == 0 else "> 98.5 %")
@@ -398,7 +525,7 @@ def test_k_is_off_where_it_changes_nothing(opened):
 def test_hostile_text_stays_text(browser, hostile):
     tab = browser.new_page()
     tab.goto(hostile.as_uri())
-    assert tab.title() == "Distil or pretrain?"
+    assert tab.title() == "Distill or pretrain?"
     assert tab.locator("img").count() == 0
     assert HOSTILE in tab.locator("#footer").inner_text()
     assert tab.locator("#notes .bad").count() == 1
@@ -427,6 +554,6 @@ def test_extrapolation_is_said_and_agrees_with_plan(browser, fit354, folder):
         assert (tab.locator("#notes .extrapolation").count() == 1) is flag, asked
     assert "published-law prior" in tab.locator("#notes").inner_text()
     for name in set(posterior.prior_dominated(fit354)) - posterior.SUPERVISED_COORDINATES:
-        assert posterior.COORDINATE_WORDS[name] in tab.locator("#notes").inner_text()
+        assert coordinate_description(name) in tab.locator("#notes").inner_text()
     assert "354 runs" in tab.locator("#footer").inner_text()
     tab.close()

@@ -6,18 +6,15 @@ import pandas as pd
 import pymc as pm
 import pytest
 import xarray as xr
-from bayesdistill.priors.coordinates import (
-    distillation_at_reference,
-    natural_parameters,
-    supervised_at_reference,
-)
-from bayesdistill.shifts import student_configurations, teacher_labels
 from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill.errors import ModelError
+from bayesdistill.law import LAWS, Prior, Reference
+from bayesdistill.law.effects import student_configurations, teacher_groups
 from bayesdistill.model import build_model, reference_run
-from bayesdistill.priors import ASYMPTOTIC_SIZES, Prior, Priors, Reference, default_priors, with_priors
+from bayesdistill.posterior import posterior_dataset, with_law
+from bayesdistill.priors import ASYMPTOTIC_SIZES, Priors, default_priors, with_priors
 from bayesdistill.sampling.groups import data_groups, log_likelihood
 
 SUPERVISED = laws.SUPERVISED_PARAMETERS
@@ -50,13 +47,13 @@ def symbols_at(z: np.ndarray, priors: Priors, reference: Reference) -> tuple[dic
     covariance = priors.covariance[np.ix_(priors.free, priors.free)]
     root[priors.free] = np.linalg.cholesky(covariance)
     c = dict(zip(priors.names, priors.location + root @ z, strict=True))
-    law = supervised_at_reference(c)
+    known = {*laws.LAW_PARAMETERS} & {*priors.law.symbols_of_law}
+    law = {name: value for name, value in priors.law.symbols(c, reference).items() if name in known}
     if "teacher_power" in c:
-        law |= distillation_at_reference(c, law, reference)
         law |= {"kappa": np.exp(c["log_kappa"])} if "log_kappa" in c else {}
         law |= {"omega": 1 / (1 + np.exp(-c["logit_omega"]))} if "logit_omega" in c else {}
         law |= {"omega": c["omega"]} if "omega" in c else {}
-    return {name: float(value) for name, value in natural_parameters(law, reference).items()}, c
+    return {name: float(value) for name, value in law.items()}, c
 
 
 def asymptotic_potential(law: dict[str, float], reference: Reference, width: float) -> float:
@@ -96,36 +93,33 @@ def by_hand(
     return float(total)
 
 
+PAPER = LAWS["busbridge2025"]
+SOFT = PAPER.with_terms("soft_targets", "reducible_ratio")
+WEAK = PAPER.with_terms("weak_teachers")
 CASES = {
-    "distilled": {"runs": True, "supervised": False, "asymptotic_width": None},
-    "distilled, asymptote": {"runs": True, "supervised": False, "asymptotic_width": 0.005},
-    "supervised": {"runs": False, "supervised": True},
-    "supervised, gamma = 1": {"runs": False, "supervised": True, "gamma": 1.0},
-    "weak": {"runs": True, "supervised": False, "weak_teacher": True},
-    "effects": {"runs": True, "supervised": False, "weak_teacher": True, "effects": ("teacher", "student")},
-    "extended": {"runs": True, "supervised": False, "weak_teacher": True, "soft_targets": True, "omega": None},
-    "tied exponents": {"runs": True, "supervised": False, "tied_exponents": True},
-    "asymptote, kappa, omega free": {"runs": True, "supervised": False, "soft_targets": True, "omega": None},
-    "asymptote, kappa, omega 0.8, tied": {
-        "runs": True,
-        "supervised": False,
-        "soft_targets": True,
-        "omega": 0.8,
-        "tied_exponents": True,
-    },
-    "noise by ratio": {"runs": True, "supervised": False, "noise": "ratio", "effects": ("teacher",)},
-    "noise by tokens": {"runs": True, "supervised": False, "noise": "tokens"},
-    "joint": {"runs": True, "supervised": True, "asymptotic_width": None},
-    "joint, gamma = 0.5, asymptote": {"runs": True, "supervised": True, "gamma": 0.5, "asymptotic_width": 0.02},
+    # name: (distilled runs, supervised runs, law, width of the asymptotic prior)
+    "distilled": (True, False, PAPER, None),
+    "distilled, asymptote": (True, False, PAPER, 0.005),
+    "supervised": (False, True, PAPER, 0.005),
+    "supervised, gamma = 1": (False, True, PAPER.with_fixed(gamma=1.0), 0.005),
+    "weak": (True, False, WEAK, 0.005),
+    "effects": (True, False, WEAK.with_effects("teacher", "student"), 0.005),
+    "extended": (True, False, WEAK.with_terms("soft_targets", "reducible_ratio"), 0.005),
+    "tied exponents": (True, False, PAPER.with_terms("tied_exponents"), 0.005),
+    "asymptote, kappa, omega free": (True, False, SOFT, 0.005),
+    "asymptote, kappa, omega 0.8, tied": (True, False, SOFT.with_terms("tied_exponents").with_fixed(omega=0.8), 0.005),
+    "noise by ratio": (True, False, PAPER.with_effects("teacher").with_noise("ratio"), 0.005),
+    "noise by tokens": (True, False, PAPER.with_noise("tokens"), 0.005),
+    "joint": (True, True, PAPER, None),
+    "joint, gamma = 0.5, asymptote": (True, True, PAPER.with_fixed(gamma=0.5), 0.02),
 }
 
 
 def case(name, runs, supervised_runs):
-    options = {**bd.EQUATION_8, **CASES[name]}
-    table = runs if options.pop("runs") else None
-    other = supervised_runs if options.pop("supervised") else None
+    distilled, alone, law, width = CASES[name]
+    table, other = runs if distilled else None, supervised_runs if alone else None
     reference = reference_run(table, other)
-    priors = default_priors(distilled=table is not None, supervised=other is not None, reference=reference, **options)
+    priors = default_priors(law.for_runs(distilled=distilled, supervised=alone), reference, asymptotic_width=width)
     if table is not None and other is not None:
         # Broad priors on the supervised law leave the law's neighbourhood; a joint fit never does.
         near = {name: Prior(prior.location, 0.2 * prior.scale) for name, prior in priors.table.items() if prior.scale}
@@ -133,7 +127,11 @@ def case(name, runs, supervised_runs):
     return table, other, reference, priors
 
 
-PLAIN = [name for name, options in CASES.items() if not {"weak_teacher", "effects", "noise"} & set(options)]
+PLAIN = [
+    name
+    for name, (_, _, law, _) in CASES.items()
+    if not law.effects and law.noise.factor is None and "w1" not in law.symbols_of_law
+]
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -149,7 +147,9 @@ def test_the_log_density_and_the_symbols_are_those_written_down(name, runs, supe
         "sigma",
         "nu",
         *(["sigma_supervised"] if table is not None and other is not None else []),
-        *(["kappa", "omega"] if "soft_targets" in CASES[name] else []),
+        *(["kappa"] if "kappa" in priors.law.symbols_of_law else []),
+        # A fixed extension has no variable.
+        *(["omega"] if "omega" in {*priors.law.symbols_of_law} - {*priors.law.fixed} else []),
     }
     outputs = [model.logp(), *(model[symbol] for symbol in symbols)]
     compiled = model.compile_fn(model.replace_rvs_by_values(outputs), mode=python_mode())
@@ -159,14 +159,21 @@ def test_the_log_density_and_the_symbols_are_those_written_down(name, runs, supe
         assert np.isfinite(expected)
         assert float(density) == pytest.approx(expected, rel=1e-9, abs=1e-7)
         law, c = symbols_at(z, priors, reference)
+        if "omega" in priors.law.fixed:
+            assert law.pop("omega") == 0.8
         law |= {"sigma": np.exp(c["log_sigma"]), "nu": 1 + np.exp(c["log_nu"])}
         if "sigma_supervised" in symbols:
             law["sigma_supervised"] = np.exp(c["log_sigma_supervised"])
         assert {symbol: float(value) for symbol, value in zip(symbols, values, strict=True)} == pytest.approx(
             law, rel=1e-9
         )
-        if "gamma" in CASES[name]:
-            assert law["gamma"] == pytest.approx(CASES[name]["gamma"], rel=1e-15)
+        if "gamma" in priors.law.fixed:
+            assert law["gamma"] == priors.law.fixed["gamma"] == (0.5 if "joint" in name else 1.0)
+    if "omega" in priors.law.fixed:
+        # Every posterior has it all the same.
+        one = xr.Dataset({name: (("chain", "draw"), np.reshape(float(v), (1, 1))) for name, v in law.items()})
+        whole = posterior_dataset(with_law(one, priors.law, reference))
+        np.testing.assert_array_equal(whole["omega"], [[0.8]])
 
 
 @pytest.mark.parametrize(
@@ -176,7 +183,7 @@ def test_the_log_density_and_the_symbols_are_those_written_down(name, runs, supe
 def test_the_pointwise_log_likelihood_is_that_of_the_model(name, runs, supervised_runs):
     table, other, reference, priors = case(name, runs, supervised_runs)
     model = build_model(table, other, priors=priors, reference=reference)
-    observed, constant = data_groups(table, other)
+    observed, constant = data_groups(priors.law, table, other)
     outputs = [variable for variable in model.deterministics if variable.name != "z"]
     density = model.compile_logp([model[str(kind)] for kind in observed.data_vars], sum=False, mode=python_mode())
     symbols = model.compile_fn(
@@ -190,16 +197,11 @@ def test_the_pointwise_log_likelihood_is_that_of_the_model(name, runs, supervise
                 model.value_vars, [model.initial_point()[value.name] for value in model.value_vars], strict=True
             )
         }
-        draws = xr.Dataset(
-            {
-                output.name: (
-                    ("chain", "draw", *[f"{output.name}_{i}" for i in range(np.ndim(value))]),
-                    np.asarray(value)[None, None],
-                )
-                for output, value in zip(outputs, symbols(point), strict=True)
-            }
-        )
-        ours = log_likelihood(draws, observed, constant, reference)
+        draws = xr.Dataset()
+        for output, value in zip(outputs, symbols(point), strict=True):
+            dims = next((e.dim for e in priors.law.effects if e.variable.name == output.name), None)
+            draws[output.name] = ("chain", "draw", *([dims] if dims else [])), np.asarray(value)[None, None]
+        ours = log_likelihood(with_law(draws, priors.law, reference), table, other)
         for kind, theirs in zip(observed.data_vars, density(point), strict=True):
             np.testing.assert_allclose(ours[kind].values.ravel(), theirs, rtol=1e-8, atol=1e-8)
 
@@ -229,7 +231,7 @@ def test_the_shifts_of_groups_that_have_runs_add_up_to_zero(runs, supervised_run
 
 def test_the_published_law_is_where_the_prior_is_centred(runs):
     reference = reference_run(runs, None)
-    priors = default_priors(distilled=True, supervised=False, reference=reference)
+    priors = default_priors("tied_reducible", reference)
     law, _ = symbols_at(np.zeros(int(priors.free.sum())), priors, reference)
     assert {name: law[name] for name in SUPERVISED} == pytest.approx(
         {name: bd.PUBLISHED[name] for name in SUPERVISED}, rel=1e-9
@@ -253,9 +255,9 @@ def test_the_reference_run_is_the_middle_of_the_design(runs354, supervised_runs)
 
 
 def test_no_runs_no_model():
-    with pytest.raises(ModelError, match="give distilled runs, supervised runs, or both"):
+    with pytest.raises(ModelError, match="no runs. Pass distilled runs, supervised runs, or both"):
         build_model()
-    with pytest.raises(ModelError, match="give distilled runs, supervised runs, or both"):
+    with pytest.raises(ModelError, match="no runs. Pass distilled runs, supervised runs, or both"):
         reference_run(None, None)
 
 
@@ -265,10 +267,10 @@ def test_configurations_and_teachers_of_the_published_runs(runs354):
     assert len(distinct) == 20
     assert (np.bincount(index) > 1).sum() == 14
     np.testing.assert_array_equal(distinct[index], runs354[["student_params", "student_tokens"]].to_numpy())
-    names, teacher = teacher_labels(runs354)
+    names, teacher = teacher_groups(runs354)
     assert len(names) == 65
     assert [names[i] for i in teacher] == runs354["teacher"].tolist()
-    unnamed, by_loss = teacher_labels(runs354.drop(columns="teacher"))
+    unnamed, by_loss = teacher_groups(runs354.drop(columns="teacher"))
     assert [unnamed[i] for i in by_loss] == [f"{loss:.6g}" for loss in runs354["teacher_loss"]]
 
 
@@ -277,21 +279,15 @@ def test_configurations_and_teachers_of_the_published_runs(runs354):
 
 def test_weak_teachers_effects_and_scatter_enter_as_written_down(runs):
     reference = reference_run(runs, None)
-    priors = default_priors(
-        distilled=True,
-        supervised=False,
-        reference=reference,
-        asymptotic_width=None,
-        omega=None,
-        effects=("teacher", "student", "student_slope"),
-        noise="ratio",
-    )
+    law = LAWS["tied_reducible"].with_fixed(omega=None).with_noise("ratio")
+    law = law.with_effects("teacher", "student", "student_slope")
+    priors = default_priors(law, reference, asymptotic_width=None)
     model = build_model(runs, priors=priors, reference=reference)
     kinds = {"z", "z_teacher", "z_student_configuration", "z_student_slope"}
     assert {variable.name for variable in model.free_RVs} == kinds
     density = model.compile_logp(mode=python_mode())
     distinct, configuration = student_configurations(runs)
-    names, teacher = teacher_labels(runs)
+    names, teacher = teacher_groups(runs)
     rng = np.random.default_rng(0)
     for z in points(int(priors.free.sum()), count=4):
         z_teacher, z_student = rng.standard_normal(len(names)), rng.standard_normal(len(distinct))

@@ -22,11 +22,13 @@ from bayesdistill.compiler import _compile, cache
 from bayesdistill.compiler.cache import file_key, read_program
 from bayesdistill.compiler.ir import UnsupportedGraphError
 from bayesdistill.compiler.program import Program
+from bayesdistill.law import LAWS, Prior, Reference, Term, as_law
 from bayesdistill.model import reference_run
-from bayesdistill.priors import Prior, Reference, default_priors, with_priors
+from bayesdistill.priors import default_priors, with_priors
 from bayesdistill.sampling import fitting, loading, model_key, nuts
 from bayesdistill.sampling.model_key import SOURCES
 
+DEFAULT = LAWS["tied_reducible"]
 pytestmark = pytest.mark.filterwarnings("ignore::bayesdistill.ConvergenceWarning")
 
 
@@ -49,10 +51,10 @@ def assert_identical(one: xr.DataTree, other: xr.DataTree) -> None:
         xr.testing.assert_identical(left, right)
 
 
-def problem(runs=None, supervised=None, **options) -> tuple:
+def problem(runs=None, supervised=None, law=DEFAULT, **settings) -> tuple:
     reference = reference_run(runs, supervised)
-    kinds = {"distilled": runs is not None, "supervised": supervised is not None}
-    return runs, supervised, default_priors(**kinds, reference=reference, **options), reference
+    law = as_law(law).for_runs(distilled=runs is not None, supervised=supervised is not None)
+    return runs, supervised, default_priors(law, reference, **settings), reference
 
 
 def a_program(**changes) -> Program:
@@ -97,7 +99,8 @@ def no_model(*_, **__):
 
 @pytest.mark.parametrize("joint", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_fit_from_the_cache_is_the_same_to_the_last_bit(folder, monkeypatch, runs354, supervised_runs, joint):
-    arguments = {"runs": runs354[::2], "supervised": supervised_runs, "effects": ("teacher",)}
+    law = DEFAULT.with_effects("teacher")
+    arguments = {"runs": runs354[::2], "supervised": supervised_runs, "law": law}
     if not joint:
         arguments = {"runs": runs354}
     with monkeypatch.context() as without:
@@ -198,20 +201,21 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
         ),
         "supervised runs": key_of(*problem(runs354, supervised_runs)),
         "supervised alone": key_of(*problem(None, supervised_runs)),
-        "gamma": key_of(*problem(None, supervised_runs, gamma=1.0)),
+        "gamma": key_of(*problem(None, supervised_runs, DEFAULT.with_fixed(gamma=1.0))),
     }
-    options = [{"asymptotic_width": width} for width in (None, 0.02)] + [{"effects": e} for e in ((), ("teacher",))]
-    options += [
-        {"tolerance": 0.02},
-        {"weak_teacher": False},
-        {"soft_targets": False},
-        {"omega": None},
-        {"omega": 0.0},
-        {"tied_exponents": False},
-        {"noise": "ratio"},
-        {"noise": "tokens"},
-    ]
-    others |= {str(option): key_of(*problem(runs354, **option)) for option in options}
+    settings = [{"asymptotic_width": width} for width in (None, 0.02)] + [{"tolerance": 0.02}]
+    others |= {str(setting): key_of(*problem(runs354, **setting)) for setting in settings}
+    for law in (
+        DEFAULT.with_effects(),
+        DEFAULT.with_effects("teacher"),
+        *(DEFAULT.without_terms(term.name) for term in DEFAULT.terms[2:]),
+        DEFAULT.with_fixed(omega=None),
+        DEFAULT.with_fixed(omega=0.5),
+        DEFAULT.with_noise("ratio"),
+        DEFAULT.with_noise("tokens"),
+        LAWS["busbridge2025"],
+    ):
+        others[law.to_json()] = key_of(*problem(runs354, law=law))
     for what, variable, value in (
         ("setting", "PYTENSOR_FLAGS", "floatX=float32"),
         ("settings in a file", "PYTENSORRC", __file__),
@@ -234,6 +238,22 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
         at_one = key_of(runs, None, priors, reference)
         environment.setenv("PYTENSOR_FLAGS", "base_compiledir=/other")
         assert key_of(runs, None, priors, reference) == at_one
+
+
+def test_a_law_with_parts_of_ones_own_has_no_key(runs354):
+    for law in (DEFAULT.with_terms(Term("nothing")), DEFAULT.with_noise(replace(DEFAULT.noise, sentence="Mine."))):
+        assert model_key.model_key(*problem(runs354, law=law)) is None
+    assert model_key.model_key(*problem(runs354)) is not None
+
+
+def test_the_key_changes_with_the_models_whose_runs_share_an_effect(supervised_runs):
+    """Only where the law has the effect does the column `model` determine anything."""
+    law = DEFAULT.with_effects("model")
+    keys = {
+        key_of(*problem(None, supervised_runs.assign(model=names), law=law))
+        for names in (["a"] * 32, ["a", "b"] * 16, ["b", "a"] * 16)
+    }
+    assert len(keys) == 3
 
 
 def test_the_key_covers_everything_that_builds_the_model():

@@ -7,32 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from bayesdistill.priors.coordinates import (
-    CURVATURE_SCALE,
-    DISTILLATION_COORDINATES,
-    OWN_SUM_COORDINATES,
-    SUPERVISED_COORDINATES,
-    distillation_at_reference,
-    distillation_coordinates,
-    law_at_reference,
-    natural_parameters,
-    supervised_at_reference,
-    supervised_coordinates,
-)
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import bayesdistill as bd
 from bayesdistill.decisions import evidence
 from bayesdistill.errors import ModelError, ParameterError
+from bayesdistill.law import LAWS, TERMS, Draws, Law, Prior, Reference
+from bayesdistill.law.residual import BASE_COORDINATES
+from bayesdistill.law.terms.capacity_gap import CURVATURE_SCALE
+from bayesdistill.law.terms.student import SUM_COORDINATES
 from bayesdistill.priors import (
-    EQUATION_8,
     PUBLISHED_SIZES,
     PUBLISHED_TOKENS_PER_PARAMETER,
     PUBLISHED_TOLERANCE,
-    Prior,
     Priors,
-    Reference,
     default_priors,
     prior_frame,
     prior_from_draws,
@@ -41,21 +30,29 @@ from bayesdistill.priors import (
     with_priors,
 )
 from bayesdistill.priors.earlier import _temper
-from bayesdistill.priors.table import DISTILLATION_PRIORS, NOISE_PRIORS, SUPERVISED_PRIORS
+from bayesdistill.sampling.prior_choice import choose_priors
 
+EQUATION_8 = LAWS["busbridge2025"]
+DEFAULT = LAWS["tied_reducible"]
+SUPERVISED = EQUATION_8.for_runs(distilled=False, supervised=True)
+SUPERVISED_PRIORS = {c.name: c.prior for c in TERMS["supervised"].coordinates}
+DISTILLATION_PRIORS = {c.name: c.prior for name in ("student", "capacity_gap") for c in TERMS[name].coordinates}
+NOISE_PRIORS = {
+    c.name: c.prior for law in (DEFAULT, EQUATION_8.with_effects("teacher", "model")) for c in law.coordinates
+}
+SUPERVISED_COORDINATES, DISTILLATION_COORDINATES = tuple(SUPERVISED_PRIORS), tuple(DISTILLATION_PRIORS)
 REFERENCE = Reference(params=5e8, tokens=2e10, teacher_loss=2.28)
 OTHER = Reference(params=3e6, tokens=9e7, teacher_loss=3.4)
 PUBLISHED_SIX = {name: bd.PUBLISHED[name] for name in laws.SUPERVISED_PARAMETERS}
 
 
-def natural(c: dict, reference: Reference = REFERENCE) -> dict:
-    law = supervised_at_reference(c)
-    return natural_parameters(law | distillation_at_reference(c, law, reference), reference)
+def natural(c: dict, reference: Reference = REFERENCE, law: Law = EQUATION_8) -> dict:
+    law = law if "teacher_power" in c else SUPERVISED
+    return {name: value for name, value in law.symbols(c, reference).items() if name in law.symbols_of_law}
 
 
 def published_coordinates(reference: Reference = REFERENCE) -> dict[str, float]:
-    law = dict(bd.PUBLISHED)
-    return supervised_coordinates(law, reference) | distillation_coordinates(law, reference)
+    return EQUATION_8.coordinates_of(bd.PUBLISHED, reference)
 
 
 def around(center: dict[str, float], width: float) -> dict[str, st.SearchStrategy]:
@@ -78,7 +75,7 @@ def test_coordinates_to_symbols_and_back(c):
     assert set(law) == set(laws.LAW_PARAMETERS)
     # Where a teacher as good as the reference is far worse than the student, A_S may be beyond 1e308.
     assume(all(math.isfinite(value) for value in law.values()))
-    back = supervised_coordinates(law, REFERENCE) | distillation_coordinates(law, REFERENCE)
+    back = EQUATION_8.coordinates_of(law, REFERENCE)
     assert set(back) == set(c)
     for name, value in c.items():
         # u is recovered from d1^(-1/f1), so that the curvature loses digits where u is tiny.
@@ -100,10 +97,8 @@ def test_the_law_at_the_reference_is_the_law():
                 name: float(value) + 0.1 * rng.standard_normal()
                 for name, value in published_coordinates(reference).items()
             }
-            at = supervised_at_reference(c)
-            at |= distillation_at_reference(c, at, reference)
-            law = natural_parameters(at, reference)
-            unit = {name.removesuffix("_ref"): value for name, value in at.items()}
+            unit = EQUATION_8.reduced_symbols(c, reference)
+            law = EQUATION_8.rescaled(unit, reference)
             size, tokens, teacher = 10 ** rng.uniform(7, 11), 10 ** rng.uniform(9, 13), rng.uniform(1.5, 4)
             ours = laws.distilled_loss(size / reference.params, tokens / reference.tokens, teacher, **unit)
             theirs = laws.distilled_loss(size, tokens, teacher, **law)
@@ -166,8 +161,18 @@ def test_coordinates_pass_through_arrays():
 
 
 def test_one_prior_per_coordinate_each_with_a_reason():
-    assert tuple(SUPERVISED_PRIORS) == SUPERVISED_COORDINATES
-    assert tuple(DISTILLATION_PRIORS) == DISTILLATION_COORDINATES
+    assert (
+        tuple(c.name for c in EQUATION_8.coordinates if c not in BASE_COORDINATES)
+        == SUPERVISED_COORDINATES + DISTILLATION_COORDINATES
+    )
+    assert SUPERVISED_COORDINATES == (
+        "log_loss",
+        "reducible",
+        "share",
+        "log_elasticity_params",
+        "log_elasticity_tokens",
+        "log_gamma",
+    )
     for name, prior in (SUPERVISED_PRIORS | DISTILLATION_PRIORS | NOISE_PRIORS).items():
         assert prior.scale > 0, name
         assert "Normal" in prior.distribution, name
@@ -187,6 +192,7 @@ def test_the_priors_are_those_of_the_design():
         "gap_curvature": (0.0, 2.0),
     }
     assert {name: (p.location, p.scale) for name, p in DISTILLATION_PRIORS.items()} == values
+    assert tuple(values) == DISTILLATION_COORDINATES
     assert CURVATURE_SCALE == 0.03
 
 
@@ -214,16 +220,22 @@ def test_the_range_of_the_reducible_share():
 EXTENDED = dict(bd.PUBLISHED) | {"w1": 0.05, "kappa": 2.5, "omega": 0.9}
 
 
+EXTENDED_LAW = EQUATION_8.with_terms("weak_teachers", "soft_targets", "reducible_ratio")
+
+
 def extended_coordinates(law: dict, reference: Reference = REFERENCE) -> dict[str, float]:
-    c = supervised_coordinates(law, reference) | distillation_coordinates(law, reference)
+    c = EXTENDED_LAW.coordinates_of(law, reference)
     logit = {name: math.log(law[name] / (1 - law[name])) for name in ("w1", "omega")}
-    return c | {"logit_w1": logit["w1"], "logit_omega": logit["omega"], "log_kappa": math.log(law["kappa"])}
+    assert c["logit_w1"] == pytest.approx(logit["w1"], rel=1e-14)
+    assert c["logit_omega"] == pytest.approx(logit["omega"], rel=1e-14)
+    assert c["log_kappa"] == pytest.approx(math.log(law["kappa"]), rel=1e-14)
+    return c
 
 
 def test_the_coordinates_of_an_extended_law_and_back():
     for reference in (REFERENCE, OTHER):
         c = extended_coordinates(EXTENDED, reference)
-        law = natural_parameters(law_at_reference(c, reference), reference)
+        law = natural(c, reference, EXTENDED_LAW)
         assert {name: float(value) for name, value in law.items()} == pytest.approx(EXTENDED, rel=1e-8)
 
 
@@ -251,8 +263,9 @@ def test_what_the_coordinates_of_an_extended_law_say():
 
 def test_tied_exponents_make_the_excess_a_power_of_the_reducible_loss():
     c = extended_coordinates(EXTENDED | {"omega": 0.6})
-    c = {name: value for name, value in c.items() if name not in OWN_SUM_COORDINATES} | {"log_power_S": math.log(1.3)}
-    law = {k: float(v) for k, v in natural_parameters(law_at_reference(c, REFERENCE), REFERENCE).items()}
+    c = {name: value for name, value in c.items() if name not in SUM_COORDINATES} | {"log_power_S": math.log(1.3)}
+    tied = EXTENDED_LAW.with_terms("tied_exponents")
+    law = {k: float(v) for k, v in natural(c, REFERENCE, tied).items()}
     assert (law["alpha_S"], law["beta_S"]) == (law["alpha"], law["beta"])
     assert law["gamma_S"] == pytest.approx(1.3 * law["gamma"])
     excess = bd.distilled_loss(REFERENCE.params, REFERENCE.tokens, REFERENCE.teacher_loss, **law | {"w1": 0.0})
@@ -267,39 +280,51 @@ def test_tied_exponents_make_the_excess_a_power_of_the_reducible_loss():
 
 def test_extensions_are_a_part_of_an_earlier_posterior():
     rng = np.random.default_rng(0)
-    dims = ("chain", "draw")
-    law = {name: (dims, value * np.exp(0.001 * rng.normal(size=(4, 250)))) for name, value in bd.PUBLISHED.items()}
-    law["kappa"] = dims, np.exp(0.9 + 0.1 * rng.normal(size=(4, 250)))
-    draws = xr.Dataset(law | {"omega": (dims, np.ones((4, 250)))})
-    table, _ = prior_from_draws(draws, xr.Dataset(), REFERENCE, 1.0)
+    values = {name: value * np.exp(0.001 * rng.normal(size=1000)) for name, value in bd.PUBLISHED.items()}
+    values["kappa"] = np.exp(0.9 + 0.1 * rng.normal(size=1000))
+    soft = EQUATION_8.with_terms("soft_targets", "reducible_ratio")
+    fixed = soft.with_fixed(omega=1.0)
+    table, _ = prior_from_draws(Draws(fixed, values), fixed, REFERENCE, 1.0)
     assert table["log_kappa"].location == pytest.approx(0.9, abs=0.02)
     assert table["log_kappa"].scale == pytest.approx(0.1, rel=0.15)
-    assert (table["omega"].location, table["omega"].scale) == (1.0, 0.0)
-    assert "log_power_S" not in table
-    free = draws.assign(omega=(dims, 0.8 + 0.02 * rng.normal(size=(4, 250))))
-    table, _ = prior_from_draws(free, xr.Dataset(), REFERENCE, 1.0)
+    # A fixed symbol is the law's, which keeps its value.
+    assert not {"omega", "logit_omega", "log_power_S"} & set(table)
+    earlier_fit = xr.DataTree.from_dict({"posterior": dataset_of(Draws(fixed, values))})
+    chosen = choose_priors(earlier_fit, 1.0, default_priors(fixed, REFERENCE), REFERENCE)
+    assert (chosen.table["omega"].location, chosen.table["omega"].scale) == (1.0, 0.0)
+    assert not chosen.free[chosen.names.index("omega")]
+    assert chosen.table["log_kappa"] == table["log_kappa"]
+    free = values | {"omega": 0.8 + 0.02 * rng.normal(size=1000)}
+    table, _ = prior_from_draws(Draws(soft, free), soft, REFERENCE, 1.0)
     assert table["logit_omega"].location == pytest.approx(math.log(4), abs=0.03)
-    tied = draws.assign(alpha_S=draws["alpha"], beta_S=draws["beta"])
-    table, _ = prior_from_draws(tied, xr.Dataset(), REFERENCE, 1.0)
+    with pytest.raises(ParameterError, match=r"fixes omega at 1, but the earlier fit .* has other values"):
+        prior_from_draws(Draws(soft, free), fixed, REFERENCE, 1.0)
+    tied = fixed.with_terms("tied_exponents")
+    values |= {"alpha_S": values["alpha"], "beta_S": values["beta"]}
+    table, _ = prior_from_draws(Draws(tied, values), tied, REFERENCE, 1.0)
     assert table["log_power_S"].location == pytest.approx(math.log(0.7748 / 0.452), abs=0.01)
-    assert not set(OWN_SUM_COORDINATES) & set(table)
+    assert not set(SUM_COORDINATES) & set(table)
 
 
 def test_omega_is_fixed_free_or_left_out():
-    fixed = default_priors(distilled=True, supervised=False, reference=REFERENCE, omega=0.5)
+    fixed = default_priors(DEFAULT.with_fixed(omega=0.5), REFERENCE)
     assert (fixed.table["omega"].location, fixed.table["omega"].scale) == (0.5, 0.0)
-    free = default_priors(distilled=True, supervised=False, reference=REFERENCE, omega=None)
+    free = default_priors(DEFAULT.with_fixed(omega=None), REFERENCE)
     assert free.free[free.names.index("logit_omega")]
-    none = default_priors(distilled=True, supervised=False, reference=REFERENCE, omega=0)
+    none = default_priors(DEFAULT.without_terms("reducible_ratio"), REFERENCE)
     assert not {"omega", "logit_omega"} & set(none.names)
     for wrong in (-0.1, 1.1, math.nan):
-        with pytest.raises(ParameterError, match=r"omega is .*a share from 0 to 1 is needed, or None"):
-            default_priors(distilled=True, supervised=False, reference=REFERENCE, omega=wrong)
+        with pytest.raises(ParameterError, match=r"omega is fixed at .*must be a finite number of the kind 'fraction'"):
+            DEFAULT.with_fixed(omega=wrong)
 
 
 def test_which_coordinates_a_model_has():
-    both = default_priors(distilled=True, supervised=True, reference=REFERENCE)
-    gap = set(DISTILLATION_COORDINATES) - set(OWN_SUM_COORDINATES)
+    def names(law: Law) -> set[str]:
+        return set(default_priors(law.for_runs(distilled=True, supervised=True), REFERENCE).names)
+
+    joint = DEFAULT.for_runs(distilled=True, supervised=True)
+    both = default_priors(joint, REFERENCE)
+    gap = set(DISTILLATION_COORDINATES) - set(SUM_COORDINATES)
     assert set(both.names) == {
         *SUPERVISED_COORDINATES,
         *gap,
@@ -313,49 +338,53 @@ def test_which_coordinates_a_model_has():
         "log_sigma_student_slope",
         "log_sigma_supervised",
     }
-    plain = default_priors(distilled=True, supervised=True, reference=REFERENCE, **EQUATION_8)
     scatter = {"log_sigma", "log_nu", "log_sigma_supervised"}
-    assert set(plain.names) == {*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, *scatter}
-    one = default_priors(distilled=True, supervised=True, reference=REFERENCE, soft_targets=False)
-    assert set(one.names) == set(both.names) - {"log_kappa"}
-    apart = default_priors(distilled=True, supervised=True, reference=REFERENCE, tied_exponents=False)
-    assert set(apart.names) == set(both.names) - {"log_power_S"} | set(OWN_SUM_COORDINATES)
+    assert names(EQUATION_8) == {*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, *scatter}
+    assert names(DEFAULT.without_terms("soft_targets")) == set(both.names) - {"log_kappa"}
+    assert names(DEFAULT.without_terms("tied_exponents")) == set(both.names) - {"log_power_S"} | set(SUM_COORDINATES)
     assert both.supervised_law == "runs"
-    distilled = default_priors(distilled=True, supervised=False, reference=REFERENCE)
+    distilled = default_priors(DEFAULT, REFERENCE)
     assert set(distilled.names) == set(both.names) - {"log_sigma_supervised"}
     assert distilled.supervised_law == "published law"
     assert distilled.asymptotic_width == 0.005
-    supervised = default_priors(distilled=False, supervised=True, reference=REFERENCE)
+    supervised = default_priors(DEFAULT.for_runs(distilled=False, supervised=True), REFERENCE)
     assert set(supervised.names) == {*SUPERVISED_COORDINATES, "log_sigma", "log_nu"}
     assert supervised.asymptotic_width is None
-    with pytest.raises(ParameterError, match="no runs"):
-        default_priors(distilled=False, supervised=False, reference=REFERENCE)
+    with pytest.raises(ModelError, match="no runs"):
+        DEFAULT.for_runs(distilled=False, supervised=False)
 
 
 def test_gamma_can_be_fixed():
-    priors = default_priors(distilled=True, supervised=True, reference=REFERENCE, gamma=1.0)
-    place = priors.names.index("log_gamma")
+    joint = DEFAULT.for_runs(distilled=True, supervised=True)
+    priors = default_priors(joint.with_fixed(gamma=1.0), REFERENCE)
+    assert "log_gamma" not in priors.names
+    place = priors.names.index("gamma")
     assert not priors.free[place]
     assert not priors.free[priors.names.index("omega")]
     assert priors.free.sum() == len(priors.names) - 2
-    assert priors.location[place] == 0.0
+    assert priors.location[place] == 1.0
     assert not priors.factor[place].any()
     assert priors.factor.shape == (len(priors.names), len(priors.names) - 2)
+    assert joint.with_fixed(gamma=1.0).symbols(both_at(priors), REFERENCE)["gamma"] == 1.0
     for gamma in (0, -1.0, math.nan, math.inf):
-        with pytest.raises(ParameterError, match=r"gamma is .*positive number"):
-            default_priors(distilled=False, supervised=True, reference=REFERENCE, gamma=gamma)
-    with pytest.raises(ParameterError, match="only where supervised runs"):
-        default_priors(distilled=True, supervised=False, reference=REFERENCE, gamma=1.0)
+        with pytest.raises(ParameterError, match=r"gamma is fixed at .*must be a finite number of the kind 'positive'"):
+            SUPERVISED.with_fixed(gamma=gamma)
+    with pytest.raises(ParameterError, match="fixes gamma, which requires supervised runs"):
+        default_priors(DEFAULT.with_fixed(gamma=1.0), REFERENCE)
+
+
+def both_at(priors: Priors) -> dict[str, float]:
+    return dict(zip(priors.names, priors.location, strict=True))
 
 
 @pytest.mark.parametrize("width", [0, -0.01, math.nan, math.inf])
 def test_impossible_widths_are_refused(width):
     with pytest.raises(ParameterError, match=r"asymptotic_width is .*positive number of nats, or None"):
-        default_priors(distilled=True, supervised=False, reference=REFERENCE, asymptotic_width=width)
+        default_priors(DEFAULT, REFERENCE, asymptotic_width=width)
 
 
 def test_the_factor_is_a_root_of_the_covariance():
-    priors = default_priors(distilled=True, supervised=False, reference=REFERENCE)
+    priors = default_priors(DEFAULT, REFERENCE)
     np.testing.assert_allclose(priors.factor @ priors.factor.T, priors.covariance, rtol=1e-10, atol=1e-16)
     np.testing.assert_allclose(np.diagonal(priors.covariance) ** 0.5, [p.scale for p in priors.table.values()])
 
@@ -371,7 +400,7 @@ def supervised_spread(
     location = [prior.location for prior in table.values()]
     draws = np.random.default_rng(0).multivariate_normal(location, covariance, count)
     c = dict(zip(table, draws.T, strict=True))
-    law = natural_parameters(supervised_at_reference(c), REFERENCE)
+    law = natural(c)
     loss = laws.supervised_loss(
         np.ravel(size), np.ravel(tokens), **{name: value[:, None] for name, value in law.items()}
     )
@@ -387,7 +416,7 @@ def published_range() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("reference", [REFERENCE, OTHER])
 def test_the_published_law_prior_is_centred_on_the_published_law(reference):
     table, _ = published_law_prior(reference)
-    law = natural_parameters(supervised_at_reference({k: p.location for k, p in table.items()}), reference)
+    law = natural({k: p.location for k, p in table.items()}, reference)
     assert {name: float(value) for name, value in law.items()} == pytest.approx(PUBLISHED_SIX, rel=1e-10)
 
 
@@ -461,7 +490,7 @@ def test_independent_priors_on_the_same_coefficients_are_far_too_wide():
     table, covariance = published_law_prior(REFERENCE)
     symbols = []
     draws = np.random.default_rng(1).multivariate_normal([p.location for p in table.values()], covariance, 4000)
-    law = natural_parameters(supervised_at_reference(dict(zip(table, draws.T, strict=True))), REFERENCE)
+    law = natural(dict(zip(table, draws.T, strict=True)))
     rng = np.random.default_rng(2)
     symbols = {name: rng.permutation(value)[:, None] for name, value in law.items()}
     size, tokens = published_range()
@@ -479,7 +508,7 @@ def test_impossible_tolerances_are_refused(tolerance):
 
 
 def test_a_single_coordinate_can_be_changed():
-    priors = default_priors(distilled=True, supervised=False, reference=REFERENCE)
+    priors = default_priors(DEFAULT, REFERENCE)
     changed = with_priors(priors, {"teacher_power": Prior(1.0, 0.25), "log_gamma": Prior(-0.5, 0.1)})
     assert changed.table["teacher_power"].distribution == "Normal(1, 0.25)"
     assert changed.table["teacher_power"].reason == "given by the user"
@@ -495,7 +524,7 @@ def test_a_single_coordinate_can_be_changed():
 
 
 def test_changes_that_cannot_be_made():
-    priors = default_priors(distilled=False, supervised=True, reference=REFERENCE)
+    priors = default_priors(SUPERVISED, REFERENCE)
     with pytest.raises(ParameterError, match="no coordinate 'teacher_power'; it has log_loss"):
         with_priors(priors, {"teacher_power": Prior(1.0, 0.25)})
     with pytest.raises(ParameterError, match=r"prior of log_loss is 0.3; give a bayesdistill.Prior"):
@@ -503,39 +532,37 @@ def test_changes_that_cannot_be_made():
     with pytest.raises(ParameterError, match="no coordinate x"):
         with_block(priors, {"x": Prior(0, 1)}, np.eye(1), "runs")
     for location, scale in ((math.nan, 1), (0, -1), (math.inf, 1), (0, math.nan)):
-        with pytest.raises(ParameterError, match="finite location and a scale >= 0"):
+        with pytest.raises(ParameterError, match="finite location and a scale of at least 0"):
             Prior(location, scale)
 
 
 # Earlier posteriors ---------------------------------------------------------------------------------------------------
 
 
-def earlier(
-    count: int = 4000, seed: int = 3, scale: float = 0.005
-) -> tuple[xr.Dataset, xr.Dataset, np.ndarray, np.ndarray]:
+def earlier(count: int = 4000, seed: int = 3, scale: float = 0.005) -> tuple[Draws, np.ndarray, np.ndarray]:
     """Draws of a known normal distribution on the coordinates, as symbols; and its mean and covariance."""
     center = published_coordinates() | {"log_sigma": math.log(0.007), "log_nu": math.log(4.0)}
-    names = tuple(center)
+    names = (*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, "log_sigma", "log_nu")
+    assert set(names) == set(center)
     rng = np.random.default_rng(seed)
     root = scale * rng.standard_normal((len(names), len(names)))
-    mean = np.array([float(value) for value in center.values()])
+    mean = np.array([float(center[name]) for name in names])
     values = mean + rng.standard_normal((count, len(names))) @ root.T
     c = dict(zip(names, values.T, strict=True))
-    law = natural(c)
-    draws = xr.Dataset({name: (("chain", "draw"), np.reshape(value, (4, -1))) for name, value in law.items()})
-    noise = xr.Dataset(
-        {
-            "sigma": (("chain", "draw"), np.exp(c["log_sigma"]).reshape(4, -1)),
-            "nu": (("chain", "draw"), 1 + np.exp(c["log_nu"]).reshape(4, -1)),
-        }
-    )
-    return draws, noise, values.mean(axis=0), np.cov(values.T)
+    noise = {"sigma": np.exp(c["log_sigma"]), "nu": 1 + np.exp(c["log_nu"])}
+    return Draws(EQUATION_8, natural(c) | noise), values.mean(axis=0), np.cov(values.T)
+
+
+def dataset_of(draws: Draws) -> xr.Dataset:
+    """The draws as the posterior of a fit: four chains."""
+    values = {name: (("chain", "draw"), np.reshape(value, (4, -1))) for name, value in draws.items()}
+    return xr.Dataset(values, attrs={"law": draws.law.to_json()})
 
 
 @pytest.mark.parametrize("widen", [1.0, 2.0, 5.0])
 def test_an_earlier_posterior_comes_back_as_a_prior(widen):
-    draws, noise, mean, covariance = earlier(scale=5e-4)
-    table, found = prior_from_draws(draws, noise, REFERENCE, widen)
+    draws, mean, covariance = earlier(scale=5e-4)
+    table, found = prior_from_draws(draws, EQUATION_8, REFERENCE, widen)
     assert tuple(table) == (*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, "log_sigma", "log_nu")
     # This posterior is a thousand times narrower than the independent priors, which therefore hardly count.
     spread = np.diagonal(covariance) ** 0.5
@@ -576,11 +603,11 @@ def test_widening_an_earlier_posterior_raises_the_likelihood_of_its_runs_to_a_po
 
 def test_an_earlier_posterior_keeps_its_predictions_around_another_reference():
     # Normal in one set of coordinates is nearly normal in another where the scatter is small.
-    draws, noise, *_ = earlier(scale=0.001)
+    draws, *_ = earlier(scale=0.001)
     size, tokens, teacher = np.array([3e8, 5e9]), np.array([1e10, 1e11]), np.array([2.3, 2.1])
-    direct = laws.distilled_loss(size, tokens, teacher, **{k: v.values.ravel()[:, None] for k, v in draws.items()})
+    direct = laws.distilled_loss(size, tokens, teacher, **{k: draws[k][:, None] for k in laws.LAW_PARAMETERS})
     for reference in (REFERENCE, Reference(2e9, 1e11, 2.1)):
-        table, covariance = prior_from_draws(draws, noise, reference, 1.0)
+        table, covariance = prior_from_draws(draws, EQUATION_8, reference, 1.0)
         values = np.random.default_rng(4).multivariate_normal(
             [prior.location for prior in table.values()], covariance, 20000
         )
@@ -592,38 +619,43 @@ def test_an_earlier_posterior_keeps_its_predictions_around_another_reference():
 
 
 def test_what_an_earlier_study_held_fixed_stays_fixed():
-    draws, noise, *_ = earlier()
-    draws = draws[list(laws.SUPERVISED_PARAMETERS)].assign(gamma=xr.full_like(draws["gamma"], 1.0))
-    table, covariance = prior_from_draws(draws, noise, REFERENCE, 3.0)
-    assert table["log_gamma"].location == 0.0
-    assert table["log_gamma"].scale == 0.0
-    place = list(table).index("log_gamma")
-    assert not covariance[place].any()
-    assert not covariance[:, place].any()
-    assert "teacher_power" not in table
+    draws, *_ = earlier()
+    fixed = SUPERVISED.with_fixed(gamma=1.0)
+    draws = Draws(fixed, {name: draws[name] for name in ("E", "A", "B", "alpha", "beta", "sigma", "nu")})
+    for law in (SUPERVISED, EQUATION_8):
+        table, covariance = prior_from_draws(draws, law, REFERENCE, 3.0)
+        assert table["log_gamma"].location == 0.0
+        assert table["log_gamma"].scale == 0.0
+        place = list(table).index("log_gamma")
+        assert not covariance[place].any()
+        assert not covariance[:, place].any()
+        assert "teacher_power" not in table
+    # A law that fixes it at the same value needs no coordinate; at another value the two contradict each other.
+    assert "log_gamma" not in prior_from_draws(draws, fixed, REFERENCE, 3.0)[0]
+    with pytest.raises(ParameterError, match=r"fixes gamma at 0.5.*repeat the earlier fit with gamma = 0.5"):
+        prior_from_draws(draws, SUPERVISED.with_fixed(gamma=0.5), REFERENCE, 3.0)
 
 
 def test_earlier_posteriors_that_cannot_serve():
-    draws, noise, *_ = earlier()
+    draws, *_ = earlier()
     for widen in (0, -1, 0.5, math.nan, math.inf):
-        with pytest.raises(ParameterError, match=r"widen is .*at least 1"):
-            prior_from_draws(draws, noise, REFERENCE, widen)
-    few = {"chain": [0], "draw": slice(0, 20)}
+        with pytest.raises(ParameterError, match=r"`widen` must be at least 1, got"):
+            prior_from_draws(draws, EQUATION_8, REFERENCE, widen)
     with pytest.raises(ParameterError, match="20 draws, too few"):
-        prior_from_draws(draws.isel(few), noise.isel(few), REFERENCE, 1.0)
+        prior_from_draws(draws.take(slice(0, 20)), EQUATION_8, REFERENCE, 1.0)
 
 
 # The table ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_table_of_priors_has_every_coordinate(runs354):
-    priors = default_priors(distilled=True, supervised=False, reference=REFERENCE)
+    priors = default_priors(DEFAULT, REFERENCE)
     frame = prior_frame(priors)
     assert list(frame.index) == [*priors.names, "asymptotic_advantage"]
     assert list(frame.columns) == ["location", "scale", "distribution", "reason"]
     assert frame.loc["asymptotic_advantage", "scale"] == 0.005
     assert not frame.isna().any().any()
-    without = default_priors(distilled=True, supervised=False, reference=REFERENCE, asymptotic_width=None)
+    without = default_priors(DEFAULT, REFERENCE, asymptotic_width=None)
     assert "asymptotic_advantage" not in prior_frame(without).index
     table = bd.prior_table(runs=runs354)
     assert isinstance(table, pd.DataFrame)
@@ -634,7 +666,7 @@ def test_the_table_of_priors_has_every_coordinate(runs354):
 
 
 def test_priors_are_immutable():
-    priors = default_priors(distilled=True, supervised=False, reference=REFERENCE)
+    priors = default_priors(DEFAULT, REFERENCE)
     assert isinstance(priors, Priors)
     with pytest.raises(AttributeError):
         priors.supervised_law = "mine"

@@ -30,14 +30,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sampling": SAMPLING | {"answers", "compiler"},
     "criticism": SAMPLING | {"sampling", "compiler", "compute"},
     "strategies": {"law", "compute"},
-    "answers": {"tables"},  # imported when an answer is displayed
+    "answers": set(),  # `tables` registers with it
     "decisions": DECISIONS | {"datasets"},
     "design": DECISIONS | {"decisions"},
     "plots": {"posterior"},
-    "tables": {"posterior", "plots"},
+    "tables": {"answers", "posterior", "plots"},
     "interactive": {"law", "compute", "decisions", "posterior"},
-    "citing": {"posterior"},
-    "reporting": {"law", "posterior", "plots", "tables", "criticism", "citing"},
+    "reporting": {"law", "posterior", "plots", "tables", "criticism"},
 }
 EVERYTHING = {"cli", "demo"}
 SAMPLERS = {"pymc", "nutpie", "pytensor", "numpyro", "jax"}

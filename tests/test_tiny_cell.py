@@ -194,8 +194,10 @@ def test_forecasts_share_the_shift_and_the_slope_of_a_student(predict, log):
     from law_names import PUBLISHED, distilled_loss
 
     import bayesdistill as bd
+    from bayesdistill.law import LAWS, Draws
     from bayesdistill.model import reference_run
 
+    paper = LAWS["busbridge2025"]
     n = 4000
     flat = {name: np.full(n, value) for name, value in PUBLISHED.items()}
     flat |= {"sigma": np.full(n, 1e-9), "nu": np.full(n, 30.0)}
@@ -203,17 +205,21 @@ def test_forecasts_share_the_shift_and_the_slope_of_a_student(predict, log):
     names = [
         f"dis-{student}-s0-from-{teacher}" for student in ("d64-64M", "d128-8M") for teacher in ("d192-32M", "d96-8M")
     ]
-    plain = predict.forecast(flat, told, 1)
+    plain = predict.forecast(Draws(paper, flat), told, 1)
     assert plain[names[1]]["run"] == pytest.approx(plain[names[1]]["law"], abs=1e-6)
     size, tokens = 24.0 * 64**2, 64_000 * 1024.0
     by_hand = distilled_loss(size, tokens, log["sup-d96-8M-s0"]["loss"], **PUBLISHED)
     assert plain[names[1]]["law"] == pytest.approx(by_hand)
-    shifted = predict.forecast(flat | {"sigma_student": np.full(n, 0.02)}, told, 1)
+    shifted = predict.forecast(
+        Draws(paper.with_effects("student"), flat | {"sigma_student": np.full(n, 0.02)}), told, 1
+    )
     moved = [shifted[name]["run"] - shifted[name]["law"] for name in names]
     assert moved[0].std() == pytest.approx(0.02, rel=0.05)
     np.testing.assert_allclose(moved[0], moved[1], atol=1e-6)  # one student, two teachers
     assert abs(np.corrcoef(moved[0], moved[2])[0, 1]) < 0.06  # two students
-    sloped = predict.forecast(flat | {"sigma_student_slope": np.full(n, 0.02)}, told, 1)
+    sloped = predict.forecast(
+        Draws(paper.with_effects("student_slope"), flat | {"sigma_student_slope": np.full(n, 0.02)}), told, 1
+    )
     moved = [sloped[name]["run"] - sloped[name]["law"] for name in names]
     reference = reference_run(bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised"))
     axis = 10 * np.log(log["sup-d96-8M-s0"]["loss"] / reference.teacher_loss)
@@ -241,7 +247,7 @@ def test_the_law_refitted_to_the_stored_tables_converges_and_describes_them():
 
     runs, alone = bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised")
     options = {"draws": 4000, "tune": 1500, "target_accept": 0.95, "seed": 0, "progress": False}
-    joint = bd.fit(runs, supervised=alone, **bd.EQUATION_8, **options)
+    joint = bd.fit(runs, supervised=alone, law="busbridge2025", **options)
     single = bd.fit(supervised=alone, **options)
     for fit in (joint, single):
         assert bd.check(fit).ok, bd.check(fit).problems

@@ -35,6 +35,7 @@ from bayesdistill.criticism.running import keep_finished, read_finished, run_tas
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import DEFAULT_LAW, Law, as_law
+from bayesdistill.law.predictive import Design
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
 from bayesdistill.progress import Progress
@@ -151,6 +152,7 @@ def backtest(
         raise ParameterError("no pair of runs is above any cut-off; lower the cut-offs, or add supervised runs")
     setting = {
         "data": [data_hash(distilled), data_hash(supervised)],
+        "groups": Design.of(law, supervised, "supervised").group_lists,
         "cutoffs": limits,
         "pairs": _digest([split["pairs"].to_csv() for split in splits]),
         "forecasters": list(forecasters),

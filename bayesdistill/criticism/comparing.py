@@ -16,11 +16,13 @@ def _derived(law: xr.Dataset) -> dict[str, xr.DataArray]:
     found = {name: law[name] for name in ("alpha", "beta", "gamma")}
     found["alpha gamma"], found["beta gamma"] = law["alpha"] * law["gamma"], law["beta"] * law["gamma"]
     found["E"] = law["E"]
-    if "c1" in law:
+    if "c0" in law:
         found |= {name: law[name] for name in ("alpha_S", "beta_S", "gamma_S")}
         found["alpha_S gamma_S"] = law["alpha_S"] * law["gamma_S"]
         found["beta_S gamma_S"] = law["beta_S"] * law["gamma_S"]
-        found |= {name: law[name] for name in ("c0", "c1", "d1", "f1")}
+        found["c0"] = law["c0"]
+    if "c1" in law:
+        found |= {name: law[name] for name in ("c1", "d1", "f1")}
         u = np.exp(-np.log(law["d1"]) / law["f1"])
         found["gap at r = 1"] = law["c1"] * law["f1"] * np.log1p(u)
         found["slope of the gap at r = 1"] = law["c1"] * u / (1 + u)

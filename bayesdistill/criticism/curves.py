@@ -45,6 +45,8 @@ def law_curves(
     ------
     ModelError
         If the fit has no distilled runs.
+    ParameterError
+        If prob is not between 0 and 1, or points or max_draws is less than 2.
 
     Examples
     --------
@@ -56,6 +58,8 @@ def law_curves(
         raise ModelError("law_curves needs a fit of distilled runs, as bayesdistill.fit(runs) returns it")
     if points < 2 or max_draws < 2:
         raise ParameterError("points and max_draws must be at least 2")
+    if not 0 < prob < 1:
+        raise ParameterError(f"prob is {prob!r}; it must be between 0 and 1")
     observed = posterior.observed_runs(fit)["student_loss"]
     pairs, index = np.unique(
         np.stack([seen["student_params"].values, seen["student_tokens"].values], axis=1), axis=0, return_inverse=True

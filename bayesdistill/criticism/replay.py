@@ -23,6 +23,7 @@ from bayesdistill.criticism.running import keep_finished, read_finished
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import DEFAULT_LAW, Law, as_law
+from bayesdistill.law.predictive import Design
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
 
@@ -105,6 +106,7 @@ def replay(
     priors = default_priors(law, reference_run(distilled, supervised), **dict(prior_settings or {}))
     setting = {
         "data": [data_hash(distilled), data_hash(supervised)],
+        "groups": Design.of(law, supervised, "supervised").group_lists,
         "model": hashlib.sha256(
             (law.to_json() + repr(priors.table) + repr(priors.asymptotic_width)).encode()
         ).hexdigest()[:16],

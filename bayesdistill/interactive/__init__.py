@@ -1,4 +1,4 @@
-"""A page with sliders that answers from posterior draws in a browser, without Python and without a network."""
+"""An interactive page that computes decisions from posterior draws in a browser, without Python or a network."""
 
 from bayesdistill.interactive.pages import interactive_page, show_interactive
 

@@ -1,4 +1,4 @@
-"""What the page knows: thinned draws, the range of each slider, and what must be said about the posterior."""
+"""Data of the page: thinned draws, slider ranges, and notes about the posterior."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from bayesdistill.decisions.evidence import Evidence
 from bayesdistill.errors import ParameterError
 
 SCENARIO_TEXTS = {
-    "best case": "Teacher and its outputs are already paid for.",
+    "best case": "The teacher and its logits are already available at no cost.",
     "teacher inference": "The teacher exists; running it on the student's tokens is charged.",
-    "teacher pretraining": "The teacher is trained for K students; its outputs are already paid for.",
-    "teacher pretraining + inference": "The teacher is trained for K students, and each pays for running it.",
+    "teacher pretraining": "The teacher is pretrained for K students; running it is not charged.",
+    "teacher pretraining + inference": "The teacher is pretrained for K students; each student is also charged for running it.",
 }
 _STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8)
 _FEWEST_DRAWS = 20
@@ -36,7 +36,7 @@ _FEWEST_DRAWS = 20
 
 @dataclass(frozen=True)
 class Settings:
-    """What may be asked of the page, as `interactive_page` takes it."""
+    """Arguments of `interactive_page`."""
 
     students: Sequence[Number]
     budgets: Sequence[Number]
@@ -51,7 +51,7 @@ class Settings:
 
 
 def page_data(evidence: Evidence, settings: Settings) -> dict[str, Any]:
-    """Everything that goes into the page, as JSON can hold it."""
+    """Return the data of the page as objects for JSON."""
     check_choice(settings.scenario, "scenario", tuple(SCENARIOS))
     students = _two_ends(parse_students(list(settings.students)), "students")
     budgets = _two_ends(parse_numbers(list(settings.budgets), "budgets"), "budgets")
@@ -62,12 +62,15 @@ def page_data(evidence: Evidence, settings: Settings) -> dict[str, Any]:
         settings.max_student_tokens,
     )
     chosen = thinned(evidence.size, settings.draws)
-    law = {name: values[chosen] for name, values in evidence.draws.items()}
-    broken = [name for name, values in law.items() if not np.isfinite(values).all()]
+    law = evidence.draws.law
+    draws = {name: evidence.draws[name][chosen] for name in law.symbols_of_law}
+    broken = [name for name, values in draws.items() if not np.isfinite(values).all()]
     if broken:
-        raise ParameterError(f"fit: draws of {', '.join(broken)} are not finite; see check(fit) and fit again")
+        raise ParameterError(
+            f"The draws of {', '.join(broken)} are not finite. Call bd.check(fit) and refit the model."
+        )
     return {
-        "draws": {name: values.tolist() for name, values in law.items()},
+        "draws": {name: values.tolist() for name, values in draws.items()},
         "shape": {"k1": settings.shape.k1, "k2": settings.shape.k2},
         "bounds": {
             "min_teacher_params": bounds.min_teacher_params,
@@ -95,17 +98,17 @@ def page_data(evidence: Evidence, settings: Settings) -> dict[str, Any]:
 
 
 def thinned(size: int, draws: int) -> np.ndarray:
-    """Positions of so many draws, evenly spaced over all chains, or of all of them if there are no more."""
+    """Return the positions of `draws` evenly spaced draws, or of all draws if there are fewer."""
     if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < _FEWEST_DRAWS:
-        raise ParameterError(f"draws is {draws!r}; a whole number of at least {_FEWEST_DRAWS} is needed")
+        raise ParameterError(f"`draws` must be an integer of at least {_FEWEST_DRAWS}, got {draws!r}.")
     count = min(int(draws), size)
     return np.arange(count) * size // count
 
 
 def sharing_steps(highest: int) -> list[int]:
-    """Whole numbers of students from 1 to the highest, in about equal ratios."""
+    """Return numbers of students from 1 to the highest, in about equal ratios."""
     if isinstance(highest, bool) or not isinstance(highest, int | np.integer) or highest < 1:
-        raise ParameterError(f"max_students_per_teacher is {highest!r}; a whole number of at least 1 is needed")
+        raise ParameterError(f"`max_students_per_teacher` must be a positive integer, got {highest!r}.")
     decades = range(math.ceil(math.log10(highest)) + 1)
     steps = {int(step * 10**decade) for decade in decades for step in _STEPS}
     return sorted({step for step in steps if step < highest} | {int(highest)})
@@ -113,7 +116,7 @@ def sharing_steps(highest: int) -> list[int]:
 
 def _two_ends(values: np.ndarray, argument: str) -> list[float]:
     if values.size != 2:
-        raise ParameterError(f"{argument}: the slider needs its two ends, (lowest, highest), not {values.size} values")
+        raise ParameterError(f"`{argument}` must be two values, (lowest, highest), got {values.size}.")
     return sorted(values.tolist())
 
 
@@ -123,15 +126,13 @@ def _middle(ends: list[float], wanted: float) -> float:
 
 
 def notes(evidence: Evidence) -> list[dict[str, Any]]:
-    """Sentences about the posterior that stand on the page whatever is asked."""
+    """Return notes about the posterior, which the page always shows."""
     found: list[dict[str, Any]] = []
     if evidence.attrs["converged"] == "no":
         failed = ", ".join(json.loads(evidence.attrs["convergence"])["failed"])
-        found.append(
-            {"bad": True, "text": f"This posterior did not converge ({failed}); every number here may be wrong."}
-        )
+        found.append({"bad": True, "text": f"This posterior did not converge ({failed}). The results may be wrong."})
     elif evidence.attrs["converged"] != "yes":
-        found.append({"bad": False, "text": "Whether the draws behind this page converged is not known."})
+        found.append({"bad": False, "text": "Convergence of these posterior draws is unknown."})
     published = json.loads(evidence.attrs["posterior_provenance"]).get("supervised_law") == "published law"
     names = json.loads(evidence.attrs["prior_dominated"])
     found += [{"bad": False, "text": text} for text in posterior.prior_sentences(names, published)]
@@ -143,9 +144,9 @@ def _brief(value: Number) -> str:
 
 
 def about(evidence: Evidence, count: int, settings: Settings) -> list[str]:
-    """Lines for the foot of the page: draws, data, versions, ranges and bounds."""
+    """Return lines for the footer: draws, data, ranges, bounds, versions and law."""
     known = json.loads(evidence.attrs["posterior_provenance"])
-    lines = [f"{count} of the posterior's {evidence.size} draws, evenly spaced over its chains."]
+    lines = [f"Draws: {count} of {evidence.size}, evenly spaced over all chains."]
     for kind, table in sorted((known.get("data") or {}).items()):
         parts = [
             f"Data, {kind}: {table.get('runs', 'unknown number of')} runs",
@@ -153,22 +154,23 @@ def about(evidence: Evidence, count: int, settings: Settings) -> list[str]:
         ]
         lines.append(", ".join([*parts, f"SHA-256 {table.get('sha256', 'unknown')}"]) + ".")
     if not known.get("data"):
-        lines.append("Data behind the draws: unknown.")
+        lines.append("Data: unknown.")
     seen = "; ".join(
         f"{name.replace('_', ' ')} {low:.4g} to {high:.4g}" for name, (low, high) in evidence.ranges.items()
     )
     if seen:
-        lines.append(f"Seen: {seen} (supervised law: {evidence.attrs['supervised_range']}).")
+        lines.append(f"Range of the data: {seen} (supervised law: {evidence.attrs['supervised_range']}).")
     bounds = f"{_brief(settings.min_teacher_params)} to {_brief(settings.max_teacher_params)} parameters"
     capped = settings.max_student_tokens
-    student = "as many as the budget buys" if capped is None else f"at most {_brief(capped)}"
+    student = "limited by the budget only" if capped is None else f"at most {_brief(capped)}"
     lines.append(
         f"Teachers: {bounds}, at most {_brief(settings.max_teacher_tokens)} tokens. Student tokens: {student}."
     )
-    lines.append("Losses are the law's mean curves, in nats per token; scatter of single runs is left out.")
+    lines.append("Losses are predictions of the law in nats per token, without residual noise.")
     made = [f"{name} {number}" for name, number in sorted((known.get("versions") or {}).items())]
     if made:
-        lines.append(f"Fit made with {', '.join(made)}; seed {known.get('seed', 'unknown')}.")
-    lines.append(f"Page made with bayesdistill {version('bayesdistill')}.")
-    lines.append("Law: Busbridge et al., Distillation Scaling Laws, arXiv:2502.08606 (2025).")
+        lines.append(f"Fit: {', '.join(made)}; seed {known.get('seed', 'unknown')}.")
+    lines.append(f"Page: bayesdistill {version('bayesdistill')}.")
+    law = evidence.draws.law
+    lines.append(f"Law: {law.name}, {law.reference}. Terms: {', '.join(term.name for term in law.terms)}.")
     return lines

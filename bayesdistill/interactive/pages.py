@@ -1,4 +1,4 @@
-"""The page as a file, and the same page in a notebook."""
+"""The page as a file and in a notebook."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from bayesdistill.decisions.arguments import Number
 from bayesdistill.decisions.evidence import Source, gather
 from bayesdistill.files import replacing
 from bayesdistill.interactive.contents import Settings, page_data
+from bayesdistill.interactive.javascript import law_functions
 
-_PLACE = "@@DATA@@"
+_LAW_PLACE, _DATA_PLACE = "@@LAW@@", "@@DATA@@"
 
 
 def interactive_page(
@@ -32,33 +33,33 @@ def interactive_page(
     shape: Shape = PUBLISHED_SHAPE,
     allow_unconverged: bool = False,
 ) -> Path:
-    """Write one HTML file with sliders that answers from the posterior draws, offline and without Python.
+    """Write an HTML file with sliders that compares strategies, offline and without Python.
 
-    Student, budget, scenario and the number K of students that share the teacher can be moved. The page holds a thinned
-    set of draws, evaluates the law for each and searches the strategies, so that between the steps of the sliders
-    nothing is interpolated.
+    The sliders set the student, the budget, the scenario and the number K of students that share the teacher. The page holds
+    a thinned set of posterior draws. At every move it evaluates the law for these draws and optimizes the strategy, without
+    interpolation. It supports laws with custom terms.
 
     Parameters
     ----------
     fit : DataTree or Dataset
-        What `fit` returned or `load` read, or a Dataset of draws of the law's parameters.
+        Result of `fit` or `load`, or a Dataset of draws of the law's symbols.
     path : path
-        The file to make or replace.
+        The file to create or replace.
     students : tuple of two float or str
-        Ends of the slider, non-embedding parameters.
+        Range of the slider, non-embedding parameters.
     budgets : tuple of two float or str
-        Ends of the slider, FLOPs for one student.
+        Range of the slider, FLOPs for one student.
     max_students_per_teacher : int
         Largest K. Each student is charged 1/K of the teacher's pretraining, delta_pre = 1/K.
     scenario : str
-        Name of the scenario that is chosen at first.
+        Name of the initial cost scenario.
     draws : int
-        How many draws the page holds, at least 20. 200 take about 60 kB; the Monte-Carlo standard error of a probability
-        near one half is then 0.035.
+        Number of draws in the page, at least 20. With 200 draws the page takes about 100 kB, and the Monte Carlo standard error
+        of a probability near one half is 0.035.
     min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens, shape
         As for `plan`.
     allow_unconverged : bool
-        Use a posterior that failed its convergence gates; the page says so in red.
+        Accept a posterior that failed the convergence checks. The page then shows a warning in red.
 
     Returns
     -------
@@ -68,7 +69,7 @@ def interactive_page(
     Raises
     ------
     ParameterError
-        If an argument is unusable.
+        If an argument is invalid, or a term of the law uses an operation that cannot be translated to JavaScript.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
     FileError
@@ -76,9 +77,10 @@ def interactive_page(
 
     Notes
     -----
-    The probability is that of `plan`: the one of the committed strategy, one teacher and one split for all draws, with the
-    smallest mean loss. Beside it stand the best strategy of each draw, and its probability (`probability_best` of `plan`).
-    The extrapolation warning follows `plan` too. Same inputs give the same bytes.
+    The probability is `probability` of `plan`, for the chosen strategy: one teacher and one split of the budget for all draws, with
+    the smallest mean loss. The table also shows the strategy with perfect information, which is optimal for each draw, and its
+    probability (`probability_best` of `plan`). The extrapolation warning uses the rule of `plan`. The same inputs give the same
+    bytes.
 
     Examples
     --------
@@ -123,7 +125,7 @@ def show_interactive(
     allow_unconverged: bool = False,
     height: int = 1050,
 ) -> ShownPage:
-    """The page of `interactive_page`, live in a notebook.
+    """Show the page of `interactive_page` in a notebook.
 
     Parameters
     ----------
@@ -137,13 +139,12 @@ def show_interactive(
     Returns
     -------
     ShownPage
-        What a notebook shows when it is the last line of a cell, or when it is given to `display`. It works in an exported
-        notebook too.
+        An object that a notebook displays, also after export to HTML.
 
     Raises
     ------
     ParameterError
-        If an argument is unusable.
+        If an argument is invalid, or a term of the law uses an operation that cannot be translated to JavaScript.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
 
@@ -153,7 +154,7 @@ def show_interactive(
     >>> import xarray as xr
     >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> bd.show_interactive(published)
-    <interactive page; shown in a notebook, written to a file by interactive_page(fit, path)>
+    <interactive page; displayed in a notebook, written to a file by interactive_page(fit, path)>
     """
     settings = Settings(
         students,
@@ -171,14 +172,14 @@ def show_interactive(
 
 
 class ShownPage:
-    """A page in a frame of its own, so that its style and that of the notebook leave each other alone.
+    """A page in a frame, so that its style sheet does not affect the notebook.
 
     Parameters
     ----------
     text : str
-        The whole page.
+        HTML of the page.
     height : int
-        Pixels.
+        Height of the frame in pixels.
     """
 
     def __init__(self, text: str, height: int) -> None:
@@ -186,21 +187,23 @@ class ShownPage:
         self.height = int(height)
 
     def __repr__(self) -> str:
-        return "<interactive page; shown in a notebook, written to a file by interactive_page(fit, path)>"
+        return "<interactive page; displayed in a notebook, written to a file by interactive_page(fit, path)>"
 
     def _repr_html_(self) -> str:
         style = f"width: 100%; height: {self.height}px; border: 0"
         return (
-            f'<iframe title="Distil or pretrain?" sandbox="allow-scripts" style="{style}" '
+            f'<iframe title="Distill or pretrain?" sandbox="allow-scripts" style="{style}" '
             f'srcdoc="{html.escape(self.text, quote=True)}"></iframe>'
         )
 
 
 def page_text(fit: Source, settings: Settings, allow_unconverged: bool) -> str:
-    """The page of a fit."""
-    template = files("bayesdistill.interactive").joinpath("template.html").read_text(encoding="utf-8")
-    # JSON within a script element ends at "</" whatever it is quoted in, so that no "<" may stand there.
-    data = json.dumps(page_data(gather(fit, allow_unconverged), settings), sort_keys=True, allow_nan=False)
+    """Return the HTML of the page."""
+    evidence = gather(fit, allow_unconverged)
+    # JSON within a script element ends at "</" even inside quotes, so "<" must be escaped.
+    data = json.dumps(page_data(evidence, settings), sort_keys=True, allow_nan=False)
     for character in "<>&":
         data = data.replace(character, f"\\u{ord(character):04x}")
-    return template.replace(_PLACE, data)
+    template = files("bayesdistill.interactive").joinpath("template.html").read_text(encoding="utf-8")
+    # The law comes first: the data hold text from files.
+    return template.replace(_LAW_PLACE, law_functions(evidence.draws.law)).replace(_DATA_PLACE, data)

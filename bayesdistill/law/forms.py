@@ -203,7 +203,7 @@ class Law:
     @property
     def is_packaged(self) -> bool:
         """Whether all parts are the package's own, so that every session knows them."""
-        return all(packaged is part for part, packaged in self._parts())
+        return all(packaged == part for part, packaged in self._parts())
 
     def _parts(self) -> list[tuple[Any, Any]]:
         """(part, the packaged part of that name or None)."""
@@ -214,7 +214,7 @@ class Law:
     def to_json(self) -> str:
         """The law as JSON: names of its parts, with a digest for those that are not the package's own."""
         names = [
-            part.name if packaged is part else {"name": part.name, "digest": part.digest}
+            part.name if packaged == part else {"name": part.name, "digest": part.digest}
             for part, packaged in self._parts()
         ]
         count = len(self.terms)
@@ -225,7 +225,7 @@ class Law:
                 "terms": names[:count],
                 "effects": names[count:-1],
                 "noise": names[-1],
-                "fixed": dict(self.fixed),
+                "fixed": dict(sorted(self.fixed.items())),
                 "supervised_noise": self.supervised_noise,
                 "discrepancy": self.discrepancy,
             }
@@ -528,7 +528,7 @@ _CUSTOM: dict[tuple[str, str], Any] = {}
 
 def remember(law: Law) -> None:
     """Let `law_of_json` find the parts of a law for the rest of the session."""
-    _CUSTOM.update({(part.name, part.digest): part for part, packaged in law._parts() if packaged is not part})
+    _CUSTOM.update({(part.name, part.digest): part for part, packaged in law._parts() if packaged != part})
 
 
 def coordinate_description(name: str) -> str:

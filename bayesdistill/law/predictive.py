@@ -63,6 +63,11 @@ class Design:
         groups = {effect.name: effect.groups(table) for effect in law.effects if effect.kind == kind}
         return cls(kind, params, tokens, teacher[0] if teacher else None, groups)
 
+    @property
+    def group_lists(self) -> dict[str, list[Any]]:
+        """Labels of the groups of every effect and the index of each run's, as JSON stores them."""
+        return {name: [list(labels), index.tolist()] for name, (labels, index) in self.groups.items()}
+
 
 def expected_loss(draws: Draws, design: Design) -> np.ndarray:
     """The law's mean loss of every run under every draw, (n_draws, run), nats per token."""

@@ -16,10 +16,13 @@ variables. The PyMC model has the coefficients of powers in units of the referen
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import inspect
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any
 
 from bayesdistill.law.parameters import Coordinate, Parameter, Reference
@@ -174,15 +177,35 @@ class Term:
 
 
 def digest_of(part: Any) -> str:
-    """Digest of a frozen dataclass whose fields may hold functions, 16 hexadecimal digits."""
-    return hashlib.sha256(repr([_content(getattr(part, f.name)) for f in fields(part)]).encode()).hexdigest()[:16]
+    """Digest of a frozen dataclass whose fields may hold functions, 16 hexadecimal digits.
+
+    Of functions it covers the source without comments and layout, so that it is the same in every version of Python, the values
+    that they enclose, and the functions of the same module that they call.
+    """
+    return hashlib.sha256(repr([_content(getattr(part, f.name), set()) for f in fields(part)]).encode()).hexdigest()[
+        :16
+    ]
 
 
-def _content(value: Any) -> Any:
-    """A value for `repr` that is the same in every process; of functions the code, defaults and enclosed values."""
-    if isinstance(value, FunctionType):
-        enclosed = [_content(cell.cell_contents) for cell in value.__closure__ or ()]
-        return [_content(value.__code__), repr(value.__defaults__), enclosed]
-    if isinstance(value, CodeType):
-        return [value.co_code.hex(), [_content(constant) for constant in value.co_consts], value.co_names]
-    return repr(value)
+def _content(value: Any, seen: set[FunctionType]) -> Any:
+    """A value for `repr` that is the same in every process."""
+    if not isinstance(value, FunctionType):
+        return repr(value)
+    if value in seen:
+        return value.__name__
+    seen.add(value)
+    called = [value.__globals__.get(name) for name in value.__code__.co_names]
+    own = [f for f in called if isinstance(f, FunctionType) and f.__module__ == value.__module__]
+    enclosed = [cell.cell_contents for cell in value.__closure__ or ()]
+    return [_source(value), repr(value.__defaults__), [_content(one, seen) for one in (*enclosed, *own)]]
+
+
+def _source(function: FunctionType) -> str:
+    try:
+        text = textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):  # defined where no source is kept
+        return function.__code__.co_code.hex() + repr(function.__code__.co_consts)
+    try:
+        return ast.unparse(ast.parse(text))
+    except SyntaxError:  # a lambda within a longer expression
+        return text

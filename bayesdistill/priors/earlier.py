@@ -74,7 +74,7 @@ def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float)
             )
     default = {c.name: c.prior for one in (draws.law, law) for c in one.every_coordinate}
     values = coordinates_of_draws(draws, law, reference)
-    values = {name: value for name, value in values.items() if name in default}
+    values = {name: values[name] for name in default if name in values}  # in the model's order
     matrix = np.stack(list(values.values()))
     if matrix.shape[1] <= 2 * matrix.shape[0]:
         raise ParameterError(

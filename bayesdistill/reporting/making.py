@@ -12,13 +12,13 @@ import jinja2
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.citing import cite
 from bayesdistill.criticism import check, law_curves
 from bayesdistill.errors import FileError, ParameterError
 from bayesdistill.files import replacing
 from bayesdistill.plots.grids import need
 from bayesdistill.posterior import Fit
 from bayesdistill.reporting import content, words
+from bayesdistill.reporting._cite import cite
 from bayesdistill.reporting.methods import methods_text
 from bayesdistill.tables import latex, markdown, readable
 

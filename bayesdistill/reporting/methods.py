@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bayesdistill import posterior
-from bayesdistill.citing import gamma_is_one
 from bayesdistill.law import Law
 from bayesdistill.posterior import Fit
+from bayesdistill.reporting._cite import gamma_is_one
 
 _KINDS = {"distilled": "distilled students", "supervised": "supervised models"}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bayesdistill.datasets import data_hash
 from bayesdistill.files import digest_of_sources
+from bayesdistill.law.predictive import Design
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +40,11 @@ def model_key(
     facts = {
         "law": priors.law.to_json(),
         "runs": [None if table is None else data_hash(table) for table in (runs, supervised)],
+        # Of any column: `data_hash` covers teachers and students only.
+        "groups": [
+            {} if table is None else Design.of(priors.law, table, kind).group_lists
+            for kind, table in (("distilled", runs), ("supervised", supervised))
+        ],
         "names": priors.names,
         "location": priors.location.tolist(),
         "scale": [prior.scale for prior in priors.table.values()],

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from bayesdistill.compute import (
-    Scenario,
-    Shape,
-    flops_from_coefficients,
-    flops_per_token,
-    student_cost_per_token,
-    teacher_cost,
-)
+from bayesdistill.compute import Shape, flops_per_token
 from bayesdistill.errors import ParameterError
-from bayesdistill.strategies.blocks import grid_losses
-from bayesdistill.strategies.paths import OVERTRAINED
+from bayesdistill.law import Draws
+from bayesdistill.strategies.charges import Charges
 
 
 @dataclass(frozen=True)
@@ -29,9 +22,9 @@ class Teachers:
     params : (n,) array
         Non-embedding parameters.
     loss : (n, n_draws) array
-        Measured losses, the same for every draw unless they were given for each.
+        Measured losses in nats per token, the same for every draw unless they were given for each.
     tokens : (n,) array or None
-        Tokens that they were trained on. Only with them is a share of their pretraining charged.
+        Training tokens. Only with them is a share of the pretraining charged.
     """
 
     params: np.ndarray
@@ -40,7 +33,7 @@ class Teachers:
 
     @classmethod
     def of(cls, teachers: Any, n_draws: int) -> Teachers:
-        """From (params, loss) or (params, loss, tokens).
+        """Return teachers from (params, loss) or (params, loss, tokens).
 
         Raises
         ------
@@ -56,9 +49,13 @@ class Teachers:
         if loss.shape not in wanted or (tokens is not None and tokens.shape != params.shape):
             shapes = [v.shape for v in (params, loss, tokens) if v is not None]
             raise ParameterError(
-                f"teachers have shapes {', '.join(map(str, shapes))}; parameters, losses and tokens need one value a teacher"
+                f"Teachers have shapes {', '.join(map(str, shapes))}. Parameters, losses and tokens need one value per teacher."
             )
         return cls(params, np.broadcast_to(loss.reshape(params.size, -1), (params.size, n_draws)), tokens)
+
+    def for_draws(self, index: np.ndarray) -> Teachers:
+        """Return the teachers with their losses under some of the draws."""
+        return replace(self, loss=self.loss[:, index])
 
     @property
     def usable(self) -> np.ndarray:
@@ -68,27 +65,17 @@ class Teachers:
             sound = sound & np.isfinite(self.tokens) & (self.tokens > 0)
         return sound[:, None] & np.isfinite(self.loss) & (self.loss > 0)
 
-    def student_tokens(self, student: float, budgets: np.ndarray, s: Scenario, cap: float, shape: Shape) -> np.ndarray:
-        """What each teacher leaves for the student: the shape of budgets with the teachers before it."""
-        flops = flops_per_token(self.params, shape).reshape(-1, *[1] * budgets.ndim)
+    def student_tokens(self, budgets: Any, charges: Charges, shape: Shape) -> np.ndarray:
+        """Return what each teacher leaves for the student, (n, ...) for budgets (...)."""
+        extra = [1] * np.ndim(budgets)
+        flops = flops_per_token(self.params, shape).reshape(-1, *extra)
         trained = 0.0 if self.tokens is None else self.tokens.reshape(flops.shape)
-        left = budgets - teacher_cost(flops, trained, s.delta_pre)
-        return np.minimum(left / student_cost_per_token(flops_per_token(student, shape), flops, s.delta_lgt), cap)
+        return np.broadcast_to(charges.student_tokens(budgets, flops, trained), (self.params.size, *np.shape(budgets)))
 
-    def student_losses(
-        self, P: np.ndarray, columns: Any, budgets: np.ndarray, student_flops: float, s: Scenario, room: Any
-    ) -> np.ndarray:
-        """Losses (n_budgets, n_teachers, n_draws) for draws P after `set_students`, whose teachers' losses are in columns.
+    def student_losses(self, draws: Draws, student: float, tokens: np.ndarray) -> np.ndarray:
+        """Return losses (n, n_draws) of a student with tokens (n, n_draws) or (n, 1) from each teacher.
 
         Infinite where a teacher leaves less than a token or is not usable.
         """
-        usable = self.usable
-        params = np.where(usable.any(axis=1), self.params, 1.0)
-        tokens = np.zeros(params.size) if self.tokens is None else np.where(usable.any(axis=1), self.tokens, 0.0)
-        flops = flops_from_coefficients(params, room[9], room[10])
-        V = np.empty((budgets.shape[0], params.size, P.shape[1]))
-        table = np.ascontiguousarray(np.broadcast_to(tokens[:, None], V.shape[1:]))
-        losses = np.ascontiguousarray(np.where(usable, self.loss, 1.0)[:, columns])
-        task = (OVERTRAINED, student_flops, float(s.delta_lgt), float(s.delta_pre))
-        grid_losses(P, budgets, task, room, 1, flops, table, losses, V)
-        return np.where(usable[:, columns], V, np.inf)
+        possible = self.usable & (tokens >= 1)
+        return np.where(possible, draws.distilled_loss(student, np.maximum(tokens, 1.0), self.loss), np.inf)

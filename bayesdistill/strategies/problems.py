@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from bayesdistill.compute import Scenario, Shape, scenario
+from bayesdistill.compute import Scenario, Shape, flops_per_token, scenario
 from bayesdistill.errors import ParameterError
-from bayesdistill.strategies import paths
-from bayesdistill.strategies.blocks import PARAMETERS
-from bayesdistill.strategies.old_formulas import EXTENSIONS, LAW_PARAMETERS
+from bayesdistill.law import Draws
+from bayesdistill.strategies.charges import Charges
+from bayesdistill.strategies.existing import Teachers
 
 STATUS = (
     "ok",
@@ -52,7 +52,6 @@ FIRST_FAILURE = STATUS.index("budget_too_small")
 """The first status code without a strategy."""
 _CODE = {name: code for code, name in enumerate(STATUS)}
 
-_POSITIVE = tuple(name for name in LAW_PARAMETERS if name not in ("E", "c0"))
 UNLIMITED = 1e300
 """What stands for an infinite budget: its students lack 1e-100 nats to unlimited tokens."""
 
@@ -98,54 +97,75 @@ class Bounds:
         fine = np.isfinite(a).all() and a.min() > 0 and a[0] <= a[1] and a[2] <= a[3] and self.max_student_tokens > 0
         return bool(fine)
 
-    def room(self, shape: Shape) -> tuple[float, ...]:
-        """What `blocks` calls the room."""
-        limits = self.limits
-        return (*np.log(limits).tolist(), *limits.tolist(), float(self.max_student_tokens), shape.k1, shape.k2)
 
+@dataclass(frozen=True)
+class Request:
+    """What strategies are sought for.
 
-def pack(draws: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Draws as an array (PARAMETERS, n_draws), and which of them are laws at all.
-
-    A parameter of an extension that is missing has the value that makes the law equation 8.
-
-    Raises
-    ------
-    ParameterError
-        If a coefficient is missing, or their lengths differ.
+    Parameters
+    ----------
+    draws : Draws
+        The law, and draws of the symbols of its terms.
+    students : (n_students,) array
+        Non-embedding parameters.
+    scenarios : list of Scenario
+    bounds : Bounds
+    shape : Shape
+    teachers : Teachers or None
+        The existing teachers, if the choice is among them.
     """
-    missing = [name for name in LAW_PARAMETERS if name not in draws]
-    if missing:
-        raise ParameterError(f"draws lack {', '.join(missing)}; all of {', '.join(LAW_PARAMETERS)} are needed")
-    rows = [np.asarray(draws.get(name, EXTENSIONS.get(name)), float).ravel() for name in PARAMETERS]
-    try:
-        P = np.ascontiguousarray(np.broadcast_arrays(*rows))
-    except ValueError:
-        sizes = ", ".join(f"{name} {row.size}" for name, row in zip(PARAMETERS, rows, strict=True))
-        raise ParameterError(
-            f"draws have different lengths ({sizes}); every parameter needs one value a draw"
-        ) from None
-    valid = np.isfinite(P).all(axis=0)
-    for name in _POSITIVE:
-        valid &= P[PARAMETERS.index(name)] > 0
-    shares = P[[PARAMETERS.index("w1"), PARAMETERS.index("omega")]]
-    return P, valid & (shares >= 0).all(axis=0) & (shares <= 1).all(axis=0) & (P[PARAMETERS.index("kappa")] > 0)
 
+    draws: Draws
+    students: np.ndarray
+    scenarios: list[Scenario]
+    bounds: Bounds
+    shape: Shape
+    teachers: Teachers | None
 
-def list_scenarios(scenarios: str | Scenario | Sequence[str | Scenario]) -> list[Scenario]:
-    """Scenarios from one or several, by name or not."""
-    if isinstance(scenarios, str | Scenario):
-        return [scenario(scenarios)]
-    return [scenario(s) for s in scenarios]
+    @classmethod
+    def of(cls, draws: Draws, students: Any, scenarios: Any, limits: tuple[Bounds, Shape], teachers: Any) -> Request:
+        """Return a request from what a caller passes."""
+        several = [scenarios] if isinstance(scenarios, str | Scenario) else list(scenarios)
+        return cls(
+            replace(draws, symbols={name: draws[name] for name in draws.law.symbols_of_law}),
+            np.atleast_1d(np.asarray(students, float)),
+            [scenario(s) for s in several],
+            *limits,
+            Teachers.of(teachers, draws.size) if teachers is not None else None,
+        )
 
+    @property
+    def possible(self) -> bool:
+        """Whether any strategy is allowed."""
+        if self.teachers is None:
+            return self.bounds.hold_something
+        return bool(self.teachers.params.size and self.bounds.max_student_tokens > 0)
 
-def kind_of(s: Scenario) -> int:
-    """Which curve a scenario asks for, see `paths`."""
-    if s.delta_lgt and s.delta_pre:
-        return paths.BOTH_CHARGED
-    if s.delta_lgt:
-        return paths.OVERTRAINED
-    return paths.COMPUTE_OPTIMAL if s.delta_pre else paths.FREE_TEACHER
+    @property
+    def sound_students(self) -> list[int]:
+        """Positions of the students whose size is a positive number."""
+        return np.flatnonzero(possible(self.students, finite=True)).tolist()
+
+    def charges(self, student: int, scene: int) -> tuple[float, Charges]:
+        """Return the size of a student, and what it pays for in a scenario."""
+        size, s = float(self.students[student]), self.scenarios[scene]
+        flops, cap = float(flops_per_token(size, self.shape)), float(self.bounds.max_student_tokens)
+        return size, Charges(flops, float(s.delta_lgt), float(s.delta_pre), cap)
+
+    def status(self, found: dict[str, np.ndarray], budgets: np.ndarray, valid: Any) -> np.ndarray:
+        """Return the status of strategies over (student, scenario, budget, ...); budgets are (n_budgets, ...)."""
+        own = found["student_tokens"]
+        if self.teachers is None:
+            status = bound_status(found["teacher_params"], found["teacher_tokens"], own, self.bounds)
+        else:
+            status = cap_reached(own, self.bounds) * _CODE["student_tokens_at_max"]
+        status = np.where(np.isnan(own), _CODE["budget_too_small"], status)
+        if not self.possible:
+            status = np.full_like(status, _CODE["no_teacher_in_bounds"])
+        status = np.where(valid, status, _CODE["invalid_draw"])
+        students = self.students.reshape(-1, *[1] * (status.ndim - 1))
+        sound = possible(students, finite=True) & possible(budgets, finite=False)
+        return np.where(sound, status, _CODE["invalid_problem"]).astype(np.int8)
 
 
 def budgets_per_draw(budgets: Any, n_draws: int) -> np.ndarray:
@@ -161,7 +181,7 @@ def budgets_per_draw(budgets: Any, n_draws: int) -> np.ndarray:
         budgets = np.broadcast_to(budgets[:, None], (budgets.size, n_draws))
     if budgets.ndim != 2 or budgets.shape[1] != n_draws:
         raise ParameterError(f"budgets have shape {budgets.shape}; (n_budgets,) or (n_budgets, {n_draws}) is needed")
-    return np.ascontiguousarray(budgets)
+    return budgets
 
 
 def possible(values: np.ndarray, *, finite: bool) -> np.ndarray:
@@ -188,16 +208,9 @@ def cap_reached(own: np.ndarray, bounds: Bounds) -> np.ndarray:
     return np.abs(own - cap) <= 1e-9 * cap if math.isfinite(cap) else np.zeros(np.shape(own), bool)
 
 
-def failures(
-    status: np.ndarray, found: np.ndarray, something: bool, valid: Any, students: np.ndarray, budgets: np.ndarray
-) -> np.ndarray:
-    """The status with the reason where nothing was found; the last arguments broadcast against it."""
-    status = np.where(found, status, _CODE["budget_too_small"])
-    if not something:
-        status = np.full_like(status, _CODE["no_teacher_in_bounds"])
-    status = np.where(valid, status, _CODE["invalid_draw"])
-    sound = possible(students, finite=True) & possible(budgets, finite=False)
-    return np.where(sound, status, _CODE["invalid_problem"]).astype(np.int8)
+def unlimited_tokens(own: np.ndarray, budgets: np.ndarray, bounds: Bounds) -> np.ndarray:
+    """Return student tokens that are infinite where the budget is, unless they are capped."""
+    return np.where(np.isfinite(own) & np.isinf(budgets) & (own < bounds.max_student_tokens), np.inf, own)
 
 
 def thread_count(threads: int | None) -> int:

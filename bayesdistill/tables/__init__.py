@@ -5,6 +5,7 @@ into short strings with headings; `table_text` and `write_table` write them down
 intervals and probabilities come from `posterior`.
 """
 
+from bayesdistill.answers import register_display
 from bayesdistill.tables.backtesting import backtest_table
 from bayesdistill.tables.criticism import criticism_table
 from bayesdistill.tables.decided import decision_table
@@ -27,3 +28,5 @@ __all__ = [
     "table_text",
     "write_table",
 ]
+
+register_display(display_text, display_html)

@@ -14,10 +14,13 @@ import json
 import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from design import BATCH_TOKENS, Run, held_out, params
+
+if TYPE_CHECKING:
+    from bayesdistill.law import Draws
 
 HERE = Path(__file__).resolve().parent
 FILE = HERE / "predictions.json"
@@ -43,62 +46,59 @@ def tokens(run: Run) -> float:
     return float(run.steps * BATCH_TOKENS)
 
 
-def forecast(flat: dict, log: dict[str, dict], seed: int) -> dict[str, dict[str, np.ndarray]]:
+def forecast(draws: Draws, log: dict[str, dict], seed: int) -> dict[str, dict[str, np.ndarray]]:
     """Draws of the loss of every held-out run, (draw,), as the law's mean and as a single run; what is measured stays so."""
     import bayesdistill as bd
-    from bayesdistill.criticism.forecasts import supervised_centers, supervised_scale
-    from bayesdistill.criticism.predictions import scatter_scale
-    from bayesdistill.laws import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss, teacher_axis
+    from bayesdistill.law.predictive import residual_scale_of, supervised_scale
     from bayesdistill.model import reference_run
 
     rng = np.random.default_rng(seed)
-    names = [name for name in LAW_PARAMETERS + EXTENSION_PARAMETERS if name in flat]
     reference = reference_run(bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised"))
-    count = len(flat["sigma"])
+    count = draws.size
     found: dict[str, dict[str, np.ndarray]] = {
         name: dict.fromkeys(("law", "run"), np.full(count, row["loss"]))
         for name, row in log.items()
         if row["experiment"] == "main" and row["teacher"] is None
     }
-    shifts: dict[int, list[np.ndarray]] = {}
+    effects: dict[int, dict[str, np.ndarray]] = {}
     runs = sorted(held_out(), key=lambda run: run.teacher is not None)  # teachers first
     for run in runs:
-        size, seen = np.array([float(params(run.width))]), np.array([tokens(run)])
-        noise = rng.standard_t(flat["nu"])
+        size, seen = float(params(run.width)), tokens(run)
+        noise = rng.standard_t(draws["nu"])
         if run.teacher is None:
-            law = supervised_centers(flat, size, seen)[:, 0]
-            found[run.name] = {"law": law, "run": law + supervised_scale(flat) * noise}
+            law = draws.supervised_loss(size, seen)
+            found[run.name] = {"law": law, "run": law + draws[supervised_scale(draws.law)] * noise}
             continue
         teacher = found[run.teacher_run.name]
-        # The teacher that a student will have is a single run, whichever way the student's own scatter is counted. The
-        # heavy tails of its scatter may not take it to where no loss can be.
+        # The teacher that a student will have is a single run, whichever way the student's own noise is counted. The heavy
+        # tails of its noise must not take it to where no loss can be.
         lower = np.maximum(teacher["run"], 0.7 * teacher["law"])
-        law = np.asarray(distilled_loss(size, seen, lower[:, None], **{name: flat[name][:, None] for name in names}))[
-            :, 0
-        ]
-        table = pd.DataFrame(
-            {"student_params": size, "student_tokens": seen, "teacher_loss": [float(np.median(lower))]}
-        )
-        scale = scatter_scale(flat, table, reference)[:, 0]
-        # Students that no run has: what all runs of one share is drawn anew, the same for both teachers.
-        if run.width not in shifts:
-            kinds = ("sigma_student", "sigma_student_slope")
-            shifts[run.width] = [flat.get(kind, np.zeros(count)) * rng.standard_normal(count) for kind in kinds]
-        shift, slope = shifts[run.width]
-        noise = noise + (shift + slope * teacher_axis(lower, reference.teacher_loss)) / scale
-        found[run.name] = {"law": law, "run": law + scale * noise}
+        law = draws.distilled_loss(size, seen, lower)
+        scale = residual_scale_of(draws.law, draws.student(size, seen), lower, draws.symbols, reference)
+        # These students are in no run: their group effects are drawn anew, the same for both teachers.
+        if run.width not in effects:
+            standard = {kind: rng.standard_normal(count) for kind in ("student", "student_slope")}
+            effects[run.width] = {
+                effect.name: draws[effect.scale.name] * standard[effect.name]
+                for effect in draws.law.effects
+                if effect.name in standard
+            }
+        single = law + scale * noise
+        for effect in draws.law.effects:
+            if effect.name in effects[run.width]:
+                single = single + effects[run.width][effect.name] * effect.covariate(lower, reference)
+        found[run.name] = {"law": law, "run": single}
     return found
 
 
 def entry(fit) -> dict:
     """What is written down."""
     import bayesdistill as bd
-    from bayesdistill.criticism.predictions import flat_draws
-    from bayesdistill.posterior import posterior_dataset
+    from bayesdistill.posterior import draws_of
 
-    flat = flat_draws(posterior_dataset(fit))
+    draws = draws_of(fit)
     log = read_log()
-    drawn = forecast(flat, log, DRAWS["seed"])
+    drawn = forecast(draws, log, DRAWS["seed"])
     losses = {}
     for run in held_out():
         law, single = drawn[run.name]["law"], drawn[run.name]["run"]
@@ -107,7 +107,7 @@ def entry(fit) -> dict:
     questions = {}
     for text, (first, second) in QUESTIONS.items():
         questions[text] = {
-            kind: round((float(np.sum(drawn[first][kind] < drawn[second][kind])) + 0.5) / (len(flat["sigma"]) + 1), 5)
+            kind: round((float(np.sum(drawn[first][kind] < drawn[second][kind])) + 0.5) / (draws.size + 1), 5)
             for kind in ("law", "run")
         }
         lead = drawn[second]["law"] - drawn[first]["law"]

@@ -6,13 +6,12 @@ python docs/explanation/asymptotic_width.py
 import numpy as np
 
 import bayesdistill as bd
-from bayesdistill.criticism.predictions import expected_losses, flat_draws
-from bayesdistill.laws import asymptotic_advantage
-from bayesdistill.posterior import posterior_dataset
+from bayesdistill.law import DEFAULT_LAW
+from bayesdistill.law.predictive import Design, expected_loss
+from bayesdistill.posterior import draws_of
 
 SIZES = ("300M", "1B", "3B", "10B")
 BUDGETS = np.geomspace(1e20, 1e24, 13)
-LEAD = ("E", "A", "alpha", "gamma", "A_S", "alpha_S", "gamma_S", "c0", "c1", "d1", "f1", "omega")
 FITS = ("asymptotic_width", "rms of residuals [nats]", "mean lead with unlimited data, 300M, 1B, 3B, 10B [nats]")
 FITS += ("largest R-hat, smallest ESS, divergences",)
 PLANS = ("asymptotic_width", "scenario", "student", "P(distillation wins) at 1e21, 1e22, 1e23, 1e24 FLOPs")
@@ -26,14 +25,15 @@ def row(*cells: str) -> str:
 
 runs = bd.load_runs("busbridge2025")
 of_fit, of_plan = [], []
-FORMS = [("", {}, width) for width in (None, 0.02, 0.01, 0.005, 0.003)]
-FORMS += [("equation 8, ", bd.EQUATION_8, width) for width in (None, 0.005)]
-for form, options, width in FORMS:
-    fit = bd.fit(runs, seed=0, asymptotic_width=width, **options, progress=False)
+FORMS = [("", DEFAULT_LAW, width) for width in (None, 0.02, 0.01, 0.005, 0.003)]
+FORMS += [("equation 8, ", "busbridge2025", width) for width in (None, 0.005)]
+for form, law, width in FORMS:
+    fit = bd.fit(runs, seed=0, law=law, asymptotic_width=width, progress=False)
     numbers = bd.check(fit).numbers
-    draws = flat_draws(posterior_dataset(fit))
-    residual = runs["student_loss"].to_numpy() - expected_losses(draws, runs).mean(axis=0)
-    lead = asymptotic_advantage(np.array([3e8, 1e9, 3e9, 1e10]), **{n: draws[n][:, None] for n in LEAD if n in draws})
+    draws = draws_of(fit)
+    predicted = expected_loss(draws, Design.of(draws.law, runs)).mean(axis=0)
+    residual = runs["student_loss"].to_numpy() - predicted
+    lead = draws.law.asymptotic_advantage(np.array([3e8, 1e9, 3e9, 1e10]), draws.columns)
     words = ", ".join(f"{value:.3f}" for value in lead.mean(axis=0))
     name = form + ("none" if width is None else f"{width:g}")
     sampling = f"{numbers['rhat']:.3f}, {numbers['ess_bulk']:.0f}, {numbers['divergences']}"

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 
 import bayesdistill as bd
+from bayesdistill.law import DEFAULT_LAW
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
 from bayesdistill.sampling.prior_choice import choose_priors
@@ -26,9 +27,9 @@ def main(log: str = "calibration.jsonl", simulations: str = "200", workers: str 
     pool = nullcontext() if int(workers) == 1 else ProcessPoolExecutor(int(workers), mp_context=fresh)
     runs = bd.load_runs("busbridge2025")
     reference = reference_run(runs, None)
-    default = default_priors(distilled=True, supervised=False, reference=reference)
+    default = default_priors(DEFAULT_LAW, reference)
     earlier = bd.fit(runs, seed=0, progress=False)
-    priors = choose_priors(earlier, WIDEN, default, reference, keep_supervised=True)
+    priors = choose_priors(earlier, WIDEN, default, reference)
     with pool as executor:
         found = bd.simulate_calibration(
             runs, simulations=int(simulations), priors=priors, seed=int(seed), log=log, executor=executor

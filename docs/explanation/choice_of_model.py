@@ -15,6 +15,7 @@ import arviz as az
 import numpy as np
 
 import bayesdistill as bd
+from bayesdistill.criticism.baselines import BASELINES
 from bayesdistill.criticism.unseen_groups import SPLITS, candidate_models, leave_out, priors_of, score_table
 
 DEFAULT = "tied exponents, student effects and slopes"
@@ -32,12 +33,21 @@ for i, (name, model) in enumerate(candidate_models().items()):
     for split in ("paper", "student", "teacher"):
         started = time.monotonic()
         file = folder / f"{split}-{short}.json"
-        results[split][name] = leave_out(runs, split, model, draws=draws, checkpoint=file, progress=False)
+        results[split][name] = leave_out(
+            runs,
+            split,
+            model.law,
+            prior_settings=model.prior_settings,
+            draws=draws,
+            checkpoint=file,
+            progress=False,
+        )
         print(f"{name}, {split}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    if not isinstance(model, str):
+    if model.law not in BASELINES:
         file = folder / f"fit-{short}.nc"
         if not file.exists():
-            bd.save(bd.fit(runs, priors=priors_of(model, runs), seed=1, progress=False), file)
+            priors = priors_of(model.law, runs, model.prior_settings)
+            bd.save(bd.fit(runs, priors=priors, seed=1, progress=False), file)
         fit = bd.load(file)
         loo = az.loo(fit, var_name="student_loss", pointwise=True)
         numbers = bd.check(fit).numbers

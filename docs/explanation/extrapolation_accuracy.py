@@ -10,13 +10,13 @@ import numpy as np
 
 import bayesdistill as bd
 from bayesdistill.criticism.unseen_groups import candidate_models, leave_out
-from bayesdistill.shifts import student_configurations
+from bayesdistill.law.effects import student_configurations
 
 MODELS = ("tied exponents, student effects and slopes", "Huber point fit")
 
 runs = bd.load_runs("busbridge2025")
 candidates = candidate_models()
-found = [leave_out(runs, "paper", candidates[name], draws=400, progress=False) for name in MODELS]
+found = [leave_out(runs, "paper", candidates[name].law, draws=400, progress=False) for name in MODELS]
 errors = np.stack([np.asarray(one["error"]) for one in found])
 _, group = student_configurations(runs.loc[found[0]["run"].values])
 members = [np.flatnonzero(group == i) for i in range(group.max() + 1)]

@@ -13,26 +13,19 @@ import numpy as np
 from scipy.optimize import least_squares
 
 import bayesdistill as bd
+from bayesdistill.criticism.baselines import DISTILLATION_COORDINATES
 from bayesdistill.criticism.unseen_groups import SPLITS, folds
-from bayesdistill.laws import SUPERVISED_PARAMETERS, distilled_loss, supervised_loss
+from bayesdistill.law import LAWS, SUPERVISED_SYMBOLS, Law, distilled_loss, supervised_loss
+from bayesdistill.law.terms.student import SUM_COORDINATES
 from bayesdistill.model import reference_run
-from bayesdistill.priors.coordinates import (
-    DISTILLATION_COORDINATES,
-    OWN_SUM_COORDINATES,
-    distillation_at_reference,
-    distillation_coordinates,
-    extensions,
-    natural_parameters,
-    supervised_at_reference,
-    supervised_coordinates,
-)
 
 HUBER_DELTA = 0.001
 Names = tuple[str, ...]
 runs = bd.load_runs("busbridge2025")
 reference = reference_run(runs, None)
-supervised = {name: bd.PUBLISHED[name] for name in SUPERVISED_PARAMETERS}
-at_reference = supervised_at_reference(supervised_coordinates(bd.PUBLISHED, reference))
+PAPER = LAWS["busbridge2025"]
+supervised = {name: bd.PUBLISHED[name] for name in SUPERVISED_SYMBOLS}
+published = PAPER.coordinates_of(bd.PUBLISHED, reference)
 params, tokens, teacher, observed = (
     runs[name].to_numpy(dtype=float) for name in ("student_params", "student_tokens", "teacher_loss", "student_loss")
 )
@@ -40,18 +33,24 @@ overtraining = tokens / params / 25
 alone = np.asarray(supervised_loss(params, tokens, **supervised))
 of_size, of_tokens = supervised["A"] * params ** -supervised["alpha"], supervised["B"] * tokens ** -supervised["beta"]
 short_of_tokens = of_tokens / (of_size + of_tokens)
-first = {**distillation_coordinates(bd.PUBLISHED, reference), "gap_curvature": -2.0}
-TIED = (*tuple(name for name in DISTILLATION_COORDINATES if name not in OWN_SUM_COORDINATES), "log_power_S")
+first = {**published, "gap_curvature": -2.0}
+TIED = (*tuple(name for name in DISTILLATION_COORDINATES if name not in SUM_COORDINATES), "log_power_S")
 first["log_power_S"] = 0.0
+
+
+def law_of(own: Names, extra: Names, omega: float) -> Law:
+    """The law with these coordinates; w1, c2 and exponent apart."""
+    law = PAPER.with_terms("tied_exponents") if "log_power_S" in own else PAPER
+    law = law.with_terms("soft_targets") if "log_kappa" in extra else law
+    return law.with_terms("reducible_ratio").with_fixed(omega=omega) if omega else law
 
 
 def predicted(values: np.ndarray, own: Names, extra: Names, omega: float) -> np.ndarray:
     """Student losses, (run,), with the parameters `extra` (w1, log_kappa, c2, exponent) in the last places."""
-    named = dict(zip(own + extra, values, strict=True)) | ({"omega": omega} if omega else {})
-    law = natural_parameters(distillation_at_reference(named, at_reference, reference), reference)
-    law |= extensions(named) | {"w1": named.get("w1", 0.0)}
+    named = dict(zip(own + extra, values, strict=True))
+    law = law_of(own, extra, omega).symbols(published | named, reference) | {"w1": named.get("w1", 0.0)}
     law["c1"] = law["c1"] * overtraining ** named.get("exponent", 0.0)
-    loss = np.asarray(distilled_loss(params, tokens, teacher, **supervised, **law))
+    loss = np.asarray(distilled_loss(params, tokens, teacher, **law | supervised))
     return teacher + (loss - teacher) * (teacher / alone) ** (-named.get("c2", 0.0) * short_of_tokens)
 
 

@@ -10,19 +10,17 @@ size at that budget what the best teacher of the group reached, or a little more
 import numpy as np
 
 import bayesdistill as bd
-from bayesdistill.criticism.predictions import flat_draws
-from bayesdistill.laws import SUPERVISED_PARAMETERS
+from bayesdistill.law import DEFAULT_LAW, SUPERVISED_SYMBOLS
 from bayesdistill.model import reference_run
-from bayesdistill.posterior import posterior_dataset
-from bayesdistill.priors import default_priors
-from bayesdistill.priors.table import published_law_prior, with_block
+from bayesdistill.posterior import draws_of
+from bayesdistill.priors import default_priors, published_law_prior, with_block
 
 GROUPS = {"A": 3e19, "B": 1e20, "C": 3e20, "D": 1e21}
 PLACES = ((1.43e8, 20), (1.43e8, 160), (1.82e9, 20), (7.75e9, 160), (1e9, np.inf))
 SIZES = np.geomspace(5e7, 3e10, 400)
 HALF_DIGITS = {"E": 5e-4, "A": 0.5, "B": 0.5, "alpha": 5e-4, "beta": 5e-4, "gamma": 5e-4}
 LEFT, RATIO = "best teacher less law at four budgets [1e-3 nats]", "best tokens per parameter"
-PUBLISHED = {name: np.array([bd.PUBLISHED[name]]) for name in SUPERVISED_PARAMETERS}
+PUBLISHED = {name: np.array([bd.PUBLISHED[name]]) for name in SUPERVISED_SYMBOLS}
 
 
 def losses(law):
@@ -71,13 +69,12 @@ of_best = ", ".join(f"{one:.0f}" for one in ratio[:, 0])
 print(row("published law", "", "0", numbers(reached - best[:, 0]), of_best), flush=True)
 for tolerance, fewest in ((0.01, 20), (0.01, 10), (0.03, 10), (0.1, 10)):
     block, covariance = published_law_prior(reference, tolerance, (fewest, 160.0))
-    priors = default_priors(distilled=True, supervised=False, reference=reference)
-    priors = with_block(priors, block, covariance, "published law")
+    priors = with_block(default_priors(DEFAULT_LAW, reference), block, covariance, "published law")
     longer = {"draws": 2000, "target_accept": 0.95}
     fit = bd.fit(runs, priors=priors, seed=0, **longer, progress=False)
     assert bd.check(fit).ok, bd.check(fit).verdict
-    draws = {name: values[::8] for name, values in flat_draws(posterior_dataset(fit)).items()}
-    law = {name: draws[name] for name in SUPERVISED_PARAMETERS}
+    draws = draws_of(fit).take(slice(None, None, 8))
+    law = {name: draws[name] for name in SUPERVISED_SYMBOLS}
     shift = losses(law) - losses(PUBLISHED)
     best, ratio = best_losses(law)
     behind = reached[:, None] - best

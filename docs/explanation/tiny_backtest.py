@@ -16,9 +16,9 @@ import bayesdistill as bd
 
 VARIANTS = {
     "default": {},
-    "without": {"options": {"soft_targets": False}},
-    "plain": {"options": bd.EQUATION_8},
-    "charged": {"options": bd.EQUATION_8, "teachers": "charged"},
+    "without": {"law": bd.LAWS["tied_reducible"].without_terms("soft_targets")},
+    "plain": {"law": "busbridge2025"},
+    "charged": {"law": "busbridge2025", "teachers": "charged"},
 }
 WORDS = {
     "default": "teachers given, the default model",

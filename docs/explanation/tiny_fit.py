@@ -13,7 +13,7 @@ import pandas as pd
 from tiny_common import distilled, supervised
 
 import bayesdistill as bd
-from bayesdistill.laws import SUPERVISED_PARAMETERS
+from bayesdistill.law import DEFAULT_LAW, LAWS, SUPERVISED_SYMBOLS
 
 LONG = {"draws": 4000, "tune": 1500, "target_accept": 0.95, "seed": 0, "progress": False}
 STRONGEST = ("d128-32M", "d192-16M")
@@ -28,8 +28,8 @@ def spread_of_seeds(table, loss, cell):
 def fits(folder):
     """The joint fit of the tiny experiment, and that of the paper's runs."""
     # Equation 8 by itself: the question is whether it holds, and the default model has terms for where it does not.
-    tiny = bd.fit(distilled, supervised=supervised, **bd.EQUATION_8, **LONG)
-    paper = bd.fit(bd.load_runs("busbridge2025"), **bd.EQUATION_8, seed=0, progress=False)
+    tiny = bd.fit(distilled, supervised=supervised, law="busbridge2025", **LONG)
+    paper = bd.fit(bd.load_runs("busbridge2025"), law="busbridge2025", seed=0, progress=False)
     if folder is not None:
         bd.save(tiny, folder / "tiny.nc")
         bd.save(paper, folder / "paper.nc")
@@ -56,19 +56,20 @@ def main():
 def compare_supervised_laws():
     """What the distilled runs do to the supervised law: fitted alone, with all of them, with fewer, with more terms."""
     weaker = distilled[~distilled["teacher"].isin(STRONGEST)]
+    paper, default = LAWS["busbridge2025"], LAWS[DEFAULT_LAW]
     forms = {
-        "supervised runs alone": ((None,), {}),
-        "and all distilled runs": ((distilled,), bd.EQUATION_8),
-        "and those of all but the two strongest teachers": ((weaker,), bd.EQUATION_8),
-        "and all distilled runs, equation 8 with kappa": ((distilled,), bd.EQUATION_8 | {"soft_targets": True}),
-        "and all distilled runs, default model with kappa = 1": ((distilled,), {"soft_targets": False}),
-        "and all distilled runs, default model with omega free": ((distilled,), {"omega": None}),
-        "and all distilled runs, default model": ((distilled,), {}),
+        "supervised runs alone": (None, default),
+        "and all distilled runs": (distilled, paper),
+        "and those of all but the two strongest teachers": (weaker, paper),
+        "and all distilled runs, equation 8 with kappa": (distilled, paper.with_terms("soft_targets")),
+        "and all distilled runs, default model with kappa = 1": (distilled, default.without_terms("soft_targets")),
+        "and all distilled runs, default model with omega free": (distilled, default.with_fixed(omega=None)),
+        "and all distilled runs, default model": (distilled, default),
     }
     rows = {}
-    for name, (runs, form) in forms.items():
-        fit = bd.fit(*runs, supervised=supervised, **form, **LONG)
-        draws = {key: fit["posterior"][key].values.ravel()[:, None] for key in SUPERVISED_PARAMETERS}
+    for name, (runs, law_of_fit) in forms.items():
+        fit = bd.fit(runs, supervised=supervised, law=law_of_fit, **LONG)
+        draws = {key: fit["posterior"][key].values.ravel()[:, None] for key in SUPERVISED_SYMBOLS}
         law = bd.supervised_loss(supervised["params"].to_numpy(), supervised["tokens"].to_numpy(), **draws)
         residual = supervised["loss"].to_numpy() - law.mean(axis=0)
         shortest = supervised["tokens"].to_numpy() == supervised["tokens"].min()
@@ -83,7 +84,7 @@ def compare_supervised_laws():
             if symbol in fit["posterior"]:
                 found = np.quantile(fit["posterior"][symbol], [0.05, 0.5, 0.95])
                 rows[name][symbol] = " ".join(f"{x:.2f}" for x in found)
-        if runs[0] is None:
+        if runs is None:
             alone = float(bd.supervised_loss(24.0 * 64**2, 64_000 * 1024.0, **draws).mean())
     print("\nsupervised residuals and exponents by what is fitted")
     print(pd.DataFrame(rows).T.to_string())
@@ -94,8 +95,8 @@ def show(tiny, paper):
     print(f"{len(distilled)} distilled and {len(supervised)} supervised runs")
     print(bd.check(tiny))
     curves = bd.law_curves(tiny)
-    law = tiny["posterior"].to_dataset()[list(SUPERVISED_PARAMETERS)].mean(("chain", "draw"))
-    six = {name: tiny["posterior"][name].values.ravel()[:, None] for name in SUPERVISED_PARAMETERS}
+    law = tiny["posterior"].to_dataset()[list(SUPERVISED_SYMBOLS)].mean(("chain", "draw"))
+    six = {name: tiny["posterior"][name].values.ravel()[:, None] for name in SUPERVISED_SYMBOLS}
 
     def alone(params, tokens):
         return bd.supervised_loss(params.to_numpy(float), tokens.to_numpy(float), **six).mean(axis=0)

@@ -41,7 +41,7 @@ from bayesdistill.design import information_order, next_runs, random_order
 from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.design.reweighting import predictive_quantiles
 from bayesdistill.errors import ConvergenceWarning
-from bayesdistill.laws import SUPERVISED_PARAMETERS
+from bayesdistill.law import DEFAULT_LAW, Draws
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
 
@@ -93,7 +93,7 @@ def setting() -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
 def compiled() -> Refitter:
     """The model of all 100 runs, compiled when it is first needed."""
     picked, _, _ = setting()
-    priors = default_priors(distilled=True, supervised=False, reference=reference_run(picked, None))
+    priors = default_priors(DEFAULT_LAW, reference_run(picked, None))
     return prepare_refits(picked, priors)
 
 
@@ -115,7 +115,7 @@ def decide(tree: xr.DataTree) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return found, advantage(draws, found).mean(axis=-1)
 
 
-def advantage(draws: dict[str, np.ndarray], strategy: dict[str, np.ndarray]) -> np.ndarray:
+def advantage(draws: Draws, strategy: dict[str, np.ndarray]) -> np.ndarray:
     """Of a given strategy, under other draws than those it was made for: (student, scenario, budget, n_draws)."""
     distilled, _ = strategies.evaluate_strategies(
         draws,
@@ -124,9 +124,7 @@ def advantage(draws: dict[str, np.ndarray], strategy: dict[str, np.ndarray]) -> 
         strategy["teacher_params"],
         strategy["teacher_tokens"],
     )
-    alone = strategies.supervised_losses(
-        {name: draws[name] for name in SUPERVISED_PARAMETERS}, PROBLEM.students, PROBLEM.budgets
-    )
+    alone = strategies.supervised_losses(draws, PROBLEM.students, PROBLEM.budgets)
     return alone[:, None] - distilled
 
 
@@ -207,12 +205,9 @@ class Start:
         self.evidence = gather(tree, allow_unconverged=True)
         self.costs = parse_candidates(pool, PUBLISHED_SHAPE).cost
         self.predictions = predict(self.evidence, parse_candidates(pool, PUBLISHED_SHAPE))
-        noise = self.evidence.noise
-        flat = {k: noise[k].transpose("chain", "draw").values.reshape(-1) for k in ("sigma", "nu")}
-        self.draws = self.evidence.draws | flat
+        self.draws = self.evidence.draws
         few = np.linspace(0, self.evidence.size - 1, CHOICE_DRAWS).astype(int)
-        law = {name: values[few] for name, values in self.evidence.draws.items()}
-        self.strategy = solve(COMMITTED, law, PROBLEM, Workers(threads=1))
+        self.strategy = solve(COMMITTED, self.draws.take(few), PROBLEM, Workers(threads=1))
         self.gain = advantage(self.evidence.draws, self.strategy).reshape(-1, self.evidence.size)
 
     def resampled(self, weights: np.ndarray, seed: int) -> xr.Dataset:
@@ -221,7 +216,8 @@ class Start:
         at = (np.arange(CHOICE_DRAWS) + rng.random()) / CHOICE_DRAWS
         rows = np.minimum(np.searchsorted(np.cumsum(weights), at), weights.size - 1)
         rows = rng.permutation(rows)
-        return xr.Dataset({k: (("chain", "draw"), v[rows].reshape(4, -1)) for k, v in self.draws.items()})
+        values = {name: (("chain", "draw"), value[rows].reshape(4, -1)) for name, value in self.draws.items()}
+        return posterior.with_law(xr.Dataset(values), self.draws.law, self.draws.reference)
 
 
 def judge(gain: np.ndarray, weights: np.ndarray, true: np.ndarray) -> dict[str, float]:

@@ -10,8 +10,8 @@ is that of the clock, in which the package uses `--threads` threads and SciPy it
 work on the machine changes less. SLSQP also runs with a tolerance of 1e-12, and from the package's optimum, to see whether a lower
 loss is near. Optima are compared on one evaluation of the laws.
 
-*Plan*: 4 students, 4 scenarios, 31 budgets, 4000 draws, committed and best, in processes of their own: the first finds an empty cache
-of machine code and compiles; each of the later ones loads it, makes a small plan, and then is timed. Memory is that of the whole
+*Plan*: 4 students, 4 scenarios, 31 budgets, 4000 draws, committed and best, in processes of their own. Each makes a small plan, the
+first of its process, and then is timed. Memory is that of the whole
 process at its peak. With `--fit` the posterior is read from a file (bd.save) instead of sampled.
 """
 
@@ -37,9 +37,8 @@ from scipy.optimize import minimize
 import bayesdistill as bd
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS
 from bayesdistill.decisions.evidence import gather
-from bayesdistill.laws import SUPERVISED_PARAMETERS
+from bayesdistill.law import SUPERVISED_SYMBOLS
 from bayesdistill.strategies import Bounds, best_strategies
-from bayesdistill.strategies.blocks import PARAMETERS
 
 STUDENTS = ("300M", "1B", "3B", "10B")
 BUDGETS = (1e19, 1e25, 31)
@@ -55,7 +54,7 @@ def scalar_problem(law, student, budget, scene, bounds):
     """Student loss of a teacher (log size, log tokens), and the student's tokens; scalars throughout."""
     k1, k2 = PUBLISHED_SHAPE.k1, PUBLISHED_SHAPE.k2
     lgt, pre, cap = scene.delta_lgt, scene.delta_pre, bounds.max_student_tokens
-    E, A, B, alpha, beta, gamma = (law[name] for name in SUPERVISED_PARAMETERS)
+    E, A, B, alpha, beta, gamma = (law[name] for name in SUPERVISED_SYMBOLS)
     c0, c1f1, d1, f1 = law["c0"], law["c1"] * law["f1"], law["d1"], law["f1"]
     gamma_S, beta_S, B_S, w1 = law["gamma_S"], law["beta_S"], law["B_S"], law["w1"]
     tokens_worth = law.get("kappa", 1.0) ** -beta
@@ -93,7 +92,7 @@ def by_hand(*problem):
 
 def public_problem(law, student, budget, scene, bounds):
     """The same loss with the package's public functions."""
-    six = {name: law[name] for name in SUPERVISED_PARAMETERS}
+    six = {name: law[name] for name in SUPERVISED_SYMBOLS}
     cost = 3 * bd.flops_per_token(student)
 
     def loss(point):
@@ -111,7 +110,7 @@ def judged(law, student, budget, scene, bounds, x, y):
     own = scalar_problem(law, student, budget, scene, bounds)[1](x, y)
     if not own >= 1:
         return math.inf
-    teacher = bd.supervised_loss(math.exp(x), math.exp(y), **{name: law[name] for name in SUPERVISED_PARAMETERS})
+    teacher = bd.supervised_loss(math.exp(x), math.exp(y), **{name: law[name] for name in SUPERVISED_SYMBOLS})
     return float(bd.distilled_loss(student, own, teacher, **law))
 
 
@@ -135,7 +134,7 @@ def compare_solvers(draws, rounds, per_round, threads):
     seconds, clock = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     solved, scenario_seconds = dict.fromkeys(names, 0), {}
     differences = {name: [] for name in (*names[1:], "SLSQP from the package's optimum")}
-    best_strategies(draws, [1e9], [1e21, 1e22], list(SCENARIOS), threads=threads)  # loads the machine code
+    best_strategies(draws, [1e9], [1e21, 1e22], list(SCENARIOS), threads=threads)  # loads modules
     for _ in range(rounds):
         for scene in SCENARIOS.values():
             bounds = random_bounds(rng)
@@ -153,7 +152,7 @@ def compare_solvers(draws, rounds, per_round, threads):
                 at = {name: float(values[0, 0, c, i]) for name, values in found.items()}
                 if not math.isfinite(at["loss"]):
                     continue
-                law = {name: float(values[i]) for name, values in draws.items() if name in PARAMETERS}
+                law = {name: float(draws[name][i]) for name in draws.law.symbols_of_law}
                 problem = (law, student, float(budgets[c]), scene, bounds)
                 box = np.log(bounds.limits).reshape(2, 2).tolist()
                 flops = float(bd.flops_per_token(student))
@@ -202,7 +201,7 @@ def compare_solvers(draws, rounds, per_round, threads):
 
 
 def time_plan(file, threads):
-    """Child process: a small plan, which loads or compiles, and the large one."""
+    """Child process: a small plan, which loads modules, and the large one."""
     import resource
 
     fit = bd.load(file)
@@ -232,19 +231,17 @@ def time_plan(file, threads):
 
 
 def run_plans(file, plans, threads):
-    with tempfile.TemporaryDirectory() as cache:
-        for k in range(plans + 1):
-            command = [sys.executable, __file__, "--child", file, "--threads", str(threads)]
-            environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
-            done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-            r = json.loads(done.stdout.splitlines()[-1])
-            print(
-                f"  {'empty cache' if k == 0 else 'cached':<12} small plan {r['warm']:6.2f} s; {r['cells']} cells of "
-                f"{r['draws']} draws {r['wall']:6.2f} s on the clock, {r['busy']:6.2f} s of processor time; "
-                f"peak {r['peak']:.0f} MB, of which {r['before']:.0f} before and {r['result']:.0f} the plan itself; "
-                f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors",
-                flush=True,
-            )
+    for _ in range(plans):
+        command = [sys.executable, __file__, "--child", file, "--threads", str(threads)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        r = json.loads(done.stdout.splitlines()[-1])
+        print(
+            f"  small plan {r['warm']:6.2f} s; {r['cells']} cells of "
+            f"{r['draws']} draws {r['wall']:6.2f} s on the clock, {r['busy']:6.2f} s of processor time; "
+            f"peak {r['peak']:.0f} MB, of which {r['before']:.0f} before and {r['result']:.0f} the plan itself; "
+            f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -24,18 +24,18 @@ import pandas as pd
 import pymc as pm
 import xarray as xr
 from arviz_stats.base import array_stats
-from bayesdistill.laws import DISTILLATION_PARAMETERS, SUPERVISED_PARAMETERS, distilled_loss
-from bayesdistill.priors.coordinates import natural_parameters, supervised_at_reference
 
 import bayesdistill as bd
 from bayesdistill import compiler
 from bayesdistill.compiler import translation
 from bayesdistill.criticism.baselines import _fit, _law
 from bayesdistill.criticism.refits import prepare_refits, refit
+from bayesdistill.law import DEFAULT_LAW, LAWS, SUPERVISED_SYMBOLS, distilled_loss
 from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import default_priors
 
-JUDGED = (*SUPERVISED_PARAMETERS, *DISTILLATION_PARAMETERS, "sigma", "nu")
+PAPER, DEFAULT = LAWS["busbridge2025"], LAWS[DEFAULT_LAW]
+JUDGED = (*PAPER.symbols_of_law, "sigma", "nu")
 
 
 def smallest_ess(posterior: xr.Dataset) -> tuple[float, str]:
@@ -53,17 +53,18 @@ def natural_model(runs) -> pm.Model:
     The supervised law has the published-law prior, moved to the logarithms of its symbols; the rest has wide lognormal priors.
     """
     reference = reference_run(runs, None)
-    priors = default_priors(distilled=True, supervised=False, reference=reference)
+    priors = default_priors(DEFAULT, reference)
     rng = np.random.default_rng(0)
     values = priors.location[:6, None] + priors.factor[:6] @ rng.standard_normal((priors.factor.shape[1], 4000))
-    law = supervised_at_reference(dict(zip(priors.names[:6], values, strict=True)))
-    logs = np.log(np.stack([natural_parameters(law, reference)[name] for name in SUPERVISED_PARAMETERS]))
+    alone = PAPER.for_runs(distilled=False, supervised=True)
+    law = alone.symbols(dict(zip(priors.names[:6], values, strict=True)), reference)
+    logs = np.log(np.stack([law[name] for name in SUPERVISED_SYMBOLS]))
     center = {"A_S": 1e3, "B_S": 1e5, "alpha_S": 0.35, "beta_S": 0.4, "gamma_S": 0.7, "c1": 1e4, "d1": 2.0, "f1": 0.1}
     width = {"A_S": 3.0, "B_S": 4.0, "c1": 4.0}
     with pm.Model() as model:
         supervised = pm.MvNormal("log_supervised", mu=logs.mean(axis=1), cov=np.cov(logs), initval=logs.mean(axis=1))
         symbols = {
-            name: pm.Deterministic(name, pm.math.exp(supervised[i])) for i, name in enumerate(SUPERVISED_PARAMETERS)
+            name: pm.Deterministic(name, pm.math.exp(supervised[i])) for i, name in enumerate(SUPERVISED_SYMBOLS)
         }
         for name, value in center.items():
             symbols[name] = pm.LogNormal(name, np.log(value), width.get(name, 0.5), initval=value)
@@ -139,19 +140,18 @@ def main() -> None:
     reference = reference_run(runs, None)
     results: list = []
     slow = 200 if options.short else 1000
-    plain = dict(bd.EQUATION_8)
-    for label, form, seeds in (
-        ("base model: equation 8", plain, 5),
-        ("default model (w1, kappa, omega 1, tied exponents, student effects and slopes)", {}, 5),
-        ("base model, no asymptotic prior", plain | {"asymptotic_width": None}, 1),
-        ("default model without slopes", {"effects": ("student",)}, 1),
-        ("default model, exponents apart", {"tied_exponents": False}, 1),
-        ("default model, omega free", {"omega": None}, 1),
-        ("default model, noise by r", {"noise": "ratio"}, 1),
-        ("default model with teacher effects", {"effects": ("teacher", "student", "student_slope")}, 5),
-        ("default model with teacher effects alone", {"effects": ("teacher",)}, 1),
+    for label, law, prior_settings, seeds in (
+        ("base model: equation 8", PAPER, {}, 5),
+        ("default model (w1, kappa, omega 1, tied exponents, student effects and slopes)", DEFAULT, {}, 5),
+        ("base model, no asymptotic prior", PAPER, {"asymptotic_width": None}, 1),
+        ("default model without slopes", DEFAULT.with_effects("student"), {}, 1),
+        ("default model, exponents apart", DEFAULT.without_terms("tied_exponents"), {}, 1),
+        ("default model, omega free", DEFAULT.with_fixed(omega=None), {}, 1),
+        ("default model, noise by r", DEFAULT.with_noise("ratio"), {}, 1),
+        ("default model with teacher effects", DEFAULT.with_effects("teacher", "student", "student_slope"), {}, 5),
+        ("default model with teacher effects alone", DEFAULT.with_effects("teacher"), {}, 1),
     ):
-        refitter = prepare_refits(runs, default_priors(distilled=True, supervised=False, reference=reference, **form))
+        refitter = prepare_refits(runs, default_priors(law, reference, **prior_settings))
         refit(refitter, draws=10, tune=10, seed=1)
         for seed in range(1, 1 + seeds):
             timed(
@@ -204,13 +204,13 @@ def main() -> None:
 
 def steps(runs, reference) -> None:
     """Time of the log density with its gradient, one number at a time and several at once, in turns."""
-    forms = {"base model": bd.EQUATION_8, "default model": {}}
+    forms = {"base model": PAPER, "default model": DEFAULT}
     available = translation.lanes()
     print(
         f"\n| log density and gradient | several at once ({available}) | one by one | ratio |\n| --- | --- | --- | --- |"
     )
-    for label, form in forms.items():
-        priors = default_priors(distilled=True, supervised=False, reference=reference, **form)
+    for label, law in forms.items():
+        priors = default_priors(law, reference)
         calls = []
         for lanes in (available, []):
             translation.lanes = lambda lanes=lanes: lanes
@@ -248,7 +248,7 @@ def scaling(runs, reference) -> None:
         rng = np.random.default_rng(copies)
         table = pd.concat([runs] * copies, ignore_index=True)
         table["student_loss"] += 0.003 * rng.standard_normal(len(table))
-        refitter = prepare_refits(table, default_priors(distilled=True, supervised=False, reference=reference))
+        refitter = prepare_refits(table, default_priors(DEFAULT, reference))
         refit(refitter, draws=5, tune=5, seed=1, chains=1)
         seconds = []
         for draws in (20, 20 + more):  # the same chain, once longer: the difference has no tuning in it

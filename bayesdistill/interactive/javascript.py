@@ -1,0 +1,202 @@
+"""The law as JavaScript, recorded while the Python functions of the law run, so that each formula has one definition.
+
+`Expression` stands for a number that the browser knows only later. Arithmetic and numpy functions applied to it compute nothing
+but append to a `Trace`. Calling `Law.distilled_loss` with expressions therefore records its formula, with all terms of the law.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from bayesdistill.errors import ParameterError
+from bayesdistill.law import Law
+
+JAVASCRIPT: dict[np.ufunc, str] = {
+    np.add: "({} + {})",
+    np.subtract: "({} - {})",
+    np.multiply: "({} * {})",
+    np.divide: "({} / {})",
+    np.negative: "(-{})",
+    np.positive: "{}",
+    np.reciprocal: "(1 / {})",
+    np.absolute: "Math.abs({})",
+    np.fabs: "Math.abs({})",
+    np.power: "Math.pow({}, {})",
+    np.float_power: "Math.pow({}, {})",
+    np.minimum: "Math.min({}, {})",
+    np.maximum: "Math.max({}, {})",
+    np.arctan: "Math.atan({})",
+}
+JAVASCRIPT |= {
+    getattr(np, name): f"Math.{name}({{}})"
+    for name in ("exp", "expm1", "log", "log1p", "log2", "log10", "sqrt", "cbrt", "sin", "cos", "sinh", "cosh", "tanh")
+}
+"""numpy function -> the same in JavaScript."""
+
+Trace = dict[tuple[Any, ...], int]
+"""(JavaScript, numbers of its arguments) -> number of the operation. An operation that occurs twice has one number."""
+
+
+class Expression(NDArrayOperatorsMixin):
+    """A value of the browser: an operation, a constant or a symbol.
+
+    Parameters
+    ----------
+    trace : dict
+        Where operations are recorded.
+    code : str
+        JavaScript, with `{}` in place of each argument.
+    *arguments : int
+        Numbers of earlier operations.
+    """
+
+    def __init__(self, trace: Trace, code: str, *arguments: int) -> None:
+        self.trace = trace
+        self.number = trace.setdefault((code, *arguments), len(trace))
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Expression:
+        if ufunc is np.square:
+            return inputs[0] * inputs[0]
+        if ufunc not in JAVASCRIPT or method != "__call__" or options:
+            name = ufunc.__name__ + (f".{method}" if method != "__call__" else "")
+            known = ", ".join(sorted(f"np.{each.__name__}" for each, code in JAVASCRIPT.items() if "Math" in code))
+            raise ParameterError(
+                f"Cannot translate the numpy function {name!r} in a term of the law to JavaScript for the interactive page. "
+                f"Use +, -, *, /, ** and {known}."
+            )
+        return Expression(self.trace, JAVASCRIPT[ufunc], *(self._number(value) for value in inputs))
+
+    def _number(self, value: Any) -> int:
+        if isinstance(value, Expression):
+            return value.number
+        if np.ndim(value):
+            raise ParameterError(
+                f"Cannot translate an array of shape {np.shape(value)} in a term of the law to JavaScript for the "
+                "interactive page. Use scalar constants."
+            )
+        return Expression(self.trace, json.dumps(float(value))).number
+
+    def __bool__(self) -> bool:
+        raise ParameterError(
+            "Cannot translate a condition on values in a term of the law to JavaScript for the interactive page. "
+            "Use np.minimum, np.maximum or np.abs."
+        )
+
+
+def law_functions(law: Law) -> str:
+    """Return JavaScript functions for the losses of a law.
+
+    - `supervisedLoss(p, N, D)`: loss of a pretrained model; `p` is an object with the law's symbols.
+    - `prepare(p, N)`: what depends only on a draw and the student's size, as an object.
+    - `distilledLoss(prepared, D, T)`: loss of a student distilled on D tokens from a teacher with loss T.
+    - `meanDistilledLoss(students, D, N_T, D_T)`: mean over an array of prepared students, with a teacher of this size and
+      these tokens. What does not depend on the draw is computed once.
+
+    Raises
+    ------
+    ParameterError
+        If a term cannot be translated.
+    """
+    unusable = [name for name in law.symbols_of_law if not name.isidentifier()]
+    if unusable:
+        raise ParameterError(f"The law {law.name!r} has the symbol {unusable[0]!r}, which is not a valid identifier.")
+    trace: Trace = {}
+    p = {name: Expression(trace, f"p.{name}") for name in law.symbols_of_law}
+    N, D, T, N_T, D_T = (Expression(trace, name) for name in ("N", "D", "T", "N_T", "D_T"))
+    supervised = law.supervised_loss(N, D, p).number
+    student = law.student(N, D, p)
+    distilled = law.distilled_loss(student, T, p).number
+    from_teacher = law.distilled_loss(student, law.supervised_loss(N_T, D_T, p), p).number
+
+    every = list(trace)
+    prepared, evaluated = _split(every, [distilled, from_teacher], {"D", "T", "N_T", "D_T"})
+    names = [_name(number) for number in prepared]
+    shared, repeated = _split(evaluated, [from_teacher], {"N", *names, *(f"p.{name}" for name in p)})
+    fields = f"{{ {', '.join(['p', 'N', *names])} }}"
+    return "\n".join(
+        [
+            "function supervisedLoss(p, N, D) {",
+            *_statements(every, [supervised], "return {};"),
+            "}",
+            "function prepare(p, N) {",
+            *_statements(every, prepared),
+            f"  return {fields};",
+            "}",
+            f"function distilledLoss({fields}, D, T) {{",
+            *_statements(evaluated, [distilled], "return {};"),
+            "}",
+            "function meanDistilledLoss(students, D, N_T, D_T) {",
+            *_statements(evaluated, shared),
+            "  let sum = 0;",
+            f"  for (const {fields} of students) {{",
+            *("  " + line for line in _statements(repeated, [from_teacher], "sum += {};")),
+            "  }",
+            "  return sum / students.length;",
+            "}",
+        ]
+    )
+
+
+def _name(number: int) -> str:
+    return f"v{number}"
+
+
+def _needed(operations: list[tuple[Any, ...]], results: list[int]) -> list[int]:
+    """Numbers of the operations that the results depend on, each after its arguments."""
+    found: set[int] = set()
+    waiting = list(results)
+    while waiting:
+        number = waiting.pop()
+        if number not in found:
+            found.add(number)
+            waiting += operations[number][1:]
+    return sorted(found)
+
+
+def _split(
+    operations: list[tuple[Any, ...]], results: list[int], late: Collection[str]
+) -> tuple[list[int], list[tuple[Any, ...]]]:
+    """Split a computation into operations that do not depend on the symbols `late`, and the others.
+
+    Returns
+    -------
+    numbers : list of int
+        Operations of the first part whose results the second part uses.
+    rest : list of tuple
+        The operations with these results as symbols.
+    """
+    early: list[bool] = []
+    for code, *arguments in operations:
+        early.append(code not in late and all(early[i] for i in arguments))
+    used = {i for n in _needed(operations, results) if not early[n] for i in operations[n][1:]}
+    numbers = sorted(i for i in used if early[i] and len(operations[i]) > 1)
+    return numbers, [(_name(n),) if n in numbers else operation for n, operation in enumerate(operations)]
+
+
+def _statements(operations: list[tuple[Any, ...]], results: list[int], last: str = "") -> list[str]:
+    """Statements that compute the results, as constants or in a last statement.
+
+    Operations that are used more than once become constants too.
+    """
+    needed = _needed(operations, results)
+    uses = Counter(i for n in needed for i in operations[n][1:])
+    text: dict[int, str] = {}
+    lines: list[str] = []
+    for n in needed:
+        code, *arguments = operations[n]
+        text[n] = code.format(*(_bare(text[i]) if code.startswith("Math") else text[i] for i in arguments))
+        if arguments and (uses[n] > 1 or (n in results and not last)):
+            lines.append(f"  const {_name(n)} = {_bare(text[n])};")
+            text[n] = _name(n)
+    return [*lines, "  " + last.format(_bare(text[results[0]]))] if last else lines
+
+
+def _bare(text: str) -> str:
+    """An operation without its own parentheses."""
+    return text[1:-1] if text.startswith("(") else text

@@ -1,0 +1,105 @@
+"""Losses along the curve of efficient teachers, for arrays of problems.
+
+A problem is a budget and a posterior draw. Its strategies lie on a curve (see `frontier`), and a number s from 0 to LAST gives
+the place on the part of the curve that this problem can pay for. Whole numbers are the points of a grid; where the
+budget limits the teacher, they stand closer toward that limit, near which the losses change fastest. The loss is a smooth function
+of s except for a few kinks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from bayesdistill.law import Draws
+from bayesdistill.strategies.frontier import Frontier
+
+LAST = 20
+"""Number of the last point of the grid."""
+_CROWDING = 0.1  # spacing of the grid at the last teacher that a budget pays for, relative to an even one
+
+
+@dataclass(frozen=True)
+class Strategies:
+    """Strategies and what they are worth; the arrays broadcast against each other.
+
+    Parameters
+    ----------
+    loss, teacher_loss : array
+        Nats per token. The loss is infinite where the student gets less than one token.
+    teacher_params, teacher_tokens, student_tokens : array
+    """
+
+    loss: np.ndarray
+    teacher_params: np.ndarray
+    teacher_tokens: np.ndarray
+    teacher_loss: np.ndarray
+    student_tokens: np.ndarray
+
+    def take(self, columns: np.ndarray) -> Strategies:
+        """Return those of some problems, the last axis."""
+        parts = np.broadcast_arrays(*(getattr(self, field.name) for field in fields(self)))
+        return Strategies(*(part[..., columns] for part in parts))
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One curve for each problem; the arrays of problems broadcast against each other, with the draws as last axis.
+
+    Parameters
+    ----------
+    draws : Draws
+    student : float
+        Non-embedding parameters of the student.
+    frontier : Frontier
+    budgets : array
+        FLOPs.
+    start, end : array
+        The t of the frontier at s = 0 and s = LAST.
+    crowding : array
+        Spacing of the grid at s = LAST, relative to an even one.
+    """
+
+    draws: Draws
+    student: float
+    frontier: Frontier
+    budgets: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    crowding: np.ndarray
+
+    @classmethod
+    def of(cls, draws: Draws, student: float, frontier: Frontier, budgets: np.ndarray) -> Curves:
+        """Return the curves of budgets of shape (n_budgets, n_draws) or (n_budgets, 1)."""
+        start, end, limited = frontier.ends(budgets)
+        return cls(draws, student, frontier, budgets, start, end, np.where(limited, _CROWDING, 1.0))
+
+    def take(self, *index: np.ndarray) -> Curves:
+        """Return some problems as arrays of shape (n,): one array of positions for each axis, that of the draws last."""
+        draws = self.draws.take(index[-1])
+        shape = np.broadcast_shapes(self.budgets.shape, (self.draws.size,))
+        own = (self.budgets, self.start, self.end, self.crowding)
+        return Curves(
+            draws, self.student, replace(self.frontier, p=draws), *(np.broadcast_to(v, shape)[index] for v in own)
+        )
+
+    def rows(self, part: slice) -> Curves:
+        """Return the problems of some of the budgets."""
+        own = (self.budgets, self.start, self.end, self.crowding)
+        return Curves(self.draws, self.student, self.frontier, *(v[part] if v.shape[0] > 1 else v for v in own))
+
+    def strategies(self, s: Any) -> Strategies:
+        """Return the strategies at s, which broadcasts against the problems."""
+        rest = 1 - np.asarray(s) / LAST
+        t = self.end - (self.end - self.start) * rest * (self.crowding + (1 - self.crowding) * rest)
+        teacher = self.frontier.teacher(t, self.budgets)
+        teacher_loss = self.draws.supervised_loss(teacher.params, teacher.tokens)
+        tokens = self.frontier.charges.student_tokens(self.budgets, teacher.flops, teacher.tokens)
+        loss = self.draws.distilled_loss(self.student, np.maximum(tokens, 1.0), teacher_loss)
+        return Strategies(np.where(tokens >= 1, loss, np.inf), teacher.params, teacher.tokens, teacher_loss, tokens)
+
+    def deficit(self, found: Strategies) -> np.ndarray:
+        """Return how much worse the teacher is than the student would be by itself; laws may have a kink where this is 0."""
+        return found.teacher_loss - self.draws.supervised_loss(self.student, np.maximum(found.student_tokens, 1.0))

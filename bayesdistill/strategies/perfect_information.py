@@ -1,0 +1,429 @@
+"""The strategy with perfect information: the best one of every posterior draw by itself.
+
+Every problem (student, scenario, budget, draw) is a function of one variable, the place on its curve (see `curves`). A grid
+shows the local minima. A quartic through five points, then a cubic model of three close ones, lead to the bottom of the lowest.
+What does not look smooth, other local minima that may be lower, and cells that may hide one are divided more finely and then
+minimized without derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.optimize.elementwise import find_minimum, find_root
+
+from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape
+from bayesdistill.law import Draws
+from bayesdistill.strategies.curves import LAST, Curves, Strategies
+from bayesdistill.strategies.frontier import Frontier
+from bayesdistill.strategies.problems import (
+    UNLIMITED,
+    Bounds,
+    Charges,
+    Request,
+    budgets_per_draw,
+    possible,
+    run_all,
+    thread_count,
+    unlimited_tokens,
+)
+
+_PROBLEMS = 16_384  # that are solved together: threads wait for each other if the arrays are small
+_AT_ONCE = 65_536  # losses that are computed at once: many more would not stay in the processor's cache
+_STEP = 0.05  # of the spacing of the points, between the three points of a cubic model
+_NO_GAIN = 1e-12  # nats
+_NEGLIGIBLE = 1e-10  # nats by which a minimum must be lower to be looked for
+_EVEN = 4.0  # ratio of second differences up to which a loss looks evenly convex
+_FALL = 3.0  # times what the teacher's loss falls between two points, the student's may fall
+_FRACTIONS = np.arange(1, 5) / 5  # of a cell that may hide a minimum, where it is looked for
+_INNER = 17  # points of an interval that is looked at closely
+_TOO_MUCH = 1e6  # nats: stands for an infinite loss, on which the minimizer would stop
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Intervals of s in which a lower minimum may lie: the row and column of the problem, and the two ends."""
+
+    row: np.ndarray
+    column: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def together(cls, *parts: Intervals) -> Intervals:
+        """Return all of several intervals."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def take(self, index: Any) -> Intervals:
+        """Return some of the intervals."""
+        return Intervals(self.row[index], self.column[index], self.low[index], self.high[index])
+
+
+def best_strategies(
+    draws: Draws,
+    students: Any,
+    budgets: Any,
+    scenarios: str | Scenario | Sequence[str | Scenario],
+    *,
+    bounds: Bounds = Bounds(),  # noqa: B008  (frozen)
+    shape: Shape = PUBLISHED_SHAPE,
+    teachers: Any = None,
+    threads: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the strategy with perfect information, which minimizes the student's loss for every draw by itself.
+
+    Parameters
+    ----------
+    draws : Draws
+        A law and draws of its symbols.
+    students : (n_students,) array
+        Non-embedding parameters.
+    budgets : (n_budgets,) or (n_budgets, n_draws) array
+        FLOPs, the same for all draws or not; may be infinite.
+    scenarios : sequence of Scenario or str
+        Who pays for the teacher.
+    bounds : Bounds
+        On teachers and tokens. With `teachers` only the cap on student tokens matters.
+    shape : Shape
+        Of the architecture, for its cost.
+    teachers : tuple of arrays, optional
+        (params, loss) or (params, loss, tokens) of teachers that exist, with measured losses of shape (n,) or (n, n_draws):
+        the choice is then among these alone. Their inference is charged as the scenario says; their pretraining is charged
+        only if their tokens are given.
+    threads : int, optional
+        By default one for each processor.
+
+    Returns
+    -------
+    dict of (n_students, n_scenarios, n_budgets, n_draws) arrays
+        loss and teacher_loss in nats per token, teacher_params, teacher_tokens, student_tokens; status, an index into STATUS;
+        with `teachers` also teacher_index, -1 where none is possible. NaN where the status is a failure.
+
+    Raises
+    ------
+    ParameterError
+        If shapes do not fit, or a scenario has an unknown name. What makes single problems impossible is in their status.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> from bayesdistill.law import LAWS, Draws
+    >>> from bayesdistill.strategies import best_strategies
+    >>> found = best_strategies(Draws(LAWS["busbridge2025"], bd.PUBLISHED), [1e9], [1e21], "teacher inference")
+    >>> print(f"{found['loss'].item():.3f} {found['teacher_params'].item():.1e}")
+    2.211 1.3e+09
+    """
+    request = Request.of(draws, students, scenarios, (bounds, shape), teachers)
+    spent = budgets_per_draw(budgets, draws.size)
+    grid = (request.students.size, len(request.scenarios), spent.shape[0], draws.size)
+    out = {field.name: np.full(grid, np.nan) for field in fields(Strategies)}
+    if request.teachers is not None:
+        out["teacher_index"] = np.full(grid, -1)
+    usable = np.where(possible(spent, finite=False), np.minimum(spent, UNLIMITED), np.nan)
+    rows = np.flatnonzero(np.isfinite(usable).any(axis=1))
+    columns = np.flatnonzero(draws.valid & np.isfinite(usable).any(axis=0))
+    if request.possible and rows.size and columns.size:
+        width = max(32, _PROBLEMS // rows.size)
+        law = request.draws
+        jobs = [
+            partial(_solve, request, law.take(part), usable[np.ix_(rows, part)], (a, b, rows[:, None], part), out)
+            for part in (columns[i : i + width] for i in range(0, columns.size, width))
+            for a in request.sound_students
+            for b in range(len(request.scenarios))
+        ]
+        run_all(jobs, thread_count(threads))
+    out["student_tokens"] = unlimited_tokens(out["student_tokens"], spent, bounds)
+    out["status"] = request.status(out, spent, draws.valid)
+    return out
+
+
+def _solve(
+    request: Request, draws: Draws, budgets: np.ndarray, where: tuple[Any, ...], out: dict[str, np.ndarray]
+) -> None:
+    """Store the strategies of one student and scenario for some budgets (n_budgets, n_draws) at their places in `out`."""
+    student, charges = request.charges(*where[:2])
+    if request.teachers is not None:
+        for row, spent in zip(where[2].ravel(), budgets, strict=True):
+            found = _best_existing(request, draws, student, charges, spent, where[3])
+            for name, values in found.items():
+                out[name][(*where[:2], row, where[3])] = values
+        return
+    frontier = Frontier(request.bounds, request.shape, charges, draws)
+    same = (budgets == budgets[:, :1]).all()
+    found = search(Curves.of(draws, student, frontier, budgets[:, :1] if same else budgets))
+    nothing = ~np.isfinite(found["loss"])
+    for name, values in found.items():
+        values[nothing] = np.nan
+        out[name][where] = values
+
+
+def _best_existing(
+    request: Request, draws: Draws, student: float, charges: Charges, spent: np.ndarray, columns: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the strategies with the best of the existing teachers, the first of equal ones."""
+    assert request.teachers is not None
+    teachers = request.teachers.for_draws(columns)
+    with np.errstate(all="ignore"):
+        tokens = teachers.student_tokens(spent, charges, request.shape)
+        losses = teachers.student_losses(draws, student, tokens)
+    k, draw = losses.argmin(axis=0), np.arange(columns.size)
+    found = {
+        "loss": losses[k, draw],
+        "teacher_params": teachers.params[k],
+        "teacher_tokens": np.full(k.size, np.nan) if teachers.tokens is None else teachers.tokens[k],
+        "teacher_loss": teachers.loss[k, draw],
+        "student_tokens": tokens[k, draw],
+    }
+    fine = np.isfinite(found["loss"])
+    return {name: np.where(fine, v, np.nan) for name, v in found.items()} | {"teacher_index": np.where(fine, k, -1)}
+
+
+def search(curves: Curves) -> dict[str, np.ndarray]:
+    """Return the best strategy of each problem.
+
+    Parameters
+    ----------
+    curves : Curves
+        Of n_budgets budgets and n_draws draws.
+
+    Returns
+    -------
+    dict of (n_budgets, n_draws) arrays
+        Fields of `Strategies`. The loss is infinite where no teacher can be paid.
+    """
+    with np.errstate(all="ignore"):
+        grid = _look_everywhere(curves)
+        lowest = grid.loss.argmin(axis=0)
+        found, doubtful = _descend(curves, lowest)
+        _look_closely(curves, doubtful, found)
+        _look_closely(curves, _other_intervals(curves, grid, lowest, found["loss"]), found)
+    return found
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Losses of students and teachers at s = 0 ... LAST, (LAST + 1, n_budgets, n_draws)."""
+
+    loss: np.ndarray
+    teacher_loss: np.ndarray
+
+
+def _look_everywhere(curves: Curves) -> Grid:
+    n_budgets, n_draws = curves.budgets.shape[0], curves.draws.size
+    loss, teacher_loss = np.empty((2, LAST + 1, n_budgets, n_draws))
+    s = np.arange(LAST + 1.0)[:, None, None]
+    for part in _parts(loss):
+        found = curves.rows(part).strategies(s)
+        loss[:, part], teacher_loss[:, part] = found.loss, found.teacher_loss
+    return Grid(loss, teacher_loss)
+
+
+def _descend(curves: Curves, lowest: np.ndarray) -> tuple[dict[str, np.ndarray], Intervals]:
+    """Return the minima beside the lowest points of the grid, and intervals of those that are doubtful."""
+    points = np.clip(lowest, 1, LAST - 1) + np.linspace(-1, 1, 9)[:, None, None]
+    strategies = curves.strategies(points)
+    k = strategies.loss.argmin(axis=0)
+    landing = _settle(curves, points, strategies, k)
+    # On both sides of a kink the loss may have a minimum of its own.
+    low, high = points[0], points[-1]
+    # The last teacher that a budget pays for leaves little to the student, but a little more may be better.
+    at_wall = (high == LAST) & (curves.crowding < 1)
+    high = np.where(at_wall, LAST + 1.0, high)
+    row, column = np.nonzero((~landing.certain | at_wall) & np.isfinite(_beside(strategies.loss, k, 0)))
+    return landing.strategies, Intervals(row, column, low[row, column], high[row, column])
+
+
+def _beside(values: np.ndarray, k: np.ndarray, step: int) -> np.ndarray:
+    """Return what values (n, ...) are at k + step, or at the end if there is no such place."""
+    return np.take_along_axis(values, np.clip(k + step, 0, values.shape[0] - 1)[None], axis=0)[0]
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Where a descent led: strategies by the names of their fields, and whether the minimum is certain."""
+
+    strategies: dict[str, np.ndarray]
+    certain: np.ndarray
+
+
+def _settle(curves: Curves, points: np.ndarray, known: Strategies, k: np.ndarray) -> Landing:
+    """Go to the minimum beside the k-th of evenly spaced points (n_points, ...), which is lower than its neighbors."""
+    centre = np.clip(k, 2, points.shape[0] - 3)
+    a, b, c, d, e = (_beside(known.loss, centre, step) for step in (-2, -1, 0, 1, 2))
+    # Derivatives over factorials of the quartic through the five values, at the middle one.
+    c1, c2 = (a - 8 * b + 8 * d - e) / 12, (-a + 16 * b - 30 * c + 16 * d - e) / 24
+    c3, c4 = (-a + 2 * b - 2 * d + e) / 12, (a - 4 * b + 6 * c - 4 * d + e) / 24
+    z = (k - centre).astype(float)
+    low, high = np.maximum(z - 1, -2.0), np.minimum(z + 1, 2.0)
+    for _ in range(4):
+        slope = c1 + z * (2 * c2 + z * (3 * c3 + z * 4 * c4))
+        curvature = 2 * c2 + z * (6 * c3 + z * 12 * c4)
+        z = np.clip(z - slope / np.where(curvature > 0, curvature, np.inf), low, high)
+    third = 6 * c3 + 24 * c4 * z
+    landing = _newton(curves, (z, low, high), third, (_beside(points, centre, 0), points[1] - points[0]))
+    worse = np.broadcast_to(curves.deficit(known) > 0, points.shape)
+    smooth = _beside(worse, k, -2) == _beside(worse, k, 2)
+    lower = landing.strategies["loss"] <= _beside(known.loss, k, 0) + _NO_GAIN
+    return replace(landing, certain=landing.certain & smooth & lower)
+
+
+def _newton(curves: Curves, place: tuple[np.ndarray, ...], third: np.ndarray, scale: tuple[np.ndarray, ...]) -> Landing:
+    """Go from z to the minimum of a cubic model: three losses around z, and a third derivative."""
+    z, low, high = place
+    origin, spacing = scale
+    z = np.clip(z, low + _STEP, high - _STEP)
+    beside = z + _STEP * np.array([-1.0, 0.0, 1.0]).reshape(3, *[1] * z.ndim)
+    before, here, after = curves.strategies(origin + spacing * beside).loss
+    curvature = (before - 2 * here + after) / _STEP**2
+    slope = (after - before) / (2 * _STEP) - third * _STEP**2 / 6
+    step = -slope / curvature
+    for _ in range(2):
+        step = step - (slope + step * (curvature + step * third / 2)) / (curvature + third * step)
+    step = np.where(curvature > 0, step, -np.sign(slope))
+    step = np.clip(z + np.clip(step, -1.0, 1.0), low, high) - z
+    predicted = here + step * (slope + step * (curvature / 2 + step * third / 6))
+    found = curves.strategies(origin + spacing * (z + step))
+    # An error e of the model after a step d means a slope of about 3 e / d at the landing, of which a further step would gain
+    # the square over twice the curvature.
+    error = found.loss - predicted
+    certain = (4.5 * error**2 < _NO_GAIN * curvature * step**2) | (np.abs(error) < 1e-13)
+    strategies = {f.name: np.array(np.broadcast_to(getattr(found, f.name), z.shape)) for f in fields(found)}
+    return Landing(strategies, certain & np.isfinite(found.loss))
+
+
+def _other_intervals(curves: Curves, grid: Grid, lowest: np.ndarray, least: np.ndarray) -> Intervals:
+    """Return intervals away from the lowest point of the grid in which the loss may fall below the least known."""
+    minima: list[tuple[np.ndarray, ...]] = []
+    cells: list[tuple[np.ndarray, ...]] = []
+    for part in _parts(grid.loss):
+        some = Grid(grid.loss[:, part], grid.teacher_loss[:, part])
+        for places, found in zip(_suspects(some, lowest[part], least[part]), (minima, cells), strict=True):
+            k, row, column = np.nonzero(places)
+            found.append((k.astype(float), row + part.start, column))
+    k, row, column = (np.concatenate(v) for v in zip(*minima, strict=True))
+    around = Intervals(row, column, np.maximum(k - 1, 0.0), np.minimum(k + 1, LAST))
+    k, row, column = (np.concatenate(v) for v in zip(*cells, strict=True))
+    return Intervals.together(around, _with_minima(curves, Intervals(row, column, k, k + 1), grid))
+
+
+def _parts(loss: np.ndarray) -> list[slice]:
+    """Return the budgets of an array (n_points, n_budgets, n_draws) in parts that stay in the processor's cache."""
+    step = max(1, _AT_ONCE // (loss.shape[0] * loss.shape[2]))
+    return [slice(first, first + step) for first in range(0, loss.shape[1], step)]
+
+
+def _suspects(grid: Grid, lowest: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which points are local minima with something lower beside them, and which cells may hide a lower minimum.
+
+    A parabola falls below its lowest point on a grid by at most an eighth of what the higher neighbor is above it, and below
+    the chord between two neighbors by at most an eighth of the second difference. Four times as much is allowed for, because
+    losses are not parabolas. Where the grid looks evenly convex, a loss that rises before two neighbors rises between them. From
+    a teacher to a stronger one, the loss of equation 8 cannot fall by more than that of the teacher; three times as much is
+    allowed for.
+    """
+    loss, target = grid.loss, least - _NEGLIGIBLE
+    rise = np.diff(loss, axis=0)
+    rise[np.isnan(rise)] = np.inf  # beyond the wall
+    outside = np.full((1, *lowest.shape), np.inf)
+    before, after = np.concatenate([-outside, rise]), np.concatenate([rise, outside])
+    minima = (before < 0) & (after >= 0) & ~(loss - np.maximum(-before, after) / 2 > target)
+    np.put_along_axis(minima, lowest[None], False, axis=0)
+
+    bend = np.zeros_like(loss)
+    bend[1:-1] = np.diff(rise, axis=0)
+    small, large = np.minimum(bend[:-1], bend[1:]), np.maximum(bend[:-1], bend[1:])
+    convex = (_EVEN * small > large) & ((before[:-1] > 0) | (after[1:] < 0))
+    bend = np.abs(np.where(np.isfinite(bend), bend, 0.0), out=bend)
+    sag = np.maximum(bend[:-1], bend[1:]) / 2
+    left = np.maximum(1 - np.abs(rise) / (4 * sag), 0.0)
+    cells = (np.minimum(loss[:-1], loss[1:]) - sag * left**2 < target) & ~convex
+    cells &= loss[:-1] + _FALL * np.diff(grid.teacher_loss, axis=0) < target
+    for neighbor in (lowest - 1, lowest):
+        np.put_along_axis(cells, np.clip(neighbor, 0, LAST - 1)[None], False, axis=0)
+    return minima, cells
+
+
+def _with_minima(curves: Curves, cells: Intervals, grid: Grid) -> Intervals:
+    """Return the cells of which an inner point is lower than both ends."""
+    if not cells.row.size:
+        return cells
+    points = cells.low + _FRACTIONS[:, None] * (cells.high - cells.low)
+    inner = curves.take(cells.row, cells.column).strategies(points).loss.min(axis=0)
+    ends = (grid.loss[k.astype(int), cells.row, cells.column] for k in (cells.low, cells.high))
+    return cells.take(inner < np.minimum(*ends))
+
+
+def _look_closely(curves: Curves, intervals: Intervals, found: dict[str, np.ndarray]) -> None:
+    """Replace strategies in `found` by better ones that lie in these intervals."""
+    intervals = _split_at_kinks(curves, intervals)
+    size = max(1, _AT_ONCE // _INNER)
+    for first in range(0, intervals.row.size, size):
+        some = intervals.take(slice(first, first + size))
+        problems = curves.take(some.row, some.column)
+        which, best = _all_minima(problems, np.linspace(some.low, some.high, _INNER))
+        row, column = some.row[which], some.column[which]
+        lower = np.flatnonzero(best["loss"] < found["loss"][row, column])
+        # The lowest of several minima of a problem is written last.
+        lower = lower[np.argsort(-best["loss"][lower], kind="stable")]
+        for name, values in best.items():
+            found[name][row[lower], column[lower]] = values[lower]
+
+
+def _split_at_kinks(curves: Curves, intervals: Intervals) -> Intervals:
+    """Return the intervals, divided in two where a teacher is as good as its student would be by itself."""
+    problems = curves.take(intervals.row, intervals.column)
+
+    def deficit(s: np.ndarray, i: np.ndarray) -> np.ndarray:
+        some = problems.take(i.astype(int))
+        return some.deficit(some.strategies(s))
+
+    every = np.arange(intervals.row.size)
+    low, high = deficit(intervals.low, every), deficit(intervals.high, every)
+    split = np.flatnonzero((low > 0) & (high < 0))
+    if not split.size:
+        return intervals
+    halves = intervals.take(split)
+    kink = np.asarray(find_root(deficit, (halves.low, halves.high), args=(split,), tolerances={"xatol": 1e-12}).x)
+    keep = np.setdiff1d(every, split)
+    return Intervals.together(intervals.take(keep), replace(halves, high=kink), replace(halves, low=kink))
+
+
+def _all_minima(problems: Curves, points: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the local minima of n problems beside evenly spaced points (n_points, n): their problems and strategies."""
+    known = problems.strategies(points)
+    loss = known.loss
+    padded = np.pad(loss, ((1, 1), (0, 0)), constant_values=np.inf)
+    k, which = np.nonzero((padded[:-2] > loss) & (loss <= padded[2:]))
+    some = problems.take(which)
+    landing = _settle(some, points[:, which], known.take(which), k)
+    best, rough = landing.strategies, np.flatnonzero(~landing.certain)
+    if rough.size:
+        left, right = np.maximum(k[rough] - 1, 0), np.minimum(k[rough] + 1, points.shape[0] - 1)
+        bracket = [points[m, which[rough]] for m in (left, k[rough], right)]
+        refined = _minimize_roughly(some.take(rough), bracket)
+        for name, values in best.items():
+            values[rough] = np.broadcast_to(getattr(refined, name), rough.shape)
+    return which, best
+
+
+def _minimize_roughly(problems: Curves, bracket: list[np.ndarray]) -> Strategies:
+    """Return the minima within brackets of functions that need not be smooth."""
+    left, s, right = bracket
+    # A minimum at an end of its bracket stays there if the loss does not fall just inside.
+    at_left, at_right = s == left, s == right
+    inside = np.where(at_left, s + 1e-3 * (right - left), np.where(at_right, s - 1e-3 * (right - left), s))
+    falls = ~(at_left | at_right) | (problems.strategies(inside).loss < problems.strategies(s).loss)
+
+    def value(s: np.ndarray, i: np.ndarray) -> np.ndarray:
+        losses = problems.take(i.astype(int)).strategies(s).loss
+        return np.where(np.isfinite(losses), losses, _TOO_MUCH)
+
+    i = np.flatnonzero(falls)
+    if i.size:
+        tolerances = {"xatol": 1e-10, "xrtol": 0.0, "fatol": 1e-14, "frtol": 0.0}
+        s[i] = find_minimum(value, (left[i], inside[i], right[i]), args=(i,), tolerances=tolerances).x  # type: ignore[call-overload]
+    return problems.strategies(s)

@@ -105,6 +105,7 @@ _ROOM_OF = {
     "plot_unseen_groups": "plots",
     "plot_value": "plots",
     "posterior_predictive": "criticism",
+    "predict": "decisions",
     "prior_predictive": "criticism",
     "prior_sensitivity": "criticism",
     "prior_table": "sampling",

@@ -188,6 +188,92 @@ def plan_command(
             print(f"wrote {output}; next: bayesdistill report {fit} --plan {output}")
 
 
+@app.command(name="predict")
+def predict_command(
+    fit: FitFile,
+    runs: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUNS",
+            help="Runs to predict: a CSV or Parquet file with student_params, student_tokens and teacher_loss, or with params "
+            "and tokens. The outcome may be missing.",
+        ),
+    ],
+    noise: Annotated[
+        str,
+        typer.Option(
+            help="law: the expected loss; run: the loss of a single new run.", autocompletion=lambda: ["law", "run"]
+        ),
+    ] = "law",
+    groups: Annotated[
+        str,
+        typer.Option(
+            help="seen: groups in the data keep their effects; new: every run belongs to new groups.",
+            autocompletion=lambda: ["seen", "new"],
+        ),
+    ] = "seen",
+    prob: Annotated[str, typer.Option(metavar=_NUMBER, help="Probability inside the interval.")] = "0.9",
+    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Random seed of the draws in a .nc file.")] = "0",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Where the predictions are written: .csv (table) or .nc (with draws)."),
+    ] = None,
+    allow_suspicious: Annotated[
+        bool, typer.Option(help="Use a table that looks as if units or columns were mixed up.")
+    ] = False,
+    allow_unconverged: Unconverged = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the loss of runs, with intervals and their distance from the data."""
+    from bayesdistill.decisions import predict
+    from bayesdistill.decisions.arguments import check_choice
+    from bayesdistill.sampling import save
+    from bayesdistill.tables import decision_table, table_text, write_table
+
+    check_choice(noise, "--noise", ("law", "run"))
+    check_choice(groups, "--groups", ("seen", "new"))
+    inside = _real(prob, "--prob")
+    if not 0 < inside < 1:
+        raise ParameterError(f"--prob must be between 0 and 1, got {prob!r}.")
+    number = _whole(seed, "--seed")
+    if number < 0:
+        raise ParameterError(f"--seed must not be negative, got {seed!r}.")
+    if output is not None:
+        _writable(output)
+        if output.suffix not in (".csv", ".nc"):
+            raise ParameterError(f"--output: {output.name} must end in .csv or .nc.")
+    result = predict(
+        _load_fit(fit),
+        runs,
+        noise=noise,
+        groups=groups,
+        prob=inside,
+        draws=output is not None and output.suffix == ".nc",
+        seed=number,
+        allow_suspicious=allow_suspicious,
+        allow_unconverged=allow_unconverged,
+    )
+    table = decision_table(result)
+    if output is not None and output.suffix == ".nc":
+        save(result, output)
+    elif output is not None:
+        write_table(table, output)
+    if as_json:
+        table = table.assign(converged=result.attrs["converged"])
+        print(table.to_json(orient="records", double_precision=15))
+        return
+    print(f"{result.attrs['title']}\n")
+    print(table_text(table.drop(columns=["loss_mean", "loss_sd"])))
+    if "coverage" in result.attrs:
+        print(
+            f"\n{100 * result.attrs['coverage']:.0f} % of the observed losses are inside their {100 * inside:g} % interval."
+        )
+    if result.attrs["converged"] == "no":
+        print(f"The posterior did not converge, so these numbers may be wrong: bayesdistill check {fit}")
+    if output is not None:
+        print(f"wrote {output}")
+
+
 @app.command(name="report")
 def report_command(
     fit: FitFile,
@@ -310,6 +396,13 @@ def _budgets(text: str) -> list[float]:
     return [float(value) for value in np.geomspace(low, high, int(parts[2]))]
 
 
+def _as_options(message: str) -> str:
+    """An error message with the options of the command line in place of the arguments of functions."""
+    for name in ("allow_suspicious", "allow_unconverged"):
+        message = message.replace(f"{name}=True", f"--{name.replace('_', '-')}")
+    return message
+
+
 def main() -> None:
     """Entry point of the command `bayesdistill`."""
     import warnings
@@ -322,7 +415,7 @@ def main() -> None:
         try:
             app()
         except BayesdistillError as error:
-            print(f"bayesdistill: {error}", file=sys.stderr)
+            print(f"bayesdistill: {_as_options(str(error))}", file=sys.stderr)
             names = [command.name for command in app.registered_commands]
             asked = next((word for word in sys.argv[1:] if word in names), "")
             print(f"bayesdistill: options and examples: bayesdistill {asked} --help", file=sys.stderr)

@@ -239,7 +239,7 @@ def test_every_command_speaks_json() -> None:
     import typer.main
 
     group = typer.main.get_command(cli.app)
-    assert set(group.commands) == {"fit", "check", "plan", "report", "demo"}
+    assert set(group.commands) == {"fit", "check", "plan", "predict", "report", "demo"}
     for name, one in group.commands.items():
         assert "--json" in {flag for parameter in one.params for flag in parameter.opts}, name
 
@@ -262,6 +262,7 @@ def test_the_demo_keeps_its_words_from_programs(
     ("words", "completed"),
     [
         ("bayesdistill pl", "plan"),
+        ("bayesdistill predict fit.nc runs.csv --groups n", "new"),
         ("bayesdistill plan --max-teacher-p", "--max-teacher-params"),
         ("bayesdistill plan fit.nc --scenario ", "teacher pretraining + inference"),
         ("bayesdistill plan fit.nc --noise r", "run"),

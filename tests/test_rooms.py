@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "criticism": SAMPLING | {"sampling", "compiler", "compute"},
     "strategies": {"law", "compute"},
     "answers": set(),  # `tables` registers with it
-    "decisions": DECISIONS,
+    "decisions": DECISIONS | {"datasets"},
     "design": DECISIONS | {"decisions"},
     "plots": {"posterior"},
     "tables": {"answers", "posterior", "plots"},

@@ -11,7 +11,7 @@ refuses a table that cannot mean what it says, and says which cell is at fault a
 """
 
 from bayesdistill.datasets.packaged import load_runs
-from bayesdistill.datasets.reading import read_runs
+from bayesdistill.datasets.reading import read_design, read_runs
 from bayesdistill.datasets.schemas import COLUMNS, KINDS, runs_schema
 from bayesdistill.datasets.simulation import published_design, simulate_runs
 from bayesdistill.datasets.summary import data_hash, describe_runs
@@ -23,6 +23,7 @@ __all__ = [
     "describe_runs",
     "load_runs",
     "published_design",
+    "read_design",
     "read_runs",
     "runs_schema",
     "simulate_runs",

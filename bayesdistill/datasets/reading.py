@@ -1,4 +1,7 @@
-"""`read_runs`: from a file or a DataFrame to a table of runs that can be fitted, or an error that says what to correct."""
+"""`read_runs` and `read_design`: from a file or a DataFrame to a table of runs that can be fitted, or of runs to predict.
+
+Both apply the same checks and raise an error that says what to correct.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import numbers
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -15,7 +19,15 @@ import pandas as pd
 
 from bayesdistill.datasets import suspicions
 from bayesdistill.datasets.files import RawTable, read_raw
-from bayesdistill.datasets.schemas import COLUMNS, GROUPS, KINDS, checked_vocabulary_size, kind_of, runs_schema
+from bayesdistill.datasets.schemas import (
+    COLUMNS,
+    GROUPS,
+    KINDS,
+    checked_vocabulary_size,
+    design_columns,
+    kind_of,
+    runs_schema,
+)
 from bayesdistill.errors import DataError
 
 _SHOWN = 5  # problems that one message spells out
@@ -78,18 +90,71 @@ def read_runs(
     Traceback (most recent call last):
     bayesdistill.errors.DataError: the table, row 1, column params: 100 is too few for ... probably 1e+08
     """
-    checked_vocabulary_size(vocabulary_size)
+    return _checked(source, kind, checked_vocabulary_size(vocabulary_size), allow_suspicious, design=False)
+
+
+def read_design(
+    source: str | os.PathLike[str] | pd.DataFrame, kind: str | None = None, *, allow_suspicious: bool = False
+) -> pd.DataFrame:
+    """Read and check a table of runs at which a law is evaluated, with or without their outcomes.
+
+    Parameters
+    ----------
+    source : path or pandas.DataFrame
+        As for `read_runs`.
+    kind : {"distilled", "supervised"}, optional
+        Distilled runs have the columns ``student_params student_tokens teacher_loss``, supervised ones ``params tokens``.
+        The outcome (``student_loss`` or ``loss``) may be missing. By default, the columns determine the kind.
+    allow_suspicious : bool
+        As for `read_runs`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `read_runs` returns it.
+
+    Raises
+    ------
+    FileError, DataError, ParameterError
+        As for `read_runs`, but a single run is enough, columns may be constant, and runs without an outcome may be repeated.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from bayesdistill.datasets import read_design
+    >>> read_design(pd.DataFrame({"params": ["1e9"], "tokens": [2e10]})).attrs["kind"]
+    'supervised'
+    """
+    return _checked(source, kind, None, allow_suspicious, design=True)
+
+
+def _checked(
+    source: str | os.PathLike[str] | pd.DataFrame,
+    kind: str | None,
+    vocabulary_size: int | None,
+    allow_suspicious: bool,
+    *,
+    design: bool,
+) -> pd.DataFrame:
+    """A table after all checks; a design may have constant columns, a single row and no outcome."""
     raw = read_raw(source)
-    kind = kind_of(list(raw.frame.columns), kind, raw.where)
+    kind = kind_of(list(raw.frame.columns), kind, raw.where, outcome=not design)
     attrs = dict(raw.frame.attrs)
     allow = allow_suspicious or attrs.get("allow_suspicious") is True
     if len(raw.frame) == 0:
-        raise DataError(f"{raw.where} has a header but no runs; at least two rows are needed")
-    frame = _numbers(raw, kind)
-    _raise(raw.where, kind, _cells(raw, frame, kind, vocabulary_size), "correct these cells, or leave their rows out")
-    _raise(raw.where, kind, _rows(raw, frame, kind))
+        needed = "one row is" if design else "two rows are"
+        raise DataError(f"{raw.where} has a header but no runs; at least {needed} needed")
+    columns = design_columns(kind) if design and KINDS[kind][-1] not in raw.frame else KINDS[kind]
+    frame = _numbers(raw, columns)
+    faults = _cells(raw, frame, kind, columns, vocabulary_size)
+    _raise(raw.where, kind, faults, "correct these cells, or leave their rows out")
+    if not design:
+        _raise(raw.where, kind, _rows(raw, frame, kind))
+    elif columns == KINDS[kind]:
+        _raise(raw.where, kind, _duplicates(raw, frame))
     if not allow:
-        _raise(raw.where, kind, suspicions.found(raw, frame, kind), "if the table is right, pass allow_suspicious=True")
+        suspicious = suspicions.found(raw, frame, kind, design=design)
+        _raise(raw.where, kind, suspicious, "if the table is right, pass allow_suspicious=True")
     source_name = attrs.get("source", "a DataFrame") if isinstance(source, pd.DataFrame) else os.fspath(source)
     frame.attrs = attrs | {"source": source_name, "kind": kind} | ({"allow_suspicious": True} if allow else {})
     return frame
@@ -109,10 +174,10 @@ def _raise(where: str, kind: str, problems: list[str], way_out: str = "") -> Non
 # Cells --------------------------------------------------------------------------------------------------------------
 
 
-def _numbers(raw: RawTable, kind: str) -> pd.DataFrame:
-    """The table with the columns of the kind as float64; NaN where a cell is missing or not a number."""
-    return raw.frame.assign(**{name: [_number(cell) for cell in raw.frame[name]] for name in KINDS[kind]}).astype(
-        dict.fromkeys(KINDS[kind], "float64")
+def _numbers(raw: RawTable, columns: Sequence[str]) -> pd.DataFrame:
+    """The table with these columns as float64; NaN where a cell is missing or not a number."""
+    return raw.frame.assign(**{name: [_number(cell) for cell in raw.frame[name]] for name in columns}).astype(
+        dict.fromkeys(columns, "float64")
     )
 
 
@@ -139,19 +204,21 @@ def _is_missing(cell: Any) -> bool:
     return bool(np.all(pd.isna(cell)))
 
 
-def _cells(raw: RawTable, frame: pd.DataFrame, kind: str, vocabulary_size: int | None) -> list[str]:
+def _cells(
+    raw: RawTable, frame: pd.DataFrame, kind: str, columns: Sequence[str], vocabulary_size: int | None
+) -> list[str]:
     """Problems of single cells, in the order of rows, one a cell."""
     import pandera.pandas as pa
 
     found: dict[tuple[int, int], tuple[str, ...]] = {}
     try:
-        runs_schema(kind, vocabulary_size).validate(frame, lazy=True)
+        runs_schema(kind, vocabulary_size, columns).validate(frame, lazy=True)
     except pa.errors.SchemaErrors as errors:
         cases = errors.failure_cases
         for column, check, row in zip(cases["column"], cases["check"], cases["index"], strict=True):
             cell = raw.frame[column].iloc[row]
             said = _not_a_number(cell, column) if check == "not_nullable" else f"{_shown(cell)}; expected {check}"
-            key = (int(row), KINDS[kind].index(column))
+            key = (int(row), columns.index(column))
             found.setdefault(key, (f"{raw.at(row)}, column {column}: {said}", column, check))
     for place, name in enumerate(GROUPS, len(COLUMNS)):
         if name in frame:

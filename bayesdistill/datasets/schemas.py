@@ -63,7 +63,14 @@ _ALIASES = {
 }
 
 
-def runs_schema(kind: str, vocabulary_size: int | None = None) -> pa.DataFrameSchema:
+def design_columns(kind: str) -> tuple[str, ...]:
+    """The columns of one kind of table without its outcome."""
+    return KINDS[kind][:-1]
+
+
+def runs_schema(
+    kind: str, vocabulary_size: int | None = None, columns: Sequence[str] | None = None
+) -> pa.DataFrameSchema:
     """The pandera schema of one kind of table: what every cell must be, taken by itself.
 
     Parameters
@@ -72,6 +79,8 @@ def runs_schema(kind: str, vocabulary_size: int | None = None) -> pa.DataFrameSc
         Which columns.
     vocabulary_size : int, optional
         Tokens in the vocabulary V; bounds every loss by ln(V).
+    columns : sequence of str, optional
+        Those that must be there; by default all columns of the kind.
 
     Returns
     -------
@@ -101,7 +110,8 @@ def runs_schema(kind: str, vocabulary_size: int | None = None) -> pa.DataFrameSc
             checks.append(pa.Check.less_than_or_equal_to(bound, error=said))
         return pa.Column(float, checks, nullable=False, description=COLUMNS[name].long_name)
 
-    return pa.DataFrameSchema({name: column(name) for name in KINDS[checked_kind(kind)]}, strict=False)
+    names = KINDS[checked_kind(kind)] if columns is None else columns
+    return pa.DataFrameSchema({name: column(name) for name in names}, strict=False)
 
 
 def checked_kind(kind: str) -> str:
@@ -118,7 +128,7 @@ def checked_vocabulary_size(vocabulary_size: int | None) -> int | None:
     return vocabulary_size
 
 
-def kind_of(columns: Sequence[Any], kind: str | None, where: str) -> str:
+def kind_of(columns: Sequence[Any], kind: str | None, where: str, *, outcome: bool = True) -> str:
     """Which kind of table has these columns; refuses a table that lacks a column, or that could be both kinds.
 
     Parameters
@@ -129,6 +139,8 @@ def kind_of(columns: Sequence[Any], kind: str | None, where: str) -> str:
         What was asked for; None infers it.
     where : str
         The file, or "the table".
+    outcome : bool
+        Whether the outcome must be there.
 
     Raises
     ------
@@ -140,6 +152,8 @@ def kind_of(columns: Sequence[Any], kind: str | None, where: str) -> str:
     if repeated:
         raise DataError(f"{where}: column {_quoted(repeated)} is there more than once; rename or drop all but one")
     complete = [candidate for candidate, needed in KINDS.items() if set(needed) <= set(names)]
+    if not outcome and (kind is not None or len(complete) != 1):
+        complete = [candidate for candidate in KINDS if set(design_columns(candidate)) <= set(names)]
     if kind is not None:
         if checked_kind(kind) in complete:
             return kind
@@ -147,12 +161,12 @@ def kind_of(columns: Sequence[Any], kind: str | None, where: str) -> str:
         return complete[0]
     elif complete:
         raise DataError(
-            f"{where} has the columns of distilled runs ({_listed('distilled')}) and of supervised runs "
-            f"({_listed('supervised')}): say which to use with kind='distilled' or kind='supervised'; if some rows are of one "
+            f"{where} has the columns of distilled runs ({_listed('distilled', outcome)}) and of supervised runs "
+            f"({_listed('supervised', outcome)}): say which to use with kind='distilled' or kind='supervised'; if some rows are of one "
             "kind and some of the other, write them to two files"
         )
     _refuse_headerless(names, where)
-    raise DataError(_missing(names, kind, where, complete))
+    raise DataError(_missing(names, kind, where, complete, outcome))
 
 
 def _refuse_headerless(names: list[str], where: str) -> None:
@@ -163,22 +177,23 @@ def _refuse_headerless(names: list[str], where: str) -> None:
         )
 
 
-def _missing(names: list[str], kind: str | None, where: str, complete: list[str]) -> str:
-    near = {candidate: _near_names(candidate, names) for candidate in KINDS}
+def _missing(names: list[str], kind: str | None, where: str, complete: list[str], outcome: bool) -> str:
+    needed = {candidate: KINDS[candidate] if outcome else design_columns(candidate) for candidate in KINDS}
+    near = {candidate: _near_names(needed[candidate], names) for candidate in KINDS}
     if kind is None:
-        found = {c: len(set(KINDS[c]) & set(names)) + len(near[c]) for c in KINDS}
-        best = max(found, key=lambda candidate: found[candidate] / len(KINDS[candidate]))
+        found = {c: len(set(needed[c]) & set(names)) + len(near[c]) for c in KINDS}
+        best = max(found, key=lambda candidate: found[candidate] / len(needed[candidate]))
         if found[best] == 0:
             return (
                 f"{where} has no columns of runs; found {_quoted(names) or 'none'}. Distilled runs need the columns "
-                f"{_listed('distilled')}; supervised runs need {_listed('supervised')}"
+                f"{_listed('distilled', outcome)}; supervised runs need {_listed('supervised', outcome)}"
             )
     else:
         best = kind
-    missing = [name for name in KINDS[best] if name not in names]
+    missing = [name for name in needed[best] if name not in names]
     text = f"{where} has no column {_quoted(missing)}, which {best} runs need"
     if complete:
-        return f"{text}; it has the columns of {complete[0]} runs ({_listed(complete[0])}), not of the {kind} runs asked for"
+        return f"{text}; it has the columns of {complete[0]} runs ({_listed(complete[0], outcome)}), not of the {kind} runs asked for"
     if near[best]:
         means = ", ".join(f"{found!r} looks like {name!r}" for name, found in near[best].items())
         rename = ", ".join(f"{found!r}: {name!r}" for name, found in near[best].items())
@@ -186,17 +201,17 @@ def _missing(names: list[str], kind: str | None, where: str, complete: list[str]
     return f"{text} ({', '.join(f'{n}: {COLUMNS[n].long_name}, in {COLUMNS[n].units}' for n in missing)}); found {_quoted(names)}"
 
 
-def _near_names(kind: str, names: list[str]) -> dict[str, str]:
+def _near_names(needed: Sequence[str], names: list[str]) -> dict[str, str]:
     """Needed name -> the name found that is probably meant."""
-    free = {_bare(name): name for name in names if name not in KINDS[kind]}
+    free = {_bare(name): name for name in names if name not in needed}
     near = {}
-    for needed in KINDS[kind]:
-        if needed in names:
+    for wanted in needed:
+        if wanted in names:
             continue
-        hits = [bare for bare in (_bare(needed), *_ALIASES[needed]) if bare in free]
-        hits = hits or difflib.get_close_matches(_bare(needed), list(free), n=1, cutoff=0.8)
+        hits = [bare for bare in (_bare(wanted), *_ALIASES[wanted]) if bare in free]
+        hits = hits or difflib.get_close_matches(_bare(wanted), list(free), n=1, cutoff=0.8)
         if hits:
-            near[needed] = free.pop(hits[0])
+            near[wanted] = free.pop(hits[0])
     return near
 
 
@@ -216,5 +231,5 @@ def _quoted(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
-def _listed(kind: str) -> str:
-    return " ".join(KINDS[kind])
+def _listed(kind: str, outcome: bool = True) -> str:
+    return " ".join(KINDS[kind] if outcome else design_columns(kind))

@@ -1,9 +1,10 @@
-"""From a posterior to decisions: plan, crossovers, teachers, sharing, value, families, recommendations.
+"""From a posterior to predictions and decisions: predict, plan, crossovers, teachers, sharing, value, families, recommendations.
 
 Nothing here samples. Every function takes a fit (or a Dataset of draws), checks its arguments, and returns a labelled
 Dataset; the strategies themselves come from `strategies`.
 """
 
+from bayesdistill.decisions._predict import predict
 from bayesdistill.decisions.advice import paper_claims, recommendations
 from bayesdistill.decisions.families import family_plan
 from bayesdistill.decisions.labels import flag_names
@@ -26,6 +27,7 @@ __all__ = [
     "plan",
     "plan_tokens",
     "plan_value",
+    "predict",
     "recommendations",
     "sharing_map",
     "teacher_choice",

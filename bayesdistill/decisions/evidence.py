@@ -57,20 +57,28 @@ class Evidence:
 Source = posterior.Fit | Evidence
 
 
-def gather(fit: Source, allow_unconverged: bool) -> Evidence:
+def gather(fit: Source, allow_unconverged: bool, *, distilled: bool = True) -> Evidence:
     """Draws of a fit that may be used for decisions; what was gathered already is passed on, so that it is checked once.
+
+    Parameters
+    ----------
+    fit : DataTree, Dataset or Evidence
+    allow_unconverged : bool
+        Whether a posterior that did not converge may be used.
+    distilled : bool
+        Whether the question requires a distillation law.
 
     Raises
     ------
     ParameterError
-        If the fit has no distillation law.
+        If the question requires a distillation law and the fit has none.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False; if it is True, a ConvergenceWarning.
     """
     if isinstance(fit, Evidence):
         return fit
     law = posterior.law_draws(fit)
-    if not posterior.is_distilled(fit):
+    if distilled and not posterior.is_distilled(fit):
         raise ParameterError(
             "fit: this posterior holds the supervised law alone; a decision about distillation needs a fit to "
             "distillation runs, fit(runs) or fit(runs, supervised=...)"

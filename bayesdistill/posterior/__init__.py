@@ -25,6 +25,7 @@ from bayesdistill.posterior.fits import (
     prior_table,
     provenance,
     reference_of,
+    seen_groups,
     seen_runs,
     with_law,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "probability",
     "provenance",
     "reference_of",
+    "seen_groups",
     "seen_runs",
     "with_law",
 ]

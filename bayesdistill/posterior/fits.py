@@ -177,6 +177,13 @@ def effects_of(fit: Fit, thin: slice = slice(None)) -> dict[str, np.ndarray]:
     return {effect.name: _flat(dataset[effect.variable.name]) for effect in effects}
 
 
+def seen_groups(fit: Fit) -> dict[str, list[str]]:
+    """Return the labels of the groups that have an effect in a fit: name of the effect -> labels in the order of its groups."""
+    dataset = posterior_dataset(fit)
+    effects = [e for e in law_of(fit).effects if e.variable.name in dataset and e.dim in dataset.coords]
+    return {effect.name: [str(label) for label in dataset[effect.dim].values] for effect in effects}
+
+
 def _flat(values: xr.DataArray) -> np.ndarray:
     """Chain after chain, (n_draws, ...)."""
     array = values.transpose("chain", "draw", ...).values

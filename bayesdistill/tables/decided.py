@@ -34,7 +34,7 @@ class Kind:
     select : str
         Where an option has to be chosen first: `dim=value`.
     title : str
-        What the table says, for its display.
+        What the table says, for its display; by default the attribute `title` of the result.
     """
 
     marker: str
@@ -49,6 +49,28 @@ class Kind:
 
 _COSTS = tuple(f"{name}_{unit}" for unit in ("flops", "gpu_hours", "money") for name in ("gain", "regret", "evpi"))
 KINDS = (
+    Kind(
+        "mean_mcse",
+        ("run",),
+        (
+            "teacher",
+            "model",
+            "student_params",
+            "student_tokens",
+            "teacher_loss",
+            "params",
+            "tokens",
+            "loss_mean",
+            "loss_sd",
+            "loss_lower",
+            "loss_median",
+            "loss_upper",
+            "observed",
+            "residual",
+            "extrapolation",
+            "extrapolates",
+        ),
+    ),
     Kind(
         "crossover_quantile",
         ("fit", "student", "scenario"),
@@ -175,6 +197,7 @@ KINDS = (
     ),
 )
 _RENAMED = {
+    "mean_mcse": {name: f"loss_{name}" for name in ("mean", "sd", "lower", "median", "upper")},
     "probability_new_better": {"probability_best": "is_best_probability"},
     "verdict": {"probability": "claim_probability"},
 }
@@ -191,8 +214,8 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     Parameters
     ----------
     found : Dataset
-        What `plan`, `plan_tokens`, `sharing_map`, `crossovers`, `compare_crossovers`, `break_even`, `teacher_choice`, `capacity_gap`,
-        `plan_value`, `evppi`, `family_plan`, `recommendations`, `paper_claims` or `next_runs` returns.
+        What `predict`, `plan`, `plan_tokens`, `sharing_map`, `crossovers`, `compare_crossovers`, `break_even`, `teacher_choice`,
+        `capacity_gap`, `plan_value`, `evppi`, `family_plan`, `recommendations`, `paper_claims` or `next_runs` returns.
     prob : float
         Probability inside the equal-tailed interval where draws are summarised here; where the result holds quantiles, the
         outermost are taken.
@@ -233,7 +256,7 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     # Crossovers of one fit have no dimension of fits.
     dims = [dim for dim in kind.dims if dim != "fit" or dim in source.dims]
     shown = xr.Dataset({dim: source[dim] for dim in dims if dim in source.variables})
-    interval_prob = prob
+    interval_prob = prob if kind.quantiles or kind.draws else float(found.attrs.get("interval_prob", prob))
     for name in kind.quantiles:
         if f"{name}_quantile" not in source:
             continue

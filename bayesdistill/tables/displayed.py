@@ -75,7 +75,8 @@ def _shown(found: xr.Dataset) -> tuple[str, pd.DataFrame, str] | None:
             frame = decision_table(found)
             if kind.marker == "evppi_share":
                 frame = frame.sort_values("evppi", ascending=False, kind="stable", ignore_index=True)
-            return kind.title, frame, "decision_table"
+            frame = frame.drop(columns=["loss_mean", "loss_sd"], errors="ignore")
+            return kind.title or found.attrs["title"], frame, "decision_table"
         found = found.expand_dims(lost)  # one student of a plan is a plan of one student
         cells = plan_table(found)
         if len(cells) > _MOST_CELLS and "crossover" in found and "budget" not in lost:

@@ -70,6 +70,12 @@ _FORMATS: dict[str, tuple[str, Format]] = {
     "never": ("P(never ahead)", _chance),
     "reversed": ("P(ahead later)", _chance),
     "impossible": ("P(no strategy)", _chance),
+    # predict
+    "run": ("run", str),
+    "model": ("model", str),
+    "student_params": ("student [parameters]", short),
+    "observed": ("observed [nats]", _loss),
+    "residual": ("residual [nats]", _nats),
     # crossovers
     "fit": ("posterior", str),
     "pretraining_ahead_range": ("range among posteriors at the largest budget", lambda value: f"{value:.2f}"),
@@ -144,6 +150,7 @@ _FORMATS: dict[str, tuple[str, Format]] = {
     "training": ("training of the student", _number),
 }
 _INTERVALS: dict[str, tuple[str, Format]] = {
+    "loss": ("loss [nats]", _loss),
     "crossover": ("crossover [FLOPs]", power_of_ten),
     "crossover_extrapolation": ("crossover's times beyond the data", _number),
     "slope": ("growth: power of the student's size", lambda value: f"{value:.2g}"),

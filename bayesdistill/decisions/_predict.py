@@ -1,0 +1,425 @@
+"""`predict`: the loss of any run, with an interval and its distance from the data."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesdistill import posterior
+from bayesdistill.answers import Answer
+from bayesdistill.datasets import COLUMNS, read_design
+from bayesdistill.decisions.arguments import check_choice
+from bayesdistill.decisions.evidence import Evidence, extrapolation_factor, gather
+from bayesdistill.decisions.labels import NATS, ONE, draw_coordinates, variable
+from bayesdistill.decisions.marginals import Nodes, quantiles
+from bayesdistill.decisions.reductions import mean_of
+from bayesdistill.errors import ParameterError
+from bayesdistill.law import Draws
+from bayesdistill.law.effects import GroupEffect, configuration_labels
+from bayesdistill.law.predictive import COLUMNS as DESIGN
+from bayesdistill.law.predictive import (
+    OUTCOME,
+    SHARED_WITH_PRETRAINED,
+    Design,
+    expected_loss,
+    new_group_scale,
+    require_noise,
+    residual_scale,
+)
+
+NOISE = ("law", "run")
+GROUPS = ("seen", "new")
+_LABELS = ("teacher", "student", "model", "experiment")
+_AXES = {
+    "distilled": ("student_params", "student_tokens_per_param", "teacher_loss"),
+    "supervised": ("pretraining_params", "pretraining_tokens_per_param"),
+}
+_TITLE = {
+    ("law", "seen"): "Expected loss under the law, with the effects of groups in the data",
+    ("law", "new"): "Expected loss under the law, without group effects",
+    ("run", "seen"): "Loss of a new run, with the effects of groups in the data",
+    ("run", "new"): "Loss of a new run of new groups",
+}
+_CELLS = 2**22
+"""Draws times runs that are computed at once."""
+
+
+def predict(
+    fit: posterior.Fit,
+    table: pd.DataFrame | str | os.PathLike[str],
+    *,
+    noise: str = "law",
+    groups: str = "seen",
+    prob: float = posterior.INTERVAL_PROBABILITY,
+    draws: bool = False,
+    seed: int = 0,
+    kind: str | None = None,
+    allow_suspicious: bool = False,
+    allow_unconverged: bool = False,
+) -> xr.Dataset:
+    """Predict the loss of runs, with intervals and their distance from the data.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset
+        What `fit` returned. A fit of the supervised law alone predicts supervised runs only.
+    table : DataFrame or path
+        Distilled runs (student_params, student_tokens, teacher_loss) or supervised runs (params, tokens), in memory or in a
+        CSV or Parquet file. The outcome (student_loss or loss) and the labels teacher, student and model are optional. The
+        table is checked as by `read_runs`; one row is enough.
+    noise : {"law", "run"}
+        "law": the expected loss; the interval covers the uncertainty of the law. "run": the loss of a single new run, with
+        its residual (Student-t) and an effect for each of its groups that is not in the data.
+    groups : {"seen", "new"}
+        "seen": groups in the data keep their effects. "new": every run belongs to new groups.
+    prob : float
+        Probability inside the equal-tailed interval.
+    draws : bool
+        Whether to return draws of the loss.
+    seed : int
+        Random seed of the draws of the loss with noise="run". The summaries do not depend on it.
+    kind : {"distilled", "supervised"}, optional
+        By default, the columns of the table determine it.
+    allow_suspicious : bool
+        As for `read_runs`.
+    allow_unconverged : bool
+        As for `plan`.
+
+    Returns
+    -------
+    Dataset
+        Over run (position in the table): mean, median, lower, upper, sd and mean_mcse (the Monte Carlo standard error of the
+        mean), in nats per token; the design and label columns; extrapolation_factor over `axis` (how many times outside the
+        range of the data, 1 inside), extrapolation (the largest of them), extrapolates; group_seen over `effect` (whether the
+        group of the run is in the data), if the law has group effects for such runs. With outcomes: observed and residual
+        (observed minus mean), and the attribute rms_residual; with noise="run" also pit (predictive probability of a lower
+        loss) and the attribute coverage (fraction of runs inside their interval). With `draws`: loss over chain and draw.
+
+    Raises
+    ------
+    DataError, FileError
+        If the table is not usable.
+    ParameterError
+        If an argument is not usable, or the fit has no law for this kind of run.
+    ConvergenceError
+        If the posterior did not converge and `allow_unconverged` is False.
+
+    Notes
+    -----
+    =============== ============================================= ==============================================
+    argument        groups="seen"                                 groups="new"
+    =============== ============================================= ==============================================
+    noise="law"     law + effects of groups in the data           law
+    noise="run"     law + effects of groups in the data           law + new effects of all groups + residual
+                    + new effects of other groups + residual
+    =============== ============================================= ==============================================
+
+    The variance of a new effect is s^2 (1 + 1/J), with s the standard deviation of the effects of the J groups in the data. New
+    effects and residuals have mean zero, so the mean depends on `groups` only. The standard deviation is infinite if nu <= 2 in
+    a draw; the interval is finite.
+
+    Groups are identified by their labels, as in the fit: teachers by `teacher` (without this column by their loss), student
+    configurations by parameters and tokens (four digits), models by `model` (without this column by their size).
+
+    A supervised run has the effect of its student configuration, as in `plan`, unless the fit has supervised runs, whose
+    residuals include it.
+
+    Draws of the loss are joint: runs of the same new group share its effect. An effect depends on the seed and the group's label;
+    a residual on the seed, the row's design and labels, and the number of equal rows before it. Other rows have no influence.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> import pandas as pd, xarray as xr
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
+    >>> run = pd.DataFrame({"student_params": [5.46e8], "student_tokens": [1.207e10], "teacher_loss": [2.18485]})
+    >>> bd.predict(published, run)["mean"].round(3).item()
+    2.432
+    """
+    check_choice(noise, "noise", NOISE)
+    check_choice(groups, "groups", GROUPS)
+    if not 0 < prob < 1:
+        raise ParameterError(f"`prob` must be between 0 and 1, got {prob!r}.")
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**64:
+        raise ParameterError(f"`seed` must be an integer from 0 to 2^64 - 1, got {seed!r}.")
+    evidence = gather(fit, allow_unconverged, distilled=False)
+    runs = read_design(table, kind, allow_suspicious=allow_suspicious)
+    kind = str(runs.attrs["kind"])
+    if kind == "distilled" and not evidence.draws.law.distills:
+        raise ParameterError(
+            f"{runs.attrs['source']} has distilled runs, but the fit has the supervised law alone. Use a fit of distilled runs, "
+            "bd.fit(runs), or a table of supervised runs (params, tokens)."
+        )
+    if noise == "run":
+        require_noise(evidence.draws)
+    member = _membership(fit, evidence.draws, runs, kind, noise, groups)
+    predicted = _Prediction(
+        evidence.draws, runs, kind, member, posterior.effects_of(fit), noise == "run", groups == "new"
+    )
+    variables, attrs = _summaries(evidence, predicted, prob)
+    variables |= _distance(evidence, runs, kind)
+    coordinates = {"run": variable(["run"], np.arange(len(runs)), ONE, "position of the run in the table")}
+    if member:
+        seen = np.stack([group.position >= 0 for group in member], axis=1)
+        variables["group_seen"] = variable(("run", "effect"), seen, ONE, "whether the group of the run is in the data")
+        coordinates["effect"] = variable(["effect"], [group.effect.name for group in member], ONE, "group effect")
+    if draws:
+        loss = evidence.unflatten(_draws_of_loss(predicted, int(seed)))
+        variables["loss"] = variable(("run", "chain", "draw"), loss, NATS, "predictive draws of the loss")
+        coordinates |= draw_coordinates(evidence.chain, evidence.draw)
+    attrs |= {
+        "title": _TITLE[noise, groups],
+        "kind": kind,
+        "source": str(runs.attrs["source"]),
+        "noise": noise,
+        "groups": groups,
+        "seed": int(seed),
+        "interval_kind": posterior.INTERVAL_KIND,
+        "interval_prob": float(prob),
+        "bayesdistill_version": importlib.metadata.version("bayesdistill"),
+        **evidence.attrs,
+    }
+    return Answer(variables, coordinates, attrs)
+
+
+# Groups -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Membership:
+    """The groups of the runs for one group effect.
+
+    Parameters
+    ----------
+    effect : GroupEffect
+    labels : list of str, (run,)
+    position : ndarray of int, (run,)
+        Among the groups of the fit; -1 for a group that is not in the data.
+    """
+
+    effect: GroupEffect
+    labels: list[str]
+    position: np.ndarray
+
+
+def _membership(
+    fit: posterior.Fit, draws: Draws, runs: pd.DataFrame, kind: str, noise: str, groups: str
+) -> list[_Membership]:
+    """The groups of the runs for every group effect that they have."""
+    known, seen = posterior.seen_groups(fit), posterior.seen_runs(fit)
+    found = []
+    for effect in draws.law.effects:
+        if effect.kind == kind:
+            distinct, index = effect.groups(runs)
+            labels = [distinct[i] for i in index]
+            position = _positions(labels, known.get(effect.name, []), effect, runs, kind, seen)
+        elif kind == "supervised" and effect.name == SHARED_WITH_PRETRAINED and not draws.law.supervised_noise:
+            labels = configuration_labels(runs[list(DESIGN[kind])].to_numpy(dtype=float))
+            position = np.full(len(runs), -1)
+        else:
+            continue
+        found.append(_Membership(effect, labels, position))
+    return found
+
+
+def _positions(
+    labels: Sequence[str], known: Sequence[str], effect: GroupEffect, runs: pd.DataFrame, kind: str, seen: xr.Dataset
+) -> np.ndarray:
+    """Positions of labels among the groups of a fit, -1 where there is none."""
+    places: dict[str, list[int]] = {}
+    for place, label in enumerate(known):
+        places.setdefault(label, []).append(place)
+    found = np.array([places.get(label, [-1])[0] for label in labels])
+    columns = DESIGN[kind]
+    if not {*columns, effect.index} <= set(seen.data_vars):
+        return found
+    for row, label in enumerate(labels):
+        if len(places.get(label, [])) > 1:
+            # Labels of configurations are rounded, so that two may have the same. The nearest of them is meant.
+            data = np.log([seen[name].values for name in columns])
+            apart = np.abs(data - np.log([[runs[name].iloc[row]] for name in columns])).sum(axis=0)
+            apart = np.where(np.isin(seen[effect.index].values, places[label]), apart, np.inf)
+            found[row] = int(seen[effect.index].values[apart.argmin()])
+    return found
+
+
+# Predictions --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """Runs and what their predictive distribution consists of."""
+
+    draws: Draws
+    runs: pd.DataFrame
+    kind: str
+    member: Sequence[_Membership]
+    effects: dict[str, np.ndarray]
+    noisy: bool
+    new: bool
+
+    def design(self, rows: slice) -> Design:
+        """Some of the runs."""
+        params, tokens, *teacher = (self.runs[name].to_numpy(dtype=float)[rows] for name in DESIGN[self.kind])
+        return Design(self.kind, params, tokens, teacher[0] if teacher else None)
+
+    def is_new(self, group: _Membership) -> np.ndarray:
+        """Runs whose group counts as new, (run,) of bool."""
+        return np.full(len(self.runs), True) if self.new else group.position < 0
+
+    def center(self, rows: slice) -> np.ndarray:
+        """The law's mean loss with the known group effects, (n_draws, run)."""
+        design = self.design(rows)
+        total = expected_loss(self.draws, design)
+        for group in self.member:
+            known = ~self.is_new(group)[rows]
+            if known.any():
+                values = self.effects[group.effect.name][:, group.position[rows]]
+                covariate = group.effect.covariate(design.teacher_loss, self.draws.reference)
+                total = total + np.where(known, covariate * values, 0.0)
+        return total
+
+    def new_scale(self, group: _Membership, rows: slice) -> np.ndarray:
+        """What a standard normal new effect is multiplied with, (n_draws, run); 0 where the effect is known."""
+        spread = new_group_scale(self.draws[group.effect.scale.name], self.draws.groups.get(group.effect.name))
+        covariate = group.effect.covariate(self.design(rows).teacher_loss, self.draws.reference)
+        return np.asarray(spread[:, None] * np.where(self.is_new(group)[rows], covariate, 0.0))
+
+    def new_variance(self, rows: slice) -> np.ndarray:
+        """Variance of the new group effects together, (n_draws, run)."""
+        found = np.zeros((self.draws.size, self.design(rows).params.size))
+        for group in self.member:
+            found += self.new_scale(group, rows) ** 2
+        return found
+
+    def blocks(self) -> list[slice]:
+        """Slices of the runs, small enough to be computed at once."""
+        step = max(1, _CELLS // self.draws.size)
+        return [slice(start, start + step) for start in range(0, len(self.runs), step)]
+
+
+def _summaries(
+    evidence: Evidence, predicted: _Prediction, prob: float
+) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
+    """Summaries of the loss of every run, its columns, and attributes about observed losses."""
+    runs, outcome = predicted.runs, OUTCOME[predicted.kind]
+    observed = runs[outcome].to_numpy(dtype=float) if outcome in runs else None
+    blocks = [_block(evidence, predicted, rows, prob, observed) for rows in predicted.blocks()]
+    found = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    words = {
+        "mean": "expected loss",
+        "median": "median of the loss",
+        "lower": "lower end of the interval of the loss",
+        "upper": "upper end of the interval of the loss",
+        "sd": "standard deviation of the loss",
+        "mean_mcse": "Monte Carlo standard error of the expected loss",
+    }
+    interval = {"interval_kind": posterior.INTERVAL_KIND, "interval_prob": float(prob)}
+    variables = {
+        name: variable(["run"], found[name], NATS, text, interval if name in ("lower", "upper") else None)
+        for name, text in words.items()
+    }
+    for name in DESIGN[predicted.kind]:
+        variables[name] = variable(
+            ["run"], runs[name].to_numpy(dtype=float), COLUMNS[name].units, COLUMNS[name].long_name
+        )
+    for name in _LABELS:
+        if name in runs:
+            variables[name] = variable(["run"], [str(label) for label in runs[name]], ONE, f"label of the {name}")
+    if observed is None:
+        return variables, {}
+    residual = observed - found["mean"]
+    variables["observed"] = variable(["run"], observed, NATS, "observed loss")
+    variables["residual"] = variable(["run"], residual, NATS, "observed minus expected loss")
+    attrs = {"rms_residual": float(np.sqrt((residual**2).mean()))}
+    if predicted.noisy:
+        variables["pit"] = variable(
+            ["run"], found["pit"], ONE, "predictive probability of a loss below the observed one"
+        )
+        attrs["coverage"] = float(((found["lower"] <= observed) & (observed <= found["upper"])).mean())
+    return variables, attrs
+
+
+def _block(
+    evidence: Evidence, predicted: _Prediction, rows: slice, prob: float, observed: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    draws, levels = predicted.draws, np.array([(1 - prob) / 2, 0.5, (1 + prob) / 2])
+    center = predicted.center(rows)
+    mean, error = mean_of(evidence, center.T)
+    found = {"mean": mean, "mean_mcse": error}
+    variance = center.var(axis=0)
+    if not predicted.noisy:
+        bounds = np.quantile(center, levels, axis=0)
+    else:
+        scale = residual_scale(draws, predicted.design(rows))
+        new, nodes = predicted.new_variance(rows), Nodes(draws["nu"])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            of_t = np.where(draws["nu"] > 2, draws["nu"] / (draws["nu"] - 2), np.inf)
+        variance = variance + new.mean(axis=0) + (scale**2 * of_t[:, None]).mean(axis=0)
+        bounds, below = np.empty((3, mean.size)), np.empty(mean.size)
+        for run in range(mean.size):
+            values = nodes.values(center[:, run], np.sqrt(new[:, run]), scale[:, run])
+            bounds[:, run] = quantiles(values, levels)
+            below[run] = np.nan if observed is None else (values < observed[rows][run]).mean()
+        found["pit"] = below
+    return {**found, "sd": np.sqrt(variance), **dict(zip(("lower", "median", "upper"), bounds, strict=True))}
+
+
+def _draws_of_loss(predicted: _Prediction, seed: int) -> np.ndarray:
+    """Joint draws of the losses of all runs, (run, n_draws)."""
+    rows = slice(None)
+    total = predicted.center(rows)
+    if not predicted.noisy:
+        return total.T
+    count = predicted.draws.size
+    for group in predicted.member:
+        scale, new = predicted.new_scale(group, rows), predicted.is_new(group)
+        drawn = {
+            label: _stream(seed, "effect", group.effect.name, label).standard_normal(count)
+            for label in {label for label, fresh in zip(group.labels, new, strict=True) if fresh}
+        }
+        for run in np.flatnonzero(new):
+            total[:, run] += scale[:, run] * drawn[group.labels[run]]
+    scale = residual_scale(predicted.draws, predicted.design(rows))
+    columns = [name for name in (*DESIGN[predicted.kind], *_LABELS) if name in predicted.runs]
+    earlier: dict[tuple[str, ...], int] = {}
+    for place, row in enumerate(zip(*(predicted.runs[name].tolist() for name in columns), strict=True)):
+        key = (predicted.kind, *(f"{name}={value!r}" for name, value in zip(columns, row, strict=True)))
+        earlier[key] = earlier.get(key, -1) + 1
+        stream = _stream(seed, "residual", *key, str(earlier[key]))
+        total[:, place] += scale[:, place] * stream.standard_t(predicted.draws["nu"])
+    return total.T
+
+
+def _stream(seed: int, *parts: str) -> np.random.Generator:
+    """Random numbers that depend on a seed and on texts alone."""
+    digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
+    return np.random.default_rng([seed, *np.frombuffer(digest, dtype="<u4").tolist()])
+
+
+# Distance from the data ---------------------------------------------------------------------------------------------
+
+
+def _distance(evidence: Evidence, runs: pd.DataFrame, kind: str) -> dict[str, xr.Variable]:
+    """How far every run is outside the range of the data."""
+    params, tokens, *teacher = (runs[name].to_numpy(dtype=float) for name in DESIGN[kind])
+    axes = _AXES[kind]
+    values = zip(axes, (params, tokens / params, *teacher), strict=True)
+    factors = np.stack([extrapolation_factor(value, evidence.ranges.get(axis)) for axis, value in values])
+    text = "factor by which the run is outside the range of the data, 1 inside"
+    return {
+        "extrapolation_factor": variable(("axis", "run"), factors, ONE, text),
+        "extrapolation": variable(["run"], factors.max(axis=0), ONE, f"largest {text}"),
+        "extrapolates": variable(
+            ["run"], ~(factors == 1.0).all(axis=0), ONE, "whether the run is outside the range of the data, or may be"
+        ),
+        "axis": variable(["axis"], list(axes), ONE, "quantity that has a seen range"),
+    }

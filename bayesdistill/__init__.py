@@ -18,8 +18,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Public name -> the room that holds it. `tests/test_public_api.py` pins this list.
-_ROOM_OF = {
+# Public name -> the subpackage or module that holds it. `tests/test_public_api.py` pins this list.
+_SUBPACKAGE_OF = {
     "BayesdistillError": "errors",
     "ConvergenceError": "errors",
     "ConvergenceWarning": "errors",
@@ -28,7 +28,7 @@ _ROOM_OF = {
     "DataError": "errors",
     "ExtrapolationWarning": "errors",
     "FileError": "errors",
-    "Gates": "posterior",
+    "ConvergenceThresholds": "posterior",
     "GroupEffect": "law",
     "LAWS": "law",
     "Law": "law",
@@ -132,12 +132,12 @@ _ROOM_OF = {
     "write_table": "tables",
 }
 
-__all__ = ["__version__", *sorted(_ROOM_OF)]
+__all__ = ["__version__", *sorted(_SUBPACKAGE_OF)]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOM_OF:
-        value = getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    if name in _SUBPACKAGE_OF:
+        value = getattr(importlib.import_module(f"{__name__}.{_SUBPACKAGE_OF[name]}"), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """The package's own errors. Every one names the problem and the way out.
 
-Any room may import this module; it imports nothing.
+Every module may import this one; it imports nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Writing files so that nothing is lost, under a temporary name in the same folder, then renamed; and the package's own files.
 
-Any room may import this module; it imports only errors.
+Every module may import this one; it imports only errors.
 """
 
 from __future__ import annotations

@@ -48,5 +48,5 @@ def law_with(names: Iterable[str]) -> Law:
     )
     law = law.with_effects(*(effect for effect in EFFECTS.values() if effect.scale.name in names))
     for form in ("ratio", "tokens"):
-        law = law.with_noise(form) if f"noise_{form}" in names else law
+        law = law.with_residual_noise(form) if f"noise_{form}" in names else law
     return law.for_runs(distilled="c0" in names, supervised="sigma_supervised" in names or "c0" not in names)

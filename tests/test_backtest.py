@@ -16,7 +16,8 @@ from law_names import SUPERVISED_PARAMETERS
 from scipy.stats import beta
 
 import bayesdistill as bd
-from bayesdistill.criticism import backtesting, joint_baselines, pairs, probability_scores
+from bayesdistill.criticism import _backtest as backtesting
+from bayesdistill.criticism import joint_baselines, pairs, probability_scores
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.law import LAWS
 from bayesdistill.model import reference_run

@@ -17,14 +17,16 @@ from law_names import (
 )
 
 import bayesdistill as bd
-from bayesdistill.criticism import calibration, calibration_summaries, running, truths
+from bayesdistill.criticism import _simulate_calibration as calibration
+from bayesdistill.criticism import calibration_summaries, truths
+from bayesdistill.criticism import tasks as running
 from bayesdistill.errors import DataError, ModelError, ParameterError
 from bayesdistill.law import LAWS, Draws, Prior
 from bayesdistill.law.effects import student_configurations, teacher_groups
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import with_law
 from bayesdistill.priors import ASYMPTOTIC_SIZES, default_priors, with_priors
-from bayesdistill.sampling.prior_choice import choose_priors
+from bayesdistill.sampling._prior_table import choose_priors
 
 DEFAULT = LAWS["tied_reducible"]
 
@@ -86,7 +88,7 @@ def test_simulations_that_failed_count_only_when_asked():
     assert bd.rank_uniformity(found, include_failed=True).loc["q0", "simulations"] == 4
     assert bd.decision_calibration(found)["simulations"].tolist() == [0, 0, 0, 2, 0]
     assert bd.decision_calibration(found, include_failed=True)["simulations"].tolist() == [0, 0, 0, 2, 2]
-    with pytest.raises(ModelError, match="none of the 2 refits passed the gates"):
+    with pytest.raises(ModelError, match="none of the 2 refits passed the convergence checks"):
         bd.rank_uniformity(found.isel(simulation=[2, 3]))
 
 
@@ -138,7 +140,9 @@ def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
 
 def test_outcomes_have_the_scatter_and_the_shifts_of_their_truth(runs354):
     reference = reference_run(runs354, None)
-    law = DEFAULT.with_fixed(omega=None).with_noise("tokens").with_effects("teacher", "student", "student_slope")
+    law = (
+        DEFAULT.with_fixed(omega=None).with_residual_noise("tokens").with_effects("teacher", "student", "student_slope")
+    )
     priors = default_priors(law, reference)
     # Large shifts of groups beside a small scatter that grows with the tokens.
     fixed = {"log_sigma_teacher": 0.05, "log_sigma_student": 0.1, "log_sigma_student_slope": 0.02, "log_sigma": 1e-4}
@@ -250,7 +254,9 @@ def sampler(few, pool, monkeypatch):
 
 def test_ranks_among_draws_of_the_prior_are_uniform(few, small, sampler):
     sampler()
-    found = calibration.simulate_calibration(few, simulations=60, gates=bd.Gates(9, 1, 1), progress=False, **small)
+    found = calibration.simulate_calibration(
+        few, simulations=60, thresholds=bd.ConvergenceThresholds(9, 1, 1), progress=False, **small
+    )
     table = bd.rank_uniformity(found)
     assert found.attrs["passed"] + found.attrs["passed_when_refitted"] + found.attrs["failed"] == 60
     assert {"sigma", "nu", "c1", "z[log_sigma]", "gain: 1B, equal tokens", "log-likelihood"} <= set(table.index)
@@ -270,7 +276,9 @@ def test_ranks_among_draws_of_the_prior_are_uniform(few, small, sampler):
 def test_a_refit_that_fails_is_made_longer_once_and_then_said_to_have_failed(few, small, sampler):
     # Simulation k has the seed 8 + k: the second has divergences at first, the third always.
     fake = sampler(lambda call: (call["seed"] == 9 and call["draws"] == 60) or call["seed"] == 10)
-    found = calibration.simulate_calibration(few, simulations=4, gates=bd.Gates(1.5, 1, 1), progress=False, **small)
+    found = calibration.simulate_calibration(
+        few, simulations=4, thresholds=bd.ConvergenceThresholds(1.5, 1, 1), progress=False, **small
+    )
     assert found["status"].values.tolist() == ["passed", "passed when refitted", "failed", "passed"]
     assert [(call["seed"], call["draws"], call["tune"], call.get("target_accept")) for call in fake.calls] == [
         (8, 60, 10, None),
@@ -286,7 +294,7 @@ def test_a_refit_that_fails_is_made_longer_once_and_then_said_to_have_failed(few
     assert (bd.rank_uniformity(found)["simulations"] == 3).all()
     # The ranks of the second are those among the longer refit's draws.
     again = calibration.simulate_calibration(
-        few, simulations=2, gates=bd.Gates(1.5, 1, 1), progress=False, **(small | {"draws": 240})
+        few, simulations=2, thresholds=bd.ConvergenceThresholds(1.5, 1, 1), progress=False, **(small | {"draws": 240})
     )
     np.testing.assert_array_equal(again["rank"][1], found["rank"][1])
 
@@ -392,8 +400,15 @@ def test_ranks_of_a_few_simulations_are_not_far_from_uniform(runs354, fit354, tm
     default = default_priors(DEFAULT, reference)
     near = choose_priors(fit354, 3.0, default, reference)
     log = tmp_path / "log.jsonl"
-    # Gates that hardly ever ask for a longer refit: twenty ranks see no finer error than these let through.
-    settings = {"draws": 300, "tune": 500, "seed": 5, "log": log, "progress": False, "gates": bd.Gates(1.2, 20, 20, 3)}
+    # Thresholds that hardly ever ask for a longer refit: twenty ranks see no finer error than these let through.
+    settings = {
+        "draws": 300,
+        "tune": 500,
+        "seed": 5,
+        "log": log,
+        "progress": False,
+        "thresholds": bd.ConvergenceThresholds(1.2, 20, 20, 3),
+    }
     calibration.simulate_calibration(runs354, simulations=5, priors=near, **settings)
     lines = log.read_text().count("\n")
     found = calibration.simulate_calibration(runs354, simulations=20, priors=near, **settings)
@@ -415,9 +430,9 @@ def test_a_dask_cluster_calibrates_as_this_process_does(few):
         "tune": 100,
         "seed": 2,
         "progress": False,
-        "gates": bd.Gates(9, 1, 1, 10**6),
+        "thresholds": bd.ConvergenceThresholds(9, 1, 1, 10**6),
     }
-    settings |= {"law": DEFAULT.with_effects("teacher").with_noise("tokens")}
+    settings |= {"law": DEFAULT.with_effects("teacher").with_residual_noise("tokens")}
     here = calibration.simulate_calibration(few, **settings)
     assert {"sigma_teacher", "noise_tokens", "z[noise_tokens]", "kappa", "alpha"} <= set(here["quantity"].values)
     # Fixed, or the same as another.

@@ -41,8 +41,8 @@ CASES = {
     "omega free": {"law": DEFAULT.with_fixed(omega=None)},
     "exponents apart": {"law": DEFAULT.without_terms("tied_exponents")},
     "no weak teachers": {"law": DEFAULT.without_terms("weak_teachers")},
-    "noise by r": {"law": DEFAULT.with_noise("ratio")},
-    "noise by tokens": {"law": DEFAULT.with_noise("tokens")},
+    "noise by r": {"law": DEFAULT.with_residual_noise("ratio")},
+    "noise by tokens": {"law": DEFAULT.with_residual_noise("tokens")},
     "teacher effects": {"law": DEFAULT.with_effects("teacher")},
     "both effects": {"law": DEFAULT.with_effects("teacher", "student")},
     "all effects": {"law": DEFAULT.with_effects("teacher", "student", "student_slope")},
@@ -189,7 +189,7 @@ def test_density_gradient_and_draws_are_those_of_the_model(runs354, supervised_r
 
 def test_new_data_of_another_length(runs354, supervised_runs):
     """One compiled model of all runs serves any part of them, as long as it is told."""
-    model = model_of(runs354, supervised_runs, law=DEFAULT.with_effects("teacher").with_noise("tokens"))
+    model = model_of(runs354, supervised_runs, law=DEFAULT.with_effects("teacher").with_residual_noise("tokens"))
     kept = np.arange(len(runs354)) % 3 == 0
     compiled = compile_with_llvm(model)
     x = points(compiled.n_dim, 3)

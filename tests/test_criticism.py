@@ -12,11 +12,14 @@ from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill import posterior
-from bayesdistill.criticism import baselines, prior_power, residuals, scores, truths, unseen_groups
+from bayesdistill.criticism import _leave_out as unseen_groups
+from bayesdistill.criticism import _prior_sensitivity as prior_power
+from bayesdistill.criticism import _residual_structure as residuals
+from bayesdistill.criticism import baselines, scores, truths
 from bayesdistill.errors import DataError, ModelError, ParameterError
 from bayesdistill.law import LAWS, Reference
 from bayesdistill.model import reference_run
-from bayesdistill.posterior import Gates, with_law
+from bayesdistill.posterior import ConvergenceThresholds, with_law
 from bayesdistill.priors import default_priors
 from bayesdistill.sampling import groups
 
@@ -37,10 +40,10 @@ def fit_of(draws: xr.Dataset, **stats: np.ndarray) -> xr.DataTree:
 
 
 def test_nothing_is_wrong(jittered_draws):
-    found = bd.check(fit_of(jittered_draws), gates=Gates(max_rhat=1.02))
+    found = bd.check(fit_of(jittered_draws), thresholds=ConvergenceThresholds(max_rhat=1.02))
     assert found.ok is True
     assert found.problems == ()
-    assert found.verdict == "Nothing is wrong: the draws passed every gate."
+    assert found.verdict == "Nothing is wrong: the draws passed every convergence check."
     assert [row[0] for row in found.rows] == [
         "largest R-hat",
         "smallest bulk ESS",
@@ -54,7 +57,7 @@ def test_nothing_is_wrong(jittered_draws):
 
 
 def test_bare_draws_are_said_to_be_bare(jittered_draws):
-    found = bd.check(jittered_draws, gates=Gates(max_rhat=1.02))
+    found = bd.check(jittered_draws, thresholds=ConvergenceThresholds(max_rhat=1.02))
     assert found.ok is None
     assert "bare draws" in found.verdict
     assert [row[3] for row in found.rows[3:]] == ["unknown", "unknown", "unknown"]
@@ -78,8 +81,8 @@ def test_every_gate_has_words_and_a_remedy(jittered_draws, key, words, remedy):
     cut.ravel()[:50] = True
     draws = jittered_draws.assign(c0=jittered_draws["c0"] + 0.3 * jittered_draws["chain"])
     walk = np.cumsum(np.random.default_rng(1).standard_normal((4, 250)), axis=1)
-    gates = Gates(min_ess_tail=1e5)
-    found = bd.check(fit_of(draws, diverging=diverging, maxdepth_reached=cut, energy=walk), gates=gates)
+    thresholds = ConvergenceThresholds(min_ess_tail=1e5)
+    found = bd.check(fit_of(draws, diverging=diverging, maxdepth_reached=cut, energy=walk), thresholds=thresholds)
     assert found.ok is False
     assert len(found.problems) == 6
     assert found.numbers["failed"] == ["rhat", "ess_bulk", "ess_tail", "divergences", "treedepth_share", "bfmi"]
@@ -327,7 +330,7 @@ def test_checkpoints_know_models_by_their_priors(runs354, tmp_path, monkeypatch)
     assert len(calls) == 1  # the default, written out
     without = default.without_terms("weak_teachers")
     bd.leave_out(few, "paper", without, checkpoint=checkpoint)
-    bd.leave_out(few, "paper", without, gates=Gates(max_rhat=1.5), checkpoint=checkpoint)
+    bd.leave_out(few, "paper", without, thresholds=ConvergenceThresholds(max_rhat=1.5), checkpoint=checkpoint)
     assert len(calls) == 3
     bd.leave_out(few, "paper", without, prior_settings={"asymptotic_width": None}, checkpoint=checkpoint)
     assert len(calls) == 4

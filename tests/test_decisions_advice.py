@@ -8,7 +8,7 @@ from decision_cases import posterior_of, scattered, simple
 
 from bayesdistill.compute import Scenario, flops_per_token
 from bayesdistill.decisions import break_even, crossovers, flag_names, paper_claims, plan, plan_tokens, recommendations
-from bayesdistill.decisions.advice import Rule
+from bayesdistill.decisions._recommendations import Rule
 from bayesdistill.errors import ConvergenceWarning, ParameterError
 from bayesdistill.posterior import probability
 

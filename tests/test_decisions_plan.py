@@ -23,8 +23,8 @@ from scipy.stats import t
 from bayesdistill import posterior
 from bayesdistill.compute import SCENARIOS, Scenario, Shape, flops_per_token
 from bayesdistill.decisions import crossovers, flag_names, plan
-from bayesdistill.decisions.crossings import classify, find_root
-from bayesdistill.decisions.evidence import gather
+from bayesdistill.decisions.crossover_search import classify, find_root
+from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.decisions.reductions import probability_given, probability_positive
 from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError, ParameterError
@@ -196,20 +196,20 @@ def test_best_strategies_are_worth_what_they_say_and_cost_the_budget(small_plan)
 
 
 def test_only_a_lead_counts_not_a_tie():
-    evidence = gather(posterior_of(published(4)), False)
-    share, error = probability_positive(evidence, np.array([[-1.0, 0.0, 0.0, 1e-12], [1.0, np.nan, 1.0, 1.0]]))
+    fitted = gather(posterior_of(published(4)), False)
+    share, error = probability_positive(fitted, np.array([[-1.0, 0.0, 0.0, 1e-12], [1.0, np.nan, 1.0, 1.0]]))
     np.testing.assert_array_equal(share, [0.25, np.nan])
     assert np.isfinite(error[0])
 
 
 def test_a_conditional_probability_has_the_error_of_the_draws_that_fulfil_the_condition():
     rng = np.random.default_rng(3)
-    evidence = gather(posterior_of(published(8000), 4), False)
+    fitted = gather(posterior_of(published(8000), 4), False)
     condition, holds = rng.uniform(size=(2, 1, 8000)) < [[[0.2]], [[0.3]]]
-    share, error = probability_given(evidence, holds, condition)
+    share, error = probability_given(fitted, holds, condition)
     assert share[0] == pytest.approx(holds[condition].mean(), abs=1e-12)
     assert error[0] == pytest.approx(np.sqrt(0.3 * 0.7 / 1600), rel=0.1)
-    nobody, unknown = probability_given(evidence, holds, condition & False)
+    nobody, unknown = probability_given(fitted, holds, condition & False)
     assert np.isnan(nobody).all()
     assert np.isnan(unknown).all()
 
@@ -426,8 +426,8 @@ def test_configuration_scatter_enters_run_noise():
 
 def test_residuals_have_the_tails_of_the_posterior():
     n = 40_000
-    evidence = gather(posterior_of(published(n) | {"sigma": np.full(n, 0.02), "nu": np.full(n, 3.0)}), False)
-    noise = RunNoise.draw(evidence.draws, 1)
+    fitted = gather(posterior_of(published(n) | {"sigma": np.full(n, 0.02), "nu": np.full(n, 3.0)}), False)
+    noise = RunNoise.draw(fitted.draws, 1)
     distilled, pretrained = noise.distilled(1e9, 1e10, 2.0), noise.pretrained()
     for scatter in (distilled, pretrained):
         for q in (0.75, 0.99):

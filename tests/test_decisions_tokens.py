@@ -7,7 +7,7 @@ from decision_cases import posterior_of, scattered, simple, simple_teacher
 
 from bayesdistill.compute import flops_per_token
 from bayesdistill.decisions import flag_names, plan, plan_tokens
-from bayesdistill.decisions.crossings import classify
+from bayesdistill.decisions.crossover_search import classify
 from bayesdistill.errors import ParameterError
 
 DRAWS = simple(3, B_S=[300.0, 600.0, 900.0], A_S=[430.0, 420.0, 410.0])

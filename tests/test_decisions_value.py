@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from bayesdistill.compute import flops_per_token
 from bayesdistill.decisions import evppi, plan, plan_value
-from bayesdistill.decisions.value import regression_evppi
+from bayesdistill.decisions._evppi import regression_evppi
 from bayesdistill.errors import ParameterError
 
 SIX = laws.SUPERVISED_PARAMETERS

@@ -16,7 +16,7 @@ from scipy.stats import t as student_t
 
 import bayesdistill as bd
 from bayesdistill.compute import PUBLISHED_SHAPE, flops_per_token
-from bayesdistill.decisions.evidence import gather
+from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.design import cheapest_first, information_order, next_runs, random_order, run_costs
 from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.errors import BayesdistillError, DataError, ParameterError
@@ -111,7 +111,13 @@ def test_the_scatter_of_a_run_is_that_of_its_kind() -> None:
     both = pd.DataFrame([{**GOOD}, {"params": 1e9, "tokens": 2e10}])
     made = predict(gather(fit, False), parse_candidates(both, PUBLISHED_SHAPE))
     np.testing.assert_allclose(made.scale[0], math.sqrt(0.01**2 + 0.04**2 + 0.12**2))
-    np.testing.assert_allclose(made.scale[1], math.hypot(0.03, 0.04))
+    # Beside supervised runs their residual scale says how far pretrained runs deviate; without them the student effect is assumed.
+    np.testing.assert_allclose(made.scale[1], 0.03)
+    without = posterior_of(
+        simple(n) | {name: np.full(n, v) for name, v in scales.items() if name != "sigma_supervised"}
+    )
+    alone = predict(gather(without, False), parse_candidates(both, PUBLISHED_SHAPE))
+    np.testing.assert_allclose(alone.scale[1], math.hypot(0.01, 0.04))
     law = bd.law_of(fit)
     sloped = fit.assign(sigma_student_slope=fit["sigma"] * 0 + 0.03).assign_attrs(
         law=law.with_effects(*(effect.name for effect in law.effects), "student_slope").to_json(),

@@ -30,7 +30,7 @@ from bayesdistill.law.effects import student_configurations
 from bayesdistill.law.predictive import Design, expected_loss, group_effects, with_new_groups
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
-from bayesdistill.sampling.prior_choice import choose_priors
+from bayesdistill.sampling._prior_table import choose_priors
 
 GAMMA_ONE = bd.LAWS["tied_reducible"].with_fixed(gamma=1.0)
 SIGMA, NU, SIGMA_SUPERVISED = 0.007, 8.0, 0.004
@@ -73,7 +73,7 @@ def test_the_published_runs_sample_cleanly(fit354):
     assert int(fit354["sample_stats"]["diverging"].sum()) == 0
     assert int(fit354["sample_stats"]["maxdepth_reached"].sum()) == 0
     assert float(az.rhat(draws).to_array("variable").max()) < 1.01
-    # The gates of `check` ask for 400; the coordinates leave more than 1500 of 4000.
+    # The thresholds of `check` ask for 400; the coordinates leave more than 1500 of 4000.
     assert float(az.ess(draws, method="bulk").to_array("variable").min()) > 1000
     assert float(az.ess(draws, method="tail").to_array("variable").min()) > 1000
     found = bd.check(fit354)
@@ -451,7 +451,7 @@ def test_the_same_seed_gives_the_same_draws_whatever_pytensor_cached(tmp_path):
 INTERRUPTED_FIT = """
 import sys
 import bayesdistill as bd
-from bayesdistill.sampling import fitting
+from bayesdistill.sampling import _fit as fitting
 sample = fitting.sample
 def announced(*arguments):
     print("compiled", flush=True)
@@ -544,7 +544,7 @@ def test_an_earlier_fit_with_another_gamma_is_no_prior(supervised_runs, chinchil
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_other_seeds_sample_as_cleanly(runs354, fit354, seed):
     other = bd.fit(runs354, draws=2000, seed=seed, progress=False)
-    found = bd.check(other, gates=bd.Gates(min_ess_bulk=1000, min_ess_tail=1000))
+    found = bd.check(other, thresholds=bd.ConvergenceThresholds(min_ess_bulk=1000, min_ess_tail=1000))
     assert found.ok, found.verdict
     for name in ("E", "c0", "sigma", "alpha_S"):
         ours, theirs = (posterior.mean_mcse(one["posterior"][name]) for one in (fit354, other))
@@ -598,7 +598,7 @@ def test_kappa_is_found_where_there_is_one_and_none_where_there_is_none(runs354,
 def test_the_default_samples_cleanly_where_equation_8_is_true(seed):
     """Without shifts the scatter between configurations goes to 0, and the law that is fitted is not the one that made the runs."""
     fit = bd.fit(bd.simulate_runs(bd.PUBLISHED, seed=seed, sigma=0.003), seed=seed, progress=False)
-    found = bd.check(fit, gates=bd.Gates(min_ess_bulk=1000))
+    found = bd.check(fit, thresholds=bd.ConvergenceThresholds(min_ess_bulk=1000))
     assert found.ok, found.verdict
 
 

@@ -14,10 +14,22 @@ from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill import posterior
-from bayesdistill.decisions.evidence import gather
+from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.errors import FileError, ModelError, ParameterError
-from bayesdistill.law import EFFECTS, LAWS, NOISE, TERMS, Draws, Law, Reference, Term, as_law, forms, law_of_json
+from bayesdistill.law import (
+    EFFECTS,
+    LAWS,
+    RESIDUAL_NOISE,
+    TERMS,
+    Draws,
+    Law,
+    Reference,
+    Term,
+    as_law,
+    forms,
+    law_of_json,
+)
 from bayesdistill.law.effects import configuration_groups
 from bayesdistill.law.formulas import log
 from bayesdistill.law.predictive import (
@@ -47,17 +59,19 @@ DISTILLED = {
     "no capacity gap": PAPER.without_terms("capacity_gap"),
     "omega free": DEFAULT.with_fixed(omega=None),
     "omega 0.6": DEFAULT.with_fixed(omega=0.6),
-    "noise by ratio": DEFAULT.with_noise("ratio"),
-    "noise by tokens": PAPER.with_noise("tokens"),
+    "noise by ratio": DEFAULT.with_residual_noise("ratio"),
+    "noise by tokens": PAPER.with_residual_noise("tokens"),
     "teacher effects": PAPER.with_effects("teacher"),
     "student effects": PAPER.with_effects("student"),
     "student slopes": PAPER.with_effects("student_slope"),
-    "all effects, noise by ratio": DEFAULT.with_effects("teacher", "student", "student_slope").with_noise("ratio"),
+    "all effects, noise by ratio": DEFAULT.with_effects("teacher", "student", "student_slope").with_residual_noise(
+        "ratio"
+    ),
 }
 VARIANTS: dict[str, tuple[Law, bool, bool]] = {name: (law, True, False) for name, law in DISTILLED.items()}
 VARIANTS |= {
     "joint": (DEFAULT, True, True),
-    "joint, gamma 0.5, noise by tokens": (PAPER.with_fixed(gamma=0.5).with_noise("tokens"), True, True),
+    "joint, gamma 0.5, noise by tokens": (PAPER.with_fixed(gamma=0.5).with_residual_noise("tokens"), True, True),
     "joint, effects of models": (DEFAULT.with_effects("student", "student_slope", "model"), True, True),
     "supervised": (DEFAULT, False, True),
     "supervised, gamma 1": (PAPER.with_fixed(gamma=1.0), False, True),
@@ -112,7 +126,7 @@ def test_the_likelihood_of_the_model_is_that_of_the_predictive_distribution(name
         values = function(point)
         found = {v.name: np.asarray(value) for v, value in zip(model.deterministics, values, strict=False)}
         draws = Draws(law, {p.name: found[p.name] for p in law.parameters if p.name in found}, reference)
-        assert draws.size == 1
+        assert draws.n_draws == 1
         effects = {effect.name: found[effect.variable.name][None] for effect in law.effects}
         for (kind, table), theirs in zip(kinds.items(), values[len(model.deterministics) :], strict=True):
             design = Design.of(law, table, kind)
@@ -216,15 +230,19 @@ def test_different_laws_are_different():
 
 
 def test_composition_returns_new_laws():
-    law = PAPER.with_terms("weak_teachers").with_effects("student").with_noise("tokens").with_fixed(w1=0.1)
+    law = PAPER.with_terms("weak_teachers").with_effects("student").with_residual_noise("tokens").with_fixed(w1=0.1)
     assert [term.name for term in PAPER.terms] == ["supervised", "student", "capacity_gap"]
-    assert (PAPER.effects, PAPER.noise, dict(PAPER.fixed)) == ((), NOISE["constant"], {})
+    assert (PAPER.effects, PAPER.noise, dict(PAPER.fixed)) == ((), RESIDUAL_NOISE["constant"], {})
     assert "logit_w1" not in [c.name for c in law.coordinates]
     assert dict(law.without_terms("weak_teachers").fixed) == {}
     assert dict(law.with_fixed(w1=None).fixed) == {}
     assert law.with_effects("teacher").effects == (EFFECTS["teacher"],)
     alone = law.for_runs(distilled=False, supervised=True)
-    assert ([t.name for t in alone.terms], alone.effects, alone.noise) == (["supervised"], (), NOISE["constant"])
+    assert ([t.name for t in alone.terms], alone.effects, alone.noise) == (
+        ["supervised"],
+        (),
+        RESIDUAL_NOISE["constant"],
+    )
     assert not alone.distills
     assert law.for_runs(distilled=True, supervised=True).parameters[-1].name == "sigma_supervised"
     # A fixed value has no coordinate in the model, and the same law results.
@@ -238,7 +256,7 @@ def test_composition_returns_new_laws():
         (lambda: PAPER.with_terms("kappa"), r"no term 'kappa'. Choose from 'supervised', .*'soft_targets'"),
         (lambda: PAPER.with_effects("size"), r"no group effect 'size'. Choose from 'teacher', 'student'"),
         (
-            lambda: PAPER.with_noise("r"),
+            lambda: PAPER.with_residual_noise("r"),
             r"no form of the residual noise 'r'. Choose from 'constant', 'ratio', 'tokens'",
         ),
         (lambda: PAPER.without_terms("weak_teachers"), r"no term 'weak_teachers' to remove; it has \['student'"),
@@ -425,7 +443,7 @@ def test_residuals_densities_and_probabilities_are_those_of_scipy():
 
 @pytest.mark.parametrize("form", ["constant", "ratio", "tokens"])
 def test_a_pair_of_runs_has_the_same_noise_wherever_it_is_asked(form):
-    law = PAPER.with_noise(form).with_effects("teacher", "student", "student_slope")
+    law = PAPER.with_residual_noise(form).with_effects("teacher", "student", "student_slope")
     more = {} if form == "constant" else {f"noise_{form}": 0.2}
     draws = draws_with_noise(law, 50, **more)
     size = np.geomspace(1e8, 1e10, 6)[:, None, None]
@@ -454,7 +472,7 @@ def test_a_pair_of_runs_has_the_same_noise_wherever_it_is_asked(form):
 
 
 def test_the_noise_of_a_pair_has_the_scale_of_new_runs():
-    law = PAPER.with_noise("ratio").with_effects("student", "student_slope")
+    law = PAPER.with_residual_noise("ratio").with_effects("student", "student_slope")
     draws = draws_with_noise(law, 200_000, sigma=0.01, nu=1e6, noise_ratio=0.3)
     draws = replace(draws, groups={"student": 4, "student_slope": 4})
     noise = RunNoise.draw(draws, 0)
@@ -481,7 +499,7 @@ def test_noise_that_the_draws_lack_is_named(published_draw):
 # A fit whose residual scale depends on the run ------------------------------------------------------------------------
 
 
-RATIO = PAPER.with_noise("ratio")
+RATIO = PAPER.with_residual_noise("ratio")
 
 
 @pytest.fixture(scope="module")

@@ -108,8 +108,8 @@ CASES = {
     "tied exponents": (True, False, PAPER.with_terms("tied_exponents"), 0.005),
     "asymptote, kappa, omega free": (True, False, SOFT, 0.005),
     "asymptote, kappa, omega 0.8, tied": (True, False, SOFT.with_terms("tied_exponents").with_fixed(omega=0.8), 0.005),
-    "noise by ratio": (True, False, PAPER.with_effects("teacher").with_noise("ratio"), 0.005),
-    "noise by tokens": (True, False, PAPER.with_noise("tokens"), 0.005),
+    "noise by ratio": (True, False, PAPER.with_effects("teacher").with_residual_noise("ratio"), 0.005),
+    "noise by tokens": (True, False, PAPER.with_residual_noise("tokens"), 0.005),
     "joint": (True, True, PAPER, None),
     "joint, gamma = 0.5, asymptote": (True, True, PAPER.with_fixed(gamma=0.5), 0.02),
 }
@@ -130,7 +130,7 @@ def case(name, runs, supervised_runs):
 PLAIN = [
     name
     for name, (_, _, law, _) in CASES.items()
-    if not law.effects and law.noise.factor is None and "w1" not in law.symbols_of_law
+    if not law.effects and law.residual_noise.factor is None and "w1" not in law.symbols_of_law
 ]
 
 
@@ -279,7 +279,7 @@ def test_configurations_and_teachers_of_the_published_runs(runs354):
 
 def test_weak_teachers_effects_and_scatter_enter_as_written_down(runs):
     reference = reference_run(runs, None)
-    law = LAWS["tied_reducible"].with_fixed(omega=None).with_noise("ratio")
+    law = LAWS["tied_reducible"].with_fixed(omega=None).with_residual_noise("ratio")
     law = law.with_effects("teacher", "student", "student_slope")
     priors = default_priors(law, reference, asymptotic_width=None)
     model = build_model(runs, priors=priors, reference=reference)

@@ -25,7 +25,8 @@ from bayesdistill.compiler.program import Program
 from bayesdistill.law import LAWS, Prior, Reference, Term, as_law
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors, with_priors
-from bayesdistill.sampling import fitting, loading, model_key, nuts
+from bayesdistill.sampling import _fit as fitting
+from bayesdistill.sampling import loading, model_key, nuts
 from bayesdistill.sampling.model_key import SOURCES
 
 DEFAULT = LAWS["tied_reducible"]
@@ -211,8 +212,8 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
         *(DEFAULT.without_terms(term.name) for term in DEFAULT.terms[2:]),
         DEFAULT.with_fixed(omega=None),
         DEFAULT.with_fixed(omega=0.5),
-        DEFAULT.with_noise("ratio"),
-        DEFAULT.with_noise("tokens"),
+        DEFAULT.with_residual_noise("ratio"),
+        DEFAULT.with_residual_noise("tokens"),
         LAWS["busbridge2025"],
     ):
         others[law.to_json()] = key_of(*problem(runs354, law=law))
@@ -241,7 +242,10 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
 
 
 def test_a_law_with_parts_of_ones_own_has_no_key(runs354):
-    for law in (DEFAULT.with_terms(Term("nothing")), DEFAULT.with_noise(replace(DEFAULT.noise, sentence="Mine."))):
+    for law in (
+        DEFAULT.with_terms(Term("nothing")),
+        DEFAULT.with_residual_noise(replace(DEFAULT.noise, sentence="Mine.")),
+    ):
         assert model_key.model_key(*problem(runs354, law=law)) is None
     assert model_key.model_key(*problem(runs354)) is not None
 

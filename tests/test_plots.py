@@ -535,9 +535,7 @@ def test_an_unconverged_or_prior_dominated_posterior_is_said_in_the_figure(name,
 
 def test_what_the_prior_dominates_is_named():
     def said(names, **attrs):
-        return style.evidence_notes(
-            xr.Dataset(attrs={"converged": "yes", "prior_dominated": json.dumps(names), **attrs})
-        )
+        return style.fit_notes(xr.Dataset(attrs={"converged": "yes", "prior_dominated": json.dumps(names), **attrs}))
 
     assert said([]) == ([], [])
     # Without supervised runs one sentence speaks for the whole supervised law.
@@ -550,7 +548,7 @@ def test_what_the_prior_dominates_is_named():
     assert "mostly its prior" in warning
     assert note.count(";") == 4
     for law in bd.LAWS.values():
-        whole = law.with_effects(*EFFECTS).with_noise("ratio").for_runs(distilled=True, supervised=True)
+        whole = law.with_effects(*EFFECTS).with_residual_noise("ratio").for_runs(distilled=True, supervised=True)
         for coordinate in whole.every_coordinate:
             assert coordinate_description(coordinate.name) == coordinate.description
             assert coordinate.description != coordinate.name.replace("_", " ")
@@ -583,7 +581,7 @@ def test_a_real_posterior_takes_its_prior_along_into_the_figure(fit354):
 
 def test_what_is_said_about_the_posterior():
     def said(**attrs):
-        return style.evidence_notes(xr.Dataset(attrs=attrs))
+        return style.fit_notes(xr.Dataset(attrs=attrs))
 
     fine = json.dumps({"supervised_law": "12 supervised runs"})
     assert said(converged="yes", posterior_provenance=fine) == ([], [])

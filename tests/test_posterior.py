@@ -11,7 +11,7 @@ from scipy import stats
 import bayesdistill as bd
 from bayesdistill import posterior
 from bayesdistill.errors import ModelError, ParameterError
-from bayesdistill.posterior import Gates
+from bayesdistill.posterior import ConvergenceThresholds
 
 
 def draws_of(values: np.ndarray, **attrs: str) -> xr.DataArray:
@@ -240,7 +240,7 @@ def test_a_law_that_is_not_known_is_refused(jittered_draws):
             posterior.law_draws(jittered_draws.assign_attrs(law=wrong))
 
 
-# Convergence, gate by gate --------------------------------------------------------------------------------------------
+# Convergence, check by check --------------------------------------------------------------------------------------------
 
 
 def sampled(values: dict[str, np.ndarray] | None = None, **stats_: np.ndarray) -> xr.DataTree:
@@ -264,7 +264,7 @@ def flags(count: int) -> np.ndarray:
     return result
 
 
-def test_good_draws_pass_every_gate():
+def test_good_draws_pass_every_check():
     found = posterior.convergence(sampled())
     assert found["converged"] is True
     assert found["failed"] == []
@@ -272,7 +272,7 @@ def test_good_draws_pass_every_gate():
     assert found["divergences"] == 0
     assert found["treedepth_share"] == 0
     assert found["bfmi"] == pytest.approx(2.0, rel=0.1)  # of independent energies
-    assert found["gates"]["max_rhat"] == 1.01
+    assert found["thresholds"]["max_rhat"] == 1.01
 
 
 def test_numbers_are_those_of_arviz():
@@ -294,7 +294,7 @@ def test_numbers_are_those_of_arviz():
 
 
 @pytest.mark.parametrize(
-    ("gate", "tree"),
+    ("check", "tree"),
     [
         ("rhat", sampled({"E": 1.2 + 0.01 * np.arange(4)[:, None] + 0.01 * ar1(4, 1000, 0.0, 8)})),
         ("ess_bulk", sampled({"E": ar1(4, 1000, 0.97, 9)})),
@@ -303,19 +303,19 @@ def test_numbers_are_those_of_arviz():
         ("bfmi", sampled(energy=ar1(4, 1000, 0.95, 10))),
     ],
 )
-def test_each_gate_fails_by_itself(gate, tree):
+def test_each_check_fails_by_itself(check, tree):
     found = posterior.convergence(tree)
-    assert gate in found["failed"]
+    assert check in found["failed"]
     assert found["converged"] is False
-    if gate not in ("ess_bulk", "rhat"):
-        assert found["failed"] == [gate]
+    if check not in ("ess_bulk", "rhat"):
+        assert found["failed"] == [check]
 
 
 def test_the_tail_gate():
     # Random signs mix the bulk, a slowly changing size keeps the draws in the tails or out of them for long.
     signs = np.sign(ar1(4, 1000, 0.0, 11))
     values = signs * np.exp(ar1(4, 1000, 0.99, 12))
-    found = posterior.convergence(sampled({"E": values}), Gates(max_rhat=2.0))
+    found = posterior.convergence(sampled({"E": values}), ConvergenceThresholds(max_rhat=2.0))
     assert found["failed"] == ["ess_tail"]
     assert found["ess_tail_variable"] == "E"
 
@@ -323,10 +323,10 @@ def test_the_tail_gate():
 def test_thresholds_can_be_named():
     tree = sampled(diverging=flags(3), maxdepth_reached=flags(80))
     assert posterior.convergence(tree)["failed"] == ["divergences", "treedepth_share"]
-    lenient = posterior.convergence(tree, Gates(max_divergences=3, max_treedepth_share=0.02))
+    lenient = posterior.convergence(tree, ConvergenceThresholds(max_divergences=3, max_treedepth_share=0.02))
     assert lenient["converged"] is True
-    assert lenient["gates"]["max_divergences"] == 3
-    assert posterior.convergence(sampled(), Gates(min_ess_bulk=1e6))["failed"] == ["ess_bulk"]
+    assert lenient["thresholds"]["max_divergences"] == 3
+    assert posterior.convergence(sampled(), ConvergenceThresholds(min_ess_bulk=1e6))["failed"] == ["ess_bulk"]
     # PyMC's own sampler calls the statistic by another name.
     renamed = sampled(reached_max_treedepth=flags(2000))
     renamed["sample_stats"] = renamed["sample_stats"].to_dataset().drop_vars("maxdepth_reached")

@@ -98,7 +98,7 @@ def test_the_standard_deviation_is_infinite_with_very_heavy_tails():
 
 @pytest.mark.parametrize("form", ["ratio", "tokens"])
 def test_residuals_may_depend_on_the_run(form):
-    law = EQUATION_8.with_noise(form)
+    law = EQUATION_8.with_residual_noise(form)
     found = bd.predict(posterior_of(law, **{f"noise_{form}": 0.2}), TWO, noise="run")
     own = bd.predict(posterior_of(EQUATION_8), ALONE)["mean"].values
     change = np.log(TWO["teacher_loss"] / own) / 0.1 if form == "ratio" else np.log(TWO["student_tokens"] / 1e10)

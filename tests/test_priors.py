@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import bayesdistill as bd
-from bayesdistill.decisions import evidence
+from bayesdistill.decisions import fitted_draws
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.law import LAWS, TERMS, Draws, Law, Prior, Reference
 from bayesdistill.law.residual import BASE_COORDINATES
@@ -30,7 +30,7 @@ from bayesdistill.priors import (
     with_priors,
 )
 from bayesdistill.priors.earlier import _temper
-from bayesdistill.sampling.prior_choice import choose_priors
+from bayesdistill.sampling._prior_table import choose_priors
 
 EQUATION_8 = LAWS["busbridge2025"]
 DEFAULT = LAWS["tied_reducible"]
@@ -453,7 +453,7 @@ def test_the_prior_is_no_narrower_than_what_the_printed_digits_say():
 
 def test_decisions_take_the_law_to_hold_where_the_prior_does():
     """Decisions import no priors, so that the range has a second home there."""
-    assert evidence.PUBLISHED_SUPERVISED_RANGE == {
+    assert fitted_draws.PUBLISHED_SUPERVISED_RANGE == {
         "params": PUBLISHED_SIZES,
         "tokens_per_param": PUBLISHED_TOKENS_PER_PARAMETER,
     }

@@ -136,7 +136,7 @@ def test_every_entry_is_whole_bibtex(fit354):
 
 
 def test_coordinates_that_the_runs_leave_as_wide_as_the_prior_are_named(fit354):
-    from bayesdistill.criticism import prior_dominated
+    from bayesdistill.posterior import prior_dominated
 
     rng = np.random.default_rng(5)
     scales = np.array([1.0, 0.85, 0.6, 0.1])

@@ -18,7 +18,7 @@ from bayesdistill.compute import (
     flops_per_token,
     pretraining_tokens,
 )
-from bayesdistill.decisions.evidence import gather
+from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.law import LAWS, SUPERVISED_SYMBOLS, Draws, Parameter, Term
 from bayesdistill.strategies import (
     Bounds,
@@ -161,7 +161,7 @@ BUMP = Term(name="bump", parameters=(Parameter("bump", "1", "bump", "Of a user."
 
 def with_a_term_of_a_user(rng, draws):
     law = LAWS["busbridge2025"].with_terms(BUMP)
-    return Draws(law, {**draws, "bump": rng.uniform(-1, 1, draws.size)})
+    return Draws(law, {**draws, "bump": rng.uniform(-1, 1, draws.n_draws)})
 
 
 def test_optima_of_a_law_with_a_term_of_a_user_are_those_of_a_dense_search():

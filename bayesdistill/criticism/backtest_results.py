@@ -178,7 +178,9 @@ def _fits(
         "divergences": _variable(
             dim, [float(v.get("divergences", math.nan)) for v in verdicts], ONE, "divergent transitions"
         ),
-        "failed": _variable(dim, np.array(failed, dtype=str), ONE, "gates that the posterior's fit failed"),
+        "failed": _variable(
+            dim, np.array(failed, dtype=str), ONE, "convergence checks that the posterior's fit failed"
+        ),
     }
 
 

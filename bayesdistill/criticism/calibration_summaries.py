@@ -18,7 +18,7 @@ EDGES = (0.0, 0.05, 0.25, 0.75, 0.95, 1.0)
 
 
 def usable(calibration: xr.Dataset, include_failed: bool = False) -> xr.Dataset:
-    """The simulations whose refit passed the gates, or all of them.
+    """The simulations whose refit passed the convergence checks, or all of them.
 
     Raises
     ------
@@ -29,7 +29,9 @@ def usable(calibration: xr.Dataset, include_failed: bool = False) -> xr.Dataset:
         return calibration
     found = calibration.isel(simulation=np.flatnonzero(calibration["status"].values != "failed"))
     if not found.sizes["simulation"]:
-        raise ModelError(f"none of the {calibration.sizes['simulation']} refits passed the gates; raise tune and draws")
+        raise ModelError(
+            f"none of the {calibration.sizes['simulation']} refits passed the convergence checks; raise tune and draws"
+        )
     return found
 
 
@@ -41,7 +43,7 @@ def rank_uniformity(calibration: xr.Dataset, *, include_failed: bool = False) ->
     calibration : Dataset
         What `simulate_calibration` returned.
     include_failed : bool
-        Count simulations too whose refit failed the gates.
+        Count simulations too whose refit failed the convergence checks.
 
     Returns
     -------
@@ -98,7 +100,7 @@ def decision_calibration(
     edges : tuple of float
         Of the bins of stated probability, increasing from 0 to 1.
     include_failed : bool
-        Count simulations too whose refit failed the gates.
+        Count simulations too whose refit failed the convergence checks.
 
     Returns
     -------
@@ -153,7 +155,7 @@ def rank_ecdf(
     prob : float
         Probability with which the band holds the whole curve of one quantity, if its ranks are uniform.
     include_failed : bool
-        Count simulations too whose refit failed the gates.
+        Count simulations too whose refit failed the convergence checks.
     simulations, seed : int
         Of uniform ranks, from which the width of the band is found.
 
@@ -168,7 +170,7 @@ def rank_ecdf(
     Raises
     ------
     ModelError
-        If no refit passed the gates.
+        If no refit passed the convergence checks.
     ParameterError
         If prob is no probability.
 

@@ -125,7 +125,7 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def evidence(fit: Fit) -> dict[str, str]:
+def fit_attributes(fit: Fit) -> dict[str, str]:
     """Attributes that every figure reads: whether the draws converged, and where the supervised law came from."""
     verdict = posterior.convergence(fit)
     return {

@@ -19,7 +19,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.criticism.pairs import Flops, own_costs
 from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
-from bayesdistill.criticism.running import keep_finished, read_finished
+from bayesdistill.criticism.tasks import keep_finished, read_finished
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import DEFAULT_LAW, Law, as_law

@@ -10,11 +10,11 @@ columns are kept; ``teacher`` and ``student``, where they are there, say which r
 refuses a table that cannot mean what it says, and says which cell is at fault and what to do.
 """
 
-from bayesdistill.datasets.packaged import load_runs
-from bayesdistill.datasets.reading import read_design, read_runs
+from bayesdistill.datasets._describe_runs import data_hash, describe_runs
+from bayesdistill.datasets._load_runs import load_runs
+from bayesdistill.datasets._read_runs import read_design, read_runs
+from bayesdistill.datasets._simulate_runs import published_design, simulate_runs
 from bayesdistill.datasets.schemas import COLUMNS, KINDS, runs_schema
-from bayesdistill.datasets.simulation import published_design, simulate_runs
-from bayesdistill.datasets.summary import data_hash, describe_runs
 
 __all__ = [
     "COLUMNS",

@@ -4,16 +4,16 @@ Nothing here samples. Every function takes a fit (or a Dataset of draws), checks
 Dataset; the strategies themselves come from `strategies`.
 """
 
+from bayesdistill.decisions._break_even import break_even, sharing_map
+from bayesdistill.decisions._crossovers import compare_crossovers, crossovers
+from bayesdistill.decisions._evppi import evppi, plan_value
+from bayesdistill.decisions._family_plan import family_plan
+from bayesdistill.decisions._plan import plan
+from bayesdistill.decisions._plan_tokens import plan_tokens
 from bayesdistill.decisions._predict import predict
-from bayesdistill.decisions.advice import paper_claims, recommendations
-from bayesdistill.decisions.families import family_plan
+from bayesdistill.decisions._recommendations import paper_claims, recommendations
+from bayesdistill.decisions._teacher_choice import capacity_gap, teacher_choice
 from bayesdistill.decisions.labels import flag_names
-from bayesdistill.decisions.overtaking import compare_crossovers, crossovers
-from bayesdistill.decisions.planning import plan
-from bayesdistill.decisions.scarcity import plan_tokens
-from bayesdistill.decisions.sharing import break_even, sharing_map
-from bayesdistill.decisions.teachers import capacity_gap, teacher_choice
-from bayesdistill.decisions.value import evppi, plan_value
 
 __all__ = [
     "break_even",

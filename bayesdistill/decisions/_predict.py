@@ -17,7 +17,7 @@ from bayesdistill import posterior
 from bayesdistill.answers import Answer
 from bayesdistill.datasets import COLUMNS, read_design
 from bayesdistill.decisions.arguments import check_choice
-from bayesdistill.decisions.evidence import Evidence, extrapolation_factor, gather
+from bayesdistill.decisions.fitted_draws import FittedDraws, extrapolation_factor, gather
 from bayesdistill.decisions.labels import NATS, ONE, draw_coordinates, variable
 from bayesdistill.decisions.marginals import Nodes, quantiles
 from bayesdistill.decisions.reductions import mean_of
@@ -27,7 +27,6 @@ from bayesdistill.law.effects import GroupEffect, configuration_labels
 from bayesdistill.law.predictive import COLUMNS as DESIGN
 from bayesdistill.law.predictive import (
     OUTCOME,
-    SHARED_WITH_PRETRAINED,
     Design,
     expected_loss,
     new_group_scale,
@@ -150,31 +149,31 @@ def predict(
         raise ParameterError(f"`prob` must be between 0 and 1, got {prob!r}.")
     if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**64:
         raise ParameterError(f"`seed` must be an integer from 0 to 2^64 - 1, got {seed!r}.")
-    evidence = gather(fit, allow_unconverged, distilled=False)
+    fitted = gather(fit, allow_unconverged, distilled=False)
     runs = read_design(table, kind, allow_suspicious=allow_suspicious)
     kind = str(runs.attrs["kind"])
-    if kind == "distilled" and not evidence.draws.law.distills:
+    if kind == "distilled" and not fitted.draws.law.distills:
         raise ParameterError(
             f"{runs.attrs['source']} has distilled runs, but the fit has the supervised law alone. Use a fit of distilled runs, "
             "bd.fit(runs), or a table of supervised runs (params, tokens)."
         )
     if noise == "run":
-        require_noise(evidence.draws)
-    member = _membership(fit, evidence.draws, runs, kind, noise, groups)
+        require_noise(fitted.draws)
+    member = _membership(fit, fitted.draws, runs, kind, noise, groups)
     predicted = _Prediction(
-        evidence.draws, runs, kind, member, posterior.effects_of(fit), noise == "run", groups == "new"
+        fitted.draws, runs, kind, member, posterior.effects_of(fit), noise == "run", groups == "new"
     )
-    variables, attrs = _summaries(evidence, predicted, prob)
-    variables |= _distance(evidence, runs, kind)
+    variables, attrs = _summaries(fitted, predicted, prob)
+    variables |= _distance(fitted, runs, kind)
     coordinates = {"run": variable(["run"], np.arange(len(runs)), ONE, "position of the run in the table")}
     if member:
         seen = np.stack([group.position >= 0 for group in member], axis=1)
         variables["group_seen"] = variable(("run", "effect"), seen, ONE, "whether the group of the run is in the data")
         coordinates["effect"] = variable(["effect"], [group.effect.name for group in member], ONE, "group effect")
     if draws:
-        loss = evidence.unflatten(_draws_of_loss(predicted, int(seed)))
+        loss = fitted.unflatten(_draws_of_loss(predicted, int(seed)))
         variables["loss"] = variable(("run", "chain", "draw"), loss, NATS, "predictive draws of the loss")
-        coordinates |= draw_coordinates(evidence.chain, evidence.draw)
+        coordinates |= draw_coordinates(fitted.chain, fitted.draw)
     attrs |= {
         "title": _TITLE[noise, groups],
         "kind": kind,
@@ -185,7 +184,7 @@ def predict(
         "interval_kind": posterior.INTERVAL_KIND,
         "interval_prob": float(prob),
         "bayesdistill_version": importlib.metadata.version("bayesdistill"),
-        **evidence.attrs,
+        **fitted.attrs,
     }
     return Answer(variables, coordinates, attrs)
 
@@ -221,7 +220,7 @@ def _membership(
             distinct, index = effect.groups(runs)
             labels = [distinct[i] for i in index]
             position = _positions(labels, known.get(effect.name, []), effect, runs, kind, seen)
-        elif kind == "supervised" and effect.name == SHARED_WITH_PRETRAINED and not draws.law.supervised_noise:
+        elif effect.applies_to(kind, draws.law.supervised_noise):
             labels = configuration_labels(runs[list(DESIGN[kind])].to_numpy(dtype=float))
             position = np.full(len(runs), -1)
         else:
@@ -295,24 +294,24 @@ class _Prediction:
 
     def new_variance(self, rows: slice) -> np.ndarray:
         """Variance of the new group effects together, (n_draws, run)."""
-        found = np.zeros((self.draws.size, self.design(rows).params.size))
+        found = np.zeros((self.draws.n_draws, self.design(rows).params.size))
         for group in self.member:
             found += self.new_scale(group, rows) ** 2
         return found
 
     def blocks(self) -> list[slice]:
         """Slices of the runs, small enough to be computed at once."""
-        step = max(1, _CELLS // self.draws.size)
+        step = max(1, _CELLS // self.draws.n_draws)
         return [slice(start, start + step) for start in range(0, len(self.runs), step)]
 
 
 def _summaries(
-    evidence: Evidence, predicted: _Prediction, prob: float
+    fitted: FittedDraws, predicted: _Prediction, prob: float
 ) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
     """Summaries of the loss of every run, its columns, and attributes about observed losses."""
     runs, outcome = predicted.runs, OUTCOME[predicted.kind]
     observed = runs[outcome].to_numpy(dtype=float) if outcome in runs else None
-    blocks = [_block(evidence, predicted, rows, prob, observed) for rows in predicted.blocks()]
+    blocks = [_block(fitted, predicted, rows, prob, observed) for rows in predicted.blocks()]
     found = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     words = {
         "mean": "expected loss",
@@ -349,11 +348,11 @@ def _summaries(
 
 
 def _block(
-    evidence: Evidence, predicted: _Prediction, rows: slice, prob: float, observed: np.ndarray | None
+    fitted: FittedDraws, predicted: _Prediction, rows: slice, prob: float, observed: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     draws, levels = predicted.draws, np.array([(1 - prob) / 2, 0.5, (1 + prob) / 2])
     center = predicted.center(rows)
-    mean, error = mean_of(evidence, center.T)
+    mean, error = mean_of(fitted, center.T)
     found = {"mean": mean, "mean_mcse": error}
     variance = center.var(axis=0)
     if not predicted.noisy:
@@ -379,7 +378,7 @@ def _draws_of_loss(predicted: _Prediction, seed: int) -> np.ndarray:
     total = predicted.center(rows)
     if not predicted.noisy:
         return total.T
-    count = predicted.draws.size
+    count = predicted.draws.n_draws
     for group in predicted.member:
         scale, new = predicted.new_scale(group, rows), predicted.is_new(group)
         drawn = {
@@ -408,12 +407,12 @@ def _stream(seed: int, *parts: str) -> np.random.Generator:
 # Distance from the data ---------------------------------------------------------------------------------------------
 
 
-def _distance(evidence: Evidence, runs: pd.DataFrame, kind: str) -> dict[str, xr.Variable]:
+def _distance(fitted: FittedDraws, runs: pd.DataFrame, kind: str) -> dict[str, xr.Variable]:
     """How far every run is outside the range of the data."""
     params, tokens, *teacher = (runs[name].to_numpy(dtype=float) for name in DESIGN[kind])
     axes = _AXES[kind]
     values = zip(axes, (params, tokens / params, *teacher), strict=True)
-    factors = np.stack([extrapolation_factor(value, evidence.ranges.get(axis)) for axis, value in values])
+    factors = np.stack([extrapolation_factor(value, fitted.ranges.get(axis)) for axis, value in values])
     text = "factor by which the run is outside the range of the data, 1 inside"
     return {
         "extrapolation_factor": variable(("axis", "run"), factors, ONE, text),

@@ -1,6 +1,6 @@
 """From values with draws to probabilities, means and quantiles, always with their Monte-Carlo standard error.
 
-Arrays have the flattened draws last, in the order of `Evidence.draws`.
+Arrays have the flattened draws last, in the order of `FittedDraws.draws`.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.decisions.evidence import Evidence
+from bayesdistill.decisions.fitted_draws import FittedDraws
 
 
-def _with_draws(evidence: Evidence, values: np.ndarray) -> xr.DataArray:
-    spread = evidence.unflatten(np.asarray(values, dtype=float))
+def _with_draws(fitted: FittedDraws, values: np.ndarray) -> xr.DataArray:
+    spread = fitted.unflatten(np.asarray(values, dtype=float))
     return xr.DataArray(spread, dims=[*(f"d{i}" for i in range(spread.ndim - 2)), "chain", "draw"])
 
 
 def probability_of(
-    evidence: Evidence, holds: np.ndarray, known: np.ndarray | None = None
+    fitted: FittedDraws, holds: np.ndarray, known: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Share of draws in which something holds, and its Monte-Carlo standard error; NaN where any draw is unknown."""
     indicator = np.asarray(holds, dtype=float)
     if known is not None:
         indicator = np.where(known, indicator, np.nan)
-    share, error = posterior.probability(_with_draws(evidence, indicator))
+    share, error = posterior.probability(_with_draws(fitted, indicator))
     return share.values, error.values
 
 
-def probability_positive(evidence: Evidence, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def probability_positive(fitted: FittedDraws, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Probability that a value is above zero."""
-    return probability_of(evidence, values > 0, ~np.isnan(values))
+    return probability_of(fitted, values > 0, ~np.isnan(values))
 
 
-def mean_of(evidence: Evidence, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mean_of(fitted: FittedDraws, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean and its Monte-Carlo standard error."""
-    mean, error = posterior.mean_mcse(_with_draws(evidence, values))
+    mean, error = posterior.mean_mcse(_with_draws(fitted, values))
     return mean.values, error.values
 
 
-def probability_given(evidence: Evidence, holds: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def probability_given(fitted: FittedDraws, holds: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """P(holds | given) and its Monte-Carlo standard error; NaN where no draw fulfils the condition.
 
     A ratio of two means over the same correlated draws: its standard error is that of the mean of
@@ -52,7 +52,7 @@ def probability_given(evidence: Evidence, holds: np.ndarray, given: np.ndarray) 
     with np.errstate(invalid="ignore", divide="ignore"):
         share = condition.mean(axis=-1)
         ratio = both.mean(axis=-1) / share
-        _, error = mean_of(evidence, np.where(np.isnan(ratio)[..., None], 0.0, both - ratio[..., None] * condition))
+        _, error = mean_of(fitted, np.where(np.isnan(ratio)[..., None], 0.0, both - ratio[..., None] * condition))
         return ratio, np.where(share > 0, error / share, np.nan)
 
 

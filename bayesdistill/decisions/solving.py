@@ -125,7 +125,7 @@ def solve(kind: str, draws: Draws, problem: Problem, workers: Workers) -> dict[s
     dict of ndarray
         What the kernel gives, over (student, scenario, budget) and, where a value has draws, (..., n_draws).
     """
-    n_draws = draws.size
+    n_draws = draws.n_draws
     per_budget = n_draws * len(problem.scenarios)
     piece = workers.piece or max(1, _SOLUTIONS_A_PIECE // per_budget)
     spans = [

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape, flops_per_token, student_cost_per_token
-from bayesdistill.decisions.evidence import Evidence
+from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.errors import DataError, ParameterError
 from bayesdistill.law.predictive import Design, expected_loss, new_run_scale, require_noise
 
@@ -196,7 +196,7 @@ class Predictions:
         return t
 
 
-def predict(evidence: Evidence, candidates: Candidates) -> Predictions:
+def predict(fitted: FittedDraws, candidates: Candidates) -> Predictions:
     """Return the law of every draw at every candidate, with the residual noise of a single run.
 
     A candidate is a run of new groups (`predictive.new_run_scale`).
@@ -208,9 +208,9 @@ def predict(evidence: Evidence, candidates: Candidates) -> Predictions:
     """
     from scipy.special import gammaln
 
-    draws = evidence.draws
+    draws = fitted.draws
     require_noise(draws)
-    mean = np.empty((len(candidates.kinds), evidence.size))
+    mean = np.empty((len(candidates.kinds), fitted.n_draws))
     scale = np.empty_like(mean)
     for kind in set(candidates.kinds):
         rows = np.array([k == kind for k in candidates.kinds])

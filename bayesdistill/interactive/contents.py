@@ -21,7 +21,7 @@ from bayesdistill.decisions.arguments import (
     parse_numbers,
     parse_students,
 )
-from bayesdistill.decisions.evidence import Evidence
+from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.errors import ParameterError
 
 SCENARIO_TEXTS = {
@@ -50,7 +50,7 @@ class Settings:
     shape: Shape
 
 
-def page_data(evidence: Evidence, settings: Settings) -> dict[str, Any]:
+def page_data(fitted: FittedDraws, settings: Settings) -> dict[str, Any]:
     """Return the data of the page as objects for JSON."""
     check_choice(settings.scenario, "scenario", tuple(SCENARIOS))
     students = _two_ends(parse_students(list(settings.students)), "students")
@@ -61,9 +61,9 @@ def page_data(evidence: Evidence, settings: Settings) -> dict[str, Any]:
         settings.max_teacher_tokens,
         settings.max_student_tokens,
     )
-    chosen = thinned(evidence.size, settings.draws)
-    law = evidence.draws.law
-    draws = {name: evidence.draws[name][chosen] for name in law.symbols_of_law}
+    chosen = thinned(fitted.n_draws, settings.draws)
+    law = fitted.draws.law
+    draws = {name: fitted.draws[name][chosen] for name in law.symbols_of_law}
     broken = [name for name, values in draws.items() if not np.isfinite(values).all()]
     if broken:
         raise ParameterError(
@@ -79,7 +79,7 @@ def page_data(evidence: Evidence, settings: Settings) -> dict[str, Any]:
             "max_teacher_tokens": bounds.max_teacher_tokens,
             "max_student_tokens": bounds.max_student_tokens if math.isfinite(bounds.max_student_tokens) else None,
         },
-        "ranges": evidence.ranges,
+        "ranges": fitted.ranges,
         "students": students,
         "budgets": budgets,
         "shared": sharing_steps(settings.max_students_per_teacher),
@@ -92,8 +92,8 @@ def page_data(evidence: Evidence, settings: Settings) -> dict[str, Any]:
             "budget": _middle(budgets, math.nan),
             "scenario": settings.scenario,
         },
-        "notes": notes(evidence),
-        "about": about(evidence, chosen.size, settings),
+        "notes": notes(fitted),
+        "about": about(fitted, chosen.size, settings),
     }
 
 
@@ -125,16 +125,16 @@ def _middle(ends: list[float], wanted: float) -> float:
     return wanted if low <= wanted <= high else math.sqrt(low * high)
 
 
-def notes(evidence: Evidence) -> list[dict[str, Any]]:
+def notes(fitted: FittedDraws) -> list[dict[str, Any]]:
     """Return notes about the posterior, which the page always shows."""
     found: list[dict[str, Any]] = []
-    if evidence.attrs["converged"] == "no":
-        failed = ", ".join(json.loads(evidence.attrs["convergence"])["failed"])
+    if fitted.attrs["converged"] == "no":
+        failed = ", ".join(json.loads(fitted.attrs["convergence"])["failed"])
         found.append({"bad": True, "text": f"This posterior did not converge ({failed}). The results may be wrong."})
-    elif evidence.attrs["converged"] != "yes":
+    elif fitted.attrs["converged"] != "yes":
         found.append({"bad": False, "text": "Convergence of these posterior draws is unknown."})
-    published = json.loads(evidence.attrs["posterior_provenance"]).get("supervised_law") == "published law"
-    names = json.loads(evidence.attrs["prior_dominated"])
+    published = json.loads(fitted.attrs["posterior_provenance"]).get("supervised_law") == "published law"
+    names = json.loads(fitted.attrs["prior_dominated"])
     found += [{"bad": False, "text": text} for text in posterior.prior_sentences(names, published)]
     return found
 
@@ -143,10 +143,10 @@ def _brief(value: Number) -> str:
     return f"{parse_number(value, 'bound'):g}"
 
 
-def about(evidence: Evidence, count: int, settings: Settings) -> list[str]:
+def about(fitted: FittedDraws, count: int, settings: Settings) -> list[str]:
     """Return lines for the footer: draws, data, ranges, bounds, versions and law."""
-    known = json.loads(evidence.attrs["posterior_provenance"])
-    lines = [f"Draws: {count} of {evidence.size}, evenly spaced over all chains."]
+    known = json.loads(fitted.attrs["posterior_provenance"])
+    lines = [f"Draws: {count} of {fitted.n_draws}, evenly spaced over all chains."]
     for kind, table in sorted((known.get("data") or {}).items()):
         parts = [
             f"Data, {kind}: {table.get('runs', 'unknown number of')} runs",
@@ -155,11 +155,9 @@ def about(evidence: Evidence, count: int, settings: Settings) -> list[str]:
         lines.append(", ".join([*parts, f"SHA-256 {table.get('sha256', 'unknown')}"]) + ".")
     if not known.get("data"):
         lines.append("Data: unknown.")
-    seen = "; ".join(
-        f"{name.replace('_', ' ')} {low:.4g} to {high:.4g}" for name, (low, high) in evidence.ranges.items()
-    )
+    seen = "; ".join(f"{name.replace('_', ' ')} {low:.4g} to {high:.4g}" for name, (low, high) in fitted.ranges.items())
     if seen:
-        lines.append(f"Range of the data: {seen} (supervised law: {evidence.attrs['supervised_range']}).")
+        lines.append(f"Range of the data: {seen} (supervised law: {fitted.attrs['supervised_range']}).")
     bounds = f"{_brief(settings.min_teacher_params)} to {_brief(settings.max_teacher_params)} parameters"
     capped = settings.max_student_tokens
     student = "limited by the budget only" if capped is None else f"at most {_brief(capped)}"
@@ -171,6 +169,6 @@ def about(evidence: Evidence, count: int, settings: Settings) -> list[str]:
     if made:
         lines.append(f"Fit: {', '.join(made)}; seed {known.get('seed', 'unknown')}.")
     lines.append(f"Page: bayesdistill {version('bayesdistill')}.")
-    law = evidence.draws.law
+    law = fitted.draws.law
     lines.append(f"Law: {law.name}, {law.reference}. Terms: {', '.join(term.name for term in law.terms)}.")
     return lines

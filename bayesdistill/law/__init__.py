@@ -18,7 +18,7 @@ from bayesdistill.law.forms import (
 )
 from bayesdistill.law.formulas import PUBLISHED, supervised_loss
 from bayesdistill.law.parameters import UNITS, Coordinate, Parameter, Prior, Reference
-from bayesdistill.law.residual import NOISE, ResidualNoise
+from bayesdistill.law.residual import RESIDUAL_NOISE, ResidualNoise
 from bayesdistill.law.term import Student, Term
 from bayesdistill.law.terms import TERMS
 
@@ -26,8 +26,8 @@ __all__ = [
     "DEFAULT_LAW",
     "EFFECTS",
     "LAWS",
-    "NOISE",
     "PUBLISHED",
+    "RESIDUAL_NOISE",
     "SUPERVISED_SYMBOLS",
     "TERMS",
     "UNITS",

@@ -66,7 +66,7 @@ class Draws(Mapping[str, np.ndarray]):
         return len(self.symbols)
 
     @property
-    def size(self) -> int:
+    def n_draws(self) -> int:
         """Number of draws."""
         return int(next(iter(self.symbols.values())).size)
 

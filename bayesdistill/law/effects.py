@@ -79,6 +79,9 @@ class GroupEffect:
         Runs that have the effect.
     slope : bool
         Whether the effect is a slope over `formulas.teacher_axis` instead of a constant.
+    of_pretrained : bool
+        Whether a pretrained run is assumed to have such an effect too, as large as that of distilled runs and independent of it,
+        if there are no supervised runs that determine how far pretrained runs deviate.
     """
 
     name: str
@@ -91,6 +94,18 @@ class GroupEffect:
     index: str
     kind: str = "distilled"
     slope: bool = False
+    of_pretrained: bool = False
+
+    def applies_to(self, kind: str, supervised_runs: bool) -> bool:
+        """Whether runs of a kind have the effect.
+
+        Parameters
+        ----------
+        kind : {"distilled", "supervised"}
+        supervised_runs : bool
+            Whether the fit had supervised runs: their residual scale includes what pretrained runs of a configuration share.
+        """
+        return kind == self.kind or (kind == "supervised" and self.of_pretrained and not supervised_runs)
 
     @property
     def digest(self) -> str:
@@ -152,6 +167,7 @@ STUDENT = _effect(
     dim="student_configuration",
     groups=configuration_groups,
     index="configuration_of_run",
+    of_pretrained=True,
 )
 STUDENT_SLOPE = _effect(
     "student_slope",

@@ -20,8 +20,8 @@ from bayesdistill.law.parameters import DOMAIN_WORDS, DOMAINS, UNITS, Coordinate
 from bayesdistill.law.residual import (
     BASE_COORDINATES,
     CONSTANT,
-    NOISE,
     NU,
+    RESIDUAL_NOISE,
     SIGMA,
     SIGMA_SUPERVISED,
     SUPERVISED_COORDINATE,
@@ -45,7 +45,7 @@ class Law:
     """A model of distilled and supervised runs.
 
     Laws are compared and stored by the names of their parts. Change one with `with_terms`, `without_terms`, `with_effects`,
-    `with_noise` and `with_fixed`, which return a new law.
+    `with_residual_noise` and `with_fixed`, which return a new law.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Law:
     terms : tuple of Term
         The supervised law first. A law of supervised runs alone has no other.
     effects : tuple of GroupEffect
-    noise : ResidualNoise
+    residual_noise : ResidualNoise
     fixed : mapping
         Symbol -> value, for symbols that are not sampled, such as gamma or omega. Each must depend on one coordinate only.
     supervised_noise : bool
@@ -76,7 +76,7 @@ class Law:
     reference: str
     terms: tuple[Term, ...]
     effects: tuple[GroupEffect, ...] = ()
-    noise: ResidualNoise = CONSTANT
+    residual_noise: ResidualNoise = CONSTANT
     fixed: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     supervised_noise: bool = False
     discrepancy: None = None
@@ -102,7 +102,7 @@ class Law:
         return hash(self.to_json())
 
     def __reduce__(self) -> Any:
-        parts = (self.name, self.reference, self.terms, self.effects, self.noise, dict(self.fixed))
+        parts = (self.name, self.reference, self.terms, self.effects, self.residual_noise, dict(self.fixed))
         return Law, (*parts, self.supervised_noise, self.discrepancy)
 
     # Composition ----------------------------------------------------------------------------------------------------
@@ -127,9 +127,9 @@ class Law:
         """The law with these group effects and no others."""
         return replace(self, effects=tuple(_part(effect, EFFECTS, "group effect") for effect in effects))
 
-    def with_noise(self, noise: str | ResidualNoise) -> Law:
+    def with_residual_noise(self, noise: str | ResidualNoise) -> Law:
         """The law with another form of the residual noise."""
-        return replace(self, noise=_part(noise, NOISE, "form of the residual noise"))
+        return replace(self, residual_noise=_part(noise, RESIDUAL_NOISE, "form of the residual noise"))
 
     def with_fixed(self, **values: float | None) -> Law:
         """The law with some symbols fixed; None lets a symbol vary."""
@@ -154,7 +154,7 @@ class Law:
             self,
             terms=terms,
             effects=tuple(effect for effect in self.effects if effect.kind in kinds),
-            noise=self.noise if distilled else CONSTANT,
+            residual_noise=self.residual_noise if distilled else CONSTANT,
             fixed={name: value for name, value in self.fixed.items() if name in symbols},
             supervised_noise=distilled and supervised,
         )
@@ -169,7 +169,7 @@ class Law:
         """All scalar symbols: terms, residual noise, standard deviations of group effects."""
         terms = tuple(p for term in self.terms for p in term.parameters)
         supervised = (SIGMA_SUPERVISED,) if self.supervised_noise else ()
-        return (*terms, SIGMA, NU, *self.noise.parameters, *(e.scale for e in self.effects), *supervised)
+        return (*terms, SIGMA, NU, *self.residual_noise.parameters, *(e.scale for e in self.effects), *supervised)
 
     @property
     def symbols_of_law(self) -> tuple[str, ...]:
@@ -186,7 +186,7 @@ class Law:
         """The coordinates, with those of fixed symbols."""
         replaced = {name for term in self.terms for name in term.replaces}
         found = [c for term in self.terms for c in term.coordinates if c.name not in replaced]
-        found += [*BASE_COORDINATES, *self.noise.coordinates, *(effect.coordinate for effect in self.effects)]
+        found += [*BASE_COORDINATES, *self.residual_noise.coordinates, *(effect.coordinate for effect in self.effects)]
         found += [SUPERVISED_COORDINATE] if self.supervised_noise else []
         return tuple(found)
 
@@ -195,7 +195,7 @@ class Law:
         """What the law says beyond the supervised law and equation 8, for methods sections."""
         plain = {term.name for term in LAWS["busbridge2025"].terms}
         found = [term.sentence for term in self.terms if term.name not in plain]
-        found += [*(effect.sentence for effect in self.effects), self.noise.sentence]
+        found += [*(effect.sentence for effect in self.effects), self.residual_noise.sentence]
         return [sentence for sentence in found if sentence]
 
     # Storage --------------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class Law:
         """(part, the packaged part of that name or None)."""
         found: list[tuple[Any, Any]] = [(term, TERMS.get(term.name)) for term in self.terms]
         found += [(effect, EFFECTS.get(effect.name)) for effect in self.effects]
-        return [*found, (self.noise, NOISE.get(self.noise.name))]
+        return [*found, (self.residual_noise, RESIDUAL_NOISE.get(self.residual_noise.name))]
 
     def to_json(self) -> str:
         """The law as JSON: names of its parts, with a digest for those that are not the package's own."""
@@ -533,7 +533,7 @@ def remember(law: Law) -> None:
 
 def coordinate_description(name: str) -> str:
     """What a coordinate of any law of this session is, in a few words."""
-    parts = [*TERMS.values(), *NOISE.values(), *_CUSTOM.values()]
+    parts = [*TERMS.values(), *RESIDUAL_NOISE.values(), *_CUSTOM.values()]
     found = [c for part in parts for c in getattr(part, "coordinates", ())]
     found += [*BASE_COORDINATES, SUPERVISED_COORDINATE, *(effect.coordinate for effect in EFFECTS.values())]
     return next((c.description for c in found if c.name == name), name.replace("_", " "))
@@ -561,7 +561,7 @@ def law_of_json(text: str, law: Law | None = None) -> Law:
         stored = json.loads(text)
         terms = tuple(_stored(part, TERMS, "term") for part in stored["terms"])
         effects = tuple(_stored(part, EFFECTS, "group effect") for part in stored["effects"])
-        noise = _stored(stored["noise"], NOISE, "form of the residual noise")
+        noise = _stored(stored["noise"], RESIDUAL_NOISE, "form of the residual noise")
         rest = (stored["fixed"], stored["supervised_noise"])
         return Law(stored["name"], stored["reference"], terms, effects, noise, *rest)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

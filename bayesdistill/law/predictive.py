@@ -31,10 +31,6 @@ OUTCOME: Mapping[str, str] = {"distilled": "student_loss", "supervised": "loss"}
 """Columns of a table of runs: its design, and what was measured."""
 
 
-SHARED_WITH_PRETRAINED = "student"
-"""The group effect that a pretrained student is assumed to have too, as large as that of distilled ones and independent of it."""
-
-
 @dataclass(frozen=True)
 class Design:
     """Runs without their outcomes.
@@ -80,7 +76,9 @@ def expected_loss(draws: Draws, design: Design) -> np.ndarray:
 
 def residual_scale_of(law: Law, student: Student, teacher_loss: Any, p: Values, reference: Reference) -> Any:
     """Scale of a distilled run's residual, in arrays or tensors; everything broadcasts."""
-    factor = 1.0 if law.noise.factor is None else law.noise.factor(student, teacher_loss, p, reference)
+    factor = (
+        1.0 if law.residual_noise.factor is None else law.residual_noise.factor(student, teacher_loss, p, reference)
+    )
     return p["sigma"] * factor
 
 
@@ -90,12 +88,12 @@ def residual_scale(draws: Draws, design: Design) -> np.ndarray:
     p = draws.columns
     if design.kind == "supervised":
         scale = p[supervised_scale(draws.law)]
-    elif draws.law.noise.factor is None:
+    elif draws.law.residual_noise.factor is None:
         scale = p["sigma"]
     else:
         student = draws.law.student(design.params, design.tokens, p)
         scale = residual_scale_of(draws.law, student, design.teacher_loss, p, draws.reference)
-    return np.broadcast_to(scale, (draws.size, design.params.size))
+    return np.broadcast_to(scale, (draws.n_draws, design.params.size))
 
 
 def supervised_scale(law: Law) -> str:
@@ -117,7 +115,7 @@ def require_noise(draws: Draws) -> None:
             "Use a fit that bd.fit returned, or noise='law' where there is a choice."
         )
     slopes = [effect.scale.name for effect in draws.law.effects if effect.slope]
-    if (slopes or draws.law.noise.factor is not None) and draws.reference is UNITS:
+    if (slopes or draws.law.residual_noise.factor is not None) and draws.reference is UNITS:
         raise ParameterError(
             f"The posterior has {', '.join(slopes) or 'residual noise that depends on the run'}, but no attribute 'reference', the "
             "run around which it is defined. Keep the attributes of the posterior of a fit."
@@ -134,7 +132,7 @@ def group_effects(draws: Draws, design: Design, effects: Mapping[str, np.ndarray
     effects : mapping
         Name of a group effect -> (n_draws, group).
     """
-    total = np.zeros((draws.size, design.params.size))
+    total = np.zeros((draws.n_draws, design.params.size))
     for effect in _effects_of(draws.law, design):
         covariate = effect.covariate(design.teacher_loss, draws.reference)
         total = total + covariate * effects[effect.name][:, design.groups[effect.name][1]]
@@ -164,7 +162,7 @@ def with_new_groups(
         unseen = np.setdiff1d(np.arange(len(labels)), index[kept])
         spread = new_group_scale(draws[effect.scale.name], max(len(labels) - unseen.size, 1))
         values = np.array(effects[effect.name])
-        values[:, unseen] = spread[:, None] * rng.standard_normal((draws.size, unseen.size))
+        values[:, unseen] = spread[:, None] * rng.standard_normal((draws.n_draws, unseen.size))
         found[effect.name] = values
     return found
 
@@ -172,12 +170,11 @@ def with_new_groups(
 def new_run_scale(draws: Draws, design: Design) -> np.ndarray:
     """Scale of every run as a run of new groups, (n_draws, run), nats per token.
 
-    The variances of the group effects are added to the squared residual scale, so that a run has one Student-t distribution. A
-    pretrained run has the effect of a student configuration, as in `RunNoise`.
+    The variances of the group effects are added to the squared residual scale, so that a run has one Student-t distribution.
     """
     variance = residual_scale(draws, design) ** 2
     for effect in draws.law.effects:
-        if effect.kind == design.kind or effect.name == SHARED_WITH_PRETRAINED:
+        if effect.applies_to(design.kind, draws.law.supervised_noise):
             spread = new_group_scale(draws[effect.scale.name], draws.groups.get(effect.name))
             covariate = effect.covariate(design.teacher_loss, draws.reference)
             variance = variance + (spread[:, None] * covariate) ** 2
@@ -230,8 +227,8 @@ class RunNoise:
     def draw(cls, draws: Draws, seed: int) -> RunNoise:
         """Draw one pair of runs per posterior draw.
 
-        The pretrained run has the effect of its own student configuration, as large as that of distilled runs and independent of
-        it. This is an assumption: no run determines it.
+        Without supervised runs, the pretrained run is assumed to have the effect of a student configuration of its own, as large
+        as that of distilled runs and independent of it (`GroupEffect.of_pretrained`).
 
         Raises
         ------
@@ -246,17 +243,17 @@ class RunNoise:
             # A stream of its own, so that an effect does not depend on which others a law has.
             stream = np.random.default_rng([seed, zlib.crc32(effect.name.encode())])
             spread = new_group_scale(draws[effect.scale.name], draws.groups.get(effect.name))
-            distilled, alone = spread * stream.standard_normal((2, draws.size))
+            distilled, alone = spread * stream.standard_normal((2, draws.n_draws))
             if effect.kind == "distilled":
                 own[effect.name] = distilled
-            if effect.kind == "supervised" or effect.name == SHARED_WITH_PRETRAINED:
+            if effect.applies_to("supervised", draws.law.supervised_noise):
                 other[effect.name] = alone
         return cls(draws, residual, pretrained, own, other)
 
     def distilled(self, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
         """Deviation of the distilled run, (..., n_draws); arguments (..., 1) or (..., n_draws), nats per token."""
         draws, law = self.draws, self.draws.law
-        student = draws.student(params, tokens) if law.noise.factor is not None else None
+        student = draws.student(params, tokens) if law.residual_noise.factor is not None else None
         scale = residual_scale_of(law, student, teacher_loss, draws.symbols, draws.reference)  # type: ignore[arg-type]
         total = scale * self.residual
         for effect in law.effects:

@@ -122,5 +122,5 @@ TOKENS = ResidualNoise(
     _tokens_factor,
 )
 
-NOISE: Mapping[str, ResidualNoise] = MappingProxyType({n.name: n for n in (CONSTANT, RATIO, TOKENS)})
+RESIDUAL_NOISE: Mapping[str, ResidualNoise] = MappingProxyType({n.name: n for n in (CONSTANT, RATIO, TOKENS)})
 """Forms of the residual noise by name."""

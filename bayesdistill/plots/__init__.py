@@ -3,29 +3,29 @@
 One file per figure; `style` holds sizes, colours and layout, `grids` what figures over student, scenario, budget share.
 """
 
-from bayesdistill.plots.backtesting import plot_backtest
+from bayesdistill.plots.backtest import plot_backtest
 from bayesdistill.plots.best_loss import plot_best_loss
-from bayesdistill.plots.breaking_even import plot_break_even
+from bayesdistill.plots.break_even import plot_break_even
 from bayesdistill.plots.calibration import plot_calibration
-from bayesdistill.plots.candidates import plot_next_runs
+from bayesdistill.plots.capacity_gap import plot_capacity_gap
 from bayesdistill.plots.compute_strategy import plot_compute_strategy
 from bayesdistill.plots.crossover import plot_crossover
 from bayesdistill.plots.experiment_fixed_student import plot_experiment_fixed_student
 from bayesdistill.plots.experiment_fixed_teacher import plot_experiment_fixed_teacher
-from bayesdistill.plots.families import plot_family
-from bayesdistill.plots.gap import plot_capacity_gap
+from bayesdistill.plots.family import plot_family
 from bayesdistill.plots.information import plot_information
-from bayesdistill.plots.leave_one_out import plot_loo
-from bayesdistill.plots.predictive_by_group import plot_posterior_predictive
-from bayesdistill.plots.predictive_of_priors import plot_prior_predictive
+from bayesdistill.plots.loo import plot_loo
+from bayesdistill.plots.next_runs import plot_next_runs
+from bayesdistill.plots.posterior_predictive import plot_posterior_predictive
+from bayesdistill.plots.prior_predictive import plot_prior_predictive
+from bayesdistill.plots.prior_sensitivity import plot_prior_sensitivity
 from bayesdistill.plots.probability import plot_probability
 from bayesdistill.plots.residuals import plot_residuals
 from bayesdistill.plots.runs import plot_runs
-from bayesdistill.plots.sensitivity import plot_prior_sensitivity
-from bayesdistill.plots.sharing import plot_sharing_map
-from bayesdistill.plots.teachers import plot_teacher_choice
+from bayesdistill.plots.sharing_map import plot_sharing_map
+from bayesdistill.plots.teacher_choice import plot_teacher_choice
 from bayesdistill.plots.unseen_groups import plot_unseen_groups
-from bayesdistill.plots.worth import plot_value
+from bayesdistill.plots.value import plot_value
 
 __all__ = [
     "plot_backtest",

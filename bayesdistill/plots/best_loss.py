@@ -157,7 +157,7 @@ def _finish(
         style.line_entry(f"crossover: median, {grids.percent(prob)} interval", look.ink, marker="o"),
         style.line_entry("beyond the budgets shown", look.ink, linestyle="none", marker=">"),
     ]
-    warnings, notes = style.evidence_notes(plan)
+    warnings, notes = style.fit_notes(plan)
     notes = [
         "Gain: pretrained minus distilled loss (logarithmic beyond 0.001 nats). Crossover: the budget from which on "
         "pretraining beats the best strategy of each draw. An arrow to the right alone: distillation is ahead at the highest "

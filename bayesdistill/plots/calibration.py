@@ -125,7 +125,7 @@ def plot_calibration(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
         failed = int(attrs.get("failed", 0))
         status = (
             f"{attrs.get('counted', '?')} simulations counted; {attrs.get('passed_when_refitted', 0)} of them after a longer "
-            f"refit; {failed} failed the convergence gates."
+            f"refit; {failed} failed the convergence checks."
         )
         style.finish(
             figure,

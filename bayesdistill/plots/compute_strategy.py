@@ -87,7 +87,7 @@ def plot_compute_strategy(
             style.line_entry("largest allowed", look.neutral, linestyle=":"),
             *grids.reach_entries(look, dots=False),
         ]
-        warnings, notes = style.evidence_notes(plan)
+        warnings, notes = style.fit_notes(plan)
         style.finish(
             figure,
             look,

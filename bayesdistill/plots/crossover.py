@@ -179,7 +179,7 @@ def _finish(figure: Figure, look: Look, found: xr.Dataset, levels: list[float]) 
         for outcome, words, color in _OUTCOMES
         if outcome in found["outcome"].values and float(found["status_probability"].sel(outcome=outcome).max()) > 0
     ]
-    warnings, notes = style.evidence_notes(found)
+    warnings, notes = style.fit_notes(found)
     low, high = style.power_of_ten(found.attrs["lowest_budget"]), style.power_of_ten(found.attrs["highest_budget"])
     notes = [
         f"Crossover: the budget from which on pretraining is ahead, looked for from {low} to {high} FLOPs. The power of the "

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from bayesdistill import posterior
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots import grids, style
-from bayesdistill.plots.gap import at_the_end, mark_best, teacher_label, training_words
+from bayesdistill.plots.capacity_gap import at_the_end, mark_best, teacher_label, training_words
 
 
 def plot_experiment_fixed_student(
@@ -92,7 +92,7 @@ def plot_experiment_fixed_student(
             style.line_entry(f"best teacher: median, {percent} interval", look.ink, marker="o"),
             *grids.reach_entries(look, dots=False, whose="at every budget"),
         ]
-        warnings, notes = style.evidence_notes(gap)
+        warnings, notes = style.fit_notes(gap)
         words = training_words(gap, float(gap["training"].values[0])).capitalize()
         style.finish(
             figure,

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from bayesdistill import posterior
 from bayesdistill.plots import grids, style
-from bayesdistill.plots.gap import teacher_words
+from bayesdistill.plots.capacity_gap import teacher_words
 
 
 def plot_experiment_fixed_teacher(
@@ -88,7 +88,7 @@ def plot_experiment_fixed_teacher(
             style.line_entry("the teacher", look.neutral, width=0.8 * look.line),
             *grids.reach_entries(look, dots=False, whose="at every budget"),
         ]
-        warnings, notes = style.evidence_notes(gap)
+        warnings, notes = style.fit_notes(gap)
         budget_words = "Colour: FLOPs of the student's own training; a larger student sees fewer tokens. "
         style.finish(
             figure,

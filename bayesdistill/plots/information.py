@@ -94,7 +94,7 @@ def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
             Patch(facecolor=shade, edgecolor="none", label=f"share {100 * low:g} to {100 * high:g} %")
             for low, high, shade in zip(_LEVELS[:-1], _LEVELS[1:], shades, strict=True)
         ]
-        warnings, notes = style.evidence_notes(found)
+        warnings, notes = style.fit_notes(found)
         style.finish(
             figure,
             look,

@@ -77,7 +77,7 @@ def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False
             style.band_entry("± 2 Monte-Carlo standard errors", look.neutral, 0.3),
             style.line_entry("even odds", look.ink, width=0.7 * look.line),
         ]
-        warnings, notes = style.evidence_notes(plan)
+        warnings, notes = style.fit_notes(plan)
         notes = [*grids.left_out(plan), grids.noise_note(plan), *notes]
         style.finish(
             figure,

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from bayesdistill.plots import grids, style
-from bayesdistill.plots.predictive_by_group import TITLES
+from bayesdistill.plots.posterior_predictive import TITLES
 
 _NEED = (
     "residual",
@@ -119,7 +119,7 @@ def plot_residuals(found: xr.Dataset, *, size: str = "page", dark: bool = False)
         entries.append(
             style.line_entry("mean of a bin, 2 standard errors", style.WARNING_COLOR, linestyle="none", marker="D")
         )
-        warnings, notes = style.evidence_notes(found)
+        warnings, notes = style.fit_notes(found)
         correlation, expected, p = (float(found[v]) for v in ("neighbours", "neighbours_expected", "neighbours_p"))
         chance = f"p < {1 / found.attrs['shuffles']:.1g}" if p == 0 else f"p = {p:.2g}"
         style.finish(

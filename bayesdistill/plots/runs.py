@@ -177,7 +177,7 @@ def _finish(figure: Figure, look: Look, curves: xr.Dataset, experiments: dict[st
     for ax in figure.axes:
         # Room for the names of the students left of the curves.
         ax.set_xlim(x[0] - (0.3 if look.tall else 0.24 if look.size == "slide" else 0.17) * (x[-1] - x[0]), x[-1])
-    warnings, notes = style.evidence_notes(curves)
+    warnings, notes = style.fit_notes(curves)
     notes.insert(
         0,
         "Colour and label: non-embedding parameters of the student; of curves of one colour, the label is the upper one's, and lower "

@@ -335,13 +335,13 @@ def size_axis(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
-# Evidence -----------------------------------------------------------------------------------------------------------
+# Notes on the fit -----------------------------------------------------------------------------------------------------
 
 
 _MANY = 5  # more than half of the nine coordinates of the distillation law
 
 
-def evidence_notes(data: xr.Dataset) -> tuple[list[str], list[str]]:
+def fit_notes(data: xr.Dataset) -> tuple[list[str], list[str]]:
     """What the reader must know about the posterior behind a Dataset: (warnings, notes).
 
     Read from the attributes `converged` (yes, no, unknown), `convergence` (JSON), `prior_dominated` (JSON, names of

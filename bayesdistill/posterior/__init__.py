@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bayesdistill.posterior.convergence import GATES, Gates, convergence
+from bayesdistill.posterior.convergence import THRESHOLDS, ConvergenceThresholds, convergence
 from bayesdistill.posterior.fits import (
     CONSTANT,
     FORMAT,
@@ -44,7 +44,6 @@ __all__ = [
     "CONSTANT",
     "FORMAT",
     "FORMAT_ATTRIBUTE",
-    "GATES",
     "INTERVAL_KIND",
     "INTERVAL_PROBABILITY",
     "LAW_ATTRIBUTE",
@@ -56,8 +55,9 @@ __all__ = [
     "PROVENANCE_ATTRIBUTE",
     "SAMPLE_STATS",
     "SUPERVISED_COORDINATES",
+    "THRESHOLDS",
+    "ConvergenceThresholds",
     "Fit",
-    "Gates",
     "convergence",
     "draws_of",
     "effects_of",

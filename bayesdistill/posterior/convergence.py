@@ -15,7 +15,7 @@ from bayesdistill.posterior.summaries import stack
 
 
 @dataclass(frozen=True)
-class Gates:
+class ConvergenceThresholds:
     """What a posterior must pass to be used without a warning.
 
     Parameters
@@ -40,25 +40,25 @@ class Gates:
     min_bfmi: float = 0.3
 
 
-GATES = Gates()
+THRESHOLDS = ConvergenceThresholds()
 
 
-def convergence(fit: Fit, gates: Gates = GATES) -> dict[str, Any]:
-    """Whether the draws passed the gates, with the numbers behind it.
+def convergence(fit: Fit, thresholds: ConvergenceThresholds = THRESHOLDS) -> dict[str, Any]:
+    """Whether the draws passed the convergence checks, with the numbers behind it.
 
     Parameters
     ----------
     fit : DataTree or Dataset
         A bare Dataset has no sample statistics; what cannot be computed is None.
-    gates : Gates
+    thresholds : ConvergenceThresholds
         Thresholds.
 
     Returns
     -------
     dict
         `converged` (True, False, or None for a bare Dataset of draws, whose sampler nobody knows), `failed` (names of
-        the gates that failed), `rhat`, `ess_bulk`, `ess_tail` (the worst over all variables, with the variable in
-        `rhat_variable`, ...), `divergences`, `treedepth_share`, `bfmi`, `chains`, `draws`, and `gates`.
+        the checks that failed), `rhat`, `ess_bulk`, `ess_tail` (the worst over all variables, with the variable in
+        `rhat_variable`, ...), `divergences`, `treedepth_share`, `bfmi`, `chains`, `draws`, and `thresholds`.
     """
     from arviz_stats.base import array_stats
 
@@ -98,23 +98,23 @@ def convergence(fit: Fit, gates: Gates = GATES) -> dict[str, Any]:
         "draws": dataset.sizes["draw"],
     }
     failed = []
-    if numbers["rhat"] > gates.max_rhat:
+    if numbers["rhat"] > thresholds.max_rhat:
         failed.append("rhat")
-    if numbers["ess_bulk"] < gates.min_ess_bulk:
+    if numbers["ess_bulk"] < thresholds.min_ess_bulk:
         failed.append("ess_bulk")
-    if numbers["ess_tail"] < gates.min_ess_tail:
+    if numbers["ess_tail"] < thresholds.min_ess_tail:
         failed.append("ess_tail")
-    if stats["divergences"] is not None and stats["divergences"] > gates.max_divergences:
+    if stats["divergences"] is not None and stats["divergences"] > thresholds.max_divergences:
         failed.append("divergences")
-    if stats["treedepth_share"] is not None and stats["treedepth_share"] > gates.max_treedepth_share:
+    if stats["treedepth_share"] is not None and stats["treedepth_share"] > thresholds.max_treedepth_share:
         failed.append("treedepth_share")
-    if stats["bfmi"] is not None and stats["bfmi"] < gates.min_bfmi:
+    if stats["bfmi"] is not None and stats["bfmi"] < thresholds.min_bfmi:
         failed.append("bfmi")
     known = isinstance(fit, xr.DataTree)
     for key in ("rhat", "ess_bulk", "ess_tail"):
         if not math.isfinite(numbers[key]):
             numbers[key] = None
-    return {"converged": (not failed) if known else None, "failed": failed, **numbers, "gates": asdict(gates)}
+    return {"converged": (not failed) if known else None, "failed": failed, **numbers, "thresholds": asdict(thresholds)}
 
 
 def _sampler_statistics(fit: Fit) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def coordinates_of_draws(draws: Draws, law: Law, reference: Reference) -> dict[s
             fixed = coordinate.of_symbol(draws.law.fixed[coordinate.symbol])
             if math.isfinite(fixed):
                 values[coordinate.name] = fixed
-    return {name: np.broadcast_to(value, draws.size) for name, value in values.items()}
+    return {name: np.broadcast_to(value, draws.n_draws) for name, value in values.items()}
 
 
 def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float) -> tuple[dict[str, Prior], np.ndarray]:

@@ -127,7 +127,7 @@ def _methods(fit: Fit) -> list[str]:
         (_LOW_RANK, "low-rank" in sampler),
         (_PYMC, "pymc" in versions),
         (_ARVIZ, "arviz" in versions),
-        (_RHAT, True),  # every use of a fit passes its gates
+        (_RHAT, True),  # every use of a fit passes the convergence checks
         (_CHINCHILLA, gamma_is_one(fit)),
     ]
     return [text for text, used in entries if used]

@@ -54,7 +54,7 @@ def tables_of(fit: Fit, plan: xr.Dataset | None, rows: tuple) -> dict[str, pd.Da
     if "student" in seen:
         counts = Counter(str(label) for label in seen["student"].values)
         tables["groups"] = pd.DataFrame({"label of the student": list(counts), "runs": list(counts.values())})
-    tables["diagnostics"] = pd.DataFrame(list(rows), columns=["gate", "found", "threshold", "passed"])
+    tables["diagnostics"] = pd.DataFrame(list(rows), columns=["check", "found", "threshold", "passed"])
     tables["parameters"] = _parameters(fit)
     priors = posterior.prior_table(fit)
     if "reason" in priors:

@@ -6,10 +6,10 @@ plan, in a netCDF file: written aside and renamed, so that an interrupted write 
 without unpickling.
 """
 
+from bayesdistill.sampling._fit import fit
+from bayesdistill.sampling._prior_table import prior_table
 from bayesdistill.sampling.files import load, save
-from bayesdistill.sampling.fitting import fit
 from bayesdistill.sampling.groups import log_likelihood
 from bayesdistill.sampling.nuts import ADAPTATION, MAX_TREEDEPTH
-from bayesdistill.sampling.prior_choice import prior_table
 
 __all__ = ["ADAPTATION", "MAX_TREEDEPTH", "fit", "load", "log_likelihood", "prior_table", "save"]

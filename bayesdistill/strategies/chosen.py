@@ -84,7 +84,7 @@ class MeanLoss:
 
     def thinned(self, count: int) -> MeanLoss:
         """Return the mean over some of the draws, evenly spaced."""
-        n = self.draws.size
+        n = self.draws.n_draws
         index = np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(int))
         return replace(self, draws=self.draws.take(index))
 
@@ -117,7 +117,7 @@ class MeanLoss:
     def __call__(self, which: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the means (n, k) of `losses`."""
         means = np.empty(x.shape)
-        size = max(1, _AT_ONCE // (x.shape[1] * self.draws.size))
+        size = max(1, _AT_ONCE // (x.shape[1] * self.draws.n_draws))
         for first in range(0, which.size, size):
             part = slice(first, first + size)
             means[part] = self.losses(which[part], x[part], y[part])[0].mean(axis=-1)
@@ -176,10 +176,10 @@ def committed_strategies(
         )
     cells = (request.students.size, len(request.scenarios), spent.size)
     out = {name: np.full(cells, np.nan) for name in ("teacher_params", "teacher_tokens", "student_tokens")}
-    out |= {name: np.full((*cells, draws.size), np.nan) for name in ("loss", "teacher_loss")}
+    out |= {name: np.full((*cells, draws.n_draws), np.nan) for name in ("loss", "teacher_loss")}
     if request.teachers is not None:
         out["teacher_index"] = np.full(cells, -1)
-    valid = bool(draws.size and draws.valid.all())
+    valid = bool(draws.n_draws and draws.valid.all())
     columns = np.flatnonzero(possible(spent, finite=False))
     if request.possible and valid and columns.size:
         solve = _choose_new if request.teachers is None else _choose_existing
@@ -245,7 +245,7 @@ def minimize(mean: MeanLoss, bounds: Bounds) -> Points:
         some = mean.thinned(stage.draws)
         points = descend(some, Points.of(some, points.which, points.x, points.y), box, stage.width, stage.rounds)
         points = _rivals(some, points.apart(_SAME, _MOST))
-        if some.draws.size == mean.draws.size:
+        if some.draws.n_draws == mean.draws.n_draws:
             break
     points = descend(mean, Points.of(mean, points.which, points.x, points.y), box, _LAST_WIDTH)
     charges = mean.charges
@@ -347,7 +347,7 @@ def _rivals(mean: MeanLoss, points: Points) -> Points:
         if m.size > 1:
             losses, _ = mean.losses(points.which[m], points.x[m, None], points.y[m, None])
             difference = losses[:, 0] - losses[points.value[m].argmin(), 0]
-            error = difference.std(axis=-1) / np.sqrt(mean.draws.size)
+            error = difference.std(axis=-1) / np.sqrt(mean.draws.n_draws)
             m = m[difference.mean(axis=-1) <= _DEVIATIONS * error + _SLACK]
         keep[m] = True
     return points.take(np.flatnonzero(keep))

@@ -79,7 +79,7 @@ class Curves:
     def take(self, *index: np.ndarray) -> Curves:
         """Return some problems as arrays of shape (n,): one array of positions for each axis, that of the draws last."""
         draws = self.draws.take(index[-1])
-        shape = np.broadcast_shapes(self.budgets.shape, (self.draws.size,))
+        shape = np.broadcast_shapes(self.budgets.shape, (self.draws.n_draws,))
         own = (self.budgets, self.start, self.end, self.crowding)
         return Curves(
             draws, self.student, replace(self.frontier, p=draws), *(np.broadcast_to(v, shape)[index] for v in own)

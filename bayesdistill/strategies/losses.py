@@ -98,5 +98,5 @@ def supervised_losses(
     """
     sizes = np.atleast_1d(np.asarray(students, float))[:, None, None]
     with np.errstate(all="ignore"):
-        tokens = np.minimum(pretraining_tokens(sizes, budgets_per_draw(budgets, draws.size), shape), max_tokens)
+        tokens = np.minimum(pretraining_tokens(sizes, budgets_per_draw(budgets, draws.n_draws), shape), max_tokens)
         return np.where(tokens >= 1, draws.supervised_loss(sizes, tokens), np.nan)

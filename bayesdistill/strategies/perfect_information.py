@@ -118,8 +118,8 @@ def best_strategies(
     2.211 1.3e+09
     """
     request = Request.of(draws, students, scenarios, (bounds, shape), teachers)
-    spent = budgets_per_draw(budgets, draws.size)
-    grid = (request.students.size, len(request.scenarios), spent.shape[0], draws.size)
+    spent = budgets_per_draw(budgets, draws.n_draws)
+    grid = (request.students.size, len(request.scenarios), spent.shape[0], draws.n_draws)
     out = {field.name: np.full(grid, np.nan) for field in fields(Strategies)}
     if request.teachers is not None:
         out["teacher_index"] = np.full(grid, -1)
@@ -213,7 +213,7 @@ class Grid:
 
 
 def _look_everywhere(curves: Curves) -> Grid:
-    n_budgets, n_draws = curves.budgets.shape[0], curves.draws.size
+    n_budgets, n_draws = curves.budgets.shape[0], curves.draws.n_draws
     loss, teacher_loss = np.empty((2, LAST + 1, n_budgets, n_draws))
     s = np.arange(LAST + 1.0)[:, None, None]
     for part in _parts(loss):

@@ -131,7 +131,7 @@ class Request:
             np.atleast_1d(np.asarray(students, float)),
             [scenario(s) for s in several],
             *limits,
-            Teachers.of(teachers, draws.size) if teachers is not None else None,
+            Teachers.of(teachers, draws.n_draws) if teachers is not None else None,
         )
 
     @property

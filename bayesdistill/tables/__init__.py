@@ -6,13 +6,13 @@ intervals and probabilities come from `posterior`.
 """
 
 from bayesdistill.answers import register_display
-from bayesdistill.tables.backtesting import backtest_table
-from bayesdistill.tables.criticism import criticism_table
-from bayesdistill.tables.decided import decision_table
-from bayesdistill.tables.displayed import display_html, display_text
-from bayesdistill.tables.plans import plan_table, summary_table
-from bayesdistill.tables.words import readable
-from bayesdistill.tables.writing import latex, markdown, table_text, write_table
+from bayesdistill.tables._backtest_table import backtest_table
+from bayesdistill.tables._criticism_table import criticism_table
+from bayesdistill.tables._decision_table import decision_table
+from bayesdistill.tables._plan_table import plan_table, summary_table
+from bayesdistill.tables._write_table import latex, markdown, table_text, write_table
+from bayesdistill.tables.display import display_html, display_text
+from bayesdistill.tables.formatting import readable
 
 __all__ = [
     "backtest_table",

@@ -54,7 +54,7 @@ def forecast(draws: Draws, log: dict[str, dict], seed: int) -> dict[str, dict[st
 
     rng = np.random.default_rng(seed)
     reference = reference_run(bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised"))
-    count = draws.size
+    count = draws.n_draws
     found: dict[str, dict[str, np.ndarray]] = {
         name: dict.fromkeys(("law", "run"), np.full(count, row["loss"]))
         for name, row in log.items()
@@ -107,7 +107,7 @@ def entry(fit) -> dict:
     questions = {}
     for text, (first, second) in QUESTIONS.items():
         questions[text] = {
-            kind: round((float(np.sum(drawn[first][kind] < drawn[second][kind])) + 0.5) / (draws.size + 1), 5)
+            kind: round((float(np.sum(drawn[first][kind] < drawn[second][kind])) + 0.5) / (draws.n_draws + 1), 5)
             for kind in ("law", "run")
         }
         lead = drawn[second]["law"] - drawn[first]["law"]

@@ -17,7 +17,7 @@ import bayesdistill as bd
 from bayesdistill.law import DEFAULT_LAW
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
-from bayesdistill.sampling.prior_choice import choose_priors
+from bayesdistill.sampling._prior_table import choose_priors
 
 WIDEN = 3.0
 

@@ -15,8 +15,8 @@ import arviz as az
 import numpy as np
 
 import bayesdistill as bd
+from bayesdistill.criticism._leave_out import SPLITS, candidate_models, leave_out, priors_of, score_table
 from bayesdistill.criticism.baselines import BASELINES
-from bayesdistill.criticism.unseen_groups import SPLITS, candidate_models, leave_out, priors_of, score_table
 
 DEFAULT = "tied exponents, student effects and slopes"
 folder = Path(sys.argv[1])

@@ -9,7 +9,7 @@ configurations of these, since runs of one share their error.
 import numpy as np
 
 import bayesdistill as bd
-from bayesdistill.criticism.unseen_groups import candidate_models, leave_out
+from bayesdistill.criticism._leave_out import candidate_models, leave_out
 from bayesdistill.law.effects import student_configurations
 
 MODELS = ("tied exponents, student effects and slopes", "Huber point fit")

@@ -13,8 +13,8 @@ import numpy as np
 from scipy.optimize import least_squares
 
 import bayesdistill as bd
+from bayesdistill.criticism._leave_out import SPLITS, folds
 from bayesdistill.criticism.baselines import DISTILLATION_COORDINATES
-from bayesdistill.criticism.unseen_groups import SPLITS, folds
 from bayesdistill.law import LAWS, SUPERVISED_SYMBOLS, Law, distilled_loss, supervised_loss
 from bayesdistill.law.terms.student import SUM_COORDINATES
 from bayesdistill.model import reference_run

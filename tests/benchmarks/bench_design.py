@@ -35,7 +35,7 @@ from bayesdistill import posterior, strategies
 from bayesdistill.compute import PUBLISHED_SHAPE
 from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
 from bayesdistill.decisions.arguments import make_bounds, parse_scenarios
-from bayesdistill.decisions.evidence import gather
+from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.decisions.solving import COMMITTED, Problem, Workers, solve
 from bayesdistill.design import information_order, next_runs, random_order
 from bayesdistill.design.candidates import parse_candidates, predict
@@ -135,10 +135,10 @@ def check_value(state: State, outcomes: int, draws: int, candidates: int) -> Non
     found = next_runs(start, pool, STUDENTS, BUDGETS, SCENARIOS, objective="evsi", allow_unconverged=True)
     strategy, gain = decide(start)
     sign = np.where(gain > 0, -1.0, 1.0)
-    evidence = gather(start, allow_unconverged=True)
-    predictions = predict(evidence, parse_candidates(pool, PUBLISHED_SHAPE))
+    fitted = gather(start, allow_unconverged=True)
+    predictions = predict(fitted, parse_candidates(pool, PUBLISHED_SHAPE))
     quantiles = predictive_quantiles(predictions, outcomes, seed=0)
-    prior_gain = advantage(evidence.draws, strategy)
+    prior_gain = advantage(fitted.draws, strategy)
     # From the most valuable to the least: a check on valuable runs alone would not see a value that is too high elsewhere.
     by_rank = found["candidate"].sortby(found["rank"]).values
     chosen = [int(by_rank[i]) for i in np.linspace(0, POOL - 1, candidates).astype(int)]
@@ -202,13 +202,13 @@ class Start:
             tree = sample(first, None, draws, seed=0)
             if path is not None:
                 tree.to_netcdf(path, engine="h5netcdf")
-        self.evidence = gather(tree, allow_unconverged=True)
+        self.fitted = gather(tree, allow_unconverged=True)
         self.costs = parse_candidates(pool, PUBLISHED_SHAPE).cost
-        self.predictions = predict(self.evidence, parse_candidates(pool, PUBLISHED_SHAPE))
-        self.draws = self.evidence.draws
-        few = np.linspace(0, self.evidence.size - 1, CHOICE_DRAWS).astype(int)
+        self.predictions = predict(self.fitted, parse_candidates(pool, PUBLISHED_SHAPE))
+        self.draws = self.fitted.draws
+        few = np.linspace(0, self.fitted.n_draws - 1, CHOICE_DRAWS).astype(int)
         self.strategy = solve(COMMITTED, self.draws.take(few), PROBLEM, Workers(threads=1))
-        self.gain = advantage(self.evidence.draws, self.strategy).reshape(-1, self.evidence.size)
+        self.gain = advantage(self.fitted.draws, self.strategy).reshape(-1, self.fitted.n_draws)
 
     def resampled(self, weights: np.ndarray, seed: int) -> xr.Dataset:
         """A posterior of few draws of equal weight, in random order, for the methods to choose by."""
@@ -246,7 +246,7 @@ def replay(
     """
     runs, pool, first = setting()
     start = Start(pool, first, draws, path)
-    size = start.evidence.size
+    size = start.fitted.n_draws
     equal = np.full(size, 1 / size)
     sign = np.where(start.gain.mean(axis=1) > 0, -1.0, 1.0)
     lost = np.maximum(sign[:, None] * start.gain, 0).mean(axis=0)
@@ -344,7 +344,7 @@ def at_once(state: State, budgets: list[float], draws: int, path: Path | None, o
     """
     _, pool, first = setting()
     start = Start(pool, first, draws, path)
-    size = start.evidence.size
+    size = start.fitted.n_draws
     scatter = np.random.default_rng(17).standard_t(start.draws["nu"], (POOL, size))
     seen = start.predictions.mean + start.predictions.scale * scatter
     equal = np.full(size, 1 / size)

@@ -36,7 +36,7 @@ from scipy.optimize import minimize
 
 import bayesdistill as bd
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS
-from bayesdistill.decisions.evidence import gather
+from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.law import SUPERVISED_SYMBOLS
 from bayesdistill.strategies import Bounds, best_strategies
 

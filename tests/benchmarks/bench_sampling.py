@@ -147,7 +147,7 @@ def main() -> None:
         ("default model without slopes", DEFAULT.with_effects("student"), {}, 1),
         ("default model, exponents apart", DEFAULT.without_terms("tied_exponents"), {}, 1),
         ("default model, omega free", DEFAULT.with_fixed(omega=None), {}, 1),
-        ("default model, noise by r", DEFAULT.with_noise("ratio"), {}, 1),
+        ("default model, noise by r", DEFAULT.with_residual_noise("ratio"), {}, 1),
         ("default model with teacher effects", DEFAULT.with_effects("teacher", "student", "student_slope"), {}, 5),
         ("default model with teacher effects alone", DEFAULT.with_effects("teacher"), {}, 1),
     ):

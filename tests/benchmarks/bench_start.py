@@ -36,7 +36,7 @@ def lap(name):
 import bayesdistill.cli
 from bayesdistill import datasets, model, sampling
 from bayesdistill.compiler import _compile
-from bayesdistill.sampling import fitting
+from bayesdistill.sampling import _fit as fitting
 import nutpie
 lap("import")
 def timed(module, name, stage, before="finish"):

@@ -1,0 +1,355 @@
+"""How well a model predicts runs of teachers and students that it has not seen.
+
+Runs share teachers and student configurations, so that leaving out single runs flatters every model that learns their
+shifts. Here whole teachers, whole student sizes, or the part that the paper extrapolated to are left out, and every model is
+scored on the runs left out: log score (elpd), CRPS, error of the mean, coverage of intervals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill import posterior
+from bayesdistill.criticism.baselines import BASELINES
+from bayesdistill.criticism.refits import refit, refitter_for
+from bayesdistill.criticism.scores import PROBABILITIES, crps, inside, log_score
+from bayesdistill.criticism.tasks import keep_finished, read_finished, run_tasks
+from bayesdistill.datasets import data_hash
+from bayesdistill.errors import ParameterError
+from bayesdistill.law import DEFAULT_LAW, LAWS, Law, as_law
+from bayesdistill.law.effects import teacher_groups
+from bayesdistill.law.predictive import (
+    Design,
+    expected_loss,
+    group_effects,
+    logpdf,
+    residual_scale,
+    residuals,
+    with_new_groups,
+)
+from bayesdistill.model import reference_run
+from bayesdistill.posterior import ConvergenceThresholds
+from bayesdistill.priors import Priors, default_priors
+from bayesdistill.progress import Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLITS = ("teacher", "student", "paper")
+REFIT_THRESHOLDS = ConvergenceThresholds(max_rhat=1.03, min_ess_bulk=200, min_ess_tail=200, max_divergences=20)
+"""What a refit must pass: enough for scores; single divergences do not move them."""
+LONGER = 3
+"""Factor on draws and tuning draws of a refit that did not pass the convergence checks."""
+PAPER_THRESHOLD = 2.3
+"""The paper fitted runs with L_S above this and showed the rest as extrapolation (nats per token)."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that is scored: a law with prior settings, or a baseline.
+
+    Parameters
+    ----------
+    law : Law or str
+        A law, a name in `LAWS`, or "point" or "bootstrap" for the baselines.
+    prior_settings : mapping
+        Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
+    """
+
+    law: Law | str
+    prior_settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def candidate_models() -> dict[str, Candidate]:
+    """Return the models that docs/explanation/choice_of_model.md compares."""
+    plain = LAWS["busbridge2025"]
+    weak = plain.with_terms("weak_teachers")
+    soft = weak.with_terms("soft_targets")
+    reducible = soft.with_terms("reducible_ratio").with_fixed(omega=1.0)
+    tied = plain.with_terms("tied_exponents", "weak_teachers", "soft_targets", "reducible_ratio").with_fixed(omega=1.0)
+    effects = ("student", "student_slope")
+    free, wide = {"asymptotic_width": None}, {"asymptotic_width": 0.02}
+    with_effects = "student effects and slopes"
+    found: dict[str, Candidate | Law] = {
+        "eq. 8": plain,
+        "eq. 8, no asymptotic prior": Candidate(plain, free),
+        "eq. 8, student effects": plain.with_effects("student"),
+        "weak teachers": weak,
+        "weak teachers, no asymptotic prior": Candidate(weak, free),
+        "weak teachers, noise by r": weak.with_residual_noise("ratio"),
+        "weak teachers, noise by D_S": weak.with_residual_noise("tokens"),
+        "weak teachers, student effects": weak.with_effects("student"),
+        f"weak teachers, {with_effects}": weak.with_effects(*effects),
+        f"weak teachers, {with_effects}, no asymptotic prior": Candidate(weak.with_effects(*effects), free),
+        "weak teachers, teacher effects": weak.with_effects("teacher"),
+        "weak teachers, both effects": weak.with_effects("teacher", "student"),
+        "soft targets": soft,
+        f"soft targets, {with_effects}": soft.with_effects(*effects),
+        f"soft targets, {with_effects}, no asymptotic prior": Candidate(soft.with_effects(*effects), free),
+        f"reducible ratio alone, {with_effects}": weak.with_terms("reducible_ratio")
+        .with_fixed(omega=1.0)
+        .with_effects(*effects),
+        f"reducible ratio, {with_effects}": reducible.with_effects(*effects),
+        f"reducible ratio, {with_effects}, omega free": reducible.with_fixed(omega=None).with_effects(*effects),
+        "tied exponents": tied,
+        "tied exponents, teacher effects": tied.with_effects("teacher"),
+        "tied exponents, student effects": tied.with_effects("student"),
+        f"tied exponents, {with_effects}": tied.with_effects(*effects),
+        f"tied exponents, {with_effects}, noise by r": tied.with_effects(*effects).with_residual_noise("ratio"),
+        f"tied exponents, {with_effects}, noise by D_S": tied.with_effects(*effects).with_residual_noise("tokens"),
+        f"tied exponents, {with_effects}, asymptotic width 0.02": Candidate(tied.with_effects(*effects), wide),
+        f"tied exponents, {with_effects}, no asymptotic prior": Candidate(tied.with_effects(*effects), free),
+        f"tied exponents, {with_effects}, published law within 0.01": Candidate(
+            tied.with_effects(*effects), {"tolerance": 0.01}
+        ),
+        f"tied exponents, {with_effects}, published law within 0.1": Candidate(
+            tied.with_effects(*effects), {"tolerance": 0.1}
+        ),
+        "tied exponents, all effects": tied.with_effects("teacher", *effects),
+        "no capacity gap": plain.without_terms("capacity_gap"),
+        "Huber point fit": Candidate("point"),
+        "bootstrap": Candidate("bootstrap"),
+    }
+    return {name: one if isinstance(one, Candidate) else Candidate(one) for name, one in found.items()}
+
+
+def folds(runs: pd.DataFrame, split: str, parts: int = 8) -> list[np.ndarray]:
+    """Which runs are left out together, a list of (run,) of bool.
+
+    Parameters
+    ----------
+    runs : DataFrame
+    split : {"teacher", "student", "paper"}
+        "teacher": `parts` groups of whole teachers. "student": one student size at a time, all its configurations.
+        "paper": the runs with a student loss of at most 2.3, which the paper extrapolated to.
+    parts : int
+        Groups of teachers, dealt in the order of their losses.
+    """
+    if split == "teacher":
+        names, index = teacher_groups(runs)
+        loss = runs["teacher_loss"].to_numpy(dtype=float)
+        order = np.argsort(np.argsort([loss[index == i].mean() for i in range(len(names))]))
+        return [np.isin(index, np.flatnonzero(order % parts == k)) for k in range(min(parts, len(names)))]
+    if split == "student":
+        size = runs["student_params"].to_numpy(dtype=float)
+        return [size == value for value in np.unique(size)]
+    if split == "paper":
+        return [runs["student_loss"].to_numpy(dtype=float) <= PAPER_THRESHOLD]
+    raise ParameterError(f"split is {split!r}; choose from {', '.join(map(repr, SPLITS))}")
+
+
+def priors_of(law: Law | str, runs: pd.DataFrame, prior_settings: Mapping[str, Any] | None = None) -> Priors:
+    """Return the default priors of a law for distilled runs."""
+    law = as_law(law).for_runs(distilled=True, supervised=False)
+    return default_priors(law, reference_run(runs, None), **dict(prior_settings or {}))
+
+
+def leave_out(
+    runs: pd.DataFrame,
+    split: str,
+    law: Law | str = DEFAULT_LAW,
+    *,
+    prior_settings: Mapping[str, Any] | None = None,
+    parts: int = 8,
+    draws: int = 500,
+    tune: int = 700,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: Progress = None,
+    executor: Executor | None = None,
+    thresholds: ConvergenceThresholds = REFIT_THRESHOLDS,
+) -> xr.Dataset:
+    """Fit without each group of runs in turn and score the predictions of the runs left out.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Distilled runs.
+    split : {"teacher", "student", "paper"}
+        See `folds`.
+    law : Law or str
+        A law, a name in `LAWS`, or "point" or "bootstrap" for the baselines.
+    prior_settings : mapping, optional
+        Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
+    parts : int
+        Groups of teachers.
+    draws, tune, seed : int
+        Of each refit (4 chains).
+    checkpoint : path, optional
+        A JSON file that keeps finished folds; a later call with the same runs and settings goes on from there.
+    progress : bool or callable, optional
+        A callable is told (folds done, folds in all); by default a bar in a terminal and in a notebook.
+    executor : concurrent.futures.Executor, optional
+        Where folds are fitted; each worker compiles the model once. By default here, one after the other.
+    thresholds : ConvergenceThresholds
+        What the draws of a refit must pass; one that fails is made once more, three times longer.
+
+    Returns
+    -------
+    Dataset
+        Over run, for those left out: elpd (natural log of the predictive density), crps and error (mean minus observed, nats
+        per token), inside_50 and inside_90 (whether the interval held the outcome), fold, and converged (whether the fold's
+        refit passed the convergence checks in the end).
+
+    Notes
+    -----
+    The scatter and the shifts of unseen groups are part of the prediction. The score of a run is marginal: shifts that
+    the runs of a left-out group share are integrated out run by run.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> scored = bd.leave_out(bd.load_runs("busbridge2025"), "student", "busbridge2025")  # doctest: +SKIP
+    """
+    groups = folds(runs, split, parts)
+    model = law if law in BASELINES else priors_of(law, runs, prior_settings)
+    form = _digest_of(model) if isinstance(model, Priors) else law
+    setting: dict[str, Any] = {
+        "split": split,
+        "model": form,
+        "parts": parts,
+        "draws": draws,
+        "tune": tune,
+        "seed": seed,
+    }
+    setting |= {"data": data_hash(runs), "thresholds": list(astuple(thresholds))}
+    done = read_finished(checkpoint, setting)
+    todo = [k for k in range(len(groups)) if str(k) not in done]
+    tasks = [(runs, model, groups[k], draws, tune, seed + k, thresholds) for k in todo]
+    label = f"left out, {split}"
+    for i, result in run_tasks(_fold, tasks, executor=executor, progress=progress, done=len(done), what=label):
+        done[str(todo[i])] = result
+        keep_finished(checkpoint, setting, done)
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("run", "elpd", "crps", "error", "inside_50", "inside_90", "fold", "converged")
+    }
+    for k in range(len(groups)):
+        for name in columns:
+            value = k if name == "fold" else done[str(k)][name]
+            columns[name] += value if isinstance(value, list) else [value] * len(done[str(k)]["run"])
+    run = columns.pop("run")
+    units = {"elpd": "1", "crps": "nats per token", "error": "nats per token"}
+    words = {
+        "elpd": "log predictive density of the left-out run",
+        "crps": "continuous ranked probability score",
+        "error": "predicted mean minus observed student loss",
+        "inside_50": "whether the 50 % interval held the outcome",
+        "inside_90": "whether the 90 % interval held the outcome",
+        "fold": "group that was left out together",
+        "converged": "whether the refit passed the convergence checks",
+    }
+    return xr.Dataset(
+        {
+            name: ("run", np.asarray(v), {"units": units.get(name, "1"), "long_name": words[name]})
+            for name, v in columns.items()
+        },
+        coords={"run": run},
+        attrs={"split": split, "law": model.law.to_json() if isinstance(model, Priors) else str(law)},
+    ).sortby("run")
+
+
+def _digest_of(priors: Priors) -> str:
+    said = [priors.law.to_json(), repr(priors.table), priors.covariance.tolist(), priors.asymptotic_width]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+def _fold(task: tuple[Any, ...]) -> dict[str, list[Any]]:
+    runs, model, out, *_, seed, _gates = task
+    rng = np.random.default_rng(seed)
+    converged = True
+    if isinstance(model, str):
+        drawn, density = BASELINES[model](runs, ~out, seed)
+        expected = drawn.mean(axis=0)
+    else:
+        drawn, density, expected, converged = _posterior_predictions(task, rng)
+    observed = runs["student_loss"].to_numpy(dtype=float)[out]
+    coverage = {f"inside_{100 * p:.0f}": inside(drawn, observed, p).tolist() for p in PROBABILITIES}
+    return {
+        "run": np.flatnonzero(out).tolist(),
+        "elpd": log_score(density).tolist(),
+        "crps": crps(drawn, observed).tolist(),
+        "error": (expected - observed).tolist(),
+        "converged": converged,
+        **coverage,
+    }
+
+
+def _posterior_predictions(
+    task: tuple[Any, ...], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    """Predictive draws (n_draws, run), log densities (n_draws, run) and means (run,) of the runs left out, and convergence."""
+    runs, priors, out, draws, tune, seed, thresholds = task
+    refitter = refitter_for(runs, priors)
+    for longer in (1, LONGER):
+        tree = refit(refitter, ~out, draws=longer * draws, tune=longer * tune, seed=seed)
+        converged = not posterior.convergence(tree, thresholds)["failed"]
+        if converged:
+            break
+    found, design = posterior.draws_of(tree), Design.of(priors.law, runs)
+    effects = with_new_groups(found, design, posterior.effects_of(tree), ~out, rng)
+    center = (expected_loss(found, design) + group_effects(found, design, effects))[:, out]
+    scale = residual_scale(found, design)[:, out]
+    observed = runs["student_loss"].to_numpy(dtype=float)[out]
+    drawn = center + residuals(found, scale, rng)
+    # The mean of the law, not of the draws: with nu near 1 the mean of Student-t draws does not converge.
+    expected = np.asarray(center.mean(axis=0))
+    return drawn, logpdf(observed, center, scale, found["nu"][:, None]), expected, converged
+
+
+def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+    """Scores of several models on the same left-out runs, with standard errors of the differences from the best elpd.
+
+    Parameters
+    ----------
+    results : mapping
+        Name of the model -> what `leave_out` returned, all for the same split.
+
+    Returns
+    -------
+    DataFrame
+        One row a model, best elpd first: elpd, elpd_difference and its standard error over folds (runs of a fold are not
+        independent), crps, rmse, coverage of the 50 and 90 % intervals, and how many refits did not converge.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd, xarray as xr
+    >>> columns = {"elpd": [1.0, 2.0], "crps": [0.1, 0.1], "error": [0.3, -0.4], "inside_50": [1, 0], "inside_90": [1, 1]}
+    >>> columns["converged"] = [True, True]
+    >>> scored = xr.Dataset({name: ("run", value) for name, value in columns.items()} | {"fold": ("run", [0, 1])})
+    >>> bd.score_table({"mine": scored}).loc["mine", ["elpd", "rmse", "coverage_50"]].round(3).tolist()
+    [3.0, 0.354, 0.5]
+    """
+    import pandas as pd
+
+    names: Sequence[str] = list(results)
+    best = max(names, key=lambda name: float(results[name]["elpd"].sum()))
+    rows = []
+    for name in names:
+        scored = results[name]
+        difference = scored["elpd"] - results[best]["elpd"]
+        per_fold = difference.groupby(scored["fold"]).sum().values
+        error = float(np.std(per_fold, ddof=1) * np.sqrt(per_fold.size)) if per_fold.size > 1 else float("nan")
+        rows.append(
+            {
+                "model": name,
+                "runs": scored.sizes["run"],
+                "elpd": float(scored["elpd"].sum()),
+                "elpd_difference": float(difference.sum()),
+                "standard_error": error,
+                "crps": float(scored["crps"].mean()),
+                "rmse": float(np.sqrt((scored["error"] ** 2).mean())),
+                "coverage_50": float(scored["inside_50"].mean()),
+                "coverage_90": float(scored["inside_90"].mean()),
+                "unconverged": int(np.unique(scored["fold"].values[~scored["converged"].values.astype(bool)]).size),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("elpd", ascending=False).set_index("model")

@@ -1,0 +1,189 @@
+"""How much the posterior, and what is decided from it, hangs on each prior: power scaling."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill import posterior
+from bayesdistill.criticism.groupings import fit_attributes, short
+from bayesdistill.errors import ModelError, ParameterError
+from bayesdistill.posterior import Fit
+from bayesdistill.posterior.prior_dominance import SUPERVISED_COORDINATES
+from bayesdistill.priors import log_asymptotic_prior
+
+SENSITIVE = 0.05
+"""From this sensitivity on a prior is called informative (Kallioinen et al. 2024)."""
+_BREAKS_TIES = 1e-9
+
+
+def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
+    """Sensitivity of the law, and of a plan's advantages, to each prior and to the runs.
+
+    Parameters
+    ----------
+    fit : DataTree
+        What `fit` returned.
+    plan : Dataset, optional
+        What `plan` returned for this fit: its advantages, pretrained minus distilled loss in nats, count as quantities, one
+        for each student, scenario and budget.
+
+    Returns
+    -------
+    Dataset
+        `sensitivity` over component and quantity: how fast the quantity's posterior changes (in the cumulative
+        Jensen-Shannon distance, per doubling) when the component is raised to a power near 1. Components: `runs` (the
+        likelihood), `all priors`, `supervised law` (its coordinates together, whose prior is joint), `asymptotic` (the
+        one-sided prior on the lead with unlimited data), and every other coordinate. `kind` (quantity): parameter or
+        advantage. `diagnosis` (quantity): in words, from the threshold 0.05.
+
+    Raises
+    ------
+    ModelError
+        If the fit has no coordinates `z` or no log-likelihood, as bare draws have none.
+    ParameterError
+        If the plan was made from other draws.
+
+    Notes
+    -----
+    Kallioinen, Paananen, Bürkner and Vehtari (2024, arXiv:2107.14054), by ArviZ, from the draws alone: no model is refitted.
+    It looks at small changes of a prior; `asymptotic_width` of `fit` shows what a large one does. Priors of the effects of teachers
+    and of configurations' effects are left as they are; those of their standard deviations are scaled.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> fit = bd.load("fit.nc")  # doctest: +SKIP
+    >>> found = bd.prior_sensitivity(fit, bd.plan(fit, "1B", [1e21, 1e23]))  # doctest: +SKIP
+    >>> found["sensitivity"].sel(component="asymptotic").to_series()  # doctest: +SKIP
+    """
+    from arviz_stats import psense
+
+    draws = posterior.posterior_dataset(fit)
+    if not isinstance(fit, xr.DataTree) or "z" not in draws or posterior.LOG_LIKELIHOOD not in fit.children:
+        raise ModelError(
+            "prior_sensitivity needs a fit with its coordinates and log-likelihood, as bayesdistill.fit returns it"
+        )
+    quantities, kinds = _quantities(draws, plan)
+    # Draws may have been thinned in one group and not in the other.
+    quantities, priors, likelihood = xr.align(
+        quantities,
+        log_priors(fit),
+        fit[posterior.LOG_LIKELIHOOD].to_dataset(),
+        join="inner",
+        exclude={"run", "supervised_run"},
+    )
+    if not quantities.sizes["draw"] or not quantities.sizes["chain"]:
+        raise ModelError("the posterior and its log-likelihood have no draws in common")
+    if "asymptotic" in priors:
+        # It is 0 in every draw that keeps to theory, and importance weights with ties in their tail cannot be smoothed.
+        tied = priors["asymptotic"]
+        priors["asymptotic"] = tied - _BREAKS_TIES * np.random.default_rng(0).random(tied.shape)
+    tree = xr.DataTree.from_dict({"posterior": quantities, "log_prior": priors, "log_likelihood": likelihood})
+    names = [str(name) for name in quantities.data_vars]
+    found: dict[str, np.ndarray] = {}
+    with _quiet():
+        for component in ("runs", "all priors", *(str(name) for name in priors.data_vars)):
+            chosen: dict[str, Any] = {"group": "likelihood" if component == "runs" else "prior"}
+            if component not in ("runs", "all priors"):
+                chosen["group_var_names"] = [component]
+            scaled = psense(tree, **chosen)
+            found[component] = np.array([float(scaled[name]) for name in names])
+    sensitivity = np.stack(list(found.values()))
+    words = [_diagnose(*pair) for pair in zip(found["all priors"], found["runs"], strict=True)]
+    return xr.Dataset(
+        {
+            "sensitivity": (
+                ("component", "quantity"),
+                sensitivity,
+                {"units": "1", "long_name": "power-scaling sensitivity"},
+            ),
+            "kind": ("quantity", kinds, {"units": "1", "long_name": "parameter of the law or advantage of a plan"}),
+            "diagnosis": ("quantity", words, {"units": "1", "long_name": "what the sensitivities say"}),
+        },
+        coords={"component": list(found), "quantity": names},
+        attrs={"threshold": SENSITIVE, **fit_attributes(fit)},
+    )
+
+
+def log_priors(fit: Fit) -> xr.Dataset:
+    """Log density of every prior at every draw, up to a constant, (chain, draw): the priors of `prior_sensitivity`."""
+    draws = posterior.posterior_dataset(fit)
+    z = draws["z"]
+    density = -0.5 * z**2 - 0.5 * math.log(2 * math.pi)
+    names = [str(name) for name in z["coordinate"].values]
+    joint = [name for name in names if name in SUPERVISED_COORDINATES]
+    result = xr.Dataset()
+    if joint:
+        result["supervised law"] = density.sel(coordinate=joint).sum("coordinate")
+    asymptotic = _log_asymptotic(fit, draws)
+    if asymptotic is not None:
+        result["asymptotic"] = asymptotic
+    for name in names:
+        if name not in joint:
+            result[name] = density.sel(coordinate=name, drop=True)
+    return result.drop_vars("coordinate", errors="ignore")
+
+
+def _log_asymptotic(fit: Fit, draws: xr.Dataset) -> xr.DataArray | None:
+    """The density of the asymptotic prior, from the draws of the symbols."""
+    width = posterior.provenance(fit).get("asymptotic_width")
+    if width is None or not posterior.is_distilled(fit):
+        return None
+    found = posterior.draws_of(fit)
+    reduced = found.law.in_units_of(found.columns, posterior.reference_of(fit))
+    values = log_asymptotic_prior(found.law, reduced, width)
+    return draws["E"].copy(data=values.reshape(draws["E"].shape))
+
+
+def _quantities(draws: xr.Dataset, plan: xr.Dataset | None) -> tuple[xr.Dataset, list[str]]:
+    names = [
+        str(name)
+        for name, value in draws.data_vars.items()
+        if set(value.dims) == {"chain", "draw"} and bool((value != value[0, 0]).any())  # what is fixed hangs on nothing
+    ]
+    result = xr.Dataset({name: draws[name].transpose("chain", "draw") for name in names})
+    kinds = ["parameter"] * len(names)
+    if plan is None:
+        return result, kinds
+    if not isinstance(plan, xr.Dataset) or not {"advantage", "scenario", "student"} <= set(plan.variables):
+        raise ParameterError("plan is what bayesdistill.plan returned; this has no advantage over student and scenario")
+    advantage = plan["advantage"]
+    if any(advantage.sizes.get(dim) != draws.sizes[dim] for dim in ("chain", "draw")):
+        raise ParameterError("the plan was made from other draws than the fit's; make it from this fit")
+    axis = "tokens" if "tokens" in advantage.dims else "budget"
+    unit = "tokens" if axis == "tokens" else "FLOPs"
+    for scenario in plan["scenario"].values:
+        for student in plan["student"].values:
+            for spent in plan[axis].values:
+                one = advantage.sel({"scenario": scenario, "student": student, axis: spent}).transpose("chain", "draw")
+                if bool(one.isnull().any()):
+                    continue  # the budget buys no strategy
+                name = f"advantage, {short(float(student))}, {scenario}, {spent:.3g} {unit}"
+                result[name] = one.reset_coords(drop=True)
+                kinds.append("advantage")
+    return result, kinds
+
+
+def _diagnose(prior: float, runs: float) -> str:
+    if prior < SENSITIVE:
+        return "insensitive to the priors"
+    return "priors matter, the runs too" if runs >= SENSITIVE else "priors matter more than the runs"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """ArviZ logs a general hint; `diagnosis` says it for each quantity."""
+    logger = logging.getLogger("arviz_stats")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,149 @@
+"""What is left over when the law is taken away, and what it follows."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill.criticism.groupings import NATS, Grouping, distilled_runs, fit_attributes, group_runs, loss_ratio
+from bayesdistill.criticism.predictive_checks import group_coordinates, thinning
+from bayesdistill.errors import ParameterError
+from bayesdistill.law.predictive import Design, expected_loss
+from bayesdistill.posterior import Fit, draws_of
+
+SHUFFLES = 2000
+
+
+def residual_structure(
+    fit: Fit, *, bins: int = 8, max_draws: int = 1000, shuffles: int = SHUFFLES, seed: int = 0
+) -> xr.Dataset:
+    """Residuals of the law by student configuration, teacher, r and D_S, and how alike neighbours are.
+
+    Parameters
+    ----------
+    fit : DataTree
+        Of distilled runs.
+    bins : int
+        Of r and of the tokens, by quantiles.
+    max_draws : int
+        Draws over which the law is averaged.
+    shuffles : int
+        Of the residuals, for p-values.
+    seed : int
+        Of the shuffles.
+
+    Returns
+    -------
+    Dataset
+        Over run: `residual` (observed loss minus posterior mean of the law, nats per token; group effects are not
+        subtracted), `ratio` and the design. Over group (coordinates factor, label, middle): `mean_residual` with its
+        `standard_error` (NaN for a single run) and `runs`. Over factor: `share`, the part of the residuals' variance that lies
+        between groups (adjusted, so that 0 is expected of noise), and `p_value`, the share of shuffles in which it is as large.
+        Over configuration: `neighbour_correlation`, of each run with the next better teacher's in the same student
+        configuration, about the configuration's mean (NaN below four runs). Scalars: `neighbours`, the same over all
+        configurations together, `neighbours_p` and `neighbours_expected` from shuffles within configurations, under which
+        it is slightly negative.
+
+    Raises
+    ------
+    ModelError
+        If the fit has no distilled runs.
+    ParameterError
+        If bins, max_draws or shuffles is too small.
+
+    Notes
+    -----
+    Noise of single runs would leave neighbours uncorrelated. Where they are not, residuals follow a smooth curve that the law
+    cannot bend into, and more runs in between would not average it out.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> found = bd.residual_structure(bd.load("fit.nc"))  # doctest: +SKIP
+    >>> float(found["neighbours"])  # doctest: +SKIP
+    """
+    if max_draws < 2 or shuffles < 20:
+        raise ParameterError("max_draws must be at least 2 and shuffles at least 20")
+    runs = distilled_runs(fit, "residual_structure")
+    draws = draws_of(fit, thinning(fit, max_draws))
+    predicted = expected_loss(draws, Design.of(draws.law, runs)).mean(axis=0)
+    residual = runs["student_loss"].to_numpy(dtype=float) - predicted
+    ratio = loss_ratio(draws, runs).mean(axis=0)
+    groupings = group_runs(runs, ratio, bins)
+    rng = np.random.default_rng(seed)
+    shuffled = np.stack([rng.permutation(residual) for _ in range(shuffles)])
+    shares, p_values = [], []
+    for grouping in groupings:
+        share = float(between(residual, grouping.index))
+        shares.append(share)
+        p_values.append(float((between(shuffled, grouping.index) >= share).mean()))
+    means, errors, counts = (
+        np.concatenate(parts) for parts in zip(*(_means(residual, g) for g in groupings), strict=True)
+    )
+    students = groupings[0]
+    sequences = _sequences(residual, runs["teacher_loss"].to_numpy(dtype=float), students.index)
+    together = neighbours(sequences)
+    under = np.array([neighbours([rng.permutation(one) for one in sequences]) for _ in range(shuffles)])
+    alone = [neighbours([one]) if one.size >= 4 else float("nan") for one in sequences]
+    variables = {
+        "residual": ("run", residual, NATS, "observed minus predicted student loss"),
+        "ratio": ("run", ratio, "1", "teacher loss over the student's own supervised loss"),
+        "student_params": ("run", runs["student_params"].to_numpy(dtype=float), "parameters", "size of the student"),
+        "student_tokens": ("run", runs["student_tokens"].to_numpy(dtype=float), "tokens", "tokens of the student"),
+        "teacher_loss": ("run", runs["teacher_loss"].to_numpy(dtype=float), NATS, "loss of the teacher"),
+        "configuration_of_run": ("run", students.index, "1", "student configuration of the run"),
+        "mean_residual": ("group", means, NATS, "mean residual"),
+        "standard_error": ("group", errors, NATS, "standard error of the mean residual"),
+        "runs": ("group", counts, "1", "runs of the group"),
+        "share": ("by", shares, "1", "share of the variance that lies between groups"),
+        "p_value": ("by", p_values, "1", "share of shuffles with as large a share"),
+        "neighbour_correlation": ("configuration", alone, "1", "correlation of neighbours within the configuration"),
+        "neighbours": ((), together, "1", "correlation of neighbours within configurations"),
+        "neighbours_p": ((), float((under >= together).mean()), "1", "share of shuffles with as large a correlation"),
+        "neighbours_expected": ((), float(under.mean()), "1", "correlation expected of noise"),
+    }
+    return xr.Dataset(
+        {name: (dims, values, {"units": u, "long_name": w}) for name, (dims, values, u, w) in variables.items()},
+        coords={
+            "run": np.arange(len(runs)),
+            "by": [g.factor for g in groupings],
+            "configuration": students.labels,
+            **group_coordinates(groupings),
+        },
+        attrs={"shuffles": shuffles, **fit_attributes(fit)},
+    )
+
+
+def between(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Share of the variance between groups, 1 - (within / (n - k)) / (total / (n - 1)), along the last axis."""
+    count = np.bincount(index)
+    member = np.eye(count.size)[index]
+    means = values @ member / count
+    within = ((values - means[..., index]) ** 2).sum(axis=-1) / max(1, index.size - count.size)
+    return np.asarray(1 - within / values.var(axis=-1, ddof=1))
+
+
+def _means(residual: np.ndarray, grouping: Grouping) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    count = np.bincount(grouping.index)
+    means = np.bincount(grouping.index, weights=residual) / count
+    squares = np.bincount(grouping.index, weights=(residual - means[grouping.index]) ** 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = np.sqrt(squares / (count - 1) / count)
+    return means, np.where(count > 1, errors, np.nan), count
+
+
+def _sequences(residual: np.ndarray, teacher_loss: np.ndarray, configuration: np.ndarray) -> list[np.ndarray]:
+    """Residuals of every configuration in the order of their teachers."""
+    groups = (np.flatnonzero(configuration == k) for k in range(int(configuration.max()) + 1))
+    return [residual[mine[np.argsort(teacher_loss[mine], kind="stable")]] for mine in groups]
+
+
+def neighbours(sequences: list[np.ndarray]) -> float:
+    """Correlation of each value with the next of its sequence, about the sequence's mean, over all sequences."""
+    centred = [one - one.mean() for one in sequences if one.size > 1]
+    if not centred:
+        return float("nan")
+    product = sum(float((one[1:] * one[:-1]).sum()) for one in centred)
+    pairs = sum(one.size - 1 for one in centred)
+    square = sum(float((one**2).sum()) for one in centred) / sum(one.size for one in centred)
+    return product / pairs / square if square > 0 else float("nan")

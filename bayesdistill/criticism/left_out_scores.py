@@ -1,0 +1,166 @@
+"""What draws of both laws forecast for runs that were left out, and for pairs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayesdistill.criticism.scores import PROBABILITIES, inside, log_score
+from bayesdistill.law import Draws
+from bayesdistill.law.predictive import (
+    Design,
+    expected_loss,
+    group_effects,
+    logpdf,
+    residual_scale,
+    residuals,
+    supervised_scale,
+    with_new_groups,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FEWEST_SAMPLES = 2000
+"""A method with fewer draws repeats them, each time with other noise."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Draws of both laws and the runs that they were fitted to.
+
+    Parameters
+    ----------
+    draws : Draws
+    effects : mapping
+        Name of a group effect -> (n_draws, group).
+    distilled, supervised : DataFrame
+        All runs.
+    kept : array of bool, (run,)
+        Distilled runs that were fitted: the effects of their groups are known.
+    """
+
+    draws: Draws
+    effects: Mapping[str, np.ndarray]
+    distilled: pd.DataFrame
+    supervised: pd.DataFrame
+    kept: np.ndarray
+
+    def repeated(self) -> Fitted:
+        """The same with the draws repeated until there are at least FEWEST_SAMPLES."""
+        count = self.draws.n_draws
+        rows = np.repeat(np.arange(count), -(-FEWEST_SAMPLES // count))
+        effects = {name: value[rows] for name, value in self.effects.items()}
+        return replace(self, draws=self.draws.take(rows), effects=effects)
+
+    def design(self, kind: str) -> Design:
+        """Of all distilled or supervised runs."""
+        return Design.of(self.draws.law, getattr(self, kind), kind)
+
+    def new_effects(self, rng: np.random.Generator) -> np.ndarray:
+        """Group effects of all distilled runs, (n_draws, run), drawn anew for groups without a fitted run."""
+        design = self.design("distilled")
+        return group_effects(self.draws, design, with_new_groups(self.draws, design, self.effects, self.kept, rng))
+
+
+def _columns(table: pd.DataFrame, *names: str) -> list[np.ndarray]:
+    return [table[name].to_numpy(dtype=float) for name in names]
+
+
+def run_forecasts(
+    fitted: Fitted, left_out: tuple[np.ndarray, np.ndarray], rng: np.random.Generator
+) -> dict[str, list[Any]]:
+    """Score the forecasts of single left-out runs, distilled ones first, each list (run,).
+
+    Parameters
+    ----------
+    fitted : Fitted
+    left_out : pair of arrays of int
+        Rows of the distilled and of the supervised runs.
+    rng : Generator
+
+    Returns
+    -------
+    dict
+        mean (nats), inside_50, inside_90, elpd.
+    """
+    draws, rows, others = fitted.draws, *left_out
+    distilled, supervised = fitted.design("distilled"), fitted.design("supervised")
+    effects = fitted.new_effects(rng)
+    center = np.concatenate(
+        [(expected_loss(draws, distilled) + effects)[:, rows], expected_loss(draws, supervised)[:, others]], axis=1
+    )
+    scale = np.concatenate(
+        [residual_scale(draws, distilled)[:, rows], residual_scale(draws, supervised)[:, others]], axis=1
+    )
+    observed = np.concatenate(
+        [_columns(fitted.distilled, "student_loss")[0][rows], _columns(fitted.supervised, "loss")[0][others]]
+    )
+    drawn = center + residuals(draws, scale, rng)
+    held = {f"inside_{100 * p:.0f}": inside(drawn, observed, p).tolist() for p in PROBABILITIES}
+    density = logpdf(observed, center, scale, draws["nu"][:, None])
+    return {"mean": center.mean(axis=0).tolist(), "elpd": log_score(density).tolist(), **held}
+
+
+def pair_forecasts(
+    fitted: Fitted, pairs: pd.DataFrame, teacher_unknown: np.ndarray, rng: np.random.Generator
+) -> dict[str, list[float]]:
+    """Return the probability that the distilled run of each pair wins, with law and with run noise, each list (pair,).
+
+    Parameters
+    ----------
+    fitted : Fitted
+    pairs : DataFrame
+        As `pairs.matched_pairs` makes it.
+    teacher_unknown : array of bool, (pair,)
+        Where the teacher is still to be trained: its loss is forecast too.
+    rng : Generator
+
+    Returns
+    -------
+    dict
+        probability_law, probability_run; mean, lower and upper (90 %, with run noise) of pretrained minus distilled loss, nats.
+    """
+    draws = fitted.draws
+    rows = pairs["distilled"].to_numpy()
+    table = fitted.distilled.iloc[rows].reset_index(drop=True)
+    size, tokens, measured = _columns(table, "student_params", "student_tokens", "teacher_loss")
+    shape = (draws.n_draws, len(pairs))
+    nu = np.broadcast_to(draws["nu"][:, None], shape)
+    alone_scale = draws[supervised_scale(draws.law)][:, None]
+    low, high, weight = (pairs[name].to_numpy() for name in ("low", "high", "weight"))
+    curves = expected_loss(draws, fitted.design("supervised"))
+    pretrained = {"law": (1 - weight) * curves[:, low] + weight * curves[:, high]}
+    # Two runs, each with its own residual; where there is one, its weight is 1.
+    noise = (1 - weight) * rng.standard_t(nu) + np.where(low == high, 0.0, weight) * rng.standard_t(nu)
+    pretrained["run"] = pretrained["law"] + alone_scale * noise
+    teacher = {"law": np.broadcast_to(measured, shape)}
+    if teacher_unknown.any():
+        teacher_params, teacher_tokens = _columns(table, "teacher_params", "teacher_tokens")
+        trained = Design("supervised", teacher_params, teacher_tokens)
+        teacher["law"] = np.where(teacher_unknown, expected_loss(draws, trained), measured)
+    teacher["run"] = teacher["law"] + np.where(teacher_unknown, alone_scale * rng.standard_t(nu), 0.0)
+    effects = fitted.new_effects(rng)[:, rows]
+    deviation = residual_scale(draws, Design("distilled", size, tokens, measured)) * rng.standard_t(nu) + effects
+    p, law = draws.columns, draws.law
+    student = law.student(size, tokens, p)
+    differences = {
+        kind: pretrained[kind]
+        - np.asarray(law.distilled_loss(student, np.maximum(teacher[kind], 1e-3), p))
+        - (deviation if kind == "run" else 0.0)
+        for kind in ("law", "run")
+    }
+    found = {
+        # Never 0 or 1: with finitely many draws nobody can be certain.
+        f"probability_{kind}": (((value > 0).sum(axis=0) + 0.5) / (draws.n_draws + 1)).tolist()
+        for kind, value in differences.items()
+    }
+    lower, upper = np.quantile(differences["run"], [0.05, 0.95], axis=0)
+    return found | {
+        "mean_difference": differences["law"].mean(axis=0).tolist(),
+        "lower_difference": lower.tolist(),
+        "upper_difference": upper.tolist(),
+    }

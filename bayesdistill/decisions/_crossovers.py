@@ -1,0 +1,504 @@
+r"""The budget beyond which pretraining wins: whether there is one, where it is, how it grows with the student.
+
+The claim of Busbridge et al. (2025): distillation is ahead up to a budget that grows with the student, and pretraining beyond
+it. For each draw the crossover is the last change of the lead within a wide range of budgets. What happens beyond every
+budget is the sign of the *asymptotic advantage*, Lsup(N, D) - L_S with unlimited compute: the teacher at its bounds, the
+student's tokens unlimited (or at their cap), the same in every scenario. Theory says that it cannot be positive when tokens are
+unlimited too, since a student trained on the data itself minimises the very loss by which both are judged; the law does not
+know this, so that what the posterior says there is the law's extrapolation and the prior on the asymptotic gap. To see how much of
+the answer is data and how much is that prior, compare fits with and without it by `compare_crossovers`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesdistill import strategies
+from bayesdistill.answers import Answer
+from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Scenario, Shape, flops_per_token, pretraining_tokens
+from bayesdistill.decisions import labels
+from bayesdistill.decisions.arguments import (
+    Numbers,
+    Scenarios,
+    check_choice,
+    make_bounds,
+    parse_budgets,
+    parse_scenarios,
+    parse_students,
+    parse_teachers,
+)
+from bayesdistill.decisions.crossover_search import (
+    ALWAYS,
+    CROSSED,
+    NEVER,
+    REVERSED,
+    best_crossovers,
+    classify,
+    committed_crossovers,
+)
+from bayesdistill.decisions.fitted_draws import (
+    FittedDraws,
+    Source,
+    distilled_extrapolation,
+    gather,
+    pretraining_extrapolation,
+)
+from bayesdistill.decisions.labels import CROSSOVER_STATUS, FLOPS, NATS, ONE, variable
+from bayesdistill.decisions.reductions import probability_given, probability_of, quantiles_of
+from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve, solve_piece
+from bayesdistill.errors import ParameterError
+from bayesdistill.progress import Progress
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_MOST_COMMITTED = 64  # budgets at which the committed strategy of crossovers is solved; each takes all draws
+DEFAULT_BUDGETS = tuple(float(b) for b in np.geomspace(1e18, 1e30, 49))
+
+
+def crossovers(
+    fit: Source,
+    students: Numbers,
+    scenarios: Scenarios = tuple(SCENARIOS),
+    *,
+    budgets: Numbers = DEFAULT_BUDGETS,
+    strategy: str = "best",
+    max_teacher_params: float = 1e12,
+    max_teacher_tokens: float = 2e13,
+    max_student_tokens: float | None = None,
+    min_teacher_params: float = 1e6,
+    teachers: pd.DataFrame | xr.Dataset | None = None,
+    shape: Shape = PUBLISHED_SHAPE,
+    allow_unconverged: bool = False,
+    executor: Executor | None = None,
+    threads: int | None = None,
+    progress: Progress = None,
+) -> xr.Dataset:
+    """The budget beyond which pretraining wins: its distribution, its growth with the student, and whether there is one.
+
+    Parameters
+    ----------
+    fit, students, scenarios, max_teacher_params, max_teacher_tokens, max_student_tokens, min_teacher_params, teachers, shape
+        As for `plan`.
+    budgets : float, str, or a list of them
+        FLOPs; the range in which crossovers are sought, and the steps at which changes of the lead are noticed.
+    strategy : {"best", "committed"}
+        With "best" each draw is met by its own best strategy, and the crossover is polished to 1e-7 of its logarithm. With
+        "committed" all draws share the strategy that minimises the mean loss at each budget; more budgets are solved where
+        draws cross, until the crossover is known to some 1e-4 of its logarithm.
+    allow_unconverged, executor, threads, progress
+        As for `plan`.
+
+    Returns
+    -------
+    Dataset
+        Over student, scenario, chain, draw: crossover (FLOPs, NaN unless `crossed`), crossover_status,
+        crossover_sign_changes, crossover_extrapolation (how many times beyond the seen runs that strategy and pretraining are
+        at the crossover). Over student, scenario: status_probability over `outcome` (the statuses), with its _mcse;
+        crossover_quantile over `quantile`, in which `always` and `reversed` count as infinite and `never` as 0;
+        pretraining_ahead_probability at the largest budget; crossed_within_data_probability;
+        crossover_extrapolation_quantile among the draws that cross. Over student, chain, draw:
+        asymptotic_advantage; over student: eventually_probability, that pretraining is ahead without limit of compute;
+        seen_budget over `bound`, the pretraining budgets that the seen runs span. Over scenario, chain, draw: slope, the
+        power of the student's size with which the crossover grows, in draws in which every student crosses; over
+        scenario: slope_quantile, slope_probability (of a draw to have a slope), slope_positive_probability (given that).
+
+    Raises
+    ------
+    ParameterError
+        If an argument is unusable.
+    ConvergenceError
+        If the posterior did not converge and `allow_unconverged` is False.
+
+    Notes
+    -----
+    Statuses are those of `plan`. Busbridge et al. (2025, arXiv:2502.08606), section 5.2.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> import xarray as xr
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
+    >>> found = bd.crossovers(published, ["300M", "1B"], "teacher pretraining + inference")
+    >>> bd.flag_names(found["crossover_status"]).dims
+    ('student', 'scenario', 'chain', 'draw')
+    """
+    fitted = gather(fit, allow_unconverged)
+    check_choice(strategy, "strategy", (BEST, COMMITTED))
+    chosen = parse_scenarios(scenarios)
+    table = parse_teachers(teachers, chosen)
+    problem = Problem(
+        parse_students(students),
+        parse_budgets(budgets),
+        chosen,
+        make_bounds(min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens),
+        shape,
+        None if table is None else table.arrays(),
+    )
+    if problem.budgets.size < 2:
+        raise ParameterError("budgets: a range is needed to look for a crossover in; give at least two")
+    workers = Workers(executor, threads, progress)
+    solved = solve(strategy, fitted.draws, problem, workers)
+    alone = strategies.supervised_losses(
+        fitted.draws, problem.students, problem.budgets, problem.shape, problem.bounds.max_student_tokens
+    )
+    advantage = alone[:, None] - solved["loss"]
+    if strategy == BEST:
+        crossover, status, changes = best_crossovers(fitted.draws, problem, advantage, workers)
+    else:
+        crossover, status, changes = committed_crossovers(fitted.draws, problem, advantage, workers)
+    extrapolation = _extrapolation(fitted, problem, strategy, crossover, workers)
+    asymptote = _asymptotic_advantage(fitted, problem, workers.kernel_threads)
+    variables = _drawn(fitted, problem, crossover, status, changes, extrapolation, asymptote, strategy)
+    variables |= _summaries(fitted, crossover, status, extrapolation, asymptote)
+    variables |= _slopes(fitted, problem.students, crossover)
+    variables["seen_budget"] = variable(
+        ("student", "bound"),
+        _seen_budgets(fitted, problem),
+        FLOPS,
+        "pretraining budgets spanned by the tokens per parameter that the posterior has seen",
+    )
+    coordinates = labels.grid_coordinates(problem) | labels.draw_coordinates(fitted.chain, fitted.draw)
+    del coordinates["budget"]
+    coordinates |= {
+        "outcome": variable(["outcome"], list(CROSSOVER_STATUS), ONE, "whether pretraining overtakes distillation"),
+        "quantile": variable(["quantile"], np.array(QUANTILES), ONE, "probability below"),
+        "bound": variable(["bound"], ["lower", "upper"], ONE, "end of the range"),
+    }
+    attrs = {**labels.setting_attributes(problem.bounds, problem.shape), **fitted.attrs, "strategy": strategy}
+    attrs |= {
+        "lowest_budget": float(problem.budgets[0]),
+        "highest_budget": float(problem.budgets[-1]),
+        "n_budgets": problem.budgets.size,
+        "teachers": json.dumps(None if table is None else list(table.names)),
+    }
+    return Answer(variables, coordinates, attrs)
+
+
+def compare_crossovers(
+    fits: Mapping[str, Source],
+    students: Numbers,
+    scenarios: Scenarios = tuple(SCENARIOS),
+    *,
+    budgets: Numbers = DEFAULT_BUDGETS,
+    strategy: str = "best",
+    max_teacher_params: float = 1e12,
+    max_teacher_tokens: float = 2e13,
+    max_student_tokens: float | None = None,
+    shape: Shape = PUBLISHED_SHAPE,
+    allow_unconverged: bool = False,
+    executor: Executor | None = None,
+    threads: int | None = None,
+    progress: Progress = None,
+) -> xr.Dataset:
+    """How the crossover moves between posteriors, and so how much of the answer is data and how much is prior.
+
+    Parameters
+    ----------
+    fits : mapping of str to fit
+        Name to fit: for example with and without the prior on the asymptotic gap, several widths of it, or a Dataset of
+        draws from the prior itself.
+    students, scenarios, budgets, strategy, max_teacher_params, max_teacher_tokens, max_student_tokens, shape
+        As for `crossovers`.
+    allow_unconverged, executor, threads, progress
+        As for `plan`.
+
+    Returns
+    -------
+    Dataset
+        The summaries of `crossovers` (all without draws), with `fit` as first dimension; and how far the answer moves between
+        the fits, the largest probability less the smallest: pretraining_ahead_range over student, scenario, and
+        eventually_range over student. Where the fits hold the same data and differ by a prior, 0 says that the prior
+        does not matter, 1 that it is the whole answer.
+
+    Raises
+    ------
+    ParameterError
+        If `fits` is no mapping, or is empty.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> import xarray as xr
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
+    >>> other = published.assign(E=published.E + 0.01)
+    >>> bd.compare_crossovers({"a": published, "b": other}, "1B", "best case")["fit"].values.tolist()
+    ['a', 'b']
+    """
+    if not isinstance(fits, Mapping) or not fits:
+        raise ParameterError("fits: a mapping from names to fits is needed, such as {'with': fit_1, 'without': fit_2}")
+    parts = []
+    for fit in fits.values():
+        whole = crossovers(
+            fit,
+            students,
+            scenarios,
+            budgets=budgets,
+            strategy=strategy,
+            max_teacher_params=max_teacher_params,
+            max_teacher_tokens=max_teacher_tokens,
+            max_student_tokens=max_student_tokens,
+            shape=shape,
+            allow_unconverged=allow_unconverged,
+            executor=executor,
+            threads=threads,
+            progress=progress,
+        )
+        parts.append(whole.drop_dims(["chain", "draw"]))
+    names = xr.Variable("fit", [str(name) for name in fits], {"units": ONE, "long_name": "posterior"})
+    result = xr.concat(
+        parts, names, data_vars="all", combine_attrs="drop_conflicts", coords="minimal", compat="override"
+    )
+    for name, answer in (
+        ("pretraining_ahead_range", "pretraining_ahead_probability"),
+        ("eventually_range", "eventually_probability"),
+    ):
+        moved = result[answer].max("fit") - result[answer].min("fit")
+        result[name] = variable(
+            [str(dim) for dim in moved.dims], moved.values, ONE, f"largest less smallest {answer} among the posteriors"
+        )
+    each = {str(k): p.attrs["converged"] for k, p in zip(fits, parts, strict=True)}
+    result.attrs["converged_each"] = json.dumps(each)
+    # The worst of them: a comparison is no better than its worst posterior.
+    result.attrs["converged"] = next((state for state in ("no", "unknown") if state in each.values()), "yes")
+    return result
+
+
+def interpolated_crossovers(budgets: np.ndarray, advantage: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Crossovers read off the grid, linearly in log budget, (student, scenario, n_draws)."""
+    n_students, n_scenarios, _, n_draws = advantage.shape
+    crossover = np.full((n_students, n_scenarios, n_draws), np.nan)
+    status = np.empty(crossover.shape, dtype=np.int8)
+    changes = np.empty(crossover.shape, dtype=np.int16)
+    position = np.log(budgets)
+    for i in range(n_students):
+        for j in range(n_scenarios):
+            found = classify(advantage[i, j], budgets)
+            status[i, j], changes[i, j] = found["status"], found["sign_changes"]
+            crossed = np.flatnonzero(found["status"] == CROSSED)
+            lower, upper = found["lower"][crossed], found["upper"][crossed]
+            before, after = advantage[i, j, lower, crossed], advantage[i, j, upper, crossed]
+            share = before / (before - after)
+            crossover[i, j, crossed] = np.exp(position[lower] + share * (position[upper] - position[lower]))
+    return crossover, status, changes
+
+
+def _asymptotic_advantage(fitted: FittedDraws, problem: Problem, threads: int | None) -> np.ndarray:
+    """Advantage of the best strategy with unlimited compute, (student, n_draws)."""
+    unlimited = np.array([np.inf])
+    found = solve_piece(
+        BEST,
+        fitted.draws,
+        problem.students,
+        unlimited,
+        (Scenario(0, 0),),
+        problem.bounds,
+        problem.shape,
+        problem.teachers,
+        threads,
+    )
+    alone = strategies.supervised_losses(
+        fitted.draws, problem.students, unlimited, problem.shape, problem.bounds.max_student_tokens
+    )
+    return alone[:, 0] - found["loss"][:, 0, 0]
+
+
+def _extrapolation(
+    fitted: FittedDraws, problem: Problem, strategy: str, crossover: np.ndarray, workers: Workers
+) -> np.ndarray:
+    """How far outside the seen runs the strategy and pretraining lie at each crossover: the largest factor over all axes."""
+    result = np.full(crossover.shape, np.nan)
+    for i, j in np.ndindex(crossover.shape[:2]):
+        crossed = np.flatnonzero(~np.isnan(crossover[i, j]))
+        if not crossed.size:
+            continue
+        student, budgets = problem.students[i], crossover[i, j, crossed]
+        at_crossover = _best_at if strategy == BEST else _committed_at
+        tokens, teacher_loss = at_crossover(fitted, _one_cell(problem, i, j, budgets), crossed, workers)
+        bought = np.minimum(pretraining_tokens(student, budgets, problem.shape), problem.bounds.max_student_tokens)
+        result[i, j, crossed] = np.maximum(
+            distilled_extrapolation(fitted, student, tokens, teacher_loss),
+            pretraining_extrapolation(fitted, student, bought),
+        )
+    return result
+
+
+def _one_cell(problem: Problem, i: int, j: int, budgets: np.ndarray) -> Problem:
+    return replace(
+        problem, students=problem.students[i : i + 1], budgets=budgets, scenarios=problem.scenarios[j : j + 1]
+    )
+
+
+def _best_at(
+    fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: Workers
+) -> tuple[np.ndarray, np.ndarray]:
+    """Student tokens and teacher loss of the best strategy of each crossed draw at its own budget."""
+    found = solve_piece(
+        BEST,
+        fitted.draws.take(crossed),
+        cell.students,
+        cell.budgets[None, :],
+        cell.scenarios,
+        cell.bounds,
+        cell.shape,
+        cell.teachers,
+        workers.kernel_threads,
+    )
+    return found["student_tokens"][0, 0, 0], found["teacher_loss"][0, 0, 0]
+
+
+def _committed_at(
+    fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: Workers
+) -> tuple[np.ndarray, np.ndarray]:
+    """Student tokens, and teacher loss in each crossed draw, of the strategy committed to at the budget of that draw.
+
+    Every budget needs all draws. Where there are more budgets than _MOST_COMMITTED the strategy is solved at so many between
+    the least and the largest, and it is read off between them.
+    """
+    wanted = np.log(cell.budgets)
+    nodes = np.unique(cell.budgets)
+    if nodes.size > _MOST_COMMITTED:
+        nodes = np.geomspace(nodes[0], nodes[-1], _MOST_COMMITTED)
+    quiet = Workers(workers.executor, workers.threads, None, workers.piece)
+    found = solve(COMMITTED, fitted.draws, replace(cell, budgets=nodes), quiet)
+    at = np.log(nodes)
+    tokens = np.exp(np.interp(wanted, at, np.log(found["student_tokens"][0, 0])))
+    of_draws = found["teacher_loss"][0, 0][:, crossed].T
+    teacher_loss = np.array([np.interp(x, at, losses) for x, losses in zip(wanted, of_draws, strict=True)])
+    return tokens, teacher_loss
+
+
+def _seen_budgets(fitted: FittedDraws, problem: Problem) -> np.ndarray:
+    lowest, highest = fitted.ranges.get("pretraining_tokens_per_param", (np.nan, np.nan))
+    per_token = 3 * flops_per_token(problem.students, problem.shape)
+    return np.stack([per_token * problem.students * lowest, per_token * problem.students * highest], axis=-1)
+
+
+def _drawn(
+    fitted: FittedDraws,
+    problem: Problem,
+    crossover: np.ndarray,
+    status: np.ndarray,
+    changes: np.ndarray,
+    extrapolation: np.ndarray,
+    asymptote: np.ndarray,
+    strategy: str,
+) -> dict[str, xr.Variable]:
+    dims = ("student", "scenario", "chain", "draw")
+    return {
+        "crossover": variable(
+            dims,
+            fitted.unflatten(crossover),
+            FLOPS,
+            f"budget from which on pretraining beats the {strategy} distillation strategy",
+            {"strategy": strategy},
+        ),
+        "crossover_status": labels.flags(
+            dims, fitted.unflatten(status), CROSSOVER_STATUS, "whether pretraining overtakes distillation"
+        ),
+        "crossover_sign_changes": variable(
+            dims, fitted.unflatten(changes), ONE, "how often the lead changes within the budgets"
+        ),
+        "crossover_extrapolation": variable(
+            dims, fitted.unflatten(extrapolation), ONE, "how many times beyond the seen runs the crossover lies"
+        ),
+        "asymptotic_advantage": variable(
+            ("student", "chain", "draw"),
+            fitted.unflatten(asymptote),
+            NATS,
+            "pretrained minus best distilled loss with unlimited compute",
+        ),
+    }
+
+
+def _summaries(
+    fitted: FittedDraws, crossover: np.ndarray, status: np.ndarray, extrapolation: np.ndarray, asymptote: np.ndarray
+) -> dict[str, xr.Variable]:
+    pair = ("student", "scenario")
+    result: dict[str, xr.Variable] = {}
+
+    def add(name: str, dims: tuple[str, ...], found: tuple[np.ndarray, np.ndarray], text: str) -> None:
+        result[name] = variable(dims, found[0], ONE, text)
+        result[f"{name}_mcse"] = variable(dims, found[1], ONE, f"Monte-Carlo standard error of {name}")
+
+    each = np.stack([status == code for code in range(len(CROSSOVER_STATUS))], axis=2)
+    add("status_probability", (*pair, "outcome"), probability_of(fitted, each), "probability of each outcome")
+    add(
+        "pretraining_ahead_probability",
+        pair,
+        probability_of(fitted, (status == CROSSED) | (status == NEVER)),
+        "probability that pretraining is ahead at the largest budget",
+    )
+    add(
+        "eventually_probability",
+        ("student",),
+        probability_of(fitted, asymptote < 0, ~np.isnan(asymptote)),
+        "probability that pretraining is ahead with unlimited compute",
+    )
+    add(
+        "crossed_within_data_probability",
+        pair,
+        probability_of(fitted, extrapolation == 1),
+        "probability that pretraining overtakes within the range of the seen runs",
+    )
+    placed = np.select([(status == ALWAYS) | (status == REVERSED), status == NEVER], [np.inf, 0.0], default=crossover)
+    result["crossover_quantile"] = variable(
+        (*pair, "quantile"),
+        quantiles_of(placed, QUANTILES),
+        FLOPS,
+        "quantiles of the crossover; infinite where distillation is ahead at the largest budget, 0 where it never is",
+    )
+    beyond = np.full((*crossover.shape[:2], len(QUANTILES)), np.nan)
+    for cell in np.ndindex(crossover.shape[:2]):
+        crossed = extrapolation[cell][status[cell] == CROSSED]
+        if crossed.size and not np.isnan(crossed).any():
+            beyond[cell] = quantiles_of(crossed, QUANTILES)
+    result["crossover_extrapolation_quantile"] = variable(
+        (*pair, "quantile"),
+        beyond,
+        ONE,
+        "quantiles of how many times beyond the seen runs the crossover lies, among the draws that cross",
+    )
+    return result
+
+
+def _slopes(fitted: FittedDraws, students: np.ndarray, crossover: np.ndarray) -> dict[str, xr.Variable]:
+    """Power with which the crossover grows with the student, by least squares in each draw in which all cross."""
+    size = np.log(students) - np.log(students).mean()
+    with np.errstate(invalid="ignore"):
+        slope = np.tensordot(size, np.log(crossover), axes=(0, 0)) / np.sum(size**2)
+    if students.size < 2:
+        slope = np.full_like(slope, np.nan)
+    has = ~np.isnan(slope)
+    share, error = probability_of(fitted, has)
+    positive, positive_error = probability_given(fitted, slope > 0, has)
+    quantiles = np.full((slope.shape[0], len(QUANTILES)), np.nan)
+    for j in range(slope.shape[0]):
+        if has[j].any():
+            quantiles[j] = quantiles_of(slope[j, has[j]], QUANTILES)
+    return {
+        "slope": variable(
+            ("scenario", "chain", "draw"),
+            fitted.unflatten(slope),
+            ONE,
+            "power of the student's size with which the crossover grows, where every student has one",
+        ),
+        "slope_quantile": variable(
+            ("scenario", "quantile"), quantiles, ONE, "quantiles of the slope among the draws that have one"
+        ),
+        "slope_probability": variable(("scenario",), share, ONE, "probability that every student has a crossover"),
+        "slope_probability_mcse": variable(
+            ("scenario",), error, ONE, "Monte-Carlo standard error of slope_probability"
+        ),
+        "slope_positive_probability": variable(
+            ("scenario",), positive, ONE, "probability that the crossover grows with the student, where all have one"
+        ),
+        "slope_positive_probability_mcse": variable(
+            ("scenario",), positive_error, ONE, "Monte-Carlo standard error of slope_positive_probability"
+        ),
+    }

@@ -1,0 +1,383 @@
+r"""What distilling is worth, and what it would be worth to know more.
+
+A gain in nats says little to those who pay. It is put into compute by asking how much pretraining would buy the same: the
+budget :math:`C'` with :math:`L_\mathrm{sup}(N, C' / 3F(N)) = L_S`. Where :math:`L_S` is below what the student can reach by
+pretraining on unlimited tokens, no budget does, and :math:`C'` is infinite. GPU-hours and money follow from a throughput
+and a price that the user states.
+
+The expected value of perfect information about one quantity :math:`\varphi`, for the choice between pretraining and the
+committed strategy, is :math:`\mathrm{E}\max(0, \mathrm{E}[g \mid \varphi]) - \max(0, \mathrm{E}\,g)` with the advantage g. The
+inner expectation is a regression of g on :math:`\varphi` over the draws (Strong, Oakley and Brennan 2014, Medical Decision
+Making 34, 311-326): here on Hermite polynomials of the normal score of :math:`\varphi`'s rank. Knowing everything is worth
+`regret` of the plan, which is an upper bound on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import NormalDist
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill import posterior
+from bayesdistill.answers import Answer
+from bayesdistill.compute import Shape, flops_per_token, pretraining_tokens
+from bayesdistill.decisions.arguments import Number, parse_number
+from bayesdistill.decisions.crossover_search import find_root
+from bayesdistill.decisions.fitted_draws import FittedDraws, gather
+from bayesdistill.decisions.labels import FLOPS, NATS, ONE, variable
+from bayesdistill.decisions.reductions import probability_of, quantiles_of
+from bayesdistill.errors import ParameterError
+
+CELL = ("student", "scenario", "budget")
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Degree of the regression; the bias of the estimate grows with it and is about degree * variance / draws.
+_DEGREE = 5
+_BLOCKS = 20
+# No budget is worth looking at beyond this many times the one at hand.
+_LARGEST_FACTOR = 1e12
+
+
+def plan_value(
+    fit: posterior.Fit,
+    plan: xr.Dataset,
+    *,
+    gpu_flops_per_second: Number | None = None,
+    price_per_gpu_hour: Number | None = None,
+    currency: str = "USD",
+    allow_unconverged: bool = False,
+) -> xr.Dataset:
+    """What a plan is worth: in nats, in equivalent pretraining compute, in GPU-hours and in money.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset
+        The fit that the plan was made from.
+    plan : Dataset
+        What `plan` returned, with its draws.
+    gpu_flops_per_second : float or str, optional
+        FLOPs that one accelerator really does in a second (peak times utilisation). With it there are GPU-hours.
+    price_per_gpu_hour : float or str, optional
+        With it there is money.
+    currency : str
+        Its unit.
+    allow_unconverged : bool
+        As for `plan`.
+
+    Returns
+    -------
+    Dataset
+        Over student, scenario, budget, chain, draw: equivalent_budget (FLOPs with which pretraining gives the committed
+        strategy's loss; infinite if none does), compute_factor (the same over the budget; above 1 where distilling is
+        ahead). Over student, scenario, budget: compute_factor_quantile over `quantile`, unreachable_probability (that no
+        budget does) with its _mcse, expected_gain, regret, evpi (nats, of the plan), and gain_flops, regret_flops,
+        evpi_flops: the extra pretraining compute that buys as many nats along the posterior mean of the supervised law
+        (negative where distilling is behind, infinite where none does). With a throughput also gain_gpu_hours,
+        regret_gpu_hours, evpi_gpu_hours, budget_gpu_hours (over budget); with a price gain_money, and so on.
+
+    Raises
+    ------
+    ParameterError
+        If the plan was not made from this fit, or an argument is unusable.
+
+    Notes
+    -----
+    Tokens of the equivalent pretraining respect the plan's max_student_tokens. Throughput, price and currency are
+    attributes of the result.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> import xarray as xr
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
+    >>> plan = bd.plan(published, "1B", 1e21, "best case")
+    >>> worth = bd.plan_value(published, plan, gpu_flops_per_second=4e14, price_per_gpu_hour=2)
+    >>> bool(worth["compute_factor"] > 1)
+    True
+    """
+    fitted = gather(fit, allow_unconverged)
+    shape = check_same_posterior(fitted, plan)
+    speed = None if gpu_flops_per_second is None else parse_number(gpu_flops_per_second, "gpu_flops_per_second")
+    price = None if price_per_gpu_hour is None else parse_number(price_per_gpu_hour, "price_per_gpu_hour")
+    if price is not None and speed is None:
+        raise ParameterError("price_per_gpu_hour: a price needs gpu_flops_per_second, the speed of what is paid for")
+    students, budgets = plan["student"].values, plan["budget"].values
+    cap = float(plan.attrs["max_student_tokens"])
+    distilled = _flat(plan["distilled_loss"], CELL)
+    tokens = tokens_for_loss(students[:, None, None, None], distilled, fitted, cap)
+    equivalent = 3 * flops_per_token(students, shape)[:, None, None, None] * tokens
+    factor = equivalent / budgets[:, None]
+    unreachable, error = probability_of(fitted, np.isinf(equivalent), ~np.isnan(distilled))
+    drawn = (*CELL, "chain", "draw")
+    variables = {
+        "equivalent_budget": variable(
+            drawn, fitted.unflatten(equivalent), FLOPS, "budget with which pretraining gives the distilled loss"
+        ),
+        "compute_factor": variable(
+            drawn,
+            fitted.unflatten(factor),
+            ONE,
+            "compute that pretraining needs for the distilled loss, over the budget",
+        ),
+        "compute_factor_quantile": variable(
+            (*CELL, "quantile"), quantiles_of(factor, QUANTILES), ONE, "quantiles of compute_factor"
+        ),
+        "unreachable_probability": variable(
+            CELL, unreachable, ONE, "probability that pretraining reaches the distilled loss with no budget"
+        ),
+        "unreachable_probability_mcse": variable(
+            CELL, error, ONE, "Monte-Carlo standard error of unreachable_probability"
+        ),
+    }
+    for name in ("expected_gain", "regret", "evpi"):
+        values = plan[name].transpose(*CELL)
+        variables[name] = variable(CELL, values.values, NATS, str(values.attrs["long_name"]))
+        flops = _extra_budget(fitted, students, budgets, values.values, shape, cap)
+        short = name.removeprefix("expected_")
+        text = f"extra pretraining compute that is worth {name}"
+        variables[f"{short}_flops"] = variable(CELL, flops, FLOPS, text)
+        if speed is not None:
+            hours = flops / (3600 * speed)
+            variables[f"{short}_gpu_hours"] = variable(CELL, hours, "GPU-hours", text)
+            if price is not None:
+                variables[f"{short}_money"] = variable(CELL, hours * price, currency, text)
+    if speed is not None:
+        hours = budgets / (3600 * speed)
+        variables["budget_gpu_hours"] = variable(("budget",), hours, "GPU-hours", "the budget itself")
+        if price is not None:
+            variables["budget_money"] = variable(("budget",), hours * price, currency, "the budget itself")
+    coordinates = {name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre", "chain", "draw")}
+    coordinates["quantile"] = variable(["quantile"], np.array(QUANTILES), ONE, "probability below")
+    attrs = dict(plan.attrs)
+    if speed is not None:
+        attrs["gpu_flops_per_second"] = speed
+    if price is not None:
+        attrs |= {"price_per_gpu_hour": price, "currency": str(currency)}
+    return Answer(variables, coordinates, attrs)
+
+
+def evppi(
+    fit: posterior.Fit,
+    plan: xr.Dataset,
+    quantities: Mapping[str, xr.DataArray] | None = None,
+    *,
+    allow_unconverged: bool = False,
+) -> xr.Dataset:
+    """Expected value of perfect information about single parameters, for the choice between distilling and pretraining.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset
+        The fit that the plan was made from.
+    plan : Dataset
+        What `plan` returned, with its draws.
+    quantities : mapping of str to DataArray, optional
+        What could become known: name to values over chain, draw; by default every parameter of the law. Functions of
+        several parameters (the loss of a certain run, say) are often what an experiment would tell.
+    allow_unconverged : bool
+        As for `plan`.
+
+    Returns
+    -------
+    Dataset
+        Over quantity, student, scenario, budget: evppi (nats), evppi_mcse, and evppi_share (of the plan's regret, the value of
+        knowing everything for this choice; NaN where that is 0).
+
+    Raises
+    ------
+    ParameterError
+        If the plan was not made from this fit, or a quantity lacks chain and draw.
+
+    Notes
+    -----
+    Estimator: regression on Hermite polynomials up to degree 5 of the normal score (Strong, Oakley and Brennan 2014). It is
+    biased upwards by about 5 variances of the advantage over the number of effective draws; the standard error is a
+    jackknife over blocks of consecutive draws (Künsch 1989, Annals of Statistics 17, 1217-1241), which allows for autocorrelation.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> import numpy as np, xarray as xr
+    >>> rng = np.random.default_rng(0)
+    >>> draws = {k: (("chain", "draw"), v * np.ones((4, 100))) for k, v in bd.PUBLISHED.items()}
+    >>> draws["E"] = (("chain", "draw"), 1.22 * np.exp(0.01 * rng.standard_normal((4, 100))))
+    >>> fit = xr.Dataset(draws, attrs={"law": "busbridge2025"})
+    >>> value = bd.evppi(fit, bd.plan(fit, "1B", 1e21, "best case"))
+    >>> value["evppi"].sel(quantity="A").item()
+    0.0
+    """
+    fitted = gather(fit, allow_unconverged)
+    check_same_posterior(fitted, plan)
+    known = _quantities(fitted, quantities)
+    alone, distilled = plan["supervised_loss"], plan["distilled_loss"]
+    gain = _flat((alone - distilled), CELL)
+    cells = gain.reshape(-1, fitted.n_draws)
+    value = np.full((len(known), cells.shape[0]), np.nan)
+    error = np.full_like(value, np.nan)
+    # Where all draws agree on the choice, nothing that can become known will change it.
+    agreed = (cells >= 0).all(axis=1) | (cells <= 0).all(axis=1)
+    value[:, agreed], error[:, agreed] = 0.0, 0.0
+    fine = ~np.isnan(cells).any(axis=1) & ~agreed
+    for k, values in enumerate(known.values()):
+        value[k, fine], error[k, fine] = regression_evppi(cells[fine], values, fitted.chain.size)
+    shape = (len(known), *gain.shape[:-1])
+    regret = plan["regret"].transpose(*CELL).values
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(regret > 0, value.reshape(shape) / regret, np.nan)
+    dims = ("quantity", *CELL)
+    variables = {
+        "evppi": variable(
+            dims, value.reshape(shape), NATS, "expected value of perfect information about this quantity"
+        ),
+        "evppi_mcse": variable(dims, error.reshape(shape), NATS, "Monte-Carlo standard error of evppi"),
+        "evppi_share": variable(dims, share, ONE, "share of the value of knowing everything for this choice"),
+    }
+    coordinates = {name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre")}
+    coordinates["quantity"] = variable(["quantity"], list(known), ONE, "what could become known")
+    attrs = dict(plan.attrs) | {
+        "estimator": f"regression on Hermite polynomials of degree {_DEGREE} of the normal score"
+    }
+    return Answer(variables, coordinates, attrs)
+
+
+def _quantities(fitted: FittedDraws, quantities: Mapping[str, xr.DataArray] | None) -> dict[str, np.ndarray]:
+    if quantities is None:
+        return {name: fitted.draws[name] for name in fitted.draws.law.symbols_of_law}
+    known = {}
+    for name, values in quantities.items():
+        if not isinstance(values, xr.DataArray) or set(values.dims) != {"chain", "draw"}:
+            raise ParameterError(f"quantities: {name!r} is no DataArray over chain and draw")
+        flat = values.transpose("chain", "draw").values.reshape(-1).astype(float)
+        if flat.size != fitted.n_draws or not np.isfinite(flat).all():
+            raise ParameterError(f"quantities: {name!r} needs one finite value for each of the {fitted.n_draws} draws")
+        known[str(name)] = flat
+    if not known:
+        raise ParameterError("quantities: the mapping is empty; leave it out for all parameters of the law")
+    return known
+
+
+def regression_evppi(gain: np.ndarray, quantity: np.ndarray, chains: int) -> tuple[np.ndarray, np.ndarray]:
+    """Value of knowing one quantity, (cells,), and its standard error.
+
+    Parameters
+    ----------
+    gain : ndarray
+        Advantage, (cells, n_draws), chain after chain.
+    quantity : ndarray
+        (n_draws,).
+    chains : int
+        Blocks of the jackknife do not cross chains.
+    """
+    n = quantity.size
+    if np.ptp(quantity) == 0 or n < 4 * (_DEGREE + 1):
+        # Nothing can be learnt from a constant; from very few draws nothing can be said.
+        constant = np.ptp(quantity) == 0
+        return np.full(len(gain), 0.0 if constant else np.nan), np.full(len(gain), 0.0 if constant else np.nan)
+    basis = np.polynomial.hermite_e.hermevander(_normal_score(quantity), _DEGREE)
+    basis /= np.sqrt((basis**2).mean(axis=0))
+    gram, moments = basis.T @ basis, basis.T @ gain.T
+
+    totals = gain.sum(axis=1)
+
+    def value_without(rows: np.ndarray) -> np.ndarray:
+        kept = np.ones(n, dtype=bool)
+        kept[rows] = False
+        coefficients = np.linalg.solve(gram - basis[rows].T @ basis[rows], moments - basis[rows].T @ gain[:, rows].T)
+        predicted = basis[kept] @ coefficients
+        np.maximum(predicted, 0, out=predicted)
+        mean = (totals - gain[:, rows].sum(axis=1)) / (n - rows.size)
+        return predicted.mean(axis=0) - np.maximum(mean, 0)
+
+    whole = value_without(np.array([], dtype=int))
+    blocks = [
+        block
+        for chain in np.array_split(np.arange(n), chains)
+        for block in np.array_split(chain, max(1, min(_BLOCKS // chains, chain.size)))
+        if block.size
+    ]
+    if len(blocks) < 2:
+        return np.maximum(whole, 0), np.full(len(gain), np.nan)
+    partial = np.stack([value_without(block) for block in blocks])
+    error = np.sqrt((len(blocks) - 1) * partial.var(axis=0))
+    # The estimate may fall below zero by rounding only: the mean of the positive parts is at least the positive part of the mean.
+    return np.maximum(whole, 0), error
+
+
+def _normal_score(values: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - counts / 2
+    inverse_cdf = NormalDist().inv_cdf
+    return np.array([inverse_cdf(u) for u in middle / values.size])[inverse]
+
+
+def tokens_for_loss(params: np.ndarray, loss: np.ndarray, fitted: FittedDraws, cap: float) -> np.ndarray:
+    """Tokens on which a pretrained model reaches a loss in each draw; infinite if it does so on none, or on none below the cap.
+
+    The supervised law solved for D: (B / ((L - E)^(1/gamma) - A / N^alpha))^(1/beta).
+    """
+    law = fitted.draws
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        excess = np.maximum(loss - law["E"], 0) ** (1 / law["gamma"]) - law["A"] * params ** -law["alpha"]
+        tokens = np.where(excess > 0, (law["B"] / excess) ** (1 / law["beta"]), np.inf)
+    tokens = np.where(tokens <= cap * (1 + 1e-9), tokens, np.inf)
+    return np.where(np.isnan(loss), np.nan, tokens)
+
+
+def _extra_budget(
+    fitted: FittedDraws, students: np.ndarray, budgets: np.ndarray, nats: np.ndarray, shape: Shape, cap: float
+) -> np.ndarray:
+    """Compute beyond the budget that lowers the posterior mean of the pretrained loss by so many nats."""
+    size, _, spent = (
+        v.ravel() for v in np.broadcast_arrays(students[:, None, None], np.zeros(nats.shape[1])[:, None], budgets)
+    )
+
+    def mean_loss(log_budget: np.ndarray, which: np.ndarray) -> np.ndarray:
+        tokens = np.minimum(pretraining_tokens(size[which], np.exp(log_budget), shape), cap)
+        return fitted.draws.supervised_loss(size[which, None], tokens[:, None]).mean(axis=-1)
+
+    everyone = np.arange(size.size)
+    at = np.log(spent)
+    with np.errstate(invalid="ignore"):
+        target = mean_loss(at, everyone) - nats.ravel()
+    lower, upper = at - np.log(_LARGEST_FACTOR), at + np.log(_LARGEST_FACTOR)
+    at_lower, at_upper = mean_loss(lower, everyone) - target, mean_loss(upper, everyone) - target
+    result = np.select([np.isnan(target), at_upper >= 0], [np.nan, np.inf], default=-spent)
+    within = np.flatnonzero((at_lower > 0) & (at_upper < 0))
+    root = find_root(
+        lambda x, w: mean_loss(x, within[w]) - target[within[w]],
+        lower[within],
+        upper[within],
+        at_lower[within],
+        at_upper[within],
+    )
+    result[within] = spent[within] * np.expm1(root - at[within])
+    return result.reshape(nats.shape)
+
+
+def _flat(values: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:
+    array = values.transpose(*dims, "chain", "draw").values
+    return array.reshape(*array.shape[:-2], -1)
+
+
+def check_same_posterior(fitted: FittedDraws, plan: xr.Dataset) -> Shape:
+    """The shape of a plan, once it is sure that the plan was made from these draws."""
+    needed = ("supervised_loss", "distilled_loss", "expected_gain", "regret", "evpi")
+    if not isinstance(plan, xr.Dataset) or any(name not in plan for name in needed):
+        raise ParameterError("plan: this is not what `plan` returned, with its draws and its scenarios")
+    if any(name not in plan.dims for name in (*CELL, "chain", "draw")):
+        raise ParameterError(
+            "plan: keep the dimensions student, scenario and budget; select with lists, as in sel(student=[1e9])"
+        )
+    shape = Shape(plan.attrs["context_length"], plan.attrs["vocabulary_size"], plan.attrs["aspect_ratio"])
+    stated = _flat(plan["supervised_loss"], ("student", "budget"))
+    sizes, spent = plan["student"].values[:, None, None], plan["budget"].values[None, :, None]
+    tokens = np.minimum(pretraining_tokens(sizes, spent, shape), plan.attrs["max_student_tokens"])
+    same = stated.shape[-1] == fitted.n_draws
+    if same:
+        computed = fitted.draws.supervised_loss(sizes, tokens)
+        # NaN stands where the budget buys less than one token.
+        same = bool(np.allclose(stated, np.where(tokens >= 1, computed, np.nan), rtol=0, atol=1e-9, equal_nan=True))
+    if not same:
+        raise ParameterError("plan: it was made from another fit than this one; make it anew with plan(fit, ...)")
+    return shape

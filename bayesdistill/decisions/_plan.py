@@ -1,0 +1,382 @@
+r"""The plan: for each student, scenario and budget the probability that distillation beats pretraining.
+
+For a student of N parameters, a budget of C FLOPs and a posterior draw :math:`\theta`,
+
+- pretraining gives :math:`L_P(\theta) = L_\mathrm{sup}(N, C / 3F(N))`;
+- a strategy s (a teacher, and the rest of the budget for the student's tokens) gives :math:`L_S(s, \theta)`;
+- the *committed* strategy :math:`s^*` minimises the posterior mean of :math:`L_S`: what one who must choose today gets;
+- the *best* strategy :math:`s(\theta)` minimises :math:`L_S(\cdot, \theta)`: what one who knew the law would do.
+
+With :math:`\mathrm{E}` the mean over the posterior:
+
+========================  ==========================================================================================
+advantage                 :math:`L_P - L_S(s^*)`, positive where distillation is ahead
+probability               :math:`P(\text{advantage} > 0)`
+probability_best          the same for the best strategy
+expected_gain             :math:`\mathrm{E}[\text{advantage}]`
+regret                    :math:`\min(\mathrm{E} L_P, \mathrm{E} L_S(s^*)) - \mathrm{E}\min(L_P, L_S(s^*))`: what choosing the
+                          option with the smaller mean costs on average, against choosing the right one of the two
+evpi                      :math:`\min(\mathrm{E} L_P, \mathrm{E} L_S(s^*)) - \mathrm{E}\min(L_P, L_S(s(\theta)))`: expected value
+                          of perfect information, against one who knows :math:`\theta` and also adapts the strategy
+========================  ==========================================================================================
+
+Losses are the law's mean curves. With `noise="run"` advantage, probability and probability_best are those of one pair of
+real runs, with residual noise and group effects; everything else refers to the law, because noise cannot be acted upon.
+
+Assumed: the budget buys training only (serving the student costs the same either way); a pretrained student is trained on
+all that the budget buys, up to `max_student_tokens`; every token is seen once.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesdistill import strategies
+from bayesdistill.answers import Answer
+from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape, pretraining_tokens
+from bayesdistill.decisions import labels
+from bayesdistill.decisions.arguments import (
+    Numbers,
+    Scenarios,
+    TeacherTable,
+    check_choice,
+    make_bounds,
+    parse_budgets,
+    parse_scenarios,
+    parse_students,
+    parse_teachers,
+)
+from bayesdistill.decisions.crossover_search import best_crossovers
+from bayesdistill.decisions.fitted_draws import (
+    FittedDraws,
+    Source,
+    extrapolation_factor,
+    gather,
+)
+from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
+from bayesdistill.decisions.reductions import mean_of, probability_positive
+from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve
+from bayesdistill.law.predictive import RunNoise
+from bayesdistill.progress import Progress
+
+CELL = ("student", "scenario", "budget")
+DRAWS = ("chain", "draw")
+EXTRAPOLATION_AXES = (
+    "student_params",
+    "student_tokens_per_param",
+    "teacher_loss",
+    "pretraining_params",
+    "pretraining_tokens_per_param",
+)
+
+
+def plan(
+    fit: Source,
+    students: Numbers,
+    budgets: Numbers,
+    scenarios: Scenarios = tuple(SCENARIOS),
+    *,
+    max_teacher_params: float = 1e12,
+    max_teacher_tokens: float = 2e13,
+    max_student_tokens: float | None = None,
+    min_teacher_params: float = 1e6,
+    teachers: pd.DataFrame | xr.Dataset | None = None,
+    shape: Shape = PUBLISHED_SHAPE,
+    noise: str = "law",
+    seed: int = 0,
+    allow_unconverged: bool = False,
+    executor: Executor | None = None,
+    threads: int | None = None,
+    piece: int | None = None,
+    progress: Progress = None,
+) -> xr.Dataset:
+    """For each student, scenario and budget the probability that distillation beats pretraining, and the strategy for it.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset
+        What `fit` returned or `load` read; or a Dataset of draws of the law's 15 parameters over chain and draw, whose
+        convergence nobody can check.
+    students : float, str, or a list of them
+        Non-embedding parameters, such as 3e8 or "300M". The plan keeps their order.
+    budgets : float, str, or a list of them
+        FLOPs for one student, in any order; the plan has them increasing.
+    scenarios : str, Scenario, or a list of them
+        Who pays for the teacher; by default the four named ones.
+    max_teacher_params, max_teacher_tokens : float
+        Largest teacher and most tokens it may be trained on.
+    max_student_tokens : float, optional
+        Most tokens that the student may see, distilled or pretrained; without it as many as the budget buys.
+    min_teacher_params : float
+        Smallest teacher.
+    teachers : DataFrame or Dataset, optional
+        Existing teachers, one a row: params, loss (measured, nats per token), and optionally name and tokens. With it the
+        teacher is one of these; without it any teacher within the bounds can be had, with the loss that the supervised
+        law gives it.
+    shape : Shape
+        What of the architecture determines FLOPs per token.
+    noise : {"law", "run"}
+        Whether advantage and probability compare the law's mean curves, or one pair of real runs with residual noise and group
+        effects.
+    seed : int
+        Random seed for noise="run".
+    allow_unconverged : bool
+        Use a posterior that failed convergence checks; the plan says so in its attributes.
+    executor : concurrent.futures.Executor, optional
+        Where to solve; for a Dask cluster `client.get_executor()`. The result is the same to the bit.
+    threads : int, optional
+        Threads that solve at once in one process.
+    piece : int, optional
+        Budgets that are solved at once; chosen by memory if left out.
+    progress : bool or callable, optional
+        True draws a bar, None (the default) draws it in a terminal and in a notebook, False draws nothing; a callable is
+        told (pieces done, pieces in all).
+
+    Returns
+    -------
+    Dataset
+        Over student, scenario, budget (and chain, draw): supervised_loss (no scenario), distilled_loss, teacher_loss of the
+        committed strategy, best_distilled_loss, best_teacher_params, best_teacher_tokens, best_teacher_loss,
+        best_student_tokens of the best ones, advantage. Without draws: probability, probability_best (each with its
+        _mcse), expected_gain, expected_gain_mcse, regret, evpi, teacher_params, teacher_tokens, student_tokens, status,
+        extrapolates, and extrapolation_factor over `axis`. Over student, scenario, chain, draw: crossover (FLOPs; the
+        budget within the range of `budgets` from which on pretraining beats the best strategy), crossover_status
+        (`crossed`; `always`: distillation is ahead at every budget; `never`: pretraining is; `reversed`: pretraining is
+        ahead at first and distillation at the largest budget; `impossible`: no strategy fits any budget) and
+        crossover_sign_changes (more than 1: the lead changes several times, and crossover is the last change). With
+        `teachers`: teacher_index and best_teacher_index into the coordinate teacher. A budget too small for any
+        strategy gives NaN and a status. Bounds, noise, convergence and the fit's provenance are attributes.
+
+    Raises
+    ------
+    ParameterError
+        If an argument is unusable, or the fit has no distillation law.
+    ConvergenceError
+        If the posterior did not converge and `allow_unconverged` is False.
+
+    Notes
+    -----
+    Definitions stand at the head of this module. Busbridge et al. (2025, arXiv:2502.08606), sections 4 and 5.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> import xarray as xr
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
+    >>> plan = bd.plan(published, "1B", [1e20, 1e21], "best case")
+    >>> plan["probability"].values.ravel().tolist()
+    [1.0, 1.0]
+    """
+    fitted = gather(fit, allow_unconverged)
+    check_choice(noise, "noise", ("law", "run"))
+    chosen = parse_scenarios(scenarios)
+    table = parse_teachers(teachers, chosen)
+    problem = Problem(
+        parse_students(students),
+        parse_budgets(budgets),
+        chosen,
+        make_bounds(min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens),
+        shape,
+        None if table is None else table.arrays(),
+    )
+    deviation = RunNoise.draw(fitted.draws, seed) if noise == "run" else None
+    result = plan_problem(fitted, problem, Workers(executor, threads, progress, piece), deviation, table)
+    result.attrs["noise"] = noise
+    if noise == "run":
+        result.attrs["noise_seed"] = int(seed)
+    return result
+
+
+def plan_problem(
+    fitted: FittedDraws,
+    problem: Problem,
+    workers: Workers,
+    run_noise: RunNoise | None = None,
+    teachers: TeacherTable | None = None,
+) -> xr.Dataset:
+    """The plan of a problem whose parts have been checked."""
+    committed = solve(COMMITTED, fitted.draws, problem, workers)
+    best = solve(BEST, fitted.draws, problem, workers)
+    alone = strategies.supervised_losses(
+        fitted.draws, problem.students, problem.budgets, problem.shape, problem.bounds.max_student_tokens
+    )
+    crossover, crossover_status, changes = best_crossovers(
+        fitted.draws, problem, alone[:, None] - best["loss"], workers
+    )
+    variables = _losses_and_strategies(fitted, committed, best, alone)
+    variables |= _probabilities(fitted, problem, alone, committed, best, run_noise)
+    variables |= _extrapolation(fitted, problem, committed)
+    per_pair = ("student", "scenario", *DRAWS)
+    variables |= {
+        "crossover": variable(
+            per_pair,
+            fitted.unflatten(crossover),
+            FLOPS,
+            "budget from which on pretraining beats the best distillation strategy",
+            {"strategy": BEST, "lowest_budget": problem.budgets.min(), "highest_budget": problem.budgets.max()},
+        ),
+        "crossover_status": labels.flags(
+            per_pair,
+            fitted.unflatten(crossover_status),
+            labels.CROSSOVER_STATUS,
+            "whether pretraining overtakes distillation within the budgets",
+        ),
+        "crossover_sign_changes": variable(
+            per_pair, fitted.unflatten(changes), ONE, "how often the lead changes within the budgets"
+        ),
+    }
+    if teachers is not None:
+        variables["teacher_index"] = variable(
+            CELL, committed["teacher_index"], ONE, "position of the committed teacher in the table"
+        )
+        variables["best_teacher_index"] = variable(
+            (*CELL, *DRAWS),
+            fitted.unflatten(best["teacher_index"]),
+            ONE,
+            "position of the best teacher of each draw in the table",
+        )
+    coordinates = labels.grid_coordinates(problem) | labels.draw_coordinates(fitted.chain, fitted.draw)
+    if teachers is not None:
+        coordinates["teacher"] = variable(["teacher"], list(teachers.names), ONE, "existing teachers")
+    attrs = {**labels.setting_attributes(problem.bounds, problem.shape), **fitted.attrs, "noise": "law"}
+    if teachers is not None:
+        attrs["teachers"] = json.dumps(list(teachers.names))
+    return Answer(variables, coordinates, attrs)
+
+
+def _losses_and_strategies(
+    fitted: FittedDraws, committed: dict[str, np.ndarray], best: dict[str, np.ndarray], alone: np.ndarray
+) -> dict[str, xr.Variable]:
+    drawn = (*CELL, *DRAWS)
+    spread = fitted.unflatten
+    return {
+        "supervised_loss": variable(
+            ("student", "budget", *DRAWS), spread(alone), NATS, "loss of the student pretrained on the whole budget"
+        ),
+        "distilled_loss": variable(
+            drawn, spread(committed["loss"]), NATS, "loss of the student distilled by the committed strategy"
+        ),
+        "best_distilled_loss": variable(
+            drawn, spread(best["loss"]), NATS, "loss of the student distilled by the best strategy of each draw"
+        ),
+        "teacher_params": variable(
+            CELL, committed["teacher_params"], PARAMS, "non-embedding parameters of the committed teacher"
+        ),
+        "teacher_tokens": variable(CELL, committed["teacher_tokens"], TOKENS, "tokens of the committed teacher"),
+        "teacher_loss": variable(drawn, spread(committed["teacher_loss"]), NATS, "loss of the committed teacher"),
+        "student_tokens": variable(
+            CELL, committed["student_tokens"], TOKENS, "distillation tokens of the committed strategy"
+        ),
+        "status": labels.strategy_status(CELL, committed["status"]),
+        "best_teacher_params": variable(
+            drawn, spread(best["teacher_params"]), PARAMS, "non-embedding parameters of the best teacher of each draw"
+        ),
+        "best_teacher_tokens": variable(
+            drawn, spread(best["teacher_tokens"]), TOKENS, "tokens of the best teacher of each draw"
+        ),
+        "best_teacher_loss": variable(
+            drawn, spread(best["teacher_loss"]), NATS, "loss of the best teacher of each draw"
+        ),
+        "best_student_tokens": variable(
+            drawn, spread(best["student_tokens"]), TOKENS, "distillation tokens of the best strategy of each draw"
+        ),
+    }
+
+
+def _probabilities(
+    fitted: FittedDraws,
+    problem: Problem,
+    alone: np.ndarray,
+    committed_strategy: dict[str, np.ndarray],
+    best_strategy: dict[str, np.ndarray],
+    run_noise: RunNoise | None,
+) -> dict[str, xr.Variable]:
+    committed, best = committed_strategy["loss"], best_strategy["loss"]
+    pretrained = np.broadcast_to(alone[:, None], committed.shape)
+    chosen = np.minimum(pretrained.mean(axis=-1), committed.mean(axis=-1))
+    gain = pretrained - committed
+    seen_gain, seen_best = gain, pretrained - best
+    if run_noise is not None:
+        sizes = problem.students[:, None, None, None]
+        tokens = committed_strategy["student_tokens"][..., None]
+        seen_gain = gain + run_noise.difference(sizes, tokens, committed_strategy["teacher_loss"])
+        seen_best = seen_best + run_noise.difference(
+            sizes, best_strategy["student_tokens"], best_strategy["teacher_loss"]
+        )
+    result: dict[str, xr.Variable] = {}
+    result["advantage"] = variable(
+        (*CELL, *DRAWS),
+        fitted.unflatten(seen_gain),
+        NATS,
+        "pretrained minus distilled loss under the committed strategy; positive where distillation is ahead",
+        {"noise": "law" if run_noise is None else "run"},
+    )
+    for name, values, strategy in (
+        ("probability", seen_gain, "committed"),
+        ("probability_best", seen_best, "best"),
+    ):
+        share, error = probability_positive(fitted, values)
+        result[name] = variable(
+            CELL, share, ONE, f"probability that distillation by the {strategy} strategy beats pretraining"
+        )
+        result[f"{name}_mcse"] = variable(CELL, error, ONE, f"Monte-Carlo standard error of {name}")
+    mean, error = mean_of(fitted, gain)
+    result["expected_gain"] = variable(
+        CELL, mean, NATS, "posterior mean of the law's advantage of the committed strategy"
+    )
+    result["expected_gain_mcse"] = variable(CELL, error, NATS, "Monte-Carlo standard error of expected_gain")
+    result["regret"] = variable(
+        CELL,
+        chosen - np.minimum(pretrained, committed).mean(axis=-1),
+        NATS,
+        "expected loss of choosing the option with the smaller mean, against the better of the two in each draw",
+    )
+    result["evpi"] = variable(
+        CELL,
+        chosen - np.minimum(pretrained, best).mean(axis=-1),
+        NATS,
+        "expected value of perfect information about the law, for the choice and for the strategy",
+    )
+    return result
+
+
+def _extrapolation(fitted: FittedDraws, problem: Problem, committed: dict[str, np.ndarray]) -> dict[str, xr.Variable]:
+    """How far the committed strategy and pretraining lie outside what the posterior has seen."""
+    shape = committed["student_tokens"].shape
+    sizes = problem.students[:, None, None]
+    bought = pretraining_tokens(sizes, problem.budgets[None, None, :], problem.shape)
+    bought = np.minimum(bought, problem.bounds.max_student_tokens)
+    values: dict[str, Any] = {
+        "student_params": sizes,
+        "student_tokens_per_param": committed["student_tokens"] / sizes,
+        "teacher_loss": committed["teacher_loss"].mean(axis=-1),
+        "pretraining_params": sizes,
+        "pretraining_tokens_per_param": bought / sizes,
+    }
+    factors = np.stack(
+        [
+            np.broadcast_to(extrapolation_factor(values[axis], fitted.ranges.get(axis)), shape)
+            for axis in EXTRAPOLATION_AXES
+        ]
+    )
+    # Where the range is unknown nothing can be vouched for, so the flag is up; where there is no strategy it is down.
+    infeasible = np.isnan(committed["student_tokens"])
+    outside = ~(factors == 1.0).all(axis=0) & ~infeasible
+    return {
+        "extrapolates": variable(
+            CELL,
+            outside,
+            ONE,
+            "whether the committed strategy or pretraining lies outside the runs that the posterior has seen",
+        ),
+        "extrapolation_factor": variable(
+            ("axis", *CELL), factors, ONE, "how many times beyond the seen range, 1 inside it"
+        ),
+        "axis": variable(["axis"], list(EXTRAPOLATION_AXES), ONE, "quantity that has a seen range"),
+    }

@@ -1,0 +1,155 @@
+"""Distillation against pretraining for those who are short of data: the plan on the axis of unique tokens.
+
+Both options see every unique token once, up to the cap; the law knows nothing of repeated tokens, so that more epochs over
+the same data are outside of it. With unlimited compute both students see all the tokens, and the only question left is the
+teacher, whose own tokens are capped too: by the same data, or by a cap of its own if it was trained elsewhere.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import replace
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill.compute import PUBLISHED_SHAPE, Shape
+from bayesdistill.decisions import labels
+from bayesdistill.decisions._crossovers import interpolated_crossovers
+from bayesdistill.decisions._plan import plan_problem
+from bayesdistill.decisions.arguments import (
+    Number,
+    Numbers,
+    Scenarios,
+    check_choice,
+    make_bounds,
+    parse_number,
+    parse_numbers,
+    parse_scenarios,
+    parse_students,
+)
+from bayesdistill.decisions.fitted_draws import Source, gather
+from bayesdistill.decisions.labels import CROSSOVER_STATUS, ONE, TOKENS, variable
+from bayesdistill.decisions.solving import Problem, Workers
+from bayesdistill.law.predictive import RunNoise
+from bayesdistill.progress import Progress, reporting
+
+SAME = "same"
+
+
+def plan_tokens(
+    fit: Source,
+    students: Numbers,
+    tokens: Numbers,
+    *,
+    budget: Number | None = None,
+    scenarios: Scenarios = "best case",
+    max_teacher_params: float = 1e12,
+    max_teacher_tokens: Number = 2e13,
+    min_teacher_params: float = 1e6,
+    shape: Shape = PUBLISHED_SHAPE,
+    noise: str = "law",
+    seed: int = 0,
+    allow_unconverged: bool = False,
+    executor: Executor | None = None,
+    threads: int | None = None,
+    progress: Progress = None,
+) -> xr.Dataset:
+    """The probability that distillation beats pretraining, given how many unique tokens there are.
+
+    Parameters
+    ----------
+    fit, students, scenarios, max_teacher_params, min_teacher_params, shape, noise, seed
+        As for `plan`. Who pays for the teacher matters only where the budget is limited.
+    tokens : float, str, or a list of them
+        Unique tokens that the student may see, distilled or pretrained; in any order, the result has them increasing.
+    budget : float, str, optional
+        FLOPs for one student; without it compute is unlimited.
+    max_teacher_tokens : float, str
+        Most unique tokens of a teacher. "same" lets it see the student's tokens and no others.
+    allow_unconverged, executor, threads, progress
+        As for `plan`.
+
+    Returns
+    -------
+    Dataset
+        The variables of `plan` over student, scenario, `tokens` (in place of budget) and chain, draw; and over student,
+        scenario, chain, draw crossover_tokens (unique tokens from which on pretraining beats the best strategy,
+        interpolated linearly in log tokens) with crossover_status as in `plan`.
+
+    Raises
+    ------
+    ParameterError
+        If an argument is unusable.
+    ConvergenceError
+        If the posterior did not converge and `allow_unconverged` is False.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> import xarray as xr
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
+    >>> bd.plan_tokens(published, "1B", [1e9, 1e10], max_teacher_tokens="same")["student_tokens"].values.ravel().tolist()
+    [1000000000.0, 10000000000.0]
+    """
+    fitted = gather(fit, allow_unconverged)
+    check_choice(noise, "noise", ("law", "run"))
+    caps = np.sort(parse_numbers(tokens, "tokens"))
+    same = max_teacher_tokens == SAME
+    spent = np.inf if budget is None else parse_number(budget, "budget")
+    problem = Problem(
+        parse_students(students),
+        np.array([spent]),
+        parse_scenarios(scenarios),
+        make_bounds(min_teacher_params, max_teacher_params, 2e13 if same else max_teacher_tokens, None),
+        shape,
+    )
+    deviation = RunNoise.draw(fitted.draws, seed) if noise == "run" else None
+    workers = Workers(executor, threads)
+    parts = []
+    with reporting(progress, caps.size, "planning") as report:
+        for i, cap in enumerate(caps):
+            bounds = replace(problem.bounds, max_student_tokens=cap)
+            if same:
+                bounds = replace(bounds, max_teacher_tokens=cap)
+            part = plan_problem(fitted, replace(problem, bounds=bounds), workers, deviation)
+            parts.append(part.isel(budget=0, drop=True))
+            report(i + 1, caps.size)
+    axis = variable(["tokens"], caps, TOKENS, "unique tokens that the student may see")
+    fixed = [
+        name for name, values in parts[0].variables.items() if "budget" not in values.dims and name in parts[0].coords
+    ]
+    result = xr.concat(
+        [part.drop_vars(["crossover", "crossover_status", "crossover_sign_changes"]) for part in parts],
+        axis,
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        combine_attrs="override",
+    )
+    result = result.assign_coords({name: parts[0].coords[name] for name in fixed})
+    drawn = ("student", "scenario", "tokens", "chain", "draw")
+    lead = (result["supervised_loss"] - result["best_distilled_loss"]).transpose(*drawn).values
+    crossover, status, changes = interpolated_crossovers(caps, lead.reshape(*lead.shape[:3], -1))
+    pair = ("student", "scenario", "chain", "draw")
+    result["crossover_tokens"] = variable(
+        pair, fitted.unflatten(crossover), TOKENS, "unique tokens from which on pretraining beats the best strategy"
+    )
+    result["crossover_status"] = labels.flags(
+        pair,
+        fitted.unflatten(status),
+        CROSSOVER_STATUS,
+        "whether pretraining overtakes distillation within the tokens",
+    )
+    result["crossover_sign_changes"] = variable(
+        pair, fitted.unflatten(changes), ONE, "how often the lead changes within the tokens"
+    )
+    del result.attrs["max_student_tokens"]
+    result.attrs |= {
+        "noise": noise,
+        "budget": float(spent),
+        "max_teacher_tokens": SAME if same else float(problem.bounds.max_teacher_tokens),
+    }
+    if noise == "run":
+        result.attrs["noise_seed"] = int(seed)
+    return result

@@ -1,0 +1,179 @@
+"""The posterior as decisions use it: flat draws, their provenance, and the range of the data."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill import posterior
+from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError, ParameterError
+from bayesdistill.law import Draws
+
+PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (10.0, 160.0)}
+"""Where the published law (Busbridge et al. 2025) is taken to hold: what a posterior whose supervised law came from that prior
+has indirectly seen. The range of the pseudo-runs of that prior (`priors.table`), which this module may not import; a test compares."""
+
+CONVERGED = {True: "yes", False: "no", None: "unknown"}
+
+
+@dataclass(frozen=True)
+class FittedDraws:
+    """Draws of the law, flattened over chain and draw, with what must travel with every answer.
+
+    Parameters
+    ----------
+    draws : Draws
+        The law with its draws, chain after chain.
+    chain, draw : ndarray
+        Coordinates of the posterior.
+    ranges : dict
+        Lowest and highest seen value of student_params, student_tokens_per_param, teacher_loss, pretraining_params and
+        pretraining_tokens_per_param; a key is missing where nothing is known.
+    attrs : dict
+        Provenance and convergence as attributes that netCDF can hold.
+    """
+
+    draws: Draws
+    chain: np.ndarray
+    draw: np.ndarray
+    ranges: dict[str, tuple[float, float]]
+    attrs: dict[str, Any]
+
+    @property
+    def n_draws(self) -> int:
+        """Number of draws of all chains together."""
+        return self.chain.size * self.draw.size
+
+    def unflatten(self, values: np.ndarray) -> np.ndarray:
+        """An array (..., n_draws) as (..., chain, draw)."""
+        return values.reshape(*values.shape[:-1], self.chain.size, self.draw.size)
+
+
+Source = posterior.Fit | FittedDraws
+
+
+def gather(fit: Source, allow_unconverged: bool, *, distilled: bool = True) -> FittedDraws:
+    """Draws of a fit that may be used for decisions; what was gathered already is passed on, so that it is checked once.
+
+    Parameters
+    ----------
+    fit : DataTree, Dataset or FittedDraws
+    allow_unconverged : bool
+        Whether a posterior that did not converge may be used.
+    distilled : bool
+        Whether the question requires a distillation law.
+
+    Raises
+    ------
+    ParameterError
+        If the question requires a distillation law and the fit has none.
+    ConvergenceError
+        If the posterior did not converge and `allow_unconverged` is False; if it is True, a ConvergenceWarning.
+    """
+    if isinstance(fit, FittedDraws):
+        return fit
+    law = posterior.law_draws(fit)
+    if distilled and not posterior.is_distilled(fit):
+        raise ParameterError(
+            "fit: this posterior holds the supervised law alone; a decision about distillation needs a fit to "
+            "distillation runs, fit(runs) or fit(runs, supervised=...)"
+        )
+    if law.sizes["chain"] * law.sizes["draw"] == 0:
+        raise ModelError("The posterior holds no draws. Refit the model.")
+    # Nobody knows the sampler behind a bare Dataset of draws, so that convergence is not checked.
+    known = isinstance(fit, xr.DataTree)
+    convergence: dict[str, Any] = posterior.convergence(fit) if known else {"converged": None}
+    if convergence["converged"] is False:
+        failed = ", ".join(convergence["failed"])
+        if not allow_unconverged:
+            raise ConvergenceError(
+                f"the posterior did not converge ({failed}); see check(fit), fit again with more tuning, or pass "
+                "allow_unconverged=True to use it all the same, marked as such"
+            )
+        warnings.warn(
+            f"the posterior did not converge ({failed}); what follows from it may be wrong",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    seen = posterior.seen_runs(fit)
+    ranges, supervised_range = _ranges(seen)
+    return FittedDraws(
+        draws=posterior.draws_of(fit),
+        chain=law["chain"].values,
+        draw=law["draw"].values,
+        ranges=ranges,
+        attrs={
+            "converged": CONVERGED[convergence["converged"]],
+            "convergence": json.dumps(convergence),
+            "posterior_provenance": json.dumps(posterior.provenance(fit)),
+            "prior_dominated": json.dumps(posterior.prior_dominated(fit)),
+            "posterior_draws": int(law.sizes["chain"] * law.sizes["draw"]),
+            "supervised_range": supervised_range,
+            "seen_ranges": json.dumps(ranges),
+        },
+    )
+
+
+def _ranges(seen: xr.Dataset) -> tuple[dict[str, tuple[float, float]], str]:
+    ranges: dict[str, tuple[float, float]] = {}
+
+    def note(name: str, values: np.ndarray) -> None:
+        ranges[name] = (float(values.min()), float(values.max()))
+
+    if {"student_params", "student_tokens", "teacher_loss"} <= set(seen.data_vars):
+        note("student_params", seen["student_params"].values)
+        note("student_tokens_per_param", seen["student_tokens"].values / seen["student_params"].values)
+        note("teacher_loss", seen["teacher_loss"].values)
+    if {"params", "tokens"} <= set(seen.data_vars):
+        note("pretraining_params", seen["params"].values)
+        note("pretraining_tokens_per_param", seen["tokens"].values / seen["params"].values)
+        return ranges, "supervised runs of the fit"
+    if ranges:
+        ranges["pretraining_params"] = PUBLISHED_SUPERVISED_RANGE["params"]
+        ranges["pretraining_tokens_per_param"] = PUBLISHED_SUPERVISED_RANGE["tokens_per_param"]
+        return ranges, "runs behind the published law"
+    return ranges, "unknown"
+
+
+def extrapolation_factor(values: np.ndarray, seen: tuple[float, float] | None) -> np.ndarray:
+    """How many times a value lies beyond the seen range: 1 inside, 2 at twice the maximum or half the minimum.
+
+    NaN where the value is NaN, or where the range is unknown.
+    """
+    if seen is None:
+        return np.full(np.shape(values), np.nan)
+    lowest, highest = seen
+    # A hair of tolerance, so that a run of the data itself is never outside it by rounding.
+    factor = np.maximum(np.maximum(values / highest, lowest / values), 1.0)
+    return np.where(factor < 1 + 1e-9, 1.0, factor)
+
+
+def distilled_extrapolation(fitted: FittedDraws, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
+    """How many times beyond the seen distillation runs: the largest factor over size, tokens per parameter, teacher loss."""
+    factors = [
+        extrapolation_factor(np.asarray(values, dtype=float), fitted.ranges.get(axis))
+        for axis, values in (
+            ("student_params", params),
+            ("student_tokens_per_param", tokens / params),
+            ("teacher_loss", teacher_loss),
+        )
+    ]
+    return np.max(np.broadcast_arrays(*factors), axis=0)
+
+
+def pretraining_extrapolation(fitted: FittedDraws, params: Any, tokens: Any) -> np.ndarray:
+    """How many times beyond the runs behind the supervised law a model lies: the larger factor over size and tokens per parameter.
+
+    For pretrained students, and for teachers that are still to be trained: the law that gives their loss has seen models of
+    some sizes and durations only.
+    """
+    params, tokens = np.broadcast_arrays(np.asarray(params, dtype=float), np.asarray(tokens, dtype=float))
+    return np.maximum(
+        extrapolation_factor(params, fitted.ranges.get("pretraining_params")),
+        extrapolation_factor(tokens / params, fitted.ranges.get("pretraining_tokens_per_param")),
+    )

@@ -1,0 +1,320 @@
+"""How a family of students splits one budget, and with which teacher: the search behind `families`.
+
+For a given teacher and assignment the split is a convex problem: at the optimum the next FLOP lowers the family's loss by the
+same amount whichever student gets it. The curves of loss against tokens are tabulated once for each teacher; the spending
+at every price then gives the split of every assignment. The teacher is sought on a grid that zooms in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayesdistill.compute import Shape, flops_per_token, teacher_cost
+from bayesdistill.law import Draws
+from bayesdistill.strategies import Bounds
+
+FEWEST_TOKENS = 1e6
+_POINTS = 48  # of a curve of loss against tokens
+_PRICES = 256  # values of lambda
+_COARSE, _FINE, _ROUNDS = 17, 5, 7
+SEARCH_DRAWS = 64
+
+
+@dataclass(frozen=True)
+class Family:
+    """Students, what they cost, and what they may use.
+
+    Parameters
+    ----------
+    sizes, counts, weights : ndarray
+        Parameters of each student, how many of that size, and their weight in the family's loss (sum 1).
+    budget : float
+        FLOPs for all together.
+    delta_lgt, delta_pre : float
+        Charged shares of the teacher's inference and pretraining.
+    bounds : Bounds
+    shape : Shape
+    """
+
+    sizes: np.ndarray
+    counts: np.ndarray
+    weights: np.ndarray
+    budget: float
+    delta_lgt: float
+    delta_pre: float
+    bounds: Bounds
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher under consideration: size, tokens, and loss of each draw (n_draws,)."""
+
+    params: float
+    tokens: float
+    loss: np.ndarray
+    index: int = -1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An assignment with its teacher and split; tokens are NaN if it cannot be paid."""
+
+    distilled: np.ndarray
+    teacher: Teacher | None
+    tokens: np.ndarray
+
+
+def thinned(draws: Draws) -> Draws:
+    """At most SEARCH_DRAWS of the draws, evenly spaced."""
+    n = draws.n_draws
+    rows = np.unique(np.linspace(0, n - 1, min(n, SEARCH_DRAWS)).round().astype(int))
+    return draws.take(rows)
+
+
+# Loss curves and splits ---------------------------------------------------------------------------------------------
+
+
+def student_losses(family: Family, draws: Draws, tokens: np.ndarray, teacher: Teacher | None) -> np.ndarray:
+    """Losses (student, points, n_draws) at tokens (student, points): distilled, or pretrained without a teacher."""
+    size, seen = family.sizes[:, None, None], tokens[..., None]
+    if teacher is None:
+        return draws.supervised_loss(size, seen)
+    return draws.distilled_loss(size, seen, teacher.loss)
+
+
+def cost_per_token(family: Family, teacher: Teacher | None) -> np.ndarray:
+    """FLOPs of one more token for all students of each size."""
+    per_token = 3 * flops_per_token(family.sizes, family.shape)
+    if teacher is not None:
+        per_token = per_token + family.delta_lgt * flops_per_token(teacher.params, family.shape)
+    return family.counts * per_token
+
+
+def fixed_cost(family: Family, teacher: Teacher | None) -> float:
+    """FLOPs of the charged share of the teacher's pretraining."""
+    if teacher is None:
+        return 0.0
+    return float(teacher_cost(flops_per_token(teacher.params, family.shape), teacher.tokens, family.delta_pre))
+
+
+def _interpolate(y: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Cubic interpolation of rows y (student, points) given at 0, 1, 2, ... at positions (student, m)."""
+    last = y.shape[1] - 1
+    first = np.clip(np.floor(at).astype(int) - 1, 0, last - 3)
+    t = at - first
+    rows = np.arange(y.shape[0])[:, None]
+    p0, p1, p2, p3 = (y[rows, first + k] for k in range(4))
+    return (
+        -p0 * (t - 1) * (t - 2) * (t - 3) / 6
+        + p1 * t * (t - 2) * (t - 3) / 2
+        - p2 * t * (t - 1) * (t - 3) / 2
+        + p3 * t * (t - 1) * (t - 2) / 6
+    )
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Mean loss of each student against log tokens, (student, points)."""
+
+    log_tokens: np.ndarray
+    loss: np.ndarray
+    cost: np.ndarray
+
+    def prices(self, weights: np.ndarray) -> np.ndarray:
+        """Fall of the family's loss per FLOP between neighbouring points, made to decrease, (student, points - 1)."""
+        tokens = np.exp(self.log_tokens)
+        fall = weights[:, None] * -np.diff(self.loss, axis=1) / (self.cost[:, None] * np.diff(tokens, axis=1))
+        return np.minimum.accumulate(np.maximum(fall, 1e-300), axis=1)
+
+    def at_prices(self, weights: np.ndarray, log_price: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log tokens and loss of each student at each price, (student, prices)."""
+        falling = np.log(self.prices(weights))
+        n, points = self.log_tokens.shape
+        position = np.empty((n, log_price.size))
+        # The price between points k and k+1 belongs to the middle; below the last price all that is allowed is bought.
+        middle = np.append(np.arange(points - 1) + 0.5, points - 1.0)
+        for i in range(n):
+            known = np.append(falling[i], falling[i, -1] - 1e-6)
+            position[i] = np.interp(-log_price, -known, middle)
+        step = (self.log_tokens[:, -1] - self.log_tokens[:, 0]) / (points - 1)
+        return self.log_tokens[:, :1] + position * step[:, None], _interpolate(self.loss, position)
+
+
+def _curves(
+    family: Family, draws: Draws, teacher: Teacher | None, low: np.ndarray, high: np.ndarray, points: int = _POINTS
+) -> Curves:
+    log_tokens = np.linspace(np.log(low), np.log(high), points, axis=1)
+    loss = student_losses(family, draws, np.exp(log_tokens), teacher).mean(axis=-1)
+    return Curves(log_tokens, loss, cost_per_token(family, teacher))
+
+
+def _token_range(family: Family, teacher: Teacher | None) -> tuple[np.ndarray, np.ndarray]:
+    cost = cost_per_token(family, teacher)
+    high = np.minimum(family.budget / cost, family.bounds.max_student_tokens)
+    return np.full(cost.size, FEWEST_TOKENS), np.maximum(high, 2 * FEWEST_TOKENS)
+
+
+def _split_all(
+    family: Family, alone: Curves, taught: Curves | None, fixed: float, assignments: np.ndarray
+) -> np.ndarray:
+    """Family loss of every assignment with its best split, NaN where it cannot be paid."""
+    both = [alone] if taught is None else [alone, taught]
+    prices = np.concatenate([c.prices(family.weights).ravel() for c in both])
+    log_price = np.linspace(np.log(prices.max()), np.log(prices.min()) - 1e-3, _PRICES)
+    spend, loss = [], []
+    for curves in both:
+        log_tokens, value = curves.at_prices(family.weights, log_price)
+        spend.append(curves.cost[:, None] * np.exp(log_tokens))
+        loss.append(family.weights[:, None] * value)
+    z = assignments.astype(float)
+    if taught is None:
+        spent, value = (1 - z) @ spend[0], (1 - z) @ loss[0]
+    else:
+        spent = (1 - z) @ spend[0] + z @ spend[1]
+        value = (1 - z) @ loss[0] + z @ loss[1]
+    available = family.budget - np.where(assignments.any(axis=1), fixed, 0.0)
+    result = np.full(len(assignments), np.nan)
+    for k in range(len(assignments)):
+        if spent[k, 0] <= available[k]:
+            result[k] = np.interp(np.log(available[k]), np.log(spent[k]), value[k])
+    return result
+
+
+# The teacher --------------------------------------------------------------------------------------------------------
+
+
+def _trained(family: Family, draws: Draws, params: float, tokens: float) -> Teacher:
+    return Teacher(params, tokens, draws.supervised_loss(params, tokens))
+
+
+def _box(family: Family) -> tuple[np.ndarray, np.ndarray]:
+    b = family.bounds
+    return (
+        np.log([b.min_teacher_params, b.min_teacher_tokens]),
+        np.log([b.max_teacher_params, b.max_teacher_tokens]),
+    )
+
+
+def search(
+    family: Family, draws: Draws, assignments: np.ndarray, listed: list[Teacher] | None
+) -> tuple[np.ndarray, list[tuple[float, float] | int | None]]:
+    """Best value of every assignment over a coarse grid of teachers (or a list), and where it was found."""
+    alone = _curves(family, draws, None, *_token_range(family, None))
+    best = _split_all(family, alone, None, 0.0, assignments[:1])
+    value = np.append(best, np.full(len(assignments) - 1, np.nan))
+    where: list[tuple[float, float] | int | None] = [None] * len(assignments)
+    candidates: list[tuple[tuple[float, float] | int, Teacher]] = []
+    if listed is not None:
+        candidates = [(k, teacher) for k, teacher in enumerate(listed)]
+    else:
+        low, high = _box(family)
+        for log_params in np.linspace(low[0], high[0], _COARSE):
+            for log_tokens in np.linspace(low[1], high[1], _COARSE):
+                teacher = _trained(family, draws, float(np.exp(log_params)), float(np.exp(log_tokens)))
+                candidates.append(((float(log_params), float(log_tokens)), teacher))
+    taught_ones = assignments[1:]
+    for place, teacher in candidates:
+        fixed = fixed_cost(family, teacher)
+        if fixed >= family.budget:
+            continue
+        taught = _curves(family, draws, teacher, *_token_range(family, teacher))
+        found = _split_all(family, alone, taught, fixed, taught_ones)
+        for k in np.flatnonzero(~np.isnan(found)):
+            if not value[k + 1] <= found[k]:
+                value[k + 1], where[k + 1] = found[k], place
+    return value, where
+
+
+def settle_choice(
+    family: Family,
+    draws: Draws,
+    thin: Draws,
+    distilled: np.ndarray,
+    place: tuple[float, float] | int | None,
+    listed: list[Teacher] | None,
+) -> Choice:
+    """The teacher of one assignment found more closely, and its split over all draws."""
+    if not distilled.any():
+        return Choice(distilled, None, _exact_split(family, draws, distilled, None))
+    if place is None:
+        return Choice(distilled, None, np.full(family.sizes.size, np.nan))
+    if isinstance(place, int):
+        assert listed is not None
+        return Choice(distilled, listed[place], _exact_split(family, draws, distilled, listed[place]))
+    alone = _curves(family, thin, None, *_token_range(family, None))
+    low, high = _box(family)
+    centre = np.array(place)
+    half = (high - low) / (_COARSE - 1)
+    best = np.inf
+    for _ in range(_ROUNDS):
+        middle = centre.copy()
+        for u in np.linspace(-1, 1, _FINE):
+            for v in np.linspace(-1, 1, _FINE):
+                point = np.clip(middle + half * [u, v], low, high)
+                teacher = _trained(family, thin, *np.exp(point).tolist())
+                fixed = fixed_cost(family, teacher)
+                if fixed >= family.budget:
+                    continue
+                taught = _curves(family, thin, teacher, *_token_range(family, teacher))
+                found = _split_all(family, alone, taught, fixed, distilled[None])[0]
+                if found < best:
+                    best, centre = found, point
+        half = half / 2
+    teacher = _trained(family, draws, *np.exp(centre).tolist())
+    return Choice(distilled, teacher, _exact_split(family, draws, distilled, teacher))
+
+
+def _exact_split(family: Family, draws: Draws, distilled: np.ndarray, teacher: Teacher | None) -> np.ndarray:
+    """Tokens of each student that spend the budget best over all draws."""
+    fixed = fixed_cost(family, teacher) if distilled.any() else 0.0
+    available = family.budget - fixed
+    cost = np.where(distilled, cost_per_token(family, teacher), cost_per_token(family, None))
+    if (cost * FEWEST_TOKENS).sum() > available:
+        return np.full(cost.size, np.nan)
+    cap = np.maximum(np.minimum(available / cost, family.bounds.max_student_tokens), 2 * FEWEST_TOKENS)
+    low, high = np.full(cost.size, FEWEST_TOKENS), cap
+    tokens = low
+    for _ in range(3):
+        curves = _chosen_curves(family, draws, distilled, teacher, low, high)
+        tokens = _spend(curves, family.weights, available)
+        # Zoom in to six steps of the grid on either side.
+        reach = np.exp(6 * (curves.log_tokens[:, 1] - curves.log_tokens[:, 0]))
+        low, high = np.maximum(tokens / reach, FEWEST_TOKENS), np.minimum(tokens * reach, cap)
+        high = np.maximum(high, low * (1 + 1e-9))
+    # What rounding has left over goes to those who may still take it.
+    open_ = tokens < cap * (1 - 1e-12)
+    if open_.any():
+        rest = available - (cost * tokens)[~open_].sum()
+        tokens = np.where(open_, tokens * rest / (cost * tokens)[open_].sum(), tokens)
+    return np.minimum(tokens, cap)
+
+
+def _chosen_curves(
+    family: Family, draws: Draws, distilled: np.ndarray, teacher: Teacher | None, low: np.ndarray, high: np.ndarray
+) -> Curves:
+    alone = _curves(family, draws, None, low, high)
+    if teacher is None or not distilled.any():
+        return alone
+    taught = _curves(family, draws, teacher, low, high)
+    pick = distilled[:, None]
+    return Curves(
+        alone.log_tokens, np.where(pick, taught.loss, alone.loss), np.where(distilled, taught.cost, alone.cost)
+    )
+
+
+def _spend(curves: Curves, weights: np.ndarray, available: float) -> np.ndarray:
+    """Tokens at the price at which everything is spent."""
+    prices = np.log(curves.prices(weights))
+    low, high = prices.min() - 1.0, prices.max()
+    for _ in range(100):
+        middle = (low + high) / 2
+        log_tokens, _ = curves.at_prices(weights, np.array([middle]))
+        if (curves.cost * np.exp(log_tokens[:, 0])).sum() > available:
+            low = middle
+        else:
+            high = middle
+    log_tokens, _ = curves.at_prices(weights, np.array([high]))
+    return np.exp(log_tokens[:, 0])

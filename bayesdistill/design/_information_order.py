@@ -1,0 +1,197 @@
+r"""Other ways to order candidate runs, to compare `next_runs` with: D-optimal, cheapest first, at random.
+
+D-optimality asks for the runs that leave the smallest posterior volume, whatever the decision. With the logarithms of the law's
+symbols as coordinates (c0, which may be negative, w1 and omega as they are), covariance :math:`\Sigma` over the draws, and the law
+at run c linear in them with slopes :math:`x_c`, runs with noise variances :math:`v_c` change the log determinant by
+
+.. math::
+
+    -\log\det\left(I + V^{-1/2} X \Sigma X^\top V^{-1/2}\right)
+
+The variance v is the inverse Fisher information of a Student-t about its location,
+:math:`\sigma^2 (\nu + 3)/(\nu + 1)`. The slopes are a regression over the draws.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesdistill.compute import PUBLISHED_SHAPE, Shape
+from bayesdistill.decisions.arguments import Number, check_choice, parse_number
+from bayesdistill.decisions.fitted_draws import Source, gather
+from bayesdistill.decisions.labels import FLOPS, ONE, variable
+from bayesdistill.design.candidates import parse_candidates, predict
+from bayesdistill.errors import ParameterError
+
+CRITERIA = ("information", "information_per_flop")
+
+
+def information_order(
+    fit: Source,
+    candidates: pd.DataFrame,
+    *,
+    criterion: str = "information",
+    compute: Number | None = None,
+    shape: Shape = PUBLISHED_SHAPE,
+    allow_unconverged: bool = False,
+) -> xr.Dataset:
+    """Greedy D-optimal order of candidate runs: those first that shrink the posterior of the law most.
+
+    Parameters
+    ----------
+    fit, candidates, shape, allow_unconverged
+        As for `next_runs`.
+    criterion : {"information", "information_per_flop"}
+        What the order goes by.
+    compute : float, str, optional
+        FLOPs that the runs in the order may cost together; a run that no longer fits is passed over.
+
+    Returns
+    -------
+    Dataset
+        Over `candidate`: information (half of what the log determinant of the covariance falls by if this run is made
+        alone, in nats of entropy), cost (FLOPs), position (1 is first; 0 is not in the order). Over `step`: order (names),
+        total_information of the runs so far.
+
+    Raises
+    ------
+    DataError
+        If the table of candidates is not usable.
+    ParameterError
+        If an argument is unusable, or `compute` pays for no candidate.
+
+    Notes
+    -----
+    Linear in the coordinates and normal; Chaloner and Verdinelli (1995), Statistical Science 10, 273-304.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> import numpy as np, pandas as pd, xarray as xr
+    >>> from bayesdistill.design import information_order
+    >>> rng = np.random.default_rng(0)
+    >>> draws = {k: (("chain", "draw"), v * np.ones((4, 250))) for k, v in bd.PUBLISHED.items()}
+    >>> draws["E"] = (("chain", "draw"), 1.22 * np.exp(0.01 * rng.standard_normal((4, 250))))
+    >>> draws |= {"sigma": (("chain", "draw"), np.full((4, 250), 0.007)), "nu": (("chain", "draw"), np.full((4, 250), 5.0))}
+    >>> runs = pd.DataFrame({"params": [1e9, 3e8], "tokens": [2e10, 2e10]})
+    >>> information_order(xr.Dataset(draws, attrs={"law": "busbridge2025"}), runs).sizes["candidate"]
+    2
+    """
+    check_choice(criterion, "criterion", CRITERIA)
+    fitted = gather(fit, allow_unconverged)
+    runs = parse_candidates(candidates, shape)
+    predictions = predict(fitted, runs)
+    draws, law = fitted.draws, fitted.draws.law
+    columns = [
+        np.log(draws[q.name]) if q.domain == "positive" else draws[q.name]
+        for q in law.parameters
+        if q.name in law.symbols_of_law and np.ptp(draws[q.name]) > 0
+    ]
+    centred = predictions.mean - predictions.mean.mean(axis=1, keepdims=True)
+    linear = np.zeros_like(centred)
+    if columns:
+        coordinates = np.stack(columns)
+        coordinates = coordinates - coordinates.mean(axis=1, keepdims=True)
+        coordinates /= coordinates.std(axis=1, keepdims=True)
+        # Orthonormal directions over the draws, without those that rounding alone keeps apart.
+        _, size, directions = np.linalg.svd(coordinates, full_matrices=False)
+        directions = directions[size > 1e-8 * size[0]]
+        linear = (centred @ directions.T) @ directions
+    variance = (predictions.scale**2 * (predictions.freedom + 3) / (predictions.freedom + 1)).mean(axis=1)
+    scaled = linear / np.sqrt(variance * fitted.n_draws)[:, None]
+    alone = 0.5 * np.log1p((scaled**2).sum(axis=1))
+    # What is left of each run's signal once those chosen are known: a Cholesky factor, run by run.
+    kernel = scaled @ scaled.T + np.eye(len(runs.names))
+    left = np.diag(kernel).copy()
+    factor = np.zeros_like(kernel)
+    order: list[int] = []
+    total: list[float] = []
+    names = np.array(runs.names)
+    rest = np.inf if compute is None else parse_number(compute, "compute")
+    if rest < runs.cost.min():
+        raise ParameterError(
+            f"compute is {rest:.3g} FLOPs, and the cheapest candidate costs {runs.cost.min():.3g}; give more"
+        )
+    while free := [i for i in range(len(names)) if i not in order and runs.cost[i] <= rest]:
+        gained = 0.5 * np.log(np.maximum(left, 1.0))
+        score = gained / runs.cost if criterion == "information_per_flop" else gained
+        best = free[int(np.lexsort((names[free], runs.cost[free], -score[free]))[0])]
+        total.append((total[-1] if total else 0.0) + float(gained[best]))
+        step = len(order)
+        factor[:, step] = (kernel[:, best] - factor[:, :step] @ factor[best, :step]) / np.sqrt(left[best])
+        left = left - factor[:, step] ** 2
+        order.append(best)
+        rest -= float(runs.cost[best])
+    position = np.zeros(len(names), dtype=int)
+    position[order] = np.arange(1, len(order) + 1)
+    return xr.Dataset(
+        {
+            "information": variable(
+                ("candidate",), alone, "nats", "expected fall of the posterior's entropy, linear and normal"
+            ),
+            "cost": variable(("candidate",), runs.cost, FLOPS, "compute of the run"),
+            "position": variable(
+                ("candidate",), position, ONE, "place in the greedy order, 1 is first; 0 is not in it"
+            ),
+            "order": variable(("step",), names[order], ONE, "run at this step"),
+            "total_information": variable(
+                ("step",), np.array(total), "nats", "expected fall of the posterior's entropy by all runs so far"
+            ),
+        },
+        {
+            "candidate": variable(["candidate"], list(names), ONE, "run that could be made"),
+            "step": variable(["step"], np.arange(1, len(order) + 1), ONE, "number of runs so far"),
+        },
+        {**fitted.attrs, "criterion": criterion},
+    )
+
+
+def cheapest_first(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) -> list[str]:
+    """Names of the candidates by cost, cheapest first.
+
+    Parameters
+    ----------
+    candidates : DataFrame
+        As for `next_runs`; without a column `name`, rows are called "1", "2" and so on.
+    shape : Shape
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from bayesdistill.design import cheapest_first
+    >>> cheapest_first(pd.DataFrame({"params": [1e9, 1e8], "tokens": [2e10, 2e9]}))
+    ['2', '1']
+    """
+    runs = parse_candidates(candidates, shape)
+    return [runs.names[i] for i in np.lexsort((np.array(runs.names), runs.cost))]
+
+
+def random_order(candidates: pd.DataFrame, *, seed: int, shape: Shape = PUBLISHED_SHAPE) -> list[str]:
+    """Names of the candidates in random order.
+
+    Parameters
+    ----------
+    candidates : DataFrame
+        As for `next_runs`.
+    seed : int
+    shape : Shape
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from bayesdistill.design import random_order
+    >>> sorted(random_order(pd.DataFrame({"params": [1e9, 1e8], "tokens": [2e10, 2e9]}), seed=0))
+    ['1', '2']
+    """
+    runs = parse_candidates(candidates, shape)
+    return [runs.names[i] for i in np.random.default_rng(seed).permutation(len(runs.names))]

@@ -1,0 +1,143 @@
+"""The report put together: everything is made in memory first, so that an error leaves earlier files as they were."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+import xarray as xr
+
+from bayesdistill import posterior
+from bayesdistill.criticism import check, law_curves
+from bayesdistill.errors import FileError, ParameterError
+from bayesdistill.files import replacing
+from bayesdistill.plots.grids import need
+from bayesdistill.posterior import Fit
+from bayesdistill.reporting import content
+from bayesdistill.reporting import sentences as words
+from bayesdistill.reporting._cite import cite
+from bayesdistill.reporting._methods_text import methods_text
+from bayesdistill.tables import latex, markdown, readable
+
+PAGE = "report.html"
+
+
+def report(fit: Fit, plan: xr.Dataset | None = None, *, folder: str | Path = "report", date: str | None = None) -> Path:
+    """Write a report: one self-contained HTML page, and its tables and figures as files.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset
+        What `fit` returned. A posterior that did not converge is reported with a banner that says so.
+    plan : Dataset, optional
+        What `plan` returned for this fit.
+    folder : str or Path
+        Made if it does not exist; gets report.html, the tables as .tex and .md, the figures as .pdf and .png.
+    date : str, optional
+        What the page gives as its date; by default today (UTC). All else depends on `fit` and `plan` alone.
+
+    Returns
+    -------
+    Path
+        Of the page.
+
+    Raises
+    ------
+    FileError
+        If the folder cannot be made or written to.
+    ModelError
+        If `fit` is no fit.
+    ParameterError
+        If `plan` is no plan, or that of another fit.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> bd.report(bd.load("fit.nc"), bd.load("plan.nc"), folder="report")  # doctest: +SKIP
+    """
+    return write_report(report_files(fit, plan, date=date), folder)
+
+
+def report_files(
+    fit: Fit, plan: xr.Dataset | None = None, *, date: str | None = None, curves: xr.Dataset | None = None
+) -> dict[str, bytes]:
+    """The files of a report, path within its folder -> content.
+
+    Arguments and errors as those of `report`; `curves` are `law_curves(fit)` for a caller who has them already.
+    """
+    posterior.law_draws(fit)
+    if plan is not None:
+        _check_plan(fit, plan)
+    found = check(fit)
+    if curves is None and "student_params" in posterior.seen_runs(fit) and posterior.is_distilled(fit):
+        curves = law_curves(fit)
+    tables = content.tables_of(fit, plan, found.rows)
+    figures = content.figures_of(plan, curves)
+    files: dict[str, bytes] = {}
+    for name, frame in tables.items():
+        files[f"tables/{name}.tex"] = latex(frame).encode()
+        files[f"tables/{name}.md"] = markdown(frame).encode()
+    for name, figure in figures.items():
+        for form in ("png", "pdf"):
+            files[f"figures/{name}.{form}"] = content.drawn(figure, form)
+    pictures = {name: base64.b64encode(files[f"figures/{name}.png"]).decode() for name in figures}
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bayesdistill.reporting", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    provenance = posterior.provenance(fit)
+    page = environment.get_template("page.html.j2").render(
+        date=datetime.now(UTC).strftime("%Y-%m-%d") if date is None else date,
+        question=words.question(plan),
+        sentences=words.fit_sentences(fit) if plan is None else words.answer_sentences(fit, plan),
+        verdict=found.verdict,
+        methods=methods_text(fit),
+        bibtex=cite(fit),
+        tables={name: readable(frame) for name, frame in tables.items()},
+        titles=content.TITLES,
+        captions=content.CAPTIONS,
+        pictures=pictures,
+        provenance=provenance,
+        draws_hash=_draws_hash(fit),
+        **words.warnings_and_notes(fit, plan, found.verdict, found.ok),
+    )
+    return {PAGE: page.encode(), **files}
+
+
+def write_report(files: Mapping[str, bytes], folder: str | Path) -> Path:
+    """Write what `report_files` made; every file is replaced whole or not at all."""
+    folder = Path(folder)
+    for inner in sorted({(folder / name).parent for name in files}):
+        try:
+            inner.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"cannot make the folder {inner}: {error.strerror}") from error
+    for name, data in files.items():
+        with replacing(folder / name) as aside:
+            aside.write_bytes(data)
+    return folder / PAGE
+
+
+def _check_plan(fit: Fit, plan: xr.Dataset) -> None:
+    if not isinstance(plan, xr.Dataset):
+        raise ParameterError(f"plan is a {type(plan).__name__}; give what plan() returned")
+    need(plan, ["probability", "crossover", "extrapolates", "student", "scenario", "budget"], "the plan", "plan()")
+    text = plan.attrs.get("posterior_provenance", "{}")
+    if text != fit.attrs.get(posterior.PROVENANCE_ATTRIBUTE, "{}"):
+        raise ParameterError("this plan was made from another fit; make it again with plan(), or give its own fit")
+
+
+def _draws_hash(fit: Fit) -> str:
+    """SHA-256 of the law's draws, by which two reports can be told to rest on the same posterior."""
+    digest = hashlib.sha256()
+    for name, values in posterior.law_draws(fit).data_vars.items():
+        digest.update(str(name).encode())
+        digest.update(values.values.astype("<f8").tobytes())
+    return digest.hexdigest()

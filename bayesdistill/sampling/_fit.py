@@ -1,0 +1,158 @@
+"""`fit`: the tables and priors asked for, the model, NUTS, and everything put into one DataTree."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill import compiler, posterior
+from bayesdistill.datasets import read_runs
+from bayesdistill.errors import ConvergenceWarning, ModelError, ParameterError
+from bayesdistill.law import DEFAULT_LAW, Law, Prior, as_law
+from bayesdistill.model import build_model, reference_run
+from bayesdistill.priors import ASYMPTOTIC_WIDTH, PUBLISHED_TOLERANCE, Priors, default_priors, prior_frame
+from bayesdistill.sampling._prior_table import choose_priors
+from bayesdistill.sampling._provenance import describe_origin
+from bayesdistill.sampling.groups import data_groups, labelled, log_likelihood
+from bayesdistill.sampling.model_key import model_key
+from bayesdistill.sampling.nuts import sample
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def fit(
+    runs: pd.DataFrame | str | Path | None = None,
+    supervised: pd.DataFrame | str | Path | None = None,
+    *,
+    law: Law | str = DEFAULT_LAW,
+    priors: Priors | Mapping[str, Prior] | xr.DataTree | None = None,
+    widen: float = 2.0,
+    tolerance: float = PUBLISHED_TOLERANCE,
+    asymptotic_width: float | None = ASYMPTOTIC_WIDTH,
+    draws: int = 1000,
+    tune: int = 1000,
+    chains: int = 4,
+    seed: int = 0,
+    cores: int | None = None,
+    target_accept: float = 0.9,
+    progress: bool | None = None,
+) -> xr.DataTree:
+    """Fit a law to runs with NUTS.
+
+    Parameters
+    ----------
+    runs : DataFrame or path, optional
+        Distilled runs (student_params, student_tokens, teacher_loss, student_loss); read and checked by `read_runs`.
+    supervised : DataFrame or path, optional
+        Supervised runs (params, tokens, loss). Without distilled runs, the supervised law alone is fitted; with them, both laws
+        are fitted jointly and the supervised runs replace the published-law prior.
+    law : Law or str
+        A name in `LAWS`, or a `Law`: terms, group effects, residual noise, and symbols that are fixed, for example
+        ``bd.LAWS["busbridge2025"].with_terms("soft_targets")`` or, with supervised runs, ``.with_fixed(gamma=1)`` for the
+        form of Hoffmann et al. (2022).
+    priors : mapping of Prior, Priors, or DataTree, optional
+        A mapping changes single coordinates (see `prior_table`). An earlier fit serves as prior, with its standard deviations
+        multiplied by `widen`. `Priors` are used as they are, with the law that they belong to.
+    widen : float
+        How much wider an earlier posterior is made before it serves as prior.
+    tolerance : float
+        Nats; of the published-law prior, used without supervised runs.
+    asymptotic_width : float or None
+        Nats; width of the one-sided prior on distillation's lead with unlimited data. None omits it.
+    draws, tune, chains : int
+        Number of draws and of tuning draws per chain, and of chains.
+    seed : int
+        The same seed gives the same draws, whatever `cores` is.
+    cores : int, optional
+        Chains sampled at once; by default as many as the machine has cores.
+    target_accept : float
+        Target acceptance rate of the step size adaptation. Raise it towards 1 if there are divergences.
+    progress : bool, optional
+        Whether to show a progress bar; by default in a terminal and in a notebook.
+
+    Returns
+    -------
+    DataTree
+        Groups posterior (chain, draw), sample_stats, log_likelihood, observed_data, constant_data and prior_table;
+        the law and the reference run in the attributes of `posterior`, provenance in those of the tree
+        (`bayesdistill.provenance`). Every ArviZ function works on it.
+
+    Raises
+    ------
+    DataError
+        If a table of runs is not usable.
+    ModelError
+        If there are no runs, or the sampler fails.
+    ParameterError
+        If an argument is out of range.
+
+    Warns
+    -----
+    CompilerWarning
+        If the model is compiled with numba, which takes about a minute (see `bayesdistill.compiler`).
+    ConvergenceWarning
+        If the draws fail a convergence check of `check`.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> fit = bd.fit(bd.load_runs("busbridge2025"), seed=1, progress=False)  # doctest: +SKIP
+    """
+    for name, count, least in (("draws", draws, 4), ("tune", tune, 1), ("chains", chains, 1)):
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < least:
+            raise ParameterError(f"{name} is {count!r}; a whole number of at least {least} is needed")
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**64:
+        raise ParameterError(f"seed is {seed!r}; a whole number from 0 to 2^64 - 1 is needed")
+    if cores is not None and (not isinstance(cores, int | np.integer) or isinstance(cores, bool) or cores < 1):
+        raise ParameterError(f"cores is {cores!r}; a whole number of at least 1 is needed")
+    if not 0 < target_accept < 1:
+        raise ParameterError(f"target_accept is {target_accept!r}; a number between 0 and 1 is needed")
+    if runs is None and supervised is None:
+        raise ModelError("There are no runs. Pass distilled runs, supervised runs, or both.")
+    table = None if runs is None else read_runs(runs, kind="distilled")
+    other = None if supervised is None else read_runs(supervised, kind="supervised")
+    reference = reference_run(table, other)
+    law = as_law(law).for_runs(distilled=table is not None, supervised=other is not None)
+    default = default_priors(law, reference, tolerance=tolerance, asymptotic_width=asymptotic_width)
+    chosen = choose_priors(priors, widen, default, reference)
+    law = chosen.law
+    started = time.time()
+    compiled = compiler.compile(
+        lambda: build_model(table, other, priors=chosen, reference=reference),
+        model_key(table, other, chosen, reference),
+    )
+    tree = sample(compiled, draws, tune, chains, seed, cores, target_accept, progress)
+    observed, constant = data_groups(law, table, other)
+    kept = posterior.with_law(labelled(tree["posterior"].to_dataset(), law), law, reference)
+    groups = {
+        posterior.POSTERIOR: kept,
+        posterior.SAMPLE_STATS: tree["sample_stats"].to_dataset(),
+        posterior.LOG_LIKELIHOOD: log_likelihood(kept, table, other),
+        posterior.OBSERVED: observed,
+        posterior.CONSTANT: constant,
+        posterior.PRIOR_TABLE: prior_frame(chosen).to_xarray().rename(coordinate="parameter"),
+    }
+    result = xr.DataTree.from_dict(groups)
+    settings = {"draws": draws, "tune": tune, "chains": chains, "target_accept": target_accept}
+    result.attrs = {
+        posterior.FORMAT_ATTRIBUTE: posterior.FORMAT,
+        posterior.PROVENANCE_ATTRIBUTE: json.dumps(
+            describe_origin(table, other, chosen, reference, compiled.backend, settings, seed, started), sort_keys=True
+        ),
+    }
+    verdict = posterior.convergence(result)
+    if verdict["failed"]:
+        warnings.warn(
+            f"the draws did not pass {', '.join(verdict['failed'])}; bd.check(fit) says what to do",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return result

@@ -22,12 +22,12 @@ from bayesdistill.datasets import (
     data_hash,
     describe_runs,
     load_runs,
-    packaged,
     published_design,
     read_runs,
     runs_schema,
     simulate_runs,
 )
+from bayesdistill.datasets import _load_runs as packaged
 from bayesdistill.errors import DataError, FileError, ParameterError
 
 PUBLISHED = laws.PUBLISHED

@@ -232,13 +232,13 @@ def test_different_laws_are_different():
 def test_composition_returns_new_laws():
     law = PAPER.with_terms("weak_teachers").with_effects("student").with_residual_noise("tokens").with_fixed(w1=0.1)
     assert [term.name for term in PAPER.terms] == ["supervised", "student", "capacity_gap"]
-    assert (PAPER.effects, PAPER.noise, dict(PAPER.fixed)) == ((), RESIDUAL_NOISE["constant"], {})
+    assert (PAPER.effects, PAPER.residual_noise, dict(PAPER.fixed)) == ((), RESIDUAL_NOISE["constant"], {})
     assert "logit_w1" not in [c.name for c in law.coordinates]
     assert dict(law.without_terms("weak_teachers").fixed) == {}
     assert dict(law.with_fixed(w1=None).fixed) == {}
     assert law.with_effects("teacher").effects == (EFFECTS["teacher"],)
     alone = law.for_runs(distilled=False, supervised=True)
-    assert ([t.name for t in alone.terms], alone.effects, alone.noise) == (
+    assert ([t.name for t in alone.terms], alone.effects, alone.residual_noise) == (
         ["supervised"],
         (),
         RESIDUAL_NOISE["constant"],

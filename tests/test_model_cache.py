@@ -244,7 +244,7 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
 def test_a_law_with_parts_of_ones_own_has_no_key(runs354):
     for law in (
         DEFAULT.with_terms(Term("nothing")),
-        DEFAULT.with_residual_noise(replace(DEFAULT.noise, sentence="Mine.")),
+        DEFAULT.with_residual_noise(replace(DEFAULT.residual_noise, sentence="Mine.")),
     ):
         assert model_key.model_key(*problem(runs354, law=law)) is None
     assert model_key.model_key(*problem(runs354)) is not None

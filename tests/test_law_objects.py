@@ -264,6 +264,14 @@ def test_composition_returns_new_laws():
         (lambda: PAPER.with_terms("student"), r"has the term 'student' twice"),
         (lambda: DEFAULT.with_terms("soft_targets"), r"has the term 'soft_targets' twice"),
         (lambda: PAPER.with_effects("teacher", "teacher"), r"has the group effect 'teacher' twice"),
+        (
+            lambda: PAPER.with_terms(replace(TERMS["soft_targets"], name="mine")).with_terms("soft_targets"),
+            "symbol 'kappa' twice",
+        ),
+        (
+            lambda: PAPER.with_terms(Term("mine", coordinates=TERMS["student"].coordinates[-1:])),
+            "has the coordinate 'teacher_power' twice",
+        ),
         (lambda: PAPER.with_fixed(c1=2.0), r"Cannot fix 'c1' in the law 'busbridge2025'; it can fix 'gamma', 'sigma'"),
         (lambda: PAPER.with_fixed(kappa=2.0), r"Cannot fix 'kappa'"),
         (lambda: DEFAULT.with_fixed(omega=1.5), r"Cannot fix omega at 1\.5: it must be a number from 0 to 1"),

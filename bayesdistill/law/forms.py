@@ -83,7 +83,12 @@ class Law:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fixed", MappingProxyType(dict(self.fixed)))
-        for what, names in (("term", [t.name for t in self.terms]), ("group effect", [e.name for e in self.effects])):
+        for what, names in (
+            ("term", [term.name for term in self.terms]),
+            ("group effect", [effect.name for effect in self.effects]),
+            ("symbol", [parameter.name for parameter in self.parameters]),
+            ("coordinate", [coordinate.name for coordinate in self.every_coordinate]),
+        ):
             for name in names:
                 if names.count(name) > 1:
                     raise ParameterError(f"The law {self.name!r} has the {what} {name!r} twice.")

@@ -17,7 +17,7 @@ from bayesdistill.errors import ParameterError
 from bayesdistill.law.draws import Draws
 from bayesdistill.law.effects import GroupEffect, Groups
 from bayesdistill.law.forms import Law
-from bayesdistill.law.parameters import UNITS, Reference
+from bayesdistill.law.parameters import Reference
 from bayesdistill.law.term import Student, Values
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def require_noise(draws: Draws) -> None:
             "Use a fit that bd.fit returned, or noise='law' where there is a choice."
         )
     slopes = [effect.scale.name for effect in draws.law.effects if effect.slope]
-    if (slopes or draws.law.residual_noise.factor is not None) and draws.reference is UNITS:
+    if (slopes or draws.law.residual_noise.factor is not None) and np.isnan(draws.reference.teacher_loss):
         raise ParameterError(
             f"The posterior has {', '.join(slopes) or 'residual noise that depends on the run'}, but no attribute 'reference', the "
             "run around which it is defined. Keep the attributes of the posterior of a fit."

@@ -13,9 +13,9 @@ from functools import cached_property
 import numpy as np
 
 _VALUES = 2**16
-"""Values that represent the predictive distribution of a run, at least."""
+"""Minimum number of values that represent the predictive distribution of a run."""
 _FEWEST = 8
-"""Values per draw, at least."""
+"""Minimum number of values per draw."""
 _GOLDEN = (np.sqrt(5) - 1) / 2
 _SHUFFLE = 20250212
 

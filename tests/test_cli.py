@@ -151,7 +151,7 @@ def test_bad_arguments(
     ("options", "said"),
     [
         (["--student", "huge", "--budgets", "1e20"], "students: 'huge'"),
-        (["--student", "7", "--budgets", "1e20"], "7 parameters is no language model"),
+        (["--student", "7", "--budgets", "1e20"], "contains 7, which is too small"),
         (["--student", "1B", "--budgets", "1e20:nan:3"], "--budgets: 'nan'"),
         (["--student", "1B", "--budgets", "1e20", "--scenario", "free"], "no scenario is called 'free'"),
         (["--student", "1B", "--budgets", "1e20", "--delta", "1"], "--delta '1': write two shares"),
@@ -297,7 +297,7 @@ def test_an_unconverged_fit_is_used_only_when_told_to(unconverged: Path, command
         warnings.simplefilter("default")  # as in a process of its own
         code, out, err = command(*question, "-o", tmp_path / "plan.nc", "--allow-unconverged")
     assert code == 0
-    assert err.startswith("bayesdistill: warning: the posterior did not converge")
+    assert err.startswith("bayesdistill: warning: The posterior did not converge")
     assert "The posterior did not converge, so these numbers may be wrong" in out
     with warnings.catch_warnings():
         warnings.simplefilter("default")

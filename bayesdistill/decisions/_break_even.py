@@ -40,7 +40,7 @@ from bayesdistill.decisions.fitted_draws import (
 )
 from bayesdistill.decisions.labels import ONE, TOKENS, variable
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
-from bayesdistill.decisions.solving import BEST, Problem, Workers, solve_piece
+from bayesdistill.decisions.solving import PERFECT_INFORMATION, Problem, Workers, solve_piece
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
 from bayesdistill.law.predictive import RunNoise
@@ -267,7 +267,7 @@ def break_even_of_cell(
     def solve(which: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Advantage, student tokens and teacher loss, (numbers, draws)."""
         found = solve_piece(
-            BEST,
+            PERFECT_INFORMATION,
             draws.take(which),
             np.array([student]),
             np.array([budget]),
@@ -364,9 +364,7 @@ def _extrapolation_variables(
             ONE,
             "factor by which the break-even is outside the range of the data, 1 inside",
         ),
-        "extrapolates": variable(
-            cell, outside, ONE, "whether the break-even is outside the range of the data"
-        ),
+        "extrapolates": variable(cell, outside, ONE, "whether the break-even is outside the range of the data"),
         "pays_extrapolates": variable(
             (*cell, "shared_by"),
             far,

@@ -39,9 +39,9 @@ from bayesdistill.decisions.crossover_search import (
     CROSSED,
     NEVER,
     REVERSED,
-    best_crossovers,
+    chosen_crossovers,
     classify,
-    committed_crossovers,
+    perfect_information_crossovers,
 )
 from bayesdistill.decisions.fitted_draws import (
     FittedDraws,
@@ -52,12 +52,20 @@ from bayesdistill.decisions.fitted_draws import (
 )
 from bayesdistill.decisions.labels import CROSSOVER_STATUS, FLOPS, NATS, ONE, variable
 from bayesdistill.decisions.reductions import probability_given, probability_of, quantiles_of
-from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve, solve_piece
+from bayesdistill.decisions.solving import (
+    CHOSEN,
+    PERFECT_INFORMATION,
+    STRATEGY_NAMES,
+    Problem,
+    Workers,
+    solve,
+    solve_piece,
+)
 from bayesdistill.errors import ParameterError
 from bayesdistill.progress import Progress
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_MOST_COMMITTED = 64  # Maximum number of budgets at which the chosen strategy is solved; each requires all draws.
+_MOST_CHOSEN = 64  # Maximum number of budgets at which the chosen strategy is solved; each requires all draws.
 DEFAULT_BUDGETS = tuple(float(b) for b in np.geomspace(1e18, 1e30, 49))
 
 
@@ -129,7 +137,7 @@ def crossovers(
     ('student', 'scenario', 'chain', 'draw')
     """
     fitted = gather(fit, allow_unconverged)
-    check_choice(strategy, "strategy", (BEST, COMMITTED))
+    check_choice(strategy, "strategy", (PERFECT_INFORMATION, CHOSEN))
     chosen = parse_scenarios(scenarios)
     table = parse_teachers(teachers, chosen)
     problem = Problem(
@@ -141,17 +149,19 @@ def crossovers(
         None if table is None else table.arrays(),
     )
     if problem.budgets.size < 2:
-        raise ParameterError(f"`budgets` must have at least two values, got {problem.budgets.size}. They define the search range.")
+        raise ParameterError(
+            f"`budgets` must have at least two values, got {problem.budgets.size}. They define the search range."
+        )
     workers = Workers(executor, threads, progress)
     solved = solve(strategy, fitted.draws, problem, workers)
     alone = strategies.supervised_losses(
         fitted.draws, problem.students, problem.budgets, problem.shape, problem.bounds.max_student_tokens
     )
     advantage = alone[:, None] - solved["loss"]
-    if strategy == BEST:
-        crossover, status, changes = best_crossovers(fitted.draws, problem, advantage, workers)
+    if strategy == PERFECT_INFORMATION:
+        crossover, status, changes = perfect_information_crossovers(fitted.draws, problem, advantage, workers)
     else:
-        crossover, status, changes = committed_crossovers(fitted.draws, problem, advantage, workers)
+        crossover, status, changes = chosen_crossovers(fitted.draws, problem, advantage, workers)
     extrapolation = _extrapolation(fitted, problem, strategy, crossover, workers)
     asymptote = _asymptotic_advantage(fitted, problem, workers.kernel_threads)
     variables = _drawn(fitted, problem, crossover, status, changes, extrapolation, asymptote, strategy)
@@ -231,7 +241,9 @@ def compare_crossovers(
     ['a', 'b']
     """
     if not isinstance(fits, Mapping) or not fits:
-        raise ParameterError("`fits` must be a non-empty mapping from names to fits, such as {'with': fit_1, 'without': fit_2}.")
+        raise ParameterError(
+            "`fits` must be a non-empty mapping from names to fits, such as {'with': fit_1, 'without': fit_2}."
+        )
     parts = []
     for fit in fits.values():
         whole = crossovers(
@@ -292,7 +304,7 @@ def _asymptotic_advantage(fitted: FittedDraws, problem: Problem, threads: int | 
     """Return the advantage with perfect information and unlimited compute, (student, n_draws)."""
     unlimited = np.array([np.inf])
     found = solve_piece(
-        BEST,
+        PERFECT_INFORMATION,
         fitted.draws,
         problem.students,
         unlimited,
@@ -318,7 +330,7 @@ def _extrapolation(
         if not crossed.size:
             continue
         student, budgets = problem.students[i], crossover[i, j, crossed]
-        at_crossover = _best_at if strategy == BEST else _committed_at
+        at_crossover = _perfect_information_at if strategy == PERFECT_INFORMATION else _chosen_at
         tokens, teacher_loss = at_crossover(fitted, _one_cell(problem, i, j, budgets), crossed, workers)
         bought = np.minimum(pretraining_tokens(student, budgets, problem.shape), problem.bounds.max_student_tokens)
         result[i, j, crossed] = np.maximum(
@@ -334,12 +346,12 @@ def _one_cell(problem: Problem, i: int, j: int, budgets: np.ndarray) -> Problem:
     )
 
 
-def _best_at(
+def _perfect_information_at(
     fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return student tokens and teacher loss with perfect information, for each draw at its own crossover."""
     found = solve_piece(
-        BEST,
+        PERFECT_INFORMATION,
         fitted.draws.take(crossed),
         cell.students,
         cell.budgets[None, :],
@@ -352,20 +364,20 @@ def _best_at(
     return found["student_tokens"][0, 0, 0], found["teacher_loss"][0, 0, 0]
 
 
-def _committed_at(
+def _chosen_at(
     fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return student tokens and teacher loss of the chosen strategy, for each draw at its own crossover.
 
-    Each budget requires all draws. With more than _MOST_COMMITTED budgets, solve the strategy on a geometric grid and
+    Each budget requires all draws. With more than _MOST_CHOSEN budgets, solve the strategy on a geometric grid and
     interpolate.
     """
     wanted = np.log(cell.budgets)
     nodes = np.unique(cell.budgets)
-    if nodes.size > _MOST_COMMITTED:
-        nodes = np.geomspace(nodes[0], nodes[-1], _MOST_COMMITTED)
+    if nodes.size > _MOST_CHOSEN:
+        nodes = np.geomspace(nodes[0], nodes[-1], _MOST_CHOSEN)
     quiet = Workers(workers.executor, workers.threads, None, workers.piece)
-    found = solve(COMMITTED, fitted.draws, replace(cell, budgets=nodes), quiet)
+    found = solve(CHOSEN, fitted.draws, replace(cell, budgets=nodes), quiet)
     at = np.log(nodes)
     tokens = np.exp(np.interp(wanted, at, np.log(found["student_tokens"][0, 0])))
     of_draws = found["teacher_loss"][0, 0][:, crossed].T
@@ -499,7 +511,10 @@ def _slopes(fitted: FittedDraws, students: np.ndarray, crossover: np.ndarray) ->
             ("scenario",), error, ONE, "Monte Carlo standard error of slope_probability"
         ),
         "slope_positive_probability": variable(
-            ("scenario",), positive, ONE, "probability that the crossover grows with the student, among draws with a slope"
+            ("scenario",),
+            positive,
+            ONE,
+            "probability that the crossover grows with the student, among draws with a slope",
         ),
         "slope_positive_probability_mcse": variable(
             ("scenario",), positive_error, ONE, "Monte Carlo standard error of slope_positive_probability"

@@ -252,7 +252,9 @@ def _quantities(fitted: FittedDraws, quantities: Mapping[str, xr.DataArray] | No
             raise ParameterError(f"quantities[{name!r}] must be a DataArray over chain and draw.")
         flat = values.transpose("chain", "draw").values.reshape(-1).astype(float)
         if flat.size != fitted.n_draws or not np.isfinite(flat).all():
-            raise ParameterError(f"quantities[{name!r}] must have one finite value for each of the {fitted.n_draws} draws.")
+            raise ParameterError(
+                f"quantities[{name!r}] must have one finite value for each of the {fitted.n_draws} draws."
+            )
         known[str(name)] = flat
     if not known:
         raise ParameterError("`quantities` is empty. Omit it to use all parameters of the law.")

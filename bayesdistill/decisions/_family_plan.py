@@ -221,7 +221,10 @@ def _extrapolation(fitted: FittedDraws, family: Family, options: list[Choice]) -
             each, ~(factor == 1) & planned, ONE, "whether the student is outside the range of the data"
         ),
         "teacher_extrapolation": variable(
-            ("option",), of_teacher, ONE, "factor by which the teacher is outside the data of the supervised law, 1 inside"
+            ("option",),
+            of_teacher,
+            ONE,
+            "factor by which the teacher is outside the data of the supervised law, 1 inside",
         ),
     }
 

@@ -52,7 +52,7 @@ from bayesdistill.decisions.arguments import (
     parse_students,
     parse_teachers,
 )
-from bayesdistill.decisions.crossover_search import best_crossovers
+from bayesdistill.decisions.crossover_search import perfect_information_crossovers
 from bayesdistill.decisions.fitted_draws import (
     FittedDraws,
     Source,
@@ -61,7 +61,7 @@ from bayesdistill.decisions.fitted_draws import (
 )
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import mean_of, probability_positive
-from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve
+from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, STRATEGY_NAMES, Problem, Workers, solve
 from bayesdistill.law.predictive import RunNoise
 from bayesdistill.progress import Progress
 
@@ -202,17 +202,17 @@ def plan_problem(
     teachers: TeacherTable | None = None,
 ) -> xr.Dataset:
     """Compute the plan of a problem whose arguments have been checked."""
-    committed = solve(COMMITTED, fitted.draws, problem, workers)
-    best = solve(BEST, fitted.draws, problem, workers)
+    chosen = solve(CHOSEN, fitted.draws, problem, workers)
+    best = solve(PERFECT_INFORMATION, fitted.draws, problem, workers)
     alone = strategies.supervised_losses(
         fitted.draws, problem.students, problem.budgets, problem.shape, problem.bounds.max_student_tokens
     )
-    crossover, crossover_status, changes = best_crossovers(
+    crossover, crossover_status, changes = perfect_information_crossovers(
         fitted.draws, problem, alone[:, None] - best["loss"], workers
     )
-    variables = _losses_and_strategies(fitted, committed, best, alone)
-    variables |= _probabilities(fitted, problem, alone, committed, best, run_noise)
-    variables |= _extrapolation(fitted, problem, committed)
+    variables = _losses_and_strategies(fitted, chosen, best, alone)
+    variables |= _probabilities(fitted, problem, alone, chosen, best, run_noise)
+    variables |= _extrapolation(fitted, problem, chosen)
     per_pair = ("student", "scenario", *DRAWS)
     variables |= {
         "crossover": variable(
@@ -220,7 +220,11 @@ def plan_problem(
             fitted.unflatten(crossover),
             FLOPS,
             "budget above which pretraining beats distillation (strategy with perfect information)",
-            {"strategy": BEST, "lowest_budget": problem.budgets.min(), "highest_budget": problem.budgets.max()},
+            {
+                "strategy": PERFECT_INFORMATION,
+                "lowest_budget": problem.budgets.min(),
+                "highest_budget": problem.budgets.max(),
+            },
         ),
         "crossover_status": labels.flags(
             per_pair,
@@ -234,7 +238,7 @@ def plan_problem(
     }
     if teachers is not None:
         variables["teacher_index"] = variable(
-            CELL, committed["teacher_index"], ONE, "position of the chosen teacher in the table"
+            CELL, chosen["teacher_index"], ONE, "position of the chosen teacher in the table"
         )
         variables["best_teacher_index"] = variable(
             (*CELL, *DRAWS),
@@ -252,7 +256,7 @@ def plan_problem(
 
 
 def _losses_and_strategies(
-    fitted: FittedDraws, committed: dict[str, np.ndarray], best: dict[str, np.ndarray], alone: np.ndarray
+    fitted: FittedDraws, chosen: dict[str, np.ndarray], best: dict[str, np.ndarray], alone: np.ndarray
 ) -> dict[str, xr.Variable]:
     drawn = (*CELL, *DRAWS)
     spread = fitted.unflatten
@@ -261,22 +265,25 @@ def _losses_and_strategies(
             ("student", "budget", *DRAWS), spread(alone), NATS, "loss of the student pretrained on the whole budget"
         ),
         "distilled_loss": variable(
-            drawn, spread(committed["loss"]), NATS, "loss of the student distilled with the chosen strategy"
+            drawn, spread(chosen["loss"]), NATS, "loss of the student distilled with the chosen strategy"
         ),
         "best_distilled_loss": variable(
             drawn, spread(best["loss"]), NATS, "loss of the student distilled with perfect information"
         ),
         "teacher_params": variable(
-            CELL, committed["teacher_params"], PARAMS, "non-embedding parameters of the chosen teacher"
+            CELL, chosen["teacher_params"], PARAMS, "non-embedding parameters of the chosen teacher"
         ),
-        "teacher_tokens": variable(CELL, committed["teacher_tokens"], TOKENS, "tokens of the chosen teacher"),
-        "teacher_loss": variable(drawn, spread(committed["teacher_loss"]), NATS, "loss of the chosen teacher"),
+        "teacher_tokens": variable(CELL, chosen["teacher_tokens"], TOKENS, "tokens of the chosen teacher"),
+        "teacher_loss": variable(drawn, spread(chosen["teacher_loss"]), NATS, "loss of the chosen teacher"),
         "student_tokens": variable(
-            CELL, committed["student_tokens"], TOKENS, "distillation tokens of the chosen strategy"
+            CELL, chosen["student_tokens"], TOKENS, "distillation tokens of the chosen strategy"
         ),
-        "status": labels.strategy_status(CELL, committed["status"]),
+        "status": labels.strategy_status(CELL, chosen["status"]),
         "best_teacher_params": variable(
-            drawn, spread(best["teacher_params"]), PARAMS, "non-embedding parameters of the teacher with perfect information"
+            drawn,
+            spread(best["teacher_params"]),
+            PARAMS,
+            "non-embedding parameters of the teacher with perfect information",
         ),
         "best_teacher_tokens": variable(
             drawn, spread(best["teacher_tokens"]), TOKENS, "tokens of the teacher with perfect information"
@@ -294,21 +301,21 @@ def _probabilities(
     fitted: FittedDraws,
     problem: Problem,
     alone: np.ndarray,
-    committed_strategy: dict[str, np.ndarray],
-    best_strategy: dict[str, np.ndarray],
+    chosen_strategy: dict[str, np.ndarray],
+    informed_strategy: dict[str, np.ndarray],
     run_noise: RunNoise | None,
 ) -> dict[str, xr.Variable]:
-    committed, best = committed_strategy["loss"], best_strategy["loss"]
-    pretrained = np.broadcast_to(alone[:, None], committed.shape)
-    chosen = np.minimum(pretrained.mean(axis=-1), committed.mean(axis=-1))
-    gain = pretrained - committed
+    chosen, best = chosen_strategy["loss"], informed_strategy["loss"]
+    pretrained = np.broadcast_to(alone[:, None], chosen.shape)
+    smaller_mean = np.minimum(pretrained.mean(axis=-1), chosen.mean(axis=-1))
+    gain = pretrained - chosen
     seen_gain, seen_best = gain, pretrained - best
     if run_noise is not None:
         sizes = problem.students[:, None, None, None]
-        tokens = committed_strategy["student_tokens"][..., None]
-        seen_gain = gain + run_noise.difference(sizes, tokens, committed_strategy["teacher_loss"])
+        tokens = chosen_strategy["student_tokens"][..., None]
+        seen_gain = gain + run_noise.difference(sizes, tokens, chosen_strategy["teacher_loss"])
         seen_best = seen_best + run_noise.difference(
-            sizes, best_strategy["student_tokens"], best_strategy["teacher_loss"]
+            sizes, informed_strategy["student_tokens"], informed_strategy["teacher_loss"]
         )
     result: dict[str, xr.Variable] = {}
     result["advantage"] = variable(
@@ -328,35 +335,33 @@ def _probabilities(
         )
         result[f"{name}_mcse"] = variable(CELL, error, ONE, f"Monte Carlo standard error of {name}")
     mean, error = mean_of(fitted, gain)
-    result["expected_gain"] = variable(
-        CELL, mean, NATS, "posterior mean of the law's advantage of the chosen strategy"
-    )
+    result["expected_gain"] = variable(CELL, mean, NATS, "posterior mean of the law's advantage of the chosen strategy")
     result["expected_gain_mcse"] = variable(CELL, error, NATS, "Monte Carlo standard error of expected_gain")
     result["regret"] = variable(
         CELL,
-        chosen - np.minimum(pretrained, committed).mean(axis=-1),
+        smaller_mean - np.minimum(pretrained, chosen).mean(axis=-1),
         NATS,
         "expected loss of choosing the option with the smaller mean, relative to the better option in each draw",
     )
     result["evpi"] = variable(
         CELL,
-        chosen - np.minimum(pretrained, best).mean(axis=-1),
+        smaller_mean - np.minimum(pretrained, best).mean(axis=-1),
         NATS,
         "expected value of perfect information about the law, for the choice and the strategy",
     )
     return result
 
 
-def _extrapolation(fitted: FittedDraws, problem: Problem, committed: dict[str, np.ndarray]) -> dict[str, xr.Variable]:
+def _extrapolation(fitted: FittedDraws, problem: Problem, chosen: dict[str, np.ndarray]) -> dict[str, xr.Variable]:
     """Return the extrapolation factors of the chosen strategy and of pretraining."""
-    shape = committed["student_tokens"].shape
+    shape = chosen["student_tokens"].shape
     sizes = problem.students[:, None, None]
     bought = pretraining_tokens(sizes, problem.budgets[None, None, :], problem.shape)
     bought = np.minimum(bought, problem.bounds.max_student_tokens)
     values: dict[str, Any] = {
         "student_params": sizes,
-        "student_tokens_per_param": committed["student_tokens"] / sizes,
-        "teacher_loss": committed["teacher_loss"].mean(axis=-1),
+        "student_tokens_per_param": chosen["student_tokens"] / sizes,
+        "teacher_loss": chosen["teacher_loss"].mean(axis=-1),
         "pretraining_params": sizes,
         "pretraining_tokens_per_param": bought / sizes,
     }
@@ -367,7 +372,7 @@ def _extrapolation(fitted: FittedDraws, problem: Problem, committed: dict[str, n
         ]
     )
     # Without a known range, extrapolation cannot be excluded, so set the flag. Without a strategy, do not set it.
-    infeasible = np.isnan(committed["student_tokens"])
+    infeasible = np.isnan(chosen["student_tokens"])
     outside = ~(factors == 1.0).all(axis=0) & ~infeasible
     return {
         "extrapolates": variable(

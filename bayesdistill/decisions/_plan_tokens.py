@@ -129,8 +129,8 @@ def plan_tokens(
     )
     result = result.assign_coords({name: parts[0].coords[name] for name in fixed})
     drawn = ("student", "scenario", "tokens", "chain", "draw")
-    lead = (result["supervised_loss"] - result["best_distilled_loss"]).transpose(*drawn).values
-    crossover, status, changes = interpolated_crossovers(caps, lead.reshape(*lead.shape[:3], -1))
+    advantage = (result["supervised_loss"] - result["best_distilled_loss"]).transpose(*drawn).values
+    crossover, status, changes = interpolated_crossovers(caps, advantage.reshape(*advantage.shape[:3], -1))
     pair = ("student", "scenario", "chain", "draw")
     result["crossover_tokens"] = variable(
         pair, fitted.unflatten(crossover), TOKENS, "unique tokens above which pretraining beats distillation"

@@ -80,7 +80,9 @@ class Rule:
         if not self.indifference >= 0:
             raise ParameterError(f"`indifference` must be a non-negative number of nats, got {self.indifference!r}.")
         if not self.max_extrapolation >= 1:
-            raise ParameterError(f"`max_extrapolation` must be at least 1 (no extrapolation), got {self.max_extrapolation!r}.")
+            raise ParameterError(
+                f"`max_extrapolation` must be at least 1 (no extrapolation), got {self.max_extrapolation!r}."
+            )
 
     def sure(self, probability: float, mcse: float) -> bool:
         """Return whether a probability is conclusively above the threshold."""
@@ -365,7 +367,9 @@ def _sentence(rule: Rule, row: dict[str, Any], case: Case) -> str:
 
 def _teacher(rule: Rule, row: dict[str, Any]) -> str:
     tokens = "" if np.isnan(row["teacher_tokens"]) else f" on {_size(row['teacher_tokens'])} tokens"
-    restricted = f", the best with extrapolation by at most a factor of {rule.max_extrapolation:g}" if row["restricted"] else ""
+    restricted = (
+        f", the best with extrapolation by at most a factor of {rule.max_extrapolation:g}" if row["restricted"] else ""
+    )
     return f"teacher of {_size(row['teacher_params'])}{tokens}{restricted}"
 
 
@@ -466,7 +470,9 @@ def paper_claims(
     rule = Rule(threshold, 0.0, max_extrapolation)
     sizes = parse_students(students)
     if sizes.size < 2:
-        raise ParameterError("`students` must have at least two sizes to assess whether the crossover grows with the student.")
+        raise ParameterError(
+            "`students` must have at least two sizes to assess whether the crossover grows with the student."
+        )
     moderate = 3 * flops_per_token(sizes, shape) * sizes * _TOKENS_PER_PARAM
     rows: list[dict[str, Any]] = []
 

@@ -28,7 +28,7 @@ from bayesdistill.decisions.arguments import (
 from bayesdistill.decisions.fitted_draws import FittedDraws, Source, distilled_extrapolation, gather
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import mean_of, probability_of
-from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve
+from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Problem, Workers, solve
 from bayesdistill.errors import ParameterError
 from bayesdistill.progress import Progress
 
@@ -130,7 +130,7 @@ def teacher_choice(
         problem.bounds,
         shape,
     )
-    new = solve(COMMITTED, fitted.draws, new_problem, workers)
+    new = solve(CHOSEN, fitted.draws, new_problem, workers)
     alone = strategies.supervised_losses(
         fitted.draws, problem.students, problem.budgets, shape, problem.bounds.max_student_tokens
     )
@@ -159,7 +159,7 @@ def _losses_of_each(
             problem.shape,
             tuple(values[k : k + 1] for values in table.arrays()),
         )
-        found = solve(BEST, fitted.draws, one, Workers(workers.executor, workers.threads))
+        found = solve(PERFECT_INFORMATION, fitted.draws, one, Workers(workers.executor, workers.threads))
         losses.append(found["loss"])
         tokens.append(found["student_tokens"][..., 0])
     return np.stack(losses, axis=3), np.stack(tokens, axis=3)

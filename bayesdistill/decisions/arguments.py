@@ -51,7 +51,7 @@ def parse_number(value: Number, argument: str) -> float:
             number = math.nan
     if not (math.isfinite(number) and number > 0):
         raise ParameterError(
-            f"Cannot parse {argument} {value!r}. Use a positive finite number such as 1e9, '1e9', '1B' or '300M'."
+            f"Cannot parse {value!r} in {argument}. Use a positive finite number such as 1e9, '1e9', '1B' or '300M'."
         )
     return number
 
@@ -149,7 +149,7 @@ def parse_teachers(teachers: pd.DataFrame | xr.Dataset | None, scenarios: Sequen
     columns: dict[str, np.ndarray] = {}
     for column in ("params", "loss", "tokens"):
         if column in teachers:
-            columns[column] = np.array([parse_number(v, f"teachers, column {column!r}") for v in teachers[column]])
+            columns[column] = np.array([parse_number(v, f"column {column!r} of teachers") for v in teachers[column]])
     if columns["params"].min() < _FEWEST_PARAMS:
         raise ParameterError(
             f"Column 'params' of `teachers` contains {columns['params'].min():g}, which is too small for a number of "

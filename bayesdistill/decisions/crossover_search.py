@@ -17,7 +17,7 @@ from bayesdistill import strategies
 from bayesdistill.compute import pretraining_tokens
 from bayesdistill.decisions import solving
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
-from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers
+from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Problem, Workers
 from bayesdistill.law import Draws
 
 # The optimum is accurate to about 1e-9 nats, and the advantage falls by at least 1e-3 nats per factor e of budget.
@@ -126,7 +126,7 @@ def classify(advantage: np.ndarray, budgets: np.ndarray) -> dict[str, np.ndarray
     return {"status": status, "sign_changes": count, "lower": lower, "upper": upper}
 
 
-def best_crossovers(
+def perfect_information_crossovers(
     draws: Draws, problem: Problem, advantage: np.ndarray, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the crossover budgets with perfect information, (student, scenario, n_draws).
@@ -200,7 +200,7 @@ def _polish(
 def best_advantage(draws: Draws, problem: Problem, budgets: np.ndarray, threads: int | None) -> np.ndarray:
     """Return the advantage with perfect information, each draw at its own budget, (n_draws,)."""
     found = solving.solve_piece(
-        BEST,
+        PERFECT_INFORMATION,
         draws,
         problem.students,
         budgets[None, :],
@@ -217,7 +217,7 @@ def best_advantage(draws: Draws, problem: Problem, budgets: np.ndarray, threads:
     return alone - found["loss"][0, 0, 0]
 
 
-def committed_crossovers(
+def chosen_crossovers(
     draws: Draws, problem: Problem, advantage: np.ndarray, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the crossover budgets of the chosen strategy, (student, scenario, n_draws).
@@ -234,7 +234,7 @@ def committed_crossovers(
     Returns
     -------
     crossover, status, sign_changes : ndarray
-        As for `best_crossovers`.
+        As for `perfect_information_crossovers`.
     """
     n_students, n_scenarios, _, n_draws = advantage.shape
     crossover = np.full((n_students, n_scenarios, n_draws), np.nan)
@@ -249,7 +249,7 @@ def committed_crossovers(
             continue
 
         def solved(x: np.ndarray, i: int = i, j: int = j) -> np.ndarray:
-            return _committed_advantage(draws, problem, i, j, np.exp(x), quiet)
+            return _chosen_advantage(draws, problem, i, j, np.exp(x), quiet)
 
         known = ~np.isnan(advantage[i, j]).any(axis=1)
         x, values = np.log(problem.budgets[known]), advantage[i, j, known]
@@ -308,7 +308,7 @@ def _cubic_root(x: np.ndarray, values: np.ndarray, k: np.ndarray) -> np.ndarray:
     return find_root(cubic, x[k], x[k + 1], at_lower, at_upper)
 
 
-def _committed_advantage(
+def _chosen_advantage(
     draws: Draws, problem: Problem, i: int, j: int, budgets: np.ndarray, workers: Workers
 ) -> np.ndarray:
     """Return the advantage of the chosen strategy for one student and scenario, (n_budgets, n_draws)."""
@@ -320,6 +320,6 @@ def _committed_advantage(
         problem.shape,
         problem.teachers,
     )
-    found = solving.solve(COMMITTED, draws, part, workers)
+    found = solving.solve(CHOSEN, draws, part, workers)
     alone = strategies.supervised_losses(draws, part.students, budgets, part.shape, part.bounds.max_student_tokens)
     return alone[0] - found["loss"][0, 0]

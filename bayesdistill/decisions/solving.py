@@ -24,9 +24,9 @@ from bayesdistill.strategies import Bounds
 # per piece, so smaller pieces are slower in total.
 _SOLUTIONS_A_PIECE = 2**19
 
-COMMITTED = "committed"
-BEST = "best"
-STRATEGY_NAMES = {COMMITTED: "chosen strategy", BEST: "strategy with perfect information"}
+CHOSEN = "committed"
+PERFECT_INFORMATION = "best"
+STRATEGY_NAMES = {CHOSEN: "chosen strategy", PERFECT_INFORMATION: "strategy with perfect information"}
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def solve(kind: str, draws: Draws, problem: Problem, workers: Workers) -> dict[s
         for i, start, stop in spans
     ]
     whole: dict[str, np.ndarray] = {}
-    for position, found in workers.run(solve_piece, tasks, f"{kind} strategies"):
+    for position, found in workers.run(solve_piece, tasks, STRATEGY_NAMES[kind]):
         i, start, stop = spans[position]
         for name, values in found.items():
             if name not in whole:
@@ -171,5 +171,5 @@ def solve_piece(
     threads: int | None,
 ) -> dict[str, np.ndarray]:
     """Solve one piece of a grid. It is a module-level function so that it can be sent to other processes."""
-    kernel = strategies.best_strategies if kind == BEST else strategies.committed_strategies
+    kernel = strategies.perfect_information_strategies if kind == PERFECT_INFORMATION else strategies.chosen_strategies
     return kernel(draws, students, budgets, scenarios, bounds=bounds, shape=shape, teachers=teachers, threads=threads)

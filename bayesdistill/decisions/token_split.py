@@ -246,11 +246,11 @@ def settle_choice(
         return Choice(distilled, listed[place], _exact_split(family, draws, distilled, listed[place]))
     alone = _curves(family, thin, None, *_token_range(family, None))
     low, high = _box(family)
-    centre = np.array(place)
+    center = np.array(place)
     half = (high - low) / (_COARSE - 1)
     best = np.inf
     for _ in range(_ROUNDS):
-        middle = centre.copy()
+        middle = center.copy()
         for u in np.linspace(-1, 1, _FINE):
             for v in np.linspace(-1, 1, _FINE):
                 point = np.clip(middle + half * [u, v], low, high)
@@ -261,9 +261,9 @@ def settle_choice(
                 taught = _curves(family, thin, teacher, *_token_range(family, teacher))
                 found = _split_all(family, alone, taught, fixed, distilled[None])[0]
                 if found < best:
-                    best, centre = found, point
+                    best, center = found, point
         half = half / 2
-    teacher = _trained(family, draws, *np.exp(centre).tolist())
+    teacher = _trained(family, draws, *np.exp(center).tolist())
     return Choice(distilled, teacher, _exact_split(family, draws, distilled, teacher))
 
 

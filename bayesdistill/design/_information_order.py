@@ -89,8 +89,8 @@ def information_order(
         for q in law.parameters
         if q.name in law.symbols_of_law and np.ptp(draws[q.name]) > 0
     ]
-    centred = predictions.mean - predictions.mean.mean(axis=1, keepdims=True)
-    linear = np.zeros_like(centred)
+    centered = predictions.mean - predictions.mean.mean(axis=1, keepdims=True)
+    linear = np.zeros_like(centered)
     if columns:
         coordinates = np.stack(columns)
         coordinates = coordinates - coordinates.mean(axis=1, keepdims=True)
@@ -98,7 +98,7 @@ def information_order(
         # Compute orthonormal directions over the draws, and drop directions that only reflect rounding errors.
         _, size, directions = np.linalg.svd(coordinates, full_matrices=False)
         directions = directions[size > 1e-8 * size[0]]
-        linear = (centred @ directions.T) @ directions
+        linear = (centered @ directions.T) @ directions
     variance = (predictions.scale**2 * (predictions.freedom + 3) / (predictions.freedom + 1)).mean(axis=1)
     scaled = linear / np.sqrt(variance * fitted.n_draws)[:, None]
     alone = 0.5 * np.log1p((scaled**2).sum(axis=1))
@@ -129,7 +129,10 @@ def information_order(
     return xr.Dataset(
         {
             "information": variable(
-                ("candidate",), alone, "nats", "expected decrease of the posterior entropy (linear-normal approximation)"
+                ("candidate",),
+                alone,
+                "nats",
+                "expected decrease of the posterior entropy (linear-normal approximation)",
             ),
             "cost": variable(("candidate",), runs.cost, FLOPS, "compute of the run"),
             "position": variable(

@@ -35,7 +35,7 @@ from bayesdistill.decisions.arguments import (
 )
 from bayesdistill.decisions.fitted_draws import FittedDraws, Source, distilled_extrapolation, gather
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
-from bayesdistill.decisions.solving import COMMITTED, Problem, Workers, solve
+from bayesdistill.decisions.solving import CHOSEN, Problem, Workers, solve
 from bayesdistill.design.candidates import DISTILLED, Candidates, Predictions, parse_candidates, predict
 from bayesdistill.design.reweighting import (
     Blocks,
@@ -173,11 +173,11 @@ def next_runs(
         shape,
         None if table is None else table.arrays(),
     )
-    committed = solve(COMMITTED, fitted.draws, problem, Workers(threads=threads))
+    strategy = solve(CHOSEN, fitted.draws, problem, Workers(threads=threads))
     alone = strategies.supervised_losses(
         fitted.draws, problem.students, problem.budgets, shape, problem.bounds.max_student_tokens
     )
-    advantage = alone[:, None] - committed["loss"]
+    advantage = alone[:, None] - strategy["loss"]
     grid = advantage.shape[:-1]
     feasible = ~np.isnan(advantage).any(axis=-1)
     weight = _cell_weights(cell_weights, problem, feasible)
@@ -217,7 +217,7 @@ def next_runs(
             CELL, spread(gain.mean(axis=-1)), NATS, "posterior mean of the law's advantage of the chosen strategy"
         ),
         "weight": variable(CELL, weight, ONE, "weight of the decision"),
-        "status_of_strategy": labels.strategy_status(CELL, committed["status"]),
+        "status_of_strategy": labels.strategy_status(CELL, strategy["status"]),
     }
     variables |= steps
     evpi = float(value_of_knowing(gain) @ weight[feasible])

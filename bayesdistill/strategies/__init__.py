@@ -21,17 +21,17 @@ Modules: `problems` has bounds, requests and status codes, `charges` the costs o
 strategy, with the minimizer in `descent`; `existing` handles existing teachers; `losses` evaluates strategies.
 """
 
-from bayesdistill.strategies.chosen import committed_strategies
+from bayesdistill.strategies.chosen import chosen_strategies
 from bayesdistill.strategies.losses import evaluate_strategies, supervised_losses
-from bayesdistill.strategies.perfect_information import best_strategies
+from bayesdistill.strategies.perfect_information import perfect_information_strategies
 from bayesdistill.strategies.problems import FIRST_FAILURE, STATUS, Bounds
 
 __all__ = [
     "FIRST_FAILURE",
     "STATUS",
     "Bounds",
-    "best_strategies",
-    "committed_strategies",
+    "chosen_strategies",
     "evaluate_strategies",
+    "perfect_information_strategies",
     "supervised_losses",
 ]

@@ -124,7 +124,7 @@ class MeanLoss:
         return means
 
 
-def committed_strategies(
+def chosen_strategies(
     draws: Draws,
     students: Any,
     budgets: Any,
@@ -143,7 +143,7 @@ def committed_strategies(
     Parameters
     ----------
     draws, students, scenarios, bounds, shape, teachers, threads
-        As for `best_strategies`.
+        As for `perfect_information_strategies`.
     budgets : (n_budgets,) array
         FLOPs; may be infinite.
 
@@ -156,15 +156,15 @@ def committed_strategies(
     Raises
     ------
     ParameterError
-        As for `best_strategies`, or if the budgets differ between draws.
+        As for `perfect_information_strategies`, or if the budgets differ between draws.
 
     Examples
     --------
     >>> import bayesdistill as bd
     >>> from bayesdistill.law import LAWS, Draws
-    >>> from bayesdistill.strategies import committed_strategies
+    >>> from bayesdistill.strategies import chosen_strategies
     >>> draws = Draws(LAWS["busbridge2025"], {**bd.PUBLISHED, "E": [1.22, 1.24]})
-    >>> found = committed_strategies(draws, [1e9], [1e21], "teacher inference")
+    >>> found = chosen_strategies(draws, [1e9], [1e21], "teacher inference")
     >>> found["loss"].shape, found["teacher_params"].shape
     ((1, 1, 1, 2), (1, 1, 1))
     """

@@ -1,4 +1,4 @@
-"""The strategy with perfect information: the best strategy of every posterior draw.
+"""Strategy with perfect information, which minimizes the loss separately for every posterior draw.
 
 Every problem (student, scenario, budget, draw) is a function of one variable, the position on its curve (see `curves`). A grid
 shows the local minima. A quartic through five points, then a cubic model of three close points, locate the lowest minimum.
@@ -63,7 +63,7 @@ class Intervals:
         return Intervals(self.row[index], self.column[index], self.low[index], self.high[index])
 
 
-def best_strategies(
+def perfect_information_strategies(
     draws: Draws,
     students: Any,
     budgets: Any,
@@ -112,8 +112,8 @@ def best_strategies(
     --------
     >>> import bayesdistill as bd
     >>> from bayesdistill.law import LAWS, Draws
-    >>> from bayesdistill.strategies import best_strategies
-    >>> found = best_strategies(Draws(LAWS["busbridge2025"], bd.PUBLISHED), [1e9], [1e21], "teacher inference")
+    >>> from bayesdistill.strategies import perfect_information_strategies
+    >>> found = perfect_information_strategies(Draws(LAWS["busbridge2025"], bd.PUBLISHED), [1e9], [1e21], "teacher inference")
     >>> print(f"{found['loss'].item():.3f} {found['teacher_params'].item():.1e}")
     2.211 1.3e+09
     """
@@ -183,7 +183,7 @@ def _best_existing(
 
 
 def search(curves: Curves) -> dict[str, np.ndarray]:
-    """Return the best strategy of each problem.
+    """Return the strategy with the lowest loss for each problem.
 
     Parameters
     ----------
@@ -252,19 +252,19 @@ class Landing:
 
 def _settle(curves: Curves, points: np.ndarray, known: Strategies, k: np.ndarray) -> Landing:
     """Find the minimum next to the k-th of evenly spaced points (n_points, ...), which is lower than its neighbors."""
-    centre = np.clip(k, 2, points.shape[0] - 3)
-    a, b, c, d, e = (_beside(known.loss, centre, step) for step in (-2, -1, 0, 1, 2))
+    center = np.clip(k, 2, points.shape[0] - 3)
+    a, b, c, d, e = (_beside(known.loss, center, step) for step in (-2, -1, 0, 1, 2))
     # Derivatives over factorials of the quartic through the five values, at the middle one.
     c1, c2 = (a - 8 * b + 8 * d - e) / 12, (-a + 16 * b - 30 * c + 16 * d - e) / 24
     c3, c4 = (-a + 2 * b - 2 * d + e) / 12, (a - 4 * b + 6 * c - 4 * d + e) / 24
-    z = (k - centre).astype(float)
+    z = (k - center).astype(float)
     low, high = np.maximum(z - 1, -2.0), np.minimum(z + 1, 2.0)
     for _ in range(4):
         slope = c1 + z * (2 * c2 + z * (3 * c3 + z * 4 * c4))
         curvature = 2 * c2 + z * (6 * c3 + z * 12 * c4)
         z = np.clip(z - slope / np.where(curvature > 0, curvature, np.inf), low, high)
     third = 6 * c3 + 24 * c4 * z
-    landing = _newton(curves, (z, low, high), third, (_beside(points, centre, 0), points[1] - points[0]))
+    landing = _newton(curves, (z, low, high), third, (_beside(points, center, 0), points[1] - points[0]))
     worse = np.broadcast_to(curves.deficit(known) > 0, points.shape)
     smooth = _beside(worse, k, -2) == _beside(worse, k, 2)
     lower = landing.strategies["loss"] <= _beside(known.loss, k, 0) + _NO_GAIN

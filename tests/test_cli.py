@@ -150,14 +150,17 @@ def test_bad_arguments(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--student", "huge", "--budgets", "1e20"], "students: 'huge'"),
+        (["--student", "huge", "--budgets", "1e20"], "'huge' in students"),
         (["--student", "7", "--budgets", "1e20"], "contains 7, which is too small"),
-        (["--student", "1B", "--budgets", "1e20:nan:3"], "--budgets: 'nan'"),
-        (["--student", "1B", "--budgets", "1e20", "--scenario", "free"], "no scenario is called 'free'"),
+        (["--student", "1B", "--budgets", "1e20:nan:3"], "'nan' in --budgets"),
+        (["--student", "1B", "--budgets", "1e20", "--scenario", "free"], "Unknown scenario 'free'"),
         (["--student", "1B", "--budgets", "1e20", "--delta", "1"], "--delta '1': write two shares"),
-        (["--student", "1B", "--budgets", "1e20", "--delta", "1:2"], "delta_pre is 2.0"),
-        (["--student", "1B", "--budgets", "1e20", "--noise", "white"], "noise: 'white'"),
-        (["--student", "1B", "--budgets", "1e20", "--max-teacher-params", "-1"], "--max-teacher-params: '-1'"),
+        (
+            ["--student", "1B", "--budgets", "1e20", "--delta", "1:2"],
+            "`delta_pre` must be a fraction in [0, 1] (1/K if K students share the teacher), got 2.0",
+        ),
+        (["--student", "1B", "--budgets", "1e20", "--noise", "white"], "`noise` must be 'law' or 'run', got 'white'"),
+        (["--student", "1B", "--budgets", "1e20", "--max-teacher-params", "-1"], "'-1' in --max-teacher-params"),
     ],
 )
 def test_bad_questions(

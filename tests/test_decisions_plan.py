@@ -621,7 +621,7 @@ def test_numbers_may_be_written_as_people_write_them():
     assert found["student"].values.tolist() == [1e9, 3e8, 2.5e9]
 
 
-def test_an_unconverged_posterior_is_refused_unless_asked_for():
+def test_an_unconverged_posterior_is_rejected_unless_asked_for():
     fit = tree_of(scattered(40), chains=2)
     with pytest.raises(ConvergenceError, match="allow_unconverged"):
         plan(fit, 1e9, 1e20, "best case")
@@ -635,7 +635,7 @@ def test_a_converged_posterior_is_used_in_silence():
     assert found.attrs["converged"] == "yes"
 
 
-def test_a_supervised_fit_and_broken_draws_are_refused():
+def test_a_supervised_fit_and_broken_draws_are_rejected():
     draws = published()
     with pytest.raises(ParameterError, match="supervised law alone"):
         plan(posterior_of({k: draws[k] for k in laws.SUPERVISED_PARAMETERS}), 1e9, 1e20)

@@ -205,7 +205,7 @@ def test_a_plan_of_another_fit_is_rejected(made, fit):
         plan_value(posterior_of(scattered(20, seed=6), chains=2), made)
     with pytest.raises(ParameterError, match="another fit"):
         evppi(posterior_of(published()), made)
-    with pytest.raises(ParameterError, match="returned by `bd.plan`"):
+    with pytest.raises(ParameterError, match=r"returned by `bd\.plan`"):
         plan_value(fit, fit)
     with pytest.raises(ParameterError, match="must have the dimensions"):
         plan_value(fit, made.sel(student=3e9))

@@ -257,9 +257,10 @@ def break_even_of_cell(
     shape: Shape,
     threads: int | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return break-even number, served tokens, status and whether distillation pays, for one student and budget.
+    """Return the break-even of one student and budget.
 
-    Shapes are (n_draws,), and (grid, n_draws) for the fourth. The last two are the student's tokens and the teacher's loss
+    The first four results are the break-even number, the served tokens, the status, each (n_draws,), and whether distillation
+    pays, (grid, n_draws). The last two are the student's tokens and the teacher's loss
     of the strategy with perfect information, (grid and the free teacher, n_draws).
     """
     alone = strategies.supervised_losses(draws, [student], [budget], shape, bounds.max_student_tokens)[0, 0]
@@ -305,19 +306,19 @@ def break_even_of_cell(
 
 
 def _place(status: np.ndarray, pays: np.ndarray) -> np.ndarray:
-    """Return the grid position of each draw's break-even; the last position is the free teacher."""
+    """Return the grid position of each draw's break-even (last: the free teacher)."""
     return np.where(pays.any(axis=0), np.argmax(pays, axis=0), len(pays))
 
 
 def _outside(factor: np.ndarray, possible: np.ndarray) -> np.ndarray:
-    """Return whether the median over feasible draws is outside the range of the data or unknown; False if none is feasible."""
+    """Return whether the median over feasible draws is outside the range or unknown."""
     if not possible.any():
         return np.zeros(factor.shape[:-1], dtype=bool)
     return np.asarray(~(np.median(factor[..., possible], axis=-1) == 1))
 
 
 def _read_off(values: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Locate the sign change of five equally spaced values, as a fraction of the span, and the tokens there."""
+    """Locate the sign change of five equally spaced values, and the tokens there."""
     nodes = np.array([0, 0.25, 0.5, 0.75, 1.0])
     # Barycentric weights of five equally spaced nodes.
     weights = np.array([1.0, -4.0, 6.0, -4.0, 1.0])

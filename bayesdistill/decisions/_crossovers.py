@@ -282,7 +282,7 @@ def compare_crossovers(
 
 
 def interpolated_crossovers(budgets: np.ndarray, advantage: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Interpolate crossovers on the grid, linearly in log budget, (student, scenario, n_draws)."""
+    """Interpolate crossovers linearly in log budget, (student, scenario, n_draws)."""
     n_students, n_scenarios, _, n_draws = advantage.shape
     crossover = np.full((n_students, n_scenarios, n_draws), np.nan)
     status = np.empty(crossover.shape, dtype=np.int8)
@@ -323,7 +323,7 @@ def _asymptotic_advantage(fitted: FittedDraws, problem: Problem, threads: int | 
 def _extrapolation(
     fitted: FittedDraws, problem: Problem, strategy: str, crossover: np.ndarray, workers: Workers
 ) -> np.ndarray:
-    """Return the largest extrapolation factor of the strategy and of pretraining at each crossover."""
+    """Return the largest extrapolation factor at each crossover."""
     result = np.full(crossover.shape, np.nan)
     for i, j in np.ndindex(crossover.shape[:2]):
         crossed = np.flatnonzero(~np.isnan(crossover[i, j]))
@@ -349,7 +349,7 @@ def _one_cell(problem: Problem, i: int, j: int, budgets: np.ndarray) -> Problem:
 def _perfect_information_at(
     fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return student tokens and teacher loss with perfect information, for each draw at its own crossover."""
+    """Return student tokens and teacher loss with perfect information at each crossover."""
     found = solve_piece(
         PERFECT_INFORMATION,
         fitted.draws.take(crossed),
@@ -367,7 +367,7 @@ def _perfect_information_at(
 def _chosen_at(
     fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return student tokens and teacher loss of the chosen strategy, for each draw at its own crossover.
+    """Return student tokens and teacher loss of the chosen strategy at each crossover.
 
     Each budget requires all draws. With more than _MOST_CHOSEN budgets, solve the strategy on a geometric grid and
     interpolate.
@@ -483,7 +483,7 @@ def _summaries(
 
 
 def _slopes(fitted: FittedDraws, students: np.ndarray, crossover: np.ndarray) -> dict[str, xr.Variable]:
-    """Return the exponent of the crossover in the student's size, by least squares in draws in which all students cross."""
+    """Fit the exponent of the crossover in the student's size, if all students cross."""
     size = np.log(students) - np.log(students).mean()
     with np.errstate(invalid="ignore"):
         slope = np.tensordot(size, np.log(crossover), axes=(0, 0)) / np.sum(size**2)

@@ -316,9 +316,9 @@ def _normal_score(values: np.ndarray) -> np.ndarray:
 
 
 def tokens_for_loss(params: np.ndarray, loss: np.ndarray, fitted: FittedDraws, cap: float) -> np.ndarray:
-    """Return the tokens with which pretraining reaches a loss in each draw; infinite if no number up to the cap suffices.
+    """Return the tokens with which pretraining reaches a loss in each draw.
 
-    The supervised law solved for D: (B / ((L - E)^(1/gamma) - A / N^alpha))^(1/beta).
+    Infinite if no number up to the cap suffices. The supervised law solved for D: (B / ((L - E)^(1/gamma) - A / N^alpha))^(1/beta).
     """
     law = fitted.draws
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -331,7 +331,7 @@ def tokens_for_loss(params: np.ndarray, loss: np.ndarray, fitted: FittedDraws, c
 def _extra_budget(
     fitted: FittedDraws, students: np.ndarray, budgets: np.ndarray, nats: np.ndarray, shape: Shape, cap: float
 ) -> np.ndarray:
-    """Return the additional compute that lowers the posterior mean of the pretrained loss by the given nats."""
+    """Return the additional compute that lowers the mean pretrained loss by the given nats."""
     size, _, spent = (
         v.ravel() for v in np.broadcast_arrays(students[:, None, None], np.zeros(nats.shape[1])[:, None], budgets)
     )

@@ -202,7 +202,7 @@ def _losses(fitted: FittedDraws, family: Family, choice: Choice) -> np.ndarray:
 
 
 def _extrapolation(fitted: FittedDraws, family: Family, options: list[Choice]) -> dict[str, xr.Variable]:
-    """Return the extrapolation factors of the students in every option, and of its teacher if it is new."""
+    """Return the extrapolation factors of students and of new teachers in every option."""
     factor = np.empty((len(options), family.sizes.size))
     of_teacher = np.ones(len(options))
     for i, choice in enumerate(options):

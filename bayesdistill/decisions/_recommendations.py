@@ -309,7 +309,7 @@ def _row(
 
 
 def _nearer(fitted: FittedDraws, rule: Rule, planned: Planner, row: dict[str, Any], case: Case) -> dict[str, Any]:
-    """Repeat a row with teachers within the extrapolation limit; return the first row if the result is not conclusive."""
+    """Repeat a row with teachers within the extrapolation limit, if this is conclusive."""
     most_params, most_tokens = case.limits
     _, largest = fitted.ranges["pretraining_params"]
     shortest, longest = fitted.ranges["pretraining_tokens_per_param"]

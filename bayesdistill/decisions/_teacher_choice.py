@@ -148,7 +148,7 @@ def teacher_choice(
 def _losses_of_each(
     fitted: FittedDraws, problem: Problem, table: TeacherTable, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the student's loss (..., teacher, n_draws) and tokens (..., teacher) with each teacher."""
+    """Return the student's loss (..., teacher, n_draws) and tokens (..., teacher)."""
     losses, tokens = [], []
     for k in range(len(table.names)):
         one = Problem(
@@ -395,7 +395,7 @@ def capacity_gap(
 def _training(
     sizes: np.ndarray, tokens: Any, per_param: Any, budget: Any, shape: Shape
 ) -> tuple[np.ndarray, str, str, np.ndarray]:
-    """Return the training values, their description, their units, and the tokens (student, training)."""
+    """Return training values, description, units, and tokens (student, training)."""
     given = {"student_tokens": tokens, "student_tokens_per_param": per_param, "student_budget": budget}
     if sum(value is not None for value in given.values()) != 1:
         raise ParameterError(f"Specify the training of the students with exactly one of {', '.join(given)}.")
@@ -413,7 +413,7 @@ def _training(
 def _teachers_axis(
     fitted: FittedDraws, losses: Any, params: Any, per_param: Any, budget: Any, shape: Shape
 ) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray]:
-    """Return the teachers' axis, whether it has sizes, the tokens, and the losses (teacher, 1 or n_draws)."""
+    """Return the teachers' axis, whether it has sizes, tokens, and losses (teacher, draws)."""
     if (losses is None) == (params is None):
         raise ParameterError("Specify the teachers with exactly one of teacher_losses and teacher_params.")
     if losses is not None:

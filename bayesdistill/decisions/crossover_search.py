@@ -39,7 +39,7 @@ def find_root(
     at_lower: np.ndarray,
     at_upper: np.ndarray,
 ) -> np.ndarray:
-    """Find the roots of many functions, each in its own bracket, with Chandrupatla's method (1997).
+    """Find the roots of many bracketed functions with Chandrupatla's method.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ def chosen_crossovers(
 def _divide_and_read(
     solved: Callable[[np.ndarray], np.ndarray], x: np.ndarray, values: np.ndarray, which: np.ndarray, k: np.ndarray
 ) -> np.ndarray:
-    """Refine the roots of the draws `which`, whose values (points, n_draws) change sign after x[k].
+    """Refine roots of the draws `which`, whose values (points, n_draws) change sign at k.
 
     Divide intervals, with values (n, n_draws) from `solved` at (n,) additional points, until no root moves.
     """
@@ -290,7 +290,7 @@ def _divide_and_read(
 
 
 def _cubic_root(x: np.ndarray, values: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Return the root between x[k] and x[k + 1] of the cubic through the four nearest points, one column per root."""
+    """Return the root of the cubic through the four points nearest to x[k] and x[k + 1]."""
     columns = np.arange(k.size)
     first = np.clip(k - 1, 0, max(x.size - 4, 0))
     points = first[:, None] + np.arange(min(4, x.size))
@@ -311,7 +311,7 @@ def _cubic_root(x: np.ndarray, values: np.ndarray, k: np.ndarray) -> np.ndarray:
 def _chosen_advantage(
     draws: Draws, problem: Problem, i: int, j: int, budgets: np.ndarray, workers: Workers
 ) -> np.ndarray:
-    """Return the advantage of the chosen strategy for one student and scenario, (n_budgets, n_draws)."""
+    """Return the advantage of the chosen strategy, (n_budgets, n_draws)."""
     part = Problem(
         problem.students[i : i + 1],
         budgets,

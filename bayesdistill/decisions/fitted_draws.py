@@ -58,7 +58,7 @@ Source = posterior.Fit | FittedDraws
 
 
 def gather(fit: Source, allow_unconverged: bool, *, distilled: bool = True) -> FittedDraws:
-    """Return the draws of a fit after checking convergence; return existing FittedDraws unchanged.
+    """Return the draws of a fit after checking convergence.
 
     Parameters
     ----------
@@ -141,9 +141,9 @@ def _ranges(seen: xr.Dataset) -> tuple[dict[str, tuple[float, float]], str]:
 
 
 def extrapolation_factor(values: np.ndarray, seen: tuple[float, float] | None) -> np.ndarray:
-    """Return the factor by which values are outside a range: 1 inside, 2 at twice the maximum or half the minimum.
+    """Return the factor by which values are outside a range.
 
-    NaN if the value is NaN or the range is unknown.
+    The factor is 1 inside, 2 at twice the maximum or half the minimum, and NaN if the value is NaN or the range is unknown.
     """
     if seen is None:
         return np.full(np.shape(values), np.nan)
@@ -154,7 +154,7 @@ def extrapolation_factor(values: np.ndarray, seen: tuple[float, float] | None) -
 
 
 def distilled_extrapolation(fitted: FittedDraws, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
-    """Return the largest extrapolation factor over student size, tokens per parameter and teacher loss."""
+    """Return the extrapolation factor over student size, tokens per parameter, teacher loss."""
     factors = [
         extrapolation_factor(np.asarray(values, dtype=float), fitted.ranges.get(axis))
         for axis, values in (
@@ -167,7 +167,7 @@ def distilled_extrapolation(fitted: FittedDraws, params: Any, tokens: Any, teach
 
 
 def pretraining_extrapolation(fitted: FittedDraws, params: Any, tokens: Any) -> np.ndarray:
-    """Return the larger extrapolation factor over size and tokens per parameter, for the supervised law.
+    """Return the extrapolation factor of the supervised law over size and tokens per parameter.
 
     Applies to pretrained students and to new teachers, because the data of the supervised law cover a limited range of sizes
     and tokens.

@@ -22,7 +22,7 @@ _SHUFFLE = 20250212
 
 @dataclass(frozen=True)
 class Nodes:
-    """Standardized residuals and group effects that represent their distributions under every draw.
+    """Standardized residuals and group effects that represent their distributions.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ def _with_draws(fitted: FittedDraws, values: np.ndarray) -> xr.DataArray:
 def probability_of(
     fitted: FittedDraws, holds: np.ndarray, known: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the fraction of draws in which a condition holds, and its MCSE; NaN if any draw is unknown."""
+    """Return the fraction of draws that satisfy a condition, and its MCSE (NaN if unknown)."""
     indicator = np.asarray(holds, dtype=float)
     if known is not None:
         indicator = np.where(known, indicator, np.nan)
@@ -42,10 +42,10 @@ def mean_of(fitted: FittedDraws, values: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def probability_given(fitted: FittedDraws, holds: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return P(holds | given) and its Monte Carlo standard error; NaN if no draw satisfies the condition.
+    """Return P(holds | given) and its Monte Carlo standard error.
 
-    This is a ratio of two means over the same draws. Its standard error is the standard error of the mean of
-    (holds - ratio) given, divided by P(given).
+    Both are NaN if no draw satisfies the condition. The probability is a ratio of two means over the same draws. Its standard
+    error is the standard error of the mean of (holds - ratio) given, divided by P(given).
     """
     condition = np.asarray(given, dtype=float)
     both = np.asarray(holds, dtype=float) * condition
@@ -57,7 +57,7 @@ def probability_given(fitted: FittedDraws, holds: np.ndarray, given: np.ndarray)
 
 
 def quantiles_of(values: np.ndarray, probs: Sequence[float]) -> np.ndarray:
-    """Return quantiles over draws as the last axis. Each is one of the draws, so infinite values are valid."""
+    """Return quantiles over draws (last axis); each is one of the draws and may be infinite."""
     with np.errstate(invalid="ignore"):
         found = np.quantile(values, list(probs), axis=-1, method="inverted_cdf")
     return np.moveaxis(found, 0, -1)

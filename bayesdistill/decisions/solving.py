@@ -170,6 +170,6 @@ def solve_piece(
     teachers: tuple[np.ndarray, ...] | None,
     threads: int | None,
 ) -> dict[str, np.ndarray]:
-    """Solve one piece of a grid. It is a module-level function so that it can be sent to other processes."""
+    """Solve one piece of a grid (a module-level function, so it can be pickled)."""
     kernel = strategies.perfect_information_strategies if kind == PERFECT_INFORMATION else strategies.chosen_strategies
     return kernel(draws, students, budgets, scenarios, bounds=bounds, shape=shape, teachers=teachers, threads=threads)

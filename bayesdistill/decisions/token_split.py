@@ -78,7 +78,7 @@ def thinned(draws: Draws) -> Draws:
 
 
 def student_losses(family: Family, draws: Draws, tokens: np.ndarray, teacher: Teacher | None) -> np.ndarray:
-    """Return losses (student, points, n_draws) at tokens (student, points); without a teacher, of pretraining."""
+    """Return losses (student, points, n_draws) at tokens (student, points)."""
     size, seen = family.sizes[:, None, None], tokens[..., None]
     if teacher is None:
         return draws.supervised_loss(size, seen)
@@ -124,7 +124,7 @@ class Curves:
     cost: np.ndarray
 
     def prices(self, weights: np.ndarray) -> np.ndarray:
-        """Return the loss reduction per FLOP between neighboring points, made monotone, (student, points - 1)."""
+        """Return monotone loss reductions per FLOP between points, (student, points - 1)."""
         tokens = np.exp(self.log_tokens)
         fall = weights[:, None] * -np.diff(self.loss, axis=1) / (self.cost[:, None] * np.diff(tokens, axis=1))
         return np.minimum.accumulate(np.maximum(fall, 1e-300), axis=1)
@@ -160,7 +160,7 @@ def _token_range(family: Family, teacher: Teacher | None) -> tuple[np.ndarray, n
 def _split_all(
     family: Family, alone: Curves, taught: Curves | None, fixed: float, assignments: np.ndarray
 ) -> np.ndarray:
-    """Return the family loss of every assignment with its best split, NaN if the budget is too small."""
+    """Return the family loss of every assignment with its best split (NaN if infeasible)."""
     both = [alone] if taught is None else [alone, taught]
     prices = np.concatenate([c.prices(family.weights).ravel() for c in both])
     log_price = np.linspace(np.log(prices.max()), np.log(prices.min()) - 1e-3, _PRICES)
@@ -201,7 +201,7 @@ def _box(family: Family) -> tuple[np.ndarray, np.ndarray]:
 def search(
     family: Family, draws: Draws, assignments: np.ndarray, listed: list[Teacher] | None
 ) -> tuple[np.ndarray, list[tuple[float, float] | int | None]]:
-    """Return the best value of every assignment over a coarse grid (or list) of teachers, and its position."""
+    """Return the best value of every assignment over a grid or list of teachers."""
     alone = _curves(family, draws, None, *_token_range(family, None))
     best = _split_all(family, alone, None, 0.0, assignments[:1])
     value = np.append(best, np.full(len(assignments) - 1, np.nan))

@@ -253,7 +253,7 @@ def next_runs(
 
 
 class _Spread:
-    """Function that puts values of feasible cells (last axis) on the grid, with NaN elsewhere."""
+    """Function that puts values of feasible cells (last axis) on the grid (NaN elsewhere)."""
 
     def __init__(self, grid: tuple[int, ...], feasible: np.ndarray) -> None:
         self.grid, self.feasible = grid, feasible
@@ -361,7 +361,7 @@ def _greedy(
     objective: str,
     seed: int,
 ) -> dict[str, xr.Variable]:
-    """Select a batch: the best run first, then the run that adds most to the batch, while compute is left."""
+    """Select a batch greedily while compute is left."""
     outcomes = worth.effective.shape[1]
 
     def best_of(added: np.ndarray, left: np.ndarray) -> int:

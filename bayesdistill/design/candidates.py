@@ -121,7 +121,7 @@ def _filled(table: pd.DataFrame, row: int, column: str) -> bool:
 
 
 def _kind_of(table: pd.DataFrame, row: int, whole: list[str]) -> str:
-    """Return the kind of a row. If the table has the columns of both kinds, the filled cells determine it."""
+    """Return the kind of a row, determined by its columns and filled cells."""
     if len(whole) == 1:
         return whole[0]
     some = [kind for kind in whole if any(_filled(table, row, column) for column in _COLUMNS[kind])]
@@ -172,7 +172,7 @@ def _names(table: pd.DataFrame) -> list[str]:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictive distribution of every candidate's outcome in every draw: a Student-t distribution.
+    """Predictive Student-t distribution of every candidate's outcome in every draw.
 
     Parameters
     ----------

@@ -93,9 +93,10 @@ class Worth:
 
 
 def predictive_quantiles(predictions: Predictions, count: int, seed: int) -> np.ndarray:
-    """Return the outcomes of every candidate alone, (candidate, outcome): quantiles of its posterior predictive.
+    """Return the outcomes of every candidate alone, (candidate, outcome).
 
-    All candidates use the same noise, so that they are comparable and their order does not matter.
+    Outcomes are quantiles of the posterior predictive distribution. All candidates use the same noise, so they
+    are comparable and their order does not matter.
     """
     rng = np.random.default_rng(seed)
     draws = predictions.freedom.size
@@ -111,7 +112,7 @@ def predictive_quantiles(predictions: Predictions, count: int, seed: int) -> np.
 
 
 def predictive_paths(predictions: Predictions, count: int, seed: int, run: int) -> np.ndarray:
-    """Return the outcomes of every candidate as run number `run` of several, (candidate, outcome).
+    """Return the outcomes of every candidate as run `run` of several, (candidate, outcome).
 
     Outcome m of every run uses the same draw of the law, and every run has its own residual noise.
     """
@@ -215,6 +216,6 @@ def worth_of(
 
 
 def value_of_knowing(gain: np.ndarray) -> np.ndarray:
-    """Return the EVPI of every cell for the choice between the two options: an upper bound on EVSI, (cell,)."""
+    """Return the EVPI of every cell, (cell,), which is an upper bound on EVSI."""
     sign = np.where(gain.mean(axis=1) > 0, -1.0, 1.0)
     return np.asarray(np.maximum(sign[:, None] * gain, 0).mean(axis=1))

@@ -1,4 +1,4 @@
-"""The chosen strategy: one teacher and one split of the budget for all draws, with the lowest posterior mean of the loss.
+"""Chosen strategy: one teacher and split for all draws, with the lowest mean loss.
 
 A teacher has a different loss in every draw, so no curve contains the optimum: size and tokens of the teacher are both free,
 and the budget determines D_S. The mean loss is smooth in their logarithms, but it often has a long flat valley of teachers with
@@ -51,7 +51,7 @@ _CREASE_WIDTH = 5e-4  # half width of the stencil next to the crease, small enou
 
 @dataclass(frozen=True)
 class Stage:
-    """Settings of a descent on some of the draws: half width of the stencil, and maximum number of steps."""
+    """Descent on some of the draws: half width of the stencil, and maximum number of steps."""
 
     draws: int
     width: float
@@ -63,7 +63,7 @@ _STAGES = (Stage(64, 0.1, 8), Stage(256, 0.05, 20))
 
 @dataclass(frozen=True)
 class MeanLoss:
-    """The mean loss over draws of strategies for one student and scenario.
+    """Mean loss over draws of strategies for one student and scenario.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def chosen_strategies(
     teachers: Any = None,
     threads: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the chosen strategy, one for all draws, which minimizes the posterior mean of the student's loss.
+    """Return the chosen strategy, which minimizes the posterior mean of the student's loss.
 
     Size and tokens of the teacher are both free. If no strategy is better by more than 1e-9 nats than the best of the strategies
     with perfect information for single draws, the latter is returned. With one draw, this is the strategy with perfect information.
@@ -273,9 +273,10 @@ def _best_for_single_draws(mean: MeanLoss, bounds: Bounds) -> tuple[np.ndarray, 
 
 
 def _minima_of_grid(mean: MeanLoss, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the local minima of the row minima and column minima of a grid of teachers: budgets, and the points.
+    """Return local minima of row and column minima of a grid of teachers.
 
-    Row minima trace a valley along the sizes, and column minima trace a valley along the tokens.
+    The results are the indices of the budgets and the points. Row minima trace a valley along the sizes, and column minima
+    trace a valley along the tokens.
     """
     x, y = np.linspace(box.left, box.right, _GRID), np.linspace(box.bottom, box.top, _GRID)
     X, Y = (v.ravel() for v in np.meshgrid(x, y, indexing="ij"))
@@ -296,9 +297,10 @@ def _minima_of_grid(mean: MeanLoss, box: Box) -> tuple[np.ndarray, np.ndarray, n
 
 
 def _minima_on_crease(mean: MeanLoss, few: MeanLoss, box: Box) -> Points:
-    """Return the lowest point of every problem among the teachers with which the budget buys exactly the cap on student tokens.
+    """Return the lowest point of every problem on the crease at the cap on student tokens.
 
-    The mean loss has a crease there, along which a descent in two dimensions makes little progress.
+    On the crease, the budget buys exactly the cap, and the mean loss has a kink. A descent in two dimensions makes little
+    progress along it.
     """
 
     def along(function: MeanLoss, which: np.ndarray, t: np.ndarray, _: np.ndarray) -> np.ndarray:

@@ -45,7 +45,9 @@ class Strategies:
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves of all problems; the arrays of problems broadcast against each other, with the draws as last axis.
+    """Curves of all problems.
+
+    The arrays of problems broadcast against each other, with the draws as last axis.
 
     Parameters
     ----------
@@ -76,7 +78,7 @@ class Curves:
         return cls(draws, student, frontier, budgets, start, end, np.where(limited, _CROWDING, 1.0))
 
     def take(self, *index: np.ndarray) -> Curves:
-        """Return some problems as arrays of shape (n,): one array of positions for each axis, that of the draws last."""
+        """Return some problems as arrays of shape (n,), from positions along each axis."""
         draws = self.draws.take(index[-1])
         shape = np.broadcast_shapes(self.budgets.shape, (self.draws.n_draws,))
         own = (self.budgets, self.start, self.end, self.crowding)
@@ -100,5 +102,5 @@ class Curves:
         return Strategies(np.where(tokens >= 1, loss, np.inf), teacher.params, teacher.tokens, teacher_loss, tokens)
 
     def deficit(self, found: Strategies) -> np.ndarray:
-        """Return the teacher's loss minus the student's loss without a teacher; laws may have a kink where it is 0."""
+        """Return teacher loss minus student loss without a teacher (laws may have a kink at 0)."""
         return found.teacher_loss - self.draws.supervised_loss(self.student, np.maximum(found.student_tokens, 1.0))

@@ -62,7 +62,7 @@ class Points:
         return Points(*(np.concatenate(pair) for pair in pairs))
 
     def apart(self, distance: float, most: int) -> Points:
-        """Return up to `most` lowest points of each function, none closer than `distance` to a lower one."""
+        """Return up to `most` lowest points per function, at least `distance` apart."""
         kept: dict[int, list[int]] = {}
         for m in np.argsort(self.value, kind="stable").tolist():
             others = kept.setdefault(int(self.which[m]), [])
@@ -155,7 +155,7 @@ def _step(
 
 
 def _model(F: np.ndarray, x: np.ndarray, y: np.ndarray, hx: np.ndarray, hy: np.ndarray) -> Model:
-    """Return the quadratic model of values on the stencil; derivatives along a direction of zero width are 0."""
+    """Return the quadratic model of values on the stencil (fixed directions: slope 0)."""
     hx, hy = np.where(hx > 0, hx, 1.0), np.where(hy > 0, hy, 1.0)
     here, left, right, below, above, up, down = F.T
     return Model(
@@ -171,7 +171,7 @@ def _model(F: np.ndarray, x: np.ndarray, y: np.ndarray, hx: np.ndarray, hy: np.n
 
 
 def _lowest(m: Model, reach: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the minimum of the model's change over a rectangle and its position: inside, on an edge, or at a corner."""
+    """Return the minimum of the model's change over a rectangle, and its position."""
     left, right, bottom, top = reach.left, reach.right, reach.bottom, reach.top
     determinant = np.where(m.curvature_x > 0, m.curvature_x * m.curvature_y - m.mixed**2, np.nan)
     determinant = np.where(determinant > 0, determinant, np.nan)

@@ -59,7 +59,7 @@ class Teachers:
 
     @property
     def usable(self) -> np.ndarray:
-        """Which (teacher, draw) are positive numbers."""
+        """Return which (teacher, draw) have positive numbers."""
         sound = np.isfinite(self.params) & (self.params > 0)
         if self.tokens is not None:
             sound = sound & np.isfinite(self.tokens) & (self.tokens > 0)
@@ -73,7 +73,7 @@ class Teachers:
         return np.broadcast_to(charges.student_tokens(budgets, flops, trained), (self.params.size, *np.shape(budgets)))
 
     def student_losses(self, draws: Draws, student: float, tokens: np.ndarray) -> np.ndarray:
-        """Return losses (n, n_draws) of a student with tokens (n, n_draws) or (n, 1) from each teacher.
+        """Return losses (n, n_draws) of a student with tokens (n, draws) from each teacher.
 
         The loss is infinite if a teacher leaves less than one token or is not usable.
         """

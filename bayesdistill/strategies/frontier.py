@@ -60,7 +60,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Frontier:
-    """The curve of efficient teachers for one student and scenario.
+    """Curve of efficient teachers for one student and scenario.
 
     Parameters
     ----------
@@ -116,10 +116,10 @@ class Frontier:
         return tokens
 
     def ends(self, budget: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the first and last relevant t, and whether the budget limits the last; all broadcast with the budgets.
+        """Return the first and last relevant t, and whether the budget limits the last.
 
-        The range omits ends of the curve without length, and teachers that leave less than about a hundredth of the
-        budget for the student.
+        All broadcast with the budgets. The range omits ends of the curve without length, and teachers that leave less than
+        about a hundredth of the budget for the student.
         """
         _, _, fewest, most = self.bounds.limits
         corners = self.teacher(np.array([0.0, 1.0])[:, None, None], budget)
@@ -147,7 +147,7 @@ class Frontier:
 
 
 def _solve_charged(optimal: Any, beta: Any, constant: Any, reach: Any) -> Any:
-    """Logarithm of the D_T at which 1 + kappa/D_T = `constant + reach / D_T` satisfies the condition.
+    """Solve the condition for log D_T, with 1 + kappa/D_T = `constant + reach / D_T`.
 
     `optimal` is the solution for constant = 1 and reach = 0. Newton's method starts from the larger of the two solutions for
     one term alone. The function is convex and decreasing, so every step stays left of the root.

@@ -46,7 +46,7 @@ _TOO_MUCH = 1e6  # nats; replaces infinite losses, which would stop the minimize
 
 @dataclass(frozen=True)
 class Intervals:
-    """Intervals of s in which a lower minimum may lie: the row and column of the problem, and the two ends."""
+    """Intervals of s that may contain a lower minimum: problem row, column, and two ends."""
 
     row: np.ndarray
     column: np.ndarray
@@ -144,7 +144,7 @@ def perfect_information_strategies(
 def _solve(
     request: Request, draws: Draws, budgets: np.ndarray, where: tuple[Any, ...], out: dict[str, np.ndarray]
 ) -> None:
-    """Store the strategies of one student and scenario for some budgets (n_budgets, n_draws) at their places in `out`."""
+    """Store the strategies of one student and scenario for some budgets in `out`."""
     student, charges = request.charges(*where[:2])
     if request.teachers is not None:
         for row, spent in zip(where[2].ravel(), budgets, strict=True):
@@ -223,7 +223,7 @@ def _look_everywhere(curves: Curves) -> Grid:
 
 
 def _descend(curves: Curves, lowest: np.ndarray) -> tuple[dict[str, np.ndarray], Intervals]:
-    """Return the minima next to the lowest points of the grid, and intervals of uncertain minima."""
+    """Return the minima next to the lowest grid points, and intervals of uncertain minima."""
     points = np.clip(lowest, 1, LAST - 1) + np.linspace(-1, 1, 9)[:, None, None]
     strategies = curves.strategies(points)
     k = strategies.loss.argmin(axis=0)
@@ -251,7 +251,7 @@ class Landing:
 
 
 def _settle(curves: Curves, points: np.ndarray, known: Strategies, k: np.ndarray) -> Landing:
-    """Find the minimum next to the k-th of evenly spaced points (n_points, ...), which is lower than its neighbors."""
+    """Find the minimum next to the k-th point (n_points, ...), a minimum of the grid."""
     center = np.clip(k, 2, points.shape[0] - 3)
     a, b, c, d, e = (_beside(known.loss, center, step) for step in (-2, -1, 0, 1, 2))
     # Derivatives over factorials of the quartic through the five values, at the middle one.
@@ -296,7 +296,7 @@ def _newton(curves: Curves, place: tuple[np.ndarray, ...], third: np.ndarray, sc
 
 
 def _other_intervals(curves: Curves, grid: Grid, lowest: np.ndarray, least: np.ndarray) -> Intervals:
-    """Return intervals away from the lowest grid point in which the loss may be below the lowest known value."""
+    """Return other intervals in which the loss may be below the lowest known value."""
     minima: list[tuple[np.ndarray, ...]] = []
     cells: list[tuple[np.ndarray, ...]] = []
     for part in _parts(grid.loss):
@@ -311,13 +311,13 @@ def _other_intervals(curves: Curves, grid: Grid, lowest: np.ndarray, least: np.n
 
 
 def _parts(loss: np.ndarray) -> list[slice]:
-    """Return the budgets of an array (n_points, n_budgets, n_draws) in parts that stay in the processor's cache."""
+    """Split the budgets of an array (n_points, n_budgets, n_draws) into cache-sized parts."""
     step = max(1, _AT_ONCE // (loss.shape[0] * loss.shape[2]))
     return [slice(first, first + step) for first in range(0, loss.shape[1], step)]
 
 
 def _suspects(grid: Grid, lowest: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which points are local minima with a lower minimum nearby, and which cells may contain a lower minimum.
+    """Return which points are near a lower minimum, and which cells may contain one.
 
     A parabola is below its lowest grid point by at most an eighth of the difference to the higher neighbor, and below
     the chord between two neighbors by at most an eighth of the second difference. The tolerance is four times as large, because
@@ -393,7 +393,7 @@ def _split_at_kinks(curves: Curves, intervals: Intervals) -> Intervals:
 
 
 def _all_minima(problems: Curves, points: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the local minima of n problems next to evenly spaced points (n_points, n): problems and strategies."""
+    """Return the local minima of n problems next to points (n_points, n)."""
     known = problems.strategies(points)
     loss = known.loss
     padded = np.pad(loss, ((1, 1), (0, 0)), constant_values=np.inf)

@@ -49,7 +49,7 @@ invalid_problem
 
 The codes from `budget_too_small` on have no strategy, and the values are NaN."""
 FIRST_FAILURE = STATUS.index("budget_too_small")
-"""The first status code without a strategy."""
+"""First status code without a strategy."""
 _CODE = {name: code for code, name in enumerate(STATUS)}
 
 UNLIMITED = 1e300
@@ -86,7 +86,7 @@ class Bounds:
 
     @property
     def limits(self) -> np.ndarray:
-        """Lower and upper bound on the parameters, lower and upper bound on the tokens of a teacher."""
+        """Lower and upper bounds on the parameters, then on the tokens, of a teacher."""
         return np.array(
             [self.min_teacher_params, self.max_teacher_params, self.min_teacher_tokens, self.max_teacher_tokens], float
         )

@@ -495,7 +495,7 @@ def test_extrapolation_names_the_axis_and_the_factor():
     # The distilled runs begin at 20 tokens per parameter, the supervised ones at 10.
     np.testing.assert_allclose(large, [100.0, few, 1.0, 1e11 / 12.6e9, few / 2])
     assert found["extrapolates"].sel(student=[5e8, 1e11], budget=1e22).all()
-    assert found.attrs["supervised_range"] == "runs behind the published law"
+    assert found.attrs["supervised_range"] == "data of the published law"
 
 
 def test_extrapolation_is_of_the_mean_teacher_loss_and_of_capped_tokens():

@@ -262,7 +262,7 @@ def test_distance_from_the_data(fit354, runs354):
     assert found["extrapolates"].all()
     alone = bd.predict(fit354, ALONE)
     assert alone["axis"].values.tolist() == ["pretraining_params", "pretraining_tokens_per_param"]
-    assert alone.attrs["supervised_range"] == "runs behind the published law"
+    assert alone.attrs["supervised_range"] == "data of the published law"
     # Nothing is known about the data behind bare draws.
     bare = bd.predict(posterior_of(EQUATION_8), TWO)
     assert np.isnan(bare["extrapolation"]).all()

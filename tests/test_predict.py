@@ -388,8 +388,8 @@ def test_a_design_needs_no_variation_and_may_repeat():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"noise": "white"}, "noise: 'white'"),
-        ({"groups": "old"}, "groups: 'old'"),
+        ({"noise": "white"}, "`noise` must be 'law' or 'run', got 'white'"),
+        ({"groups": "old"}, "`groups` must be 'seen' or 'new', got 'old'"),
         ({"prob": 1.0}, "`prob` must be between 0 and 1, got 1.0"),
         ({"seed": -1}, "`seed` must be an integer"),
         ({"kind": "other"}, "kind is 'other'"),
@@ -457,10 +457,10 @@ def test_the_command_prints_and_writes(saved: Path, runs354: pd.DataFrame, comma
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--noise", "white"], "--noise: 'white'"),
-        (["--groups", "old"], "--groups: 'old'"),
+        (["--noise", "white"], "`--noise` must be 'law' or 'run', got 'white'"),
+        (["--groups", "old"], "`--groups` must be 'seen' or 'new', got 'old'"),
         (["--prob", "90"], "--prob must be between 0 and 1, got '90'"),
-        (["--prob", "most"], "--prob: 'most'"),
+        (["--prob", "most"], "'most' in --prob"),
         (["--seed", "1.5"], "--seed: '1.5'"),
         (["--seed", "-1"], "--seed must not be negative"),
         (["-o", "out.txt"], "out.txt must end in .csv or .nc"),

@@ -1,22 +1,22 @@
-r"""What training and inference cost: forward FLOPs per token, and the compute of a distillation under a scenario.
+r"""Cost of training and inference: forward FLOPs per token, and the compute of a distillation in a scenario.
 
-The model of Busbridge et al. (2025, arXiv:2502.08606): a decoder-only transformer of width d_model and n_layers layers with
+The model follows Busbridge et al. (2025, arXiv:2502.08606). A decoder-only transformer of width d_model with n_layers layers,
 aspect ratio :math:`\rho = d_\mathrm{model}/n_\mathrm{layers}` and :math:`N = 12\, n_\mathrm{layers}\, d_\mathrm{model}^2`
-non-embedding parameters spends
+non-embedding parameters uses
 
 .. math::
 
     F(N) = 2N \left(1 + k_1 N^{-1/3} + k_2 N^{-2/3}\right), \quad
     k_1 = \frac{n_\mathrm{ctx}\,\rho}{(12\rho^2)^{2/3}}, \quad k_2 = \frac{V \rho}{(12 \rho^2)^{1/3}}
 
-forward FLOPs on a token: the weights, the attention over the context, and the output layer over the vocabulary. A training
-step costs three forward passes, inference one, so that a distillation costs
+forward FLOPs per token: the weights, the attention over the context, and the output layer over the vocabulary. A training
+step costs three forward passes and inference costs one, so a distillation costs
 
 .. math::
 
     C = 3 F(N_S) D_S + F(N_T) \left(\delta_\mathrm{lgt} D_S + 3\, \delta_\mathrm{pre} D_T\right)
 
-The two deltas are the shares of the teacher's inference and pretraining that this student is charged.
+The two deltas are the fractions of the teacher's inference and pretraining that this student is charged.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ import numpy as np
 from bayesdistill.errors import ParameterError
 
 CONTEXT_LENGTH = 4096
-"""Tokens of context of the published runs."""
+"""Context length of the published runs, in tokens."""
 VOCABULARY_SIZE = 32168
-"""Tokens in the vocabulary of the published runs."""
+"""Vocabulary size of the published runs, in tokens."""
 ASPECT_RATIO = 128.0
 """Width over depth, d_model / n_layers, of the published runs."""
 
@@ -46,14 +46,14 @@ def _is_number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Shape:
-    """What of an architecture its cost depends on besides its size.
+    """Architecture parameters that determine the cost of a model of a given size.
 
     Parameters
     ----------
     context_length : int
-        Tokens of context n_ctx.
+        Context length n_ctx in tokens.
     vocabulary_size : int
-        Tokens in the vocabulary V.
+        Vocabulary size V in tokens.
     aspect_ratio : float
         d_model / n_layers.
     """
@@ -66,7 +66,7 @@ class Shape:
         for name in ("context_length", "vocabulary_size", "aspect_ratio"):
             value = getattr(self, name)
             if not (_is_number(value) and value > 0):
-                raise ParameterError(f"{name} is {value!r}; a positive number is needed")
+                raise ParameterError(f"`{name}` must be a positive number, got {value!r}.")
 
     @property
     def k1(self) -> float:
@@ -84,7 +84,7 @@ PUBLISHED_SHAPE = Shape()
 
 
 def flops_per_token(params: Any, shape: Shape = PUBLISHED_SHAPE) -> Any:
-    """Forward FLOPs per token, F(N).
+    """Return the forward FLOPs per token, F(N).
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def flops_per_token(params: Any, shape: Shape = PUBLISHED_SHAPE) -> Any:
 
     Notes
     -----
-    Busbridge et al. (2025), the appendix on compute; see the module's docstring.
+    Busbridge et al. (2025), appendix on compute; see the module docstring.
 
     Examples
     --------
@@ -112,9 +112,9 @@ def flops_per_token(params: Any, shape: Shape = PUBLISHED_SHAPE) -> Any:
 
 
 def flops_by_part(params: Any, shape: Shape = PUBLISHED_SHAPE) -> tuple[Any, Any, Any]:
-    """Forward FLOPs per token of the weights, of the attention and of the output layer.
+    """Return the forward FLOPs per token of the weights, the attention and the output layer.
 
-    They grow as N, N^(2/3) and N^(1/3); their sum is F(N).
+    They scale as N, N^(2/3) and N^(1/3); their sum is F(N).
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def flops_by_part(params: Any, shape: Shape = PUBLISHED_SHAPE) -> tuple[Any, Any
     weights, attention, output : float or array
         FLOPs per token.
     """
-    # Arrays of numpy take a root several times faster through the logarithm than as a power.
+    # NumPy computes roots of arrays several times faster through the logarithm than as a power.
     inverse_root = np.exp(np.log(params) / -3)
     weights = 2 * params
     attention = shape.k1 * inverse_root * weights
@@ -136,17 +136,17 @@ def flops_by_part(params: Any, shape: Shape = PUBLISHED_SHAPE) -> tuple[Any, Any
 
 
 def student_cost_per_token(student_flops: Any, teacher_flops: Any, delta_lgt: Any) -> Any:
-    """FLOPs that one distillation token costs: training the student on it, and the charged share of the teacher's pass."""
+    """Return the FLOPs of one distillation token: student training and the charged teacher inference."""
     return 3 * student_flops + delta_lgt * teacher_flops
 
 
 def teacher_cost(teacher_flops: Any, teacher_tokens: Any, delta_pre: Any) -> Any:
-    """FLOPs of the charged share of the teacher's pretraining."""
+    """Return the FLOPs of the charged fraction of the teacher's pretraining."""
     return 3 * delta_pre * teacher_flops * teacher_tokens
 
 
 def pretraining_tokens(params: Any, budget: Any, shape: Shape = PUBLISHED_SHAPE) -> Any:
-    """Tokens that a budget buys when the model is trained from scratch, C / (3 F(N)).
+    """Return the tokens that a budget buys in pretraining, C / (3 F(N)).
 
     Parameters
     ----------
@@ -167,21 +167,21 @@ def pretraining_tokens(params: Any, budget: Any, shape: Shape = PUBLISHED_SHAPE)
 
 @dataclass(frozen=True)
 class Scenario:
-    """Who pays for the teacher.
+    """Cost scenario: the fractions of the teacher's costs that one student is charged.
 
     Parameters
     ----------
     delta_lgt : float
-        Share in [0, 1] of the teacher's inference (its logits on the student's tokens) charged to this student.
+        Fraction in [0, 1] of the teacher's inference (its logits on the student's tokens) charged to this student.
     delta_pre : float
-        Share in [0, 1] of the teacher's pretraining charged to this student; 1/K for a teacher shared by K students.
+        Fraction in [0, 1] of the teacher's pretraining charged to this student; 1/K for a teacher shared by K students.
     name : str
-        How tables and figures call it. Left empty, a name is made from the two shares.
+        Name in tables and figures. By default, it is derived from the two fractions.
 
     Raises
     ------
     ParameterError
-        If a share is not a number in [0, 1].
+        If a fraction is not a number in [0, 1].
 
     Examples
     --------
@@ -198,7 +198,9 @@ class Scenario:
         for key in ("delta_lgt", "delta_pre"):
             value = getattr(self, key)
             if not (_is_number(value) and 0 <= value <= 1):
-                raise ParameterError(f"{key} is {value!r}; a share in [0, 1] is needed (1/K if K students share it)")
+                raise ParameterError(
+                    f"`{key}` must be a fraction in [0, 1] (1/K if K students share the teacher), got {value!r}."
+                )
         if not self.name:
             object.__setattr__(self, "name", _name_of(self.delta_lgt, self.delta_pre))
 
@@ -219,16 +221,16 @@ _NAMED = {
 
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType({name: Scenario(*deltas) for name, deltas in _NAMED.items()})
 """The four scenarios of Busbridge et al. (2025): teacher and logits already paid for; logits to be computed; teacher to be
-trained, logits stored and shared; one student charged with everything."""
+trained, with logits stored and shared; one student charged for everything."""
 
 
 def scenario(value: str | Scenario) -> Scenario:
-    """The scenario of that name, or the scenario itself.
+    """Return the scenario with a given name, or the scenario itself.
 
     Raises
     ------
     ParameterError
-        If no scenario has that name; the message lists those that exist.
+        If no scenario has this name; the message lists the available names.
     """
     if isinstance(value, Scenario):
         return value
@@ -237,7 +239,7 @@ def scenario(value: str | Scenario) -> Scenario:
     except (KeyError, TypeError):
         names = ", ".join(repr(name) for name in SCENARIOS)
         raise ParameterError(
-            f"no scenario is called {value!r}; use {names}, or Scenario(delta_lgt=..., delta_pre=...)"
+            f"Unknown scenario {value!r}. Use {names}, or Scenario(delta_lgt=..., delta_pre=...)."
         ) from None
 
 
@@ -249,16 +251,16 @@ def distillation_flops(
     scenario: Scenario,
     shape: Shape = PUBLISHED_SHAPE,
 ) -> Any:
-    """Compute charged to one distillation, C.
+    """Return the compute charged to one distillation, C.
 
     Parameters
     ----------
     student_params, student_tokens : float or array
         The student's non-embedding parameters and tokens.
     teacher_params, teacher_tokens : float or array
-        The teacher's.
+        The teacher's non-embedding parameters and tokens.
     scenario : Scenario
-        Shares of the teacher's inference and pretraining that are charged.
+        Charged fractions of the teacher's inference and pretraining.
     shape : Shape
         Context length, vocabulary and aspect ratio.
 
@@ -269,11 +271,11 @@ def distillation_flops(
 
     Notes
     -----
-    Busbridge et al. (2025), the compute model of section 5; see the module's docstring.
+    Busbridge et al. (2025), compute model of section 5; see the module docstring.
 
     Examples
     --------
-    A 300M student on 20B tokens, from a 7B teacher that it shares with nine others:
+    A 300M student on 20B tokens, with a 7B teacher shared by ten students:
 
     >>> import bayesdistill as bd
     >>> f"{bd.distillation_flops(3e8, 2e10, 7e9, 1.4e11, bd.Scenario(delta_lgt=1, delta_pre=0.1)):.2e}"

@@ -1,4 +1,4 @@
-"""The main job on the published runs, end to end: what `bayesdistill demo` and `make demo` do."""
+"""End-to-end analysis of the published runs, for `bayesdistill demo` and `make demo`."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ BUDGETS = np.geomspace(1e19, 1e25, 25)
 
 
 def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
-    """Fit the 354 published runs, plan, and leave fit, plan, figures and a summary in a folder.
+    """Fit the 354 published runs, plan, and write fit, plan, figures and a summary to a folder.
 
     Parameters
     ----------
     out : Path
-        Folder; made if it does not exist.
+        Output folder, created if it does not exist.
     seed : int
-        Of the sampler.
+        Random seed of the sampler.
 
     Returns
     -------
     list of Path
-        The files that a reader opens.
+        The main output files.
 
     Raises
     ------
     FileError
-        If the folder cannot be made.
+        If the folder cannot be created.
     """
     started = time.monotonic()
 
@@ -52,13 +52,13 @@ def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"cannot make the folder {out}: {error.strerror}") from error
+        raise FileError(f"Cannot create the folder '{out}': {error.strerror}.") from error
     runs = load_runs("busbridge2025")
     say(f"{len(runs)} distilled runs of Busbridge et al. (2025); compiling and sampling the law")
     fitted = fit(runs, seed=seed)
     save(fitted, out / "fit.nc")
     say(check(fitted).verdict)
-    say("planning: 4 students, 4 scenarios, 25 budgets, every draw")
+    say("planning: 4 students, 4 scenarios, 25 budgets, all draws")
     planned = plan(fitted, STUDENTS, BUDGETS)
     save(planned, out / "plan.nc")
     write_table(plan_table(planned), out / "plan.csv")
@@ -86,21 +86,21 @@ def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
 
 
 def summary_text(fitted: xr.DataTree, planned: xr.Dataset) -> str:
-    """The summary that the demo leaves beside its files: three sentences, then what the files are."""
+    """Return the summary of the demo: three sentences and a list of the files."""
     found = posterior.provenance(fitted)
     text = "\n\n".join(textwrap.fill(sentence, 118) for sentence in answer_sentences(fitted, planned))
-    return f"""# What was found
+    return f"""# Results
 
 {text}
 
-| file | what it is |
+| file | content |
 | --- | --- |
-| `{PAGE}` | all of it on one page, for a browser or a printer; its tables and figures are in `tables/` and `figures/` |
+| `{PAGE}` | the full report on one page; its tables and figures are in `tables/` and `figures/` |
 | `fit.nc` | the posterior: `bayesdistill.load("fit.nc")`, an xarray DataTree for ArviZ |
 | `plan.nc`, `plan.csv` | probability, gain, strategy and status for every student, scenario and budget |
 | `runs.png` | the {found["data"]["distilled"]["runs"]} runs with the fitted law and its bands: the capacity gap |
-| `probability.png` | the probability that distillation beats pretraining, against the budget |
-| `best_loss.png` | best cross-entropy against compute, distilled and pretrained |
+| `probability.png` | the probability that distillation beats pretraining by budget |
+| `best_loss.png` | lowest cross-entropy by compute, distilled and pretrained |
 
 Seed {found["seed"]}, data sha256 {found["data"]["distilled"]["sha256"][:16]}, supervised law from: {found["supervised_law"]}.
 """

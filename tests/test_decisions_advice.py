@@ -103,7 +103,7 @@ def test_what_lies_far_outside_the_runs_cannot_be_told():
     frame = with_free_teacher(far)
     beyond = frame[(frame.amount == 1e25) | (frame.amount == 1e14)]
     assert (beyond.advice == "the data cannot tell").all()
-    assert beyond.sentence.str.contains("times beyond the runs").all()
+    assert beyond.sentence.str.contains("outside the range of the data by a factor of").all()
     assert (frame.drop(beyond.index).advice == "distil").all()
     bold = recommendations(
         tree_of(certain(A_S=100.0, B_S=100.0)), "1B", budgets=1e25, tokens=1e14, max_extrapolation=np.inf
@@ -134,7 +134,7 @@ def test_teachers_outside_the_supervised_runs_are_named(reached):
         wanted = beyond_supervised(row.teacher_params, row.teacher_tokens)
         assert row.teacher_extrapolation == pytest.approx(wanted, rel=1e-9)
         assert row.extrapolates == (wanted > 1 or row.extrapolation > 1)
-        assert ("beyond the runs behind the supervised law" in row.sentence) == (wanted > 1)
+        assert ("outside the range of the data of the supervised law" in row.sentence) == (wanted > 1)
         if row.advice in ("distil", "pretrain"):
             assert wanted <= 10
 
@@ -166,12 +166,12 @@ def test_no_teacher_near_the_data_cannot_tell():
     assert row.teacher_extrapolation > 10
     assert row.probability == 1
     assert row.advice == "the data cannot tell"
-    assert "beyond the runs behind the supervised law" in row.sentence
+    assert "outside the range of the data of the supervised law" in row.sentence
 
 
 def test_unknown_ranges_are_called_unknown(table):
     frame = table.to_dataframe()
-    assert frame.sentence[frame.advice != "impossible"].str.contains("how far from the runs is unknown").all()
+    assert frame.sentence[frame.advice != "impossible"].str.contains("extrapolation unknown").all()
     assert frame.extrapolates[frame.advice != "impossible"].all()
 
 

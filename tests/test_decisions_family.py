@@ -195,7 +195,7 @@ def test_labels_and_files(found, tmp_path):
     ("changes", "message"),
     [
         ({"students": np.geomspace(1e8, 1e10, 11)}, "at most 10"),
-        ({"counts": [1]}, "counts.*one for each"),
+        ({"counts": [1]}, "counts.*one value for each"),
         ({"weights": [1, -1]}, "weights"),
         ({"budget": 0}, "budget"),
         ({"delta_lgt": 2}, "delta_lgt"),

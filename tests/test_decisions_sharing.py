@@ -16,7 +16,7 @@ from bayesdistill.strategies import Bounds
 def best_at(draws, student, budget, number):
     """Advantage and student tokens of the best strategy, teacher inference charged, straight from the kernels."""
     draws = draws_of(draws)
-    got = strategies.best_strategies(draws, [student], [budget], [Scenario(1, 1 / number)])
+    got = strategies.perfect_information_strategies(draws, [student], [budget], [Scenario(1, 1 / number)])
     alone = strategies.supervised_losses(draws, [student], [budget])[0, 0, 0]
     return alone - got["loss"].item(), got["student_tokens"].item()
 
@@ -79,7 +79,10 @@ def test_break_even_knows_the_share_of_inference_and_the_cap(lgt, cap):
 
         def gap(log_number, one=one, draw=draw):
             scene = Scenario(lgt, 1 / np.exp(log_number))
-            return alone[draw] - strategies.best_strategies(one, [1e9], [1e21], [scene], bounds=bounds)["loss"].item()
+            return (
+                alone[draw]
+                - strategies.perfect_information_strategies(one, [1e9], [1e21], [scene], bounds=bounds)["loss"].item()
+            )
 
         number = cell["students_per_teacher"].values[draw]
         assert number == pytest.approx(np.exp(brentq(gap, 0, np.log(1e6), xtol=1e-8)), rel=1e-4)

@@ -191,12 +191,12 @@ def test_labels_and_files(choice, draws, tmp_path):
         ({"teacher_losses": [2.0]}, "exactly one of student_tokens"),
         ({"student_tokens": 1e9, "student_budget": 1e20, "teacher_losses": [2.0]}, "exactly one of student_tokens"),
         ({"student_tokens": 1e9}, "exactly one of teacher_losses"),
-        ({"student_tokens": 1e9, "teacher_losses": [2.0], "teacher_budget": 1e20}, "belong to teacher_params"),
+        ({"student_tokens": 1e9, "teacher_losses": [2.0], "teacher_budget": 1e20}, "require teacher_params"),
         ({"student_tokens": 1e9, "teacher_params": [1e9]}, "exactly one of teacher_tokens_per_param"),
         ({"student_tokens": -1, "teacher_losses": [2.0]}, "student_tokens"),
     ],
 )
-def test_an_incomplete_question_is_refused(arguments, message):
+def test_an_incomplete_question_is_rejected(arguments, message):
     with pytest.raises(ParameterError, match=message):
         capacity_gap(posterior_of(published()), 1e9, **arguments)
 

@@ -200,14 +200,14 @@ def test_labels_and_files(fit, made, worth, tmp_path):
             assert loaded.load().identical(dataset)
 
 
-def test_a_plan_of_another_fit_is_refused(made, fit):
+def test_a_plan_of_another_fit_is_rejected(made, fit):
     with pytest.raises(ParameterError, match="another fit"):
         plan_value(posterior_of(scattered(20, seed=6), chains=2), made)
     with pytest.raises(ParameterError, match="another fit"):
         evppi(posterior_of(published()), made)
-    with pytest.raises(ParameterError, match="not what `plan` returned"):
+    with pytest.raises(ParameterError, match=r"returned by `bd\.plan`"):
         plan_value(fit, fit)
-    with pytest.raises(ParameterError, match="keep the dimensions"):
+    with pytest.raises(ParameterError, match="must have the dimensions"):
         plan_value(fit, made.sel(student=3e9))
 
 

@@ -404,16 +404,16 @@ GOOD = {"student_params": 1e9, "student_tokens": 2e10, "teacher_loss": 2.2}
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        ({"student_tokens": -1.0}, "row 2, column student_tokens: -1.0 is no positive"),
-        ({"teacher_loss": np.nan}, "row 2, column teacher_loss: .* columns params and tokens"),
-        ({"teacher_loss": "two"}, "row 2, column teacher_loss: 'two'"),
-        ({"student_params": 300.0}, "row 2, column student_params: 300 parameters is no language model"),
-        ({"student_tokens": 0.5}, "row 2, column student_tokens: 0.5"),
-        ({"cost": 0.0}, "row 2, column cost"),
-        ({"teacher_params": np.inf}, "row 2, column teacher_params"),
-        ({"name": "first"}, "row 2, column name: 'first' stands in row 1 too"),
-        ({"params": 1e9, "tokens": 1e10}, "row 2: cells of both kinds"),
-        ({"params": np.nan, "tokens": np.nan, **dict.fromkeys(GOOD, np.nan)}, "row 2: every cell is empty"),
+        ({"student_tokens": -1.0}, "`student_tokens` in row 2 .* must be a positive finite number, got -1.0"),
+        ({"teacher_loss": np.nan}, "`teacher_loss` in row 2 .* columns params and tokens"),
+        ({"teacher_loss": "two"}, "`teacher_loss` in row 2 .* got 'two'"),
+        ({"student_params": 300.0}, "`student_params` in row 2 .* is 300, which is too small"),
+        ({"student_tokens": 0.5}, "`student_tokens` in row 2 .* at least 1 token, got 0.5"),
+        ({"cost": 0.0}, "`cost` in row 2 "),
+        ({"teacher_params": np.inf}, "`teacher_params` in row 2 "),
+        ({"name": "first"}, "`name` in row 2 .* is 'first', as in row 1"),
+        ({"params": 1e9, "tokens": 1e10}, "Row 2 .* values for both kinds"),
+        ({"params": np.nan, "tokens": np.nan, **dict.fromkeys(GOOD, np.nan)}, "Row 2 .* has no values"),
     ],
 )
 def test_bad_cells_are_named(second: dict[str, object], message: str) -> None:
@@ -423,11 +423,11 @@ def test_bad_cells_are_named(second: dict[str, object], message: str) -> None:
 
 
 def test_bad_arguments_are_named(spread_fit: xr.Dataset, table: pd.DataFrame) -> None:
-    with pytest.raises(DataError, match="a DataFrame is needed"):
+    with pytest.raises(DataError, match="must be a DataFrame"):
         run_costs({"params": [1e9]})  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no rows"):
         run_costs(table.iloc[:0])
-    with pytest.raises(DataError, match="supervised runs params, tokens"):
+    with pytest.raises(DataError, match="supervised runs require params, tokens"):
         run_costs(table[["student_params", "tokens"]])
     for options in ({"batch": 0}, {"batch": 6}, {"outcomes": 1}, {"objective": "cheap"}):
         with pytest.raises(ParameterError, match=next(iter(options))):

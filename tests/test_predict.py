@@ -262,7 +262,7 @@ def test_distance_from_the_data(fit354, runs354):
     assert found["extrapolates"].all()
     alone = bd.predict(fit354, ALONE)
     assert alone["axis"].values.tolist() == ["pretraining_params", "pretraining_tokens_per_param"]
-    assert alone.attrs["supervised_range"] == "runs behind the published law"
+    assert alone.attrs["supervised_range"] == "data of the published law"
     # Nothing is known about the data behind bare draws.
     bare = bd.predict(posterior_of(EQUATION_8), TWO)
     assert np.isnan(bare["extrapolation"]).all()
@@ -388,8 +388,8 @@ def test_a_design_needs_no_variation_and_may_repeat():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"noise": "white"}, "noise: 'white'"),
-        ({"groups": "old"}, "groups: 'old'"),
+        ({"noise": "white"}, "`noise` must be 'law' or 'run', got 'white'"),
+        ({"groups": "old"}, "`groups` must be 'seen' or 'new', got 'old'"),
         ({"prob": 1.0}, "`prob` must be between 0 and 1, got 1.0"),
         ({"seed": -1}, "`seed` must be an integer"),
         ({"kind": "other"}, "kind is 'other'"),
@@ -457,10 +457,10 @@ def test_the_command_prints_and_writes(saved: Path, runs354: pd.DataFrame, comma
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--noise", "white"], "--noise: 'white'"),
-        (["--groups", "old"], "--groups: 'old'"),
+        (["--noise", "white"], "`--noise` must be 'law' or 'run', got 'white'"),
+        (["--groups", "old"], "`--groups` must be 'seen' or 'new', got 'old'"),
         (["--prob", "90"], "--prob must be between 0 and 1, got '90'"),
-        (["--prob", "most"], "--prob: 'most'"),
+        (["--prob", "most"], "'most' in --prob"),
         (["--seed", "1.5"], "--seed: '1.5'"),
         (["--seed", "-1"], "--seed must not be negative"),
         (["-o", "out.txt"], "out.txt must end in .csv or .nc"),

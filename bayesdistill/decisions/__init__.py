@@ -1,7 +1,7 @@
-"""From a posterior to predictions and decisions: predict, plan, crossovers, teachers, sharing, value, families, recommendations.
+"""Decisions from a posterior: plans, crossovers, teachers, sharing, value of information, families, recommendations.
 
-Nothing here samples. Every function takes a fit (or a Dataset of draws), checks its arguments, and returns a labelled
-Dataset; the strategies themselves come from `strategies`.
+The functions do not sample. Each takes a fit (or a Dataset of draws), checks its arguments, and returns a labeled Dataset.
+The `strategies` subpackage computes the strategies.
 """
 
 from bayesdistill.decisions._break_even import break_even, sharing_map

@@ -1,11 +1,11 @@
-r"""How many students must share a teacher, or how many tokens must it serve, before distilling pays.
+r"""Break-even number of students per teacher, and break-even number of served tokens.
 
-A teacher shared by K students is charged to each with :math:`\delta_\mathrm{pre} = 1/K`. The advantage of the best strategy never
-falls as K grows, so that each draw has one break-even number K: between 1 (distilling pays even for a single student) and infinity
-(it does not pay even with the teacher for free). K is a real number here; a family needs the next whole one.
+A teacher shared by K students charges each student :math:`\delta_\mathrm{pre} = 1/K`. The advantage of the strategy with perfect
+information never decreases with K, so each draw has one break-even number K. It is 1 if distillation pays even for one
+student, and infinite if distillation does not pay even with a free teacher. K is a real number; round it up to a whole number.
 
-A teacher that also serves users carries its pretraining in proportion to tokens: with T tokens served besides the D_S that
-it labels for the student, :math:`\delta_\mathrm{pre} = D_S / (D_S + T)`, so that T = D_S (K - 1) breaks even.
+A teacher that also serves users divides its pretraining in proportion to tokens. If it serves T tokens in addition to the D_S
+tokens that it labels for the student, :math:`\delta_\mathrm{pre} = D_S / (D_S + T)`, so the break-even is T = D_S (K - 1).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from bayesdistill.decisions.fitted_draws import (
 )
 from bayesdistill.decisions.labels import ONE, TOKENS, variable
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
-from bayesdistill.decisions.solving import BEST, Problem, Workers, solve_piece
+from bayesdistill.decisions.solving import PERFECT_INFORMATION, Problem, Workers, solve_piece
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
 from bayesdistill.law.predictive import RunNoise
@@ -73,16 +73,16 @@ def sharing_map(
     threads: int | None = None,
     progress: Progress = None,
 ) -> xr.Dataset:
-    """The probability that distillation beats pretraining over budget and the number of students that share the teacher.
+    """Return the probability that distillation beats pretraining by budget and sharing.
 
     Parameters
     ----------
     fit, students, budgets, max_teacher_params, max_teacher_tokens, max_student_tokens, min_teacher_params, shape, noise, seed
         As for `plan`.
     students_per_teacher : float, or a list of them
-        Numbers K >= 1 of students among which the teacher's pretraining is divided, delta_pre = 1/K; need not be whole.
+        Numbers K >= 1 of students that share the teacher's pretraining, delta_pre = 1/K. They may be fractional.
     delta_lgt : float
-        Share of the teacher's inference charged to each student.
+        Fraction of the teacher's inference charged to each student.
     allow_unconverged, executor, threads, progress
         As for `plan`.
 
@@ -94,7 +94,7 @@ def sharing_map(
     Raises
     ------
     ParameterError
-        If an argument is unusable.
+        If an argument is invalid.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
 
@@ -143,43 +143,43 @@ def break_even(
     threads: int | None = None,
     progress: Progress = None,
 ) -> xr.Dataset:
-    """How many students must share a teacher, or how many tokens it must serve, before distilling pays.
+    """Return how many students must share a teacher for distillation to pay.
 
     Parameters
     ----------
     fit, students, budgets, max_teacher_params, max_teacher_tokens, max_student_tokens, min_teacher_params, shape
-        As for `plan`; a budget is for one student.
+        As for `plan`; a budget applies to one student.
     delta_lgt : float
-        Share of the teacher's inference charged to each student.
+        Fraction of the teacher's inference charged to each student.
     max_students_per_teacher : float
-        Where the search ends.
+        Upper end of the search range.
     allow_unconverged, executor, threads, progress
         As for `plan`.
 
     Returns
     -------
     Dataset
-        Over student, budget, chain, draw: students_per_teacher (K at which the best strategy and pretraining are equal; 1
-        where distilling pays for one student alone, infinite where it never does), break_even_status (`shared`: pays from K
-        students on; `alone`: for one student already; `never`: not even with the teacher for free; `beyond`: only with
-        more than max_students_per_teacher; `impossible`: no strategy fits the budget), served_tokens (tokens T that the
-        teacher must serve besides). Over student, budget: status_probability over `outcome` with its _mcse, and
-        students_per_teacher_quantile, served_tokens_quantile over `quantile`. Over student, budget, shared_by:
-        pays_probability, that distilling pays with that many students, with its _mcse, and pays_extrapolates. How far
-        outside the runs that the posterior has seen this lies: extrapolation_factor over student, budget, chain, draw, of
-        the student and of pretraining at the break-even (1 inside; with the teacher for free where it never pays), and
-        extrapolates over student, budget. A flag is up where the median over draws is outside, or unknown.
+        Over student, budget, chain, draw: students_per_teacher (the K at which the strategy with perfect information and
+        pretraining have the same loss; 1 if distillation pays for one student, infinite if it never pays), break_even_status
+        (`shared`: pays from K students on; `alone`: pays for one student; `never`: does not pay even with a free teacher;
+        `beyond`: pays only with more than max_students_per_teacher; `impossible`: no strategy fits the budget), served_tokens
+        (additional tokens T that the teacher must serve). Over student, budget: status_probability over `outcome` with its
+        _mcse, and students_per_teacher_quantile, served_tokens_quantile over `quantile`. Over student, budget, shared_by:
+        pays_probability (that distillation pays with that many students) with its _mcse, and pays_extrapolates.
+        Extrapolation at the break-even (with a free teacher if distillation never pays): extrapolation_factor over student,
+        budget, chain, draw, for the student and for pretraining (1 inside the range of the data), and extrapolates over
+        student, budget. A flag is set if the median over draws is outside the range of the data or unknown.
 
     Raises
     ------
     ParameterError
-        If an argument is unusable.
+        If an argument is invalid.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
 
     Notes
     -----
-    K is bracketed on a grid of four steps a decade, and read off a polynomial through five points of log K in between.
+    K is bracketed on a grid with four steps per decade and refined by a polynomial through five points in log K.
 
     Examples
     --------
@@ -195,8 +195,8 @@ def break_even(
     bounds = make_bounds(min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens)
     highest = parse_number(max_students_per_teacher, "max_students_per_teacher")
     if highest <= 1:
-        raise ParameterError(f"max_students_per_teacher is {highest:g}; more than 1 is needed")
-    Scenario(delta_lgt, 1.0)  # checks the share
+        raise ParameterError(f"`max_students_per_teacher` must be greater than 1, got {highest:g}.")
+    Scenario(delta_lgt, 1.0)  # Validates delta_lgt.
     steps = int(np.ceil(_STEPS_A_DECADE * np.log10(highest)))
     grid = np.geomspace(1, highest, steps + 1)
     workers = Workers(executor, threads, progress)
@@ -227,7 +227,7 @@ def break_even(
         "budget": labels.budget_coordinate(spent),
         "shared_by": _shared_axis(grid, "shared_by"),
         "outcome": variable(["outcome"], list(BREAK_EVEN_STATUS), ONE, "whether distilling pays"),
-        "quantile": variable(["quantile"], np.array(QUANTILES), ONE, "probability below"),
+        "quantile": variable(["quantile"], np.array(QUANTILES), ONE, "cumulative probability"),
         **labels.draw_coordinates(fitted.chain, fitted.draw),
     }
     attrs = {**labels.setting_attributes(bounds, shape), **fitted.attrs}
@@ -236,10 +236,10 @@ def break_even(
 
 
 def parse_numbers_from_one(values: Numbers) -> np.ndarray:
-    """Numbers of students, at least 1 each."""
+    """Parse numbers of students, at least 1 each."""
     numbers = parse_numbers(values, "students_per_teacher")
     if numbers.min() < 1:
-        raise ParameterError(f"students_per_teacher: {numbers.min():g} is below 1; a teacher has at least one student")
+        raise ParameterError(f"`students_per_teacher` must be at least 1, got {numbers.min():g}.")
     return numbers
 
 
@@ -257,16 +257,18 @@ def break_even_of_cell(
     shape: Shape,
     threads: int | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Break-even number, served tokens, status (n_draws,) and whether it pays (grid, n_draws), of one student and budget.
+    """Return the break-even of one student and budget.
 
-    Last the student's tokens and the teacher's loss of the best strategy, (grid and the teacher for free, n_draws).
+    The first four results are the break-even number, the served tokens, the status, each (n_draws,), and whether distillation
+    pays, (grid, n_draws). The last two are the student's tokens and the teacher's loss
+    of the strategy with perfect information, (grid and the free teacher, n_draws).
     """
     alone = strategies.supervised_losses(draws, [student], [budget], shape, bounds.max_student_tokens)[0, 0]
 
     def solve(which: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Advantage, student tokens and teacher loss, (numbers, draws)."""
         found = solve_piece(
-            BEST,
+            PERFECT_INFORMATION,
             draws.take(which),
             np.array([student]),
             np.array([budget]),
@@ -304,19 +306,19 @@ def break_even_of_cell(
 
 
 def _place(status: np.ndarray, pays: np.ndarray) -> np.ndarray:
-    """Position on the grid (its end is the teacher for free) at which a draw's break-even is looked at."""
+    """Return the grid position of each draw's break-even (last: the free teacher)."""
     return np.where(pays.any(axis=0), np.argmax(pays, axis=0), len(pays))
 
 
 def _outside(factor: np.ndarray, possible: np.ndarray) -> np.ndarray:
-    """Whether the median over possible draws is outside the seen range or unknown; not where nothing is possible."""
+    """Return whether the median over feasible draws is outside the range or unknown."""
     if not possible.any():
         return np.zeros(factor.shape[:-1], dtype=bool)
     return np.asarray(~(np.median(factor[..., possible], axis=-1) == 1))
 
 
 def _read_off(values: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where five equally spaced values change sign, as a share of the span, and the tokens there."""
+    """Locate the sign change of five equally spaced values, and the tokens there."""
     nodes = np.array([0, 0.25, 0.5, 0.75, 1.0])
     # Barycentric weights of five equally spaced nodes.
     weights = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
@@ -334,7 +336,7 @@ def _read_off(values: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.nd
     lower, upper = nodes[np.maximum(first - 1, 0)], nodes[first]
     at_lower, at_upper = values[np.maximum(first - 1, 0), columns], values[first, columns]
     smooth = np.isfinite(values).all(axis=0)
-    share = upper.copy()  # next to budgets that buy no teacher at all there is nothing to interpolate
+    share = upper.copy()  # If a neighboring value is not finite, there is nothing to interpolate.
     if smooth.any():
         part = np.flatnonzero(smooth)
         share[part] = find_root(
@@ -361,16 +363,14 @@ def _extrapolation_variables(
             (*cell, "chain", "draw"),
             fitted.unflatten(np.where(status == IMPOSSIBLE, np.nan, factor)),
             ONE,
-            "how many times beyond the seen runs the break-even lies, 1 inside",
+            "factor by which the break-even is outside the range of the data, 1 inside",
         ),
-        "extrapolates": variable(
-            cell, outside, ONE, "whether the break-even lies outside the runs that the posterior has seen"
-        ),
+        "extrapolates": variable(cell, outside, ONE, "whether the break-even is outside the range of the data"),
         "pays_extrapolates": variable(
             (*cell, "shared_by"),
             far,
             ONE,
-            "whether distilling or pretraining with so many students lies outside the runs that the posterior has seen",
+            "whether distillation or pretraining with this many students is outside the range of the data",
         ),
     }
 
@@ -386,37 +386,37 @@ def _break_even_variables(
     pay, pay_error = probability_of(fitted, pays, possible)
     return {
         "students_per_teacher": variable(
-            drawn, fitted.unflatten(number), ONE, "students that must share a teacher before distilling pays"
+            drawn, fitted.unflatten(number), ONE, "students that must share a teacher for distillation to pay"
         ),
         "served_tokens": variable(
             drawn,
             fitted.unflatten(served),
             TOKENS,
-            "tokens that the teacher must serve besides before distilling pays",
+            "additional tokens that the teacher must serve for distillation to pay",
         ),
         "break_even_status": labels.flags(
-            drawn, fitted.unflatten(status), BREAK_EVEN_STATUS, "whether distilling pays"
+            drawn, fitted.unflatten(status), BREAK_EVEN_STATUS, "whether distillation pays"
         ),
         "status_probability": variable((*cell, "outcome"), share, ONE, "probability of each outcome"),
         "status_probability_mcse": variable(
-            (*cell, "outcome"), share_error, ONE, "Monte-Carlo standard error of status_probability"
+            (*cell, "outcome"), share_error, ONE, "Monte Carlo standard error of status_probability"
         ),
         "students_per_teacher_quantile": variable(
             (*cell, "quantile"),
             quantiles_of(number, QUANTILES),
             ONE,
-            "quantiles of the break-even number; 1 where distilling pays alone, infinite where it never does",
+            "quantiles of the break-even number; 1 if distillation pays for one student, infinite if it never pays",
         ),
         "served_tokens_quantile": variable(
-            (*cell, "quantile"), quantiles_of(served, QUANTILES), TOKENS, "quantiles of the tokens to be served"
+            (*cell, "quantile"), quantiles_of(served, QUANTILES), TOKENS, "quantiles of the served tokens"
         ),
         "pays_probability": variable(
             (*cell, "shared_by"),
             pay,
             ONE,
-            "probability that distilling pays with so many students, by the best strategy",
+            "probability that distillation pays with this many students (strategy with perfect information)",
         ),
         "pays_probability_mcse": variable(
-            (*cell, "shared_by"), pay_error, ONE, "Monte-Carlo standard error of pays_probability"
+            (*cell, "shared_by"), pay_error, ONE, "Monte Carlo standard error of pays_probability"
         ),
     }

@@ -1,12 +1,12 @@
-r"""The budget beyond which pretraining wins: whether there is one, where it is, how it grows with the student.
+r"""Crossover budgets: whether and where pretraining overtakes distillation, and how this depends on the student.
 
-The claim of Busbridge et al. (2025): distillation is ahead up to a budget that grows with the student, and pretraining beyond
-it. For each draw the crossover is the last change of the lead within a wide range of budgets. What happens beyond every
-budget is the sign of the *asymptotic advantage*, Lsup(N, D) - L_S with unlimited compute: the teacher at its bounds, the
-student's tokens unlimited (or at their cap), the same in every scenario. Theory says that it cannot be positive when tokens are
-unlimited too, since a student trained on the data itself minimises the very loss by which both are judged; the law does not
-know this, so that what the posterior says there is the law's extrapolation and the prior on the asymptotic gap. To see how much of
-the answer is data and how much is that prior, compare fits with and without it by `compare_crossovers`.
+Busbridge et al. (2025) claim that distillation is better up to a budget that grows with the student, and pretraining is better
+above it. For each draw, the crossover is the last sign change of the advantage within a wide range of budgets. The limit of large
+budgets is the *asymptotic advantage*, Lsup(N, D) - L_S with unlimited compute: the teacher is at its bounds, and the student's
+tokens are unlimited (or at their cap). It is the same in every scenario. With unlimited tokens, distillation cannot beat
+pretraining, because a student trained on the data minimizes the loss by which both are judged. The law does not enforce this,
+so the posterior of the asymptotic advantage reflects the law's extrapolation and the prior on the asymptotic gap. Use
+`compare_crossovers` with fits with and without this prior to measure its influence.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from bayesdistill.decisions.crossover_search import (
     CROSSED,
     NEVER,
     REVERSED,
-    best_crossovers,
+    chosen_crossovers,
     classify,
-    committed_crossovers,
+    perfect_information_crossovers,
 )
 from bayesdistill.decisions.fitted_draws import (
     FittedDraws,
@@ -52,12 +52,20 @@ from bayesdistill.decisions.fitted_draws import (
 )
 from bayesdistill.decisions.labels import CROSSOVER_STATUS, FLOPS, NATS, ONE, variable
 from bayesdistill.decisions.reductions import probability_given, probability_of, quantiles_of
-from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve, solve_piece
+from bayesdistill.decisions.solving import (
+    CHOSEN,
+    PERFECT_INFORMATION,
+    STRATEGY_NAMES,
+    Problem,
+    Workers,
+    solve,
+    solve_piece,
+)
 from bayesdistill.errors import ParameterError
 from bayesdistill.progress import Progress
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_MOST_COMMITTED = 64  # budgets at which the committed strategy of crossovers is solved; each takes all draws
+_MOST_CHOSEN = 64  # Maximum number of budgets at which the chosen strategy is solved; each requires all draws.
 DEFAULT_BUDGETS = tuple(float(b) for b in np.geomspace(1e18, 1e30, 49))
 
 
@@ -79,18 +87,18 @@ def crossovers(
     threads: int | None = None,
     progress: Progress = None,
 ) -> xr.Dataset:
-    """The budget beyond which pretraining wins: its distribution, its growth with the student, and whether there is one.
+    """Return the distribution of the crossover budget and its growth with the student.
 
     Parameters
     ----------
     fit, students, scenarios, max_teacher_params, max_teacher_tokens, max_student_tokens, min_teacher_params, teachers, shape
         As for `plan`.
     budgets : float, str, or a list of them
-        FLOPs; the range in which crossovers are sought, and the steps at which changes of the lead are noticed.
+        FLOPs. Crossovers are searched within this range; sign changes are detected between neighboring budgets.
     strategy : {"best", "committed"}
-        With "best" each draw is met by its own best strategy, and the crossover is polished to 1e-7 of its logarithm. With
-        "committed" all draws share the strategy that minimises the mean loss at each budget; more budgets are solved where
-        draws cross, until the crossover is known to some 1e-4 of its logarithm.
+        "best": each draw uses its strategy with perfect information; the relative error of the crossover is about 1e-7.
+        "committed": all draws share the chosen strategy, which minimizes the posterior mean loss at each budget; budgets are
+        added where draws cross, until the relative error of the crossover is about 1e-4.
     allow_unconverged, executor, threads, progress
         As for `plan`.
 
@@ -98,26 +106,26 @@ def crossovers(
     -------
     Dataset
         Over student, scenario, chain, draw: crossover (FLOPs, NaN unless `crossed`), crossover_status,
-        crossover_sign_changes, crossover_extrapolation (how many times beyond the seen runs that strategy and pretraining are
-        at the crossover). Over student, scenario: status_probability over `outcome` (the statuses), with its _mcse;
-        crossover_quantile over `quantile`, in which `always` and `reversed` count as infinite and `never` as 0;
+        crossover_sign_changes, crossover_extrapolation (the factor by which the strategy or pretraining is outside the range
+        of the data at the crossover). Over student, scenario: status_probability over `outcome` (the statuses) with its
+        _mcse; crossover_quantile over `quantile`, in which `always` and `reversed` count as infinite and `never` as 0;
         pretraining_ahead_probability at the largest budget; crossed_within_data_probability;
-        crossover_extrapolation_quantile among the draws that cross. Over student, chain, draw:
-        asymptotic_advantage; over student: eventually_probability, that pretraining is ahead without limit of compute;
-        seen_budget over `bound`, the pretraining budgets that the seen runs span. Over scenario, chain, draw: slope, the
-        power of the student's size with which the crossover grows, in draws in which every student crosses; over
-        scenario: slope_quantile, slope_probability (of a draw to have a slope), slope_positive_probability (given that).
+        crossover_extrapolation_quantile among draws with a crossover. Over student, chain, draw:
+        asymptotic_advantage; over student: eventually_probability (that pretraining is better with unlimited compute);
+        seen_budget over `bound` (range of pretraining budgets in the data). Over scenario, chain, draw: slope, the
+        power of the student's size with which the crossover grows, in draws in which every student has a crossover; over
+        scenario: slope_quantile, slope_probability (that a draw has a slope), slope_positive_probability (given that).
 
     Raises
     ------
     ParameterError
-        If an argument is unusable.
+        If an argument is invalid.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
 
     Notes
     -----
-    Statuses are those of `plan`. Busbridge et al. (2025, arXiv:2502.08606), section 5.2.
+    Statuses are defined as in `plan`. Busbridge et al. (2025, arXiv:2502.08606), section 5.2.
 
     Examples
     --------
@@ -129,7 +137,7 @@ def crossovers(
     ('student', 'scenario', 'chain', 'draw')
     """
     fitted = gather(fit, allow_unconverged)
-    check_choice(strategy, "strategy", (BEST, COMMITTED))
+    check_choice(strategy, "strategy", (PERFECT_INFORMATION, CHOSEN))
     chosen = parse_scenarios(scenarios)
     table = parse_teachers(teachers, chosen)
     problem = Problem(
@@ -141,17 +149,19 @@ def crossovers(
         None if table is None else table.arrays(),
     )
     if problem.budgets.size < 2:
-        raise ParameterError("budgets: a range is needed to look for a crossover in; give at least two")
+        raise ParameterError(
+            f"`budgets` must have at least two values, got {problem.budgets.size}. They define the search range."
+        )
     workers = Workers(executor, threads, progress)
     solved = solve(strategy, fitted.draws, problem, workers)
     alone = strategies.supervised_losses(
         fitted.draws, problem.students, problem.budgets, problem.shape, problem.bounds.max_student_tokens
     )
     advantage = alone[:, None] - solved["loss"]
-    if strategy == BEST:
-        crossover, status, changes = best_crossovers(fitted.draws, problem, advantage, workers)
+    if strategy == PERFECT_INFORMATION:
+        crossover, status, changes = perfect_information_crossovers(fitted.draws, problem, advantage, workers)
     else:
-        crossover, status, changes = committed_crossovers(fitted.draws, problem, advantage, workers)
+        crossover, status, changes = chosen_crossovers(fitted.draws, problem, advantage, workers)
     extrapolation = _extrapolation(fitted, problem, strategy, crossover, workers)
     asymptote = _asymptotic_advantage(fitted, problem, workers.kernel_threads)
     variables = _drawn(fitted, problem, crossover, status, changes, extrapolation, asymptote, strategy)
@@ -161,13 +171,13 @@ def crossovers(
         ("student", "bound"),
         _seen_budgets(fitted, problem),
         FLOPS,
-        "pretraining budgets spanned by the tokens per parameter that the posterior has seen",
+        "range of pretraining budgets that corresponds to the tokens per parameter in the data",
     )
     coordinates = labels.grid_coordinates(problem) | labels.draw_coordinates(fitted.chain, fitted.draw)
     del coordinates["budget"]
     coordinates |= {
         "outcome": variable(["outcome"], list(CROSSOVER_STATUS), ONE, "whether pretraining overtakes distillation"),
-        "quantile": variable(["quantile"], np.array(QUANTILES), ONE, "probability below"),
+        "quantile": variable(["quantile"], np.array(QUANTILES), ONE, "cumulative probability"),
         "bound": variable(["bound"], ["lower", "upper"], ONE, "end of the range"),
     }
     attrs = {**labels.setting_attributes(problem.bounds, problem.shape), **fitted.attrs, "strategy": strategy}
@@ -196,13 +206,13 @@ def compare_crossovers(
     threads: int | None = None,
     progress: Progress = None,
 ) -> xr.Dataset:
-    """How the crossover moves between posteriors, and so how much of the answer is data and how much is prior.
+    """Compare the crossovers of several posteriors, for example under different priors.
 
     Parameters
     ----------
     fits : mapping of str to fit
-        Name to fit: for example with and without the prior on the asymptotic gap, several widths of it, or a Dataset of
-        draws from the prior itself.
+        Fits by name, for example with and without the prior on the asymptotic gap, with several widths of this prior, or a
+        Dataset of prior draws.
     students, scenarios, budgets, strategy, max_teacher_params, max_teacher_tokens, max_student_tokens, shape
         As for `crossovers`.
     allow_unconverged, executor, threads, progress
@@ -211,15 +221,15 @@ def compare_crossovers(
     Returns
     -------
     Dataset
-        The summaries of `crossovers` (all without draws), with `fit` as first dimension; and how far the answer moves between
-        the fits, the largest probability less the smallest: pretraining_ahead_range over student, scenario, and
-        eventually_range over student. Where the fits hold the same data and differ by a prior, 0 says that the prior
-        does not matter, 1 that it is the whole answer.
+        The summaries of `crossovers` (all variables without draws), with `fit` as first dimension, and the largest minus the
+        smallest probability among the fits: pretraining_ahead_range over student, scenario, and eventually_range over
+        student. If the fits differ only in a prior, a range near 0 means that this prior has little influence; a range near 1
+        means that it determines the answer.
 
     Raises
     ------
     ParameterError
-        If `fits` is no mapping, or is empty.
+        If `fits` is not a mapping, or is empty.
 
     Examples
     --------
@@ -231,7 +241,9 @@ def compare_crossovers(
     ['a', 'b']
     """
     if not isinstance(fits, Mapping) or not fits:
-        raise ParameterError("fits: a mapping from names to fits is needed, such as {'with': fit_1, 'without': fit_2}")
+        raise ParameterError(
+            "`fits` must be a non-empty mapping from names to fits, such as {'with': fit_1, 'without': fit_2}."
+        )
     parts = []
     for fit in fits.values():
         whole = crossovers(
@@ -260,17 +272,17 @@ def compare_crossovers(
     ):
         moved = result[answer].max("fit") - result[answer].min("fit")
         result[name] = variable(
-            [str(dim) for dim in moved.dims], moved.values, ONE, f"largest less smallest {answer} among the posteriors"
+            [str(dim) for dim in moved.dims], moved.values, ONE, f"largest minus smallest {answer} among the posteriors"
         )
     each = {str(k): p.attrs["converged"] for k, p in zip(fits, parts, strict=True)}
     result.attrs["converged_each"] = json.dumps(each)
-    # The worst of them: a comparison is no better than its worst posterior.
+    # Report the worst convergence state: a comparison is only as reliable as its least converged posterior.
     result.attrs["converged"] = next((state for state in ("no", "unknown") if state in each.values()), "yes")
     return result
 
 
 def interpolated_crossovers(budgets: np.ndarray, advantage: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Crossovers read off the grid, linearly in log budget, (student, scenario, n_draws)."""
+    """Interpolate crossovers linearly in log budget, (student, scenario, n_draws)."""
     n_students, n_scenarios, _, n_draws = advantage.shape
     crossover = np.full((n_students, n_scenarios, n_draws), np.nan)
     status = np.empty(crossover.shape, dtype=np.int8)
@@ -289,10 +301,10 @@ def interpolated_crossovers(budgets: np.ndarray, advantage: np.ndarray) -> tuple
 
 
 def _asymptotic_advantage(fitted: FittedDraws, problem: Problem, threads: int | None) -> np.ndarray:
-    """Advantage of the best strategy with unlimited compute, (student, n_draws)."""
+    """Return the advantage with perfect information and unlimited compute, (student, n_draws)."""
     unlimited = np.array([np.inf])
     found = solve_piece(
-        BEST,
+        PERFECT_INFORMATION,
         fitted.draws,
         problem.students,
         unlimited,
@@ -311,14 +323,14 @@ def _asymptotic_advantage(fitted: FittedDraws, problem: Problem, threads: int | 
 def _extrapolation(
     fitted: FittedDraws, problem: Problem, strategy: str, crossover: np.ndarray, workers: Workers
 ) -> np.ndarray:
-    """How far outside the seen runs the strategy and pretraining lie at each crossover: the largest factor over all axes."""
+    """Return the largest extrapolation factor at each crossover."""
     result = np.full(crossover.shape, np.nan)
     for i, j in np.ndindex(crossover.shape[:2]):
         crossed = np.flatnonzero(~np.isnan(crossover[i, j]))
         if not crossed.size:
             continue
         student, budgets = problem.students[i], crossover[i, j, crossed]
-        at_crossover = _best_at if strategy == BEST else _committed_at
+        at_crossover = _perfect_information_at if strategy == PERFECT_INFORMATION else _chosen_at
         tokens, teacher_loss = at_crossover(fitted, _one_cell(problem, i, j, budgets), crossed, workers)
         bought = np.minimum(pretraining_tokens(student, budgets, problem.shape), problem.bounds.max_student_tokens)
         result[i, j, crossed] = np.maximum(
@@ -334,12 +346,12 @@ def _one_cell(problem: Problem, i: int, j: int, budgets: np.ndarray) -> Problem:
     )
 
 
-def _best_at(
+def _perfect_information_at(
     fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Student tokens and teacher loss of the best strategy of each crossed draw at its own budget."""
+    """Return student tokens and teacher loss with perfect information at each crossover."""
     found = solve_piece(
-        BEST,
+        PERFECT_INFORMATION,
         fitted.draws.take(crossed),
         cell.students,
         cell.budgets[None, :],
@@ -352,20 +364,20 @@ def _best_at(
     return found["student_tokens"][0, 0, 0], found["teacher_loss"][0, 0, 0]
 
 
-def _committed_at(
+def _chosen_at(
     fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Student tokens, and teacher loss in each crossed draw, of the strategy committed to at the budget of that draw.
+    """Return student tokens and teacher loss of the chosen strategy at each crossover.
 
-    Every budget needs all draws. Where there are more budgets than _MOST_COMMITTED the strategy is solved at so many between
-    the least and the largest, and it is read off between them.
+    Each budget requires all draws. With more than _MOST_CHOSEN budgets, solve the strategy on a geometric grid and
+    interpolate.
     """
     wanted = np.log(cell.budgets)
     nodes = np.unique(cell.budgets)
-    if nodes.size > _MOST_COMMITTED:
-        nodes = np.geomspace(nodes[0], nodes[-1], _MOST_COMMITTED)
+    if nodes.size > _MOST_CHOSEN:
+        nodes = np.geomspace(nodes[0], nodes[-1], _MOST_CHOSEN)
     quiet = Workers(workers.executor, workers.threads, None, workers.piece)
-    found = solve(COMMITTED, fitted.draws, replace(cell, budgets=nodes), quiet)
+    found = solve(CHOSEN, fitted.draws, replace(cell, budgets=nodes), quiet)
     at = np.log(nodes)
     tokens = np.exp(np.interp(wanted, at, np.log(found["student_tokens"][0, 0])))
     of_draws = found["teacher_loss"][0, 0][:, crossed].T
@@ -395,23 +407,26 @@ def _drawn(
             dims,
             fitted.unflatten(crossover),
             FLOPS,
-            f"budget from which on pretraining beats the {strategy} distillation strategy",
+            f"budget above which pretraining beats distillation ({STRATEGY_NAMES[strategy]})",
             {"strategy": strategy},
         ),
         "crossover_status": labels.flags(
             dims, fitted.unflatten(status), CROSSOVER_STATUS, "whether pretraining overtakes distillation"
         ),
         "crossover_sign_changes": variable(
-            dims, fitted.unflatten(changes), ONE, "how often the lead changes within the budgets"
+            dims, fitted.unflatten(changes), ONE, "number of sign changes of the advantage within the budgets"
         ),
         "crossover_extrapolation": variable(
-            dims, fitted.unflatten(extrapolation), ONE, "how many times beyond the seen runs the crossover lies"
+            dims,
+            fitted.unflatten(extrapolation),
+            ONE,
+            "factor by which the crossover is outside the range of the data, 1 inside",
         ),
         "asymptotic_advantage": variable(
             ("student", "chain", "draw"),
             fitted.unflatten(asymptote),
             NATS,
-            "pretrained minus best distilled loss with unlimited compute",
+            "pretrained minus distilled loss with perfect information and unlimited compute",
         ),
     }
 
@@ -424,7 +439,7 @@ def _summaries(
 
     def add(name: str, dims: tuple[str, ...], found: tuple[np.ndarray, np.ndarray], text: str) -> None:
         result[name] = variable(dims, found[0], ONE, text)
-        result[f"{name}_mcse"] = variable(dims, found[1], ONE, f"Monte-Carlo standard error of {name}")
+        result[f"{name}_mcse"] = variable(dims, found[1], ONE, f"Monte Carlo standard error of {name}")
 
     each = np.stack([status == code for code in range(len(CROSSOVER_STATUS))], axis=2)
     add("status_probability", (*pair, "outcome"), probability_of(fitted, each), "probability of each outcome")
@@ -432,26 +447,26 @@ def _summaries(
         "pretraining_ahead_probability",
         pair,
         probability_of(fitted, (status == CROSSED) | (status == NEVER)),
-        "probability that pretraining is ahead at the largest budget",
+        "probability that pretraining is better at the largest budget",
     )
     add(
         "eventually_probability",
         ("student",),
         probability_of(fitted, asymptote < 0, ~np.isnan(asymptote)),
-        "probability that pretraining is ahead with unlimited compute",
+        "probability that pretraining is better with unlimited compute",
     )
     add(
         "crossed_within_data_probability",
         pair,
         probability_of(fitted, extrapolation == 1),
-        "probability that pretraining overtakes within the range of the seen runs",
+        "probability that pretraining overtakes distillation within the range of the data",
     )
     placed = np.select([(status == ALWAYS) | (status == REVERSED), status == NEVER], [np.inf, 0.0], default=crossover)
     result["crossover_quantile"] = variable(
         (*pair, "quantile"),
         quantiles_of(placed, QUANTILES),
         FLOPS,
-        "quantiles of the crossover; infinite where distillation is ahead at the largest budget, 0 where it never is",
+        "quantiles of the crossover; infinite if distillation is better at the largest budget, 0 if it never is",
     )
     beyond = np.full((*crossover.shape[:2], len(QUANTILES)), np.nan)
     for cell in np.ndindex(crossover.shape[:2]):
@@ -462,13 +477,13 @@ def _summaries(
         (*pair, "quantile"),
         beyond,
         ONE,
-        "quantiles of how many times beyond the seen runs the crossover lies, among the draws that cross",
+        "quantiles of the extrapolation factor at the crossover among draws with a crossover",
     )
     return result
 
 
 def _slopes(fitted: FittedDraws, students: np.ndarray, crossover: np.ndarray) -> dict[str, xr.Variable]:
-    """Power with which the crossover grows with the student, by least squares in each draw in which all cross."""
+    """Fit the exponent of the crossover in the student's size, if all students cross."""
     size = np.log(students) - np.log(students).mean()
     with np.errstate(invalid="ignore"):
         slope = np.tensordot(size, np.log(crossover), axes=(0, 0)) / np.sum(size**2)
@@ -486,19 +501,22 @@ def _slopes(fitted: FittedDraws, students: np.ndarray, crossover: np.ndarray) ->
             ("scenario", "chain", "draw"),
             fitted.unflatten(slope),
             ONE,
-            "power of the student's size with which the crossover grows, where every student has one",
+            "exponent of the crossover in the student's size, if every student has a crossover",
         ),
         "slope_quantile": variable(
-            ("scenario", "quantile"), quantiles, ONE, "quantiles of the slope among the draws that have one"
+            ("scenario", "quantile"), quantiles, ONE, "quantiles of the slope among draws with a slope"
         ),
         "slope_probability": variable(("scenario",), share, ONE, "probability that every student has a crossover"),
         "slope_probability_mcse": variable(
-            ("scenario",), error, ONE, "Monte-Carlo standard error of slope_probability"
+            ("scenario",), error, ONE, "Monte Carlo standard error of slope_probability"
         ),
         "slope_positive_probability": variable(
-            ("scenario",), positive, ONE, "probability that the crossover grows with the student, where all have one"
+            ("scenario",),
+            positive,
+            ONE,
+            "probability that the crossover grows with the student, among draws with a slope",
         ),
         "slope_positive_probability_mcse": variable(
-            ("scenario",), positive_error, ONE, "Monte-Carlo standard error of slope_positive_probability"
+            ("scenario",), positive_error, ONE, "Monte Carlo standard error of slope_positive_probability"
         ),
     }

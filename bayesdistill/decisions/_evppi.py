@@ -1,15 +1,14 @@
-r"""What distilling is worth, and what it would be worth to know more.
+r"""Value of distillation, and value of information about single quantities.
 
-A gain in nats says little to those who pay. It is put into compute by asking how much pretraining would buy the same: the
-budget :math:`C'` with :math:`L_\mathrm{sup}(N, C' / 3F(N)) = L_S`. Where :math:`L_S` is below what the student can reach by
-pretraining on unlimited tokens, no budget does, and :math:`C'` is infinite. GPU-hours and money follow from a throughput
-and a price that the user states.
+A gain in nats is converted into compute: the equivalent pretraining budget is the :math:`C'` with
+:math:`L_\mathrm{sup}(N, C' / 3F(N)) = L_S`. It is infinite if :math:`L_S` is lower than the loss of pretraining on unlimited
+tokens. GPU-hours and money follow from a throughput and a price given by the user.
 
-The expected value of perfect information about one quantity :math:`\varphi`, for the choice between pretraining and the
-committed strategy, is :math:`\mathrm{E}\max(0, \mathrm{E}[g \mid \varphi]) - \max(0, \mathrm{E}\,g)` with the advantage g. The
-inner expectation is a regression of g on :math:`\varphi` over the draws (Strong, Oakley and Brennan 2014, Medical Decision
-Making 34, 311-326): here on Hermite polynomials of the normal score of :math:`\varphi`'s rank. Knowing everything is worth
-`regret` of the plan, which is an upper bound on it.
+The expected value of partial perfect information about a quantity :math:`\varphi`, for the choice between pretraining and the
+chosen strategy, is :math:`\mathrm{E}\max(0, \mathrm{E}[g \mid \varphi]) - \max(0, \mathrm{E}\,g)` with the advantage g. The inner
+expectation is a regression of g on :math:`\varphi` over the draws (Strong, Oakley and Brennan 2014, Medical Decision Making 34,
+311-326), here on Hermite polynomials of the normal score of :math:`\varphi`'s rank. Its upper bound is the value of perfect
+information for this choice, `regret` of the plan.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from bayesdistill.errors import ParameterError
 
 CELL = ("student", "scenario", "budget")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# Degree of the regression; the bias of the estimate grows with it and is about degree * variance / draws.
+# Degree of the regression. The bias of the estimate grows with the degree; it is about degree * variance / draws.
 _DEGREE = 5
 _BLOCKS = 20
-# No budget is worth looking at beyond this many times the one at hand.
+# Largest equivalent budget that is searched, as a multiple of the given budget.
 _LARGEST_FACTOR = 1e12
 
 
@@ -48,42 +47,43 @@ def plan_value(
     currency: str = "USD",
     allow_unconverged: bool = False,
 ) -> xr.Dataset:
-    """What a plan is worth: in nats, in equivalent pretraining compute, in GPU-hours and in money.
+    """Return the value of a plan in nats, equivalent pretraining compute, GPU-hours and money.
 
     Parameters
     ----------
     fit : DataTree or Dataset
-        The fit that the plan was made from.
+        The fit from which the plan was computed.
     plan : Dataset
-        What `plan` returned, with its draws.
+        The result of `plan`, with its draws.
     gpu_flops_per_second : float or str, optional
-        FLOPs that one accelerator really does in a second (peak times utilisation). With it there are GPU-hours.
+        Achieved FLOPs per second of one accelerator (peak times utilization). Required for GPU-hours.
     price_per_gpu_hour : float or str, optional
-        With it there is money.
+        Price of one GPU-hour. Required for money.
     currency : str
-        Its unit.
+        Unit of the price.
     allow_unconverged : bool
         As for `plan`.
 
     Returns
     -------
     Dataset
-        Over student, scenario, budget, chain, draw: equivalent_budget (FLOPs with which pretraining gives the committed
-        strategy's loss; infinite if none does), compute_factor (the same over the budget; above 1 where distilling is
-        ahead). Over student, scenario, budget: compute_factor_quantile over `quantile`, unreachable_probability (that no
-        budget does) with its _mcse, expected_gain, regret, evpi (nats, of the plan), and gain_flops, regret_flops,
-        evpi_flops: the extra pretraining compute that buys as many nats along the posterior mean of the supervised law
-        (negative where distilling is behind, infinite where none does). With a throughput also gain_gpu_hours,
-        regret_gpu_hours, evpi_gpu_hours, budget_gpu_hours (over budget); with a price gain_money, and so on.
+        Over student, scenario, budget, chain, draw: equivalent_budget (FLOPs with which pretraining reaches the loss of the
+        chosen strategy; infinite if unreachable), compute_factor (equivalent_budget divided by the budget; above 1 if
+        distillation is better). Over student, scenario, budget: compute_factor_quantile over `quantile`,
+        unreachable_probability (that no budget suffices) with its _mcse, expected_gain, regret, evpi (nats, from the plan),
+        and gain_flops, regret_flops, evpi_flops: the additional pretraining compute that gives the same number of nats along
+        the posterior mean of the supervised law (negative if distillation is worse, infinite if unreachable). With a
+        throughput also gain_gpu_hours, regret_gpu_hours, evpi_gpu_hours, budget_gpu_hours (over budget); with a price
+        gain_money, regret_money, evpi_money, budget_money.
 
     Raises
     ------
     ParameterError
-        If the plan was not made from this fit, or an argument is unusable.
+        If the plan was not computed from this fit, or an argument is invalid.
 
     Notes
     -----
-    Tokens of the equivalent pretraining respect the plan's max_student_tokens. Throughput, price and currency are
+    The equivalent pretraining respects the plan's max_student_tokens. Throughput, price and currency are
     attributes of the result.
 
     Examples
@@ -101,7 +101,7 @@ def plan_value(
     speed = None if gpu_flops_per_second is None else parse_number(gpu_flops_per_second, "gpu_flops_per_second")
     price = None if price_per_gpu_hour is None else parse_number(price_per_gpu_hour, "price_per_gpu_hour")
     if price is not None and speed is None:
-        raise ParameterError("price_per_gpu_hour: a price needs gpu_flops_per_second, the speed of what is paid for")
+        raise ParameterError("`price_per_gpu_hour` requires `gpu_flops_per_second`, the throughput of the accelerator.")
     students, budgets = plan["student"].values, plan["budget"].values
     cap = float(plan.attrs["max_student_tokens"])
     distilled = _flat(plan["distilled_loss"], CELL)
@@ -112,22 +112,22 @@ def plan_value(
     drawn = (*CELL, "chain", "draw")
     variables = {
         "equivalent_budget": variable(
-            drawn, fitted.unflatten(equivalent), FLOPS, "budget with which pretraining gives the distilled loss"
+            drawn, fitted.unflatten(equivalent), FLOPS, "budget with which pretraining reaches the distilled loss"
         ),
         "compute_factor": variable(
             drawn,
             fitted.unflatten(factor),
             ONE,
-            "compute that pretraining needs for the distilled loss, over the budget",
+            "pretraining compute that reaches the distilled loss, divided by the budget",
         ),
         "compute_factor_quantile": variable(
             (*CELL, "quantile"), quantiles_of(factor, QUANTILES), ONE, "quantiles of compute_factor"
         ),
         "unreachable_probability": variable(
-            CELL, unreachable, ONE, "probability that pretraining reaches the distilled loss with no budget"
+            CELL, unreachable, ONE, "probability that pretraining does not reach the distilled loss with any budget"
         ),
         "unreachable_probability_mcse": variable(
-            CELL, error, ONE, "Monte-Carlo standard error of unreachable_probability"
+            CELL, error, ONE, "Monte Carlo standard error of unreachable_probability"
         ),
     }
     for name in ("expected_gain", "regret", "evpi"):
@@ -135,7 +135,7 @@ def plan_value(
         variables[name] = variable(CELL, values.values, NATS, str(values.attrs["long_name"]))
         flops = _extra_budget(fitted, students, budgets, values.values, shape, cap)
         short = name.removeprefix("expected_")
-        text = f"extra pretraining compute that is worth {name}"
+        text = f"additional pretraining compute equivalent to {name}"
         variables[f"{short}_flops"] = variable(CELL, flops, FLOPS, text)
         if speed is not None:
             hours = flops / (3600 * speed)
@@ -148,7 +148,7 @@ def plan_value(
         if price is not None:
             variables["budget_money"] = variable(("budget",), hours * price, currency, "the budget itself")
     coordinates = {name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre", "chain", "draw")}
-    coordinates["quantile"] = variable(["quantile"], np.array(QUANTILES), ONE, "probability below")
+    coordinates["quantile"] = variable(["quantile"], np.array(QUANTILES), ONE, "cumulative probability")
     attrs = dict(plan.attrs)
     if speed is not None:
         attrs["gpu_flops_per_second"] = speed
@@ -164,36 +164,38 @@ def evppi(
     *,
     allow_unconverged: bool = False,
 ) -> xr.Dataset:
-    """Expected value of perfect information about single parameters, for the choice between distilling and pretraining.
+    """Return the expected value of perfect information about single parameters.
+
+    The decision is the choice between distillation and pretraining.
 
     Parameters
     ----------
     fit : DataTree or Dataset
-        The fit that the plan was made from.
+        The fit from which the plan was computed.
     plan : Dataset
-        What `plan` returned, with its draws.
+        The result of `plan`, with its draws.
     quantities : mapping of str to DataArray, optional
-        What could become known: name to values over chain, draw; by default every parameter of the law. Functions of
-        several parameters (the loss of a certain run, say) are often what an experiment would tell.
+        Quantities that could become known, by name, with values over chain and draw. By default all parameters of the law.
+        Functions of several parameters, such as the loss of a certain run, often match better what an experiment measures.
     allow_unconverged : bool
         As for `plan`.
 
     Returns
     -------
     Dataset
-        Over quantity, student, scenario, budget: evppi (nats), evppi_mcse, and evppi_share (of the plan's regret, the value of
-        knowing everything for this choice; NaN where that is 0).
+        Over quantity, student, scenario, budget: evppi (nats), evppi_mcse, and evppi_share (fraction of the plan's regret, the
+        value of perfect information for this choice; NaN if it is 0).
 
     Raises
     ------
     ParameterError
-        If the plan was not made from this fit, or a quantity lacks chain and draw.
+        If the plan was not computed from this fit, or a quantity does not have the dimensions chain and draw.
 
     Notes
     -----
-    Estimator: regression on Hermite polynomials up to degree 5 of the normal score (Strong, Oakley and Brennan 2014). It is
-    biased upwards by about 5 variances of the advantage over the number of effective draws; the standard error is a
-    jackknife over blocks of consecutive draws (Künsch 1989, Annals of Statistics 17, 1217-1241), which allows for autocorrelation.
+    Estimator: regression on Hermite polynomials up to degree 5 of the normal score (Strong, Oakley and Brennan 2014). Its
+    upward bias is about 5 times the variance of the advantage divided by the effective sample size. The standard error is a
+    jackknife over blocks of consecutive draws (Künsch 1989, Annals of Statistics 17, 1217-1241), which accounts for autocorrelation.
 
     Examples
     --------
@@ -215,7 +217,7 @@ def evppi(
     cells = gain.reshape(-1, fitted.n_draws)
     value = np.full((len(known), cells.shape[0]), np.nan)
     error = np.full_like(value, np.nan)
-    # Where all draws agree on the choice, nothing that can become known will change it.
+    # If all draws agree on the choice, no information can change it.
     agreed = (cells >= 0).all(axis=1) | (cells <= 0).all(axis=1)
     value[:, agreed], error[:, agreed] = 0.0, 0.0
     fine = ~np.isnan(cells).any(axis=1) & ~agreed
@@ -230,11 +232,11 @@ def evppi(
         "evppi": variable(
             dims, value.reshape(shape), NATS, "expected value of perfect information about this quantity"
         ),
-        "evppi_mcse": variable(dims, error.reshape(shape), NATS, "Monte-Carlo standard error of evppi"),
-        "evppi_share": variable(dims, share, ONE, "share of the value of knowing everything for this choice"),
+        "evppi_mcse": variable(dims, error.reshape(shape), NATS, "Monte Carlo standard error of evppi"),
+        "evppi_share": variable(dims, share, ONE, "fraction of the value of perfect information for this choice"),
     }
     coordinates = {name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre")}
-    coordinates["quantity"] = variable(["quantity"], list(known), ONE, "what could become known")
+    coordinates["quantity"] = variable(["quantity"], list(known), ONE, "quantity that could become known")
     attrs = dict(plan.attrs) | {
         "estimator": f"regression on Hermite polynomials of degree {_DEGREE} of the normal score"
     }
@@ -247,31 +249,33 @@ def _quantities(fitted: FittedDraws, quantities: Mapping[str, xr.DataArray] | No
     known = {}
     for name, values in quantities.items():
         if not isinstance(values, xr.DataArray) or set(values.dims) != {"chain", "draw"}:
-            raise ParameterError(f"quantities: {name!r} is no DataArray over chain and draw")
+            raise ParameterError(f"quantities[{name!r}] must be a DataArray over chain and draw.")
         flat = values.transpose("chain", "draw").values.reshape(-1).astype(float)
         if flat.size != fitted.n_draws or not np.isfinite(flat).all():
-            raise ParameterError(f"quantities: {name!r} needs one finite value for each of the {fitted.n_draws} draws")
+            raise ParameterError(
+                f"quantities[{name!r}] must have one finite value for each of the {fitted.n_draws} draws."
+            )
         known[str(name)] = flat
     if not known:
-        raise ParameterError("quantities: the mapping is empty; leave it out for all parameters of the law")
+        raise ParameterError("`quantities` is empty. Omit it to use all parameters of the law.")
     return known
 
 
 def regression_evppi(gain: np.ndarray, quantity: np.ndarray, chains: int) -> tuple[np.ndarray, np.ndarray]:
-    """Value of knowing one quantity, (cells,), and its standard error.
+    """Return the value of information about one quantity, (cells,), and its standard error.
 
     Parameters
     ----------
     gain : ndarray
-        Advantage, (cells, n_draws), chain after chain.
+        Advantage, (cells, n_draws), ordered by chain.
     quantity : ndarray
         (n_draws,).
     chains : int
-        Blocks of the jackknife do not cross chains.
+        Number of chains; blocks of the jackknife do not cross chains.
     """
     n = quantity.size
     if np.ptp(quantity) == 0 or n < 4 * (_DEGREE + 1):
-        # Nothing can be learnt from a constant; from very few draws nothing can be said.
+        # A constant carries no information, and very few draws do not allow an estimate.
         constant = np.ptp(quantity) == 0
         return np.full(len(gain), 0.0 if constant else np.nan), np.full(len(gain), 0.0 if constant else np.nan)
     basis = np.polynomial.hermite_e.hermevander(_normal_score(quantity), _DEGREE)
@@ -300,7 +304,7 @@ def regression_evppi(gain: np.ndarray, quantity: np.ndarray, chains: int) -> tup
         return np.maximum(whole, 0), np.full(len(gain), np.nan)
     partial = np.stack([value_without(block) for block in blocks])
     error = np.sqrt((len(blocks) - 1) * partial.var(axis=0))
-    # The estimate may fall below zero by rounding only: the mean of the positive parts is at least the positive part of the mean.
+    # Negative values are rounding errors: the mean of the positive parts is at least the positive part of the mean.
     return np.maximum(whole, 0), error
 
 
@@ -312,9 +316,9 @@ def _normal_score(values: np.ndarray) -> np.ndarray:
 
 
 def tokens_for_loss(params: np.ndarray, loss: np.ndarray, fitted: FittedDraws, cap: float) -> np.ndarray:
-    """Tokens on which a pretrained model reaches a loss in each draw; infinite if it does so on none, or on none below the cap.
+    """Return the tokens with which pretraining reaches a loss in each draw.
 
-    The supervised law solved for D: (B / ((L - E)^(1/gamma) - A / N^alpha))^(1/beta).
+    Infinite if no number up to the cap suffices. The supervised law solved for D: (B / ((L - E)^(1/gamma) - A / N^alpha))^(1/beta).
     """
     law = fitted.draws
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -327,7 +331,7 @@ def tokens_for_loss(params: np.ndarray, loss: np.ndarray, fitted: FittedDraws, c
 def _extra_budget(
     fitted: FittedDraws, students: np.ndarray, budgets: np.ndarray, nats: np.ndarray, shape: Shape, cap: float
 ) -> np.ndarray:
-    """Compute beyond the budget that lowers the posterior mean of the pretrained loss by so many nats."""
+    """Return the additional compute that lowers the mean pretrained loss by the given nats."""
     size, _, spent = (
         v.ravel() for v in np.broadcast_arrays(students[:, None, None], np.zeros(nats.shape[1])[:, None], budgets)
     )
@@ -361,13 +365,14 @@ def _flat(values: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:
 
 
 def check_same_posterior(fitted: FittedDraws, plan: xr.Dataset) -> Shape:
-    """The shape of a plan, once it is sure that the plan was made from these draws."""
+    """Return the shape of a plan after checking that the plan was computed from these draws."""
     needed = ("supervised_loss", "distilled_loss", "expected_gain", "regret", "evpi")
     if not isinstance(plan, xr.Dataset) or any(name not in plan for name in needed):
-        raise ParameterError("plan: this is not what `plan` returned, with its draws and its scenarios")
+        raise ParameterError("Expected a Dataset returned by `bd.plan`, with its draws and scenarios.")
     if any(name not in plan.dims for name in (*CELL, "chain", "draw")):
         raise ParameterError(
-            "plan: keep the dimensions student, scenario and budget; select with lists, as in sel(student=[1e9])"
+            "The plan must have the dimensions student, scenario and budget. Select with lists, for example "
+            "plan.sel(student=[1e9])."
         )
     shape = Shape(plan.attrs["context_length"], plan.attrs["vocabulary_size"], plan.attrs["aspect_ratio"])
     stated = _flat(plan["supervised_loss"], ("student", "budget"))
@@ -376,8 +381,8 @@ def check_same_posterior(fitted: FittedDraws, plan: xr.Dataset) -> Shape:
     same = stated.shape[-1] == fitted.n_draws
     if same:
         computed = fitted.draws.supervised_loss(sizes, tokens)
-        # NaN stands where the budget buys less than one token.
+        # The loss is NaN if the budget buys less than one token.
         same = bool(np.allclose(stated, np.where(tokens >= 1, computed, np.nan), rtol=0, atol=1e-9, equal_nan=True))
     if not same:
-        raise ParameterError("plan: it was made from another fit than this one; make it anew with plan(fit, ...)")
+        raise ParameterError("The plan was computed from another fit. Recompute it with bd.plan(fit, ...).")
     return shape

@@ -1,17 +1,17 @@
-r"""A whole family of students from one total budget and one shared teacher: which to distil, which to pretrain, how to split.
+r"""Plan for a family of students with one total budget and one shared teacher.
 
-With weights w (summing to 1) the family's loss is the weighted mean of its students' posterior mean losses,
+The loss of the family is the weighted mean of its students' posterior mean losses, with weights w that sum to 1:
 
 .. math::
 
     \min_{z, N_T, D_T, D} \sum_i w_i\, \mathrm{E}\, L_i(D_i), \qquad
     \sum_i n_i D_i \left(3 F(N_i) + z_i \delta_\mathrm{lgt} F(N_T)\right) + [z \neq 0]\, 3 \delta_\mathrm{pre} F(N_T) D_T \le C,
 
-where z_i says whether student i is distilled (L_S) or pretrained (L_sup) and n_i how many of its size are trained. The teacher is
-paid once. For a given teacher the compute goes where the next FLOP lowers the family's loss most: at the optimum
-:math:`-w_i \,\mathrm{d}L_i / \mathrm{d}D_i` per FLOP is the same :math:`\lambda` for all students. That split is found for every
-assignment z at once, on curves of loss against tokens; the teacher is sought on a grid of sizes and tokens that zooms in. The
-search runs over a thinned posterior, and everything that is reported is computed from all draws.
+where z_i is 1 if student i is distilled (loss L_S) and 0 if it is pretrained (L_sup), and n_i is the number of students of its
+size. The family pays for the teacher once. For a given teacher, the optimal split equalizes the marginal loss reduction per FLOP,
+:math:`-w_i \,\mathrm{d}L_i / \mathrm{d}D_i` per FLOP :math:`= \lambda`, among students. The split is computed for all assignments
+z at once from curves of loss against tokens; the teacher is searched on a grid of sizes and tokens that is refined repeatedly. The
+search uses a thinned posterior; all reported values use all draws.
 """
 
 from __future__ import annotations
@@ -76,22 +76,22 @@ def family_plan(
     allow_unconverged: bool = False,
     progress: Progress = None,
 ) -> xr.Dataset:
-    """For a family of students with one total budget and one shared teacher: which to distil, and how to split the compute.
+    """Plan a family of students: which to distil, and how to split one total budget.
 
     Parameters
     ----------
     fit, students, max_teacher_params, max_teacher_tokens, max_student_tokens, min_teacher_params, teachers, shape
         As for `plan`. At most 10 sizes.
     budget : float or str
-        FLOPs for the whole family, teacher included.
+        FLOPs for the whole family, including the teacher.
     counts : list of int, optional
-        How many students of each size are trained, alike; by default one.
+        Number of students of each size; by default one.
     weights : list of float, optional
-        What the loss of each size weighs in the loss of the family, in any unit; by default its count.
+        Weight of each size in the loss of the family, in any unit; by default its count.
     delta_lgt : float
-        Share of the teacher's inference that is charged (0 if its logits are stored already).
+        Fraction of the teacher's inference that is charged (0 if its logits are already available).
     delta_pre : float
-        Share of the teacher's pretraining that the family is charged, once; 0 if the teacher is already paid for.
+        Fraction of the teacher's pretraining that is charged to the family, once; 0 if the teacher is already paid for.
     allow_unconverged, progress
         As for `plan`.
 
@@ -100,25 +100,25 @@ def family_plan(
     Dataset
         Over `option` (plan: the best assignment; pretrain all; distil all): expected_loss (weighted posterior mean) with its
         _mcse, teacher_params, teacher_tokens, teacher_budget, feasible, and with `teachers` teacher_index; with student:
-        student_tokens, student_budget (FLOPs, the teacher's inference included), extrapolation_factor (how many times beyond
-        the seen runs, 1 inside) and extrapolates, with chain, draw: loss; with chain, draw: family_loss; and
-        teacher_extrapolation (of a teacher still to be trained, beyond the runs behind the supervised law). Over student:
-        decision (`pretrain` or `distil` in the plan), decision_value (how much the family's expected loss rises if this
-        decision is turned round and everything else planned anew), decision_probability (that the plan is then the better
-        one) with its _mcse, probability_better (that this student is better in the plan than when all are pretrained) with its
-        _mcse. Scalars: probability (that the family's loss is lower than when all are pretrained), probability_mcse.
+        student_tokens, student_budget (FLOPs, including the teacher's inference), extrapolation_factor (factor by which the
+        student is outside the range of the data, 1 inside) and extrapolates, with chain, draw: loss; with chain, draw:
+        family_loss; and teacher_extrapolation (of a new teacher, relative to the data of the supervised law). Over student:
+        decision (`pretrain` or `distil` in the plan), decision_value (increase of the family's expected loss if this decision
+        is reversed and the rest is replanned), decision_probability (that the plan is better than with this decision
+        reversed) with its _mcse, probability_better (that the student's loss is lower in the plan than if all are pretrained)
+        with its _mcse. Scalars: probability (that the family's loss is lower than if all are pretrained), probability_mcse.
 
     Raises
     ------
     ParameterError
-        If an argument is unusable.
+        If an argument is invalid.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
 
     Notes
     -----
-    Every student gets at least a million tokens. The teacher is the best for the posterior mean over 64 draws; the split is
-    the best for the posterior mean over all of them.
+    Every student has at least a million tokens. The teacher minimizes the posterior mean over 64 draws; the split minimizes
+    the posterior mean over all draws.
 
     Examples
     --------
@@ -133,8 +133,8 @@ def family_plan(
     sizes = parse_students(students)
     if sizes.size > MOST_STUDENTS:
         raise ParameterError(
-            f"students: {sizes.size} sizes have {2**sizes.size} assignments; give at most {MOST_STUDENTS} sizes, "
-            "several students of one size by counts"
+            f"`students` has {sizes.size} sizes, which is too many for an exhaustive search. Give at most {MOST_STUDENTS} "
+            "sizes; use `counts` for several students of the same size."
         )
     numbers = _per_student(counts, "counts", sizes.size, np.ones(sizes.size))
     weight = _per_student(weights, "weights", sizes.size, numbers)
@@ -184,15 +184,15 @@ def _per_student(values: Sequence[float] | None, name: str, n: int, default: np.
         return default
     numbers = np.array([parse_number(value, name) for value in values])
     if numbers.size != n:
-        raise ParameterError(f"{name}: {numbers.size} numbers for {n} students; one for each is needed")
+        raise ParameterError(f"`{name}` must have one value for each of the {n} sizes, got {numbers.size} values.")
     return numbers
 
 
-# What is reported ---------------------------------------------------------------------------------------------------
+# Results ------------------------------------------------------------------------------------------------------------
 
 
 def _losses(fitted: FittedDraws, family: Family, choice: Choice) -> np.ndarray:
-    """Loss of every student in every draw, (student, n_draws)."""
+    """Return the loss of every student in every draw, (student, n_draws)."""
     tokens = choice.tokens[:, None]
     alone = student_losses(family, fitted.draws, tokens, None)[:, 0]
     if choice.teacher is None:
@@ -202,7 +202,7 @@ def _losses(fitted: FittedDraws, family: Family, choice: Choice) -> np.ndarray:
 
 
 def _extrapolation(fitted: FittedDraws, family: Family, options: list[Choice]) -> dict[str, xr.Variable]:
-    """How far the students of every option, and its teacher if it is still to be trained, lie outside the seen runs."""
+    """Return the extrapolation factors of students and of new teachers in every option."""
     factor = np.empty((len(options), family.sizes.size))
     of_teacher = np.ones(len(options))
     for i, choice in enumerate(options):
@@ -216,12 +216,15 @@ def _extrapolation(fitted: FittedDraws, family: Family, options: list[Choice]) -
     planned = np.array([~np.isnan(choice.tokens) for choice in options])
     each = ("option", "student")
     return {
-        "extrapolation_factor": variable(each, factor, ONE, "how many times beyond the seen runs, 1 inside"),
+        "extrapolation_factor": variable(each, factor, ONE, "factor outside the range of the data, 1 inside"),
         "extrapolates": variable(
-            each, ~(factor == 1) & planned, ONE, "whether this lies outside the runs that the posterior has seen"
+            each, ~(factor == 1) & planned, ONE, "whether the student is outside the range of the data"
         ),
         "teacher_extrapolation": variable(
-            ("option",), of_teacher, ONE, "how many times beyond the runs behind the supervised law the teacher lies"
+            ("option",),
+            of_teacher,
+            ONE,
+            "factor by which the teacher is outside the data of the supervised law, 1 inside",
         ),
     }
 
@@ -254,13 +257,13 @@ def _describe(
     variables = {
         "expected_loss": variable(("option",), expected, NATS, "weighted posterior mean loss of the family"),
         "expected_loss_mcse": variable(
-            ("option",), expected_error, NATS, "Monte-Carlo standard error of expected_loss"
+            ("option",), expected_error, NATS, "Monte Carlo standard error of expected_loss"
         ),
         "family_loss": variable(("option", *drawn), fitted.unflatten(total), NATS, "weighted mean loss of the family"),
         "loss": variable((*each, *drawn), fitted.unflatten(losses), NATS, "loss of the student"),
         "student_tokens": variable(each, tokens, TOKENS, "tokens of the student"),
         "student_budget": variable(
-            each, costs, FLOPS, "compute of all students of this size, the teacher's charged inference included"
+            each, costs, FLOPS, "compute of all students of this size, including the charged inference of the teacher"
         ),
         "teacher_params": variable(
             ("option",), of_teacher("params"), PARAMS, "non-embedding parameters of the shared teacher"
@@ -269,37 +272,37 @@ def _describe(
         "teacher_budget": variable(
             ("option",), [fixed_cost(family, c.teacher) for c in options], FLOPS, "charged compute of its pretraining"
         ),
-        "feasible": variable(("option",), ~np.isnan(tokens).any(axis=1), ONE, "whether the budget pays for it"),
+        "feasible": variable(("option",), ~np.isnan(tokens).any(axis=1), ONE, "whether the budget is sufficient"),
         "decision": labels.flags(
-            ("student",), options[0].distilled.astype(np.int8), DECISIONS, "what the plan does with this student"
+            ("student",), options[0].distilled.astype(np.int8), DECISIONS, "decision of the plan for this student"
         ),
         "decision_value": variable(
             ("student",),
             flipped.mean(axis=-1) - total[0].mean(),
             NATS,
-            "rise of the family's expected loss if this decision is turned round and the rest planned anew",
+            "increase of the family's expected loss if this decision is reversed and the rest is replanned",
         ),
         "decision_probability": variable(
-            ("student",), right, ONE, "probability that the plan is better than with this decision turned round"
+            ("student",), right, ONE, "probability that the plan is better than with this decision reversed"
         ),
         "decision_probability_mcse": variable(
-            ("student",), right_error, ONE, "Monte-Carlo standard error of decision_probability"
+            ("student",), right_error, ONE, "Monte Carlo standard error of decision_probability"
         ),
         "probability_better": variable(
-            ("student",), better, ONE, "probability that this student is better than when all are pretrained"
+            ("student",), better, ONE, "probability that this student is better in the plan than if all are pretrained"
         ),
         "probability_better_mcse": variable(
-            ("student",), better_error, ONE, "Monte-Carlo standard error of probability_better"
+            ("student",), better_error, ONE, "Monte Carlo standard error of probability_better"
         ),
-        "probability": variable((), overall, ONE, "probability that the plan is better than pretraining all"),
-        "probability_mcse": variable((), overall_error, ONE, "Monte-Carlo standard error of probability"),
-        "count": variable(("student",), family.counts, ONE, "students of this size"),
+        "probability": variable((), overall, ONE, "probability that the plan is better than pretraining all students"),
+        "probability_mcse": variable((), overall_error, ONE, "Monte Carlo standard error of probability"),
+        "count": variable(("student",), family.counts, ONE, "number of students of this size"),
         "weight": variable(("student",), family.weights, ONE, "weight in the family's loss"),
     }
     variables |= _extrapolation(fitted, family, options)
     coordinates = {
         "student": labels.student_coordinate(family.sizes),
-        "option": variable(["option"], list(OPTIONS), ONE, "how the family is trained"),
+        "option": variable(["option"], list(OPTIONS), ONE, "training of the family"),
         **labels.draw_coordinates(fitted.chain, fitted.draw),
     }
     attrs = {**labels.setting_attributes(family.bounds, family.shape), **fitted.attrs}

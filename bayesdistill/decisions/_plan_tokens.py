@@ -1,8 +1,8 @@
-"""Distillation against pretraining for those who are short of data: the plan on the axis of unique tokens.
+"""Plan over unique tokens: distillation against pretraining when data limit training.
 
-Both options see every unique token once, up to the cap; the law knows nothing of repeated tokens, so that more epochs over
-the same data are outside of it. With unlimited compute both students see all the tokens, and the only question left is the
-teacher, whose own tokens are capped too: by the same data, or by a cap of its own if it was trained elsewhere.
+Both options see every unique token once, up to the cap. The law does not model repeated tokens, so it does not apply to multiple
+epochs. With unlimited compute, both students see all tokens, and the decision is only about the teacher. The teacher's tokens are
+capped too, by the same data or by a separate cap.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ def plan_tokens(
     threads: int | None = None,
     progress: Progress = None,
 ) -> xr.Dataset:
-    """The probability that distillation beats pretraining, given how many unique tokens there are.
+    """Return the probability that distillation beats pretraining by unique tokens.
 
     Parameters
     ----------
     fit, students, scenarios, max_teacher_params, min_teacher_params, shape, noise, seed
-        As for `plan`. Who pays for the teacher matters only where the budget is limited.
+        As for `plan`. The scenario matters only if the budget is limited.
     tokens : float, str, or a list of them
-        Unique tokens that the student may see, distilled or pretrained; in any order, the result has them increasing.
+        Unique tokens for the student, distilled or pretrained, in any order. The result sorts them.
     budget : float, str, optional
-        FLOPs for one student; without it compute is unlimited.
+        FLOPs for one student; by default unlimited.
     max_teacher_tokens : float, str
-        Most unique tokens of a teacher. "same" lets it see the student's tokens and no others.
+        Upper bound on the teacher's unique tokens. "same" restricts the teacher to the student's tokens.
     allow_unconverged, executor, threads, progress
         As for `plan`.
 
@@ -74,13 +74,13 @@ def plan_tokens(
     -------
     Dataset
         The variables of `plan` over student, scenario, `tokens` (in place of budget) and chain, draw; and over student,
-        scenario, chain, draw crossover_tokens (unique tokens from which on pretraining beats the best strategy,
-        interpolated linearly in log tokens) with crossover_status as in `plan`.
+        scenario, chain, draw crossover_tokens (unique tokens above which pretraining beats distillation with perfect
+        information, interpolated linearly in log tokens) with crossover_status as in `plan`.
 
     Raises
     ------
     ParameterError
-        If an argument is unusable.
+        If an argument is invalid.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
 
@@ -115,7 +115,7 @@ def plan_tokens(
             part = plan_problem(fitted, replace(problem, bounds=bounds), workers, deviation)
             parts.append(part.isel(budget=0, drop=True))
             report(i + 1, caps.size)
-    axis = variable(["tokens"], caps, TOKENS, "unique tokens that the student may see")
+    axis = variable(["tokens"], caps, TOKENS, "unique tokens available to the student")
     fixed = [
         name for name, values in parts[0].variables.items() if "budget" not in values.dims and name in parts[0].coords
     ]
@@ -129,11 +129,11 @@ def plan_tokens(
     )
     result = result.assign_coords({name: parts[0].coords[name] for name in fixed})
     drawn = ("student", "scenario", "tokens", "chain", "draw")
-    lead = (result["supervised_loss"] - result["best_distilled_loss"]).transpose(*drawn).values
-    crossover, status, changes = interpolated_crossovers(caps, lead.reshape(*lead.shape[:3], -1))
+    advantage = (result["supervised_loss"] - result["best_distilled_loss"]).transpose(*drawn).values
+    crossover, status, changes = interpolated_crossovers(caps, advantage.reshape(*advantage.shape[:3], -1))
     pair = ("student", "scenario", "chain", "draw")
     result["crossover_tokens"] = variable(
-        pair, fitted.unflatten(crossover), TOKENS, "unique tokens from which on pretraining beats the best strategy"
+        pair, fitted.unflatten(crossover), TOKENS, "unique tokens above which pretraining beats distillation"
     )
     result["crossover_status"] = labels.flags(
         pair,
@@ -142,7 +142,7 @@ def plan_tokens(
         "whether pretraining overtakes distillation within the tokens",
     )
     result["crossover_sign_changes"] = variable(
-        pair, fitted.unflatten(changes), ONE, "how often the lead changes within the tokens"
+        pair, fitted.unflatten(changes), ONE, "number of sign changes of the advantage within the tokens"
     )
     del result.attrs["max_student_tokens"]
     result.attrs |= {

@@ -48,7 +48,7 @@ _TITLE = {
     ("run", "new"): "Loss of a new run of new groups",
 }
 _CELLS = 2**22
-"""Draws times runs that are computed at once."""
+"""Number of values (draws times runs) that are computed at once."""
 
 
 def predict(
@@ -105,9 +105,9 @@ def predict(
     Raises
     ------
     DataError, FileError
-        If the table is not usable.
+        If the table is invalid.
     ParameterError
-        If an argument is not usable, or the fit has no law for this kind of run.
+        If an argument is invalid, or the fit has no law for this kind of run.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
 
@@ -194,7 +194,7 @@ def predict(
 
 @dataclass(frozen=True)
 class _Membership:
-    """The groups of the runs for one group effect.
+    """Groups of the runs for one group effect.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ class _Membership:
 def _membership(
     fit: posterior.Fit, draws: Draws, runs: pd.DataFrame, kind: str, noise: str, groups: str
 ) -> list[_Membership]:
-    """The groups of the runs for every group effect that they have."""
+    """Return the groups of the runs for each of their group effects."""
     known, seen = posterior.seen_groups(fit), posterior.seen_runs(fit)
     found = []
     for effect in draws.law.effects:
@@ -232,7 +232,7 @@ def _membership(
 def _positions(
     labels: Sequence[str], known: Sequence[str], effect: GroupEffect, runs: pd.DataFrame, kind: str, seen: xr.Dataset
 ) -> np.ndarray:
-    """Positions of labels among the groups of a fit, -1 where there is none."""
+    """Return the positions of labels among the groups of a fit, -1 for unknown labels."""
     places: dict[str, list[int]] = {}
     for place, label in enumerate(known):
         places.setdefault(label, []).append(place)
@@ -242,7 +242,7 @@ def _positions(
         return found
     for row, label in enumerate(labels):
         if len(places.get(label, [])) > 1:
-            # Labels of configurations are rounded, so that two may have the same. The nearest of them is meant.
+            # Labels of configurations are rounded and therefore not always unique. Use the nearest configuration.
             data = np.log([seen[name].values for name in columns])
             apart = np.abs(data - np.log([[runs[name].iloc[row]] for name in columns])).sum(axis=0)
             apart = np.where(np.isin(seen[effect.index].values, places[label]), apart, np.inf)
@@ -255,7 +255,7 @@ def _positions(
 
 @dataclass(frozen=True)
 class _Prediction:
-    """Runs and what their predictive distribution consists of."""
+    """Runs and the components of their predictive distribution."""
 
     draws: Draws
     runs: pd.DataFrame
@@ -266,12 +266,12 @@ class _Prediction:
     new: bool
 
     def design(self, rows: slice) -> Design:
-        """Some of the runs."""
+        """Select runs."""
         params, tokens, *teacher = (self.runs[name].to_numpy(dtype=float)[rows] for name in DESIGN[self.kind])
         return Design(self.kind, params, tokens, teacher[0] if teacher else None)
 
     def is_new(self, group: _Membership) -> np.ndarray:
-        """Runs whose group counts as new, (run,) of bool."""
+        """Whether the group of each run counts as new, (run,) of bool."""
         return np.full(len(self.runs), True) if self.new else group.position < 0
 
     def center(self, rows: slice) -> np.ndarray:
@@ -287,20 +287,20 @@ class _Prediction:
         return total
 
     def new_scale(self, group: _Membership, rows: slice) -> np.ndarray:
-        """What a standard normal new effect is multiplied with, (n_draws, run); 0 where the effect is known."""
+        """Scale of a standard normal new effect, (n_draws, run); 0 if the effect is known."""
         spread = new_group_scale(self.draws[group.effect.scale.name], self.draws.groups.get(group.effect.name))
         covariate = group.effect.covariate(self.design(rows).teacher_loss, self.draws.reference)
         return np.asarray(spread[:, None] * np.where(self.is_new(group)[rows], covariate, 0.0))
 
     def new_variance(self, rows: slice) -> np.ndarray:
-        """Variance of the new group effects together, (n_draws, run)."""
+        """Total variance of the new group effects, (n_draws, run)."""
         found = np.zeros((self.draws.n_draws, self.design(rows).params.size))
         for group in self.member:
             found += self.new_scale(group, rows) ** 2
         return found
 
     def blocks(self) -> list[slice]:
-        """Slices of the runs, small enough to be computed at once."""
+        """Yield slices of the runs that are small enough to compute at once."""
         step = max(1, _CELLS // self.draws.n_draws)
         return [slice(start, start + step) for start in range(0, len(self.runs), step)]
 
@@ -308,7 +308,7 @@ class _Prediction:
 def _summaries(
     fitted: FittedDraws, predicted: _Prediction, prob: float
 ) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
-    """Summaries of the loss of every run, its columns, and attributes about observed losses."""
+    """Summarize the loss of every run; return variables and attributes."""
     runs, outcome = predicted.runs, OUTCOME[predicted.kind]
     observed = runs[outcome].to_numpy(dtype=float) if outcome in runs else None
     blocks = [_block(fitted, predicted, rows, prob, observed) for rows in predicted.blocks()]
@@ -373,7 +373,7 @@ def _block(
 
 
 def _draws_of_loss(predicted: _Prediction, seed: int) -> np.ndarray:
-    """Joint draws of the losses of all runs, (run, n_draws)."""
+    """Return joint draws of the losses of all runs, (run, n_draws)."""
     rows = slice(None)
     total = predicted.center(rows)
     if not predicted.noisy:
@@ -399,7 +399,7 @@ def _draws_of_loss(predicted: _Prediction, seed: int) -> np.ndarray:
 
 
 def _stream(seed: int, *parts: str) -> np.random.Generator:
-    """Random numbers that depend on a seed and on texts alone."""
+    """Return a random generator that depends only on a seed and on texts."""
     digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
     return np.random.default_rng([seed, *np.frombuffer(digest, dtype="<u4").tolist()])
 
@@ -408,7 +408,7 @@ def _stream(seed: int, *parts: str) -> np.random.Generator:
 
 
 def _distance(fitted: FittedDraws, runs: pd.DataFrame, kind: str) -> dict[str, xr.Variable]:
-    """How far every run is outside the range of the data."""
+    """Return the extrapolation factor of every run."""
     params, tokens, *teacher = (runs[name].to_numpy(dtype=float) for name in DESIGN[kind])
     axes = _AXES[kind]
     values = zip(axes, (params, tokens / params, *teacher), strict=True)
@@ -418,7 +418,7 @@ def _distance(fitted: FittedDraws, runs: pd.DataFrame, kind: str) -> dict[str, x
         "extrapolation_factor": variable(("axis", "run"), factors, ONE, text),
         "extrapolation": variable(["run"], factors.max(axis=0), ONE, f"largest {text}"),
         "extrapolates": variable(
-            ["run"], ~(factors == 1.0).all(axis=0), ONE, "whether the run is outside the range of the data, or may be"
+            ["run"], ~(factors == 1.0).all(axis=0), ONE, "whether the run is outside the range of the data (or may be)"
         ),
-        "axis": variable(["axis"], list(axes), ONE, "quantity that has a seen range"),
+        "axis": variable(["axis"], list(axes), ONE, "quantity whose range is known"),
     }

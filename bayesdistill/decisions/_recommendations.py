@@ -1,13 +1,13 @@
-"""Recommendations in words, and the claims of the paper with the probability that the posterior gives them.
+"""Recommendations as text, and posterior probabilities of the claims of Busbridge et al. (2025).
 
-The summary of Busbridge et al. (2025) says yes or no. Here every entry is a probability, and where the probability is not clear,
-or where the answer lies far outside the runs, the entry is "the data cannot tell".
+Each entry is a probability. If the probability is not conclusive, or the answer is far outside the range of the data, the entry
+is "the data cannot tell".
 
-A strategy may be far outside for two reasons: the student (or its teacher's loss, or pretraining) is, or the teacher that it asks for
-is one of which the supervised law has seen nothing alike: a trillion parameters on ten billion tokens. In the second case
-there may be a nearer teacher that is good enough, so the plan is made again with teachers no farther than `max_extrapolation`;
-what is said then is said of that one. It settles the matter where distilling wins with it, or where pretraining wins both against it
-and against the farther one; else the data cannot tell.
+Two kinds of extrapolation can make a strategy unreliable. First, the student, its teacher's loss, or pretraining can be outside the
+range of the data. Second, the teacher can be unlike every model in the data of the supervised law (for example, a trillion parameters
+trained on ten billion tokens). In the second case, the plan is repeated with teachers within `max_extrapolation`. Its recommendation
+is used if distillation with the restricted teacher wins, or if pretraining beats both the restricted and the unrestricted
+strategy. Otherwise the entry is "the data cannot tell".
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ _TOKENS_PER_PARAM = 20.0
 
 @dataclass(frozen=True)
 class Rule:
-    """When something is clear.
+    """Criteria for a conclusive result.
 
     Parameters
     ----------
     threshold : float
-        Probability from which on it is, with two Monte-Carlo standard errors to spare.
+        Probability above which a result is conclusive, with a margin of two Monte Carlo standard errors.
     indifference : float
-        Nats within which two losses count as equal.
+        Difference in nats below which two losses count as equal.
     max_extrapolation : float
-        Factor beyond the seen runs from which on nothing is clear.
+        Extrapolation factor above which no result is conclusive.
     """
 
     threshold: float
@@ -76,18 +76,20 @@ class Rule:
 
     def __post_init__(self) -> None:
         if not 0.5 < self.threshold < 1:
-            raise ParameterError(f"threshold is {self.threshold!r}; a probability above 1/2 and below 1 is needed")
+            raise ParameterError(f"`threshold` must be a probability above 1/2 and below 1, got {self.threshold!r}.")
         if not self.indifference >= 0:
-            raise ParameterError(f"indifference is {self.indifference!r}; 0 or a positive number of nats is needed")
+            raise ParameterError(f"`indifference` must be a non-negative number of nats, got {self.indifference!r}.")
         if not self.max_extrapolation >= 1:
-            raise ParameterError(f"max_extrapolation is {self.max_extrapolation!r}; 1 (none) or more is needed")
+            raise ParameterError(
+                f"`max_extrapolation` must be at least 1 (no extrapolation), got {self.max_extrapolation!r}."
+            )
 
     def sure(self, probability: float, mcse: float) -> bool:
-        """Whether a probability is clearly above the threshold."""
+        """Return whether a probability is conclusively above the threshold."""
         return probability - 2 * mcse >= self.threshold
 
     def too_far(self, factor: float) -> bool:
-        """Whether an extrapolation is too long; an unknown one is not known to be."""
+        """Return whether an extrapolation factor exceeds the limit; False if it is unknown."""
         return factor > self.max_extrapolation
 
 
@@ -111,44 +113,45 @@ def recommendations(
     threads: int | None = None,
     progress: Progress = None,
 ) -> xr.Dataset:
-    """Whether to distil or to pretrain, when compute, data or teachers are given, in words and with probabilities.
+    """Recommend whether to distil or to pretrain, with probabilities and a sentence.
+
+    The rows cover a given budget, given unique tokens, and existing teachers.
 
     Parameters
     ----------
     fit, students, max_teacher_params, max_teacher_tokens, shape, noise, seed
         As for `plan`.
     budgets : float, str, or a list of them
-        FLOPs for one student: the rows in which compute is given.
+        FLOPs for one student, for the rows with given compute.
     tokens : float, str, or a list of them
-        Unique tokens: the rows in which data are given and compute is unlimited.
+        Unique tokens, for the rows with given data and unlimited compute.
     teachers : DataFrame or Dataset, optional
-        Existing teachers, as for `plan`; with it there are rows in which the teacher is one of them and only its
-        inference is paid.
+        Existing teachers, as for `plan`. They add rows in which the teacher is one of them and only its inference is charged.
     threshold : float
-        Probability, above 1/2, from which on a choice is recommended, with two Monte-Carlo standard errors to spare.
+        Probability, above 1/2, above which a choice is recommended, with a margin of two Monte Carlo standard errors.
     indifference : float
-        Nats; where the two laws differ by less with probability `threshold`, the choice makes no difference.
+        Nats. If the two losses differ by less with probability `threshold`, the advice is `no difference`.
     max_extrapolation : float
-        How many times beyond the seen runs an answer may lie before the data cannot tell.
+        Extrapolation factor above which the advice is `the data cannot tell`.
     allow_unconverged, executor, threads, progress
         As for `plan`.
 
     Returns
     -------
     Dataset
-        Over `row`: given (`compute`, `compute and teacher`, `data`), case (who pays for the teacher, or where its tokens come
-        from), student, amount (FLOPs or tokens), advice (`distil`, `pretrain`, `no difference`, `the data cannot tell`,
+        Over `row`: given (`compute`, `compute and teacher`, `data`), case (cost scenario, or source of the teacher's tokens),
+        student, amount (FLOPs or tokens), advice (`distil`, `pretrain`, `no difference`, `the data cannot tell`,
         `impossible`), probability that distillation beats pretraining with its _mcse, expected_gain (nats), teacher_params,
-        teacher_tokens, teacher_loss (posterior mean), student_tokens of the strategy, and sentence. How many times beyond the
-        seen runs it lies (1 inside; NaN if unknown): extrapolation of student, teacher loss and pretraining,
-        teacher_extrapolation of a teacher that is not one of `teachers`, against the runs behind the supervised law; extrapolates
-        (either is above 1 or unknown); restricted (the strategy is not the committed one, but the best with a teacher no farther
-        than `max_extrapolation`, because that of the committed one is).
+        teacher_tokens, teacher_loss (posterior mean), student_tokens of the strategy, and sentence. Extrapolation factors (1
+        inside the range of the data; NaN if unknown): extrapolation of student, teacher loss and pretraining,
+        teacher_extrapolation of a new teacher, relative to the data of the supervised law; extrapolates (a factor is above 1
+        or unknown); restricted (the teacher of the chosen strategy exceeds `max_extrapolation`, so the strategy is the best
+        with a teacher within this limit).
 
     Raises
     ------
     ParameterError
-        If an argument is unusable.
+        If an argument is invalid.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
 
@@ -159,7 +162,7 @@ def recommendations(
     >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> table = bd.recommendations(published, "1B", budgets=1e21, tokens=1e10)
     >>> print(table["sentence"].values[0].split(": ")[1])  # one draw is too few for any advice
-    the data cannot tell for a 1B student (probability above 0.99 ± 0.43; how far from the runs is unknown).
+    the data do not determine the choice for a 1B student (probability above 0.99 ± 0.43; extrapolation unknown).
     """
     fitted = gather(fit, allow_unconverged)
     rule = Rule(threshold, indifference, max_extrapolation)
@@ -195,17 +198,17 @@ def recommendations(
         rows += _rows(fitted, rule, short_of_data, students, tokens, case)
     text = {
         "given": "what is given",
-        "case": "who pays for the teacher, or where its tokens come from",
-        "sentence": "the recommendation in words",
+        "case": "cost scenario, or source of the teacher's tokens",
+        "sentence": "recommendation as a sentence",
     }
     numbers = {
         "student": (PARAMS, "non-embedding parameters of the student"),
-        "amount": (ONE, "FLOPs where compute is given, unique tokens where data are"),
+        "amount": (ONE, "FLOPs if compute is given, unique tokens if data are given"),
         "probability": (ONE, "probability that distillation beats pretraining"),
-        "probability_mcse": (ONE, "Monte-Carlo standard error of probability"),
+        "probability_mcse": (ONE, "Monte Carlo standard error of probability"),
         "expected_gain": (NATS, "posterior mean of the law's advantage"),
-        "extrapolation": (ONE, "how many times beyond the seen runs student, teacher loss or pretraining lie"),
-        "teacher_extrapolation": (ONE, "how many times beyond the runs behind the supervised law the teacher lies"),
+        "extrapolation": (ONE, "largest factor of student, teacher loss and pretraining outside the range of the data"),
+        "teacher_extrapolation": (ONE, "factor by which the teacher is outside the data of the supervised law"),
         "teacher_params": (PARAMS, "non-embedding parameters of the teacher"),
         "teacher_tokens": (TOKENS, "tokens of the teacher"),
         "teacher_loss": (NATS, "posterior mean loss of the teacher"),
@@ -213,12 +216,12 @@ def recommendations(
     }
     result = _long_table(rows, text, numbers, rule, fitted, shape)
     words = np.array([ADVICE[row["advice"]] for row in rows], dtype=object)
-    result["advice"] = variable(("row",), words, ONE, "what is recommended")
+    result["advice"] = variable(("row",), words, ONE, "recommendation")
     for name, meaning in (
-        ("extrapolates", "whether the strategy or pretraining lies outside the seen runs, or may"),
+        ("extrapolates", "whether the strategy or pretraining is outside the range of the data (or may be)"),
         (
             "restricted",
-            "whether the strategy is the best with a teacher that is not too far outside, not the best of all",
+            "whether the strategy is restricted to teachers within the extrapolation limit",
         ),
     ):
         result[name] = variable(("row",), np.array([row[name] for row in rows], dtype=bool), ONE, meaning)
@@ -227,24 +230,24 @@ def recommendations(
 
 
 Limits = tuple[float, float | str]
-"""Most parameters and most tokens of a teacher."""
+"""Upper bounds on the parameters and tokens of a teacher."""
 Planner = Callable[[Numbers, Numbers, Limits], xr.Dataset]
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is given in some rows.
+    """What is given in a set of rows.
 
     Parameters
     ----------
     axis : str
         "budget" or "tokens".
     given, words : str
-        What is given, and who pays for the teacher.
+        What is given, and the cost scenario.
     limits : tuple
-        Bounds on the teacher that the caller allows.
+        The caller's bounds on the teacher.
     new_teacher : bool
-        Whether the teacher's loss is the supervised law's, not a measured one.
+        Whether the supervised law predicts the teacher's loss (otherwise it is measured).
     """
 
     axis: str
@@ -306,12 +309,12 @@ def _row(
 
 
 def _nearer(fitted: FittedDraws, rule: Rule, planned: Planner, row: dict[str, Any], case: Case) -> dict[str, Any]:
-    """The row again, with teachers that the supervised law can vouch for; the first row if that settles nothing."""
+    """Repeat a row with teachers within the extrapolation limit, if this is conclusive."""
     most_params, most_tokens = case.limits
     _, largest = fitted.ranges["pretraining_params"]
     shortest, longest = fitted.ranges["pretraining_tokens_per_param"]
-    # The caps follow from the teacher that is too far, so that one step is enough: of a smaller share of tokens the best
-    # teacher is larger, of fewer parameters it is trained longer.
+    # One step suffices because the caps derive from the first teacher: with fewer tokens the optimal teacher is larger, and
+    # with fewer parameters it is trained longer.
     params = min(most_params, rule.max_extrapolation * largest)
     tokens = most_tokens
     if row["teacher_tokens"] < shortest * row["teacher_params"] / rule.max_extrapolation:
@@ -322,8 +325,8 @@ def _nearer(fitted: FittedDraws, rule: Rule, planned: Planner, row: dict[str, An
         return row
     made = planned(row["student"], row["amount"], (params, tokens))
     again = _row(fitted, rule, made, row["student"], row["amount"], case, restricted=True)
-    # With a nearer teacher distilling is at most as good as with the best: if it wins, the best would too. If it loses, a
-    # farther one could still win, unless the law, carried that far, says that it loses as well.
+    # Restricting the teacher cannot improve distillation. If distillation wins with a restricted teacher, it wins in general. If
+    # it loses, an unrestricted teacher could still win, unless the extrapolated law shows that it loses as well.
     everywhere = _advise(rule, row | {"teacher_extrapolation": 1.0})
     settled = again["advice"] == DISTIL or again["advice"] == everywhere == PRETRAIN
     return again if settled else row
@@ -355,27 +358,29 @@ def _sentence(rule: Rule, row: dict[str, Any], case: Case) -> str:
             other = _chance(1 - row["probability"], row["probability_mcse"])
             return f"{start}pretrain {who} ({other}, gain {-row['expected_gain']:.3f} nats{far})."
         case 2:
-            return f"{start}no difference for {who} (within {rule.indifference:g} nats, {_chance(row['equal'], 0.0)}{far})."
+            return f"{start}no relevant difference for {who} (within {rule.indifference:g} nats, {_chance(row['equal'], 0.0)}{far})."
         case 3:
-            return f"{start}the data cannot tell for {who} ({chance}{far})."
+            return f"{start}the data do not determine the choice for {who} ({chance}{far})."
         case _:
-            return f"{start}impossible for {who} (no strategy fits)."
+            return f"{start}impossible for {who} (no strategy fits the budget and the bounds)."
 
 
 def _teacher(rule: Rule, row: dict[str, Any]) -> str:
     tokens = "" if np.isnan(row["teacher_tokens"]) else f" on {_size(row['teacher_tokens'])} tokens"
-    restricted = f", the best within {rule.max_extrapolation:g} times the data" if row["restricted"] else ""
+    restricted = (
+        f", the best with extrapolation by at most a factor of {rule.max_extrapolation:g}" if row["restricted"] else ""
+    )
     return f"teacher of {_size(row['teacher_params'])}{tokens}{restricted}"
 
 
 def _far(rule: Rule, row: dict[str, Any]) -> str:
-    """What lies outside the seen runs, and by how much; what is too far is named alone."""
-    factors = {"": row["extrapolation"], "the teacher ": row["teacher_extrapolation"]}
+    """Describe the extrapolation; if a factor exceeds the limit, describe only such factors."""
+    factors = {"": row["extrapolation"], "teacher ": row["teacher_extrapolation"]}
     if any(np.isnan(list(factors.values()))):
-        return "; how far from the runs is unknown"
+        return "; extrapolation unknown"
     too_far = {what: factor for what, factor in factors.items() if rule.too_far(factor)}
     words = [
-        f"; {what}{_times(factor)} beyond the runs{' behind the supervised law' if what else ''}"
+        f"; {what}outside the range of the data{' of the supervised law' if what else ''} {_times(factor)}"
         for what, factor in (too_far or factors).items()
         if factor > 1
     ]
@@ -383,11 +388,13 @@ def _far(rule: Rule, row: dict[str, Any]) -> str:
 
 
 def _times(factor: float) -> str:
-    return f"{factor:.0f} times" if factor >= 9.95 else f"{factor:.2g} times" if factor >= 1.05 else "slightly"
+    if factor < 1.05:
+        return "by a factor below 1.05"
+    return f"by a factor of {factor:.0f}" if factor >= 9.95 else f"by a factor of {factor:.2g}"
 
 
 def _chance(probability: float, mcse: float) -> str:
-    """A probability with as many digits as it has; the ends are never claimed."""
+    """Format a probability with its significant digits; never as exactly 0 or 1."""
     if probability > 0.995:
         return "probability above 0.99" + (f" ± {mcse:.2f}" if mcse >= 0.005 else "")
     if probability < 0.005:
@@ -416,12 +423,12 @@ def paper_claims(
     threads: int | None = None,
     progress: Progress = None,
 ) -> xr.Dataset:
-    """Each claim of the paper's summary, with the probability that the posterior gives it.
+    """Return the posterior probability of each claim in the paper's summary.
 
     Parameters
     ----------
     fit, students, max_teacher_params, max_teacher_tokens, shape
-        As for `plan`; at least two students, for the claim about growth.
+        As for `plan`. Give at least two students, because one claim is about growth with the student.
     threshold, max_extrapolation : float
         As for `recommendations`.
     allow_unconverged, executor, threads, progress
@@ -430,23 +437,23 @@ def paper_claims(
     Returns
     -------
     Dataset
-        Over `row`: claim, statement, student (NaN for a claim about all), probability with its _mcse, extrapolation (median
-        factor beyond the seen runs), verdict (`supported`, `contradicted`, `the data cannot tell`).
+        Over `row`: claim, statement, student (NaN for a claim about all students), probability with its _mcse, extrapolation
+        (median extrapolation factor), verdict (`supported`, `contradicted`, `the data cannot tell`).
 
     Raises
     ------
     ParameterError
-        If an argument is unusable.
+        If an argument is invalid.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
 
     Notes
     -----
-    "Moderate compute" is what pretraining the student on 20 tokens a parameter costs. The claims, from the summary of
-    Busbridge et al. (2025): `capacity_gap`, the student's loss is U-shaped in its teacher's, lowest with one that is weaker
-    than the strongest within the bounds; `distil_if_free`, at moderate compute distillation wins in the best case;
-    `pretraining_overtakes`, there is a budget below 1e30 FLOPs beyond which pretraining beats even the best case;
-    `crossover_grows`, that budget grows with the student; `pretrain_if_alone`, at moderate compute pretraining wins if one
+    "Moderate compute" is the cost of pretraining the student on 20 tokens per parameter. Claims from the summary of Busbridge et
+    al. (2025): `capacity_gap`, the student's loss is U-shaped in the teacher's loss, and its minimum is at a teacher weaker than
+    the strongest within the bounds; `distil_if_free`, at moderate compute distillation wins in the best case;
+    `pretraining_overtakes`, there is a budget below 1e30 FLOPs above which pretraining beats even the best case;
+    `crossover_grows`, this budget grows with the student; `pretrain_if_alone`, at moderate compute pretraining wins if one
     student pays for its teacher; `sharing_pays`, at moderate compute distillation wins if enough students share the teacher
     and each pays for its inference.
 
@@ -463,7 +470,9 @@ def paper_claims(
     rule = Rule(threshold, 0.0, max_extrapolation)
     sizes = parse_students(students)
     if sizes.size < 2:
-        raise ParameterError("students: the claim that the crossover grows with the student needs at least two sizes")
+        raise ParameterError(
+            "`students` must have at least two sizes to assess whether the crossover grows with the student."
+        )
     moderate = 3 * flops_per_token(sizes, shape) * sizes * _TOKENS_PER_PARAM
     rows: list[dict[str, Any]] = []
 
@@ -472,7 +481,7 @@ def paper_claims(
         row |= {"probability": float(found[0]), "probability_mcse": float(found[1])}
         rows.append(row)
 
-    # From the strongest teacher within the bounds, as the most pessimistic draw has it, to the weakest of the paper's figures.
+    # From the strongest teacher within the bounds in the most pessimistic draw to the weakest teacher in the paper's figures.
     strongest = float(fitted.draws.supervised_loss(max_teacher_params, max_teacher_tokens).max())
     losses = np.linspace(strongest, max(_WEAKEST_TEACHER, strongest + 1.0), 241)
     for size in sizes.tolist():
@@ -482,7 +491,7 @@ def paper_claims(
         best = curve["best_teacher"].values.reshape(-1)
         share, error = probability_of(fitted, best[None] > losses[0])
         reach = float(distilled_extrapolation(fitted, size, size * _TOKENS_PER_PARAM, np.median(best)))
-        statement = "beyond some point a stronger teacher gives a worse student"
+        statement = "above some teacher strength, a stronger teacher gives a worse student"
         add("capacity_gap", statement, size, (share[0], error[0]), reach)
     for size, budget in zip(sizes.tolist(), moderate.tolist(), strict=True):
         for scenario, claim, statement in (
@@ -535,27 +544,27 @@ def paper_claims(
         progress=progress,
     )
     factors = crossing["crossover_extrapolation"].values.reshape(sizes.size, -1)
-    # A draw without a crossover within the range has it, if at all, beyond every run.
+    # A draw without a crossover within the range can have a crossover only outside the range of the data.
     outcome = labels.flag_names(crossing["crossover_status"]).values.reshape(sizes.size, -1)
     factors = np.where(np.isin(outcome, ["always", "reversed"]), np.inf, np.where(outcome == "never", 1.0, factors))
     typical = np.array([np.nan if np.isnan(f).any() else quantiles_of(f, [0.5])[0] for f in factors])
     for i, size in enumerate(sizes.tolist()):
         found = crossing["pretraining_ahead_probability"][i, 0], crossing["pretraining_ahead_probability_mcse"][i, 0]
-        statement = "there is a budget beyond which pretraining wins, whatever the teacher costs"
+        statement = "there is a budget above which pretraining wins, whatever the teacher costs"
         add("pretraining_overtakes", statement, size, found, float(typical[i]))
     found = crossing["slope_positive_probability"][0], crossing["slope_positive_probability_mcse"][0]
     farthest = float(np.max(typical))
-    add("crossover_grows", "the budget beyond which pretraining wins grows with the student", np.nan, found, farthest)
-    text = {"claim": "name of the claim", "statement": "what is claimed"}
+    add("crossover_grows", "the budget above which pretraining wins grows with the student", np.nan, found, farthest)
+    text = {"claim": "name of the claim", "statement": "statement of the claim"}
     numbers = {
-        "student": (PARAMS, "non-embedding parameters of the student; NaN for a claim about all"),
+        "student": (PARAMS, "non-embedding parameters of the student; NaN for a claim about all students"),
         "probability": (ONE, "probability of the claim"),
-        "probability_mcse": (ONE, "Monte-Carlo standard error of probability"),
-        "extrapolation": (ONE, "how many times beyond the seen runs the answer lies"),
+        "probability_mcse": (ONE, "Monte Carlo standard error of probability"),
+        "extrapolation": (ONE, "factor by which the answer is outside the range of the data, 1 inside"),
     }
     result = _long_table(rows, text, numbers, rule, fitted, shape)
     words = np.array([VERDICTS[_judge(rule, row)] for row in rows], dtype=object)
-    result["verdict"] = variable(("row",), words, ONE, "what the posterior says of the claim")
+    result["verdict"] = variable(("row",), words, ONE, "verdict of the posterior on the claim")
     return result
 
 

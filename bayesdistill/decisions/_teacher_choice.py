@@ -1,4 +1,4 @@
-"""Which teacher: the best of those that exist, whether a stronger one would be worse, and the capacity gap itself."""
+"""Choice among existing teachers, and the capacity gap."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from bayesdistill.decisions.arguments import (
 from bayesdistill.decisions.fitted_draws import FittedDraws, Source, distilled_extrapolation, gather
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import mean_of, probability_of
-from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers, solve
+from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Problem, Workers, solve
 from bayesdistill.errors import ParameterError
 from bayesdistill.progress import Progress
 
@@ -55,23 +55,22 @@ def teacher_choice(
     threads: int | None = None,
     progress: Progress = None,
 ) -> xr.Dataset:
-    """Which of the teachers that exist is the best for each student and budget, and with what probability.
+    """Return which existing teacher is the best, and with what probability.
 
     Parameters
     ----------
     fit, students, budgets, shape
         As for `plan`.
     teachers : DataFrame or Dataset
-        One a row: params, loss (measured, nats per token), and optionally name and tokens.
+        One per row: params, loss (measured, nats per token), and optionally name and tokens.
     scenarios : str, Scenario, or a list of them
-        What of the existing teacher is charged; usually its inference.
+        Charged fractions of the existing teacher's costs; usually its inference.
     new_delta_pre : float
-        Share of its pretraining that a newly trained teacher would be charged, for the comparison with it; 1/K if K
-        students will share it.
+        Fraction of its pretraining that a newly trained teacher is charged in the comparison; 1/K if K students share it.
     max_teacher_params, max_teacher_tokens, min_teacher_params : float
         Bounds on the newly trained teacher.
     max_student_tokens : float, optional
-        Most tokens of the student.
+        Upper bound on the student's tokens.
     allow_unconverged, executor, threads, progress
         As for `plan`.
 
@@ -79,25 +78,26 @@ def teacher_choice(
     -------
     Dataset
         Over student, scenario, budget, teacher: distilled_loss (with chain, draw), expected_loss, student_tokens,
-        probability_best, probability_stronger_worse (that the next stronger teacher of the table gives a worse student: the
-        capacity gap, and its higher price), probability_new_better (than this one: the committed strategy with a newly
-        trained teacher), probability_pretraining_better, regret (expected loss of this choice against the best of the table in each
-        draw), extrapolates; each probability with its _mcse. Over student, scenario, budget: chosen (position of the teacher
-        with the smallest expected loss; -1 if none can be paid), evpi (of knowing the law before choosing from the table),
-        new_teacher_params, new_teacher_tokens, new_status; with chain, draw: new_distilled_loss, supervised_loss (no
-        scenario). Over teacher: teacher_params, measured_loss, stronger (position of the next stronger one; -1 for the
-        strongest). A teacher that cannot be paid has NaN losses, and probability_best 0.
+        probability_best, probability_stronger_worse (that the next stronger teacher in the table gives a worse student,
+        because of the capacity gap or its higher cost), probability_new_better (that the chosen strategy with a newly
+        trained teacher is better), probability_pretraining_better, regret (expected loss of this choice relative to the best
+        teacher of the table in each draw), extrapolates; each probability with its _mcse. Over student, scenario, budget:
+        chosen (position of the teacher with the smallest expected loss; -1 if none is affordable), evpi (value of perfect
+        information about the law for this choice), new_teacher_params, new_teacher_tokens, new_status; with chain, draw:
+        new_distilled_loss, supervised_loss (no scenario). Over teacher: teacher_params, measured_loss, stronger (position of
+        the next stronger teacher; -1 for the strongest). A teacher that is not affordable has NaN losses and
+        probability_best 0.
 
     Raises
     ------
     ParameterError
-        If an argument is unusable.
+        If an argument is invalid.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
 
     Notes
     -----
-    The measured loss is taken as exact; the posterior is about the law only.
+    The measured losses are treated as exact; the posterior describes the uncertainty of the law only.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def teacher_choice(
     chosen_scenarios = parse_scenarios(scenarios)
     table = parse_teachers(teachers, chosen_scenarios)
     if table is None:
-        raise ParameterError("teachers: a table of existing teachers is needed; `plan` chooses among new ones")
+        raise ParameterError("`teachers` must be a table of existing teachers. To plan with new teachers, use bd.plan.")
     problem = Problem(
         parse_students(students),
         parse_budgets(budgets),
@@ -130,7 +130,7 @@ def teacher_choice(
         problem.bounds,
         shape,
     )
-    new = solve(COMMITTED, fitted.draws, new_problem, workers)
+    new = solve(CHOSEN, fitted.draws, new_problem, workers)
     alone = strategies.supervised_losses(
         fitted.draws, problem.students, problem.budgets, shape, problem.bounds.max_student_tokens
     )
@@ -148,7 +148,7 @@ def teacher_choice(
 def _losses_of_each(
     fitted: FittedDraws, problem: Problem, table: TeacherTable, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Student's loss (..., teacher, n_draws) and tokens (..., teacher) with each teacher."""
+    """Return the student's loss (..., teacher, n_draws) and tokens (..., teacher)."""
     losses, tokens = [], []
     for k in range(len(table.names)):
         one = Problem(
@@ -159,7 +159,7 @@ def _losses_of_each(
             problem.shape,
             tuple(values[k : k + 1] for values in table.arrays()),
         )
-        found = solve(BEST, fitted.draws, one, Workers(workers.executor, workers.threads))
+        found = solve(PERFECT_INFORMATION, fitted.draws, one, Workers(workers.executor, workers.threads))
         losses.append(found["loss"])
         tokens.append(found["student_tokens"][..., 0])
     return np.stack(losses, axis=3), np.stack(tokens, axis=3)
@@ -178,7 +178,7 @@ def _choice(
     lowest = comparable.min(axis=3, keepdims=True)
     payable = np.isfinite(lowest[..., 0, 0])
     pretrained = alone[:, None, :, None, :]
-    # The next stronger teacher of each one; the strongest has none.
+    # Find the next stronger teacher of each teacher; the strongest has none.
     order = np.argsort(table.loss, kind="stable")[::-1]
     stronger = np.full(len(table.names), -1)
     stronger[order[:-1]] = order[1:]
@@ -192,21 +192,21 @@ def _choice(
 
     def add(name: str, found: tuple[np.ndarray, np.ndarray], text: str) -> None:
         result[name] = variable(EACH, found[0], ONE, text)
-        result[f"{name}_mcse"] = variable(EACH, found[1], ONE, f"Monte-Carlo standard error of {name}")
+        result[f"{name}_mcse"] = variable(EACH, found[1], ONE, f"Monte Carlo standard error of {name}")
 
-    # Every draw has one best teacher; of equally good ones the first.
+    # Each draw has one best teacher; ties go to the first.
     first = comparable.argmin(axis=3)[:, :, :, None, :] == np.arange(len(table.names))[:, None]
     add(
         "probability_best",
         probability_of(fitted, first & np.isfinite(comparable), np.broadcast_to(payable[..., None, None], first.shape)),
-        "probability that this teacher is the best of the table",
+        "probability that this teacher is the best in the table",
     )
     for name, other, text in (
         ("probability_stronger_worse", next_losses, "probability that the next stronger teacher gives a worse student"),
         (
             "probability_new_better",
             new["loss"][:, :, :, None],
-            "probability that a newly trained teacher gives a better one",
+            "probability that a newly trained teacher gives a better student",
         ),
         ("probability_pretraining_better", pretrained, "probability that pretraining the student is better"),
     ):
@@ -221,21 +221,21 @@ def _choice(
         ),
         "expected_loss": variable(EACH, expected, NATS, "posterior mean of the distilled loss"),
         "regret": variable(
-            EACH, regret, NATS, "expected loss of choosing this teacher, against the best of the table in each draw"
+            EACH, regret, NATS, "expected loss of choosing this teacher, relative to the best in the table in each draw"
         ),
-        "student_tokens": variable(EACH, tokens, TOKENS, "distillation tokens that the budget leaves"),
+        "student_tokens": variable(EACH, tokens, TOKENS, "distillation tokens of the student"),
         "extrapolates": variable(
             EACH,
             ~(factor == 1) & ~np.isnan(tokens),
             ONE,
-            "whether this lies outside the runs that the posterior has seen",
+            "whether the student or its teacher is outside the range of the data",
         ),
         "chosen": variable(CELL, chosen, ONE, "position of the teacher with the smallest expected loss"),
         "evpi": variable(
             CELL,
             np.where(payable, ranked.min(axis=3) - np.where(payable, lowest[..., 0, :].mean(axis=-1), 0), np.nan),
             NATS,
-            "expected value of knowing the law before choosing from the table",
+            "expected value of perfect information for the choice from the table",
         ),
         "supervised_loss": variable(
             ("student", "budget", *drawn),
@@ -273,45 +273,45 @@ def capacity_gap(
     shape: Shape = PUBLISHED_SHAPE,
     allow_unconverged: bool = False,
 ) -> xr.Dataset:
-    """Student loss against the teacher: the U shape, with its uncertainty.
+    """Return the student loss as a function of the teacher, with its uncertainty.
 
     Parameters
     ----------
     fit, students
         As for `plan`.
     student_tokens, student_tokens_per_param, student_budget : float, str, or a list of them
-        How long the students are trained: tokens, tokens per parameter, or FLOPs for the student alone. Exactly one of them.
+        Training of the students: tokens, tokens per parameter, or FLOPs for the student alone. Give exactly one.
     teacher_losses : list of float
-        The teachers by their loss in nats per token, whatever their size; or
+        Losses of the teachers in nats per token, independent of their size. Give either this or `teacher_params`.
     teacher_params : list of float or str
-        the teachers by size, with the loss that the supervised law gives them.
+        Sizes of the teachers; the supervised law predicts their losses.
     teacher_tokens_per_param, teacher_budget : float or str
-        With teacher_params one of them: tokens per parameter, or FLOPs of each teacher's pretraining (teachers of one isoFLOP).
+        With teacher_params, give one of them: tokens per parameter, or FLOPs of each teacher's pretraining (isoFLOP teachers).
     shape : Shape
-        What of the architecture determines FLOPs per token.
+        Architecture parameters that determine FLOPs per token.
     allow_unconverged : bool
         As for `plan`.
 
     Returns
     -------
     Dataset
-        Over student, training (the numbers given for the students' training, in their order) and the teachers' axis
-        (`teacher`: losses or sizes, increasing): distilled_loss (with chain, draw), probability_stronger_worse (that a
-        slightly stronger teacher would give a worse student) with its _mcse, probability_better_alone (that the student
-        pretrained on the same tokens is better) with its _mcse, extrapolates. Over student, training: student_tokens;
-        with chain, draw: supervised_loss, best_teacher (the point of the teachers' axis with the smallest student loss).
-        Over teacher: teacher_loss (with chain, draw), and teacher_tokens if teachers are given by size.
+        Over student, training (the given training values, in their order) and the teachers' axis (`teacher`: losses or
+        sizes, increasing): distilled_loss (with chain, draw), probability_stronger_worse (that a slightly stronger teacher
+        gives a worse student) with its _mcse, probability_better_alone (that the student pretrained on the same tokens is
+        better) with its _mcse, extrapolates. Over student, training: student_tokens; with chain, draw: supervised_loss,
+        best_teacher (the teacher on the axis with the smallest student loss). Over teacher: teacher_loss (with chain, draw),
+        and teacher_tokens if teachers are given by size.
 
     Raises
     ------
     ParameterError
-        If not exactly one of each group of arguments is given, or one is unusable.
+        If not exactly one argument of each group is given, or an argument is invalid.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
 
     Notes
     -----
-    The comparison is at equal student tokens: what the teacher costs is not charged here. Busbridge et al. (2025,
+    The comparison is at equal student tokens and does not charge for the teacher. Busbridge et al. (2025,
     arXiv:2502.08606), section 4.
 
     Examples
@@ -345,21 +345,21 @@ def capacity_gap(
     variables = {
         "distilled_loss": variable((*cell, *drawn), fitted.unflatten(distilled), NATS, "loss of the distilled student"),
         "supervised_loss": variable(
-            ("student", "training", *drawn), fitted.unflatten(alone), NATS, "loss of the student pretrained on as many tokens"
+            ("student", "training", *drawn), fitted.unflatten(alone), NATS, "loss of the student pretrained on the same tokens"
         ),
         "probability_stronger_worse": variable(
-            cell, stronger, ONE, "probability that a slightly stronger teacher would give a worse student"
+            cell, stronger, ONE, "probability that a slightly stronger teacher gives a worse student"
         ),
         "probability_stronger_worse_mcse": variable(
-            cell, stronger_error, ONE, "Monte-Carlo standard error of probability_stronger_worse"
+            cell, stronger_error, ONE, "Monte Carlo standard error of probability_stronger_worse"
         ),
         "probability_better_alone": variable(
-            cell, lonely, ONE, "probability that the student pretrained on as many tokens is better"
+            cell, lonely, ONE, "probability that the student pretrained on the same tokens is better"
         ),
         "probability_better_alone_mcse": variable(
-            cell, lonely_error, ONE, "Monte-Carlo standard error of probability_better_alone"
+            cell, lonely_error, ONE, "Monte Carlo standard error of probability_better_alone"
         ),
-        "extrapolates": variable(cell, ~(factor == 1), ONE, "whether this lies outside the runs that the posterior has seen"),
+        "extrapolates": variable(cell, ~(factor == 1), ONE, "whether this is outside the range of the data"),
         "student_tokens": variable(("student", "training"), tokens, TOKENS, "tokens of the student"),
         "best_teacher": variable(
             ("student", "training", *drawn),
@@ -395,10 +395,10 @@ def capacity_gap(
 def _training(
     sizes: np.ndarray, tokens: Any, per_param: Any, budget: Any, shape: Shape
 ) -> tuple[np.ndarray, str, str, np.ndarray]:
-    """The students' training: numbers given, what they are, their units, and tokens (student, training)."""
+    """Return training values, description, units, and tokens (student, training)."""
     given = {"student_tokens": tokens, "student_tokens_per_param": per_param, "student_budget": budget}
     if sum(value is not None for value in given.values()) != 1:
-        raise ParameterError(f"give exactly one of {', '.join(given)}: how long the students are trained")
+        raise ParameterError(f"Specify the training of the students with exactly one of {', '.join(given)}.")
     if tokens is not None:
         numbers = parse_numbers(tokens, "student_tokens")
         return numbers, "tokens of the student", TOKENS, np.broadcast_to(numbers, (sizes.size, numbers.size))
@@ -413,20 +413,20 @@ def _training(
 def _teachers_axis(
     fitted: FittedDraws, losses: Any, params: Any, per_param: Any, budget: Any, shape: Shape
 ) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray]:
-    """The teachers' axis, whether it is of sizes, tokens, and losses (teacher, 1 or n_draws)."""
+    """Return the teachers' axis, whether it has sizes, tokens, and losses (teacher, draws)."""
     if (losses is None) == (params is None):
-        raise ParameterError("give exactly one of teacher_losses, teacher_params: which teachers to compare")
+        raise ParameterError("Specify the teachers with exactly one of teacher_losses and teacher_params.")
     if losses is not None:
         if per_param is not None or budget is not None:
             raise ParameterError(
-                "teacher_tokens_per_param and teacher_budget belong to teacher_params; teachers given by "
-                "their loss need neither"
+                "teacher_tokens_per_param and teacher_budget require teacher_params. Omit them if you give "
+                "teacher_losses."
             )
         axis = np.sort(parse_numbers(losses, "teacher_losses"))
         return axis, False, np.full(axis.size, np.nan), axis[:, None]
     if (per_param is None) == (budget is None):
         raise ParameterError(
-            "teacher_params need exactly one of teacher_tokens_per_param, teacher_budget: how long they were trained"
+            "teacher_params requires exactly one of teacher_tokens_per_param and teacher_budget, the teachers' training."
         )
     axis = np.sort(parse_numbers(params, "teacher_params"))
     if per_param is not None:

@@ -1,6 +1,6 @@
-"""What a planner passes in, checked once: students, budgets, scenarios, teachers.
+"""Validation of the arguments of decisions: students, budgets, scenarios and teachers.
 
-Every message names the argument, the value and the way out.
+Each error message names the argument and the value, and suggests a fix.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Scenarios = str | Scenario | Iterable[str | Scenario]
 
 
 def parse_number(value: Number, argument: str) -> float:
-    """A positive finite number from a number or from text such as "1B", "300M", "1e9".
+    """Parse a positive finite number from a number or from text such as "1B", "300M", "1e9".
 
     Raises
     ------
     ParameterError
-        If it is neither; the message names `argument`.
+        If the value is not a positive finite number; the message names `argument`.
     """
     if isinstance(value, str):
         match = _NUMBER.fullmatch(value)
@@ -50,72 +50,74 @@ def parse_number(value: Number, argument: str) -> float:
         except (TypeError, ValueError):
             number = math.nan
     if not (math.isfinite(number) and number > 0):
-        raise ParameterError(f"{argument}: {value!r} is no positive finite number; write 1e9, '1e9', '1B' or '300M'")
+        raise ParameterError(
+            f"Cannot parse {value!r} in {argument}. Use a positive finite number such as 1e9, '1e9', '1B' or '300M'."
+        )
     return number
 
 
 def parse_numbers(values: Numbers, argument: str) -> np.ndarray:
-    """One or several positive finite numbers, all different, in the order given."""
+    """Parse one or several different positive finite numbers, in the given order."""
     listed: list[Any] = [values] if isinstance(values, str) or np.ndim(values) == 0 else list(values)  # type: ignore[arg-type]
     if np.ndim(values) > 1:
-        raise ParameterError(f"{argument}: a list of numbers is needed, not an array of {np.ndim(values)} dimensions")
+        raise ParameterError(f"`{argument}` must be a list of numbers, got an array with {np.ndim(values)} dimensions.")
     numbers = np.array([parse_number(value, argument) for value in listed])
     if numbers.size == 0:
-        raise ParameterError(f"{argument}: the list is empty; at least one number is needed")
+        raise ParameterError(f"`{argument}` is empty. Give at least one number.")
     unique, counts = np.unique(numbers, return_counts=True)
     if counts.max() > 1:
-        raise ParameterError(f"{argument}: {unique[counts > 1][0]:g} stands there more than once; give each value once")
+        raise ParameterError(f"`{argument}` contains {unique[counts > 1][0]:g} more than once. Give each value once.")
     return numbers
 
 
 def parse_students(students: Numbers) -> np.ndarray:
-    """Student sizes in non-embedding parameters, in the order given."""
+    """Parse student sizes in non-embedding parameters, in the given order."""
     sizes = parse_numbers(students, "students")
     if sizes.min() < _FEWEST_PARAMS:
         small = sizes.min()
         raise ParameterError(
-            f"students: {small:g} parameters is no language model; sizes are counted in single parameters, "
-            f"so write '{small:g}M' or {small:g}e6 for {small:g} million"
+            f"`students` contains {small:g}, which is too small for a number of parameters. If this is in millions, "
+            f"write '{small:g}M' or {small:g}e6."
         )
     return sizes
 
 
 def parse_budgets(budgets: Numbers) -> np.ndarray:
-    """Budgets in FLOPs, sorted from small to large."""
+    """Parse budgets in FLOPs and sort them in increasing order."""
     return np.sort(parse_numbers(budgets, "budgets"))
 
 
 def parse_scenarios(scenarios: Scenarios) -> tuple[Scenario, ...]:
-    """One or several scenarios by name or as objects, with different names."""
+    """Parse one or several scenarios, by name or as objects, with different names."""
     if isinstance(scenarios, str | Scenario):
         scenarios = [scenarios]
     try:
         found = tuple(scenario(item) for item in scenarios)
     except TypeError:
-        raise ParameterError(f"scenarios: {scenarios!r} is no list of names or Scenario objects") from None
+        raise ParameterError(f"`scenarios` must be a list of names or Scenario objects, got {scenarios!r}.") from None
     if not found:
         names = ", ".join(repr(name) for name in SCENARIOS)
-        raise ParameterError(f"scenarios: the list is empty; give some of {names}, or Scenario objects")
+        raise ParameterError(f"`scenarios` is empty. Give some of {names}, or Scenario objects.")
     names_seen: set[str] = set()
     for item in found:
         if item.name in names_seen:
-            raise ParameterError(f"scenarios: {item.name!r} stands there more than once; give each its own name")
+            raise ParameterError(f"`scenarios` contains the name {item.name!r} more than once. Use different names.")
         names_seen.add(item.name)
     return found
 
 
 @dataclass(frozen=True)
 class TeacherTable:
-    """Teachers that exist, with their measured losses.
+    """Existing teachers with their measured losses.
 
     Parameters
     ----------
     names : tuple of str
-        All different.
+        Unique names.
     params, loss : ndarray
         Non-embedding parameters and measured cross-entropy (nats per token).
     tokens : ndarray or None
-        Tokens that each was trained on; needed where a share of its pretraining is charged.
+        Training tokens of each teacher; required if a fraction of its pretraining is charged.
     """
 
     names: tuple[str, ...]
@@ -124,45 +126,45 @@ class TeacherTable:
     tokens: np.ndarray | None
 
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """The form that `strategies` takes."""
+        """Return the arrays that `strategies` expects."""
         return (self.params, self.loss) if self.tokens is None else (self.params, self.loss, self.tokens)
 
 
 def parse_teachers(teachers: pd.DataFrame | xr.Dataset | None, scenarios: Sequence[Scenario]) -> TeacherTable | None:
-    """A table of teachers with columns params, loss, and optionally tokens and name."""
+    """Parse a table of teachers with columns params, loss, and optionally tokens and name."""
     if teachers is None:
         return None
     if isinstance(teachers, xr.Dataset):
         teachers = teachers.to_dataframe().reset_index()
     if not isinstance(teachers, pd.DataFrame):
         raise ParameterError(
-            f"teachers: a DataFrame with the columns params and loss (and name, tokens) is needed, "
-            f"not {type(teachers).__name__}"
+            "`teachers` must be a DataFrame or Dataset with the columns params and loss (optionally name and tokens), "
+            f"got {type(teachers).__name__}."
         )
     for column in ("params", "loss"):
         if column not in teachers:
-            raise ParameterError(f"teachers: the column {column!r} is missing; there are {list(teachers.columns)}")
+            raise ParameterError(f"`teachers` has no column {column!r}. Found the columns {list(teachers.columns)}.")
     if teachers.empty:
-        raise ParameterError("teachers: the table is empty; leave it out to let new teachers be trained")
+        raise ParameterError("`teachers` has no rows. Omit it to plan with newly trained teachers.")
     columns: dict[str, np.ndarray] = {}
     for column in ("params", "loss", "tokens"):
         if column in teachers:
-            columns[column] = np.array([parse_number(v, f"teachers, column {column!r}") for v in teachers[column]])
+            columns[column] = np.array([parse_number(v, f"column {column!r} of teachers") for v in teachers[column]])
     if columns["params"].min() < _FEWEST_PARAMS:
         raise ParameterError(
-            f"teachers, column 'params': {columns['params'].min():g} parameters is no language model; "
-            "sizes are counted in single parameters"
+            f"Column 'params' of `teachers` contains {columns['params'].min():g}, which is too small for a number of "
+            "parameters. If this is in millions, multiply it by 1e6."
         )
     charged = [item.name for item in scenarios if item.delta_pre > 0]
     if charged and "tokens" not in columns:
         raise ParameterError(
-            f"teachers: the scenario {charged[0]!r} charges for pretraining, so the column 'tokens' is needed; "
-            "teachers that are already paid for have delta_pre = 0"
+            f"`teachers` has no column 'tokens', but the scenario {charged[0]!r} charges for pretraining. Add the column, "
+            "or use a scenario with delta_pre=0 if the teachers are already paid for."
         )
     names = [str(n) for n in teachers["name"]] if "name" in teachers else [f"T{i + 1}" for i in range(len(teachers))]
     for name in names:
         if names.count(name) > 1:
-            raise ParameterError(f"teachers, column 'name': {name!r} stands there more than once")
+            raise ParameterError(f"Column 'name' of `teachers` contains {name!r} more than once. Use different names.")
     return TeacherTable(tuple(names), columns["params"], columns["loss"], columns.get("tokens"))
 
 
@@ -172,18 +174,19 @@ def make_bounds(
     max_teacher_tokens: Number,
     max_student_tokens: Number | None,
 ) -> Bounds:
-    """Bounds from the arguments that users type."""
+    """Parse the bounds on teachers and student tokens."""
     low = parse_number(min_teacher_params, "min_teacher_params")
     high = parse_number(max_teacher_params, "max_teacher_params")
     if low > high:
         raise ParameterError(
-            f"min_teacher_params ({low:g}) is above max_teacher_params ({high:g}): no teacher is left; raise the maximum"
+            f"`min_teacher_params` ({low:g}) is larger than `max_teacher_params` ({high:g}), so no teacher is left. "
+            "Increase the maximum or decrease the minimum."
         )
     tokens = parse_number(max_teacher_tokens, "max_teacher_tokens")
     if tokens < Bounds().min_teacher_tokens:
         raise ParameterError(
-            f"max_teacher_tokens ({tokens:g}) is below {Bounds().min_teacher_tokens:g}, the fewest that a teacher is trained "
-            "on: no teacher is left; raise it"
+            f"`max_teacher_tokens` is {tokens:g}, but teachers are trained on at least {Bounds().min_teacher_tokens:g} "
+            "tokens, so no teacher is left. Increase it."
         )
     return Bounds(
         min_teacher_params=low,
@@ -196,7 +199,7 @@ def make_bounds(
 
 
 def check_choice(value: Any, argument: str, choices: Sequence[str]) -> str:
-    """One of a few words."""
+    """Check that a value is one of the choices."""
     if value not in choices:
-        raise ParameterError(f"{argument}: {value!r} is not known; use {' or '.join(repr(c) for c in choices)}")
+        raise ParameterError(f"`{argument}` must be {' or '.join(repr(c) for c in choices)}, got {value!r}.")
     return str(value)

@@ -1,9 +1,10 @@
-r"""The budget beyond which pretraining wins, for each draw.
+r"""Search for the crossover budget of each draw.
 
-The advantage of distillation at budget C is Lsup(N, C/(3F(N))) - L_S of a strategy, positive where distillation is ahead. It is
-evaluated at given budgets. Between two neighbours of different sign the root in log C is found so that it does not depend on
-how fine the grid is, as long as no pair of roots falls between two budgets: with the best strategy, which each draw has for itself, by
-a bracketing method; with the committed one, which all draws share at each budget, by solving more budgets where draws cross.
+The advantage of distillation at budget C is Lsup(N, C/(3F(N))) - L_S of a strategy, positive if distillation is better. It is
+evaluated at the given budgets. Between neighboring budgets with different signs, the root in log C is refined so that it does not
+depend on the resolution of the grid, unless two roots are between the same two budgets. With perfect information, each draw has
+its own strategy and a bracketing method finds the root. The chosen strategy is shared by all draws at each budget, so budgets are
+added where draws cross.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from bayesdistill import strategies
 from bayesdistill.compute import pretraining_tokens
 from bayesdistill.decisions import solving
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
-from bayesdistill.decisions.solving import BEST, COMMITTED, Problem, Workers
+from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Problem, Workers
 from bayesdistill.law import Draws
 
-# The optimum is known to about 1e-9 nats and the advantage falls by 1e-3 nats and more per factor e of budget.
+# The optimum is accurate to about 1e-9 nats, and the advantage falls by at least 1e-3 nats per factor e of budget.
 _ROOT_TOLERANCE = 1e-7
 _MOST_STEPS = 60
-_PARTS = 4  # into which an interval is divided where draws cross under the committed strategy
+_PARTS = 4  # Number of parts into which an interval with crossings of the chosen strategy is divided.
 _MOST_DIVISIONS = 5
-# In log budget, by which a root may have moved when its interval was last divided: the error that is left is 4^4 times smaller where
-# the advantage is smooth, and at least 4 times where the strategy meets a bound or changes altogether.
+# Largest movement of a root, in log budget, at the last division of its interval. The remaining error is 4^4 times smaller if
+# the advantage is smooth, and at least 4 times smaller if the strategy reaches a bound or switches.
 _SETTLED = 4e-4
 
 CROSSED, ALWAYS, NEVER, REVERSED, IMPOSSIBLE = range(len(CROSSOVER_STATUS))
@@ -38,26 +39,26 @@ def find_root(
     at_lower: np.ndarray,
     at_upper: np.ndarray,
 ) -> np.ndarray:
-    """Roots of many functions at once, each inside its own bracket, by the method of Chandrupatla (1997).
+    """Find the roots of many bracketed functions with Chandrupatla's method.
 
     Parameters
     ----------
     function : callable
-        (points, which) -> values: the functions numbered `which` at `points`.
+        (points, which) -> values: the functions with indices `which` at `points`.
     lower, upper : ndarray
         Ends of the brackets.
     at_lower, at_upper : ndarray
-        Values there, of different sign.
+        Values at the ends, with different signs.
 
     Returns
     -------
     ndarray
-        Roots, to 1e-7.
+        Roots, with a tolerance of 1e-7.
 
     Notes
     -----
-    T. R. Chandrupatla, Advances in Engineering Software 28 (1997) 145-149: inverse quadratic interpolation where it is
-    safe, bisection elsewhere.
+    T. R. Chandrupatla, Advances in Engineering Software 28 (1997) 145-149: inverse quadratic interpolation if it is
+    safe, otherwise bisection.
     """
     a, b, fa, fb = upper.astype(float), lower.astype(float), at_upper.astype(float), at_lower.astype(float)
     root = np.where(np.abs(fa) < np.abs(fb), a, b)
@@ -69,7 +70,7 @@ def find_root(
         x = a[active] + step[active] * (b[active] - a[active])
         fx = function(x, active)
         same = np.sign(fx) == np.sign(fa[active])
-        # (a, b) always brackets, a is the newest point, c the one that it replaced.
+        # (a, b) always brackets the root, a is the newest point, and c is the point that it replaced.
         c = np.where(same, a[active], b[active])
         fc = np.where(same, fa[active], fb[active])
         b[active] = np.where(same, b[active], a[active])
@@ -91,7 +92,7 @@ def find_root(
 
 
 def classify(advantage: np.ndarray, budgets: np.ndarray) -> dict[str, np.ndarray]:
-    """Status, bracket of the crossover and number of sign changes of each draw.
+    """Return status, bracket of the crossover and number of sign changes of each draw.
 
     Parameters
     ----------
@@ -103,8 +104,8 @@ def classify(advantage: np.ndarray, budgets: np.ndarray) -> dict[str, np.ndarray
     Returns
     -------
     dict
-        status, sign_changes, upper: position of the budget at which the last change of sign is complete, lower: that of
-        the budget before it; 0 where there is no change.
+        status, sign_changes, upper (position of the budget after the last sign change), lower (position of the budget before
+        it); 0 if there is no sign change.
     """
     feasible = np.flatnonzero(~np.isnan(advantage).any(axis=1))
     n_draws = advantage.shape[1]
@@ -118,28 +119,28 @@ def classify(advantage: np.ndarray, budgets: np.ndarray) -> dict[str, np.ndarray
     status = np.select(
         [count == 0, ~ahead[-1]], [np.where(ahead[-1], ALWAYS, NEVER), CROSSED], default=REVERSED
     ).astype(np.int8)
-    # Position of the last change: the first one seen from the end.
+    # Find the last sign change: the first one from the end.
     last = len(changes) - 1 - np.argmax(changes[::-1], axis=0) if len(changes) else np.zeros(n_draws, dtype=np.intp)
     lower = np.where(count > 0, feasible[last], 0)
     upper = np.where(count > 0, feasible[np.minimum(last + 1, feasible.size - 1)], 0)
     return {"status": status, "sign_changes": count, "lower": lower, "upper": upper}
 
 
-def best_crossovers(
+def perfect_information_crossovers(
     draws: Draws, problem: Problem, advantage: np.ndarray, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Crossover budgets of the best strategy, (student, scenario, n_draws).
+    """Return the crossover budgets with perfect information, (student, scenario, n_draws).
 
     Parameters
     ----------
     draws, problem : as for `solving.solve`
     advantage : ndarray
-        Of the best strategy, (student, scenario, budget, n_draws), at the budgets of the problem.
+        With perfect information, (student, scenario, budget, n_draws), at the budgets of the problem.
 
     Returns
     -------
     crossover, status, sign_changes : ndarray
-        Crossover in FLOPs, NaN unless the status is `crossed`.
+        Crossover in FLOPs; NaN unless the status is `crossed`.
     """
     n_students, n_scenarios, _, n_draws = advantage.shape
     crossover = np.full((n_students, n_scenarios, n_draws), np.nan)
@@ -197,9 +198,9 @@ def _polish(
 
 
 def best_advantage(draws: Draws, problem: Problem, budgets: np.ndarray, threads: int | None) -> np.ndarray:
-    """Advantage of the best strategy of one student and scenario, each draw at its own budget, (n_draws,)."""
+    """Return the advantage with perfect information, each draw at its own budget, (n_draws,)."""
     found = solving.solve_piece(
-        BEST,
+        PERFECT_INFORMATION,
         draws,
         problem.students,
         budgets[None, :],
@@ -216,24 +217,24 @@ def best_advantage(draws: Draws, problem: Problem, budgets: np.ndarray, threads:
     return alone - found["loss"][0, 0, 0]
 
 
-def committed_crossovers(
+def chosen_crossovers(
     draws: Draws, problem: Problem, advantage: np.ndarray, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Crossover budgets of the committed strategy, (student, scenario, n_draws), to some 1e-4 of their logarithm.
+    """Return the crossover budgets of the chosen strategy, (student, scenario, n_draws).
 
-    Roots cannot be better known than the committed strategy: two that differ by 1e-9 nats in the mean loss pass for equal, and the loss
-    of a single draw may differ between them by 1e-6.
+    The relative error is about 1e-4. The chosen strategy limits the accuracy: strategies whose mean losses differ by 1e-9 nats
+    count as equal, and their losses in a single draw may differ by 1e-6.
 
     Parameters
     ----------
     draws, problem, workers : as for `solving.solve`
     advantage : ndarray
-        Of the committed strategy, (student, scenario, budget, n_draws), at the budgets of the problem.
+        Of the chosen strategy, (student, scenario, budget, n_draws), at the budgets of the problem.
 
     Returns
     -------
     crossover, status, sign_changes : ndarray
-        As of `best_crossovers`.
+        As for `perfect_information_crossovers`.
     """
     n_students, n_scenarios, _, n_draws = advantage.shape
     crossover = np.full((n_students, n_scenarios, n_draws), np.nan)
@@ -248,7 +249,7 @@ def committed_crossovers(
             continue
 
         def solved(x: np.ndarray, i: int = i, j: int = j) -> np.ndarray:
-            return _committed_advantage(draws, problem, i, j, np.exp(x), quiet)
+            return _chosen_advantage(draws, problem, i, j, np.exp(x), quiet)
 
         known = ~np.isnan(advantage[i, j]).any(axis=1)
         x, values = np.log(problem.budgets[known]), advantage[i, j, known]
@@ -260,9 +261,9 @@ def committed_crossovers(
 def _divide_and_read(
     solved: Callable[[np.ndarray], np.ndarray], x: np.ndarray, values: np.ndarray, which: np.ndarray, k: np.ndarray
 ) -> np.ndarray:
-    """Roots of the draws `which`, whose values (points, n_draws) change their sign after x[k].
+    """Refine roots of the draws `which`, whose values (points, n_draws) change sign at k.
 
-    Intervals are divided by what `solved` gives for (n,) more points, (n, n_draws), until no root moves any more.
+    Divide intervals, with values (n, n_draws) from `solved` at (n,) additional points, until no root moves.
     """
     root = _cubic_root(x, values[:, which], k)
     moving = np.arange(which.size)
@@ -273,7 +274,7 @@ def _divide_and_read(
         low, high = x[k], x[k + 1]
         places = np.searchsorted(x, inner)
         x, values = np.insert(x, places, inner), np.insert(values, places, solved(inner), axis=0)
-        # The last change of the lead within the interval that was divided, or the interval itself.
+        # Select the last sign change within the divided interval, or the interval itself.
         start, end = np.searchsorted(x, low), np.searchsorted(x, high)
         ahead = values[:, which] > 0
         k = end - 1
@@ -289,7 +290,7 @@ def _divide_and_read(
 
 
 def _cubic_root(x: np.ndarray, values: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Root between x[k] and x[k + 1] of the cubic through the four nearest points, one column of values a root."""
+    """Return the root of the cubic through the four points nearest to x[k] and x[k + 1]."""
     columns = np.arange(k.size)
     first = np.clip(k - 1, 0, max(x.size - 4, 0))
     points = first[:, None] + np.arange(min(4, x.size))
@@ -307,10 +308,10 @@ def _cubic_root(x: np.ndarray, values: np.ndarray, k: np.ndarray) -> np.ndarray:
     return find_root(cubic, x[k], x[k + 1], at_lower, at_upper)
 
 
-def _committed_advantage(
+def _chosen_advantage(
     draws: Draws, problem: Problem, i: int, j: int, budgets: np.ndarray, workers: Workers
 ) -> np.ndarray:
-    """Advantage of the committed strategy of one student and scenario, (n_budgets, n_draws)."""
+    """Return the advantage of the chosen strategy, (n_budgets, n_draws)."""
     part = Problem(
         problem.students[i : i + 1],
         budgets,
@@ -319,6 +320,6 @@ def _committed_advantage(
         problem.shape,
         problem.teachers,
     )
-    found = solving.solve(COMMITTED, draws, part, workers)
+    found = solving.solve(CHOSEN, draws, part, workers)
     alone = strategies.supervised_losses(draws, part.students, budgets, part.shape, part.bounds.max_student_tokens)
     return alone[0] - found["loss"][0, 0]

@@ -1,4 +1,4 @@
-"""The posterior as decisions use it: flat draws, their provenance, and the range of the data."""
+"""Posterior draws for decisions, with their provenance and the range of the data."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError
 from bayesdistill.law import Draws
 
 PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (10.0, 160.0)}
-"""Where the published law (Busbridge et al. 2025) is taken to hold: what a posterior whose supervised law came from that prior
-has indirectly seen. The range of the pseudo-runs of that prior (`priors.table`), which this module may not import; a test compares."""
+"""Range of the data of the published law (Busbridge et al. 2025). It applies to posteriors whose supervised law uses the published
+law as prior. It equals the range of the pseudo-runs in `priors.table`, which this module may not import; a test compares them."""
 
 CONVERGED = {True: "yes", False: "no", None: "unknown"}
 
 
 @dataclass(frozen=True)
 class FittedDraws:
-    """Draws of the law, flattened over chain and draw, with what must travel with every answer.
+    """Draws of the law, flattened over chain and draw, with their metadata.
 
     Parameters
     ----------
     draws : Draws
-        The law with its draws, chain after chain.
+        The law with its draws, ordered by chain.
     chain, draw : ndarray
         Coordinates of the posterior.
     ranges : dict
-        Lowest and highest seen value of student_params, student_tokens_per_param, teacher_loss, pretraining_params and
-        pretraining_tokens_per_param; a key is missing where nothing is known.
+        Smallest and largest value in the data of student_params, student_tokens_per_param, teacher_loss, pretraining_params
+        and pretraining_tokens_per_param; unknown ranges are omitted.
     attrs : dict
-        Provenance and convergence as attributes that netCDF can hold.
+        Provenance and convergence as netCDF-compatible attributes.
     """
 
     draws: Draws
@@ -46,11 +46,11 @@ class FittedDraws:
 
     @property
     def n_draws(self) -> int:
-        """Number of draws of all chains together."""
+        """Total number of draws in all chains."""
         return self.chain.size * self.draw.size
 
     def unflatten(self, values: np.ndarray) -> np.ndarray:
-        """An array (..., n_draws) as (..., chain, draw)."""
+        """Reshape an array (..., n_draws) to (..., chain, draw)."""
         return values.reshape(*values.shape[:-1], self.chain.size, self.draw.size)
 
 
@@ -58,20 +58,20 @@ Source = posterior.Fit | FittedDraws
 
 
 def gather(fit: Source, allow_unconverged: bool, *, distilled: bool = True) -> FittedDraws:
-    """Draws of a fit that may be used for decisions; what was gathered already is passed on, so that it is checked once.
+    """Return the draws of a fit after checking convergence.
 
     Parameters
     ----------
     fit : DataTree, Dataset or FittedDraws
     allow_unconverged : bool
-        Whether a posterior that did not converge may be used.
+        Whether a posterior that did not converge is accepted.
     distilled : bool
-        Whether the question requires a distillation law.
+        Whether a distillation law is required.
 
     Raises
     ------
     ParameterError
-        If the question requires a distillation law and the fit has none.
+        If a distillation law is required and the fit has none.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False; if it is True, a ConvergenceWarning.
     """
@@ -80,23 +80,23 @@ def gather(fit: Source, allow_unconverged: bool, *, distilled: bool = True) -> F
     law = posterior.law_draws(fit)
     if distilled and not posterior.is_distilled(fit):
         raise ParameterError(
-            "fit: this posterior holds the supervised law alone; a decision about distillation needs a fit to "
-            "distillation runs, fit(runs) or fit(runs, supervised=...)"
+            "The fit has the supervised law alone, but decisions about distillation require a distillation law. Fit "
+            "distilled runs with bd.fit(runs) or bd.fit(runs, supervised=...)."
         )
     if law.sizes["chain"] * law.sizes["draw"] == 0:
         raise ModelError("The posterior holds no draws. Refit the model.")
-    # Nobody knows the sampler behind a bare Dataset of draws, so that convergence is not checked.
+    # A Dataset of draws has no sampler statistics, so its convergence cannot be checked.
     known = isinstance(fit, xr.DataTree)
     convergence: dict[str, Any] = posterior.convergence(fit) if known else {"converged": None}
     if convergence["converged"] is False:
         failed = ", ".join(convergence["failed"])
         if not allow_unconverged:
             raise ConvergenceError(
-                f"the posterior did not converge ({failed}); see check(fit), fit again with more tuning, or pass "
-                "allow_unconverged=True to use it all the same, marked as such"
+                f"The posterior did not converge ({failed}). Inspect it with bd.check(fit) and refit the model with more "
+                "tuning steps, or pass allow_unconverged=True to use it anyway; results are then marked as unconverged."
             )
         warnings.warn(
-            f"the posterior did not converge ({failed}); what follows from it may be wrong",
+            f"The posterior did not converge ({failed}). Results based on it may be wrong.",
             ConvergenceWarning,
             stacklevel=3,
         )
@@ -136,25 +136,25 @@ def _ranges(seen: xr.Dataset) -> tuple[dict[str, tuple[float, float]], str]:
     if ranges:
         ranges["pretraining_params"] = PUBLISHED_SUPERVISED_RANGE["params"]
         ranges["pretraining_tokens_per_param"] = PUBLISHED_SUPERVISED_RANGE["tokens_per_param"]
-        return ranges, "runs behind the published law"
+        return ranges, "data of the published law"
     return ranges, "unknown"
 
 
 def extrapolation_factor(values: np.ndarray, seen: tuple[float, float] | None) -> np.ndarray:
-    """How many times a value lies beyond the seen range: 1 inside, 2 at twice the maximum or half the minimum.
+    """Return the factor by which values are outside a range.
 
-    NaN where the value is NaN, or where the range is unknown.
+    The factor is 1 inside, 2 at twice the maximum or half the minimum, and NaN if the value is NaN or the range is unknown.
     """
     if seen is None:
         return np.full(np.shape(values), np.nan)
     lowest, highest = seen
-    # A hair of tolerance, so that a run of the data itself is never outside it by rounding.
+    # The tolerance prevents rounding errors from placing a run outside the range of its own data.
     factor = np.maximum(np.maximum(values / highest, lowest / values), 1.0)
     return np.where(factor < 1 + 1e-9, 1.0, factor)
 
 
 def distilled_extrapolation(fitted: FittedDraws, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
-    """How many times beyond the seen distillation runs: the largest factor over size, tokens per parameter, teacher loss."""
+    """Return the extrapolation factor over student size, tokens per parameter, teacher loss."""
     factors = [
         extrapolation_factor(np.asarray(values, dtype=float), fitted.ranges.get(axis))
         for axis, values in (
@@ -167,10 +167,10 @@ def distilled_extrapolation(fitted: FittedDraws, params: Any, tokens: Any, teach
 
 
 def pretraining_extrapolation(fitted: FittedDraws, params: Any, tokens: Any) -> np.ndarray:
-    """How many times beyond the runs behind the supervised law a model lies: the larger factor over size and tokens per parameter.
+    """Return the extrapolation factor of the supervised law over size and tokens per parameter.
 
-    For pretrained students, and for teachers that are still to be trained: the law that gives their loss has seen models of
-    some sizes and durations only.
+    Applies to pretrained students and to new teachers, because the data of the supervised law cover a limited range of sizes
+    and tokens.
     """
     params, tokens = np.broadcast_arrays(np.asarray(params, dtype=float), np.asarray(tokens, dtype=float))
     return np.maximum(

@@ -1,4 +1,4 @@
-"""Names, units and flags of what the decisions return."""
+"""Names, units and flags of the results of decisions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ CROSSOVER_STATUS = ("crossed", "always", "never", "reversed", "impossible")
 def variable(
     dims: Sequence[str], values: Any, units: str, long_name: str, extra: Mapping[str, Any] | None = None
 ) -> xr.Variable:
-    """A variable with units and long_name."""
+    """Return a variable with units and long_name."""
     return xr.Variable(tuple(dims), values, {"units": units, "long_name": long_name, **(extra or {})})
 
 
 def flags(dims: Sequence[str], codes: np.ndarray, names: Sequence[str], long_name: str) -> xr.Variable:
-    """Small integers with their meanings, in the CF convention (flag_values, flag_meanings)."""
+    """Return an integer variable with flag_values and flag_meanings (CF convention)."""
     attrs = {
         "units": ONE,
         "long_name": long_name,
@@ -41,7 +41,7 @@ def flags(dims: Sequence[str], codes: np.ndarray, names: Sequence[str], long_nam
 
 
 def flag_names(codes: xr.DataArray) -> xr.DataArray:
-    """A status variable in words instead of numbers.
+    """Return a status variable as names instead of numbers.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def flag_names(codes: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     DataArray
-        Strings, same dimensions.
+        Strings with the same dimensions.
 
     Examples
     --------
@@ -68,35 +68,35 @@ def flag_names(codes: xr.DataArray) -> xr.DataArray:
 
 
 def strategy_status(dims: Sequence[str], codes: np.ndarray) -> xr.Variable:
-    """Whether a strategy was found, and if not, why."""
+    """Return whether a strategy was found, and if not, why."""
     return flags(dims, codes, STATUS, "whether a distillation strategy was found")
 
 
 def student_coordinate(students: np.ndarray) -> xr.Variable:
-    """Students by size."""
+    """Return the student coordinate."""
     return variable(["student"], students, PARAMS, "non-embedding parameters of the student")
 
 
 def budget_coordinate(budgets: np.ndarray) -> xr.Variable:
-    """Budgets in FLOPs."""
+    """Return the budget coordinate."""
     return variable(["budget"], budgets, FLOPS, "compute budget of the student")
 
 
 def scenario_coordinates(scenarios: Sequence[Scenario]) -> dict[str, xr.Variable]:
-    """Scenarios by name, with their two shares."""
+    """Return the scenario coordinates: name and charged fractions."""
     return {
-        "scenario": variable(["scenario"], [s.name for s in scenarios], ONE, "who pays for the teacher"),
+        "scenario": variable(["scenario"], [s.name for s in scenarios], ONE, "cost scenario"),
         "delta_lgt": variable(
-            ["scenario"], [float(s.delta_lgt) for s in scenarios], ONE, "charged share of the teacher's inference"
+            ["scenario"], [float(s.delta_lgt) for s in scenarios], ONE, "charged fraction of the teacher's inference"
         ),
         "delta_pre": variable(
-            ["scenario"], [float(s.delta_pre) for s in scenarios], ONE, "charged share of the teacher's pretraining"
+            ["scenario"], [float(s.delta_pre) for s in scenarios], ONE, "charged fraction of the teacher's pretraining"
         ),
     }
 
 
 def grid_coordinates(problem: Problem) -> dict[str, xr.Variable]:
-    """Students, budgets and scenarios of a problem."""
+    """Return the student, budget and scenario coordinates of a problem."""
     return {
         "student": student_coordinate(problem.students),
         "budget": budget_coordinate(problem.budgets),
@@ -105,15 +105,15 @@ def grid_coordinates(problem: Problem) -> dict[str, xr.Variable]:
 
 
 def draw_coordinates(chain: np.ndarray, draw: np.ndarray) -> dict[str, xr.Variable]:
-    """Chains and draws of the posterior."""
+    """Return the chain and draw coordinates of the posterior."""
     return {
         "chain": variable(["chain"], chain, ONE, "chain"),
-        "draw": variable(["draw"], draw, ONE, "draw of a chain"),
+        "draw": variable(["draw"], draw, ONE, "draw within a chain"),
     }
 
 
 def shape_attributes(shape: Shape) -> dict[str, Any]:
-    """What of the architecture determines FLOPs per token, and the version of this package, as attributes."""
+    """Return the architecture parameters and the package version as attributes."""
     return {
         "context_length": float(shape.context_length),
         "vocabulary_size": float(shape.vocabulary_size),
@@ -123,7 +123,7 @@ def shape_attributes(shape: Shape) -> dict[str, Any]:
 
 
 def setting_attributes(bounds: Bounds, shape: Shape) -> dict[str, Any]:
-    """Bounds and shape as attributes."""
+    """Return bounds and architecture as attributes."""
     return {
         "min_teacher_params": float(bounds.min_teacher_params),
         "max_teacher_params": float(bounds.max_teacher_params),

@@ -13,16 +13,16 @@ from functools import cached_property
 import numpy as np
 
 _VALUES = 2**16
-"""Values that represent the predictive distribution of a run, at least."""
+"""Minimum number of values that represent the predictive distribution of a run."""
 _FEWEST = 8
-"""Values per draw, at least."""
+"""Minimum number of values per draw."""
 _GOLDEN = (np.sqrt(5) - 1) / 2
 _SHUFFLE = 20250212
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """Standardized residuals and group effects that represent their distributions under every draw.
+    """Standardized residuals and group effects that represent their distributions.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""From values with draws to probabilities, means and quantiles, always with their Monte-Carlo standard error.
+"""Reduction of draws to probabilities, means and quantiles, with Monte Carlo standard errors.
 
-Arrays have the flattened draws last, in the order of `FittedDraws.draws`.
+The flattened draws are the last axis of each array, in the order of `FittedDraws.draws`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _with_draws(fitted: FittedDraws, values: np.ndarray) -> xr.DataArray:
 def probability_of(
     fitted: FittedDraws, holds: np.ndarray, known: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Share of draws in which something holds, and its Monte-Carlo standard error; NaN where any draw is unknown."""
+    """Return the fraction of draws that satisfy a condition, and its MCSE (NaN if unknown)."""
     indicator = np.asarray(holds, dtype=float)
     if known is not None:
         indicator = np.where(known, indicator, np.nan)
@@ -31,21 +31,21 @@ def probability_of(
 
 
 def probability_positive(fitted: FittedDraws, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probability that a value is above zero."""
+    """Return the probability that a value is above zero, and its MCSE."""
     return probability_of(fitted, values > 0, ~np.isnan(values))
 
 
 def mean_of(fitted: FittedDraws, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior mean and its Monte-Carlo standard error."""
+    """Return the posterior mean and its Monte Carlo standard error."""
     mean, error = posterior.mean_mcse(_with_draws(fitted, values))
     return mean.values, error.values
 
 
 def probability_given(fitted: FittedDraws, holds: np.ndarray, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """P(holds | given) and its Monte-Carlo standard error; NaN where no draw fulfils the condition.
+    """Return P(holds | given) and its Monte Carlo standard error.
 
-    A ratio of two means over the same correlated draws: its standard error is that of the mean of
-    (holds - ratio) given, divided by P(given).
+    Both are NaN if no draw satisfies the condition. The probability is a ratio of two means over the same draws. Its standard
+    error is the standard error of the mean of (holds - ratio) given, divided by P(given).
     """
     condition = np.asarray(given, dtype=float)
     both = np.asarray(holds, dtype=float) * condition
@@ -57,7 +57,7 @@ def probability_given(fitted: FittedDraws, holds: np.ndarray, given: np.ndarray)
 
 
 def quantiles_of(values: np.ndarray, probs: Sequence[float]) -> np.ndarray:
-    """Quantiles over the draws, last in the result; each is one of the draws, so that infinite ones are allowed."""
+    """Return quantiles over draws (last axis); each is one of the draws and may be infinite."""
     with np.errstate(invalid="ignore"):
         found = np.quantile(values, list(probs), axis=-1, method="inverted_cdf")
     return np.moveaxis(found, 0, -1)

@@ -1,7 +1,7 @@
-"""Strategies over whole grids: in pieces that fit in memory, on any executor, with progress.
+"""Solution of strategies on grids, in pieces that fit in memory, with any executor and with progress reports.
 
-A cell is one (student, scenario, budget). The kernels treat every cell by itself (and for the best strategy every draw), so
-that the pieces of a grid can be solved in any order, by any worker, with the same result to the bit.
+A cell is one (student, scenario, budget). The kernels solve cells independently (and draws, with perfect information), so pieces
+can be solved in any order and by any worker, with bitwise identical results.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from bayesdistill.law import Draws
 from bayesdistill.progress import Progress, reporting
 from bayesdistill.strategies import Bounds
 
-# A piece of about half a million solutions takes around a second and some 30 MB. The teachers that a draw may have are computed
-# once a piece, so that smaller pieces take longer.
+# A piece of about half a million solutions takes about a second and 30 MB. The teachers available to a draw are computed once
+# per piece, so smaller pieces are slower in total.
 _SOLUTIONS_A_PIECE = 2**19
 
-COMMITTED = "committed"
-BEST = "best"
+CHOSEN = "committed"
+PERFECT_INFORMATION = "best"
+STRATEGY_NAMES = {CHOSEN: "chosen strategy", PERFECT_INFORMATION: "strategy with perfect information"}
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Where the work is done, and who hears of it.
+    """Executor, threads and progress reports of a computation.
 
     Parameters
     ----------
     executor : concurrent.futures.Executor or None
-        None works in this process.
+        None computes in this process.
     threads : int or None
-        Threads inside the kernels; None leaves it to them (with an executor: 1).
+        Threads inside the kernels; None uses their default (with an executor: 1).
     progress : bool, callable or None
-        As `progress.reporting` takes it, in pieces.
+        As for `progress.reporting`, in pieces.
     piece : int or None
-        Budgets that are solved at once; None chooses by memory.
+        Number of budgets that are solved at once; None determines it from memory.
     """
 
     executor: Executor | None = None
@@ -51,19 +52,19 @@ class Workers:
 
     def __post_init__(self) -> None:
         if self.threads is not None and not self.threads >= 1:
-            raise ParameterError(f"threads is {self.threads!r}; 1 or more are needed")
+            raise ParameterError(f"`threads` must be a positive integer, got {self.threads!r}.")
         if self.piece is not None and not self.piece >= 1:
-            raise ParameterError(f"piece is {self.piece!r}; 1 budget or more is needed")
+            raise ParameterError(f"`piece` must be a positive number of budgets, got {self.piece!r}.")
         if self.executor is not None and not hasattr(self.executor, "submit"):
             raise ParameterError(
-                f"executor is a {type(self.executor).__name__}; give a concurrent.futures.Executor, "
-                "for a Dask cluster client.get_executor()"
+                f"`executor` must be a concurrent.futures.Executor, got {type(self.executor).__name__}. For a Dask cluster, "
+                "use client.get_executor()."
             )
 
     def run(
         self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], what: str = "planning"
     ) -> Iterator[tuple[int, Any]]:
-        """(position, result) of every task, in the order in which they finish."""
+        """Yield (position, result) of every task in the order of completion."""
         with reporting(self.progress, len(tasks), what) as report:
             report(0, len(tasks))
             if self.executor is None:
@@ -82,13 +83,13 @@ class Workers:
 
     @property
     def kernel_threads(self) -> int | None:
-        """Threads to ask of a kernel: workers of an executor already share the cores among them."""
+        """Threads per kernel: the workers of an executor already share the cores."""
         return 1 if self.threads is None and self.executor is not None else self.threads
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What strategies are sought for.
+    """Grid of strategies to solve.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ class Problem:
     bounds : Bounds
     shape : Shape
     teachers : tuple of ndarray or None
-        (params, loss[, tokens]) of existing teachers, or None to let new ones be trained.
+        (params, loss[, tokens]) of existing teachers; None for newly trained teachers.
     """
 
     students: np.ndarray
@@ -110,12 +111,12 @@ class Problem:
 
 
 def solve(kind: str, draws: Draws, problem: Problem, workers: Workers) -> dict[str, np.ndarray]:
-    """Committed or best strategies over the whole grid of a problem.
+    """Solve the strategies on the whole grid of a problem.
 
     Parameters
     ----------
     kind : str
-        "committed" or "best".
+        "committed" (chosen strategy) or "best" (strategy with perfect information).
     draws : Draws
     problem : Problem
     workers : Workers
@@ -123,7 +124,7 @@ def solve(kind: str, draws: Draws, problem: Problem, workers: Workers) -> dict[s
     Returns
     -------
     dict of ndarray
-        What the kernel gives, over (student, scenario, budget) and, where a value has draws, (..., n_draws).
+        Results of the kernel, over (student, scenario, budget) and, for values with draws, (..., n_draws).
     """
     n_draws = draws.n_draws
     per_budget = n_draws * len(problem.scenarios)
@@ -148,7 +149,7 @@ def solve(kind: str, draws: Draws, problem: Problem, workers: Workers) -> dict[s
         for i, start, stop in spans
     ]
     whole: dict[str, np.ndarray] = {}
-    for position, found in workers.run(solve_piece, tasks, f"{kind} strategies"):
+    for position, found in workers.run(solve_piece, tasks, STRATEGY_NAMES[kind]):
         i, start, stop = spans[position]
         for name, values in found.items():
             if name not in whole:
@@ -169,6 +170,6 @@ def solve_piece(
     teachers: tuple[np.ndarray, ...] | None,
     threads: int | None,
 ) -> dict[str, np.ndarray]:
-    """One piece of a grid; at module level, so that it can be sent to another process."""
-    kernel = strategies.best_strategies if kind == BEST else strategies.committed_strategies
+    """Solve one piece of a grid (a module-level function, so it can be pickled)."""
+    kernel = strategies.perfect_information_strategies if kind == PERFECT_INFORMATION else strategies.chosen_strategies
     return kernel(draws, students, budgets, scenarios, bounds=bounds, shape=shape, teachers=teachers, threads=threads)

@@ -1,8 +1,8 @@
-"""How a family of students splits one budget, and with which teacher: the search behind `families`.
+"""Split of one budget and choice of teacher for a family of students: the search behind `family_plan`.
 
-For a given teacher and assignment the split is a convex problem: at the optimum the next FLOP lowers the family's loss by the
-same amount whichever student gets it. The curves of loss against tokens are tabulated once for each teacher; the spending
-at every price then gives the split of every assignment. The teacher is sought on a grid that zooms in.
+For a given teacher and assignment, the split is a convex problem: at the optimum, the marginal loss reduction per FLOP is the
+same for all students. Curves of loss against tokens are tabulated once per teacher; the spending at every price then determines the
+split of every assignment. The teacher is searched on a grid that is refined repeatedly.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from bayesdistill.law import Draws
 from bayesdistill.strategies import Bounds
 
 FEWEST_TOKENS = 1e6
-_POINTS = 48  # of a curve of loss against tokens
-_PRICES = 256  # values of lambda
+_POINTS = 48  # points per curve of loss against tokens
+_PRICES = 256  # number of values of lambda
 _COARSE, _FINE, _ROUNDS = 17, 5, 7
 SEARCH_DRAWS = 64
 
 
 @dataclass(frozen=True)
 class Family:
-    """Students, what they cost, and what they may use.
+    """Students, their costs, and the bounds on their training.
 
     Parameters
     ----------
     sizes, counts, weights : ndarray
-        Parameters of each student, how many of that size, and their weight in the family's loss (sum 1).
+        Parameters of each student size, number of students, and weight in the family's loss (sum 1).
     budget : float
-        FLOPs for all together.
+        FLOPs for the whole family.
     delta_lgt, delta_pre : float
-        Charged shares of the teacher's inference and pretraining.
+        Charged fractions of the teacher's inference and pretraining.
     bounds : Bounds
     shape : Shape
     """
@@ -50,7 +50,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher under consideration: size, tokens, and loss of each draw (n_draws,)."""
+    """Candidate teacher: size, tokens, and loss in each draw (n_draws,)."""
 
     params: float
     tokens: float
@@ -60,7 +60,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Choice:
-    """An assignment with its teacher and split; tokens are NaN if it cannot be paid."""
+    """Assignment with its teacher and split; tokens are NaN if the budget is too small."""
 
     distilled: np.ndarray
     teacher: Teacher | None
@@ -68,7 +68,7 @@ class Choice:
 
 
 def thinned(draws: Draws) -> Draws:
-    """At most SEARCH_DRAWS of the draws, evenly spaced."""
+    """Return at most SEARCH_DRAWS of the draws, evenly spaced."""
     n = draws.n_draws
     rows = np.unique(np.linspace(0, n - 1, min(n, SEARCH_DRAWS)).round().astype(int))
     return draws.take(rows)
@@ -78,7 +78,7 @@ def thinned(draws: Draws) -> Draws:
 
 
 def student_losses(family: Family, draws: Draws, tokens: np.ndarray, teacher: Teacher | None) -> np.ndarray:
-    """Losses (student, points, n_draws) at tokens (student, points): distilled, or pretrained without a teacher."""
+    """Return losses (student, points, n_draws) at tokens (student, points)."""
     size, seen = family.sizes[:, None, None], tokens[..., None]
     if teacher is None:
         return draws.supervised_loss(size, seen)
@@ -86,7 +86,7 @@ def student_losses(family: Family, draws: Draws, tokens: np.ndarray, teacher: Te
 
 
 def cost_per_token(family: Family, teacher: Teacher | None) -> np.ndarray:
-    """FLOPs of one more token for all students of each size."""
+    """Return the FLOPs of one additional token for all students of each size."""
     per_token = 3 * flops_per_token(family.sizes, family.shape)
     if teacher is not None:
         per_token = per_token + family.delta_lgt * flops_per_token(teacher.params, family.shape)
@@ -94,14 +94,14 @@ def cost_per_token(family: Family, teacher: Teacher | None) -> np.ndarray:
 
 
 def fixed_cost(family: Family, teacher: Teacher | None) -> float:
-    """FLOPs of the charged share of the teacher's pretraining."""
+    """Return the FLOPs of the charged fraction of the teacher's pretraining."""
     if teacher is None:
         return 0.0
     return float(teacher_cost(flops_per_token(teacher.params, family.shape), teacher.tokens, family.delta_pre))
 
 
 def _interpolate(y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Cubic interpolation of rows y (student, points) given at 0, 1, 2, ... at positions (student, m)."""
+    """Interpolate rows y (student, points) at 0, 1, 2, ... cubically at positions (student, m)."""
     last = y.shape[1] - 1
     first = np.clip(np.floor(at).astype(int) - 1, 0, last - 3)
     t = at - first
@@ -117,24 +117,24 @@ def _interpolate(y: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Curves:
-    """Mean loss of each student against log tokens, (student, points)."""
+    """Mean loss of each student as a function of log tokens, (student, points)."""
 
     log_tokens: np.ndarray
     loss: np.ndarray
     cost: np.ndarray
 
     def prices(self, weights: np.ndarray) -> np.ndarray:
-        """Fall of the family's loss per FLOP between neighbouring points, made to decrease, (student, points - 1)."""
+        """Return monotone loss reductions per FLOP between points, (student, points - 1)."""
         tokens = np.exp(self.log_tokens)
         fall = weights[:, None] * -np.diff(self.loss, axis=1) / (self.cost[:, None] * np.diff(tokens, axis=1))
         return np.minimum.accumulate(np.maximum(fall, 1e-300), axis=1)
 
     def at_prices(self, weights: np.ndarray, log_price: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log tokens and loss of each student at each price, (student, prices)."""
+        """Return log tokens and loss of each student at each price, (student, prices)."""
         falling = np.log(self.prices(weights))
         n, points = self.log_tokens.shape
         position = np.empty((n, log_price.size))
-        # The price between points k and k+1 belongs to the middle; below the last price all that is allowed is bought.
+        # The price between points k and k+1 applies to their midpoint. Below the last price, students get the maximum tokens.
         middle = np.append(np.arange(points - 1) + 0.5, points - 1.0)
         for i in range(n):
             known = np.append(falling[i], falling[i, -1] - 1e-6)
@@ -160,7 +160,7 @@ def _token_range(family: Family, teacher: Teacher | None) -> tuple[np.ndarray, n
 def _split_all(
     family: Family, alone: Curves, taught: Curves | None, fixed: float, assignments: np.ndarray
 ) -> np.ndarray:
-    """Family loss of every assignment with its best split, NaN where it cannot be paid."""
+    """Return the family loss of every assignment with its best split (NaN if infeasible)."""
     both = [alone] if taught is None else [alone, taught]
     prices = np.concatenate([c.prices(family.weights).ravel() for c in both])
     log_price = np.linspace(np.log(prices.max()), np.log(prices.min()) - 1e-3, _PRICES)
@@ -201,7 +201,7 @@ def _box(family: Family) -> tuple[np.ndarray, np.ndarray]:
 def search(
     family: Family, draws: Draws, assignments: np.ndarray, listed: list[Teacher] | None
 ) -> tuple[np.ndarray, list[tuple[float, float] | int | None]]:
-    """Best value of every assignment over a coarse grid of teachers (or a list), and where it was found."""
+    """Return the best value of every assignment over a grid or list of teachers."""
     alone = _curves(family, draws, None, *_token_range(family, None))
     best = _split_all(family, alone, None, 0.0, assignments[:1])
     value = np.append(best, np.full(len(assignments) - 1, np.nan))
@@ -236,7 +236,7 @@ def settle_choice(
     place: tuple[float, float] | int | None,
     listed: list[Teacher] | None,
 ) -> Choice:
-    """The teacher of one assignment found more closely, and its split over all draws."""
+    """Refine the teacher of one assignment, and compute its split over all draws."""
     if not distilled.any():
         return Choice(distilled, None, _exact_split(family, draws, distilled, None))
     if place is None:
@@ -246,11 +246,11 @@ def settle_choice(
         return Choice(distilled, listed[place], _exact_split(family, draws, distilled, listed[place]))
     alone = _curves(family, thin, None, *_token_range(family, None))
     low, high = _box(family)
-    centre = np.array(place)
+    center = np.array(place)
     half = (high - low) / (_COARSE - 1)
     best = np.inf
     for _ in range(_ROUNDS):
-        middle = centre.copy()
+        middle = center.copy()
         for u in np.linspace(-1, 1, _FINE):
             for v in np.linspace(-1, 1, _FINE):
                 point = np.clip(middle + half * [u, v], low, high)
@@ -261,14 +261,14 @@ def settle_choice(
                 taught = _curves(family, thin, teacher, *_token_range(family, teacher))
                 found = _split_all(family, alone, taught, fixed, distilled[None])[0]
                 if found < best:
-                    best, centre = found, point
+                    best, center = found, point
         half = half / 2
-    teacher = _trained(family, draws, *np.exp(centre).tolist())
+    teacher = _trained(family, draws, *np.exp(center).tolist())
     return Choice(distilled, teacher, _exact_split(family, draws, distilled, teacher))
 
 
 def _exact_split(family: Family, draws: Draws, distilled: np.ndarray, teacher: Teacher | None) -> np.ndarray:
-    """Tokens of each student that spend the budget best over all draws."""
+    """Return the tokens of each student that minimize the family's loss over all draws."""
     fixed = fixed_cost(family, teacher) if distilled.any() else 0.0
     available = family.budget - fixed
     cost = np.where(distilled, cost_per_token(family, teacher), cost_per_token(family, None))
@@ -280,11 +280,11 @@ def _exact_split(family: Family, draws: Draws, distilled: np.ndarray, teacher: T
     for _ in range(3):
         curves = _chosen_curves(family, draws, distilled, teacher, low, high)
         tokens = _spend(curves, family.weights, available)
-        # Zoom in to six steps of the grid on either side.
+        # Zoom in to six grid steps on either side.
         reach = np.exp(6 * (curves.log_tokens[:, 1] - curves.log_tokens[:, 0]))
         low, high = np.maximum(tokens / reach, FEWEST_TOKENS), np.minimum(tokens * reach, cap)
         high = np.maximum(high, low * (1 + 1e-9))
-    # What rounding has left over goes to those who may still take it.
+    # Distribute the rounding remainder among students below their cap.
     open_ = tokens < cap * (1 - 1e-12)
     if open_.any():
         rest = available - (cost * tokens)[~open_].sum()
@@ -306,7 +306,7 @@ def _chosen_curves(
 
 
 def _spend(curves: Curves, weights: np.ndarray, available: float) -> np.ndarray:
-    """Tokens at the price at which everything is spent."""
+    """Return the tokens at the price at which the whole budget is spent."""
     prices = np.log(curves.prices(weights))
     low, high = prices.min() - 1.0, prices.max()
     for _ in range(100):

@@ -1,6 +1,6 @@
-"""Which run to make next: what candidate runs are worth for a decision, and other ways to choose them.
+"""Design of experiments: the value of candidate runs for a decision, and other criteria to order them.
 
-Nothing here samples or refits: the draws of the posterior are reweighted by what a run could show.
+The functions do not sample or refit. They reweight the posterior draws by the likelihood of possible outcomes.
 """
 
 from bayesdistill.design._information_order import cheapest_first, information_order, random_order

@@ -1,15 +1,15 @@
-r"""Other ways to order candidate runs, to compare `next_runs` with: D-optimal, cheapest first, at random.
+r"""Orders of candidate runs for comparison with `next_runs`: D-optimal, by cost, random.
 
-D-optimality asks for the runs that leave the smallest posterior volume, whatever the decision. With the logarithms of the law's
-symbols as coordinates (c0, which may be negative, w1 and omega as they are), covariance :math:`\Sigma` over the draws, and the law
-at run c linear in them with slopes :math:`x_c`, runs with noise variances :math:`v_c` change the log determinant by
+D-optimality minimizes the posterior volume, independent of the decision. The coordinates are the logarithms of the law's symbols
+(c0, which may be negative, w1 and omega are not transformed), with covariance :math:`\Sigma` over the draws. If the law at run c is
+linear in them with slopes :math:`x_c`, runs with noise variances :math:`v_c` change the log determinant by
 
 .. math::
 
     -\log\det\left(I + V^{-1/2} X \Sigma X^\top V^{-1/2}\right)
 
-The variance v is the inverse Fisher information of a Student-t about its location,
-:math:`\sigma^2 (\nu + 3)/(\nu + 1)`. The slopes are a regression over the draws.
+The variance v is the inverse Fisher information of a Student-t distribution about its location,
+:math:`\sigma^2 (\nu + 3)/(\nu + 1)`. A regression over the draws gives the slopes.
 """
 
 from __future__ import annotations
@@ -37,34 +37,34 @@ def information_order(
     shape: Shape = PUBLISHED_SHAPE,
     allow_unconverged: bool = False,
 ) -> xr.Dataset:
-    """Greedy D-optimal order of candidate runs: those first that shrink the posterior of the law most.
+    """Return the greedy D-optimal order of candidate runs.
 
     Parameters
     ----------
     fit, candidates, shape, allow_unconverged
         As for `next_runs`.
     criterion : {"information", "information_per_flop"}
-        What the order goes by.
+        Criterion of the greedy selection.
     compute : float, str, optional
-        FLOPs that the runs in the order may cost together; a run that no longer fits is passed over.
+        Total FLOPs of the runs in the order. Runs that exceed the remaining compute are skipped.
 
     Returns
     -------
     Dataset
-        Over `candidate`: information (half of what the log determinant of the covariance falls by if this run is made
-        alone, in nats of entropy), cost (FLOPs), position (1 is first; 0 is not in the order). Over `step`: order (names),
+        Over `candidate`: information (half the decrease of the log determinant of the covariance from this run alone, in nats
+        of entropy), cost (FLOPs), position (1 is first; 0 is not in the order). Over `step`: order (names),
         total_information of the runs so far.
 
     Raises
     ------
     DataError
-        If the table of candidates is not usable.
+        If the table of candidates is invalid.
     ParameterError
-        If an argument is unusable, or `compute` pays for no candidate.
+        If an argument is invalid, or `compute` is smaller than the cost of every candidate.
 
     Notes
     -----
-    Linear in the coordinates and normal; Chaloner and Verdinelli (1995), Statistical Science 10, 273-304.
+    Linear-normal approximation; Chaloner and Verdinelli (1995), Statistical Science 10, 273-304.
 
     Examples
     --------
@@ -89,20 +89,20 @@ def information_order(
         for q in law.parameters
         if q.name in law.symbols_of_law and np.ptp(draws[q.name]) > 0
     ]
-    centred = predictions.mean - predictions.mean.mean(axis=1, keepdims=True)
-    linear = np.zeros_like(centred)
+    centered = predictions.mean - predictions.mean.mean(axis=1, keepdims=True)
+    linear = np.zeros_like(centered)
     if columns:
         coordinates = np.stack(columns)
         coordinates = coordinates - coordinates.mean(axis=1, keepdims=True)
         coordinates /= coordinates.std(axis=1, keepdims=True)
-        # Orthonormal directions over the draws, without those that rounding alone keeps apart.
+        # Compute orthonormal directions over the draws, and drop directions that only reflect rounding errors.
         _, size, directions = np.linalg.svd(coordinates, full_matrices=False)
         directions = directions[size > 1e-8 * size[0]]
-        linear = (centred @ directions.T) @ directions
+        linear = (centered @ directions.T) @ directions
     variance = (predictions.scale**2 * (predictions.freedom + 3) / (predictions.freedom + 1)).mean(axis=1)
     scaled = linear / np.sqrt(variance * fitted.n_draws)[:, None]
     alone = 0.5 * np.log1p((scaled**2).sum(axis=1))
-    # What is left of each run's signal once those chosen are known: a Cholesky factor, run by run.
+    # Update the remaining variance of each run given the selected runs, with a Cholesky factor built step by step.
     kernel = scaled @ scaled.T + np.eye(len(runs.names))
     left = np.diag(kernel).copy()
     factor = np.zeros_like(kernel)
@@ -112,7 +112,7 @@ def information_order(
     rest = np.inf if compute is None else parse_number(compute, "compute")
     if rest < runs.cost.min():
         raise ParameterError(
-            f"compute is {rest:.3g} FLOPs, and the cheapest candidate costs {runs.cost.min():.3g}; give more"
+            f"`compute` is {rest:.3g} FLOPs, but the cheapest candidate costs {runs.cost.min():.3g} FLOPs. Increase `compute`."
         )
     while free := [i for i in range(len(names)) if i not in order and runs.cost[i] <= rest]:
         gained = 0.5 * np.log(np.maximum(left, 1.0))
@@ -129,19 +129,22 @@ def information_order(
     return xr.Dataset(
         {
             "information": variable(
-                ("candidate",), alone, "nats", "expected fall of the posterior's entropy, linear and normal"
+                ("candidate",),
+                alone,
+                "nats",
+                "expected decrease of the posterior entropy (linear-normal approximation)",
             ),
             "cost": variable(("candidate",), runs.cost, FLOPS, "compute of the run"),
             "position": variable(
-                ("candidate",), position, ONE, "place in the greedy order, 1 is first; 0 is not in it"
+                ("candidate",), position, ONE, "position in the greedy order, 1 is first; 0 is not in it"
             ),
             "order": variable(("step",), names[order], ONE, "run at this step"),
             "total_information": variable(
-                ("step",), np.array(total), "nats", "expected fall of the posterior's entropy by all runs so far"
+                ("step",), np.array(total), "nats", "expected decrease of the posterior entropy from all runs so far"
             ),
         },
         {
-            "candidate": variable(["candidate"], list(names), ONE, "run that could be made"),
+            "candidate": variable(["candidate"], list(names), ONE, "candidate run"),
             "step": variable(["step"], np.arange(1, len(order) + 1), ONE, "number of runs so far"),
         },
         {**fitted.attrs, "criterion": criterion},
@@ -149,12 +152,12 @@ def information_order(
 
 
 def cheapest_first(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) -> list[str]:
-    """Names of the candidates by cost, cheapest first.
+    """Return the names of the candidates by increasing cost.
 
     Parameters
     ----------
     candidates : DataFrame
-        As for `next_runs`; without a column `name`, rows are called "1", "2" and so on.
+        As for `next_runs`; without a column `name`, rows are named "1", "2" and so on.
     shape : Shape
 
     Returns
@@ -173,7 +176,7 @@ def cheapest_first(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) 
 
 
 def random_order(candidates: pd.DataFrame, *, seed: int, shape: Shape = PUBLISHED_SHAPE) -> list[str]:
-    """Names of the candidates in random order.
+    """Return the names of the candidates in random order.
 
     Parameters
     ----------

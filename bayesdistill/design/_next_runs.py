@@ -1,15 +1,14 @@
-r"""What to run next: the expected value of sample information of candidate runs, per FLOP, without refitting.
+r"""Selection of the next runs by their expected value of sample information (EVSI) per FLOP, without refitting.
 
-The decision is, for every student, scenario and budget, whether to distil by the strategy that is committed to today or to
-pretrain. Its expected loss today is that of the option with the smaller posterior mean. A run with outcome y changes the
-posterior and with it perhaps the choice; the nats that are gained by this on average over y are the run's value (EVSI; Raiffa
-and Schlaifer 1961). It is at least 0 and at most the value of knowing the law (EVPI; `regret` of the plan). `reweighting` says
-how it is computed.
+The decision, for every student, scenario and budget, is between the chosen strategy and pretraining. Its current expected loss is
+the smaller of the two posterior means. A run with outcome y changes the posterior and may change the choice. The value of the run
+is the expected decrease of the loss, in nats, averaged over y (EVSI; Raiffa and Schlaifer 1961). It is at least 0 and at most the
+value of perfect information for this choice (EVPI; `regret` of the plan). The `reweighting` module describes the computation.
 
-Assumed: an outcome scatters around the law as the posterior says, the strategy stays the one committed to today (one that is
-adapted to the outcome would gain a little more), and no teacher is trained for a run: a distilled candidate has a teacher
-whose loss is known. Reweighting uses the draws that there are. Where a run is so precise, or so surprising, that few draws
-keep a weight, `status` says so, and only a refit tells what the run is worth.
+Assumptions: outcomes follow the posterior predictive distribution; the strategy remains the chosen strategy (adapting it to
+the outcome would gain slightly more); and no teacher is trained for a run: the loss of a distilled candidate's teacher is known.
+Reweighting uses the available draws. If a run is so precise or so surprising that few draws have relevant weight, `status` reports
+this, and the value of the run is reliable only after refitting the model.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from bayesdistill.decisions.arguments import (
 )
 from bayesdistill.decisions.fitted_draws import FittedDraws, Source, distilled_extrapolation, gather
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
-from bayesdistill.decisions.solving import COMMITTED, Problem, Workers, solve
+from bayesdistill.decisions.solving import CHOSEN, Problem, Workers, solve
 from bayesdistill.design.candidates import DISTILLED, Candidates, Predictions, parse_candidates, predict
 from bayesdistill.design.reweighting import (
     Blocks,
@@ -77,35 +76,35 @@ def next_runs(
     allow_unconverged: bool = False,
     threads: int | None = None,
 ) -> xr.Dataset:
-    """What each candidate run is worth for the decision, in all and per FLOP, and which to make first.
+    """Return the value of each candidate run for the decision, and the runs to make first.
 
     Parameters
     ----------
     fit : DataTree or Dataset
-        What `fit` returned or `load` read, or a Dataset of draws with sigma and nu.
+        The result of `fit` or `load`, or a Dataset of draws with sigma and nu.
     candidates : DataFrame
-        One run a row: student_params, student_tokens, teacher_loss (a student of an existing teacher) or params, tokens
-        (a model trained from scratch). Optional: name, cost (FLOPs), and teacher_params, with which the cost of a
-        distilled run includes the teacher's logits; without it 3 F(N) D.
+        One run per row: student_params, student_tokens, teacher_loss (a student of an existing teacher) or params, tokens
+        (a model trained from scratch). Optional: name, cost (FLOPs; by default 3 F(N) D), and teacher_params, which adds the
+        cost of the teacher's logits to a distilled run.
     students, budgets, scenarios
-        The decisions that the runs are for, as for `plan`.
+        Decisions that the runs inform, as for `plan`.
     batch : int, optional
-        Runs to choose one after the other, each given those before it; 1 if left out, or as many as `batch_compute` pays for.
+        Number of runs to select sequentially, each given the previous runs; by default 1, or as many as `batch_compute` allows.
     batch_compute : float, str, optional
-        FLOPs that the batch may cost. It is then the better of two: runs taken by value per FLOP, and by value.
+        Total FLOPs of the batch. The batch is then the better of two greedy batches: by value per FLOP and by value.
     objective : {"evsi_per_flop", "evsi"}
-        What rank goes by, and the batch unless `batch_compute` is given.
+        Criterion for rank, and for the batch unless `batch_compute` is given.
     cell_weights : DataArray, optional
-        How much each decision counts, over some or all of student, scenario, budget; equally if left out. Scaled to add
-        up to 1 over the cells that have a strategy.
+        Weight of each decision, over some or all of student, scenario, budget; by default equal. Normalized to sum to 1
+        over cells with a strategy.
     outcomes : int
-        Outcomes of a run that are looked at.
+        Number of outcomes per run.
     min_effective_draws : float
-        Effective draws, on average over outcomes, below which a run is flagged.
+        Effective sample size, averaged over outcomes, below which a run is flagged.
     max_teacher_params, max_teacher_tokens, max_student_tokens, min_teacher_params, teachers, shape
         As for `plan`.
     seed : int
-        Of the outcomes.
+        Random seed for the outcomes.
     allow_unconverged, threads
         As for `plan`.
 
@@ -113,7 +112,7 @@ def next_runs(
     -------
     Dataset
         Over `candidate`: evsi (nats, weighted mean over the cells), evsi_mcse, cost (FLOPs), evsi_per_flop,
-        expected_reduction (share of evpi), change_probability (that the run changes a choice), effective_draws and
+        expected_reduction (fraction of evpi), change_probability (that the run changes a choice), effective_draws and
         effective_draws_lowest (mean and 5 % quantile over outcomes), status (`ok`, `few effective draws`), rank (1 is the
         best), batch_position (1 is first; 0 is not in the batch), predicted_loss and predicted_sd (nats),
         extrapolation_factor, kind, params, tokens, teacher_loss. Over candidate and cell: cell_evsi, cell_evsi_mcse. Over
@@ -123,16 +122,16 @@ def next_runs(
     Raises
     ------
     DataError
-        If the table of candidates is not usable; the message names row and column.
+        If the table of candidates is invalid; the message names row and column.
     ParameterError
-        If an argument is unusable, or no cell has a strategy.
+        If an argument is invalid, or no cell has a strategy.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
 
     Notes
     -----
-    Definitions, estimator and standard error stand at the head of `design.choosing` and `design.reweighting`. Ties go to the
-    cheaper run.
+    The docstrings of `design._next_runs` and `design.reweighting` have the definitions, the estimator and the standard error.
+    Ties go to the cheaper run.
 
     Examples
     --------
@@ -155,13 +154,14 @@ def next_runs(
     most = (1 if batch_compute is None else len(runs.names)) if batch is None else batch
     for name, value, lowest in (("batch", most, 1), ("outcomes", outcomes, 2)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
-            raise ParameterError(f"{name} is {value!r}; an integer of at least {lowest} is needed")
+            raise ParameterError(f"`{name}` must be an integer of at least {lowest}, got {value!r}.")
     if most > len(runs.names):
-        raise ParameterError(f"batch is {batch}, but there are only {len(runs.names)} candidates")
+        raise ParameterError(f"`batch` is {batch}, but `candidates` has only {len(runs.names)} runs. Decrease `batch`.")
     affordable = np.inf if batch_compute is None else parse_number(batch_compute, "batch_compute")
     if affordable < runs.cost.min():
         raise ParameterError(
-            f"batch_compute is {affordable:.3g} FLOPs, and the cheapest candidate costs {runs.cost.min():.3g}; give more"
+            f"`batch_compute` is {affordable:.3g} FLOPs, but the cheapest candidate costs {runs.cost.min():.3g} FLOPs. "
+            "Increase `batch_compute`."
         )
     chosen = parse_scenarios(scenarios)
     table = parse_teachers(teachers, chosen)
@@ -173,11 +173,11 @@ def next_runs(
         shape,
         None if table is None else table.arrays(),
     )
-    committed = solve(COMMITTED, fitted.draws, problem, Workers(threads=threads))
+    strategy = solve(CHOSEN, fitted.draws, problem, Workers(threads=threads))
     alone = strategies.supervised_losses(
         fitted.draws, problem.students, problem.budgets, shape, problem.bounds.max_student_tokens
     )
-    advantage = alone[:, None] - committed["loss"]
+    advantage = alone[:, None] - strategy["loss"]
     grid = advantage.shape[:-1]
     feasible = ~np.isnan(advantage).any(axis=-1)
     weight = _cell_weights(cell_weights, problem, feasible)
@@ -189,8 +189,8 @@ def next_runs(
     worth = worth_of(gain, weight[feasible], predictions, everyone, seen, blocks)
     score = worth.total / runs.cost if objective == "evsi_per_flop" else worth.total
     order = _best_first(score, runs, everyone)
-    # What goes by value alone may spend everything on one run, what goes by value per FLOP on many that tell little:
-    # with a limit on compute neither is always the better, and comparing them costs no run.
+    # Selection by value alone may spend everything on one run; selection by value per FLOP may buy many uninformative runs.
+    # With a compute limit, neither is always better. Comparing the two batches requires no additional runs.
     rules = (objective,) if batch_compute is None else OBJECTIVES
     batches = [
         _greedy(gain, weight[feasible], predictions, blocks, worth, runs, most, affordable, rule, seed)
@@ -205,35 +205,35 @@ def next_runs(
             ("candidate", *CELL), spread(worth.cell), NATS, "expected value of the run's outcome for one decision"
         ),
         "cell_evsi_mcse": variable(
-            ("candidate", *CELL), spread(worth.cell_mcse), NATS, "Monte-Carlo standard error of cell_evsi"
+            ("candidate", *CELL), spread(worth.cell_mcse), NATS, "Monte Carlo standard error of cell_evsi"
         ),
         "evpi": variable(
             CELL,
             spread(value_of_knowing(gain)),
             NATS,
-            "expected value of knowing the law, for the choice between the two options",
+            "expected value of perfect information about the law, for the choice between the two options",
         ),
         "expected_gain": variable(
-            CELL, spread(gain.mean(axis=-1)), NATS, "posterior mean of the law's advantage of the committed strategy"
+            CELL, spread(gain.mean(axis=-1)), NATS, "posterior mean of the law's advantage of the chosen strategy"
         ),
-        "weight": variable(CELL, weight, ONE, "how much the decision counts"),
-        "status_of_strategy": labels.strategy_status(CELL, committed["status"]),
+        "weight": variable(CELL, weight, ONE, "weight of the decision"),
+        "status_of_strategy": labels.strategy_status(CELL, strategy["status"]),
     }
     variables |= steps
     evpi = float(value_of_knowing(gain) @ weight[feasible])
     with np.errstate(invalid="ignore", divide="ignore"):
         share = worth.total / evpi if evpi > 0 else np.full(len(runs.names), np.nan)
     variables["expected_reduction"] = variable(
-        ("candidate",), share, ONE, "share of the value of knowing the law that the run is expected to give"
+        ("candidate",), share, ONE, "expected value of the run as a fraction of evpi"
     )
     position = np.zeros(len(runs.names), dtype=int)
     for step, name in enumerate(steps["batch_candidate"].values):
         position[runs.names.index(str(name))] = step + 1
     variables["batch_position"] = variable(
-        ("candidate",), position, ONE, "place in the batch, 1 is first; 0 is not in it"
+        ("candidate",), position, ONE, "position in the batch, 1 is first; 0 is not in it"
     )
     coordinates = labels.grid_coordinates(problem)
-    coordinates["candidate"] = variable(["candidate"], runs.names, ONE, "run that could be made")
+    coordinates["candidate"] = variable(["candidate"], runs.names, ONE, "candidate run")
     coordinates["step"] = variable(
         ["step"], np.arange(1, steps["batch_candidate"].size + 1), ONE, "number of runs in the batch so far"
     )
@@ -253,7 +253,7 @@ def next_runs(
 
 
 class _Spread:
-    """Puts values of feasible cells, last in an array, back on the grid, with NaN elsewhere."""
+    """Function that puts values of feasible cells (last axis) on the grid (NaN elsewhere)."""
 
     def __init__(self, grid: tuple[int, ...], feasible: np.ndarray) -> None:
         self.grid, self.feasible = grid, feasible
@@ -265,15 +265,16 @@ class _Spread:
 
 
 def _cell_weights(given: xr.DataArray | None, problem: Problem, feasible: np.ndarray) -> np.ndarray:
-    """Weights over the grid, 0 where there is no strategy, adding up to 1."""
+    """Return weights over the grid that sum to 1; cells without a strategy have weight 0."""
     if not feasible.any():
         raise ParameterError(
-            "no student, scenario and budget has a strategy, so there is no decision to inform; raise budgets or bounds"
+            "No combination of student, scenario and budget has a strategy, so there is no decision to inform. Increase "
+            "the budgets or relax the bounds."
         )
     weight = np.ones(feasible.shape)
     if given is not None:
         if not isinstance(given, xr.DataArray) or not set(given.dims) <= set(CELL):
-            raise ParameterError("cell_weights: a DataArray over some of student, scenario, budget is needed")
+            raise ParameterError("`cell_weights` must be a DataArray over some of student, scenario, budget.")
         coordinates = {
             "student": problem.students,
             "scenario": [s.name for s in problem.scenarios],
@@ -282,19 +283,19 @@ def _cell_weights(given: xr.DataArray | None, problem: Problem, feasible: np.nda
         try:
             picked = given.sel({str(d): coordinates[str(d)] for d in given.dims})
         except KeyError as error:
-            raise ParameterError(f"cell_weights: no weight for {error}; give one for each cell asked for") from None
+            raise ParameterError(f"`cell_weights` has no weight for {error}. Give a weight for each cell.") from None
         blank = xr.DataArray(weight, dims=CELL)
         weight = (blank * picked.drop_vars(list(picked.coords))).transpose(*CELL).values
         if not (np.isfinite(weight).all() and (weight >= 0).all()):
-            raise ParameterError("cell_weights: weights are finite and not negative")
+            raise ParameterError("`cell_weights` must be finite and non-negative.")
     weight = np.where(feasible, weight, 0.0)
     if not weight.sum() > 0:
-        raise ParameterError("cell_weights: no cell that has a strategy has a weight above 0")
+        raise ParameterError("`cell_weights` must be positive for at least one cell that has a strategy.")
     return np.asarray(weight / weight.sum())
 
 
 def _best_first(score: np.ndarray, runs: Candidates, which: np.ndarray) -> np.ndarray:
-    """Positions in `which` from the best score to the worst; where scores are equal the cheaper run first, then by name."""
+    """Sort positions in `which` by decreasing score; ties by cost, then by name."""
     return np.lexsort((np.array(runs.names)[which], runs.cost[which], -score))
 
 
@@ -315,7 +316,7 @@ def _per_candidate(
             far[i] = float(distilled_extrapolation(fitted, runs.params[i], runs.tokens[i], runs.teacher_loss[i]))
     per = {
         "evsi": (worth.total, NATS, "expected value of the run's outcome for the decisions"),
-        "evsi_mcse": (worth.total_mcse, NATS, "Monte-Carlo standard error of evsi"),
+        "evsi_mcse": (worth.total_mcse, NATS, "Monte Carlo standard error of evsi"),
         "cost": (runs.cost, FLOPS, "compute of the run"),
         "evsi_per_flop": (worth.total / runs.cost, PER_FLOP, "expected value of the run's outcome per compute"),
         "change_probability": (worth.change, ONE, "probability that the run changes a choice"),
@@ -325,15 +326,15 @@ def _per_candidate(
             ONE,
             "effective draws after reweighting, 5 % quantile over outcomes",
         ),
-        "rank": (rank, ONE, "place by the objective, 1 is best"),
+        "rank": (rank, ONE, "rank by the objective, 1 is best"),
         "predicted_loss": (predictions.mean.mean(axis=1), NATS, "posterior mean of the law at the run"),
         "predicted_sd": (predictions.mean.std(axis=1), NATS, "posterior standard deviation of the law at the run"),
         "extrapolation_factor": (
             far,
             ONE,
-            "how many times beyond the seen distillation runs, 1 inside; NaN for supervised runs or if unknown",
+            "factor outside the range of the distilled runs, 1 inside; NaN for supervised runs or if unknown",
         ),
-        "params": (runs.params, PARAMS, "non-embedding parameters of the model that the run trains"),
+        "params": (runs.params, PARAMS, "non-embedding parameters of the trained model"),
         "tokens": (runs.tokens, TOKENS, "tokens of the run"),
         "teacher_loss": (runs.teacher_loss, NATS, "loss of the run's teacher; NaN for supervised runs"),
         "kind": (np.array(runs.kinds), ONE, "distilled or supervised run"),
@@ -343,7 +344,7 @@ def _per_candidate(
         ("candidate",),
         (effective < min_effective_draws).astype(np.int8),
         RUN_STATUS,
-        "whether enough draws keep a weight for evsi to be trusted",
+        "whether the effective sample size is sufficient for a reliable evsi",
     )
     return found
 
@@ -360,7 +361,7 @@ def _greedy(
     objective: str,
     seed: int,
 ) -> dict[str, xr.Variable]:
-    """A batch: the best single run, then always the one that adds most to those before it, while compute is left."""
+    """Select a batch greedily while compute is left."""
     outcomes = worth.effective.shape[1]
 
     def best_of(added: np.ndarray, left: np.ndarray) -> int:
@@ -384,7 +385,7 @@ def _greedy(
 
     while len(picked) < batch and (left := payable(picked)).size:
         last = np.array([picked[-1]])
-        # On the same paths as the sums below, so that what a run adds is not lost in their noise.
+        # Use the same paths as the sums below, so that the increments are not dominated by Monte Carlo error.
         before = together(last).total[0]
         made.append((picked[-1], predictive_paths(predictions, outcomes, seed, len(made))[picked[-1]]))
         joint = together(left)
@@ -396,12 +397,12 @@ def _greedy(
     step = ("step",)
     return {
         "batch_candidate": variable(
-            step, np.array([runs.names[i] for i in picked]), ONE, "run that the batch gets at this step"
+            step, np.array([runs.names[i] for i in picked]), ONE, "run that is added at this step"
         ),
         "batch_evsi": variable(
             step, np.array(value), NATS, "expected value of the outcomes of all runs so far for the decisions"
         ),
-        "batch_evsi_mcse": variable(step, np.array(error), NATS, "Monte-Carlo standard error of batch_evsi"),
+        "batch_evsi_mcse": variable(step, np.array(error), NATS, "Monte Carlo standard error of batch_evsi"),
         "batch_cost": variable(step, np.cumsum(runs.cost[picked]), FLOPS, "compute of all runs so far"),
         "batch_effective_draws": variable(
             step, np.array(effective), ONE, "effective draws after reweighting by all runs so far, mean over outcomes"

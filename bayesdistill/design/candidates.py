@@ -1,7 +1,7 @@
-"""Candidate runs: what a table of them must hold, what each costs, and what the law says about it.
+"""Candidate runs: validation of their table, their costs, and their predictive distributions.
 
 A row is a *distilled* run (student_params, student_tokens, teacher_loss: a student of an existing teacher) or a *supervised* run
-(params, tokens: a model trained from scratch). A table may hold both; the cells of the other kind are then empty.
+(params, tokens: a model trained from scratch). A table may have both kinds; leave the cells of the other kind empty.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from bayesdistill.law.predictive import Design, expected_loss, new_run_scale, re
 DISTILLED, SUPERVISED = "distilled", "supervised"
 _COLUMNS = {DISTILLED: ("student_params", "student_tokens", "teacher_loss"), SUPERVISED: ("params", "tokens")}
 _FEWEST_PARAMS = 1e3
-# Beyond this a Student-t is a normal distribution to 1e-8, and its constant still has all its digits.
+# Above this value, a Student-t distribution is normal to within 1e-8, and its constant is computed accurately.
 _MOST_FREEDOM = 1e8
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Candidate runs, checked.
+    """Validated candidate runs.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Candidates:
     kinds : list of str
         "distilled" or "supervised".
     params, tokens, teacher_loss : ndarray
-        Of the model that the run trains; teacher_loss (nats) is NaN for a supervised run.
+        Of the trained model; teacher_loss (nats) is NaN for a supervised run.
     cost : ndarray
         FLOPs.
     """
@@ -48,13 +48,13 @@ class Candidates:
 
 
 def run_costs(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) -> np.ndarray:
-    """FLOPs that each candidate run costs.
+    """Return the cost of each candidate run in FLOPs.
 
     Parameters
     ----------
     candidates : DataFrame
-        As for `next_runs`. A column `cost` (FLOPs) wins; where it is missing or empty, a run costs 3 F(N) D, and a distilled
-        run with a `teacher_params` also F(N_T) D_S for the logits of its existing teacher.
+        As for `next_runs`. A column `cost` (FLOPs) has priority. If it is missing or empty, a run costs 3 F(N) D, and a
+        distilled run with `teacher_params` also costs F(N_T) D_S for the logits of its existing teacher.
     shape : Shape
         Context length, vocabulary and aspect ratio.
 
@@ -66,7 +66,7 @@ def run_costs(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) -> np
     Raises
     ------
     DataError
-        If the table is not usable; the message names row and column.
+        If the table is invalid; the message names row and column.
 
     Examples
     --------
@@ -80,22 +80,22 @@ def run_costs(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) -> np
 
 
 def parse_candidates(table: pd.DataFrame, shape: Shape) -> Candidates:
-    """Check a table of candidates, row by row.
+    """Validate a table of candidates.
 
     Raises
     ------
     DataError
-        If it is not usable; the message names row (from 1) and column.
+        If the table is invalid; the message names row (from 1) and column.
     """
     if not isinstance(table, pd.DataFrame):
-        raise DataError(f"candidates: a DataFrame is needed, one run a row, not {type(table).__name__}")
+        raise DataError(f"`candidates` must be a DataFrame with one run per row, got {type(table).__name__}.")
     if table.empty:
-        raise DataError("candidates: the table has no rows; give at least one run that could be made")
+        raise DataError("`candidates` has no rows. Give at least one candidate run.")
     whole = [kind for kind, columns in _COLUMNS.items() if all(column in table for column in columns)]
     if not whole:
         raise DataError(
-            f"candidates: the columns are {list(table.columns)}; distilled runs need "
-            f"{', '.join(_COLUMNS[DISTILLED])}, supervised runs {', '.join(_COLUMNS[SUPERVISED])}"
+            f"`candidates` has the columns {list(table.columns)}. Distilled runs require "
+            f"{', '.join(_COLUMNS[DISTILLED])}; supervised runs require {', '.join(_COLUMNS[SUPERVISED])}."
         )
     kinds = [_kind_of(table, row, whole) for row in range(len(table))]
     values = np.full((3, len(table)), np.nan)
@@ -105,12 +105,12 @@ def parse_candidates(table: pd.DataFrame, shape: Shape) -> Candidates:
             values[place, row] = _positive(table, row, column)
         if values[0, row] < _FEWEST_PARAMS:
             raise DataError(
-                f"candidates, row {row + 1}, column {_COLUMNS[kind][0]}: {values[0, row]:g} parameters is no language "
-                "model; sizes are counted in single parameters, so write 3e8 for 300 million"
+                f"`{_COLUMNS[kind][0]}` in row {row + 1} of candidates is {values[0, row]:g}, which is too small for a number "
+                "of parameters. If this is in millions, multiply it by 1e6 (300 million is 3e8)."
             )
         if values[1, row] < 1:
             raise DataError(
-                f"candidates, row {row + 1}, column {_COLUMNS[kind][1]}: {values[1, row]:g}; at least one token is needed"
+                f"`{_COLUMNS[kind][1]}` in row {row + 1} of candidates must be at least 1 token, got {values[1, row]:g}."
             )
         cost[row] = _cost(table, row, kind, values[:, row], shape)
     return Candidates(_names(table), kinds, values[0], values[1], values[2], cost)
@@ -121,16 +121,16 @@ def _filled(table: pd.DataFrame, row: int, column: str) -> bool:
 
 
 def _kind_of(table: pd.DataFrame, row: int, whole: list[str]) -> str:
-    """The kind of a row: the one whose cells are filled, where the table has the columns of both."""
+    """Return the kind of a row, determined by its columns and filled cells."""
     if len(whole) == 1:
         return whole[0]
     some = [kind for kind in whole if any(_filled(table, row, column) for column in _COLUMNS[kind])]
     if len(some) == 1:
         return some[0]
-    found = "cells of both kinds are filled" if some else "every cell is empty"
+    found = "has values for both kinds of run" if some else "has no values"
     raise DataError(
-        f"candidates, row {row + 1}: {found}; fill either {', '.join(_COLUMNS[DISTILLED])} (a distilled run) or "
-        f"{', '.join(_COLUMNS[SUPERVISED])} (a supervised run)"
+        f"Row {row + 1} of candidates {found}. Fill either {', '.join(_COLUMNS[DISTILLED])} (distilled run) or "
+        f"{', '.join(_COLUMNS[SUPERVISED])} (supervised run)."
     )
 
 
@@ -141,9 +141,11 @@ def _positive(table: pd.DataFrame, row: int, column: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not (math.isfinite(number) and number > 0):
-        hint = "; a run without a teacher goes into the columns params and tokens" if column == "teacher_loss" else ""
+        hint = " For a run without a teacher, use the columns params and tokens." if column == "teacher_loss" else ""
         shown = repr(cell) if isinstance(cell, str) else str(cell)
-        raise DataError(f"candidates, row {row + 1}, column {column}: {shown} is no positive finite number{hint}")
+        raise DataError(
+            f"`{column}` in row {row + 1} of candidates must be a positive finite number, got {shown}.{hint}"
+        )
     return number
 
 
@@ -163,14 +165,14 @@ def _names(table: pd.DataFrame) -> list[str]:
         if name in names[:row]:
             first = names.index(name) + 1
             raise DataError(
-                f"candidates, row {row + 1}, column name: {name!r} stands in row {first} too; give each its own"
+                f"`name` in row {row + 1} of candidates is {name!r}, as in row {first}. Use different names."
             )
     return names
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What every draw says about every candidate's outcome: a Student-t.
+    """Predictive Student-t distribution of every candidate's outcome in every draw.
 
     Parameters
     ----------
@@ -186,7 +188,7 @@ class Predictions:
     freedom: np.ndarray
 
     def log_density(self, candidate: int, outcomes: np.ndarray) -> np.ndarray:
-        """Of outcomes (m,) under every draw: (m, n_draws)."""
+        """Return the log density of outcomes (m,) under every draw, (m, n_draws)."""
         t = (outcomes[:, None] - self.mean[candidate]) / self.scale[candidate]
         t *= t
         t /= self.freedom
@@ -197,14 +199,14 @@ class Predictions:
 
 
 def predict(fitted: FittedDraws, candidates: Candidates) -> Predictions:
-    """Return the law of every draw at every candidate, with the residual noise of a single run.
+    """Return the predictive distribution of every candidate in every draw, with residual noise.
 
     A candidate is a run of new groups (`predictive.new_run_scale`).
 
     Raises
     ------
     ParameterError
-        If the posterior has no residual noise, or its law gives no finite loss for a candidate.
+        If the posterior has no residual noise, or the law gives no finite loss for a candidate.
     """
     from scipy.special import gammaln
 
@@ -220,8 +222,8 @@ def predict(fitted: FittedDraws, candidates: Candidates) -> Predictions:
     bad = ~(np.isfinite(mean) & (scale > 0) & np.isfinite(scale)).all(axis=1)
     if bad.any():
         raise ParameterError(
-            f"candidates, row {int(np.flatnonzero(bad)[0]) + 1}: some draws of the posterior give this run no finite loss or "
-            "no residual noise. Remove the run, or refit the model."
+            f"Some draws of the posterior give no finite loss or no residual noise for row "
+            f"{int(np.flatnonzero(bad)[0]) + 1} of candidates. Remove this run, or refit the model."
         )
     freedom = np.minimum(draws["nu"], _MOST_FREEDOM)
     constant = gammaln((freedom + 1) / 2) - gammaln(freedom / 2) - 0.5 * np.log(freedom * np.pi)

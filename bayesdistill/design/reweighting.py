@@ -1,23 +1,23 @@
-r"""The value of runs for a decision, from reweighted draws.
+r"""Value of runs for a decision, estimated by reweighting posterior draws.
 
-With g the advantage of distilling in a cell (positive where it is ahead) and the draws :math:`\theta_j` of the posterior, an outcome y
-of a run gives draw j the weight :math:`w_j(y) = p(y|\theta_j) / \sum_i p(y|\theta_i)`, and the advantage expected afterwards is
-:math:`\hat g(y) = \sum_j w_j(y) g_j`. Let s = 1 if one would pretrain today (mean of g at most 0) and -1 if one would distil. A run is
-worth something only where it changes the choice:
+Let g be the advantage of distillation in a cell (positive if it is better) and :math:`\theta_j` the posterior draws. An outcome y of
+a run gives draw j the weight :math:`w_j(y) = p(y|\theta_j) / \sum_i p(y|\theta_i)`, and the updated expected advantage is
+:math:`\hat g(y) = \sum_j w_j(y) g_j`. Let s = 1 if the current choice is pretraining (mean of g at most 0) and -1 if it is
+distillation. A run has value only if it changes the choice:
 
 .. math::
 
     \mathrm{EVSI} = \mathrm{E}_y \max(0, s\,\hat g(y)), \qquad \mathrm{EVPI} = \mathrm{E}\max(0, s\,g)
 
-which is the familiar difference of the best expected loss before and after. The outcomes y of one run are the quantiles
-(m - 1/2)/M of its posterior predictive; those of several runs together are simulated from M draws.
+which equals the usual difference of the best expected losses before and after the run. The outcomes y of one run are the quantiles
+(m - 1/2)/M of its posterior predictive distribution; outcomes of several runs are simulated jointly from M draws.
 
-The weights are made from few draws where a run is precise, and the larger of two noisy numbers is too large on average. So there
-are two estimates: *apparent*, above, and *cross-fitted*, in which the choice after y is made from all draws but a block
-and judged on that block. The one is too high by about what the other is too low (the argument of Efron 1983, Journal of the
-American Statistical Association 78, 316-331, for apparent errors), and the value reported is their mean, within 0 and EVPI. Its
-standard error joins a jackknife over blocks of consecutive draws (Künsch 1989, Annals of Statistics 17, 1217-1241) and
-half the difference of the two.
+For a precise run, few draws have relevant weight, and the larger of two noisy estimates is biased upward. Therefore two estimates
+are computed: *apparent* (above), and *cross-fitted*, in which the choice after y uses all draws except one block and is evaluated on
+this block. Their biases have opposite signs and similar size (see Efron 1983, Journal of the American Statistical Association 78,
+316-331, on apparent errors). The reported value is their mean, clipped to the range from 0 to EVPI. Its standard error combines a
+jackknife over blocks of consecutive draws (Künsch 1989, Annals of Statistics 17, 1217-1241) and half the difference of the two
+estimates.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ import numpy as np
 from bayesdistill.design.candidates import Predictions
 
 _BLOCKS = 20
-_MATRIX = 2**21  # numbers in a matrix: 16 MB
-# Where one block has all the weight but this, the others cannot make the choice.
+_MATRIX = 2**21  # maximum number of elements of a matrix: 16 MB
+# If one block has all but this fraction of the weight, the other blocks cannot determine the choice.
 _ALONE = 1e-6
 _SAMPLES_PER_DRAW = 8
 
@@ -43,14 +43,14 @@ class Blocks:
     Parameters
     ----------
     edges : tuple of (int, int)
-        First draw and the one after the last.
+        First draw and the draw after the last.
     """
 
     edges: tuple[tuple[int, int], ...]
 
     @classmethod
     def of(cls, chains: int, draws: int) -> Blocks:
-        """About 20 blocks, at least one a chain, and no block without a draw."""
+        """Return about 20 non-empty blocks, at least one per chain."""
         per_chain = max(1, min(_BLOCKS // chains, draws))
         cuts = np.linspace(0, draws, per_chain + 1).astype(int)
         return cls(
@@ -62,13 +62,13 @@ class Blocks:
         )
 
     def sums(self, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Sums of weight (m, n) times value (n, k) in each block: (block, m, k)."""
+        """Return sums of weight (m, n) times value (n, k) in each block, (block, m, k)."""
         return np.stack([weights[:, a:b] @ values[a:b] for a, b in self.edges])
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What candidates are worth.
+    """Values of candidates.
 
     Parameters
     ----------
@@ -93,33 +93,34 @@ class Worth:
 
 
 def predictive_quantiles(predictions: Predictions, count: int, seed: int) -> np.ndarray:
-    """Outcomes of every candidate by itself, (candidate, outcome): equally likely slices of its posterior predictive.
+    """Return the outcomes of every candidate alone, (candidate, outcome).
 
-    All candidates get the same scatter, so that they can be compared and their order does not matter.
+    Outcomes are quantiles of the posterior predictive distribution. All candidates use the same noise, so they
+    are comparable and their order does not matter.
     """
     rng = np.random.default_rng(seed)
     draws = predictions.freedom.size
     repeats = max(_SAMPLES_PER_DRAW, -(-8 * count // draws))
-    scatter = rng.standard_t(predictions.freedom, (repeats, draws))
+    residuals = rng.standard_t(predictions.freedom, (repeats, draws))
     at = (np.arange(count) + 0.5) / count
     return np.stack(
         [
-            np.quantile(mean + scale * scatter, at, method="hazen")
+            np.quantile(mean + scale * residuals, at, method="hazen")
             for mean, scale in zip(predictions.mean, predictions.scale, strict=True)
         ]
     )
 
 
 def predictive_paths(predictions: Predictions, count: int, seed: int, run: int) -> np.ndarray:
-    """Outcomes of every candidate as run number `run` of several, (candidate, outcome).
+    """Return the outcomes of every candidate as run `run` of several, (candidate, outcome).
 
-    Outcome m of every run comes from the same draw of the law, and every run has its own scatter.
+    Outcome m of every run uses the same draw of the law, and every run has its own residual noise.
     """
     draws = predictions.freedom.size
     order = np.random.default_rng(seed).permutation(draws)
     source = np.resize(order, count)
-    scatter = np.random.default_rng([seed, run + 1]).standard_t(predictions.freedom[source])
-    return predictions.mean[:, source] + predictions.scale[:, source] * scatter
+    residuals = np.random.default_rng([seed, run + 1]).standard_t(predictions.freedom[source])
+    return predictions.mean[:, source] + predictions.scale[:, source] * residuals
 
 
 def worth_of(
@@ -133,24 +134,24 @@ def worth_of(
     *,
     random_outcomes: bool = False,
 ) -> Worth:
-    """What candidates are worth, each valued together with the runs `made`.
+    """Return the values of candidates, each evaluated together with the runs in `made`.
 
     Parameters
     ----------
     gain : ndarray
         (cell, n_draws): advantage of distilling, nats.
-    weights : ndarray
+        (cell,): weights of the cells, with sum 1.
         (cell,): weights of the cells, adding up to 1.
     predictions : Predictions
     which : ndarray
         Positions of the candidates to value.
     outcomes : ndarray
-        (candidate, outcome): theirs.
+        (candidate, outcome): outcomes of the candidates.
     blocks : Blocks
     made : list of (int, ndarray), optional
-        Candidates already chosen and their outcomes on the same paths.
+        Selected candidates and their outcomes on the same paths.
     random_outcomes : bool
-        Whether the outcomes are simulated, so that their number enters the standard error.
+        Whether the outcomes are simulated. If so, their number enters the standard error.
     """
     candidates, count = outcomes.shape
     cells, draws = gain.shape
@@ -196,7 +197,7 @@ def worth_of(
     limit = np.maximum(sign[:, None] * gain, 0).mean(axis=1)
     cell = np.clip((apparent + crossed) / 2, 0, limit)
     optimism = np.abs(apparent - crossed) / 2
-    # Without a block, the outcomes have the predictive distribution of the other draws, and these share its weight.
+    # Without a block, the outcomes follow the predictive distribution of the other draws, which receive its weight.
     partial *= (draws / (draws - sizes) / count)[:, None] if number > 1 else np.nan
     jackknife = (number - 1) * partial.var(axis=1)
     jackknife_total = (number - 1) * (partial @ weights).var(axis=1)
@@ -215,6 +216,6 @@ def worth_of(
 
 
 def value_of_knowing(gain: np.ndarray) -> np.ndarray:
-    """EVPI of every cell, (cell,), for the choice between the two options: what no run can exceed."""
+    """Return the EVPI of every cell, (cell,), which is an upper bound on EVSI."""
     sign = np.where(gain.mean(axis=1) > 0, -1.0, 1.0)
     return np.asarray(np.maximum(sign[:, None] * gain, 0).mean(axis=1))

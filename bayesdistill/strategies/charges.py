@@ -1,4 +1,4 @@
-"""What one student pays for."""
+"""Costs that are charged to one student."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bayesdistill.compute import student_cost_per_token, teacher_cost
 
 @dataclass(frozen=True)
 class Charges:
-    """What one student pays for: its own training and shares of its teacher's inference and pretraining.
+    """Costs of one student: its own training and fractions of its teacher's inference and pretraining.
 
     Parameters
     ----------
     student_flops : float
         Forward FLOPs per token of the student.
     delta_lgt, delta_pre : float
-        Shares of the teacher's inference and pretraining, see `compute.Scenario`.
+        Charged fractions of the teacher's inference and pretraining, see `compute.Scenario`.
     max_student_tokens : float
         Cap on the student's tokens; infinite for none.
     """
@@ -32,11 +32,11 @@ class Charges:
 
     def per_token(self, teacher_flops: Any) -> Any:
         """Return the FLOPs of one student token."""
-        # What is not charged must not widen the result to the axes of the teachers.
+        # Omit terms with zero charge so that the result does not broadcast to the axes of the teachers.
         return student_cost_per_token(self.student_flops, teacher_flops if self.delta_lgt else 0.0, self.delta_lgt)
 
     def student_tokens(self, budget: Any, teacher_flops: Any, teacher_tokens: Any) -> Any:
-        """Return the tokens that are left for the student; negative if the budget does not pay for the teacher."""
+        """Return the tokens left for the student; negative if the budget does not pay for the teacher."""
         left = budget
         if self.delta_pre:
             left = budget - teacher_cost(teacher_flops, teacher_tokens, self.delta_pre)

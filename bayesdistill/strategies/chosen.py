@@ -1,10 +1,10 @@
-"""The chosen strategy: one teacher and one split of the budget for all draws, with the lowest posterior mean of the loss.
+"""Chosen strategy: one teacher and split for all draws, with the lowest mean loss.
 
-A teacher has another loss under every draw, so that no curve holds the optimum: size and tokens of the teacher are both free,
-and D_S is what the budget leaves. The mean loss is smooth in their logarithms, but it often has a long flat valley with several
-local minima, along which teachers of about equal loss lie. Starts are therefore spread out: the strategies that are best for
-single draws, and the minima of a grid over rows and over columns. All descend on a few draws. Those that may be the best by
-the spread of their differences descend on more draws, and the rest of them on all.
+A teacher has a different loss in every draw, so no curve contains the optimum: size and tokens of the teacher are both free,
+and the budget determines D_S. The mean loss is smooth in their logarithms, but it often has a long flat valley of teachers with
+similar losses and several local minima. The search therefore uses diverse starting points: strategies with perfect information for
+single draws, and minima of a grid over rows and over columns. All descend on a few draws. Candidates that may be optimal, given
+the standard error of their differences, descend on more draws, and the remaining ones on all draws.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from bayesdistill.strategies.problems import (
 TIE = 1e-9
 """Nats within which a strategy with perfect information for one of the draws is preferred to any other."""
 
-_AT_ONCE = 32_768  # losses that are computed at once
-_SINGLE = 16  # draws whose best strategies are starts
-_GRID = 20  # teacher sizes, and tokens, of the grid
+_AT_ONCE = 32_768  # number of losses that are computed at once
+_SINGLE = 16  # number of draws whose strategies with perfect information are starting points
+_GRID = 20  # number of teacher sizes, and of teacher tokens, in the grid
 _LAST_WIDTH = 0.005  # half width of the stencil on all draws
-_APART, _SAME = 0.7, 0.1  # distance of starts, and of minima
-_MOST = 10  # starts of a problem
-_DEVIATIONS = 4.0  # standard errors by which a minimum may seem worse on some draws and still be followed on more
-_SLACK = 1e-5  # nats, beside that
-_ON_CREASE = 33  # points of the crease at the cap on student tokens
-_CREASE_WIDTH = 5e-4  # half width of the stencil beside it, so that a minimum close to it is not stepped over
+_APART, _SAME = 0.7, 0.1  # distance between starting points, and between minima
+_MOST = 10  # maximum number of starting points of a problem
+_DEVIATIONS = 4.0  # standard errors by which a minimum may be worse on some draws and still be evaluated on more
+_SLACK = 1e-5  # additional tolerance in nats
+_ON_CREASE = 33  # number of points on the crease at the cap on student tokens
+_CREASE_WIDTH = 5e-4  # half width of the stencil next to the crease, small enough to find a minimum close to it
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A descent on some of the draws: half width of the stencil, and steps at most."""
+    """Descent on some of the draws: half width of the stencil, and maximum number of steps."""
 
     draws: int
     width: float
@@ -63,7 +63,7 @@ _STAGES = (Stage(64, 0.1, 8), Stage(256, 0.05, 20))
 
 @dataclass(frozen=True)
 class MeanLoss:
-    """The mean loss over draws of strategies for one student and scenario.
+    """Mean loss over draws of strategies for one student and scenario.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class MeanLoss:
         Parameters
         ----------
         which : (n,) array
-            Numbers of budgets.
+            Indices of budgets.
         x, y : (n, k) array
             Logarithms of the teachers' parameters and tokens.
 
@@ -124,7 +124,7 @@ class MeanLoss:
         return means
 
 
-def committed_strategies(
+def chosen_strategies(
     draws: Draws,
     students: Any,
     budgets: Any,
@@ -135,15 +135,15 @@ def committed_strategies(
     teachers: Any = None,
     threads: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the chosen strategy, one for all draws, which minimizes the posterior mean of the student's loss.
+    """Return the chosen strategy, which minimizes the posterior mean of the student's loss.
 
-    Size and tokens of the teacher are both free. If none beats the best of the strategies that are best for single draws by
-    more than 1e-9 nats, that one is returned: with one draw, the strategy with perfect information.
+    Size and tokens of the teacher are both free. If no strategy is better by more than 1e-9 nats than the best of the strategies
+    with perfect information for single draws, the latter is returned. With one draw, this is the strategy with perfect information.
 
     Parameters
     ----------
     draws, students, scenarios, bounds, shape, teachers, threads
-        As for `best_strategies`.
+        As for `perfect_information_strategies`.
     budgets : (n_budgets,) array
         FLOPs; may be infinite.
 
@@ -156,15 +156,15 @@ def committed_strategies(
     Raises
     ------
     ParameterError
-        As for `best_strategies`, or if the budgets differ between draws.
+        As for `perfect_information_strategies`, or if the budgets differ between draws.
 
     Examples
     --------
     >>> import bayesdistill as bd
     >>> from bayesdistill.law import LAWS, Draws
-    >>> from bayesdistill.strategies import committed_strategies
+    >>> from bayesdistill.strategies import chosen_strategies
     >>> draws = Draws(LAWS["busbridge2025"], {**bd.PUBLISHED, "E": [1.22, 1.24]})
-    >>> found = committed_strategies(draws, [1e9], [1e21], "teacher inference")
+    >>> found = chosen_strategies(draws, [1e9], [1e21], "teacher inference")
     >>> found["loss"].shape, found["teacher_params"].shape
     ((1, 1, 1, 2), (1, 1, 1))
     """
@@ -257,7 +257,7 @@ def minimize(mean: MeanLoss, bounds: Bounds) -> Points:
 
 
 def _lowest(points: Points, preferred: Points) -> Points:
-    """Return the lowest point of every problem, or the preferred one if it is as low within TIE."""
+    """Return the lowest point of every problem, or the preferred point if it is as low within TIE."""
     nearly = replace(preferred, value=preferred.value - TIE)
     best = nearly.together(points).apart(np.inf, 1)
     return best.take(np.argsort(best.which))
@@ -273,9 +273,10 @@ def _best_for_single_draws(mean: MeanLoss, bounds: Bounds) -> tuple[np.ndarray, 
 
 
 def _minima_of_grid(mean: MeanLoss, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the local minima of the lowest losses of rows, and of columns, of a grid of teachers: budgets, and the points.
+    """Return local minima of row and column minima of a grid of teachers.
 
-    The lowest losses of rows trace a valley that runs along the sizes, and those of columns one that runs along the tokens.
+    The results are the indices of the budgets and the points. Row minima trace a valley along the sizes, and column minima
+    trace a valley along the tokens.
     """
     x, y = np.linspace(box.left, box.right, _GRID), np.linspace(box.bottom, box.top, _GRID)
     X, Y = (v.ravel() for v in np.meshgrid(x, y, indexing="ij"))
@@ -296,9 +297,10 @@ def _minima_of_grid(mean: MeanLoss, box: Box) -> tuple[np.ndarray, np.ndarray, n
 
 
 def _minima_on_crease(mean: MeanLoss, few: MeanLoss, box: Box) -> Points:
-    """Return the lowest point of every problem among the teachers with which the budget buys exactly the cap on student tokens.
+    """Return the lowest point of every problem on the crease at the cap on student tokens.
 
-    The mean loss has a crease there, along which a descent in two dimensions makes little progress.
+    On the crease, the budget buys exactly the cap, and the mean loss has a kink. A descent in two dimensions makes little
+    progress along it.
     """
 
     def along(function: MeanLoss, which: np.ndarray, t: np.ndarray, _: np.ndarray) -> np.ndarray:
@@ -326,7 +328,7 @@ def _on_crease(mean: MeanLoss, box: Box, which: np.ndarray, t: np.ndarray) -> tu
         left = budget - charges.per_token(flops) * charges.max_student_tokens
         y = np.log(np.maximum(left, 1e-300)) - np.log(3 * charges.delta_pre * flops)
         return x, np.clip(y, box.bottom, box.top)
-    # Without a charge for pretraining the teacher's size alone decides; it follows by bisection.
+    # Without a charge for pretraining, only the teacher's size matters; find it by bisection.
     low, high = np.full(budget.shape, box.left), np.full(budget.shape, box.right)
     for _ in range(60):
         middle = (low + high) / 2
@@ -338,8 +340,8 @@ def _on_crease(mean: MeanLoss, box: Box, which: np.ndarray, t: np.ndarray) -> tu
 def _rivals(mean: MeanLoss, points: Points) -> Points:
     """Return the points that may be the lowest of their problem on all draws.
 
-    Losses of two strategies differ from draw to draw; the standard error of the mean difference says how much lower the other
-    may be on all draws.
+    The differences of losses vary between draws. Their standard error bounds how much lower the mean of another point may be
+    on all draws.
     """
     keep = np.zeros(points.which.size, bool)
     for problem in np.unique(points.which):

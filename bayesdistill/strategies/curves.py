@@ -1,9 +1,8 @@
 """Losses along the curve of efficient teachers, for arrays of problems.
 
-A problem is a budget and a posterior draw. Its strategies lie on a curve (see `frontier`), and a number s from 0 to LAST gives
-the place on the part of the curve that this problem can pay for. Whole numbers are the points of a grid; where the
-budget limits the teacher, they stand closer toward that limit, near which the losses change fastest. The loss is a smooth function
-of s except for a few kinks.
+A problem is a budget and a posterior draw. Its strategies lie on a curve (see `frontier`). A number s from 0 to LAST gives the
+position on the affordable part of the curve. Integers are the points of a grid. If the budget limits the teacher, they are denser
+toward this limit, because the losses change fastest there. The loss is a smooth function of s except for a few kinks.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from bayesdistill.law import Draws
 from bayesdistill.strategies.frontier import Frontier
 
 LAST = 20
-"""Number of the last point of the grid."""
-_CROWDING = 0.1  # spacing of the grid at the last teacher that a budget pays for, relative to an even one
+"""Index of the last point of the grid."""
+_CROWDING = 0.1  # spacing of the grid at the last affordable teacher, relative to even spacing
 
 
 @dataclass(frozen=True)
 class Strategies:
-    """Strategies and what they are worth; the arrays broadcast against each other.
+    """Strategies and their losses; the arrays broadcast against each other.
 
     Parameters
     ----------
@@ -39,14 +38,16 @@ class Strategies:
     student_tokens: np.ndarray
 
     def take(self, columns: np.ndarray) -> Strategies:
-        """Return those of some problems, the last axis."""
+        """Return the strategies of some problems (last axis)."""
         parts = np.broadcast_arrays(*(getattr(self, field.name) for field in fields(self)))
         return Strategies(*(part[..., columns] for part in parts))
 
 
 @dataclass(frozen=True)
 class Curves:
-    """One curve for each problem; the arrays of problems broadcast against each other, with the draws as last axis.
+    """Curves of all problems.
+
+    The arrays of problems broadcast against each other, with the draws as last axis.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ class Curves:
         return cls(draws, student, frontier, budgets, start, end, np.where(limited, _CROWDING, 1.0))
 
     def take(self, *index: np.ndarray) -> Curves:
-        """Return some problems as arrays of shape (n,): one array of positions for each axis, that of the draws last."""
+        """Return some problems as arrays of shape (n,), from positions along each axis."""
         draws = self.draws.take(index[-1])
         shape = np.broadcast_shapes(self.budgets.shape, (self.draws.n_draws,))
         own = (self.budgets, self.start, self.end, self.crowding)
@@ -101,5 +102,5 @@ class Curves:
         return Strategies(np.where(tokens >= 1, loss, np.inf), teacher.params, teacher.tokens, teacher_loss, tokens)
 
     def deficit(self, found: Strategies) -> np.ndarray:
-        """Return how much worse the teacher is than the student would be by itself; laws may have a kink where this is 0."""
+        """Return teacher loss minus student loss without a teacher (laws may have a kink at 0)."""
         return found.teacher_loss - self.draws.supervised_loss(self.student, np.maximum(found.student_tokens, 1.0))

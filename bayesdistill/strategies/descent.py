@@ -1,7 +1,7 @@
 """Minima of many functions of two variables, by Newton's method with a trust region and without derivatives.
 
-Seven values around each point make a quadratic model. It is minimized exactly over the part of the box that is not farther than
-the radius, which works for indefinite and nearly singular Hessians. A direction without width is left alone.
+Seven values around each point define a quadratic model. The model is minimized exactly over the part of the box within the
+trust radius, which also works for indefinite and nearly singular Hessians. A direction of zero width is fixed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 Function = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""Takes numbers of functions (n,) and coordinates (n, k), and returns the values (n, k), which may be infinite."""
+"""Maps function indices (n,) and coordinates (n, k) to values (n, k), which may be infinite."""
 
-_ENOUGH = 2e-10  # that a further step would gain
+_ENOUGH = 2e-10  # expected decrease of a further step at which the descent stops
 _LEAST_RADIUS = 1e-5
 _FIRST_RADIUS = 0.4
 _STENCIL_X = np.array([0.0, -1.0, 1.0, 0.0, 0.0, 1.0, -1.0])
@@ -34,7 +34,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Points:
-    """Points at which functions are known, arrays of shape (n,): number of the function, coordinates, value."""
+    """Points with known function values, arrays of shape (n,): index of the function, coordinates, value."""
 
     which: np.ndarray
     x: np.ndarray
@@ -57,12 +57,12 @@ class Points:
         return Points(self.which, x, y, value)
 
     def together(self, other: Points) -> Points:
-        """Return these points and others."""
+        """Concatenate these points with others."""
         pairs = ((getattr(self, name), getattr(other, name)) for name in ("which", "x", "y", "value"))
         return Points(*(np.concatenate(pair) for pair in pairs))
 
     def apart(self, distance: float, most: int) -> Points:
-        """Return the lowest points of each function, as many as `most`, of which none is closer than `distance` to a lower one."""
+        """Return up to `most` lowest points per function, at least `distance` apart."""
         kept: dict[int, list[int]] = {}
         for m in np.argsort(self.value, kind="stable").tolist():
             others = kept.setdefault(int(self.which[m]), [])
@@ -87,18 +87,18 @@ class Model:
 
 
 def descend(function: Function, points: Points, box: Box, width: float, rounds: int = 50) -> Points:
-    """Return local minima near points, never higher than these.
+    """Return local minima near points, with values no higher than at the points.
 
     Parameters
     ----------
     function : Function
     points : Points
-        With their values of this function.
+        Starting points, with their values of this function.
     box : Box
     width : float
-        Half width of the stencil at most; a tenth of it is the least.
+        Maximum half width of the stencil; the minimum is a tenth of it.
     rounds : int
-        Steps at most.
+        Maximum number of steps.
     """
     radius = np.full(points.x.size, _FIRST_RADIUS)
     active = np.flatnonzero(np.isfinite(points.value))
@@ -150,12 +150,12 @@ def _step(
         step >= 0.99 * radius, np.where(gain > 0.75 * hoped, 2 * radius, radius), np.maximum(2 * step, radius / 8)
     )
     bad = np.minimum(radius / 2, np.maximum(step, _LEAST_RADIUS))
-    # A stencil that is not finite is too near to where nothing is left for the student.
+    # A stencil that is not finite is too close to the limit at which the student has no tokens.
     return best, np.where(finite, np.where(gain < 0.25 * hoped, bad, good), radius / 2), done
 
 
 def _model(F: np.ndarray, x: np.ndarray, y: np.ndarray, hx: np.ndarray, hy: np.ndarray) -> Model:
-    """Return the quadratic model of values on the stencil; derivatives along a direction without width are 0."""
+    """Return the quadratic model of values on the stencil (fixed directions: slope 0)."""
     hx, hy = np.where(hx > 0, hx, 1.0), np.where(hy > 0, hy, 1.0)
     here, left, right, below, above, up, down = F.T
     return Model(
@@ -171,7 +171,7 @@ def _model(F: np.ndarray, x: np.ndarray, y: np.ndarray, hx: np.ndarray, hy: np.n
 
 
 def _lowest(m: Model, reach: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the least change of the model over a rectangle, and where it is: inside, on an edge, or at a corner."""
+    """Return the minimum of the model's change over a rectangle, and its position."""
     left, right, bottom, top = reach.left, reach.right, reach.bottom, reach.top
     determinant = np.where(m.curvature_x > 0, m.curvature_x * m.curvature_y - m.mixed**2, np.nan)
     determinant = np.where(determinant > 0, determinant, np.nan)

@@ -1,4 +1,4 @@
-"""The choice among teachers that exist, whose losses are measured."""
+"""Choice among existing teachers, whose losses are measured."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bayesdistill.strategies.charges import Charges
 
 @dataclass(frozen=True)
 class Teachers:
-    """Teachers that exist.
+    """Existing teachers.
 
     Parameters
     ----------
     params : (n,) array
         Non-embedding parameters.
     loss : (n, n_draws) array
-        Measured losses in nats per token, the same for every draw unless they were given for each.
+        Measured losses in nats per token, equal for all draws unless given for each draw.
     tokens : (n,) array or None
-        Training tokens. Only with them is a share of the pretraining charged.
+        Training tokens. A fraction of the pretraining is charged only if they are given.
     """
 
     params: np.ndarray
@@ -49,7 +49,7 @@ class Teachers:
         if loss.shape not in wanted or (tokens is not None and tokens.shape != params.shape):
             shapes = [v.shape for v in (params, loss, tokens) if v is not None]
             raise ParameterError(
-                f"Teachers have shapes {', '.join(map(str, shapes))}. Parameters, losses and tokens need one value per teacher."
+                f"Teachers have shapes {', '.join(map(str, shapes))}. Give one value of parameters, loss and tokens per teacher."
             )
         return cls(params, np.broadcast_to(loss.reshape(params.size, -1), (params.size, n_draws)), tokens)
 
@@ -59,23 +59,23 @@ class Teachers:
 
     @property
     def usable(self) -> np.ndarray:
-        """Which (teacher, draw) are positive numbers."""
+        """Return which (teacher, draw) have positive numbers."""
         sound = np.isfinite(self.params) & (self.params > 0)
         if self.tokens is not None:
             sound = sound & np.isfinite(self.tokens) & (self.tokens > 0)
         return sound[:, None] & np.isfinite(self.loss) & (self.loss > 0)
 
     def student_tokens(self, budgets: Any, charges: Charges, shape: Shape) -> np.ndarray:
-        """Return what each teacher leaves for the student, (n, ...) for budgets (...)."""
+        """Return the tokens that each teacher leaves for the student, (n, ...) for budgets (...)."""
         extra = [1] * np.ndim(budgets)
         flops = flops_per_token(self.params, shape).reshape(-1, *extra)
         trained = 0.0 if self.tokens is None else self.tokens.reshape(flops.shape)
         return np.broadcast_to(charges.student_tokens(budgets, flops, trained), (self.params.size, *np.shape(budgets)))
 
     def student_losses(self, draws: Draws, student: float, tokens: np.ndarray) -> np.ndarray:
-        """Return losses (n, n_draws) of a student with tokens (n, n_draws) or (n, 1) from each teacher.
+        """Return losses (n, n_draws) of a student with tokens (n, draws) from each teacher.
 
-        Infinite where a teacher leaves less than a token or is not usable.
+        The loss is infinite if a teacher leaves less than one token or is not usable.
         """
         possible = self.usable & (tokens >= 1)
         return np.where(possible, draws.distilled_loss(student, np.maximum(tokens, 1.0), self.loss), np.inf)

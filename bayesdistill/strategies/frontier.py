@@ -1,7 +1,7 @@
-r"""The efficient teachers: for each loss that a teacher can have, the one that charges the student least.
+r"""Efficient teachers: for each teacher loss, the teacher with the lowest charge to the student.
 
-Whatever the student's loss does with the loss of its teacher, a teacher can only be optimal if no cheaper teacher has the
-same loss: the saving would buy student tokens. On a level curve of the supervised law
+For any dependence of the student's loss on the teacher's loss, a teacher can only be optimal if no cheaper teacher has the
+same loss, because the savings would buy student tokens. On a level curve of the supervised law
 
 .. math:: L_T = E + (A N_T^{-\alpha} + B D_T^{-\beta})^\gamma
 
@@ -13,16 +13,16 @@ the charge :math:`F(N_T)(\delta_\mathrm{lgt} D_S + 3\,\delta_\mathrm{pre} D_T)` 
     \qquad \kappa = \frac{\delta_\mathrm{lgt} D_S}{3\,\delta_\mathrm{pre}}, \quad
     g(N) = \frac{\mathrm{d} \log F}{\mathrm{d} \log N}
 
-(along the level curve the left side rises with N_T and the right side falls). The tokens therefore follow from the size:
+(along the level curve the left side increases with N_T and the right side decreases). The size therefore determines the tokens:
 
 - If nothing or only pretraining is charged, kappa is 0: the teacher is compute-optimal by itself.
-- If only inference is charged, kappa is infinite: the teacher takes all the tokens that its bound allows.
-- If both are charged, D_S is what the budget leaves. The condition becomes a convex, falling equation in log D_T, which
+- If only inference is charged, kappa is infinite: the teacher uses all the tokens that its bound allows.
+- If both are charged, the budget determines D_S. The condition becomes a convex, decreasing equation in log D_T, which
   Newton's method solves from the left.
 
-A number t gives the place on this curve. From 0 to 1, log N_T runs from its lower to its upper bound and D_T follows from the
-condition, clipped to its bounds. From -1/4 to 0 the tokens of the smallest teacher rise from their lower bound; from 1 to 5/4
-the tokens of the largest teacher rise to their upper bound. Along the whole curve L_T falls and the charge rises.
+A number t gives the position on this curve. From 0 to 1, log N_T goes from its lower to its upper bound and D_T follows from the
+condition, clipped to its bounds. From -1/4 to 0 the tokens of the smallest teacher increase from their lower bound; from 1 to 5/4
+the tokens of the largest teacher increase to their upper bound. Along the whole curve L_T decreases and the charge increases.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from bayesdistill.strategies.problems import Bounds
 
 _STRETCH = 0.25  # length in t of the two ends along which only the tokens change
 _TABLE = np.linspace(-_STRETCH, 1 + _STRETCH, 13)
-_HAIR = 1e-6  # relative difference of tokens from a bound that makes no difference
-_LEAST_SHARE = 0.01  # of the budget that is left for the student at the end of the part that is searched
+_HAIR = 1e-6  # negligible relative difference of tokens from a bound
+_LEAST_SHARE = 0.01  # fraction of the budget left for the student at the end of the searched part
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Frontier:
-    """The curve of efficient teachers for one student and scenario.
+    """Curve of efficient teachers for one student and scenario.
 
     Parameters
     ----------
     bounds : Bounds
     shape : Shape
     charges : Charges
-        What the student pays for.
+        Costs of the student.
     p : mapping
         The supervised law's A, B, alpha and beta, (n_draws,).
     """
@@ -79,7 +79,7 @@ class Frontier:
 
     @property
     def depends_on_budget(self) -> bool:
-        """Whether the teacher at t is another one for another budget."""
+        """Whether the teacher at t depends on the budget."""
         return self.charges.delta_lgt > 0 and self.charges.delta_pre > 0
 
     def teacher(self, t: Any, budget: Any) -> Teacher:
@@ -110,16 +110,16 @@ class Frontier:
         share, per_token = charges.delta_lgt / (3 * charges.delta_pre), charges.per_token(flops)
         tokens = _solve_charged(optimal, p["beta"], 3 * charges.student_flops / per_token, share * budget / per_token)
         if np.isfinite(charges.max_student_tokens):
-            # D_S is limited by the budget or by its cap: whichever limits it more asks for fewer teacher tokens.
+            # The budget or the cap limits D_S; the stronger limit gives fewer teacher tokens.
             capped = _solve_charged(optimal, p["beta"], 1.0, share * charges.max_student_tokens)
             tokens = np.minimum(tokens, capped)
         return tokens
 
     def ends(self, budget: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the first and last t worth a search, and where the budget limits the last; all broadcast with the budgets.
+        """Return the first and last relevant t, and whether the budget limits the last.
 
-        Ends of the curve without length are left out, and so are teachers that leave less than about a hundredth of the
-        budget for the student.
+        All broadcast with the budgets. The range omits ends of the curve without length, and teachers that leave less than
+        about a hundredth of the budget for the student.
         """
         _, _, fewest, most = self.bounds.limits
         corners = self.teacher(np.array([0.0, 1.0])[:, None, None], budget)
@@ -140,17 +140,17 @@ class Frontier:
         )
         steepness = np.maximum(here - before, 1e-9) / (_TABLE[k] - _TABLE[k - 1])
         wall = _TABLE[k - 1] + (target - before) / steepness
-        for _ in range(2):  # because the table is only nearly linear between its points
+        for _ in range(2):  # Repeat because the table is only approximately linear between its points.
             wall = np.clip(wall, -_STRETCH, 1 + _STRETCH)
             wall = wall + (target - log_cost(wall)) / steepness
         return start, np.clip(wall, start, end), wall < end
 
 
 def _solve_charged(optimal: Any, beta: Any, constant: Any, reach: Any) -> Any:
-    """Logarithm of the D_T at which 1 + kappa/D_T = `constant + reach / D_T` satisfies the condition.
+    """Solve the condition for log D_T, with 1 + kappa/D_T = `constant + reach / D_T`.
 
-    `optimal` is the solution for constant = 1 and reach = 0. Newton's method starts from the larger of the two solutions that
-    one term alone would have. The function is convex and falls, so that every step stays left of the root.
+    `optimal` is the solution for constant = 1 and reach = 0. Newton's method starts from the larger of the two solutions for
+    one term alone. The function is convex and decreasing, so every step stays left of the root.
     """
     y = np.maximum(optimal + np.log(constant) / beta, (beta * optimal + np.log(reach)) / (1 + beta))
     for _ in range(3):

@@ -30,7 +30,7 @@ def evaluate_strategies(
     students, student_tokens, teacher_params, teacher_tokens : float or array
         Strategies; they broadcast against each other.
     teacher_loss : float or array, optional
-        Measured losses of teachers, instead of their size and tokens.
+        Measured losses of teachers; replaces their size and tokens.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def supervised_losses(
     budgets : (n_budgets,) or (n_budgets, n_draws) array
         FLOPs.
     shape : Shape
-        Of the architecture, for its cost.
+        Architecture, which determines the cost.
     max_tokens : float
         Cap on the tokens.
 

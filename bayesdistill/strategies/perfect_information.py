@@ -1,8 +1,8 @@
-"""The strategy with perfect information: the best one of every posterior draw by itself.
+"""Strategy with perfect information, which minimizes the loss separately for every posterior draw.
 
-Every problem (student, scenario, budget, draw) is a function of one variable, the place on its curve (see `curves`). A grid
-shows the local minima. A quartic through five points, then a cubic model of three close ones, lead to the bottom of the lowest.
-What does not look smooth, other local minima that may be lower, and cells that may hide one are divided more finely and then
+Every problem (student, scenario, budget, draw) is a function of one variable, the position on its curve (see `curves`). A grid
+shows the local minima. A quartic through five points, then a cubic model of three close points, locate the lowest minimum.
+Intervals that may not be smooth, other local minima that may be lower, and cells that may contain one are subdivided and then
 minimized without derivatives.
 """
 
@@ -32,21 +32,21 @@ from bayesdistill.strategies.problems import (
     unlimited_tokens,
 )
 
-_PROBLEMS = 16_384  # that are solved together: threads wait for each other if the arrays are small
-_AT_ONCE = 65_536  # losses that are computed at once: many more would not stay in the processor's cache
-_STEP = 0.05  # of the spacing of the points, between the three points of a cubic model
+_PROBLEMS = 16_384  # number of problems solved together; with smaller arrays threads wait for each other
+_AT_ONCE = 65_536  # number of losses computed at once; larger arrays exceed the processor's cache
+_STEP = 0.05  # distance of the three points of a cubic model, relative to the spacing of the grid
 _NO_GAIN = 1e-12  # nats
-_NEGLIGIBLE = 1e-10  # nats by which a minimum must be lower to be looked for
-_EVEN = 4.0  # ratio of second differences up to which a loss looks evenly convex
-_FALL = 3.0  # times what the teacher's loss falls between two points, the student's may fall
-_FRACTIONS = np.arange(1, 5) / 5  # of a cell that may hide a minimum, where it is looked for
-_INNER = 17  # points of an interval that is looked at closely
-_TOO_MUCH = 1e6  # nats: stands for an infinite loss, on which the minimizer would stop
+_NEGLIGIBLE = 1e-10  # nats; minima that are lower by less are ignored
+_EVEN = 4.0  # maximum ratio of second differences of a loss that counts as evenly convex
+_FALL = 3.0  # maximum decrease of the student's loss between two points, relative to the decrease of the teacher's loss
+_FRACTIONS = np.arange(1, 5) / 5  # search positions within a cell that may contain a minimum
+_INNER = 17  # number of points in a subdivided interval
+_TOO_MUCH = 1e6  # nats; replaces infinite losses, which would stop the minimizer
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Intervals of s in which a lower minimum may lie: the row and column of the problem, and the two ends."""
+    """Intervals of s that may contain a lower minimum: problem row, column, and two ends."""
 
     row: np.ndarray
     column: np.ndarray
@@ -55,7 +55,7 @@ class Intervals:
 
     @classmethod
     def together(cls, *parts: Intervals) -> Intervals:
-        """Return all of several intervals."""
+        """Concatenate several sets of intervals."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def take(self, index: Any) -> Intervals:
@@ -63,7 +63,7 @@ class Intervals:
         return Intervals(self.row[index], self.column[index], self.low[index], self.high[index])
 
 
-def best_strategies(
+def perfect_information_strategies(
     draws: Draws,
     students: Any,
     budgets: Any,
@@ -74,7 +74,7 @@ def best_strategies(
     teachers: Any = None,
     threads: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the strategy with perfect information, which minimizes the student's loss for every draw by itself.
+    """Return the strategy with perfect information, which minimizes the student's loss in every draw.
 
     Parameters
     ----------
@@ -83,19 +83,19 @@ def best_strategies(
     students : (n_students,) array
         Non-embedding parameters.
     budgets : (n_budgets,) or (n_budgets, n_draws) array
-        FLOPs, the same for all draws or not; may be infinite.
+        FLOPs, equal for all draws or not; may be infinite.
     scenarios : sequence of Scenario or str
-        Who pays for the teacher.
+        Cost scenarios.
     bounds : Bounds
-        On teachers and tokens. With `teachers` only the cap on student tokens matters.
+        Bounds on teachers and tokens. With `teachers` only the cap on student tokens matters.
     shape : Shape
-        Of the architecture, for its cost.
+        Architecture, which determines the cost.
     teachers : tuple of arrays, optional
-        (params, loss) or (params, loss, tokens) of teachers that exist, with measured losses of shape (n,) or (n, n_draws):
-        the choice is then among these alone. Their inference is charged as the scenario says; their pretraining is charged
+        (params, loss) or (params, loss, tokens) of existing teachers, with measured losses of shape (n,) or (n, n_draws). The
+        strategy then uses one of them. The scenario determines the charge for their inference; their pretraining is charged
         only if their tokens are given.
     threads : int, optional
-        By default one for each processor.
+        Number of threads; by default one per processor.
 
     Returns
     -------
@@ -106,14 +106,14 @@ def best_strategies(
     Raises
     ------
     ParameterError
-        If shapes do not fit, or a scenario has an unknown name. What makes single problems impossible is in their status.
+        If shapes do not match, or a scenario has an unknown name. The status of a problem reports why it has no strategy.
 
     Examples
     --------
     >>> import bayesdistill as bd
     >>> from bayesdistill.law import LAWS, Draws
-    >>> from bayesdistill.strategies import best_strategies
-    >>> found = best_strategies(Draws(LAWS["busbridge2025"], bd.PUBLISHED), [1e9], [1e21], "teacher inference")
+    >>> from bayesdistill.strategies import perfect_information_strategies
+    >>> found = perfect_information_strategies(Draws(LAWS["busbridge2025"], bd.PUBLISHED), [1e9], [1e21], "teacher inference")
     >>> print(f"{found['loss'].item():.3f} {found['teacher_params'].item():.1e}")
     2.211 1.3e+09
     """
@@ -144,7 +144,7 @@ def best_strategies(
 def _solve(
     request: Request, draws: Draws, budgets: np.ndarray, where: tuple[Any, ...], out: dict[str, np.ndarray]
 ) -> None:
-    """Store the strategies of one student and scenario for some budgets (n_budgets, n_draws) at their places in `out`."""
+    """Store the strategies of one student and scenario for some budgets in `out`."""
     student, charges = request.charges(*where[:2])
     if request.teachers is not None:
         for row, spent in zip(where[2].ravel(), budgets, strict=True):
@@ -164,7 +164,7 @@ def _solve(
 def _best_existing(
     request: Request, draws: Draws, student: float, charges: Charges, spent: np.ndarray, columns: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the strategies with the best of the existing teachers, the first of equal ones."""
+    """Return the strategies with the best of the existing teachers; ties go to the first."""
     assert request.teachers is not None
     teachers = request.teachers.for_draws(columns)
     with np.errstate(all="ignore"):
@@ -183,7 +183,7 @@ def _best_existing(
 
 
 def search(curves: Curves) -> dict[str, np.ndarray]:
-    """Return the best strategy of each problem.
+    """Return the strategy with the lowest loss for each problem.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def search(curves: Curves) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of (n_budgets, n_draws) arrays
-        Fields of `Strategies`. The loss is infinite where no teacher can be paid.
+        Fields of `Strategies`. The loss is infinite if no teacher is affordable.
     """
     with np.errstate(all="ignore"):
         grid = _look_everywhere(curves)
@@ -223,14 +223,14 @@ def _look_everywhere(curves: Curves) -> Grid:
 
 
 def _descend(curves: Curves, lowest: np.ndarray) -> tuple[dict[str, np.ndarray], Intervals]:
-    """Return the minima beside the lowest points of the grid, and intervals of those that are doubtful."""
+    """Return the minima next to the lowest grid points, and intervals of uncertain minima."""
     points = np.clip(lowest, 1, LAST - 1) + np.linspace(-1, 1, 9)[:, None, None]
     strategies = curves.strategies(points)
     k = strategies.loss.argmin(axis=0)
     landing = _settle(curves, points, strategies, k)
-    # On both sides of a kink the loss may have a minimum of its own.
+    # The loss may have a separate minimum on each side of a kink.
     low, high = points[0], points[-1]
-    # The last teacher that a budget pays for leaves little to the student, but a little more may be better.
+    # The last affordable teacher leaves few student tokens; a slightly cheaper teacher may be better.
     at_wall = (high == LAST) & (curves.crowding < 1)
     high = np.where(at_wall, LAST + 1.0, high)
     row, column = np.nonzero((~landing.certain | at_wall) & np.isfinite(_beside(strategies.loss, k, 0)))
@@ -238,33 +238,33 @@ def _descend(curves: Curves, lowest: np.ndarray) -> tuple[dict[str, np.ndarray],
 
 
 def _beside(values: np.ndarray, k: np.ndarray, step: int) -> np.ndarray:
-    """Return what values (n, ...) are at k + step, or at the end if there is no such place."""
+    """Return values (n, ...) at k + step, or at the end if this is out of range."""
     return np.take_along_axis(values, np.clip(k + step, 0, values.shape[0] - 1)[None], axis=0)[0]
 
 
 @dataclass(frozen=True)
 class Landing:
-    """Where a descent led: strategies by the names of their fields, and whether the minimum is certain."""
+    """Result of a descent: strategies by the names of their fields, and whether the minimum is certain."""
 
     strategies: dict[str, np.ndarray]
     certain: np.ndarray
 
 
 def _settle(curves: Curves, points: np.ndarray, known: Strategies, k: np.ndarray) -> Landing:
-    """Go to the minimum beside the k-th of evenly spaced points (n_points, ...), which is lower than its neighbors."""
-    centre = np.clip(k, 2, points.shape[0] - 3)
-    a, b, c, d, e = (_beside(known.loss, centre, step) for step in (-2, -1, 0, 1, 2))
+    """Find the minimum next to the k-th point (n_points, ...), a minimum of the grid."""
+    center = np.clip(k, 2, points.shape[0] - 3)
+    a, b, c, d, e = (_beside(known.loss, center, step) for step in (-2, -1, 0, 1, 2))
     # Derivatives over factorials of the quartic through the five values, at the middle one.
     c1, c2 = (a - 8 * b + 8 * d - e) / 12, (-a + 16 * b - 30 * c + 16 * d - e) / 24
     c3, c4 = (-a + 2 * b - 2 * d + e) / 12, (a - 4 * b + 6 * c - 4 * d + e) / 24
-    z = (k - centre).astype(float)
+    z = (k - center).astype(float)
     low, high = np.maximum(z - 1, -2.0), np.minimum(z + 1, 2.0)
     for _ in range(4):
         slope = c1 + z * (2 * c2 + z * (3 * c3 + z * 4 * c4))
         curvature = 2 * c2 + z * (6 * c3 + z * 12 * c4)
         z = np.clip(z - slope / np.where(curvature > 0, curvature, np.inf), low, high)
     third = 6 * c3 + 24 * c4 * z
-    landing = _newton(curves, (z, low, high), third, (_beside(points, centre, 0), points[1] - points[0]))
+    landing = _newton(curves, (z, low, high), third, (_beside(points, center, 0), points[1] - points[0]))
     worse = np.broadcast_to(curves.deficit(known) > 0, points.shape)
     smooth = _beside(worse, k, -2) == _beside(worse, k, 2)
     lower = landing.strategies["loss"] <= _beside(known.loss, k, 0) + _NO_GAIN
@@ -272,7 +272,7 @@ def _settle(curves: Curves, points: np.ndarray, known: Strategies, k: np.ndarray
 
 
 def _newton(curves: Curves, place: tuple[np.ndarray, ...], third: np.ndarray, scale: tuple[np.ndarray, ...]) -> Landing:
-    """Go from z to the minimum of a cubic model: three losses around z, and a third derivative."""
+    """Find the minimum of a cubic model near z, from three losses around z and a third derivative."""
     z, low, high = place
     origin, spacing = scale
     z = np.clip(z, low + _STEP, high - _STEP)
@@ -287,8 +287,8 @@ def _newton(curves: Curves, place: tuple[np.ndarray, ...], third: np.ndarray, sc
     step = np.clip(z + np.clip(step, -1.0, 1.0), low, high) - z
     predicted = here + step * (slope + step * (curvature / 2 + step * third / 6))
     found = curves.strategies(origin + spacing * (z + step))
-    # An error e of the model after a step d means a slope of about 3 e / d at the landing, of which a further step would gain
-    # the square over twice the curvature.
+    # An error e of the model after a step d implies a slope of about 3 e / d at the new point. A further step would then gain
+    # the squared slope over twice the curvature.
     error = found.loss - predicted
     certain = (4.5 * error**2 < _NO_GAIN * curvature * step**2) | (np.abs(error) < 1e-13)
     strategies = {f.name: np.array(np.broadcast_to(getattr(found, f.name), z.shape)) for f in fields(found)}
@@ -296,7 +296,7 @@ def _newton(curves: Curves, place: tuple[np.ndarray, ...], third: np.ndarray, sc
 
 
 def _other_intervals(curves: Curves, grid: Grid, lowest: np.ndarray, least: np.ndarray) -> Intervals:
-    """Return intervals away from the lowest point of the grid in which the loss may fall below the least known."""
+    """Return other intervals in which the loss may be below the lowest known value."""
     minima: list[tuple[np.ndarray, ...]] = []
     cells: list[tuple[np.ndarray, ...]] = []
     for part in _parts(grid.loss):
@@ -311,23 +311,23 @@ def _other_intervals(curves: Curves, grid: Grid, lowest: np.ndarray, least: np.n
 
 
 def _parts(loss: np.ndarray) -> list[slice]:
-    """Return the budgets of an array (n_points, n_budgets, n_draws) in parts that stay in the processor's cache."""
+    """Split the budgets of an array (n_points, n_budgets, n_draws) into cache-sized parts."""
     step = max(1, _AT_ONCE // (loss.shape[0] * loss.shape[2]))
     return [slice(first, first + step) for first in range(0, loss.shape[1], step)]
 
 
 def _suspects(grid: Grid, lowest: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which points are local minima with something lower beside them, and which cells may hide a lower minimum.
+    """Return which points are near a lower minimum, and which cells may contain one.
 
-    A parabola falls below its lowest point on a grid by at most an eighth of what the higher neighbor is above it, and below
-    the chord between two neighbors by at most an eighth of the second difference. Four times as much is allowed for, because
-    losses are not parabolas. Where the grid looks evenly convex, a loss that rises before two neighbors rises between them. From
-    a teacher to a stronger one, the loss of equation 8 cannot fall by more than that of the teacher; three times as much is
-    allowed for.
+    A parabola is below its lowest grid point by at most an eighth of the difference to the higher neighbor, and below
+    the chord between two neighbors by at most an eighth of the second difference. The tolerance is four times as large, because
+    losses are not parabolas. If the grid looks evenly convex, a loss that increases before two neighbors increases between them.
+    From a teacher to a stronger one, the loss of equation 8 cannot decrease by more than the loss of the teacher; the tolerance
+    is three times as large.
     """
     loss, target = grid.loss, least - _NEGLIGIBLE
     rise = np.diff(loss, axis=0)
-    rise[np.isnan(rise)] = np.inf  # beyond the wall
+    rise[np.isnan(rise)] = np.inf  # outside the feasible range
     outside = np.full((1, *lowest.shape), np.inf)
     before, after = np.concatenate([-outside, rise]), np.concatenate([rise, outside])
     minima = (before < 0) & (after >= 0) & ~(loss - np.maximum(-before, after) / 2 > target)
@@ -348,7 +348,7 @@ def _suspects(grid: Grid, lowest: np.ndarray, least: np.ndarray) -> tuple[np.nda
 
 
 def _with_minima(curves: Curves, cells: Intervals, grid: Grid) -> Intervals:
-    """Return the cells of which an inner point is lower than both ends."""
+    """Return the cells with an inner point that is lower than both ends."""
     if not cells.row.size:
         return cells
     points = cells.low + _FRACTIONS[:, None] * (cells.high - cells.low)
@@ -358,7 +358,7 @@ def _with_minima(curves: Curves, cells: Intervals, grid: Grid) -> Intervals:
 
 
 def _look_closely(curves: Curves, intervals: Intervals, found: dict[str, np.ndarray]) -> None:
-    """Replace strategies in `found` by better ones that lie in these intervals."""
+    """Replace strategies in `found` by better ones in these intervals."""
     intervals = _split_at_kinks(curves, intervals)
     size = max(1, _AT_ONCE // _INNER)
     for first in range(0, intervals.row.size, size):
@@ -367,14 +367,14 @@ def _look_closely(curves: Curves, intervals: Intervals, found: dict[str, np.ndar
         which, best = _all_minima(problems, np.linspace(some.low, some.high, _INNER))
         row, column = some.row[which], some.column[which]
         lower = np.flatnonzero(best["loss"] < found["loss"][row, column])
-        # The lowest of several minima of a problem is written last.
+        # Write the lowest of several minima of a problem last.
         lower = lower[np.argsort(-best["loss"][lower], kind="stable")]
         for name, values in best.items():
             found[name][row[lower], column[lower]] = values[lower]
 
 
 def _split_at_kinks(curves: Curves, intervals: Intervals) -> Intervals:
-    """Return the intervals, divided in two where a teacher is as good as its student would be by itself."""
+    """Return the intervals, split where the teacher's loss equals the student's loss without a teacher."""
     problems = curves.take(intervals.row, intervals.column)
 
     def deficit(s: np.ndarray, i: np.ndarray) -> np.ndarray:
@@ -393,7 +393,7 @@ def _split_at_kinks(curves: Curves, intervals: Intervals) -> Intervals:
 
 
 def _all_minima(problems: Curves, points: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the local minima of n problems beside evenly spaced points (n_points, n): their problems and strategies."""
+    """Return the local minima of n problems next to points (n_points, n)."""
     known = problems.strategies(points)
     loss = known.loss
     padded = np.pad(loss, ((1, 1), (0, 0)), constant_values=np.inf)

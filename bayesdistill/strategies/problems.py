@@ -1,4 +1,4 @@
-"""What a search is asked: bounds, draws as one array, scenarios, budgets; and what is said about its answers."""
+"""Inputs and status codes of a search: bounds, draws, scenarios and budgets."""
 
 from __future__ import annotations
 
@@ -30,44 +30,45 @@ STATUS = (
     "invalid_draw",
     "invalid_problem",
 )
-"""What the status codes mean.
+"""Status codes.
 
 ok
     Inside all bounds.
 teacher_params_at_min ... student_tokens_at_max
-    A strategy that another bound would change: the teacher's size or tokens are at one, both are (`teacher_at_corner`), or
-    only the student's tokens are. A teacher whose inference alone is charged takes all the tokens that it may have.
+    The strategy is at a bound: the teacher's size or tokens are, both are (`teacher_at_corner`), or only the student's
+    tokens are. A teacher whose inference alone is charged uses all the tokens that it may have.
 budget_too_small
     No teacher within bounds leaves a token for the student.
 no_teacher_in_bounds
     The bounds exclude everything, or the list of teachers is empty.
 invalid_draw
-    A coefficient is NaN, infinite or of the wrong sign. One such draw makes the mean over draws, and with it every committed
+    A coefficient is NaN, infinite or of the wrong sign. One invalid draw makes the mean over draws, and therefore every chosen
     strategy, invalid.
 invalid_problem
     The student's size or the budget is NaN or not positive, or the student's size is infinite.
 
-From `budget_too_small` on there is no strategy and the values are NaN."""
+The codes from `budget_too_small` on have no strategy, and the values are NaN."""
 FIRST_FAILURE = STATUS.index("budget_too_small")
-"""The first status code without a strategy."""
+"""First status code without a strategy."""
 _CODE = {name: code for code, name in enumerate(STATUS)}
 
 UNLIMITED = 1e300
-"""What stands for an infinite budget: its students lack 1e-100 nats to unlimited tokens."""
+"""Replacement for an infinite budget: its losses differ by 1e-100 nats from those with unlimited tokens."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Which teachers and how many unique tokens a strategy may use.
+    """Bounds on the teachers and the unique tokens of a strategy.
 
     Parameters
     ----------
     min_teacher_params, max_teacher_params : float
         Non-embedding parameters of a teacher. The law was fitted to teachers of 143M to 7.75B.
     min_teacher_tokens, max_teacher_tokens : float
-        Tokens that a teacher is trained on. With 1e6 parameters on 1e6 tokens, the least by default, the published law is at
-        7.5 nats, worse than any teacher that one would choose.
+        Training tokens of a teacher. At the lower default bounds, 1e6 parameters and 1e6 tokens, the published law gives
+        7.5 nats, which is worse than any realistic teacher.
     max_student_tokens : float
+        Cap on the student's tokens; infinite for none. The rest of the budget is then not spent.
         Cap on the student's tokens; infinite for none. What of the budget is left then is not spent.
 
     Examples
@@ -85,14 +86,14 @@ class Bounds:
 
     @property
     def limits(self) -> np.ndarray:
-        """Least and most parameters, least and most tokens of a teacher."""
+        """Lower and upper bounds on the parameters, then on the tokens, of a teacher."""
         return np.array(
             [self.min_teacher_params, self.max_teacher_params, self.min_teacher_tokens, self.max_teacher_tokens], float
         )
 
     @property
     def hold_something(self) -> bool:
-        """Whether any teacher and any student tokens are allowed."""
+        """Whether the bounds allow any teacher and any student tokens."""
         a = self.limits
         fine = np.isfinite(a).all() and a.min() > 0 and a[0] <= a[1] and a[2] <= a[3] and self.max_student_tokens > 0
         return bool(fine)
@@ -100,7 +101,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Request:
-    """What strategies are sought for.
+    """Arguments of a search for strategies.
 
     Parameters
     ----------
@@ -112,7 +113,7 @@ class Request:
     bounds : Bounds
     shape : Shape
     teachers : Teachers or None
-        The existing teachers, if the choice is among them.
+        Existing teachers; None for newly trained teachers.
     """
 
     draws: Draws
@@ -124,7 +125,7 @@ class Request:
 
     @classmethod
     def of(cls, draws: Draws, students: Any, scenarios: Any, limits: tuple[Bounds, Shape], teachers: Any) -> Request:
-        """Return a request from what a caller passes."""
+        """Return a request from the caller's arguments."""
         several = [scenarios] if isinstance(scenarios, str | Scenario) else list(scenarios)
         return cls(
             replace(draws, symbols={name: draws[name] for name in draws.law.symbols_of_law}),
@@ -136,7 +137,7 @@ class Request:
 
     @property
     def possible(self) -> bool:
-        """Whether any strategy is allowed."""
+        """Whether the bounds allow any strategy."""
         if self.teachers is None:
             return self.bounds.hold_something
         return bool(self.teachers.params.size and self.bounds.max_student_tokens > 0)
@@ -147,7 +148,7 @@ class Request:
         return np.flatnonzero(possible(self.students, finite=True)).tolist()
 
     def charges(self, student: int, scene: int) -> tuple[float, Charges]:
-        """Return the size of a student, and what it pays for in a scenario."""
+        """Return the size of a student, and its costs in a scenario."""
         size, s = float(self.students[student]), self.scenarios[scene]
         flops, cap = float(flops_per_token(size, self.shape)), float(self.bounds.max_student_tokens)
         return size, Charges(flops, float(s.delta_lgt), float(s.delta_pre), cap)
@@ -169,28 +170,30 @@ class Request:
 
 
 def budgets_per_draw(budgets: Any, n_draws: int) -> np.ndarray:
-    """Budgets as an array (n_budgets, n_draws).
+    """Return budgets as an array (n_budgets, n_draws).
 
     Raises
     ------
     ParameterError
-        If they have another shape than (n_budgets,) or (n_budgets, n_draws).
+        If the shape is neither (n_budgets,) nor (n_budgets, n_draws).
     """
     budgets = np.atleast_1d(np.asarray(budgets, float))
     if budgets.ndim == 1:
         budgets = np.broadcast_to(budgets[:, None], (budgets.size, n_draws))
     if budgets.ndim != 2 or budgets.shape[1] != n_draws:
-        raise ParameterError(f"budgets have shape {budgets.shape}; (n_budgets,) or (n_budgets, {n_draws}) is needed")
+        raise ParameterError(
+            f"`budgets` must have the shape (n_budgets,) or (n_budgets, {n_draws}), got {budgets.shape}."
+        )
     return budgets
 
 
 def possible(values: np.ndarray, *, finite: bool) -> np.ndarray:
-    """Which sizes or budgets are positive numbers."""
+    """Return which sizes or budgets are positive numbers."""
     return (values > 0) & (np.isfinite(values) if finite else True)
 
 
 def bound_status(params: Any, tokens: Any, own: Any, bounds: Bounds) -> np.ndarray:
-    """Which bounds hold a strategy."""
+    """Return the status code of the bounds that a strategy reaches."""
 
     def at(values: Any, bound: float) -> Any:
         return np.abs(values - bound) <= 1e-9 * bound
@@ -203,18 +206,18 @@ def bound_status(params: Any, tokens: Any, own: Any, bounds: Bounds) -> np.ndarr
 
 
 def cap_reached(own: np.ndarray, bounds: Bounds) -> np.ndarray:
-    """Where the student has all the tokens that it may have."""
+    """Return whether the student has the maximum number of tokens."""
     cap = bounds.max_student_tokens
     return np.abs(own - cap) <= 1e-9 * cap if math.isfinite(cap) else np.zeros(np.shape(own), bool)
 
 
 def unlimited_tokens(own: np.ndarray, budgets: np.ndarray, bounds: Bounds) -> np.ndarray:
-    """Return student tokens that are infinite where the budget is, unless they are capped."""
+    """Return student tokens that are infinite if the budget is, unless they are capped."""
     return np.where(np.isfinite(own) & np.isinf(budgets) & (own < bounds.max_student_tokens), np.inf, own)
 
 
 def thread_count(threads: int | None) -> int:
-    """How many threads to use: by default as many as processors are allowed.
+    """Return the number of threads; by default the number of available processors.
 
     Raises
     ------
@@ -224,12 +227,12 @@ def thread_count(threads: int | None) -> int:
     if threads is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     if threads < 1:
-        raise ParameterError(f"threads is {threads!r}; a positive whole number is needed")
+        raise ParameterError(f"`threads` must be a positive integer, got {threads!r}.")
     return int(threads)
 
 
 def run_all(jobs: Sequence[Callable[[], None]], threads: int) -> None:
-    """Call all jobs, in any order; they write to places of their own."""
+    """Call all jobs, in any order; each writes to its own output."""
     if threads == 1 or len(jobs) <= 1:
         for job in jobs:
             job()

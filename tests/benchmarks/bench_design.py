@@ -36,7 +36,7 @@ from bayesdistill.compute import PUBLISHED_SHAPE
 from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
 from bayesdistill.decisions.arguments import make_bounds, parse_scenarios
 from bayesdistill.decisions.fitted_draws import gather
-from bayesdistill.decisions.solving import COMMITTED, Problem, Workers, solve
+from bayesdistill.decisions.solving import CHOSEN, Problem, Workers, solve
 from bayesdistill.design import information_order, next_runs, random_order
 from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.design.reweighting import predictive_quantiles
@@ -111,7 +111,7 @@ def sample(kept: np.ndarray, loss: np.ndarray | None, draws: int, seed: int) -> 
 def decide(tree: xr.DataTree) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The committed strategy of a posterior, and the mean advantage of distilling by it, (student, scenario, budget)."""
     draws = gather(tree, allow_unconverged=True).draws
-    found = solve(COMMITTED, draws, PROBLEM, Workers(threads=2))
+    found = solve(CHOSEN, draws, PROBLEM, Workers(threads=2))
     return found, advantage(draws, found).mean(axis=-1)
 
 
@@ -207,7 +207,7 @@ class Start:
         self.predictions = predict(self.fitted, parse_candidates(pool, PUBLISHED_SHAPE))
         self.draws = self.fitted.draws
         few = np.linspace(0, self.fitted.n_draws - 1, CHOICE_DRAWS).astype(int)
-        self.strategy = solve(COMMITTED, self.draws.take(few), PROBLEM, Workers(threads=1))
+        self.strategy = solve(CHOSEN, self.draws.take(few), PROBLEM, Workers(threads=1))
         self.gain = advantage(self.fitted.draws, self.strategy).reshape(-1, self.fitted.n_draws)
 
     def resampled(self, weights: np.ndarray, seed: int) -> xr.Dataset:

@@ -325,7 +325,7 @@ def test_an_interrupted_calibration_goes_on_from_its_log(few, small, sampler, tm
     xr.testing.assert_identical(found, whole)
     # More simulations go on from it too; another seed or another design does not.
     fake.calls.clear()
-    with pytest.raises(DataError, match="Line 3 of .* is not JSON"):
+    with pytest.raises(DataError, match=r"Line 3 of .* is not JSON"):
         calibration.simulate_calibration(few, simulations=6, log=log, progress=False, **small)
     lines = log.read_text().splitlines()
     log.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n")

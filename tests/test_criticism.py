@@ -48,8 +48,8 @@ def test_nothing_is_wrong(jittered_draws):
         "largest R-hat",
         "smallest bulk ESS",
         "smallest tail ESS",
-        "divergent transitions",
-        "share of cut trajectories",
+        "number of divergent transitions",
+        "fraction of truncated trajectories",
         "smallest E-BFMI",
     ]
     assert {row[3] for row in found.rows} == {"ok"}
@@ -240,7 +240,7 @@ def test_every_run_is_left_out_once_and_groups_stay_together(runs354):
         assert runs354["teacher_loss"][out].max() > high
     (paper,) = unseen_groups.folds(runs354, "paper")
     np.testing.assert_array_equal(paper, runs354["student_loss"] <= 2.3)
-    with pytest.raises(ParameterError, match="`split` must be one of .*got 'run'"):
+    with pytest.raises(ParameterError, match=r"`split` must be one of .*got 'run'"):
         unseen_groups.folds(runs354, "run")
 
 
@@ -573,7 +573,8 @@ def test_what_the_runs_do_not_say_hangs_on_its_prior(fit354):
     assert float(advantage.sel(component="supervised law").min()) > 0.03
     assert float(advantage.sel(component="log_gap_strength").max()) < 0.01
     assert float(found["sensitivity"].sel(component="gap_curvature", quantity="c1")) > 0.2
-    assert found["diagnosis"].sel(quantity="c1").item().endswith("priors")
+    expected = ("sensitive to the priors and the data", "dominated by the priors")
+    assert found["diagnosis"].sel(quantity="c1").item() in expected
     assert np.isfinite(found["sensitivity"].values).all()
     with pytest.raises(ParameterError, match="other draws"):
         bd.prior_sensitivity(fit354, plan.isel(draw=slice(10)))

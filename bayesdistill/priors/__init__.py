@@ -1,4 +1,4 @@
-"""Priors of a law's coordinates: defaults, published law, earlier posterior, asymptotic prior."""
+"""Priors of a law's coordinates: defaults, published law, earlier posterior."""
 
 from __future__ import annotations
 

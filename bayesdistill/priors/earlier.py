@@ -37,7 +37,7 @@ def coordinates_of_draws(draws: Draws, law: Law, reference: Reference) -> dict[s
 
 
 def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float) -> tuple[dict[str, Prior], np.ndarray]:
-    """Return an earlier posterior as a joint normal prior, at the reference run of the new study.
+    """Return an earlier posterior as a joint normal prior for a new study.
 
     Parameters
     ----------

@@ -66,7 +66,7 @@ class Priors:
 
     @property
     def factor(self) -> np.ndarray:
-        """Lower-triangular factor of the covariance of the free coordinates, (coordinate, free coordinate)."""
+        """Lower-triangular factor of the covariance, (coordinate, free coordinate)."""
         free = self.free
         result = np.zeros((len(self.table), int(free.sum())))
         result[free] = np.linalg.cholesky(self.covariance[np.ix_(free, free)])

@@ -1,4 +1,7 @@
-"""Create reports. All files are created in memory first, so an error does not change existing files."""
+"""Create reports.
+
+All files are created in memory first, so an error does not change existing files.
+"""
 
 from __future__ import annotations
 

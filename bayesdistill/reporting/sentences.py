@@ -62,7 +62,7 @@ def question(plan: xr.Dataset | None) -> str:
 
 
 def answer_sentences(fit: Fit, plan: xr.Dataset) -> tuple[str, str, str]:
-    """Return the result of a plan at a moderate and at the largest budget, and its data coverage.
+    """Return three sentences about a plan: moderate budget, largest budget, extrapolation.
 
     Parameters
     ----------

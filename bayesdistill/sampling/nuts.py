@@ -114,7 +114,7 @@ def _tree(
 
 
 def _arrays(batches: list[Any], tune: int, dims: dict[str, list[str]]) -> dict[str, np.ndarray]:
-    """Convert Arrow tables, one per chain, to arrays (chain, draw, ...) without tuning draws and text."""
+    """Convert Arrow tables to arrays (chain, draw, ...) without tuning draws and text."""
     import pyarrow as pa
 
     result: dict[str, np.ndarray] = {}

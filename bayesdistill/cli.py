@@ -429,8 +429,8 @@ def main() -> None:
         except BayesdistillError as error:
             print(f"bayesdistill: {_as_options(str(error))}", file=sys.stderr)
             names = [command.name for command in app.registered_commands]
-            asked = next((word for word in sys.argv[1:] if word in names), "")
-            print(f"bayesdistill: options and examples: bayesdistill {asked} --help", file=sys.stderr)
+            name = next((word for word in sys.argv[1:] if word in names), "")
+            print(f"bayesdistill: options and examples: bayesdistill {name} --help", file=sys.stderr)
             sys.exit(2)
         except SystemExit as end:
             # Typer exits with this code after Ctrl-C without a message.

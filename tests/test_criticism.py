@@ -479,8 +479,8 @@ def test_variance_shares_and_neighbours_by_hand():
     assert float(residuals.between(values, index)) == pytest.approx(1 - 2 / (20 / 3))
     # Deviations -1, 0, 1: products 0 and 0; deviations 1, -1: product -1. Mean product -1/3, mean square 4/5.
     sequences = [np.array([1.0, 2.0, 3.0]), np.array([5.0, 3.0])]
-    assert residuals.neighbours(sequences) == pytest.approx(-1 / 3 / (4 / 5))
-    assert np.isnan(residuals.neighbours([np.array([1.0])]))
+    assert residuals.lag_correlation(sequences) == pytest.approx(-1 / 3 / (4 / 5))
+    assert np.isnan(residuals.lag_correlation([np.array([1.0])]))
 
 
 def test_the_published_runs_differ_by_configuration(fit354):

@@ -79,7 +79,7 @@ def test_an_unconverged_posterior_has_a_banner(jittered_draws, files):
 def test_a_plan_of_another_fit_is_refused(jittered_draws, planned):
     with pytest.raises(bd.ParameterError, match="another fit"):
         bd.report(jittered_draws, planned)
-    with pytest.raises(bd.ParameterError, match="`plan` must be a Dataset returned by `bd.plan`, got str"):
+    with pytest.raises(bd.ParameterError, match=r"`plan` must be a Dataset returned by `bd\.plan`, got str"):
         bd.report(jittered_draws, "plan.nc")  # type: ignore[arg-type]
 
 

@@ -84,9 +84,9 @@ def residual_structure(
     )
     students = groupings[0]
     sequences = _sequences(residual, runs["teacher_loss"].to_numpy(dtype=float), students.index)
-    together = neighbours(sequences)
-    under = np.array([neighbours([rng.permutation(one) for one in sequences]) for _ in range(shuffles)])
-    alone = [neighbours([one]) if one.size >= 4 else float("nan") for one in sequences]
+    together = lag_correlation(sequences)
+    under = np.array([lag_correlation([rng.permutation(one) for one in sequences]) for _ in range(shuffles)])
+    alone = [lag_correlation([one]) if one.size >= 4 else float("nan") for one in sequences]
     variables = {
         "residual": ("run", residual, NATS, "observed minus predicted student loss"),
         "ratio": ("run", ratio, "1", "ratio of teacher loss to the supervised loss of the student"),
@@ -153,7 +153,7 @@ def _sequences(residual: np.ndarray, teacher_loss: np.ndarray, configuration: np
     return [residual[mine[np.argsort(teacher_loss[mine], kind="stable")]] for mine in groups]
 
 
-def neighbours(sequences: list[np.ndarray]) -> float:
+def lag_correlation(sequences: list[np.ndarray]) -> float:
     """Return the lag-1 autocorrelation about the mean of each sequence, pooled over sequences."""
     centered = [one - one.mean() for one in sequences if one.size > 1]
     if not centered:

@@ -147,20 +147,20 @@ def replay(
 def _start(distilled: int, costs: np.ndarray, which: int, seed: int) -> np.ndarray:
     """Return a mask of the runs at the start of a study, distilled runs first."""
     rng = np.random.default_rng([seed, which])
-    made = np.zeros(costs.size, dtype=bool)
+    selected = np.zeros(costs.size, dtype=bool)
     for count, rows in zip(START, (np.arange(distilled), np.arange(distilled, costs.size)), strict=True):
         cheap = rows[np.argsort(costs[rows], kind="stable")][: max(count, rows.size // 2)]
-        made[rng.choice(cheap, count, replace=False)] = True
-    return made
+        selected[rng.choice(cheap, count, replace=False)] = True
+    return selected
 
 
-def _fit(refitter: Refitter, made: np.ndarray, **sampler: Any) -> xr.DataTree:
+def _fit(refitter: Refitter, selected: np.ndarray, **sampler: Any) -> xr.DataTree:
     """Fit the selected runs; repeat once with more draws if the chains disagree."""
     count = len(refitter.runs)
-    tree = refit(refitter, made[:count], kept_supervised=made[count:], **sampler)
+    tree = refit(refitter, selected[:count], kept_supervised=selected[count:], **sampler)
     if (posterior.convergence(tree)["rhat"] or math.inf) > WORST_RHAT:
         longer = {"draws": 2 * sampler["draws"], "tune": 3 * sampler["tune"], "seed": sampler["seed"] + 500}
-        tree = refit(refitter, made[:count], kept_supervised=made[count:], **{**sampler, **longer})
+        tree = refit(refitter, selected[:count], kept_supervised=selected[count:], **{**sampler, **longer})
     return tree
 
 
@@ -182,26 +182,26 @@ def _study(
     refitter: Refitter,
     choose: Choose,
     decide: Decide,
-    made: np.ndarray,
+    selected: np.ndarray,
     candidates: pd.DataFrame,
     batches: Sequence[int],
     sampler: dict[str, Any],
     which: int,
 ) -> dict[str, list[Any]]:
-    made = made.copy()
+    selected = selected.copy()
     spent = 0.0
     result: dict[str, list[Any]] = {"gain": [], "compute": [], "rhat": [], "runs": []}
     for step in range(len(batches) + 1):
-        tree = _fit(refitter, made, **{**sampler, "seed": sampler["seed"] + 1000 * which})
+        tree = _fit(refitter, selected, **{**sampler, "seed": sampler["seed"] + 1000 * which})
         result["gain"].append(np.asarray(decide(tree), dtype=float).tolist())
         result["compute"].append(spent)
         result["rhat"].append(posterior.convergence(tree)["rhat"] or math.nan)
-        result["runs"].append(int(made.sum()))
+        result["runs"].append(int(selected.sum()))
         if step < len(batches):
-            table = candidates[~made].reset_index(drop=True)
+            table = candidates[~selected].reset_index(drop=True)
             names = list(choose(tree, table, batches[step], which))[: batches[step]]
             rows = [int(name) for name in names]
-            made[rows] = True
+            selected[rows] = True
             spent += float(candidates["cost"].to_numpy()[rows].sum())
     return result
 

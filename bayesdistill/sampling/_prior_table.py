@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 def choose_priors(
-    asked: Priors | Mapping[str, Prior] | xr.DataTree | None, widen: float, default: Priors, reference: Reference
+    given: Priors | Mapping[str, Prior] | xr.DataTree | None, widen: float, default: Priors, reference: Reference
 ) -> Priors:
     """Return the priors that `fit` uses, in the coordinates of the default priors."""
-    if asked is None:
+    if given is None:
         return default
-    if isinstance(asked, Priors):
-        return asked
-    if isinstance(asked, xr.DataTree):
-        draws = posterior.draws_of(asked)
+    if isinstance(given, Priors):
+        return given
+    if isinstance(given, xr.DataTree):
+        draws = posterior.draws_of(given)
         block, covariance = prior_from_draws(draws, default.law, reference, widen)
         names = [name for name in block if name in default.table and default.table[name].scale > 0]
         if draws.law.distills is not default.law.distills:
@@ -37,9 +37,9 @@ def choose_priors(
         index = [list(block).index(name) for name in names]
         origin = "earlier posterior" if default.supervised_law == "published law" else "earlier posterior and runs"
         return with_block(default, {name: block[name] for name in names}, covariance[np.ix_(index, index)], origin)
-    if isinstance(asked, dict | MappingProxyType):
-        return with_priors(default, asked)
-    raise ParameterError(f"`priors` must be a mapping of Prior, Priors, or an earlier fit, got {type(asked).__name__}.")
+    if isinstance(given, dict | MappingProxyType):
+        return with_priors(default, given)
+    raise ParameterError(f"`priors` must be a mapping of Prior, Priors, or an earlier fit, got {type(given).__name__}.")
 
 
 def prior_table(

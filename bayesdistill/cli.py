@@ -1,4 +1,7 @@
-"""The command line: parses, calls, writes. Errors of the package end in one line and exit code 2, without a traceback."""
+"""Command-line interface.
+
+Errors of the package are printed without a traceback and give exit code 2.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="bayesdistill",
-    help="Should a language model be distilled from a teacher or pretrained? The probability, from a Bayesian scaling law.\n\n"
-    "Start with `bayesdistill demo`, or on your own table: `bayesdistill fit RUNS -o fit.nc`, then `check fit.nc`, "
+    help="Decide whether to distill a language model from a teacher or pretrain it, with a Bayesian scaling law.\n\n"
+    "Start with `bayesdistill demo`. For your own runs, use `bayesdistill fit RUNS -o fit.nc`, then `check fit.nc`, "
     "`plan fit.nc --student 1B --budgets 1e19:1e25:25 -o plan.nc` and `report fit.nc --plan plan.nc`.\n\n"
-    "Numbers may be written 1e9, 1B, 300M, 1e21. `bayesdistill --install-completion` completes commands, options and "
-    "scenarios in the shell.",
+    "Numbers can be written as 1e9, 1B, 300M or 1e21. `bayesdistill --install-completion` installs shell completion of "
+    "commands, options and scenarios.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -32,8 +35,8 @@ _INTERRUPTED = 130
 _NUMBER = "NUMBER"
 
 FitFile = Annotated[Path, typer.Argument(metavar="FIT", help="A fit written by `bayesdistill fit`.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
-Unconverged = Annotated[bool, typer.Option(help="Use a posterior that failed `check`; every output says so.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Unconverged = Annotated[bool, typer.Option(help="Use a posterior that failed `check`; every output is marked.")]
 
 
 @app.command(name="fit")
@@ -44,12 +47,15 @@ def fit_command(
             metavar="RUNS", help="Distilled runs: a CSV or Parquet file, or the name of a packaged data set."
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where the fit is written (netCDF).")] = Path("fit.nc"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output file of the fit (netCDF).")] = Path("fit.nc"),
     supervised: Annotated[
-        Path | None, typer.Option(help="Supervised runs (params, tokens, loss); alone, they give the supervised law.")
+        Path | None,
+        typer.Option(help="Supervised runs (params, tokens, loss). Without RUNS, fit only the supervised law."),
     ] = None,
-    prior: Annotated[Path | None, typer.Option(help="An earlier fit that serves as prior.")] = None,
-    widen: Annotated[str, typer.Option(metavar=_NUMBER, help="How much wider the earlier fit is made first.")] = "2",
+    prior: Annotated[Path | None, typer.Option(help="Earlier fit to use as prior.")] = None,
+    widen: Annotated[
+        str, typer.Option(metavar=_NUMBER, help="Factor on the standard deviations of the earlier fit.")
+    ] = "2",
     law: Annotated[
         str,
         typer.Option(help="Law to fit: busbridge2025 is equation 8 of the paper.", autocompletion=lambda: _law_names()),
@@ -59,13 +65,13 @@ def fit_command(
     ] = None,
     draws: Annotated[str, typer.Option(metavar=_NUMBER, help="Draws per chain.")] = "1000",
     tune: Annotated[str, typer.Option(metavar=_NUMBER, help="Tuning draws per chain.")] = "1000",
-    chains: Annotated[str, typer.Option(metavar=_NUMBER, help="Chains.")] = "4",
-    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="The same seed gives the same draws.")] = "0",
-    target_accept: Annotated[str, typer.Option(metavar=_NUMBER, help="Raise towards 1 against divergences.")] = "0.9",
-    allow_suspicious: Annotated[
-        bool, typer.Option(help="Use tables that look as if units or columns were mixed up.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    chains: Annotated[str, typer.Option(metavar=_NUMBER, help="Number of chains.")] = "4",
+    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Random seed.")] = "0",
+    target_accept: Annotated[
+        str, typer.Option(metavar=_NUMBER, help="Target acceptance rate; increase it after divergences.")
+    ] = "0.9",
+    allow_suspicious: Annotated[bool, typer.Option(help="Accept tables with implausible values.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show a progress bar.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit the law to runs with NUTS."""
@@ -102,12 +108,12 @@ def fit_command(
         print(json.dumps({"fit": str(output), "verdict": found.verdict, **found.numbers}))
         return
     print(found)
-    print(f"wrote {output}; next: bayesdistill plan {output} --student 1B --budgets 1e19:1e25:25")
+    print(f"Wrote {output}. Next: bayesdistill plan {output} --student 1B --budgets 1e19:1e25:25")
 
 
 @app.command(name="check")
 def check_command(fit: FitFile, as_json: AsJson = False) -> None:
-    """Check convergence and fit quality; suggest fixes. Exit code 1 if the fit cannot be used."""
+    """Check convergence and fit quality; suggest fixes. The exit code is 1 if a check fails."""
     from bayesdistill.criticism import check
 
     found = check(_load_fit(fit))
@@ -131,26 +137,30 @@ def plan_command(
     delta: Annotated[
         list[str] | None,
         typer.Option(
-            help="A scenario of your own, LGT:PRE, such as 1:1/8: shares of the teacher's inference and pretraining."
+            help="Custom scenario LGT:PRE, such as 1:1/8: fractions of the teacher's inference and pretraining."
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where the plan is written (netCDF).")] = None,
-    max_teacher_params: Annotated[str, typer.Option(metavar=_NUMBER, help="Largest teacher.")] = "1e12",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Output file of the plan (netCDF).")] = None,
+    max_teacher_params: Annotated[
+        str, typer.Option(metavar=_NUMBER, help="Maximum non-embedding parameters of the teacher.")
+    ] = "1e12",
     max_teacher_tokens: Annotated[
-        str, typer.Option(metavar=_NUMBER, help="Most tokens a teacher may be trained on.")
+        str, typer.Option(metavar=_NUMBER, help="Maximum training tokens of the teacher.")
     ] = "2e13",
     max_student_tokens: Annotated[
-        str | None, typer.Option(metavar=_NUMBER, help="Most tokens the student may see.")
+        str | None, typer.Option(metavar=_NUMBER, help="Maximum tokens of the student.")
     ] = None,
     noise: Annotated[
         str,
-        typer.Option(help="law: the law's curves; run: one pair of real runs.", autocompletion=lambda: ["law", "run"]),
+        typer.Option(
+            help="law: expected losses; run: losses of two single runs.", autocompletion=lambda: ["law", "run"]
+        ),
     ] = "law",
     seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Random seed for --noise run.")] = "0",
     allow_unconverged: Unconverged = False,
     as_json: AsJson = False,
 ) -> None:
-    """For each student, scenario and budget: the probability that distillation beats pretraining, and the strategy."""
+    """Compute the probability that distillation beats pretraining, and the strategies."""
     from bayesdistill.compute import SCENARIOS
     from bayesdistill.decisions import plan
     from bayesdistill.decisions.arguments import parse_number
@@ -185,7 +195,7 @@ def plan_command(
         if result.attrs["converged"] == "no":
             print(f"The posterior did not converge, so these numbers may be wrong: bayesdistill check {fit}")
         if output is not None:
-            print(f"wrote {output}; next: bayesdistill report {fit} --plan {output}")
+            print(f"Wrote {output}. Next: bayesdistill report {fit} --plan {output}")
 
 
 @app.command(name="predict")
@@ -216,11 +226,9 @@ def predict_command(
     seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Random seed of the draws in a .nc file.")] = "0",
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Where the predictions are written: .csv (table) or .nc (with draws)."),
+        typer.Option("-o", "--output", help="Output file of the predictions: .csv (table) or .nc (with draws)."),
     ] = None,
-    allow_suspicious: Annotated[
-        bool, typer.Option(help="Use a table that looks as if units or columns were mixed up.")
-    ] = False,
+    allow_suspicious: Annotated[bool, typer.Option(help="Accept a table with implausible values.")] = False,
     allow_unconverged: Unconverged = False,
     as_json: AsJson = False,
 ) -> None:
@@ -266,22 +274,24 @@ def predict_command(
     print(table_text(table.drop(columns=["loss_mean", "loss_sd"])))
     if "coverage" in result.attrs:
         print(
-            f"\n{100 * result.attrs['coverage']:.0f} % of the observed losses are inside their {100 * inside:g} % interval."
+            f"\n{100 * result.attrs['coverage']:.0f}% of the observed losses are inside their {100 * inside:g}% interval."
         )
     if result.attrs["converged"] == "no":
         print(f"The posterior did not converge, so these numbers may be wrong: bayesdistill check {fit}")
     if output is not None:
-        print(f"wrote {output}")
+        print(f"Wrote {output}.")
 
 
 @app.command(name="report")
 def report_command(
     fit: FitFile,
-    plan: Annotated[Path | None, typer.Option(help="A plan of this fit, written by `bayesdistill plan`.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder; made if it does not exist.")] = Path("report"),
+    plan: Annotated[Path | None, typer.Option(help="Plan of this fit, written by `bayesdistill plan`.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output folder; created if it does not exist.")] = Path(
+        "report"
+    ),
     as_json: AsJson = False,
 ) -> None:
-    """Write one self-contained HTML page about a fit and its plan, with its tables and figures as files."""
+    """Write a self-contained HTML report of a fit and a plan, with tables and figures as files."""
     import xarray as xr
 
     from bayesdistill.errors import FileError
@@ -289,23 +299,23 @@ def report_command(
     from bayesdistill.sampling import load
 
     if output.exists() and not output.is_dir():
-        raise FileError(f"cannot write into {output}: it is a file, not a folder; give another folder with -o")
+        raise FileError(f"Cannot write to '{output}': it is a file. Use a folder with -o.")
     planned = None if plan is None else load(plan)
     if planned is not None and not isinstance(planned, xr.Dataset):
-        raise FileError(f"{plan} holds a fit, not a plan; make a plan with: bayesdistill plan FIT -o plan.nc")
+        raise FileError(f"{plan} contains a fit, not a plan. Create a plan with: bayesdistill plan FIT -o plan.nc")
     files = report_files(_load_fit(fit), planned)
     page = write_report(files, output)
     names = [str(output / name) for name in files]
-    print(json.dumps({"page": str(page), "files": names}) if as_json else f"wrote {page}")
+    print(json.dumps({"page": str(page), "files": names}) if as_json else f"Wrote {page}.")
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the results; made if it does not exist.")] = Path("out"),
-    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Seed of the sampler.")] = "0",
+    out: Annotated[Path, typer.Option(help="Output folder; created if it does not exist.")] = Path("out"),
+    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Random seed of the sampler.")] = "0",
     as_json: AsJson = False,
 ) -> None:
-    """Fit the law to the 354 published runs and write the answer: fit, plan, figures, and three sentences."""
+    """Fit the law to the 354 published runs; write the fit, a plan, figures and a summary."""
     from bayesdistill.demo import run_demo
 
     if not as_json:
@@ -329,7 +339,7 @@ def _scenario_names() -> list[str]:
 
 
 def _real(text: str, option: str) -> float:
-    """A number as people write it; whether it is in range is for the function that takes it to say."""
+    """Parse a number such as 1e9 or 1B. The called function checks its range."""
     from bayesdistill.decisions.arguments import parse_number
 
     try:
@@ -342,18 +352,18 @@ def _real(text: str, option: str) -> float:
 def _whole(text: str, option: str) -> int:
     value = _real(text, option)
     if value != int(value):
-        raise ParameterError(f"{option}: {text!r} is no whole number; write 1000, 1e3 or 1k")
+        raise ParameterError(f"{option} must be an integer such as 1000, 1e3 or 1k, got {text!r}.")
     return int(value)
 
 
 def _writable(path: Path) -> None:
-    """Refuse before the work, not after it, if the file cannot be there."""
+    """Raise an error before the computation if the file cannot be written."""
     from bayesdistill.errors import FileError
 
     if path.is_dir():
-        raise FileError(f"cannot write {path}: it is a folder; name a file in it, such as {path / 'result.nc'}")
+        raise FileError(f"Cannot write '{path}': it is a folder. Use a file name such as '{path / 'result.nc'}'.")
     if not path.parent.is_dir():
-        raise FileError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+        raise FileError(f"Cannot write '{path}': the folder '{path.parent}' does not exist.")
 
 
 def _load_fit(path: Path) -> xr.DataTree:
@@ -363,10 +373,10 @@ def _load_fit(path: Path) -> xr.DataTree:
     from bayesdistill.sampling import load
 
     if not path.exists():
-        raise FileError(f"there is no file {path}; make a fit with: bayesdistill fit RUNS -o {path}")
+        raise FileError(f"The file {path} does not exist. Create a fit with: bayesdistill fit RUNS -o {path}")
     result = load(path)
     if not isinstance(result, xr.DataTree):
-        raise FileError(f"{path} holds a plan, not a fit; make a fit with: bayesdistill fit RUNS -o fit.nc")
+        raise FileError(f"{path} contains a plan, not a fit. Create a fit with: bayesdistill fit RUNS -o fit.nc")
     return result
 
 
@@ -376,7 +386,7 @@ def _shares(text: str) -> Any:
     try:
         lgt, pre = (float(Fraction(part.strip())) for part in text.split(":"))
     except (ValueError, ZeroDivisionError):
-        raise ParameterError(f"--delta {text!r}: write two shares, such as 1:0.1 or 1:1/8") from None
+        raise ParameterError(f"--delta must be two fractions such as 1:0.1 or 1:1/8, got {text!r}.") from None
     return Scenario(delta_lgt=lgt, delta_pre=pre)
 
 
@@ -389,22 +399,24 @@ def _budgets(text: str) -> list[float]:
         return [parse_number(part, "--budgets") for part in text.split(",")]
     parts = text.split(":")
     if len(parts) != 3 or not parts[2].isdigit() or int(parts[2]) < 2:
-        raise ParameterError(f"--budgets {text!r}: write lowest:highest:count, such as 1e19:1e25:25, count at least 2")
+        raise ParameterError(
+            f"--budgets must be lowest:highest:count with a count of at least 2, such as 1e19:1e25:25, got {text!r}."
+        )
     low, high = (parse_number(part, "--budgets") for part in parts[:2])
     if low >= high:
-        raise ParameterError(f"--budgets {text!r}: the lowest budget must be below the highest")
+        raise ParameterError(f"The lowest budget of --budgets must be less than the highest, got {text!r}.")
     return [float(value) for value in np.geomspace(low, high, int(parts[2]))]
 
 
 def _as_options(message: str) -> str:
-    """An error message with the options of the command line in place of the arguments of functions."""
+    """Replace function arguments in an error message by command-line options."""
     for name in ("allow_suspicious", "allow_unconverged"):
         message = message.replace(f"{name}=True", f"--{name.replace('_', '-')}")
     return message
 
 
 def main() -> None:
-    """Entry point of the command `bayesdistill`."""
+    """Run the command `bayesdistill`."""
     import warnings
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -417,13 +429,13 @@ def main() -> None:
         except BayesdistillError as error:
             print(f"bayesdistill: {_as_options(str(error))}", file=sys.stderr)
             names = [command.name for command in app.registered_commands]
-            asked = next((word for word in sys.argv[1:] if word in names), "")
-            print(f"bayesdistill: options and examples: bayesdistill {asked} --help", file=sys.stderr)
+            name = next((word for word in sys.argv[1:] if word in names), "")
+            print(f"bayesdistill: options and examples: bayesdistill {name} --help", file=sys.stderr)
             sys.exit(2)
         except SystemExit as end:
-            # Typer has turned Ctrl-C into this code without a word.
+            # Typer exits with this code after Ctrl-C without a message.
             if end.code == _INTERRUPTED:
-                print("bayesdistill: interrupted; files written earlier are as they were", file=sys.stderr)
+                print("bayesdistill: interrupted; existing files are unchanged", file=sys.stderr)
             raise
 
 

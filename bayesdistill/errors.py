@@ -1,25 +1,25 @@
-"""The package's own errors. Every one names the problem and the way out.
+"""Exceptions and warnings of the package.
 
-Every module may import this one; it imports nothing.
+Every module may import this one; it imports no other module of the package.
 """
 
 from __future__ import annotations
 
 
 class BayesdistillError(Exception):
-    """Anything that went wrong in a way the package foresaw. The command line turns it into exit code 2."""
+    """Base class of all errors of the package; the command line exits with code 2."""
 
 
 class DataError(BayesdistillError, ValueError):
-    """A table of runs is not usable; the message names file, column and row."""
+    """Invalid table of runs; the message names the file, column and row."""
 
 
 class ParameterError(BayesdistillError, ValueError):
-    """An argument is outside what its function accepts; the message names it and its range."""
+    """Invalid argument; the message names the argument and the expected values."""
 
 
 class ModelError(BayesdistillError, ValueError):
-    """The model cannot be built or sampled as asked."""
+    """The model cannot be built or sampled, or the fit is invalid."""
 
 
 class FileError(BayesdistillError, OSError):
@@ -27,16 +27,16 @@ class FileError(BayesdistillError, OSError):
 
 
 class ConvergenceError(BayesdistillError, RuntimeError):
-    """A posterior that did not converge was about to be used; `allow_unconverged=True` uses it and says so."""
+    """The posterior did not converge; use it with `allow_unconverged=True`."""
 
 
 class CompilerWarning(UserWarning):
-    """A model is compiled with numba instead of LLVM, which takes longer; the posterior is the same."""
+    """The model is compiled with numba, which takes longer; the posterior is the same."""
 
 
 class ConvergenceWarning(UserWarning):
-    """The posterior in use did not pass `check`."""
+    """The posterior failed a convergence check."""
 
 
 class ExtrapolationWarning(UserWarning):
-    """An answer lies outside the runs that the posterior has seen."""
+    """A result is outside the range of the fitted runs."""

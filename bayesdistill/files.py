@@ -1,6 +1,6 @@
-"""Writing files so that nothing is lost, under a temporary name in the same folder, then renamed; and the package's own files.
+"""Atomic replacement of files, and a digest of the package's sources.
 
-Every module may import this one; it imports only errors.
+Every module may import this one; it imports only `errors`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from bayesdistill.errors import FileError
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path to write to; on success it becomes `path`, on any error or interrupt `path` stays as it was.
+    """Yield a temporary path that replaces `path` on success.
 
     Parameters
     ----------
     path : path
-        The file to make or replace. The temporary file has the same ending, because writers look at it.
+        File to create or replace. It does not change after an error or interrupt. The temporary file has the same ending, which
+        determines the format for some writers.
 
     Raises
     ------
@@ -34,31 +35,31 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise FileError(f"cannot write {path}: there is no folder {path.parent}")
+        raise FileError(f"Cannot write {path}: the folder {path.parent} does not exist.")
     if path.is_dir():
-        raise FileError(f"cannot write {path}: it is a folder")
+        raise FileError(f"Cannot write {path}: it is a folder. Use the name of a file.")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     except OSError as error:
-        raise FileError(f"cannot write into {path.parent}: {error.strerror}") from error
+        raise FileError(f"Cannot write to {path.parent}: {error.strerror}.") from error
     os.close(handle)
     aside = Path(name)
     try:
         yield aside
-        # A temporary file is private; the result gets the permissions that a plain file would have.
+        # Temporary files are private; give the result the permissions of an ordinary file.
         mask = os.umask(0)
         os.umask(mask)
         aside.chmod(0o666 & ~mask)
         aside.replace(path)
     except OSError as error:
-        raise FileError(f"cannot write {path}: {error}") from error
+        raise FileError(f"Cannot write {path}: {error}") from error
     finally:
         aside.unlink(missing_ok=True)
 
 
 @functools.cache
 def digest_of_sources(*names: str) -> str:
-    """Return the SHA-256 of sources of the package, which identifies what was compiled from them.
+    """Return the SHA-256 of source files of the package.
 
     Parameters
     ----------

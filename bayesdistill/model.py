@@ -34,7 +34,7 @@ from bayesdistill.errors import ModelError
 from bayesdistill.law import DEFAULT_LAW, UNITS, GroupEffect, Law, Reference, as_law
 from bayesdistill.law.effects import student_configurations
 from bayesdistill.law.predictive import COLUMNS, OUTCOME, residual_scale_of, supervised_scale
-from bayesdistill.priors import Priors, asymptotic_leads, default_priors
+from bayesdistill.priors import Priors, asymptotic_advantages, default_priors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,7 +132,7 @@ def build_model(
                 pm.Deterministic(parameter.name, symbols[parameter.name])
         if runs is not None and priors.asymptotic_width is not None:
             # A potential: the lead is a function of the coordinates, whose own priors stay as they are.
-            lead = asymptotic_leads(law, reduced)
+            lead = asymptotic_advantages(law, reduced)
             pm.Potential(
                 "asymptotic_prior", -0.5 * pm.math.sqr(pm.math.maximum(lead, 0.0) / priors.asymptotic_width).mean()
             )

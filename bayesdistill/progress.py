@@ -1,4 +1,4 @@
-"""Progress of long work: a bar where somebody looks, or the caller's own function."""
+"""Progress bars, and progress callbacks."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any
 
 Report = Callable[[int, int], None]
 Progress = bool | Report | None
-"""A callable is told (done, in all); True draws a bar; None draws it in a terminal and in a notebook; False nothing."""
+"""A callable is called with (done, total). True shows a bar, False does not, and None shows it in a terminal or notebook."""
 
-_LOOKS = "{desc}: {bar} {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left"
-DELAY = 2.0  # seconds; what is done sooner needs no bar
+_FORMAT = "{desc}: {bar} {n_fmt}/{total_fmt}, {elapsed} elapsed, {remaining} left"
+DELAY = 2.0  # seconds; shorter tasks show no bar
 
 
 @contextmanager
 def reporting(progress: Progress, total: int, what: str) -> Iterator[Report]:
-    """A callable that is told (done, in all).
+    """Yield a callable that reports progress as (done, total).
 
-    The bar is one line of text, which a terminal and a notebook show alike without widgets, and which goes when the work
-    is done: nothing of it is stored in the notebook.
+    The bar is one line of text in a terminal or notebook and does not require widgets. It is removed at the end, so it is not stored
+    in the notebook.
 
     Parameters
     ----------
     progress : bool, callable or None
     total : int
-        Pieces of work. One piece gets no bar.
+        Number of tasks. A single task shows no bar.
     what : str
-        Words before the bar.
+        Description of the bar.
     """
     if callable(progress):
         yield progress
@@ -37,8 +37,8 @@ def reporting(progress: Progress, total: int, what: str) -> Iterator[Report]:
         from tqdm.std import tqdm
 
         where = _Output() if "ipykernel" in sys.modules else None  # None: standard error
-        looks: dict[str, Any] = {"delay": DELAY, "bar_format": _LOOKS, "dynamic_ncols": True, "leave": False}
-        with tqdm(total=total, desc=what, file=where, **looks) as bar:
+        options: dict[str, Any] = {"delay": DELAY, "bar_format": _FORMAT, "dynamic_ncols": True, "leave": False}
+        with tqdm(total=total, desc=what, file=where, **options) as bar:
 
             def report(done: int, in_all: int) -> None:
                 bar.total = in_all
@@ -50,14 +50,14 @@ def reporting(progress: Progress, total: int, what: str) -> Iterator[Report]:
 
 
 class _Output:
-    """A file whose last line is one output of a notebook's cell."""
+    """File object that displays its last line as one output of a notebook cell."""
 
     def __init__(self) -> None:
         self.shown: Any = None
 
     def write(self, text: str) -> None:
         words = text.strip()
-        # An empty output of text would leave a grey box on pages made of the notebook, one of HTML leaves nothing.
+        # In rendered notebooks, empty text output is displayed as a gray box; empty HTML is not.
         line = {"text/plain": words, "text/html": f"<pre>{html.escape(words)}</pre>" if words else ""}
         if self.shown is not None:
             self.shown.update(line, raw=True)
@@ -67,9 +67,9 @@ class _Output:
             self.shown = display(line, raw=True, display_id=True)
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Do nothing, because output is not buffered."""
 
 
 def watched() -> bool:
-    """Whether somebody looks: a terminal, or a notebook."""
+    """Return whether the output is displayed in a terminal or notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules

@@ -1,4 +1,4 @@
-"""Tables of runs: what is accepted, and what the message says about everything that is not."""
+"""Tables of runs: accepted tables, and error messages about all others."""
 
 import gzip
 import hashlib
@@ -123,7 +123,7 @@ def test_the_packaged_runs_are_the_published_ones():
 def test_an_unknown_data_set_lists_those_that_exist(name, kind):
     with pytest.raises(DataError) as caught:
         load_runs(name, kind)
-    assert f"{name!r} of kind {kind!r}" in str(caught.value)
+    assert f"There is no packaged data set {name!r} of kind {kind!r}" in str(caught.value)
     assert re.search(r"'busbridge2025' \(distilled[^)]*\)", str(caught.value))
 
 
@@ -137,7 +137,7 @@ def test_any_folder_with_a_table_is_a_data_set(tmp_path, monkeypatch, root):
     monkeypatch.setattr(packaged, "_PACKAGE", tmp_path / "bayesdistill")
     pd.testing.assert_frame_equal(load_runs("tiny"), SMALL, check_dtype=False)
     assert load_runs("tiny", kind="supervised").attrs == {"source": "tiny/supervised", "kind": "supervised"}
-    with pytest.raises(DataError, match=r"there are 'tiny' \(distilled, supervised\)\."):
+    with pytest.raises(DataError, match=r"Available: 'tiny' \(distilled, supervised\)\."):
         load_runs("notes")
 
 
@@ -178,7 +178,7 @@ def test_kinds_are_inferred_or_chosen():
     assert read_runs(SUPERVISED).attrs["kind"] == "supervised"
     assert read_runs(both, "supervised").attrs["kind"] == "supervised"
     assert read_runs(both, kind="distilled").attrs["kind"] == "distilled"
-    assert "say which to use with kind='distilled' or kind='supervised'" in message(both)
+    assert "Select one with kind='distilled' or kind='supervised'" in message(both)
 
 
 def test_numbers_come_in_many_types():
@@ -309,34 +309,38 @@ def test_a_missing_file_and_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("content", "name", "said"),
     [
-        (b"", "mine.csv", "is empty; a header and at least two runs are needed"),
+        (b"", "mine.csv", "is empty. It must have a header and at least two runs."),
         (b" \n\n", "mine.csv", "is empty"),
         (b"", "mine.parquet", "is empty"),
         (gzip.compress(b"", mtime=0), "mine.csv.gz", "is empty"),
         (b"params,tokens,loss\n", "mine.csv", "has a header but no runs"),
-        (b"params,tokens,loss\n1e8,2e9,3\n", "mine.csv", "row 1 (line 2), is the only run; at least two are needed"),
-        (b"\x89PNG\r\n\x1a\n\xff", "mine.csv", "is not text in UTF-8 (byte 1)"),
-        (b"params\0tokens", "mine.csv", "is not a table but binary data"),
-        ("params,tokens".encode("utf-16"), "mine.csv", "is text in UTF-16; save it as CSV in UTF-8"),
-        (b"params,tokens,loss\n1e8,2e9,3\n", "mine.parquet", "is not a Parquet file, or is damaged"),
-        (b"params,tokens,loss\n1e8,2e9,3\n", "mine.csv.gz", "is not a gzip file, or is damaged"),
+        (
+            b"params,tokens,loss\n1e8,2e9,3\n",
+            "mine.csv",
+            "row 1 (line 2), is the only run; a fit requires at least two runs",
+        ),
+        (b"\x89PNG\r\n\x1a\n\xff", "mine.csv", "is not encoded in UTF-8 (byte 1)"),
+        (b"params\0tokens", "mine.csv", "contains binary data"),
+        ("params,tokens".encode("utf-16"), "mine.csv", "is encoded in UTF-16. Save it as CSV in UTF-8."),
+        (b"params,tokens,loss\n1e8,2e9,3\n", "mine.parquet", "is not a Parquet file or is damaged"),
+        (b"params,tokens,loss\n1e8,2e9,3\n", "mine.csv.gz", "is not a gzip file or is damaged"),
         (
             gzip.compress(b"params,tokens,loss\n" * 99, mtime=0)[:-12],
             "mine.csv.gz",
-            "is not a gzip file, or is damaged",
+            "is not a gzip file or is damaged",
         ),
         (b"PK\x03\x04", "mine.xlsx", "read it with pandas and pass the DataFrame"),
-        (b"params;tokens;loss\n1e8;2e9;3,1\n", "mine.csv", "separated by semicolons, not by commas"),
-        (b"params\ttokens\tloss\n", "mine.csv", "separated by tabs, not by commas"),
-        (b'params,tokens,loss\n1e8,"2e9,3\n', "mine.csv", "not a CSV table"),
+        (b"params;tokens;loss\n1e8;2e9;3,1\n", "mine.csv", "is separated by semicolons instead of commas"),
+        (b"params\ttokens\tloss\n", "mine.csv", "is separated by tabs instead of commas"),
+        (b'params,tokens,loss\n1e8,"2e9,3\n', "mine.csv", "line 2 is not valid CSV"),
         (
             b"params,tokens,loss\n1e8,2e9,3\n\n1e8,2,5e9,3\n",
             "mine.csv",
-            "row 2 (line 4) has 4 cells where the header names 3",
+            "row 2 (line 4) has 4 cells, but the header has 3 columns",
         ),
         (b"params,tokens,,loss\n1e8,2e9,,3\n", "mine.csv", "column 3 has no name"),
-        (b"1e8,2e9,3\n2e8,8e9,2.8\n", "mine.csv", "has no header: '1e8', '2e9', '3' stand where"),
-        (b"params,tokens,loss,loss\n1e8,2e9,3,3\n", "mine.csv", "column 'loss' is there more than once"),
+        (b"1e8,2e9,3\n2e8,8e9,2.8\n", "mine.csv", "has no header; found '1e8', '2e9', '3' instead of column names"),
+        (b"params,tokens,loss,loss\n1e8,2e9,3,3\n", "mine.csv", "has more than one column 'loss'"),
         (b"just some words", "mine.csv", "has no columns of runs; found 'just some words'"),
     ],
 )
@@ -351,13 +355,15 @@ def test_a_damaged_parquet_file(tmp_path):
     SMALL.to_parquet(tmp_path / "mine.parquet")
     content = (tmp_path / "mine.parquet").read_bytes()
     text = message(written(tmp_path, content[: len(content) // 2], "half.parquet"))
-    assert "half.parquet is not a Parquet file, or is damaged" in text
+    assert "half.parquet is not a Parquet file or is damaged" in text
 
 
 def test_arguments_that_do_not_exist():
-    assert "use 'distilled' or 'supervised'" in message(SMALL, "teacher", error=ParameterError)
-    assert "vocabulary_size is 1;" in message(SMALL, vocabulary_size=1, error=ParameterError)
-    assert "runs are of type builtins.list;" in message([1, 2], error=ParameterError)
+    assert "must be 'distilled', 'supervised' or None, got 'teacher'" in message(SMALL, "teacher", error=ParameterError)
+    assert "`vocabulary_size` must be an integer of at least 2, or None, got 1." in message(
+        SMALL, vocabulary_size=1, error=ParameterError
+    )
+    assert "got an object of type builtins.list." in message([1, 2], error=ParameterError)
 
 
 # Columns ------------------------------------------------------------------------------------------------------------
@@ -380,30 +386,30 @@ def test_arguments_that_do_not_exist():
 def test_a_missing_column_is_guessed_from_names_like_it(found, needed):
     text = message(SMALL.rename(columns={needed: found}))
     assert text.startswith(
-        f"the table has no column {needed!r}, which distilled runs need; {found!r} looks like {needed!r}"
+        f"the table has no column {needed!r}, which distilled runs require; {found!r} looks like {needed!r}"
     )
     assert f"runs.rename(columns={{{found!r}: {needed!r}}})" in text
 
 
 def test_all_columns_under_the_papers_symbols():
     text = message(SUPERVISED.set_axis(["N", "D", "L"], axis=1))
-    assert "no column 'params', 'tokens', 'loss', which supervised runs need" in text
+    assert "no column 'params', 'tokens', 'loss', which supervised runs require" in text
     assert "runs.rename(columns={'N': 'params', 'D': 'tokens', 'L': 'loss'})" in text
 
 
 def test_a_missing_column_that_nothing_looks_like():
     text = message(SMALL.drop(columns="teacher_loss"))
     assert (
-        "no column 'teacher_loss', which distilled runs need (teacher_loss: validation cross-entropy of the teacher"
+        "no column 'teacher_loss', which distilled runs require (teacher_loss: validation cross-entropy of the teacher"
         in text
     )
-    assert "found 'student', 'student_params'" in text
+    assert "Found 'student', 'student_params'" in text
     # A teacher's size is not its loss.
     assert "looks like" not in message(SMALL.rename(columns={"teacher_loss": "teacher_params"}))
 
 
 def test_the_other_kind_was_asked_for():
-    assert "it has the columns of supervised runs (params tokens loss), not of the distilled runs" in message(
+    assert "it has the columns of supervised runs (params tokens loss), not of the requested distilled runs" in message(
         SUPERVISED, "distilled"
     )
 
@@ -440,7 +446,7 @@ def test_a_table_without_columns():
 def test_a_bad_cell_is_named(value, said):
     text = message(with_cell(6, "student_loss", value))
     assert f"the table, row 7, column student_loss: {said}" in text
-    assert text.endswith("correct these cells, or leave their rows out")
+    assert text.endswith(". Correct these cells or remove their rows.")
 
 
 @pytest.mark.parametrize(
@@ -464,7 +470,7 @@ def test_a_loss_is_at_most_that_of_guessing():
     assert len(read_runs(at_bound, vocabulary_size=128)) == 12
     text = message(with_cell(3, "student_loss", 4.9), vocabulary_size=128)
     assert "row 4, column student_loss: 4.9; expected at most ln(128) = 4.8520 nats per token" in text
-    assert "bits per token times 0.6931" in text
+    assert "multiply bits per token by 0.6931" in text
     assert len(read_runs(with_cell(3, "student_loss", 4.9))) == 12
 
 
@@ -502,9 +508,9 @@ def test_many_problems_are_cut_and_a_bad_column_is_told_once():
 
 def test_a_run_without_its_teacher_or_student_name():
     text = message(with_cell(4, "teacher", None, with_cell(4, "student", " ")))
-    assert "row 5, column teacher: the teacher's name is missing; name it in every row, or drop the column" in text
-    assert "row 5, column student: the student's name is missing" in text
-    assert "row 1, column teacher: ['a'] is not a name" in message(SMALL.assign(teacher=[["a"]] * 12))
+    assert "row 5, column teacher: the teacher label is missing; label every row or drop the column" in text
+    assert "row 5, column student: the student label is missing" in text
+    assert "row 1, column teacher: ['a'] is not a label" in message(SMALL.assign(teacher=[["a"]] * 12))
 
 
 _CORRUPT = ["abc", "", "nan", "inf", "-inf", "-3", "0", "1e-400", "0x10", "2.5.1", "1e8 2e8"]
@@ -551,7 +557,10 @@ def test_no_setting_accepts_what_cannot_be_fitted():
     for table, said in [
         (SMALL.iloc[:1], "is the only run"),
         (SMALL.iloc[:0], "no runs"),
-        (SMALL.assign(student_loss=2.5), "column student_loss: all 12 values are 2.5; a loss that never varies"),
+        (
+            SMALL.assign(student_loss=2.5),
+            "column student_loss: all 12 values are 2.5; measured losses differ between runs",
+        ),
         (pd.concat([SMALL, SMALL.iloc[[3]]]), "row 13: equal to row 4"),
         (with_cell(0, "student_loss", math.nan), "row 1, column student_loss: nan is a missing value"),
     ]:
@@ -564,7 +573,7 @@ def test_no_setting_accepts_what_cannot_be_fitted():
 def suspicion(table, *args, **options) -> str:
     """The message about a table, which must pass when it is allowed and when it is read again."""
     text = message(table, *args, **options)
-    assert "if the table is right, pass allow_suspicious=True" in text
+    assert "If the values are correct, pass allow_suspicious=True" in text
     allowed = read_runs(table, *args, allow_suspicious=True, **options)
     assert allowed.attrs["allow_suspicious"] is True
     assert len(read_runs(allowed)) == len(table)
@@ -640,40 +649,44 @@ def test_several_runs_in_another_unit(share):
     table = SMALL.drop(columns="student").astype({"student_params": float})
     table.loc[: share - 1, "student_params"] /= 1e3
     text = suspicion(table)
-    assert f"row 1, column student_params: 143000 (one of {share} such rows) makes" in text
+    assert f"row 1, column student_params: 143000 (one of {share} such rows) gives" in text
     assert "probably 1.43e+08 was meant (thousands" in text
 
 
 def test_losses_in_other_units():
     perplexity = suspicion(SMALL.assign(student_loss=np.exp(SMALL["student_loss"] + 1)))
     value = math.exp(SMALL["student_loss"].iloc[0] + 1)
-    assert f"row 1, column student_loss: {value:.6g} (one of 12 such rows) is more than guessing" in perplexity
-    assert f"a perplexity? ln of it is {SMALL['student_loss'].iloc[0] + 1:.4f}" in perplexity
+    assert (
+        f"row 1, column student_loss: {value:.6g} (one of 12 such rows) is larger than the loss of a uniform"
+        in perplexity
+    )
+    assert f"if it is a perplexity, its logarithm is {SMALL['student_loss'].iloc[0] + 1:.4f}" in perplexity
     low = np.exp(SMALL["student_loss"] - 0.2)
     assert low.max() < 12
-    assert f"column student_loss: the median is {low.median():.4g}, more than untrained models lose" in suspicion(
-        SMALL.assign(student_loss=low)
+    assert (
+        f"column student_loss: the median is {low.median():.4g}, larger than the loss of a unigram model"
+        in suspicion(SMALL.assign(student_loss=low))
     )
     one = suspicion(with_cell(5, "teacher_loss", 15.0, SMALL.drop(columns="teacher")))
-    assert "row 6, column teacher_loss: 15 is more than guessing at random costs" in one
+    assert "row 6, column teacher_loss: 15 is larger than the loss of a uniform prediction" in one
 
 
 def test_student_and_teacher_losses_swapped():
     swapped = {"student_loss": "teacher_loss", "teacher_loss": "student_loss"}
     text = suspicion(load_runs().rename(columns=swapped))
-    assert "the student is better than its teacher in 313 of 354 runs, by 0.144 nats in the middle" in text
+    assert "the student is better than its teacher in 313 of 354 runs, by 0.144 nats in the median" in text
     assert "probably swapped" in text
     # Students above and below their teachers alike, but one teacher with many losses: only the labels tell.
     table = load_runs().query("teacher_loss > 2.35")
     assert read_runs(table) is not None
     text = suspicion(table.rename(columns=swapped))
-    assert "within a teacher student_loss is always the same and teacher_loss varies" in text
+    assert "runs with the same teacher have equal student_loss and different teacher_loss" in text
 
 
 def test_one_teacher_has_one_loss_and_one_student_one_size():
     text = suspicion(with_cell(4, "teacher_loss", 1.95))
     assert (
-        "row 5, column teacher_loss: 1.95 for teacher 'M01', which has 1.9 in row 1; one teacher has one teacher_loss"
+        "row 5, column teacher_loss: 1.95 for teacher 'M01', which has 1.9 in row 1; each teacher must have one teacher_loss"
         in text
     )
     text = suspicion(with_cell(6, "student_params", 2.5e8))
@@ -686,11 +699,11 @@ def test_one_teacher_has_one_loss_and_one_student_one_size():
 @pytest.mark.parametrize(
     ("table", "column", "lost"),
     [
-        (SMALL.drop(columns="student"), "student_params", "how the loss falls with size cannot be learnt"),
-        (SMALL, "student_tokens", "how the loss falls with tokens cannot be learnt"),
-        (SMALL.drop(columns="teacher"), "teacher_loss", "the capacity gap, cannot be learnt"),
-        (SUPERVISED, "params", "how the loss falls with size cannot be learnt"),
-        (SUPERVISED, "tokens", "how the loss falls with tokens cannot be learnt"),
+        (SMALL.drop(columns="student"), "student_params", "do not determine the dependence of the loss on size"),
+        (SMALL, "student_tokens", "do not determine the dependence of the loss on tokens"),
+        (SMALL.drop(columns="teacher"), "teacher_loss", "do not determine the dependence of the loss on the teacher"),
+        (SUPERVISED, "params", "do not determine the dependence of the loss on size"),
+        (SUPERVISED, "tokens", "do not determine the dependence of the loss on tokens"),
     ],
 )
 def test_a_column_that_never_varies(table, column, lost):
@@ -711,7 +724,7 @@ def test_the_schema_is_pandera_and_stands_alone():
     schema.validate(SUPERVISED)
     with pytest.raises(pandera.errors.SchemaError, match=re.escape("at most ln(32) = 3.4657")):
         schema.validate(SUPERVISED.assign(loss=3.5))
-    with pytest.raises(ParameterError, match="kind is 'x'"):
+    with pytest.raises(ParameterError, match=r"`kind` must be .*, got 'x'"):
         runs_schema("x")
 
 
@@ -885,13 +898,13 @@ def test_shifts_are_shared_within_teachers_and_configurations():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"kind": "both"}, "kind is 'both'"),
-        ({"sigma": -1.0}, "sigma is -1.0; a number of at least 0"),
-        ({"sigma": math.nan}, "sigma is nan"),
-        ({"nu": 0.0}, "nu is 0.0; a number above 0"),
-        ({"teacher_sd": math.inf}, "teacher_sd is inf"),
-        ({"repeats": 0}, "repeats is 0"),
-        ({"sigma": 50.0}, "give a loss of -"),
+        ({"kind": "both"}, "got 'both'"),
+        ({"sigma": -1.0}, "`sigma` must be finite and non-negative, got -1.0"),
+        ({"sigma": math.nan}, "`sigma` must be finite and non-negative, got nan"),
+        ({"nu": 0.0}, "`nu` must be positive, got 0.0"),
+        ({"teacher_sd": math.inf}, "`teacher_sd` must be finite and non-negative, got inf"),
+        ({"repeats": 0}, "`repeats` must be a positive integer, got 0"),
+        ({"sigma": 50.0}, "of the design is -"),
     ],
 )
 def test_arguments_that_cannot_be_simulated(options, said):
@@ -901,13 +914,13 @@ def test_arguments_that_cannot_be_simulated(options, said):
 
 def test_parameters_or_columns_that_are_missing():
     fewer = {name: value for name, value in PUBLISHED.items() if name not in ("c0", "f1")}
-    with pytest.raises(ParameterError, match="parameters lack c0, f1; distilled runs need"):
+    with pytest.raises(ParameterError, match=r"must contain c0, f1\. The law of distilled runs has"):
         simulate_runs(fewer, seed=0)
     with pytest.raises(ParameterError, match=r"B_S must be a positive number, got -1000000000\.0"):
         simulate_runs(dict(PUBLISHED) | {"B_S": -1e9}, seed=0)
-    with pytest.raises(DataError, match="the design lacks teacher_loss; distilled runs need"):
+    with pytest.raises(DataError, match=r"The design has no teacher_loss\. A design of distilled runs must have"):
         simulate_runs(PUBLISHED, seed=0, design=SMALL.drop(columns="teacher_loss"))
-    with pytest.raises(DataError, match="the design lacks rows"):
+    with pytest.raises(DataError, match="The design has no rows"):
         simulate_runs(PUBLISHED, seed=0, design=SMALL.iloc[:0])
 
 

@@ -353,7 +353,7 @@ def test_a_fit_of_the_supervised_law_alone_predicts_supervised_runs():
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (TWO.drop(columns="teacher_loss"), "no column 'teacher_loss', which distilled runs need"),
+        (TWO.drop(columns="teacher_loss"), "no column 'teacher_loss', which distilled runs require"),
         (TWO.rename(columns={"student_tokens": "D_S"}), "'D_S' looks like 'student_tokens'"),
         (TWO.assign(student_params=[0.3, 1.0]), "row 1, column student_params: 0.3"),
         (TWO.assign(teacher_loss=[2.2, np.nan]), "row 2, column teacher_loss"),
@@ -363,7 +363,7 @@ def test_a_fit_of_the_supervised_law_alone_predicts_supervised_runs():
         (TWO.assign(teacher=["T1", "T1"]), "one teacher has one teacher_loss"),
         (TWO.assign(teacher=["T1", None]), "the teacher's name is missing"),
         (TWO.assign(params=1e9, tokens=2e10), "say which to use with kind='distilled' or kind='supervised'"),
-        (TWO.head(0), "at least one row is needed"),
+        (TWO.head(0), "It must have at least one row"),
         (pd.DataFrame({"a": [1.0]}), "Distilled runs need the columns student_params student_tokens teacher_loss; "),
         (TWO.iloc[[0, 0]].assign(student_loss=2.4), "equal to row 1 in every column"),
     ],

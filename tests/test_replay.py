@@ -99,5 +99,5 @@ def test_candidates_are_what_next_runs_takes(study):
 
 def test_more_runs_than_there_are(study):
     distilled, supervised, _ = study
-    with pytest.raises(ParameterError, match="more than there are"):
+    with pytest.raises(ParameterError, match="but there are only"):
         replay(distilled, supervised, {"first": first_first}, decide, flops=flops, batches=[10_000])

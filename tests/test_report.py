@@ -79,7 +79,7 @@ def test_an_unconverged_posterior_has_a_banner(jittered_draws, files):
 def test_a_plan_of_another_fit_is_refused(jittered_draws, planned):
     with pytest.raises(bd.ParameterError, match="another fit"):
         bd.report(jittered_draws, planned)
-    with pytest.raises(bd.ParameterError, match="plan is a str"):
+    with pytest.raises(bd.ParameterError, match=r"`plan` must be a Dataset returned by `bd\.plan`, got str"):
         bd.report(jittered_draws, "plan.nc")  # type: ignore[arg-type]
 
 
@@ -145,7 +145,7 @@ def test_coordinates_that_the_runs_leave_as_wide_as_the_prior_are_named(fit354):
     fit = xr.DataTree.from_dict({"posterior": draws})
     assert prior_dominated(fit) == ["a", "b"]
     assert prior_dominated(fit, share=0.5) == ["a", "b", "c"]
-    # No run is supervised: the supervised law is the prior's. The scatter is the runs'.
+    # No run is supervised: the supervised law is the prior's. The runs determine the residual scale.
     named = prior_dominated(fit354)
     assert "log_loss" in named
     assert "log_sigma" not in named

@@ -1,6 +1,6 @@
-"""Criticism of a fit: convergence, predictions, groups left out, calibration, and decisions played against real runs.
+"""Model criticism: convergence, predictive checks, validation, calibration, backtests.
 
-Each name is loaded when it is first used: `check` belongs to every fit, and needs none of what the long studies import.
+Each name is imported when it is first used, because `check` runs after every fit and requires none of the heavy imports.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# Public name -> the file that holds it.
+# Public name -> module that defines it.
 _FILE_OF = {
     "Check": "_check",
     "backtest": "_backtest",

@@ -1,14 +1,14 @@
-"""Do the probabilities come true? Fit to the cheap runs, forecast the dear ones, and look at what came out.
+"""Backtest: fit to low-compute runs, predict high-compute runs, and score the predictions.
 
-For every cut-off of compute both laws are fitted to the runs below it alone. For every pair of a distilled and a pretrained run of
-the same student above it (see `pairs`), the draws give the probability that the distilled one has the lower loss: with *law* noise
-of the laws' mean curves, with *run* noise of the two runs that were made, scatter included. What happened is the sign of
-the observed difference of two single runs, so that only the probability with run noise can be right; the other is there
-to show what is lost by forgetting the scatter.
+For every compute cutoff, both laws are fitted only to the runs below it. For every pair of a distilled and a pretrained run of the
+same student above it (see `pairs`), the draws give the probability that the distilled run has the lower loss. With *law* noise,
+this compares the expected losses of the laws; with *run* noise, it compares two single runs, including residual noise. The
+observed outcome is the sign of the difference between two single runs, so only the probability with run noise can be calibrated.
+The other shows the effect of ignoring residual noise.
 
-By default teachers are given, as they are to one who downloads them: a run is cheap by its own compute, logits included, and its
-teacher's loss is known. With `teachers="charged"` it is cheap only if its teacher is cheap too, so that no strong teacher is seen,
-and where a scenario charges the pretraining of a dear teacher, that teacher's loss is forecast as well.
+By default, teachers are given: only the compute of the run itself (including the logits) is compared with the cutoff, and the
+teacher's loss is known. With `teachers="charged"`, the teacher's compute must also be below the cutoff, so the fit contains no
+strong teachers. If a scenario charges the pretraining of a teacher above the cutoff, the teacher's loss is predicted as well.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bayesdistill.compute import Scenario, flops_per_token
 from bayesdistill.compute import scenario as parse_scenario
 from bayesdistill.criticism.backtest_results import EXTRAPOLATION, collect
 from bayesdistill.criticism.joint_baselines import JOINT_BASELINES
-from bayesdistill.criticism.left_out_scores import Fitted, pair_forecasts, run_forecasts
+from bayesdistill.criticism.left_out_scores import Fitted, pair_predictions, run_predictions
 from bayesdistill.criticism.pairs import Flops, matched_pairs, own_costs, teacher_costs
 from bayesdistill.criticism.refits import refit, refitter_for
 from bayesdistill.criticism.tasks import keep_finished, read_finished, run_tasks
@@ -48,9 +48,9 @@ FORECASTERS = (POSTERIOR, *JOINT_BASELINES)
 SCENARIO_NAMES = ("best case", "teacher inference", "teacher pretraining")
 TEACHERS = ("given", "charged")
 FEWEST_RUNS = 10
-"""Distilled runs, and supervised ones, that a fit needs at least."""
+"""Minimum number of distilled runs, and of supervised runs, in a fit."""
 DEFAULT_SHARES = (0.3, 0.5, 0.7)
-"""Shares of the runs below the default cut-offs."""
+"""Fractions of the runs below the default cutoffs."""
 
 
 def backtest(
@@ -71,59 +71,61 @@ def backtest(
     progress: Progress = None,
     executor: Executor | None = None,
 ) -> xr.Dataset:
-    """Fit to the runs below each cut-off of compute and score the forecasts for those above.
+    """Fit to the runs below each compute cutoff and score predictions of the runs above it.
 
     Parameters
     ----------
     distilled : DataFrame
-        Distilled runs. teacher_params and teacher_tokens are needed by scenarios that charge the teacher.
+        Distilled runs. Scenarios that charge the teacher require teacher_params and teacher_tokens.
     supervised : DataFrame
-        Supervised runs of the same study, of the students' own sizes among others.
+        Supervised runs of the same study. They must include models of the students' sizes.
     cutoffs : sequence of float, optional
-        FLOPs of a single run. By default those below which 30, 50 and 70 % of the runs lie.
+        Compute of a single run in FLOPs. By default, the 30%, 50% and 70% quantiles of the runs.
     scenarios : sequence of str or Scenario
-        What a distilled run is charged, and so how many tokens its pretrained partner gets; the best case is equal tokens.
+        Costs charged to a distilled run. They determine the number of tokens of its pretrained partner, which has the same
+        number of tokens in the best case.
     flops : callable
-        Forward FLOPs per token of an array of sizes. By default `flops_per_token`, the shape of the published runs.
+        Forward FLOPs per token for an array of sizes. By default `flops_per_token`, for the shape of the published models.
     forecasters : sequence of {"posterior", "point", "bootstrap"}
         The joint posterior, the Huber point fit, and its bootstrap.
     teachers : {"given", "charged"}
-        Whether a run is cheap by its own compute alone, its teacher being there, or only if its teacher is cheap as well.
+        Whether only the run's own compute (given) or also its teacher's compute (charged) must be below the cutoff.
     law : Law or str
-        Of the posterior.
+        Law of the posterior.
     prior_settings : mapping, optional
         Keyword arguments of `priors.default_priors`: asymptotic_width.
     draws, tune, seed : int
-        Of each fit (4 chains).
+        Sampler settings of each fit (4 chains).
     checkpoint : path, optional
-        A JSON file that keeps finished fits; a later call with the same runs, model and settings goes on from there.
+        JSON file with the finished fits. A later call with the same runs, model and settings resumes from it.
     progress : bool or callable, optional
-        A callable is told (fits done, fits in all); by default a bar in a terminal and in a notebook.
+        A callable is called with (fits done, total fits). By default, a progress bar in a terminal or notebook.
     executor : concurrent.futures.Executor, optional
-        Where fits are made; each worker compiles the model once. By default here, one after the other.
+        Runs the fits; each worker compiles the model once. By default, fits run sequentially in this process.
 
     Returns
     -------
     Dataset
-        Over `forecast` (a pair at a cut-off): outcome (1 where the distilled run was ahead), difference (observed, pretrained
-        minus distilled loss, nats), cutoff, scenario, extrapolation_factor (the dearer of the two, over the cut-off),
-        configuration, and over forecaster and noise probability; mean_difference, lower_difference, upper_difference (nats).
-        Over `prediction` (a left-out run at a cut-off): observed, kind, and over forecaster predicted (nats), elpd, inside_50,
-        inside_90. Over `group` (all, and by extrapolation, cut-off, scenario): forecasts, base_rate, and over forecaster and
-        noise brier, brier_skill, log_score, slope, intercept, with _lower and _upper (90 %, whole student configurations
-        resampled); over forecaster coverage_50, coverage_90, rmse. Over `bin` the calibration curve of all: curve_count,
-        curve_mean_probability, curve_share, curve_lower, curve_upper. Over `cutoff_fit`: fitted_distilled,
-        fitted_supervised, and rhat, divergences and failed (convergence checks) of the posterior's fits.
+        Over `forecast` (a pair at a cutoff): outcome (1 if the distilled run had the lower loss), difference (observed
+        pretrained minus distilled loss, nats), cutoff, scenario, extrapolation_factor (compute of the more expensive run
+        divided by the cutoff), configuration; over forecaster and noise, probability; over forecaster, mean_difference,
+        lower_difference and upper_difference (nats). Over `prediction` (a left-out run at a cutoff): observed, kind; over
+        forecaster, predicted (nats), elpd, inside_50 and inside_90. Over `group` (all runs, and by extrapolation, cutoff and
+        scenario): forecasts, base_rate; over forecaster and noise, brier, brier_skill, log_score, slope and intercept, with
+        _lower and _upper (90% intervals from resampling whole student configurations); over forecaster, coverage_50,
+        coverage_90 and rmse. Over `bin`, the overall calibration curve: curve_count, curve_mean_probability, curve_share,
+        curve_lower and curve_upper. Over `cutoff_fit`: fitted_distilled, fitted_supervised, and rhat, divergences and failed
+        (convergence checks) of the posterior's fits.
 
     Raises
     ------
     ParameterError
-        If an argument is unusable, a cut-off leaves too few runs below it, or no pair is left out anywhere.
+        If an argument is invalid, too few runs are below a cutoff, or no pair is above any cutoff.
 
     Notes
     -----
-    Scores are defined at the head of `criticism.probability_scores`, pairs at that of `criticism.pairs`. A pair counts where
-    both its runs are above the cut-off.
+    `criticism.probability_scores` defines the scores and `criticism.pairs` the pairs. A pair is scored if both of its runs
+    are above the cutoff.
 
     Examples
     --------
@@ -137,19 +139,21 @@ def backtest(
     chosen = [parse_scenario(value) for value in scenarios]
     unknown = [name for name in forecasters if name not in FORECASTERS]
     if unknown or not forecasters:
-        raise ParameterError(f"forecasters: there is no {unknown}; choose from {', '.join(map(repr, FORECASTERS))}")
+        raise ParameterError(
+            f"`forecasters` must be one or more of {', '.join(map(repr, FORECASTERS))}, got {list(forecasters)!r}."
+        )
     law = as_law(law).for_runs(distilled=True, supervised=True)
     priors = default_priors(law, reference_run(distilled, supervised), **dict(prior_settings or {}))
     own = own_costs(distilled, supervised, flops)
     if teachers not in TEACHERS:
-        raise ParameterError(f"teachers is {teachers!r}; choose from {', '.join(map(repr, TEACHERS))}")
-    # A teacher of unknown cost cannot be called dear.
+        raise ParameterError(f"`teachers` must be one of {', '.join(map(repr, TEACHERS))}, got {teachers!r}.")
+    # The cost of some teachers is unknown; they count as below the cutoff.
     teacher = np.nan_to_num(teacher_costs(distilled, flops)) * (teachers == "charged")
     limits = _cutoffs(cutoffs, np.concatenate([np.maximum(own[0], teacher), own[1]]))
     pairs = matched_pairs(distilled, supervised, chosen, flops)
     splits = [_split(limit, distilled, own, teacher, pairs) for limit in limits]
     if not any(len(split["pairs"]) for split in splits):
-        raise ParameterError("no pair of runs is above any cut-off; lower the cut-offs, or add supervised runs")
+        raise ParameterError("No pair of runs is above any cutoff. Lower the cutoffs or add supervised runs.")
     setting = {
         "data": [data_hash(distilled), data_hash(supervised)],
         "groups": Design.of(law, supervised, "supervised").group_lists,
@@ -167,7 +171,7 @@ def backtest(
         (distilled, supervised, forecaster, priors, splits[k], draws, tune, cores, seed + k) for forecaster, k in todo
     ]
     for i, result in run_tasks(
-        _fit_and_forecast, tasks, executor=executor, progress=progress, done=len(done), what="backtest"
+        _fit_and_predict, tasks, executor=executor, progress=progress, done=len(done), what="backtest"
     ):
         forecaster, k = todo[i]
         done[f"{forecaster} {k}"] = result
@@ -188,30 +192,30 @@ def _cutoffs(given: Sequence[float] | None, costs: np.ndarray) -> list[float]:
         return [float(f"{value:.1e}") for value in np.quantile(costs, DEFAULT_SHARES)]
     limits = [float(value) for value in np.atleast_1d(np.asarray(given, dtype=float))]
     if not limits or not all(np.isfinite(value) and value > 0 for value in limits):
-        raise ParameterError(f"cutoffs is {given!r}; positive numbers of FLOPs are needed")
+        raise ParameterError(f"`cutoffs` must be positive numbers of FLOPs, got {given!r}.")
     return sorted(limits)
 
 
 def _split(
     limit: float, distilled: pd.DataFrame, own: tuple[np.ndarray, np.ndarray], teacher: np.ndarray, pairs: pd.DataFrame
 ) -> dict[str, Any]:
-    """Which runs are fitted, which are forecast, and the pairs of the latter."""
+    """Split the runs at a cutoff: masks of the fitted runs, and the pairs to predict."""
     kept = (own[0] <= limit) & (teacher <= limit)
     kept_supervised = own[1] <= limit
     if kept.sum() < FEWEST_RUNS or kept_supervised.sum() < FEWEST_RUNS:
         raise ParameterError(
-            f"cut-off {limit:.3g} FLOPs leaves {kept.sum()} distilled and {kept_supervised.sum()} supervised runs to fit; "
-            f"at least {FEWEST_RUNS} of each are needed"
+            f"Only {kept.sum()} distilled and {kept_supervised.sum()} supervised runs are below the cutoff of {limit:.3g} "
+            f"FLOPs; a fit requires at least {FEWEST_RUNS} of each. Raise the cutoff."
         )
     run, low, high = (pairs[name].to_numpy(dtype=int) for name in ("distilled", "low", "high"))
     unseen = ~kept[run] & ~kept_supervised[low] & ~kept_supervised[high]
     mine = pairs[unseen].reset_index(drop=True)
-    dear = teacher[mine["distilled"].to_numpy(dtype=int)] > limit
+    expensive = teacher[mine["distilled"].to_numpy(dtype=int)] > limit
     return {
         "kept": kept,
         "kept_supervised": kept_supervised,
         "pairs": mine,
-        "teacher_unknown": dear & mine["pays_teacher"].to_numpy(dtype=bool),
+        "teacher_unknown": expensive & mine["pays_teacher"].to_numpy(dtype=bool),
     }
 
 
@@ -219,17 +223,17 @@ def _digest(texts: list[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
-def _fit_and_forecast(task: tuple[Any, ...]) -> dict[str, Any]:
+def _fit_and_predict(task: tuple[Any, ...]) -> dict[str, Any]:
     distilled, supervised, forecaster, priors, split, draws, tune, cores, seed = task
     rng = np.random.default_rng(seed)
     reference = reference_run(distilled, supervised)
     kept, kept_supervised = split["kept"], split["kept_supervised"]
-    verdict: dict[str, Any] = {}
+    checks: dict[str, Any] = {}
     if forecaster == POSTERIOR:
         refitter = refitter_for(distilled, priors, supervised)
         tree = refit(refitter, kept, kept_supervised=kept_supervised, draws=draws, tune=tune, seed=seed, cores=cores)
         numbers = posterior.convergence(tree)
-        verdict = {name: numbers[name] for name in ("rhat", "divergences", "failed")}
+        checks = {name: numbers[name] for name in ("rhat", "divergences", "failed")}
         found, effects = posterior.draws_of(tree), posterior.effects_of(tree)
     else:
         found = JOINT_BASELINES[forecaster](distilled[kept], supervised[kept_supervised], reference, seed)
@@ -237,7 +241,7 @@ def _fit_and_forecast(task: tuple[Any, ...]) -> dict[str, Any]:
     fitted = Fitted(found, effects, distilled, supervised, kept).repeated()
     left_out = (np.flatnonzero(~kept), np.flatnonzero(~kept_supervised))
     return {
-        "convergence": verdict,
-        "runs": run_forecasts(fitted, left_out, rng),
-        "pairs": pair_forecasts(fitted, split["pairs"], split["teacher_unknown"], rng),
+        "convergence": checks,
+        "runs": run_predictions(fitted, left_out, rng),
+        "pairs": pair_predictions(fitted, split["pairs"], split["teacher_unknown"], rng),
     }

@@ -1,6 +1,6 @@
-"""Whether the draws can be used, in words: what is wrong, what it means, what to do.
+"""Convergence report: problems found, and how to fix them.
 
-The numbers and thresholds are those of `posterior.convergence`; here they get sentences.
+`posterior.convergence` computes the diagnostics and defines the thresholds.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from bayesdistill import posterior
 from bayesdistill.posterior import THRESHOLDS, ConvergenceThresholds, Fit
 
 _ADVICE = {
-    "rhat": "the chains disagree: sample longer (tune=2000, draws=2000); if it stays, look at the priors and the runs",
-    "ess_bulk": "there are too few independent draws: raise draws",
-    "ess_tail": "the tails are explored too little: raise draws",
-    "divergences": "the sampler met corners that it could not follow: raise target_accept to 0.95 or 0.99",
-    "treedepth_share": "trajectories were cut: the posterior is badly scaled; use the default priors' coordinates, tune longer",
-    "bfmi": "the energy is explored slowly: tune longer; heavy tails of a prior may be the cause",
+    "rhat": "The chains disagree. Sample longer (tune=2000, draws=2000); if this does not help, check the priors and the runs.",
+    "ess_bulk": "The effective sample size is too small. Increase draws.",
+    "ess_tail": "The effective sample size in the tails is too small. Increase draws.",
+    "divergences": "The sampler reported divergent transitions. Increase target_accept to 0.95 or 0.99.",
+    "treedepth_share": "Trajectories reached the maximum tree depth. Increase tune, or use the default priors.",
+    "bfmi": "The sampler explores the energy slowly. Increase tune, and check for priors with heavy tails.",
 }
 
 
 @dataclass(frozen=True)
 class Check:
-    """What `check` found. Prints as text; shows as a table in a notebook.
+    """Result of `check`, displayed as text or, in a notebook, as a table.
 
     Parameters
     ----------
     ok : bool or None
-        Whether every check was passed; None for bare draws, whose sampler is unknown.
+        Whether all checks passed; None for draws without sampler statistics.
     rows : tuple of (check, value, threshold, passed)
     problems : tuple of str
-        A sentence and its remedy for every check that failed.
+        Description and suggested fix of every failed check.
     numbers : dict
-        As `posterior.convergence` gives them.
+        The result of `posterior.convergence`.
     """
 
     ok: bool | None
@@ -44,12 +44,12 @@ class Check:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """Summary of the checks as text."""
         if self.ok:
-            return "Nothing is wrong: the draws passed every convergence check."
+            return "No convergence problems found: the draws passed all checks."
         if self.ok is None and not self.problems:
-            return "These are bare draws: what could be computed is in order, what the sampler met is unknown."
-        return "Do not use these draws as they are: " + "; ".join(self.problems) + "."
+            return "No problems found, but these draws have no sampler statistics, so some checks are unavailable."
+        return "Do not use these draws: " + " ".join(self.problems)
 
     def __str__(self) -> str:
         widths = [max(len(row[i]) for row in self.rows) for i in range(4)]
@@ -65,19 +65,19 @@ class Check:
 
 
 def check(fit: Fit, *, thresholds: ConvergenceThresholds = THRESHOLDS) -> Check:
-    """Say in words whether the draws of a fit can be used.
+    """Check the convergence of a fit and suggest fixes.
 
     Parameters
     ----------
     fit : DataTree or Dataset
         What `fit` returned.
     thresholds : ConvergenceThresholds
-        Thresholds: rank-normalised R-hat, bulk and tail ESS, divergences, share of cut trajectories, E-BFMI.
+        Thresholds of rank-normalized R-hat, bulk and tail ESS, divergences, truncated trajectories, and E-BFMI.
 
     Returns
     -------
     Check
-        Prints as a sentence and a table.
+        Displays as a sentence and a table.
 
     Notes
     -----
@@ -87,8 +87,8 @@ def check(fit: Fit, *, thresholds: ConvergenceThresholds = THRESHOLDS) -> Check:
     --------
     >>> import bayesdistill as bd, numpy as np, xarray as xr
     >>> rng = np.random.default_rng(0)
-    >>> scattered = {k: (("chain", "draw"), v * rng.lognormal(0, 0.01, (4, 1000))) for k, v in bd.PUBLISHED.items()}
-    >>> draws = xr.Dataset(scattered, attrs={"law": "busbridge2025"})
+    >>> values = {k: (("chain", "draw"), v * rng.lognormal(0, 0.01, (4, 1000))) for k, v in bd.PUBLISHED.items()}
+    >>> draws = xr.Dataset(values, attrs={"law": "busbridge2025"})
     >>> bd.check(draws).problems
     ()
     """
@@ -98,8 +98,8 @@ def check(fit: Fit, *, thresholds: ConvergenceThresholds = THRESHOLDS) -> Check:
         ("rhat", "largest R-hat", thresholds.max_rhat, "<="),
         ("ess_bulk", "smallest bulk ESS", thresholds.min_ess_bulk, ">="),
         ("ess_tail", "smallest tail ESS", thresholds.min_ess_tail, ">="),
-        ("divergences", "divergent transitions", thresholds.max_divergences, "<="),
-        ("treedepth_share", "share of cut trajectories", thresholds.max_treedepth_share, "<="),
+        ("divergences", "number of divergent transitions", thresholds.max_divergences, "<="),
+        ("treedepth_share", "fraction of truncated trajectories", thresholds.max_treedepth_share, "<="),
         ("bfmi", "smallest E-BFMI", thresholds.min_bfmi, ">="),
     ):
         value = numbers[key]
@@ -109,7 +109,7 @@ def check(fit: Fit, *, thresholds: ConvergenceThresholds = THRESHOLDS) -> Check:
         state = "FAILED" if failed else "unknown" if value is None else "ok"
         rows.append((label, text, f"{relation} {threshold:g}", state))
         if failed:
-            problems.append(f"{label} is {text}, {relation} {threshold:g} is needed ({_ADVICE[key]})")
+            problems.append(f"The {label} is {text}; it must be {relation} {threshold:g}. {_ADVICE[key]}")
     return Check(numbers["converged"], tuple(rows), tuple(problems), numbers)
 
 

@@ -1,4 +1,4 @@
-"""Two fits beside each other, parameter by parameter, to see whether two studies see the same law."""
+"""Compare the parameters of two fits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTERVAL = 0.9
 
 
 def _derived(law: xr.Dataset) -> dict[str, xr.DataArray]:
-    """The law's exponents and gap, as themselves and in the combinations that runs determine."""
+    """Return exponents and capacity gap, and the combinations that the runs determine."""
     found = {name: law[name] for name in ("alpha", "beta", "gamma")}
     found["alpha gamma"], found["beta gamma"] = law["alpha"] * law["gamma"], law["beta"] * law["gamma"]
     found["E"] = law["E"]
@@ -30,30 +30,31 @@ def _derived(law: xr.Dataset) -> dict[str, xr.DataArray]:
 
 
 def compare_fits(first: posterior.Fit, second: posterior.Fit) -> xr.Dataset:
-    """Exponents and capacity gap of two fits, with intervals of both and the probability that one is larger.
+    """Compare the exponents and the capacity gap of two fits.
 
     Parameters
     ----------
     first, second : DataTree or Dataset
-        What `fit` returned. Coefficients A, B, A_S, B_S are left out: they depend on units of size and tokens.
+        Results of `fit`. The coefficients A, B, A_S and B_S are omitted, because they depend on the units of size and tokens.
 
     Returns
     -------
     Dataset
-        Over `parameter`: `first_median`, `first_lower`, `first_upper` and the same of the second fit (equal-tailed 90 % intervals),
-        probability_first_larger (the draws of the two are independent), and separated (whether the two intervals
-        do not overlap). Parameters: alpha, beta, gamma, E, and, where both have the distillation law, alpha_S,
-        beta_S, gamma_S, c0, c1, d1, f1; the products alpha gamma and so on, with which the loss falls far from the other
-        term; and G(1) and dG/d ln r at r = 1 of the capacity gap, which runs determine better than c1, d1, f1.
+        Over `parameter`: `first_median`, `first_lower`, `first_upper` and the same of the second fit (equal-tailed 90%
+        intervals), `probability_first_larger` (treating the draws of the two fits as independent), and `separated` (whether
+        the two intervals do not overlap). Parameters: alpha, beta, gamma, E and, if both fits have the distillation law,
+        alpha_S, beta_S, gamma_S, c0, c1, d1 and f1; products such as alpha gamma, which are the exponents of the loss when the
+        other term is negligible; and the capacity gap G(1) and its slope dG/d ln r at r = 1, which the runs determine better
+        than c1, d1 and f1.
 
     Raises
     ------
     ParameterError
-        If one of them is no fit of a law.
+        If one of them is not a fit of a law.
 
     Notes
     -----
-    E of different corpora or tokenizers is not comparable, and is listed only to be seen.
+    Values of E from different corpora or tokenizers are not comparable.
 
     Examples
     --------
@@ -66,7 +67,7 @@ def compare_fits(first: posterior.Fit, second: posterior.Fit) -> xr.Dataset:
     ours, theirs = (_derived(posterior.law_draws(fit)) for fit in (first, second))
     names = [name for name in ours if name in theirs]
     if not names:
-        raise ParameterError("the two fits have no parameter in common")
+        raise ParameterError("The two fits have no parameters in common.")
     tails = [(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2]
     columns: dict[str, list[float]] = {}
     for name in names:
@@ -74,7 +75,7 @@ def compare_fits(first: posterior.Fit, second: posterior.Fit) -> xr.Dataset:
         for which, values in (("first", a), ("second", b)):
             for end, value in zip(("lower", "median", "upper"), np.quantile(values, tails), strict=True):
                 columns.setdefault(f"{which}_{end}", []).append(float(value))
-        # All pairs of draws; ties count half.
+        # Over all pairs of draws; ties count as one half.
         below = np.searchsorted(b, a, side="left") + np.searchsorted(b, a, side="right")
         columns.setdefault("probability_first_larger", []).append(float(below.mean() / (2 * b.size)))
     data = {name: ("parameter", np.array(values), {"units": "1"}) for name, values in columns.items()}

@@ -1,4 +1,4 @@
-"""The fitted law beside the runs it was fitted to: curves with bands, and residuals."""
+"""Curves of the fitted law with intervals, observed runs and residuals."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ NATS = "nats per token"
 def law_curves(
     fit: xr.DataTree, *, prob: float = INTERVAL_PROBABILITY, points: int = 121, max_draws: int = 1000, seed: int = 0
 ) -> xr.Dataset:
-    """Student loss against teacher loss for every student configuration, with bands, beside the runs.
+    """Return student loss against teacher loss for every student configuration.
 
     Parameters
     ----------
     fit : DataTree
-        Of distilled runs.
+        Fit of distilled runs.
     prob : float
-        Probability inside the equal-tailed bands.
+        Probability of the equal-tailed intervals.
     points : int
-        Teacher losses per curve.
+        Number of teacher losses per curve.
     max_draws : int
-        Draws used for the bands, evenly thinned.
+        Maximum number of draws for the intervals, evenly thinned.
     seed : int
-        Random seed of the bands for a new run.
+        Random seed of the intervals for a new run.
 
     Returns
     -------
     Dataset
-        Over configuration, teacher_loss: `mean`, `lower`, `upper` of the law (expected loss), `run_lower`, `run_upper` of a
-        new run (law, residual noise, effects of a new teacher and student configuration). Over run: student_loss, predicted
-        (posterior mean of the law), residual (observed minus predicted), the design, and the run's configuration. Losses in
-        nats per token.
+        Over configuration and teacher_loss: `mean`, `lower` and `upper` of the expected loss; `run_lower` and `run_upper` of a
+        new run (with residual noise and the effects of a new teacher and student configuration). Over run: student_loss,
+        predicted (posterior mean of the expected loss), residual (observed minus predicted), the design, and the run's
+        configuration. Losses are in nats per token.
 
     Raises
     ------
@@ -55,11 +55,11 @@ def law_curves(
     """
     seen = posterior.seen_runs(fit)
     if not posterior.is_distilled(fit) or "student_params" not in seen:
-        raise ModelError("law_curves needs a fit of distilled runs, as bayesdistill.fit(runs) returns it")
+        raise ModelError("law_curves requires a fit of distilled runs. Pass the result of bd.fit(runs).")
     if points < 2 or max_draws < 2:
-        raise ParameterError("points and max_draws must be at least 2")
+        raise ParameterError(f"`points` and `max_draws` must be at least 2, got {points} and {max_draws}.")
     if not 0 < prob < 1:
-        raise ParameterError(f"prob is {prob!r}; it must be between 0 and 1")
+        raise ParameterError(f"`prob` must be between 0 and 1, got {prob!r}.")
     observed = posterior.observed_runs(fit)["student_loss"]
     pairs, index = np.unique(
         np.stack([seen["student_params"].values, seen["student_tokens"].values], axis=1), axis=0, return_inverse=True
@@ -92,7 +92,7 @@ def law_curves(
             "configuration_of_run": ("run", index.ravel()),
         }
     )
-    # `teacher_loss` is the curves' axis, so that the runs' own teacher losses need another name.
+    # `teacher_loss` is the axis of the curves, so the teacher losses of the runs require another name.
     result = result.assign_coords(
         configuration=configuration,
         teacher_loss=teacher,
@@ -100,13 +100,13 @@ def law_curves(
         configuration_tokens=("configuration", pairs[:, 1]),
     ).assign({"run_" + str(name): value for name, value in seen.data_vars.items() if value.dims == ("run",)})
     text = {
-        "mean": "posterior mean of the law",
-        "lower": "lower bound of the law",
-        "upper": "upper bound of the law",
+        "mean": "posterior mean of the expected loss",
+        "lower": "lower bound of the expected loss",
+        "upper": "upper bound of the expected loss",
         "run_lower": "lower bound of a new run",
         "run_upper": "upper bound of a new run",
         "student_loss": "validation cross-entropy of the student",
-        "predicted": "posterior mean of the law at the run",
+        "predicted": "posterior mean of the expected loss of the run",
         "residual": "observed minus predicted student loss",
     }
     for name, words in text.items():

@@ -1,8 +1,8 @@
-"""How well a model predicts runs of teachers and students that it has not seen.
+"""Leave-group-out cross-validation over teachers, students and the paper's split.
 
-Runs share teachers and student configurations, so that leaving out single runs flatters every model that learns their
-shifts. Here whole teachers, whole student sizes, or the part that the paper extrapolated to are left out, and every model is
-scored on the runs left out: log score (elpd), CRPS, error of the mean, coverage of intervals.
+Runs share teachers and student configurations, so leaving out single runs gives optimistic scores to models with group effects.
+This module leaves out all runs of a teacher or a student size, or the runs that the paper extrapolated to, and scores the
+predictions of these runs: log score (elpd), CRPS, error of the mean, and coverage of intervals.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ if TYPE_CHECKING:
 
 SPLITS = ("teacher", "student", "paper")
 REFIT_THRESHOLDS = ConvergenceThresholds(max_rhat=1.03, min_ess_bulk=200, min_ess_tail=200, max_divergences=20)
-"""What a refit must pass: enough for scores; single divergences do not move them."""
+"""Thresholds of a refit. They are looser than the defaults, because a few divergences do not affect the scores."""
 LONGER = 3
-"""Factor on draws and tuning draws of a refit that did not pass the convergence checks."""
+"""Factor by which draws and tuning draws increase if a refit fails the convergence checks."""
 PAPER_THRESHOLD = 2.3
-"""The paper fitted runs with L_S above this and showed the rest as extrapolation (nats per token)."""
+"""The paper fitted runs with L_S above this value (nats per token) and extrapolated to the others."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that is scored: a law with prior settings, or a baseline.
+    """Model to score: a law with prior settings, or a baseline.
 
     Parameters
     ----------
@@ -123,16 +123,16 @@ def candidate_models() -> dict[str, Candidate]:
 
 
 def folds(runs: pd.DataFrame, split: str, parts: int = 8) -> list[np.ndarray]:
-    """Which runs are left out together, a list of (run,) of bool.
+    """Return masks of the runs that are left out together, a list of (run,) of bool.
 
     Parameters
     ----------
     runs : DataFrame
     split : {"teacher", "student", "paper"}
-        "teacher": `parts` groups of whole teachers. "student": one student size at a time, all its configurations.
-        "paper": the runs with a student loss of at most 2.3, which the paper extrapolated to.
+        "teacher": teachers in `parts` groups. "student": one student size at a time, with all its configurations.
+        "paper": the runs with a student loss of at most 2.3, to which the paper extrapolated.
     parts : int
-        Groups of teachers, dealt in the order of their losses.
+        Number of groups of teachers. Teachers are assigned to groups in turn, in order of their losses.
     """
     if split == "teacher":
         names, index = teacher_groups(runs)
@@ -144,7 +144,7 @@ def folds(runs: pd.DataFrame, split: str, parts: int = 8) -> list[np.ndarray]:
         return [size == value for value in np.unique(size)]
     if split == "paper":
         return [runs["student_loss"].to_numpy(dtype=float) <= PAPER_THRESHOLD]
-    raise ParameterError(f"split is {split!r}; choose from {', '.join(map(repr, SPLITS))}")
+    raise ParameterError(f"`split` must be one of {', '.join(map(repr, SPLITS))}, got {split!r}.")
 
 
 def priors_of(law: Law | str, runs: pd.DataFrame, prior_settings: Mapping[str, Any] | None = None) -> Priors:
@@ -168,7 +168,7 @@ def leave_out(
     executor: Executor | None = None,
     thresholds: ConvergenceThresholds = REFIT_THRESHOLDS,
 ) -> xr.Dataset:
-    """Fit without each group of runs in turn and score the predictions of the runs left out.
+    """Refit without each group of runs in turn and score the predictions of the left-out runs.
 
     Parameters
     ----------
@@ -181,29 +181,29 @@ def leave_out(
     prior_settings : mapping, optional
         Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
     parts : int
-        Groups of teachers.
+        Number of groups of teachers.
     draws, tune, seed : int
-        Of each refit (4 chains).
+        Sampler settings of each refit (4 chains).
     checkpoint : path, optional
-        A JSON file that keeps finished folds; a later call with the same runs and settings goes on from there.
+        JSON file with the finished folds. A later call with the same runs and settings resumes from it.
     progress : bool or callable, optional
-        A callable is told (folds done, folds in all); by default a bar in a terminal and in a notebook.
+        A callable is called with (folds done, total folds). By default, a progress bar in a terminal or notebook.
     executor : concurrent.futures.Executor, optional
-        Where folds are fitted; each worker compiles the model once. By default here, one after the other.
+        Runs the refits; each worker compiles the model once. By default, refits run sequentially in this process.
     thresholds : ConvergenceThresholds
-        What the draws of a refit must pass; one that fails is made once more, three times longer.
+        Convergence thresholds of a refit. A refit that fails is repeated once with three times as many draws.
 
     Returns
     -------
     Dataset
-        Over run, for those left out: elpd (natural log of the predictive density), crps and error (mean minus observed, nats
-        per token), inside_50 and inside_90 (whether the interval held the outcome), fold, and converged (whether the fold's
-        refit passed the convergence checks in the end).
+        Over run, for the left-out runs: elpd (natural log of the predictive density), crps and error (mean minus observed,
+        nats per token), inside_50 and inside_90 (whether the interval contains the outcome), fold, and converged (whether the
+        last refit of the fold passed the convergence checks).
 
     Notes
     -----
-    The scatter and the shifts of unseen groups are part of the prediction. The score of a run is marginal: shifts that
-    the runs of a left-out group share are integrated out run by run.
+    Predictions include residual noise and the effects of unseen groups. The score of a run is marginal: effects that the
+    runs of a left-out group share are integrated out for each run separately.
 
     Examples
     --------
@@ -225,7 +225,7 @@ def leave_out(
     done = read_finished(checkpoint, setting)
     todo = [k for k in range(len(groups)) if str(k) not in done]
     tasks = [(runs, model, groups[k], draws, tune, seed + k, thresholds) for k in todo]
-    label = f"left out, {split}"
+    label = f"leave-out refits ({split})"
     for i, result in run_tasks(_fold, tasks, executor=executor, progress=progress, done=len(done), what=label):
         done[str(todo[i])] = result
         keep_finished(checkpoint, setting, done)
@@ -242,9 +242,9 @@ def leave_out(
         "elpd": "log predictive density of the left-out run",
         "crps": "continuous ranked probability score",
         "error": "predicted mean minus observed student loss",
-        "inside_50": "whether the 50 % interval held the outcome",
-        "inside_90": "whether the 90 % interval held the outcome",
-        "fold": "group that was left out together",
+        "inside_50": "whether the 50% interval contains the outcome",
+        "inside_90": "whether the 90% interval contains the outcome",
+        "fold": "index of the left-out group",
         "converged": "whether the refit passed the convergence checks",
     }
     return xr.Dataset(
@@ -258,12 +258,12 @@ def leave_out(
 
 
 def _digest_of(priors: Priors) -> str:
-    said = [priors.law.to_json(), repr(priors.table), priors.covariance.tolist(), priors.asymptotic_width]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+    parts = [priors.law.to_json(), repr(priors.table), priors.covariance.tolist(), priors.asymptotic_width]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _fold(task: tuple[Any, ...]) -> dict[str, list[Any]]:
-    runs, model, out, *_, seed, _gates = task
+    runs, model, out, *_, seed, _thresholds = task
     rng = np.random.default_rng(seed)
     converged = True
     if isinstance(model, str):
@@ -286,7 +286,7 @@ def _fold(task: tuple[Any, ...]) -> dict[str, list[Any]]:
 def _posterior_predictions(
     task: tuple[Any, ...], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Predictive draws (n_draws, run), log densities (n_draws, run) and means (run,) of the runs left out, and convergence."""
+    """Return draws and log densities (n_draws, run), means (run,), and convergence."""
     runs, priors, out, draws, tune, seed, thresholds = task
     refitter = refitter_for(runs, priors)
     for longer in (1, LONGER):
@@ -300,24 +300,24 @@ def _posterior_predictions(
     scale = residual_scale(found, design)[:, out]
     observed = runs["student_loss"].to_numpy(dtype=float)[out]
     drawn = center + residuals(found, scale, rng)
-    # The mean of the law, not of the draws: with nu near 1 the mean of Student-t draws does not converge.
+    # Average the expected loss, not the draws: for nu near 1, the mean of Student-t draws does not converge.
     expected = np.asarray(center.mean(axis=0))
     return drawn, logpdf(observed, center, scale, found["nu"][:, None]), expected, converged
 
 
 def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """Scores of several models on the same left-out runs, with standard errors of the differences from the best elpd.
+    """Return scores of several models on the same left-out runs, best elpd first.
 
     Parameters
     ----------
     results : mapping
-        Name of the model -> what `leave_out` returned, all for the same split.
+        Name of the model -> result of `leave_out`, all for the same split.
 
     Returns
     -------
     DataFrame
-        One row a model, best elpd first: elpd, elpd_difference and its standard error over folds (runs of a fold are not
-        independent), crps, rmse, coverage of the 50 and 90 % intervals, and how many refits did not converge.
+        One row per model: elpd, the difference from the best elpd and its standard error over folds (runs of a fold are not
+        independent), crps, rmse, coverage of the 50% and 90% intervals, and the number of refits that did not converge.
 
     Examples
     --------

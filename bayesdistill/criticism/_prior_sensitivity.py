@@ -1,4 +1,4 @@
-"""How much the posterior, and what is decided from it, hangs on each prior: power scaling."""
+"""Sensitivity of the posterior and of decisions to each prior, by power scaling."""
 
 from __future__ import annotations
 
@@ -19,42 +19,43 @@ from bayesdistill.posterior.prior_dominance import SUPERVISED_COORDINATES
 from bayesdistill.priors import log_asymptotic_prior
 
 SENSITIVE = 0.05
-"""From this sensitivity on a prior is called informative (Kallioinen et al. 2024)."""
+"""A prior with at least this sensitivity is informative (Kallioinen et al. 2024)."""
 _BREAKS_TIES = 1e-9
 
 
 def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
-    """Sensitivity of the law, and of a plan's advantages, to each prior and to the runs.
+    """Return the sensitivity of a law and a plan to each prior and to the runs.
 
     Parameters
     ----------
     fit : DataTree
-        What `fit` returned.
+        Result of `fit`.
     plan : Dataset, optional
-        What `plan` returned for this fit: its advantages, pretrained minus distilled loss in nats, count as quantities, one
+        Result of `plan` for this fit. Its advantages (pretrained minus distilled loss in nats) are additional quantities, one
         for each student, scenario and budget.
 
     Returns
     -------
     Dataset
-        `sensitivity` over component and quantity: how fast the quantity's posterior changes (in the cumulative
-        Jensen-Shannon distance, per doubling) when the component is raised to a power near 1. Components: `runs` (the
-        likelihood), `all priors`, `supervised law` (its coordinates together, whose prior is joint), `asymptotic` (the
-        one-sided prior on the lead with unlimited data), and every other coordinate. `kind` (quantity): parameter or
-        advantage. `diagnosis` (quantity): in words, from the threshold 0.05.
+        `sensitivity` over component and quantity: the rate of change of the quantity's posterior (cumulative Jensen-Shannon
+        distance per doubling) when the component is raised to a power near 1. Components: `runs` (the likelihood),
+        `all priors`, `supervised law` (the joint prior of its coordinates), `asymptotic` (the one-sided prior on the advantage
+        with unlimited data), and every other coordinate. `kind` (quantity): parameter or advantage. `diagnosis` (quantity):
+        interpretation, with the threshold 0.05.
 
     Raises
     ------
     ModelError
-        If the fit has no coordinates `z` or no log-likelihood, as bare draws have none.
+        If the fit has no coordinates `z` or no log-likelihood.
     ParameterError
-        If the plan was made from other draws.
+        If the plan was computed from other draws.
 
     Notes
     -----
-    Kallioinen, Paananen, Bürkner and Vehtari (2024, arXiv:2107.14054), by ArviZ, from the draws alone: no model is refitted.
-    It looks at small changes of a prior; `asymptotic_width` of `fit` shows what a large one does. Priors of the effects of teachers
-    and of configurations' effects are left as they are; those of their standard deviations are scaled.
+    Power scaling by importance sampling (Kallioinen, Paananen, Bürkner and Vehtari 2024, arXiv:2107.14054), implemented in ArviZ;
+    no model is refitted. It describes small changes of a prior. To study large changes, refit the model, for example with
+    another `asymptotic_width`. The priors of the effects of teachers and student configurations are not scaled; the priors of
+    their standard deviations are.
 
     Examples
     --------
@@ -68,10 +69,10 @@ def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
     draws = posterior.posterior_dataset(fit)
     if not isinstance(fit, xr.DataTree) or "z" not in draws or posterior.LOG_LIKELIHOOD not in fit.children:
         raise ModelError(
-            "prior_sensitivity needs a fit with its coordinates and log-likelihood, as bayesdistill.fit returns it"
+            "prior_sensitivity requires a fit with its coordinates and log-likelihood. Pass the result of bd.fit."
         )
     quantities, kinds = _quantities(draws, plan)
-    # Draws may have been thinned in one group and not in the other.
+    # The two groups may have been thinned differently.
     quantities, priors, likelihood = xr.align(
         quantities,
         log_priors(fit),
@@ -80,9 +81,9 @@ def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
         exclude={"run", "supervised_run"},
     )
     if not quantities.sizes["draw"] or not quantities.sizes["chain"]:
-        raise ModelError("the posterior and its log-likelihood have no draws in common")
+        raise ModelError("The posterior and its log-likelihood have no draws in common. Refit the model.")
     if "asymptotic" in priors:
-        # It is 0 in every draw that keeps to theory, and importance weights with ties in their tail cannot be smoothed.
+        # It is 0 in most draws, and importance weights with ties in their tail cannot be smoothed.
         tied = priors["asymptotic"]
         priors["asymptotic"] = tied - _BREAKS_TIES * np.random.default_rng(0).random(tied.shape)
     tree = xr.DataTree.from_dict({"posterior": quantities, "log_prior": priors, "log_likelihood": likelihood})
@@ -105,7 +106,7 @@ def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
                 {"units": "1", "long_name": "power-scaling sensitivity"},
             ),
             "kind": ("quantity", kinds, {"units": "1", "long_name": "parameter of the law or advantage of a plan"}),
-            "diagnosis": ("quantity", words, {"units": "1", "long_name": "what the sensitivities say"}),
+            "diagnosis": ("quantity", words, {"units": "1", "long_name": "interpretation of the sensitivities"}),
         },
         coords={"component": list(found), "quantity": names},
         attrs={"threshold": SENSITIVE, **fit_attributes(fit)},
@@ -113,7 +114,7 @@ def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
 
 
 def log_priors(fit: Fit) -> xr.Dataset:
-    """Log density of every prior at every draw, up to a constant, (chain, draw): the priors of `prior_sensitivity`."""
+    """Return the log density of every prior at every draw, up to a constant, (chain, draw)."""
     draws = posterior.posterior_dataset(fit)
     z = draws["z"]
     density = -0.5 * z**2 - 0.5 * math.log(2 * math.pi)
@@ -132,7 +133,7 @@ def log_priors(fit: Fit) -> xr.Dataset:
 
 
 def _log_asymptotic(fit: Fit, draws: xr.Dataset) -> xr.DataArray | None:
-    """The density of the asymptotic prior, from the draws of the symbols."""
+    """Return the log density of the asymptotic prior at the draws of the symbols."""
     width = posterior.provenance(fit).get("asymptotic_width")
     if width is None or not posterior.is_distilled(fit):
         return None
@@ -146,17 +147,19 @@ def _quantities(draws: xr.Dataset, plan: xr.Dataset | None) -> tuple[xr.Dataset,
     names = [
         str(name)
         for name, value in draws.data_vars.items()
-        if set(value.dims) == {"chain", "draw"} and bool((value != value[0, 0]).any())  # what is fixed hangs on nothing
+        if set(value.dims) == {"chain", "draw"} and bool((value != value[0, 0]).any())  # omit fixed symbols
     ]
     result = xr.Dataset({name: draws[name].transpose("chain", "draw") for name in names})
     kinds = ["parameter"] * len(names)
     if plan is None:
         return result, kinds
     if not isinstance(plan, xr.Dataset) or not {"advantage", "scenario", "student"} <= set(plan.variables):
-        raise ParameterError("plan is what bayesdistill.plan returned; this has no advantage over student and scenario")
+        raise ParameterError(
+            "Expected a Dataset returned by `bd.plan`; variable 'advantage' over student and scenario is missing."
+        )
     advantage = plan["advantage"]
     if any(advantage.sizes.get(dim) != draws.sizes[dim] for dim in ("chain", "draw")):
-        raise ParameterError("the plan was made from other draws than the fit's; make it from this fit")
+        raise ParameterError("The plan was computed from other draws than the fit. Call `bd.plan` with this fit.")
     axis = "tokens" if "tokens" in advantage.dims else "budget"
     unit = "tokens" if axis == "tokens" else "FLOPs"
     for scenario in plan["scenario"].values:
@@ -164,7 +167,7 @@ def _quantities(draws: xr.Dataset, plan: xr.Dataset | None) -> tuple[xr.Dataset,
             for spent in plan[axis].values:
                 one = advantage.sel({"scenario": scenario, "student": student, axis: spent}).transpose("chain", "draw")
                 if bool(one.isnull().any()):
-                    continue  # the budget buys no strategy
+                    continue  # no strategy fits the budget
                 name = f"advantage, {short(float(student))}, {scenario}, {spent:.3g} {unit}"
                 result[name] = one.reset_coords(drop=True)
                 kinds.append("advantage")
@@ -174,12 +177,12 @@ def _quantities(draws: xr.Dataset, plan: xr.Dataset | None) -> tuple[xr.Dataset,
 def _diagnose(prior: float, runs: float) -> str:
     if prior < SENSITIVE:
         return "insensitive to the priors"
-    return "priors matter, the runs too" if runs >= SENSITIVE else "priors matter more than the runs"
+    return "sensitive to the priors and the data" if runs >= SENSITIVE else "dominated by the priors"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """ArviZ logs a general hint; `diagnosis` says it for each quantity."""
+    """Suppress a general hint that ArviZ logs; `diagnosis` is specific to each quantity."""
     logger = logging.getLogger("arviz_stats")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What is left over when the law is taken away, and what it follows."""
+"""Structure in the residuals of the law."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ SHUFFLES = 2000
 def residual_structure(
     fit: Fit, *, bins: int = 8, max_draws: int = 1000, shuffles: int = SHUFFLES, seed: int = 0
 ) -> xr.Dataset:
-    """Residuals of the law by student configuration, teacher, r and D_S, and how alike neighbours are.
+    """Return residuals by group, and the correlation of residuals of neighboring runs.
 
     Parameters
     ----------
     fit : DataTree
-        Of distilled runs.
+        Fit of distilled runs.
     bins : int
-        Of r and of the tokens, by quantiles.
+        Number of quantile bins of r and of the tokens.
     max_draws : int
-        Draws over which the law is averaged.
+        Maximum number of draws over which the law is averaged.
     shuffles : int
-        Of the residuals, for p-values.
+        Number of permutations of the residuals, for p-values.
     seed : int
-        Of the shuffles.
+        Random seed of the permutations.
 
     Returns
     -------
     Dataset
         Over run: `residual` (observed loss minus posterior mean of the law, nats per token; group effects are not
         subtracted), `ratio` and the design. Over group (coordinates factor, label, middle): `mean_residual` with its
-        `standard_error` (NaN for a single run) and `runs`. Over factor: `share`, the part of the residuals' variance that lies
-        between groups (adjusted, so that 0 is expected of noise), and `p_value`, the share of shuffles in which it is as large.
-        Over configuration: `neighbour_correlation`, of each run with the next better teacher's in the same student
-        configuration, about the configuration's mean (NaN below four runs). Scalars: `neighbours`, the same over all
-        configurations together, `neighbours_p` and `neighbours_expected` from shuffles within configurations, under which
-        it is slightly negative.
+        `standard_error` (NaN for a single run) and `runs`. Over by (the factor): `share`, the fraction of the residual variance
+        between groups (adjusted, so that independent residuals give 0 in expectation), and `p_value`, the fraction of
+        permutations with at least this value. Over configuration: `neighbour_correlation`, the correlation of residuals of
+        runs with consecutive teachers (in order of their losses) in the same student configuration (NaN for fewer than four
+        runs). Scalars: `neighbours`, the same over all configurations; `neighbours_p` and `neighbours_expected` from
+        permutations within configurations, which give a slightly negative value.
 
     Raises
     ------
@@ -53,8 +53,8 @@ def residual_structure(
 
     Notes
     -----
-    Noise of single runs would leave neighbours uncorrelated. Where they are not, residuals follow a smooth curve that the law
-    cannot bend into, and more runs in between would not average it out.
+    Independent noise gives uncorrelated residuals. Correlated residuals of neighboring runs indicate a smooth misfit of the law,
+    which additional runs do not average out.
 
     Examples
     --------
@@ -63,7 +63,9 @@ def residual_structure(
     >>> float(found["neighbours"])  # doctest: +SKIP
     """
     if max_draws < 2 or shuffles < 20:
-        raise ParameterError("max_draws must be at least 2 and shuffles at least 20")
+        raise ParameterError(
+            f"`max_draws` must be at least 2 and `shuffles` at least 20, got {max_draws} and {shuffles}."
+        )
     runs = distilled_runs(fit, "residual_structure")
     draws = draws_of(fit, thinning(fit, max_draws))
     predicted = expected_loss(draws, Design.of(draws.law, runs)).mean(axis=0)
@@ -82,25 +84,35 @@ def residual_structure(
     )
     students = groupings[0]
     sequences = _sequences(residual, runs["teacher_loss"].to_numpy(dtype=float), students.index)
-    together = neighbours(sequences)
-    under = np.array([neighbours([rng.permutation(one) for one in sequences]) for _ in range(shuffles)])
-    alone = [neighbours([one]) if one.size >= 4 else float("nan") for one in sequences]
+    together = lag_correlation(sequences)
+    under = np.array([lag_correlation([rng.permutation(one) for one in sequences]) for _ in range(shuffles)])
+    alone = [lag_correlation([one]) if one.size >= 4 else float("nan") for one in sequences]
     variables = {
         "residual": ("run", residual, NATS, "observed minus predicted student loss"),
-        "ratio": ("run", ratio, "1", "teacher loss over the student's own supervised loss"),
+        "ratio": ("run", ratio, "1", "ratio of teacher loss to the supervised loss of the student"),
         "student_params": ("run", runs["student_params"].to_numpy(dtype=float), "parameters", "size of the student"),
         "student_tokens": ("run", runs["student_tokens"].to_numpy(dtype=float), "tokens", "tokens of the student"),
         "teacher_loss": ("run", runs["teacher_loss"].to_numpy(dtype=float), NATS, "loss of the teacher"),
         "configuration_of_run": ("run", students.index, "1", "student configuration of the run"),
         "mean_residual": ("group", means, NATS, "mean residual"),
         "standard_error": ("group", errors, NATS, "standard error of the mean residual"),
-        "runs": ("group", counts, "1", "runs of the group"),
-        "share": ("by", shares, "1", "share of the variance that lies between groups"),
-        "p_value": ("by", p_values, "1", "share of shuffles with as large a share"),
-        "neighbour_correlation": ("configuration", alone, "1", "correlation of neighbours within the configuration"),
-        "neighbours": ((), together, "1", "correlation of neighbours within configurations"),
-        "neighbours_p": ((), float((under >= together).mean()), "1", "share of shuffles with as large a correlation"),
-        "neighbours_expected": ((), float(under.mean()), "1", "correlation expected of noise"),
+        "runs": ("group", counts, "1", "number of runs in the group"),
+        "share": ("by", shares, "1", "fraction of the variance between groups"),
+        "p_value": ("by", p_values, "1", "fraction of permutations with at least this value"),
+        "neighbour_correlation": (
+            "configuration",
+            alone,
+            "1",
+            "correlation of neighboring runs within the configuration",
+        ),
+        "neighbours": ((), together, "1", "correlation of neighboring runs within configurations"),
+        "neighbours_p": (
+            (),
+            float((under >= together).mean()),
+            "1",
+            "fraction of permutations with at least this correlation",
+        ),
+        "neighbours_expected": ((), float(under.mean()), "1", "expected correlation of independent residuals"),
     }
     return xr.Dataset(
         {name: (dims, values, {"units": u, "long_name": w}) for name, (dims, values, u, w) in variables.items()},
@@ -115,7 +127,10 @@ def residual_structure(
 
 
 def between(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Share of the variance between groups, 1 - (within / (n - k)) / (total / (n - 1)), along the last axis."""
+    """Return the fraction of variance between groups, along the last axis.
+
+    1 - (within / (n - k)) / (total / (n - 1)), for n values in k groups.
+    """
     count = np.bincount(index)
     member = np.eye(count.size)[index]
     means = values @ member / count
@@ -133,17 +148,17 @@ def _means(residual: np.ndarray, grouping: Grouping) -> tuple[np.ndarray, np.nda
 
 
 def _sequences(residual: np.ndarray, teacher_loss: np.ndarray, configuration: np.ndarray) -> list[np.ndarray]:
-    """Residuals of every configuration in the order of their teachers."""
+    """Return the residuals of every configuration in order of the teacher losses."""
     groups = (np.flatnonzero(configuration == k) for k in range(int(configuration.max()) + 1))
     return [residual[mine[np.argsort(teacher_loss[mine], kind="stable")]] for mine in groups]
 
 
-def neighbours(sequences: list[np.ndarray]) -> float:
-    """Correlation of each value with the next of its sequence, about the sequence's mean, over all sequences."""
-    centred = [one - one.mean() for one in sequences if one.size > 1]
-    if not centred:
+def lag_correlation(sequences: list[np.ndarray]) -> float:
+    """Return the lag-1 autocorrelation about the mean of each sequence, pooled over sequences."""
+    centered = [one - one.mean() for one in sequences if one.size > 1]
+    if not centered:
         return float("nan")
-    product = sum(float((one[1:] * one[:-1]).sum()) for one in centred)
-    pairs = sum(one.size - 1 for one in centred)
-    square = sum(float((one**2).sum()) for one in centred) / sum(one.size for one in centred)
+    product = sum(float((one[1:] * one[:-1]).sum()) for one in centered)
+    pairs = sum(one.size - 1 for one in centered)
+    square = sum(float((one**2).sum()) for one in centered) / sum(one.size for one in centered)
     return product / pairs / square if square > 0 else float("nan")

@@ -1,11 +1,11 @@
-"""Simulation-based calibration: whether the posterior's probabilities are right when the model is.
+"""Simulation-based calibration of the posterior and of its decisions.
 
-A truth is drawn from the prior, runs are simulated from it on the design of real ones, the model is fitted to them, and the rank
-of the truth among the posterior draws is noted. Over many simulations the ranks of every quantity are uniform if the sampler
-and the model's code are right (Talts et al. 2018, arXiv:1804.06788). The same holds for decisions: among the simulations in
-which the posterior gave distillation a probability p, distillation should win in a share p.
+Each simulation draws true parameters from the prior, simulates runs at the design of real runs, fits the model to them, and
+computes the rank of the truth among the posterior draws. If the sampler and the model are implemented correctly, the ranks of
+every quantity are uniform (Talts et al. 2018, arXiv:1804.06788). Decisions are calibrated if distillation wins in a fraction p of
+the simulations in which its posterior probability of winning is p.
 
-What this cannot show is whether the law is right: for that see `unseen_groups`.
+Calibration does not test whether the law describes real runs. Use `leave_out` and `posterior_predictive` for this.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RANKS = 99
-"""Draws that a truth is ranked among, thinned from the posterior; ranks go from 0 to this number."""
+"""Number of thinned posterior draws among which the truth is ranked; ranks range from 0 to this number."""
 
 CALIBRATION_THRESHOLDS = ConvergenceThresholds(
     max_rhat=1.05, min_ess_bulk=50, min_ess_tail=0, max_divergences=0, max_treedepth_share=1, min_bfmi=0
 )
-"""What a refit must pass for its ranks to count: looser than for a fit that is read, since 99 draws of it are used."""
+"""Convergence thresholds of a refit. They are looser than the defaults, because only 99 draws are used."""
 
 LONGER = {"draws": 4, "tune": 2}
-"""How many times longer a refit is that failed the convergence checks."""
+"""Factors by which draws and tuning draws increase if a refit fails the convergence checks."""
 MAX_TREEDEPTH = 8
-"""Some laws that the priors allow have posteriors that take minutes to sample. With shorter trajectories these fail the convergence
-checks, and are counted, in a time that allows hundreds of simulations."""
+"""Maximum tree depth. The posteriors of some prior draws would take minutes to sample. With shorter trajectories, these refits fail
+the convergence checks and are counted as failed, in a time that allows hundreds of simulations."""
 LONGER_ACCEPT = 0.95
-"""Acceptance that the step size of such a refit is tuned to if the first had divergences."""
+"""Target acceptance rate of the second refit if the first one had divergences."""
 
 CHOICES = [*DECISIONS, *BREAK_EVEN]
 
@@ -81,55 +81,55 @@ def simulate_calibration(
     progress: Progress = None,
     executor: Executor | None = None,
 ) -> xr.Dataset:
-    """Ranks of truths among their posteriors, and decisions against what was true.
+    """Run simulation-based calibration of the posterior and of decisions.
 
     Parameters
     ----------
     runs : DataFrame
-        Distilled runs; only their design is used (sizes, tokens, teachers).
+        Distilled runs. Only their design (sizes, tokens, teachers) is used.
     simulations : int
-        Truths drawn from the prior.
+        Number of simulations.
     law : Law or str
-        A law or a name in `LAWS`; unused if `priors` are given, which belong to a law.
+        A law or a name in `LAWS`. Ignored if `priors` are given, because they belong to a law.
     priors : Priors, optional
-        Instead of the default ones, around `model.reference_run(runs, None)`. With those from an earlier fit, truths are drawn
-        where the posterior is, instead of everywhere the default priors allow.
+        Replace the default priors; centered at `model.reference_run(runs, None)`. With priors from an earlier fit, the truths
+        are drawn from its posterior.
     draws, tune, chains, seed : int
-        Of each refit.
+        Sampler settings of each refit.
     thresholds : ConvergenceThresholds
-        What a refit must pass. One that does not is sampled again, once, with four times the draws and twice the tuning, and
-        after divergences with an acceptance of 0.99; if that fails too, the simulation is kept and marked.
+        Convergence thresholds of a refit. A refit that fails is repeated once with four times as many draws and twice as many
+        tuning draws and, after divergences, with a target acceptance rate of 0.95. If it fails again, its status is "failed".
     log : path, optional
-        File that gets one line per finished simulation; a later call with the same seed, settings and design goes on from there.
+        File with one line per finished simulation. A later call with the same seed, settings and design resumes from it.
     progress : bool or callable, optional
-        A callable is told (simulations done, simulations in all). By default a bar in a terminal and in a notebook.
+        A callable is called with (simulations done, total). By default, a progress bar in a terminal or notebook.
     executor : concurrent.futures.Executor, optional
-        Where simulations are fitted, for a Dask cluster `client.get_executor()`; each worker compiles the model once. By default
-        here. The result is the same.
+        Runs the refits; use `client.get_executor()` for a Dask cluster. Each worker compiles the model once. By default, refits
+        run sequentially in this process. The results are the same.
 
     Returns
     -------
     Dataset
-        Over simulation: `status` (passed, passed when refitted, failed), `rhat`, `ess_bulk` and `divergences` of the refit that
-        counts, `first_rhat` and `first_divergences` of the first; `rank` (simulation, quantity) of the truth among 99 draws; and
-        over decision `probability` (that distillation wins) and `won`; the decisions are four fixed ones, and three that are
-        posed where the posterior is undecided. Quantities: every parameter, every coordinate `z[...]`,
-        effects of groups, the gains of the decisions in nats, and the log-likelihood.
+        Over simulation: `status` (passed, passed when refitted, failed), `rhat`, `ess_bulk` and `divergences` of the last refit,
+        `first_rhat` and `first_divergences` of the first one. Over simulation and quantity: `rank` of the truth among 99 draws.
+        Over simulation and decision: `probability` (that distillation wins) and `won`, for four fixed decisions and three
+        near the break-even point of the posterior. Quantities: every parameter, every coordinate `z[...]`, group effects, the
+        gains of the decisions in nats, and the log-likelihood.
 
     Raises
     ------
     DataError
-        If a line of the log is no JSON.
+        If a line of the log is not JSON.
     ModelError
-        If the priors leave next to no laws.
+        If almost no prior draws satisfy the asymptotic prior.
     ParameterError
         If an argument is out of range.
 
     Notes
     -----
-    Whether a refit passes depends on the simulated runs alone and not on the truth behind them, so that ranks of those that
-    passed are uniform too if all is right (Modrák et al. 2023, arXiv:2211.02383, from whom the log-likelihood as a quantity is
-    also taken). `rank_uniformity` and the other summaries use these and say how many there are.
+    Whether a refit passes the checks depends only on the simulated runs, so the ranks of the passed refits are also uniform if
+    the implementation is correct (Modrák et al. 2023, arXiv:2211.02383, who also propose the log-likelihood as a quantity).
+    `rank_uniformity` and the other summaries use the passed refits and report their number.
 
     Examples
     --------
@@ -138,13 +138,15 @@ def simulate_calibration(
     >>> calibration = bd.simulate_calibration(runs, simulations=200, log="calibration.jsonl")  # doctest: +SKIP
     """
     if not isinstance(simulations, int | np.integer) or isinstance(simulations, bool) or simulations < 1:
-        raise ParameterError(f"simulations is {simulations!r}; a whole number of at least 1 is needed")
+        raise ParameterError(f"`simulations` must be a positive integer, got {simulations!r}.")
     if draws * chains < RANKS + 1:
-        raise ParameterError(f"draws times chains is {draws * chains}; more than {RANKS} are needed to rank among")
+        raise ParameterError(
+            f"`draws` times `chains` must be more than {RANKS} to compute ranks, got {draws * chains}."
+        )
     reference = reference_run(runs, None)
     if priors is None:
         priors = default_priors(as_law(law).for_runs(distilled=True, supervised=False), reference)
-    design = runs.assign(student_loss=1.0)  # the outcomes have no part in it
+    design = runs.assign(student_loss=1.0)  # the outcomes are not used
     prior = [
         priors.law.to_json(),
         list(priors.names),
@@ -180,11 +182,11 @@ def _read_log(log: str | Path | None, setting: str) -> dict[int, dict[str, Any]]
             entry = json.loads(line)
         except json.JSONDecodeError:
             if number == len(lines):
-                # An interrupted write; the simulation is done again, on a line of its own.
+                # An interrupted write. The simulation is repeated and written to a new line.
                 with Path(log).open("a", encoding="utf-8") as file:
                     file.write("" if text.endswith("\n") else "\n")
                 continue
-            raise DataError(f"{log}, line {number}: not a JSON line; remove it or start a new log") from None
+            raise DataError(f"Line {number} of {log} is not JSON. Delete the line or use a new log file.") from None
         if entry.pop("setting") == setting:
             done[int(entry.pop("simulation"))] = entry
     return done
@@ -200,7 +202,7 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
     for longer in (False, True):
         if longer:
             draws, tune = draws * LONGER["draws"], tune * LONGER["tune"]
-            if "divergences" in attempts[0]["failed"]:  # otherwise shorter steps would only cost time
+            if "divergences" in attempts[0]["failed"]:  # without divergences, shorter steps only take longer
                 settings |= {"target_accept": LONGER_ACCEPT}
         tree = refit(refitter, student_loss=outcome, draws=draws, tune=tune, **settings)
         verdict = posterior.convergence(tree, thresholds)
@@ -222,7 +224,7 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
         tokens = break_even_tokens(picked, name)
         gains[name] = break_even_gain(draws_found, name, tokens)
         true_gains[name] = break_even_gain(true_law, name, tokens)
-        # The draw that was picked is equal by construction, and has no vote.
+        # At the picked draw both losses are equal by construction, so it is excluded.
         gains[name] = np.delete(gains[name], one)
     return {
         "rank": ranks,
@@ -234,7 +236,7 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Side:
-    """Posterior draws, or the truth as a single draw: what is compared in `_ranks`."""
+    """Posterior draws, or the truth as a single draw; compared in `_ranks`."""
 
     draws: Draws
     effects: dict[str, np.ndarray]
@@ -247,10 +249,10 @@ class _Side:
 
 
 def _ranks(found: _Side, truth: _Side, refitter: Refitter, outcome: np.ndarray) -> dict[str, int]:
-    """For every quantity: how many of 99 draws, evenly thinned, lie below its true value."""
+    """Return, for every quantity, how many of 99 evenly thinned draws are below the true value."""
     priors, law = refitter.priors, refitter.priors.law
     some = found.take(np.linspace(0, found.draws.n_draws - 1, RANKS).round().astype(int))
-    # Symbols that are fixed or equal to others have no rank of their own.
+    # Symbols that are fixed or determined by others have no rank.
     idle = {*law.fixed, *(name for term in law.terms for name in term.determines)}
     idle |= {name.removeprefix("log_") for name, free in zip(priors.names, priors.free, strict=True) if not free}
     pairs = {name: (values, truth.draws[name]) for name, values in some.draws.items() if name not in idle}
@@ -269,7 +271,7 @@ def _ranks(found: _Side, truth: _Side, refitter: Refitter, outcome: np.ndarray) 
 
 
 def _log_likelihood(side: _Side, refitter: Refitter, outcome: np.ndarray) -> np.ndarray:
-    """Log-likelihood of all runs together under every draw, (n_draws,)."""
+    """Return the joint log-likelihood of all runs at every draw, (n_draws,)."""
     design = Design.of(side.draws.law, refitter.runs)
     center = expected_loss(side.draws, design) + group_effects(side.draws, design, side.effects)
     density = logpdf(outcome, center, residual_scale(side.draws, design), side.draws["nu"][:, None])
@@ -285,10 +287,10 @@ def _collect(results: list[dict[str, Any]]) -> xr.Dataset:
     first, last = ([result["attempts"][i] for result in results] for i in (0, -1))
 
     def numbers(attempts: list[dict[str, Any]], key: str) -> list[float]:
-        # R-hat is missing where a chain never moved or a draw was no number.
+        # R-hat is missing if a chain did not move or a draw is NaN.
         return [float("nan") if attempt[key] is None else float(attempt[key]) for attempt in attempts]
 
-    one, words = ("simulation",), "of the refit that counts"
+    one, words = ("simulation",), "of the last refit"
     status = np.array([_status(result["attempts"]) for result in results])
     table: dict[str, tuple[tuple[str, ...], Any, str]] = {
         "rank": (

@@ -1,4 +1,4 @@
-"""Scores of several models on several ways to leave groups out, as one Dataset."""
+"""Cross-validation scores of several models and splits as one Dataset."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from bayesdistill.criticism._leave_out import score_table
 from bayesdistill.errors import ParameterError
 
 _COLUMNS = {
-    "elpd": ("elpd", "1", "log predictive density of the runs left out"),
-    "elpd_difference": ("elpd_difference", "1", "elpd minus that of the best model of the split"),
+    "elpd": ("elpd", "1", "log predictive density of the left-out runs"),
+    "elpd_difference": ("elpd_difference", "1", "elpd minus the elpd of the best model of the split"),
     "elpd_difference_se": ("standard_error", "1", "standard error of the difference, over folds"),
     "crps": ("crps", "nats per token", "continuous ranked probability score"),
     "rmse": ("rmse", "nats per token", "root mean square error of the mean"),
-    "coverage_50": ("coverage_50", "1", "share of left-out runs in their 50 % interval"),
-    "coverage_90": ("coverage_90", "1", "share of left-out runs in their 90 % interval"),
-    "runs": ("runs", "1", "runs left out"),
-    "unconverged": ("unconverged", "1", "folds whose refit did not pass the convergence checks"),
+    "coverage_50": ("coverage_50", "1", "fraction of left-out runs inside their 50% interval"),
+    "coverage_90": ("coverage_90", "1", "fraction of left-out runs inside their 90% interval"),
+    "runs": ("runs", "1", "number of left-out runs"),
+    "unconverged": ("unconverged", "1", "number of folds whose refit did not converge"),
 }
 
 
 def unseen_scores(results: Mapping[str, Mapping[str, xr.Dataset]]) -> xr.Dataset:
-    """Scores on unseen groups, for every split and model.
+    """Return scores on unseen groups for every split and model.
 
     Parameters
     ----------
     results : mapping
-        Split (as a name for people, such as "teachers") -> model -> what `leave_out` returned.
+        Name of the split (such as "teachers") -> name of the model -> result of `leave_out`.
 
     Returns
     -------
     Dataset
-        Over split and model, NaN where a model was not scored on a split: `elpd`, `elpd_difference` from the split's best with
-        `elpd_difference_se` (NaN where there is one fold), `crps` and `rmse` in nats per token, `coverage_50`, `coverage_90`,
-        `runs`, `unconverged` (folds whose refit did not pass the convergence checks).
+        Over split and model: `elpd`, `elpd_difference` from the best model of the split, `elpd_difference_se` (NaN for a single
+        fold), `crps` and `rmse` in nats per token, `coverage_50`, `coverage_90`, `runs`, `unconverged` (number of folds whose
+        refit did not pass the convergence checks). NaN if a model was not scored on a split.
 
     Raises
     ------
     ParameterError
-        If there is nothing to score, or models of one split were scored on different runs.
+        If there are no results, or models of one split were scored on different runs.
 
     Examples
     --------
@@ -54,14 +54,18 @@ def unseen_scores(results: Mapping[str, Mapping[str, xr.Dataset]]) -> xr.Dataset
     3.0
     """
     if not results or not all(results.values()):
-        raise ParameterError("there is nothing to score: give {split: {model: result of leave_out}}")
+        raise ParameterError(
+            "`results` is empty or has a split without models. Pass {split: {model: result of bd.leave_out}}."
+        )
     models = list(dict.fromkeys(name for scored in results.values() for name in scored))
     values = {name: np.full((len(results), len(models)), np.nan) for name in _COLUMNS}
     for i, (split, scored) in enumerate(results.items()):
         first = next(iter(scored.values()))
         for name, one in scored.items():
             if not np.array_equal(one["run"].values, first["run"].values):
-                raise ParameterError(f"{split}: {name!r} was scored on other runs than {next(iter(scored))!r}")
+                raise ParameterError(
+                    f"Split {split!r}: {name!r} was scored on other runs than {next(iter(scored))!r}. Use the same runs."
+                )
         table = score_table(scored)
         for name, (column, _, _) in _COLUMNS.items():
             for model in scored:

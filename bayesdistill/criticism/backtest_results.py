@@ -1,4 +1,4 @@
-"""The forecasts of a backtest and their scores, put together as one Dataset."""
+"""Collect the predictions of a backtest and their scores in one Dataset."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXTRAPOLATION = (1.0, 3.0, 10.0, 30.0, math.inf)
-"""Edges, in multiples of the cut-off, of the groups by extrapolation."""
+"""Edges of the extrapolation groups, in multiples of the cutoff."""
 NOISE = ("law", "run")
 NATS, ONE, FLOPS = "nats per token", "1", "FLOPs"
 
 SCORES = {
-    "brier": "mean squared difference of probability and outcome",
-    "brier_skill": "1 minus the Brier score over that of the base rate",
-    "log_score": "mean natural logarithm of the probability of what happened",
-    "slope": "slope of the outcome's log odds against the forecast's, 1 if calibrated",
-    "intercept": "intercept of the outcome's log odds against the forecast's, 0 if calibrated",
+    "brier": "mean squared difference between probability and outcome",
+    "brier_skill": "1 minus the ratio of the Brier score to the Brier score of the base rate",
+    "log_score": "mean natural logarithm of the probability of the outcome",
+    "slope": "slope of the outcome's log odds against the predicted log odds, 1 if calibrated",
+    "intercept": "intercept of the outcome's log odds against the predicted log odds, 0 if calibrated",
 }
 INTERVALS = ("brier", "brier_skill", "slope")
 
@@ -48,7 +48,7 @@ def collect(
     done: dict[str, Any],
     forecasters: list[str],
 ) -> xr.Dataset:
-    """The result of `backtest`; see there."""
+    """Return the result of `backtest`."""
     variables = _forecasts(distilled, own, limits, splits, done, forecasters)
     variables |= _predictions(distilled, supervised, own, limits, splits, done, forecasters)
     variables |= _fits(limits, splits, done, forecasters)
@@ -62,7 +62,7 @@ def _variable(dims: tuple[str, ...], values: Any, units: str, words: str) -> tup
 
 
 def _each(done: dict[str, Any], forecasters: list[str], count: int, part: str, name: str) -> np.ndarray:
-    """One number per forecast or prediction and forecaster, the cut-offs one after the other: (n, forecaster)."""
+    """Concatenate a number per pair or run over the cutoffs: (n, forecaster)."""
     return np.stack([np.concatenate([done[f"{m} {k}"][part][name] for k in range(count)]) for m in forecasters], axis=1)
 
 
@@ -79,40 +79,45 @@ def _forecasts(
     pairs = pd.concat([split["pairs"].assign(cutoff=limit) for limit, split in zip(limits, splits, strict=True)])
     rows = pairs["distilled"].to_numpy(dtype=int)
     difference = pairs["difference"].to_numpy(dtype=float)
-    dearer = np.maximum(own[0][rows], pairs["cost"].to_numpy(dtype=float))
+    larger = np.maximum(own[0][rows], pairs["cost"].to_numpy(dtype=float))
     size, tokens = (distilled[c].to_numpy(dtype=float)[rows] for c in ("student_params", "student_tokens"))
     probability = np.stack(
         [_each(done, forecasters, len(limits), "pairs", f"probability_{kind}") for kind in NOISE], axis=-1
     )
     found = {
-        "outcome": _variable(("forecast",), (difference > 0).astype(float), ONE, "whether the distilled run was ahead"),
+        "outcome": _variable(
+            ("forecast",), (difference > 0).astype(float), ONE, "whether the distilled run has the lower loss"
+        ),
         "difference": _variable(("forecast",), difference, NATS, "observed pretrained minus distilled loss"),
-        "cutoff": _variable(("forecast",), pairs["cutoff"], FLOPS, "compute of the dearest run fitted"),
-        "scenario": _variable(("forecast",), pairs["scenario"].to_numpy(dtype=str), ONE, "what is charged"),
+        "cutoff": _variable(("forecast",), pairs["cutoff"], FLOPS, "compute cutoff of the fitted runs"),
+        "scenario": _variable(("forecast",), pairs["scenario"].to_numpy(dtype=str), ONE, "cost scenario"),
         "extrapolation_factor": _variable(
             ("forecast",),
-            dearer / pairs["cutoff"].to_numpy(dtype=float),
+            larger / pairs["cutoff"].to_numpy(dtype=float),
             ONE,
-            "compute of the dearer run over the cut-off",
+            "compute of the more expensive run divided by the cutoff",
         ),
         "configuration": _variable(
-            ("forecast",), configuration_labels(np.stack([size, tokens], axis=1)), ONE, "student"
+            ("forecast",), configuration_labels(np.stack([size, tokens], axis=1)), ONE, "student configuration"
         ),
         "teacher_loss": _variable(
             ("forecast",), distilled["teacher_loss"].to_numpy(dtype=float)[rows], NATS, "measured loss of the teacher"
         ),
-        "distilled_run": _variable(("forecast",), rows, ONE, "row of the distilled run"),
+        "distilled_run": _variable(("forecast",), rows, ONE, "row number of the distilled run"),
         "interpolated": _variable(
             ("forecast",), pairs["weight"].to_numpy(dtype=float) > 0, ONE, "whether the pretrained loss is interpolated"
         ),
         "probability": _variable(
-            ("forecast", "forecaster", "noise"), probability, ONE, "probability that the distilled run is ahead"
+            ("forecast", "forecaster", "noise"),
+            probability,
+            ONE,
+            "probability that the distilled run has the lower loss",
         ),
     }
     for name, words in (
         ("mean_difference", "expected pretrained minus distilled loss"),
-        ("lower_difference", "5 % quantile of the difference of two runs"),
-        ("upper_difference", "95 % quantile of the difference of two runs"),
+        ("lower_difference", "5% quantile of the difference of two runs"),
+        ("upper_difference", "95% quantile of the difference of two runs"),
     ):
         values = _each(done, forecasters, len(limits), "pairs", name)
         found[name] = _variable(("forecast", "forecaster"), values, NATS, words)
@@ -145,17 +150,17 @@ def _predictions(
     dim = ("prediction",)
     found = {
         "observed": _variable(dim, columns["observed"], NATS, "loss of the left-out run"),
-        # Below 1 where the run is cheap but its teacher is not.
-        "prediction_factor": _variable(dim, columns["factor"], ONE, "compute of the run over the cut-off"),
-        "prediction_cutoff": _variable(dim, columns["cutoff"], FLOPS, "compute of the dearest run fitted"),
+        # Below 1 if only the teacher is above the cutoff.
+        "prediction_factor": _variable(dim, columns["factor"], ONE, "compute of the run divided by the cutoff"),
+        "prediction_cutoff": _variable(dim, columns["cutoff"], FLOPS, "compute cutoff of the fitted runs"),
         "kind": _variable(dim, columns["kind"], ONE, "distilled or supervised run"),
-        "prediction_configuration": _variable(dim, columns["name"], ONE, "model"),
+        "prediction_configuration": _variable(dim, columns["name"], ONE, "model configuration"),
     }
     for name, source, units, words in (
         ("predicted", "mean", NATS, "expected loss"),
         ("elpd", "elpd", ONE, "log predictive density of the left-out run"),
-        ("inside_50", "inside_50", ONE, "whether the 50 % interval held the loss"),
-        ("inside_90", "inside_90", ONE, "whether the 90 % interval held the loss"),
+        ("inside_50", "inside_50", ONE, "whether the 50% interval contains the loss"),
+        ("inside_90", "inside_90", ONE, "whether the 90% interval contains the loss"),
     ):
         values = _each(done, forecasters, len(limits), "runs", source).astype(float)
         found[name] = _variable(("prediction", "forecaster"), values, units, words)
@@ -166,17 +171,19 @@ def _fits(
     limits: list[float], splits: list[dict[str, Any]], done: dict[str, Any], forecasters: list[str]
 ) -> dict[str, Any]:
     dim = ("cutoff_fit",)
-    verdicts = [done.get(f"posterior {k}", {}).get("convergence", {}) for k in range(len(limits))]
-    failed = [", ".join(v.get("failed") or []) for v in verdicts]
+    checks = [done.get(f"posterior {k}", {}).get("convergence", {}) for k in range(len(limits))]
+    failed = [", ".join(v.get("failed") or []) for v in checks]
     return {
-        "cutoff_fit": _variable(dim, limits, FLOPS, "compute of the dearest run fitted"),
-        "fitted_distilled": _variable(dim, [int(s["kept"].sum()) for s in splits], ONE, "distilled runs fitted"),
-        "fitted_supervised": _variable(
-            dim, [int(s["kept_supervised"].sum()) for s in splits], ONE, "supervised runs fitted"
+        "cutoff_fit": _variable(dim, limits, FLOPS, "compute cutoff of the fitted runs"),
+        "fitted_distilled": _variable(
+            dim, [int(s["kept"].sum()) for s in splits], ONE, "number of fitted distilled runs"
         ),
-        "rhat": _variable(dim, [float(v.get("rhat") or math.nan) for v in verdicts], ONE, "largest R-hat"),
+        "fitted_supervised": _variable(
+            dim, [int(s["kept_supervised"].sum()) for s in splits], ONE, "number of fitted supervised runs"
+        ),
+        "rhat": _variable(dim, [float(v.get("rhat") or math.nan) for v in checks], ONE, "largest R-hat"),
         "divergences": _variable(
-            dim, [float(v.get("divergences", math.nan)) for v in verdicts], ONE, "divergent transitions"
+            dim, [float(v.get("divergences", math.nan)) for v in checks], ONE, "number of divergent transitions"
         ),
         "failed": _variable(
             dim, np.array(failed, dtype=str), ONE, "convergence checks that the posterior's fit failed"
@@ -185,7 +192,7 @@ def _fits(
 
 
 def _masks(flat: xr.Dataset, limits: list[float]) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Groups: a name, which forecasts, and which predictions belong to it."""
+    """Return the groups: name, mask of pairs and mask of runs."""
     factor, factor_run = flat["extrapolation_factor"].values, flat["prediction_factor"].values
     everything = np.ones(factor.size, dtype=bool), np.ones(factor_run.size, dtype=bool)
     groups = [("all", *everything)]
@@ -233,22 +240,22 @@ def _scores(flat: xr.Dataset, limits: list[float]) -> xr.Dataset:
     found = {}
     for name, value in values.items():
         base = name.removesuffix("_lower").removesuffix("_upper")
-        end = " (90 % interval, whole students resampled)" if base != name else ""
+        end = " (90% interval, whole students resampled)" if base != name else ""
         found[name] = _variable(cell, value, ONE, words[base] + end)
     labels = {
-        "coverage_50": (ONE, "share of left-out runs inside their 50 % interval"),
-        "coverage_90": (ONE, "share of left-out runs inside their 90 % interval"),
-        "coverage_90_lower": (ONE, "lower end of the 90 % interval of coverage_90, whole models resampled"),
-        "coverage_90_upper": (ONE, "upper end of the 90 % interval of coverage_90, whole models resampled"),
-        "rmse": (NATS, "root mean square of predicted minus observed loss"),
+        "coverage_50": (ONE, "fraction of left-out runs inside their 50% interval"),
+        "coverage_90": (ONE, "fraction of left-out runs inside their 90% interval"),
+        "coverage_90_lower": (ONE, "lower bound of the 90% interval of coverage_90, whole models resampled"),
+        "coverage_90_upper": (ONE, "upper bound of the 90% interval of coverage_90, whole models resampled"),
+        "rmse": (NATS, "root mean square error of the predicted loss"),
         "mean_elpd": (ONE, "mean log predictive density of a left-out run"),
     }
     found |= {name: _variable(cell[:2], coverage[name], *label) for name, label in labels.items()}
     totals = {
-        "forecasts": "pairs forecast",
-        "configurations": "distinct students among them",
-        "base_rate": "share of pairs in which the distilled run was ahead",
-        "predictions": "runs forecast",
+        "forecasts": "number of predicted pairs",
+        "configurations": "number of distinct student configurations",
+        "base_rate": "fraction of pairs in which the distilled run has the lower loss",
+        "predictions": "number of predicted runs",
     }
     found |= {name: _variable(cell[:1], counts[name], ONE, text) for name, text in totals.items()}
     return xr.Dataset(
@@ -300,11 +307,11 @@ def _curve(flat: xr.Dataset) -> xr.Dataset:
             for name, value in calibration_curve(p, outcome, configuration).items():
                 found[name][m, n] = value
     words = {
-        "count": "forecasts in the bin",
+        "count": "number of predictions in the bin",
         "mean_probability": "mean probability in the bin",
-        "share": "share of them in which the distilled run was ahead",
-        "lower": "lower end of the 90 % interval of the share",
-        "upper": "upper end of the 90 % interval of the share",
+        "share": "fraction of the pairs in which the distilled run has the lower loss",
+        "lower": "lower bound of the 90% interval of the fraction",
+        "upper": "upper bound of the 90% interval of the fraction",
     }
     variables = {
         f"curve_{name}": _variable(("forecaster", "noise", "bin"), found[name], ONE, words[name]) for name in names

@@ -1,7 +1,7 @@
-"""Plain competitors of the posterior: the Huber point fit and its bootstrap, as the paper fits its laws.
+"""Baselines: the Huber point fit of the paper and its bootstrap.
 
-The supervised law is held at its published values, as the paper holds its own fit; the nine parameters of equation 8 minimise
-a Huber loss of the residuals. Predictions scatter like the residuals of the runs fitted.
+The supervised law is fixed at its published values, as in the paper, and the nine parameters of equation 8 minimize a Huber loss
+of the residuals. The predictions have normal residual noise with the root mean square of the residuals as standard deviation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HUBER_DELTA = 0.001
-"""Nats beyond which a residual counts linearly."""
+"""Residual in nats above which the Huber loss is linear."""
 BOOTSTRAP_REFITS = 200
 
 
@@ -42,14 +42,14 @@ def _predict(law: dict[str, float], runs: pd.DataFrame) -> np.ndarray:
 def point_fit(
     runs: pd.DataFrame, start: np.ndarray | None = None, reference: Reference | None = None
 ) -> dict[str, float]:
-    """Equation 8 fitted by least Huber loss, the supervised law held at its published values.
+    """Fit equation 8 by minimizing a Huber loss, with the published supervised law.
 
     Parameters
     ----------
     runs : DataFrame
         Distilled runs.
     start : array, (coordinate,), optional
-        Coordinates to start from; by default those of the published law.
+        Initial coordinates. By default, the coordinates of the published law.
     reference : Reference, optional
         By default `model.reference_run(runs, None)`.
 
@@ -66,13 +66,13 @@ def _fit(runs: pd.DataFrame, reference: Reference, start: np.ndarray | None) -> 
 
     if start is None:
         published = _EQUATION_8.coordinates_of(PUBLISHED, reference)
-        # The published curvature lies so deep in the flat part that its gradient vanishes.
+        # At the published curvature the gradient vanishes.
         published["gap_curvature"] = max(float(published["gap_curvature"]), -2.0)
         start = np.array([float(published[name]) for name in DISTILLATION_COORDINATES])
     observed = runs["student_loss"].to_numpy(dtype=float)
 
     def residual(values: np.ndarray) -> np.ndarray:
-        # Steps to where A_S overflows are taken back by the optimiser.
+        # A_S may overflow at a trial step; the optimizer rejects this step.
         with np.errstate(over="ignore", invalid="ignore"):
             return _predict(_law(values, reference), runs) - observed
 
@@ -85,14 +85,14 @@ Predictions = tuple[np.ndarray, np.ndarray]
 
 
 def predict_by_point_fit(runs: pd.DataFrame, kept: np.ndarray, seed: int) -> Predictions:
-    """Draws and log densities for the runs not kept: the point fit with normal scatter as large as its residuals."""
+    """Return draws and log densities of the runs not kept, from the point fit."""
     reference = reference_run(runs, None)
     law = _law(_fit(runs[kept], reference, None), reference)
-    return _with_scatter(_predict(law, runs)[None, :], runs, kept, seed)
+    return _with_noise(_predict(law, runs)[None, :], runs, kept, seed)
 
 
 def predict_by_bootstrap(runs: pd.DataFrame, kept: np.ndarray, seed: int) -> Predictions:
-    """The same from refits to runs drawn with replacement; the refits' spread is the uncertainty of the law."""
+    """Return draws and log densities of the runs not kept, from bootstrap refits."""
     rng = np.random.default_rng(seed)
     reference = reference_run(runs, None)
     start = _fit(runs[kept], reference, None)
@@ -101,10 +101,10 @@ def predict_by_bootstrap(runs: pd.DataFrame, kept: np.ndarray, seed: int) -> Pre
     for _ in range(BOOTSTRAP_REFITS):
         sample = runs.iloc[rng.choice(rows, rows.size)]
         curves.append(_predict(_law(_fit(sample, reference, start), reference), runs))
-    return _with_scatter(np.stack(curves), runs, kept, seed)
+    return _with_noise(np.stack(curves), runs, kept, seed)
 
 
-def _with_scatter(curves: np.ndarray, runs: pd.DataFrame, kept: np.ndarray, seed: int) -> Predictions:
+def _with_noise(curves: np.ndarray, runs: pd.DataFrame, kept: np.ndarray, seed: int) -> Predictions:
     rng = np.random.default_rng(seed + 1)
     observed = runs["student_loss"].to_numpy(dtype=float)
     residual = observed[kept] - curves.mean(axis=0)[kept]

@@ -1,4 +1,4 @@
-"""What the ranks and decisions of `simulate_calibration` say: tests of uniformity, and how often the word was kept."""
+"""Summaries of `simulate_calibration`: uniformity of ranks and calibration of decisions."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EDGES = (0.0, 0.05, 0.25, 0.75, 0.95, 1.0)
-"""Of the bins of stated probability."""
+"""Edges of the bins of predicted probability."""
 
 
 def usable(calibration: xr.Dataset, include_failed: bool = False) -> xr.Dataset:
-    """The simulations whose refit passed the convergence checks, or all of them.
+    """Return the simulations whose refit passed the convergence checks, or all of them.
 
     Raises
     ------
     ModelError
-        If there is none.
+        If no refit passed the convergence checks.
     """
     if include_failed or "status" not in calibration:
         return calibration
     found = calibration.isel(simulation=np.flatnonzero(calibration["status"].values != "failed"))
     if not found.sizes["simulation"]:
         raise ModelError(
-            f"none of the {calibration.sizes['simulation']} refits passed the convergence checks; raise tune and draws"
+            f"None of the {calibration.sizes['simulation']} refits passed the convergence checks. Increase tune and draws."
         )
     return found
 
 
 def rank_uniformity(calibration: xr.Dataset, *, include_failed: bool = False) -> pd.DataFrame:
-    """Whether the ranks of every quantity are uniform.
+    """Test whether the ranks of every quantity are uniform.
 
     Parameters
     ----------
     calibration : Dataset
-        What `simulate_calibration` returned.
+        Result of `simulate_calibration`.
     include_failed : bool
-        Count simulations too whose refit failed the convergence checks.
+        Also use simulations whose refit failed the convergence checks.
 
     Returns
     -------
     DataFrame
-        One row a quantity: simulations counted, mean_rank as a share (0.5 if unbiased), p_value of a chi-square test in ten
-        bins, and p_holm, the same corrected for the number of quantities (Holm 1979).
+        One row per quantity: simulations (number used), mean_rank as a fraction (0.5 if unbiased), p_value of a chi-square
+        test with ten bins, and p_holm, the p-value corrected for the number of quantities (Holm 1979).
 
     Examples
     --------
@@ -91,23 +91,24 @@ def _holm(p_values: np.ndarray) -> np.ndarray:
 def decision_calibration(
     calibration: xr.Dataset, edges: tuple[float, ...] = EDGES, *, include_failed: bool = False
 ) -> pd.DataFrame:
-    """How often distillation won where the posterior said that it would with some probability.
+    """Compare predicted probabilities that distillation wins with the fraction of wins.
 
     Parameters
     ----------
     calibration : Dataset
-        What `simulate_calibration` returned.
+        Result of `simulate_calibration`.
     edges : tuple of float
-        Of the bins of stated probability, increasing from 0 to 1.
+        Edges of the bins of predicted probability, increasing from 0 to 1.
     include_failed : bool
-        Count simulations too whose refit failed the convergence checks.
+        Also use simulations whose refit failed the convergence checks.
 
     Returns
     -------
     DataFrame
-        One row a bin: decisions counted, stated (mean probability), won (share), lower and upper (90 % interval of that
-        share, from the beta distribution with Jeffreys' prior). The decisions of one simulation count one by one, although
-        they are not independent, and the interval is too narrow by up to the square root of their number.
+        One row per bin: simulations (number of decisions), stated (mean predicted probability), won (fraction of wins), lower
+        and upper (90% interval of this fraction, from the beta distribution with Jeffreys' prior). The decisions of one
+        simulation are counted separately although they are not independent, so the interval can be too narrow by up to the
+        square root of their number.
 
     Examples
     --------
@@ -121,7 +122,7 @@ def decision_calibration(
     from scipy.stats import beta
 
     if len(edges) < 2 or edges[0] != 0 or edges[-1] != 1 or any(a >= b for a, b in pairwise(edges)):
-        raise ParameterError(f"edges is {edges!r}; increasing numbers from 0 to 1 are needed")
+        raise ParameterError(f"`edges` must be increasing numbers from 0 to 1, got {edges!r}.")
     counted = usable(calibration, include_failed)
     stated, won = counted["probability"].values.ravel(), counted["won"].values.ravel().astype(float)
     bins = np.clip(np.digitize(stated, edges) - 1, 0, len(edges) - 2)
@@ -146,38 +147,38 @@ def decision_calibration(
 def rank_ecdf(
     calibration: xr.Dataset, *, prob: float = 0.95, include_failed: bool = False, simulations: int = 2000, seed: int = 0
 ) -> xr.Dataset:
-    """How the ranks are distributed, against uniform, with a band that holds a whole curve; and the decisions' calibration.
+    """Return the ECDF of the ranks minus the uniform CDF, with a simultaneous band.
 
     Parameters
     ----------
     calibration : Dataset
-        What `simulate_calibration` returned.
+        Result of `simulate_calibration`.
     prob : float
-        Probability with which the band holds the whole curve of one quantity, if its ranks are uniform.
+        Probability that the band contains the whole curve of one quantity if its ranks are uniform.
     include_failed : bool
-        Count simulations too whose refit failed the convergence checks.
+        Also use simulations whose refit failed the convergence checks.
     simulations, seed : int
-        Of uniform ranks, from which the width of the band is found.
+        Number and random seed of the simulated uniform ranks that determine the width of the band.
 
     Returns
     -------
     Dataset
-        Over quantity and position (share of draws): `difference`, the share of ranks up to a position minus that position;
-        `band_lower` and `band_upper` (position); `outside` (quantity), whether the curve leaves the band anywhere; `p_holm`
-        (quantity) of `rank_uniformity`. Over bin (coordinate bin_label): `stated`, `won`, `won_lower`, `won_upper`,
-        `decisions`, as `decision_calibration` has them. Attributes: simulations counted, passed, passed when refitted, failed.
+        Over quantity and position (fraction of draws): `difference`, the fraction of ranks up to a position minus the position.
+        Over position: `band_lower` and `band_upper`. Over quantity: `outside` (whether the curve leaves the band) and `p_holm`
+        of `rank_uniformity`. Over bin (coordinate bin_label): `stated`, `won`, `won_lower`, `won_upper` and `decisions` of
+        `decision_calibration`. Attributes: number of simulations counted, passed, passed when refitted, and failed.
 
     Raises
     ------
     ModelError
         If no refit passed the convergence checks.
     ParameterError
-        If prob is no probability.
+        If prob is not between 0 and 1.
 
     Notes
     -----
-    The band is that of Säilynoja, Bürkner and Vehtari (2022, arXiv:2103.10522): binomial intervals at every position, of a
-    level found by simulation so that they hold together. With many quantities one in twenty leaves its band by chance.
+    Band of Säilynoja, Bürkner and Vehtari (2022, arXiv:2103.10522): binomial intervals at every position, at a level found by
+    simulation so that they hold simultaneously. With prob=0.95, one quantity in twenty leaves its band by chance.
 
     Examples
     --------
@@ -186,7 +187,7 @@ def rank_ecdf(
     >>> bd.plot_calibration(bd.rank_ecdf(calibration)).savefig("calibration.png")  # doctest: +SKIP
     """
     if not 0 < prob < 1:
-        raise ParameterError(f"prob is {prob!r}; a probability between 0 and 1 is needed")
+        raise ParameterError(f"`prob` must be between 0 and 1, got {prob!r}.")
     counted = usable(calibration, include_failed)
     top = int(counted.attrs["ranks"])
     positions = (np.arange(top) + 1) / (top + 1)
@@ -200,27 +201,27 @@ def rank_ecdf(
         "difference": (
             ("quantity", "position"),
             shares - positions,
-            "share of ranks up to a position, minus the position",
+            "fraction of ranks up to a position, minus the position",
         ),
-        "band_lower": (("position",), lower - positions, "lower end of the simultaneous band"),
-        "band_upper": (("position",), upper - positions, "upper end of the simultaneous band"),
+        "band_lower": (("position",), lower - positions, "lower bound of the simultaneous band"),
+        "band_upper": (("position",), upper - positions, "upper bound of the simultaneous band"),
         "outside": (("quantity",), outside, "whether the curve leaves the band"),
         "p_holm": (
             ("quantity",),
             uniformity["p_holm"].to_numpy(),
             "p-value of uniformity, corrected for all quantities",
         ),
-        "stated": (("bin",), decisions["stated"].to_numpy(), "mean stated probability that distillation wins"),
-        "won": (("bin",), decisions["won"].to_numpy(), "share of decisions in which distillation wins"),
-        "won_lower": (("bin",), decisions["lower"].to_numpy(), "lower end of the 90 % interval of that share"),
-        "won_upper": (("bin",), decisions["upper"].to_numpy(), "upper end of the 90 % interval of that share"),
-        "decisions": (("bin",), decisions["simulations"].to_numpy(), "decisions in the bin"),
+        "stated": (("bin",), decisions["stated"].to_numpy(), "mean predicted probability that distillation wins"),
+        "won": (("bin",), decisions["won"].to_numpy(), "fraction of decisions in which distillation wins"),
+        "won_lower": (("bin",), decisions["lower"].to_numpy(), "lower bound of the 90% interval of this fraction"),
+        "won_upper": (("bin",), decisions["upper"].to_numpy(), "upper bound of the 90% interval of this fraction"),
+        "decisions": (("bin",), decisions["simulations"].to_numpy(), "number of decisions in the bin"),
     }
     return xr.Dataset(
         {name: (dims, values, {"units": "1", "long_name": words}) for name, (dims, values, words) in table.items()},
         coords={
             "quantity": counted["quantity"].values,
-            "position": ("position", positions, {"units": "1", "long_name": "share of posterior draws"}),
+            "position": ("position", positions, {"units": "1", "long_name": "fraction of posterior draws"}),
             "bin_label": ("bin", decisions.index.to_numpy(dtype=str)),
         },
         attrs={
@@ -238,21 +239,21 @@ def rank_ecdf(
 def simultaneous_band(
     count: int, positions: np.ndarray, prob: float, simulations: int = 2000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of a band that holds the whole cumulative distribution of `count` uniform ranks with a probability.
+    """Return a band that contains the ECDF of `count` uniform ranks with a given probability.
 
     Parameters
     ----------
     count : int
-        Ranks.
+        Number of ranks.
     positions : ndarray, (position,)
-        Increasing, in (0, 1): the expected shares.
+        Increasing, in (0, 1): the expected fractions.
     prob : float
     simulations, seed : int
 
     Returns
     -------
     lower, upper : ndarray, (position,)
-        Shares.
+        Fractions.
     """
     from scipy.stats import binom
 
@@ -260,7 +261,7 @@ def simultaneous_band(
     cells = np.diff(np.concatenate([[0.0], positions, [1.0]]))
     below = rng.multinomial(count, cells, size=simulations)[:, :-1].cumsum(axis=1)
     tail = np.minimum(binom.cdf(below, count, positions), binom.sf(below - 1, count, positions))
-    # The most extreme point of a curve, as the level of the two-sided interval that it just touches.
+    # For each curve, the level of the two-sided interval that its most extreme point touches.
     level = float(np.quantile((2 * tail).min(axis=1), 1 - prob))
     return (
         np.asarray(binom.ppf(level / 2, count, positions)) / count,

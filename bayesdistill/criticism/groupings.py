@@ -1,4 +1,4 @@
-"""Runs of a fit, and the groups that a misfit may follow: student configuration, teacher, loss ratio r, tokens D_S."""
+"""Group the runs of a fit by student configuration, teacher, loss ratio r and tokens D_S."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ NATS = "nats per token"
 FACTORS = {
     "student": "student configuration",
     "teacher": "teacher",
-    "ratio": "r, teacher loss over the student's own supervised loss",
+    "ratio": "r, ratio of teacher loss to the supervised loss of the student",
     "tokens": "tokens of the student",
 }
-"""What runs are grouped by; sizes and tokens are binned by quantiles, so that every bin holds about as many runs."""
+"""Factors that group the runs. Ratios and tokens are binned by quantiles, so all bins have similar numbers of runs."""
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """One way to group runs.
+    """Groups of runs by one factor.
 
     Parameters
     ----------
     factor : str
         A key of FACTORS.
     labels : list of str
-        Of the groups, in order of size, loss, ratio or tokens.
+        Labels of the groups, in order of size, loss, ratio or tokens.
     index : ndarray of int, (run,)
-        The group of every run.
+        Group of every run.
     middles : ndarray, (group,)
-        Where the group lies on the factor's own axis: parameters, nats, 1, tokens.
+        Position of the group on the axis of the factor: parameters, nats, 1, or tokens.
     """
 
     factor: str
@@ -47,38 +47,38 @@ class Grouping:
 
 
 def distilled_runs(fit: Fit, what: str) -> pd.DataFrame:
-    """The distilled runs of a fit as a table, design and outcome.
+    """Return the distilled runs of a fit, design and outcome, as a table.
 
     Raises
     ------
     ModelError
-        If the fit has none; `what` names the caller.
+        If the fit has no distilled runs; `what` names the caller.
     """
     seen, observed = posterior.seen_runs(fit), posterior.observed_runs(fit)
     if not posterior.is_distilled(fit) or "student_params" not in seen or "student_loss" not in observed:
-        raise ModelError(f"{what} needs a fit of distilled runs, as bayesdistill.fit(runs) returns it")
+        raise ModelError(f"{what} requires a fit of distilled runs. Pass the result of bd.fit(runs).")
     names = ("student_params", "student_tokens", "teacher_loss", "teacher", "student", "experiment")
     table = {name: seen[name].values for name in names if name in seen}
     return pd.DataFrame({**table, "student_loss": observed["student_loss"].values})
 
 
 def loss_ratio(draws: Draws, runs: pd.DataFrame) -> np.ndarray:
-    """r, teacher loss over the supervised loss of the student by itself, (n_draws, run)."""
+    """Return r, the ratio of teacher loss to the student's supervised loss, (n_draws, run)."""
     params, tokens = (runs[name].to_numpy(dtype=float) for name in ("student_params", "student_tokens"))
     alone = draws.supervised_loss(params[:, None], tokens[:, None]).T
     return np.asarray(runs["teacher_loss"].to_numpy(dtype=float) / alone)
 
 
 def group_runs(runs: pd.DataFrame, ratio: np.ndarray, bins: int = 8) -> list[Grouping]:
-    """The groupings of FACTORS.
+    """Return the groupings by every factor of FACTORS.
 
     Parameters
     ----------
     runs : DataFrame
     ratio : ndarray, (run,)
-        r of every run.
+        Loss ratio r of every run.
     bins : int
-        Of r and of D_S, with about as many runs each.
+        Number of quantile bins of r and of D_S.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def group_runs(runs: pd.DataFrame, ratio: np.ndarray, bins: int = 8) -> list[Gro
         If bins is less than 2.
     """
     if not isinstance(bins, int | np.integer) or isinstance(bins, bool) or bins < 2:
-        raise ParameterError(f"bins is {bins!r}; a whole number of at least 2 is needed")
+        raise ParameterError(f"`bins` must be an integer of at least 2, got {bins!r}.")
     pairs, configuration = student_configurations(runs)
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
     students = Grouping(
@@ -106,7 +106,7 @@ def group_runs(runs: pd.DataFrame, ratio: np.ndarray, bins: int = 8) -> list[Gro
 def _binned(factor: str, values: np.ndarray, bins: int) -> Grouping:
     edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))
     index = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(0, edges.size - 2))
-    _, index = np.unique(index, return_inverse=True)  # ties may leave a bin without runs
+    _, index = np.unique(index, return_inverse=True)  # ties can produce bins without runs
     write: Any = short if factor == "tokens" else "{:.3f}".format
     labels, middles = [], []
     for k in range(int(index.max()) + 1):
@@ -118,7 +118,7 @@ def _binned(factor: str, values: np.ndarray, bins: int) -> Grouping:
 
 
 def short(value: float) -> str:
-    """A size or a number of tokens as people write it: 300M, 1.82B."""
+    """Format a size or a number of tokens, for example 300M or 1.82B."""
     for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * unit:
             return f"{value / unit:.3g}{suffix}"
@@ -126,7 +126,7 @@ def short(value: float) -> str:
 
 
 def fit_attributes(fit: Fit) -> dict[str, str]:
-    """Attributes that every figure reads: whether the draws converged, and where the supervised law came from."""
+    """Return attributes that the figures display: convergence and source of the supervised law."""
     verdict = posterior.convergence(fit)
     return {
         "converged": {True: "yes", False: "no", None: "unknown"}[verdict["converged"]],

@@ -1,7 +1,7 @@
-"""The competitors of the joint posterior: both laws by least Huber loss, one after the other, and their bootstrap.
+"""Baselines of the joint posterior: Huber point fits of both laws, and a bootstrap.
 
-As the paper does it: first the supervised law is fitted to the supervised runs, then equation 8 to the distilled runs with the
-supervised law held. New runs scatter like the residuals, with normal tails.
+As in the paper, the supervised law is fitted to the supervised runs, and then equation 8 to the distilled runs with the supervised
+law fixed. Predictions have normal residual noise with the root mean square of the residuals as standard deviation.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _EQUATION_8 = LAWS["busbridge2025"].for_runs(distilled=True, supervised=True)
 SUPERVISED_COORDINATES = tuple(coordinate.name for coordinate in _EQUATION_8.terms[0].coordinates)
 
 ALMOST_NORMAL = 1e8
-"""Degrees of freedom at which a Student-t is a normal distribution."""
+"""Degrees of freedom for which a Student-t distribution is practically normal."""
 BOOTSTRAP_REFITS = 100
 COARSE_DELTA = 0.02
-"""Nats beyond which a residual counts linearly while the search begins."""
+"""Scale in nats of the smooth loss of the initial search."""
 STARTS = 5
-"""Starting points of a point fit: the prior's centre and random ones around it."""
+"""Number of starting points of a point fit: the prior location and random points around it."""
 
 
 def joint_point_fit(
@@ -37,22 +37,22 @@ def joint_point_fit(
     reference: Reference,
     starts: list[np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Coordinates of both laws by least Huber loss, (coordinate,), the supervised ones first.
+    """Fit both laws by minimizing a Huber loss; return their coordinates, (coordinate,).
 
     Parameters
     ----------
     distilled, supervised : DataFrame
         Runs to fit.
     reference : Reference
-        Around which the coordinates are centred.
+        Run at which the coordinates are centered.
     starts : list of array, (coordinate,), optional
-        Where the search begins; the best end is kept. From a single start at most 40 steps are made. By default the centre of
-        the priors and points around it.
+        Starting points of the search; the best result is kept. A single start allows at most 40 steps. By default, the prior
+        locations and random points around them.
 
     Raises
     ------
     ModelError
-        If no start leads to finite losses.
+        If no starting point leads to finite losses.
     """
     count = len(SUPERVISED_COORDINATES)
     if starts is None:
@@ -84,7 +84,7 @@ def _columns(table: pd.DataFrame, *names: str) -> list[np.ndarray]:
 
 
 def _law(values: np.ndarray, reference: Reference) -> dict[str, float]:
-    """All 15 symbols from the coordinates."""
+    """Return all 15 symbols for given coordinates."""
     return _EQUATION_8.symbols(
         dict(zip(SUPERVISED_COORDINATES + DISTILLATION_COORDINATES, values, strict=True)), reference
     )
@@ -99,7 +99,7 @@ def _least(law: Callable[[np.ndarray], np.ndarray], observed: np.ndarray, starts
     from scipy.optimize import least_squares
 
     def residual(values: np.ndarray) -> np.ndarray:
-        # Far from the runs a step may overflow; a huge residual sends the search back.
+        # A trial step may overflow; the optimizer rejects steps with huge residuals.
         with np.errstate(all="ignore"):
             return np.clip(np.nan_to_num(law(values) - observed, nan=1e3), -1e3, 1e3)
 
@@ -107,18 +107,18 @@ def _least(law: Callable[[np.ndarray], np.ndarray], observed: np.ndarray, starts
         inside = np.clip(start, -11.9, 11.9)
         return least_squares(residual, inside, bounds=(-12, 12), loss=loss, f_scale=scale, max_nfev=most)
 
-    if len(starts) == 1:  # a bootstrap's refit, which begins near its end
+    if len(starts) == 1:  # a bootstrap refit, which starts near its optimum
         return np.asarray(search(starts[0], "huber", HUBER_DELTA, 40).x)
-    # Starts are compared by a loss that is smooth from afar; only the best end is worth the slow last steps.
+    # Compare the starting points with a smooth loss, then refine only the best one.
     coarse = [search(start, "soft_l1", COARSE_DELTA, 60) for start in starts]
     best = min(coarse, key=lambda found: found.cost)
     if not best.cost < 1e3 * observed.size:
-        raise ModelError("the Huber fit found no law with finite losses; look at the runs")
+        raise ModelError("The Huber fit found no law with finite losses. Check the runs for implausible values.")
     return np.asarray(search(best.x, "huber", HUBER_DELTA, 200).x)
 
 
 def _with_residuals(laws: list[dict[str, float]], distilled: pd.DataFrame, supervised: pd.DataFrame) -> Draws:
-    """Laws as draws, with the root mean square residual of their mean curve as residual scale."""
+    """Return laws as draws, with the root mean square residual of their mean as residual scale."""
     flat = {name: np.array([law[name] for law in laws]) for name in laws[0]}
     curves = np.stack([_distilled(law, distilled) for law in laws])
     columns = {name: value[:, None] for name, value in flat.items()}
@@ -134,13 +134,13 @@ def _with_residuals(laws: list[dict[str, float]], distilled: pd.DataFrame, super
 
 
 def point_draws(distilled: pd.DataFrame, supervised: pd.DataFrame, reference: Reference, seed: int) -> Draws:
-    """The point fit as a posterior of one draw."""
+    """Return the point fit as a posterior with one draw."""
     found = joint_point_fit(distilled, supervised, reference)
     return _with_residuals([_law(found, reference)], distilled, supervised)
 
 
 def bootstrap_draws(distilled: pd.DataFrame, supervised: pd.DataFrame, reference: Reference, seed: int) -> Draws:
-    """Refits to runs drawn with replacement, each kind within itself."""
+    """Return bootstrap refits; distilled and supervised runs are resampled separately."""
     rng = np.random.default_rng(seed)
     best = joint_point_fit(distilled, supervised, reference)
     laws = []

@@ -1,4 +1,4 @@
-"""What draws of both laws forecast for runs that were left out, and for pairs of them."""
+"""Predictions for left-out runs and pairs of runs, from draws of both laws."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEWEST_SAMPLES = 2000
-"""A method with fewer draws repeats them, each time with other noise."""
+"""Methods with fewer draws repeat them with independent noise."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Draws of both laws and the runs that they were fitted to.
+    """Draws of both laws, and the runs to which they were fitted.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Fitted:
     distilled, supervised : DataFrame
         All runs.
     kept : array of bool, (run,)
-        Distilled runs that were fitted: the effects of their groups are known.
+        Fitted distilled runs. The draws include the effects of their groups.
     """
 
     draws: Draws
@@ -50,18 +50,18 @@ class Fitted:
     kept: np.ndarray
 
     def repeated(self) -> Fitted:
-        """The same with the draws repeated until there are at least FEWEST_SAMPLES."""
+        """Repeat the draws until there are at least FEWEST_SAMPLES."""
         count = self.draws.n_draws
         rows = np.repeat(np.arange(count), -(-FEWEST_SAMPLES // count))
         effects = {name: value[rows] for name, value in self.effects.items()}
         return replace(self, draws=self.draws.take(rows), effects=effects)
 
     def design(self, kind: str) -> Design:
-        """Of all distilled or supervised runs."""
+        """Return the design of all distilled or supervised runs."""
         return Design.of(self.draws.law, getattr(self, kind), kind)
 
     def new_effects(self, rng: np.random.Generator) -> np.ndarray:
-        """Group effects of all distilled runs, (n_draws, run), drawn anew for groups without a fitted run."""
+        """Return group effects of all distilled runs, drawn for new groups, (n_draws, run)."""
         design = self.design("distilled")
         return group_effects(self.draws, design, with_new_groups(self.draws, design, self.effects, self.kept, rng))
 
@@ -70,10 +70,10 @@ def _columns(table: pd.DataFrame, *names: str) -> list[np.ndarray]:
     return [table[name].to_numpy(dtype=float) for name in names]
 
 
-def run_forecasts(
+def run_predictions(
     fitted: Fitted, left_out: tuple[np.ndarray, np.ndarray], rng: np.random.Generator
 ) -> dict[str, list[Any]]:
-    """Score the forecasts of single left-out runs, distilled ones first, each list (run,).
+    """Score the predictions of left-out runs; lists (run,), distilled runs first.
 
     Parameters
     ----------
@@ -105,24 +105,25 @@ def run_forecasts(
     return {"mean": center.mean(axis=0).tolist(), "elpd": log_score(density).tolist(), **held}
 
 
-def pair_forecasts(
+def pair_predictions(
     fitted: Fitted, pairs: pd.DataFrame, teacher_unknown: np.ndarray, rng: np.random.Generator
 ) -> dict[str, list[float]]:
-    """Return the probability that the distilled run of each pair wins, with law and with run noise, each list (pair,).
+    """Return the probability that the distilled run of each pair wins; lists (pair,).
 
     Parameters
     ----------
     fitted : Fitted
     pairs : DataFrame
-        As `pairs.matched_pairs` makes it.
+        Result of `pairs.matched_pairs`.
     teacher_unknown : array of bool, (pair,)
-        Where the teacher is still to be trained: its loss is forecast too.
+        Pairs whose teacher is not trained yet; its loss is predicted.
     rng : Generator
 
     Returns
     -------
     dict
-        probability_law, probability_run; mean, lower and upper (90 %, with run noise) of pretrained minus distilled loss, nats.
+        probability_law and probability_run; mean_difference, lower_difference and upper_difference (90% interval with run noise)
+        of pretrained minus distilled loss in nats.
     """
     draws = fitted.draws
     rows = pairs["distilled"].to_numpy()
@@ -134,7 +135,7 @@ def pair_forecasts(
     low, high, weight = (pairs[name].to_numpy() for name in ("low", "high", "weight"))
     curves = expected_loss(draws, fitted.design("supervised"))
     pretrained = {"law": (1 - weight) * curves[:, low] + weight * curves[:, high]}
-    # Two runs, each with its own residual; where there is one, its weight is 1.
+    # Interpolated losses have the noise of two runs; otherwise the weight of the single run is 1.
     noise = (1 - weight) * rng.standard_t(nu) + np.where(low == high, 0.0, weight) * rng.standard_t(nu)
     pretrained["run"] = pretrained["law"] + alone_scale * noise
     teacher = {"law": np.broadcast_to(measured, shape)}
@@ -154,7 +155,7 @@ def pair_forecasts(
         for kind in ("law", "run")
     }
     found = {
-        # Never 0 or 1: with finitely many draws nobody can be certain.
+        # Never 0 or 1, because the number of draws is finite.
         f"probability_{kind}": (((value > 0).sum(axis=0) + 0.5) / (draws.n_draws + 1)).tolist()
         for kind, value in differences.items()
     }

@@ -1,9 +1,9 @@
-"""Which distilled run is compared with which pretrained ones: the same student on the tokens that the same compute buys.
+"""Match every distilled run with pretrained runs of the same size and compute.
 
-A distilled run costs C under a scenario, and C buys D* = C / (3 F(N_S)) tokens of pretraining for a student of its size. In the
-best case D* are the student's own tokens. Where no pretrained run has D*, its loss is interpolated between the two runs of that
-size on either side, linearly in log tokens, and the forecast is of the same mixture of two runs, so that nothing is owed to
-the shape of the curve between them. Never beyond the runs, and never across a gap of more than a factor of four.
+A distilled run has cost C under a scenario. Pretraining a model of the student's size at this cost uses D* = C / (3 F(N_S)) tokens;
+in the best case, D* equals the student's tokens. If no pretrained run has D* tokens, its loss is interpolated between the two
+neighboring runs of that size, linearly in log tokens. The prediction is for the same weighted mean of two runs, so it does not
+depend on the shape of the curve between them. There is no extrapolation, and no interpolation across a factor of more than four.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WIDEST_GAP = 4.0
-"""Ratio of the tokens of two neighbouring runs across which one still interpolates."""
+"""Maximum ratio of the tokens of two neighboring runs for interpolation."""
 SAME_TOKENS = 1e-6
-"""Relative difference up to which two numbers of tokens are the same."""
+"""Relative difference up to which two numbers of tokens count as equal."""
 
 Flops = Callable[[np.ndarray], np.ndarray]
 
 
 def column(table: pd.DataFrame, name: str) -> np.ndarray:
-    """A column as floats; NaN where the table does not have it."""
+    """Return a column as floats; NaN if the table does not have it."""
     return table[name].to_numpy(dtype=float) if name in table else np.full(len(table), np.nan)
 
 
 def own_costs(distilled: pd.DataFrame, supervised: pd.DataFrame, flops: Flops) -> tuple[np.ndarray, np.ndarray]:
-    """FLOPs that each run takes to make, teachers given: (run,) and (supervised_run,).
+    """Return the FLOPs of each run with a given teacher: (run,) and (supervised_run,).
 
-    A distilled run is charged for its teacher's logits where `teacher_params` is known.
+    The cost of a distilled run includes its teacher's logits if `teacher_params` is available.
     """
     teacher = np.nan_to_num(flops(column(distilled, "teacher_params")))
     per_token = student_cost_per_token(flops(column(distilled, "student_params")), teacher, 1.0)
@@ -46,38 +46,38 @@ def own_costs(distilled: pd.DataFrame, supervised: pd.DataFrame, flops: Flops) -
 
 
 def teacher_costs(distilled: pd.DataFrame, flops: Flops) -> np.ndarray:
-    """FLOPs that each run's teacher took to pretrain, (run,); NaN where its size or tokens are not known."""
+    """Return the pretraining FLOPs of each run's teacher, (run,); NaN if not available."""
     return 3 * flops(column(distilled, "teacher_params")) * column(distilled, "teacher_tokens")
 
 
 def matched_pairs(
     distilled: pd.DataFrame, supervised: pd.DataFrame, scenarios: Sequence[Scenario], flops: Flops
 ) -> pd.DataFrame:
-    """Every distilled run with the pretrained runs that the same compute buys, scenario by scenario.
+    """Match distilled runs with pretrained runs of equal compute in every scenario.
 
     Parameters
     ----------
     distilled : DataFrame
-        With teacher_params for scenarios that charge the teacher's inference, and teacher_tokens for those that charge its
-        pretraining.
+        Scenarios that charge the teacher's inference require teacher_params; scenarios that charge its pretraining also
+        require teacher_tokens.
     supervised : DataFrame
-        Where it has a column seed, as `distilled` may, repeats are paired seed by seed; a run without a partner of its seed
-        takes the first.
+        If both tables have a column seed, repeats are paired by seed; a run without a partner of the same seed is paired with
+        the first repeat.
     scenarios : sequence of Scenario
     flops : callable
-        Forward FLOPs per token of sizes, (n,) -> (n,).
+        Forward FLOPs per token for an array of sizes, (n,) -> (n,).
 
     Returns
     -------
     DataFrame
-        One row a pair: distilled (row of the table), low and high (rows of the supervised table), weight (of high), scenario
-        (name), pays_teacher (whether it charges pretraining), tokens (those of the pretrained one), cost (FLOPs charged),
-        difference (observed, pretrained minus distilled loss in nats: positive where the distilled one is ahead).
+        One row per pair: distilled (row of the distilled table), low and high (rows of the supervised table), weight (of high),
+        scenario (name), pays_teacher (whether the scenario charges the teacher's pretraining), tokens (of the pretrained run),
+        cost (FLOPs), difference (observed pretrained minus distilled loss in nats; positive if the distilled run is better).
 
     Raises
     ------
     ParameterError
-        If a column that a scenario needs is missing.
+        If a column that a scenario requires is missing.
     """
     import pandas as pd
 
@@ -89,7 +89,7 @@ def matched_pairs(
         missing = [name for name in needed if name not in distilled]
         if missing:
             raise ParameterError(
-                f"scenario {scenario.name!r} needs the column {' and '.join(missing)} of distilled runs"
+                f"Scenario {scenario.name!r} requires the column {' and '.join(missing)} in the table of distilled runs."
             )
     seeds = column(distilled, "seed")
     knots = {size: _knots(supervised, size) for size in np.unique(params)}
@@ -131,14 +131,14 @@ Knots = list[tuple[float, np.ndarray]]
 
 
 def _knots(supervised: pd.DataFrame, size: float) -> Knots:
-    """Tokens of the runs of a size, in order, with the rows that have them."""
+    """Return the distinct tokens of the runs of a size, in order, with their rows."""
     tokens = column(supervised, "tokens")
     mine = np.flatnonzero(column(supervised, "params") == size)
     return [(float(value), mine[tokens[mine] == value]) for value in np.unique(tokens[mine])]
 
 
 def _match(knots: Knots, tokens: float) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """Rows below and above some tokens and the weight of those above; None where the runs do not reach."""
+    """Return rows below and above a number of tokens and the weight above; None out of range."""
     if not math.isfinite(tokens):
         return None
     for value, rows in knots:
@@ -151,6 +151,6 @@ def _match(knots: Knots, tokens: float) -> tuple[np.ndarray, np.ndarray, float] 
 
 
 def _of_seed(supervised: pd.DataFrame, rows: np.ndarray, seed: float) -> int:
-    """The row with that seed, or else the first."""
+    """Return the row with that seed or, if there is none, the first row."""
     found = rows[column(supervised, "seed")[rows] == seed]
     return int(found[0] if found.size else rows[0])

@@ -1,4 +1,4 @@
-"""Predictive checks: runs that the priors expect, and runs that the posterior would repeat, beside those that were made."""
+"""Prior and posterior predictive checks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def prior_predictive(
     draws: int = 500,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Student losses that the priors expect at the design of runs, beside the losses observed.
+    """Compare observed student losses with losses simulated from the priors.
 
     Parameters
     ----------
@@ -50,23 +50,23 @@ def prior_predictive(
     prior_settings : mapping, optional
         Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
     draws : int
-        Laws drawn from the priors, the one-sided prior on the asymptotic advantage included.
+        Number of draws from the priors, including the one-sided prior on the asymptotic advantage.
     seed : int
 
     Returns
     -------
     Dataset
         Over run: `student_loss` and its design (losses in nats per token, parameters, tokens); `expected` (quantile, run), the
-        5, 25, 50, 75 and 95 % quantiles of simulated losses, law and scatter; `position` (run), the share of simulated losses
-        below the observed one. Scalars: `inside_50`, `inside_90`, shares of runs inside the equal-tailed intervals. A good
-        prior is wider than the data, so that these are above 0.5 and 0.9, and not by so much that it allows anything.
+        5%, 25%, 50%, 75% and 95% quantiles of simulated losses, including residual noise; `position` (run), the fraction of
+        simulated losses below the observed one. Scalars: `inside_50` and `inside_90`, the fractions of runs inside the
+        equal-tailed intervals. A good prior is wider than the data, so these fractions exceed 0.5 and 0.9.
 
     Raises
     ------
     DataError
-        If the table of runs is not usable.
+        If the table of runs is invalid.
     ModelError
-        If the priors leave next to no laws.
+        If almost no prior draws satisfy the asymptotic prior.
     ParameterError
         If draws is less than 20.
 
@@ -78,7 +78,7 @@ def prior_predictive(
     354
     """
     if draws < 20:
-        raise ParameterError(f"draws is {draws!r}; at least 20 are needed for 5 % quantiles")
+        raise ParameterError(f"`draws` must be at least 20 to compute 5% quantiles, got {draws!r}.")
     table = read_runs(runs, kind="distilled")
     reference = reference_run(table, None)
     law = as_law(law).for_runs(distilled=True, supervised=False)
@@ -93,7 +93,12 @@ def prior_predictive(
     observed = table["student_loss"].to_numpy(dtype=float)
     position = (simulated < observed).mean(axis=0)
     design = {
-        "student_params": ("run", table["student_params"].to_numpy(dtype=float), "parameters", "size of the student"),
+        "student_params": (
+            "run",
+            table["student_params"].to_numpy(dtype=float),
+            "parameters",
+            "non-embedding parameters of the student",
+        ),
         "student_tokens": ("run", table["student_tokens"].to_numpy(dtype=float), "tokens", "tokens of the student"),
         "teacher_loss": ("run", table["teacher_loss"].to_numpy(dtype=float), NATS, "loss of the teacher"),
         "student_loss": ("run", observed, NATS, "observed loss of the student"),
@@ -103,9 +108,19 @@ def prior_predictive(
             NATS,
             "quantiles of simulated losses",
         ),
-        "position": ("run", position, "1", "share of simulated losses below the observed one"),
-        "inside_50": ((), float((np.abs(position - 0.5) <= 0.25).mean()), "1", "share of runs in their 50 % interval"),
-        "inside_90": ((), float((np.abs(position - 0.5) <= 0.45).mean()), "1", "share of runs in their 90 % interval"),
+        "position": ("run", position, "1", "fraction of simulated losses below the observed one"),
+        "inside_50": (
+            (),
+            float((np.abs(position - 0.5) <= 0.25).mean()),
+            "1",
+            "fraction of runs inside their 50% interval",
+        ),
+        "inside_90": (
+            (),
+            float((np.abs(position - 0.5) <= 0.45).mean()),
+            "1",
+            "fraction of runs inside their 90% interval",
+        ),
     }
     width = priors.asymptotic_width
     return _dataset(
@@ -121,29 +136,29 @@ def prior_predictive(
 
 
 def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed: int = 0) -> xr.Dataset:
-    """Whether runs repeated from the posterior look like those observed, group by group.
+    """Compare replicated runs from the posterior with the observed runs, by group.
 
     Parameters
     ----------
     fit : DataTree
-        Of distilled runs.
+        Fit of distilled runs.
     bins : int
-        Of the loss ratio r and of the tokens, by quantiles.
+        Number of quantile bins of the loss ratio r and of the tokens.
     max_draws : int
-        Draws used, evenly thinned.
+        Maximum number of draws, evenly thinned.
     seed : int
-        Of the repeated runs.
+        Random seed of the replicated runs.
 
     Returns
     -------
     Dataset
-        Over run: `pit`, the predictive probability of a loss below the observed one (uniform if the model is right; the same
-        runs were fitted, so that it is somewhat drawn to the middle). Over group (coordinates factor, label, middle): `runs`;
-        `inside_50`, `inside_90`, shares of runs inside the equal-tailed intervals, with `inside_90_lower` and
-        `inside_90_upper`, between which the share would lie in 90 % of cases if runs were independent; `mean` and `spread`
-        (standard deviation; NaN below three runs) of observed minus predicted loss, with their 90 % intervals under
-        repetition `mean_lower`, `mean_upper`, `spread_lower`, `spread_upper` in nats per token; and `mean_p`, `spread_p`,
-        the shares of repetitions in which they are larger than observed (near 0 or 1: the model cannot make what was seen).
+        Over run: `pit`, the predictive probability of a loss below the observed one (approximately uniform if the model is
+        correct; slightly concentrated near 0.5, because the model was fitted to the same runs). Over group (coordinates
+        factor, label, middle): `runs`; `inside_50` and `inside_90`, the fractions of runs inside the equal-tailed intervals;
+        `inside_90_lower` and `inside_90_upper`, the 5% and 95% quantiles of this fraction for independent runs; `mean` and
+        `spread` (standard deviation; NaN for fewer than three runs) of observed minus predicted loss in nats per token, with
+        the 90% intervals of replicated runs `mean_lower`, `mean_upper`, `spread_lower` and `spread_upper`; and `mean_p` and
+        `spread_p`, the fractions of replications with larger values than observed (posterior predictive p-values).
 
     Raises
     ------
@@ -154,7 +169,7 @@ def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed
 
     Notes
     -----
-    Shifts of teachers and student configurations, where the model has them, are those of the fitted groups.
+    Replicated runs have the fitted group effects of their teachers and student configurations.
 
     Examples
     --------
@@ -163,20 +178,20 @@ def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed
     >>> bd.plot_posterior_predictive(found).savefig("predictive.png")  # doctest: +SKIP
     """
     if max_draws < 2:
-        raise ParameterError("max_draws must be at least 2")
+        raise ParameterError(f"`max_draws` must be at least 2, got {max_draws}.")
     runs = distilled_runs(fit, "posterior_predictive")
     thin = thinning(fit, max_draws)
     draws, rng = draws_of(fit, thin), np.random.default_rng(seed)
     design = Design.of(draws.law, runs)
     center = expected_loss(draws, design) + group_effects(draws, design, effects_of(fit, thin))
     scale = residual_scale(draws, design)
-    repeated = center + residuals(draws, scale, rng)
+    replicated = center + residuals(draws, scale, rng)
     observed, middle = runs["student_loss"].to_numpy(dtype=float), center.mean(axis=0)
     pit = cdf(observed, center, scale, draws["nu"][:, None]).mean(axis=0)
     groupings = group_runs(runs, loss_ratio(draws, runs).mean(axis=0), bins)
     variables = {
         "pit": ("run", pit, "1", "predictive probability of a loss below the observed one"),
-        **_group_checks(groupings, observed - middle, repeated - middle, pit),
+        **_group_checks(groupings, observed - middle, replicated - middle, pit),
     }
     return _dataset(
         variables,
@@ -186,7 +201,7 @@ def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed
 
 
 def _group_checks(
-    groupings: Sequence[Grouping], seen: np.ndarray, repeated: np.ndarray, pit: np.ndarray
+    groupings: Sequence[Grouping], seen: np.ndarray, replicated: np.ndarray, pit: np.ndarray
 ) -> dict[str, Any]:
     rows: list[dict[str, float]] = []
     for grouping in groupings:
@@ -204,24 +219,24 @@ def _group_checks(
                 if count < least:
                     row |= {f"{name}{end}": float("nan") for end in ("", "_lower", "_upper", "_p")}
                     continue
-                ours, theirs = statistic(seen[mine], axis=-1), statistic(repeated[:, mine], axis=-1)
+                ours, theirs = statistic(seen[mine], axis=-1), statistic(replicated[:, mine], axis=-1)
                 low, high = np.quantile(theirs, (0.05, 0.95))
                 row |= {name: float(ours), f"{name}_lower": float(low), f"{name}_upper": float(high)}
                 row[f"{name}_p"] = float((theirs > ours).mean())
             rows.append(row)
     words = {
-        "runs": "runs of the group",
-        "inside_50": "share of runs in their 50 % interval",
-        "inside_90": "share of runs in their 90 % interval",
-        "inside_90_lower": "5 % quantile of that share if the intervals are right",
-        "inside_90_upper": "95 % quantile of that share if the intervals are right",
+        "runs": "number of runs in the group",
+        "inside_50": "fraction of runs inside their 50% interval",
+        "inside_90": "fraction of runs inside their 90% interval",
+        "inside_90_lower": "5% quantile of this fraction if the intervals are calibrated",
+        "inside_90_upper": "95% quantile of this fraction if the intervals are calibrated",
     }
     for name, text in (("mean", "mean"), ("spread", "standard deviation")):
         words |= {
             name: f"{text} of observed minus predicted loss",
-            f"{name}_lower": f"5 % quantile of the {text} of repeated runs",
-            f"{name}_upper": f"95 % quantile of the {text} of repeated runs",
-            f"{name}_p": f"share of repetitions with a larger {text}",
+            f"{name}_lower": f"5% quantile of the {text} of replicated runs",
+            f"{name}_upper": f"95% quantile of the {text} of replicated runs",
+            f"{name}_p": f"fraction of replications with a larger {text}",
         }
     nats = {f"{name}{end}" for name in ("mean", "spread") for end in ("", "_lower", "_upper")}
     return {
@@ -235,13 +250,13 @@ def _spread(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def thinning(fit: Fit, max_draws: int) -> slice:
-    """Draws of each chain such that there are at most `max_draws` in all, evenly spaced."""
+    """Return a slice of evenly spaced draws with at most `max_draws` over all chains."""
     dataset = posterior_dataset(fit)
     return slice(None, None, max(1, -(-dataset.sizes["chain"] * dataset.sizes["draw"] // max_draws)))
 
 
 def group_coordinates(groupings: Sequence[Grouping]) -> dict[str, Any]:
-    """Coordinates of the dimension `group`: factor, label and middle."""
+    """Return the coordinates of the dimension `group`: factor, label and middle."""
     return {
         "factor": ("group", [g.factor for g in groupings for _ in g.labels]),
         "label": ("group", [label for g in groupings for label in g.labels]),

@@ -1,11 +1,12 @@
-r"""Scores of probabilities against what happened: Brier, log score, calibration in the large and in the small.
+r"""Scores of predicted probabilities: Brier score, log score, calibration line and curve.
 
-On plain arrays, with p the probability of an event and y its outcome (0 or 1). The Brier score is mean (p - y)^2; its skill
-:math:`1 - \mathrm{Brier} / \bar y (1 - \bar y)` is measured against always saying the share :math:`\bar y` of events among those
-scored, which nobody knew beforehand. The slope is that of a logistic regression of y on logit(p) (Cox 1958): below 1 the
-probabilities are too near to 0 and 1, above 1 too near to one half.
+The functions take plain arrays, with p the probability of an event and y its outcome (0 or 1). The Brier score is the mean of
+(p - y)^2. The Brier skill score :math:`1 - \mathrm{Brier} / \bar y (1 - \bar y)` compares it with the constant prediction
+:math:`\bar y`, the fraction of events, which is only available afterwards. The calibration slope is the slope of a logistic
+regression of y on logit(p) (Cox 1958). A slope below 1 indicates overconfident probabilities (too close to 0 and 1), and a slope
+above 1 underconfident ones.
 
-Forecasts that share runs are not independent. Intervals resample whole groups of forecasts.
+Predictions that share runs are not independent, so the intervals resample whole groups of predictions.
 """
 
 from __future__ import annotations
@@ -16,35 +17,35 @@ from collections.abc import Callable
 import numpy as np
 
 BINS = (0.0, 0.05, 0.2, 0.5, 0.8, 0.95, 1.0)
-"""Edges of the bins of a calibration curve: narrow where most forecasts lie."""
+"""Edges of the bins of a calibration curve, narrow near 0 and 1."""
 STEEPEST = 50.0
-"""A slope beyond which the outcomes count as perfectly separated by the probabilities."""
+"""For steeper slopes, the probabilities are assumed to separate the outcomes perfectly."""
 
 
 def brier(p: np.ndarray, y: np.ndarray) -> float:
-    """Mean squared difference of probability and outcome; 0 is perfect, 0.25 is always saying one half."""
+    """Return the mean squared difference of probability and outcome; 0.25 for p = 0.5."""
     return float(np.mean((p - y) ** 2))
 
 
 def brier_skill(p: np.ndarray, y: np.ndarray) -> float:
-    """1 for perfect, 0 for no better than the share of events, NaN where all outcomes are the same."""
+    """Return the Brier skill score against the base rate; NaN if all outcomes are equal."""
     reference = float(np.mean(y) * (1 - np.mean(y)))
     return 1 - brier(p, y) / reference if reference > 0 else math.nan
 
 
 def mean_log_score(p: np.ndarray, y: np.ndarray) -> float:
-    """Mean log probability of what happened, natural logarithm; 0 is perfect, -0.69 is always saying one half."""
+    """Return the mean log probability of the outcome, natural logarithm; -0.69 for p = 0.5."""
     return float(np.mean(np.log(np.where(y > 0.5, p, 1 - p))))
 
 
 def calibration_line(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Intercept and slope of the logistic regression of y on logit(p).
+    """Return intercept and slope of the logistic regression of y on logit(p).
 
     Returns
     -------
     intercept, slope : float
-        NaN where all outcomes or all probabilities are the same; an infinite slope (and NaN intercept) where probabilities
-        separate the outcomes without a single mistake.
+        NaN if all outcomes or all probabilities are equal. If the probabilities separate the outcomes perfectly, the slope is
+        infinite and the intercept NaN.
     """
     if np.ptp(y) == 0 or np.ptp(p) == 0:
         return math.nan, math.nan
@@ -78,22 +79,21 @@ def calibration_line(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 def calibration_curve(
     p: np.ndarray, y: np.ndarray, groups: np.ndarray, probability: float = 0.9
 ) -> dict[str, np.ndarray]:
-    """Share of events among forecasts of similar probability, with intervals.
+    """Return the fraction of events in bins of predicted probability, with intervals.
 
     Parameters
     ----------
-    p, y : array, (forecast,)
-    groups : array, (forecast,)
-        Forecasts of one group share runs.
+    p, y : array, (prediction,)
+    groups : array, (prediction,)
+        Predictions of one group share runs.
     probability : float
-        Of the intervals.
+        Probability of the intervals.
 
     Returns
     -------
     dict
-        Arrays over the bins between BINS: count, mean_probability, share, lower, upper. NaN where a bin is empty. The
-        interval is that of Jeffreys' beta distribution for as many independent forecasts as the bin has groups, wider than
-        if every forecast counted as one.
+        Arrays over the bins between BINS: count, mean_probability, share, lower, upper. NaN in empty bins. The effective
+        sample size of the Jeffreys interval is the number of groups in the bin, not the number of predictions.
     """
     from scipy.stats import beta
 
@@ -110,7 +110,7 @@ def calibration_curve(
         share, effective = float(y[mine].mean()), np.unique(groups[mine]).size
         found["mean_probability"][b], found["share"][b] = p[mine].mean(), share
         lower, upper = beta.ppf(tails, effective * share + 0.5, effective * (1 - share) + 0.5)
-        # As usual for Jeffreys' interval: 0 and 1 are not excluded where nothing else was seen.
+        # The usual modification of the Jeffreys interval if all outcomes are equal.
         found["lower"][b] = 0.0 if share == 0 else lower
         found["upper"][b] = 1.0 if share == 1 else upper
     return found
@@ -124,18 +124,18 @@ def grouped_interval(
     probability: float = 0.9,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of a score when whole groups are drawn with replacement.
+    """Return the percentile bootstrap interval of a score, resampling whole groups.
 
     Parameters
     ----------
     score : callable
-        Of an array of positions, (n,) -> float. NaN is left out.
-    groups : array, (forecast,)
+        Score of the predictions at an array of positions, (n,) -> float. NaN is omitted.
+    groups : array, (prediction,)
 
     Returns
     -------
     lower, upper : float
-        NaN with fewer than three groups, or where most resamples have no score.
+        NaN for fewer than three groups, or if most resamples have no score.
     """
     names, index = np.unique(groups, return_inverse=True)
     if names.size < 3:
@@ -148,6 +148,6 @@ def grouped_interval(
     values = values[~np.isnan(values)]
     if values.size < refits / 2:
         return math.nan, math.nan
-    # Order statistics, so that infinite slopes stay infinite instead of becoming NaN between them.
+    # Order statistics, because interpolation between infinite slopes gives NaN.
     low, high = np.quantile(values, [(1 - probability) / 2, (1 + probability) / 2], method="nearest")
     return float(low), float(high)

@@ -1,7 +1,7 @@
-"""Fitting one model to many tables of runs: compiled once, then a fraction of the time for each.
+"""Refit one compiled model to many data sets.
 
-Leave-group-out, simulation-based calibration, the backtest and the replay fit the same model hundreds of times. nutpie keeps the
-compiled model and takes new data, so that only sampling is paid for.
+Leave-group-out cross-validation, simulation-based calibration, the backtest and the replay fit the same model hundreds of times.
+nutpie replaces the data of a compiled model, so the model is compiled only once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bayesdistill.model import build_model, reference_run
 from bayesdistill.posterior import with_law
 from bayesdistill.priors import Priors
 from bayesdistill.sampling import ADAPTATION, MAX_TREEDEPTH
-from bayesdistill.sampling.groups import labelled
+from bayesdistill.sampling.groups import labeled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Refitter:
-    """A compiled model of distilled and, where there are any, supervised runs, ready for subsets and for other outcomes.
+    """Compiled model of distilled and supervised runs for refits to subsets or other outcomes.
 
     Parameters
     ----------
     runs : DataFrame
-        All distilled runs: they fix the reference, the student configurations and the teachers.
+        All distilled runs. They determine the reference run, the student configurations and the teachers.
     priors : Priors
     reference : Reference
     compiled : nutpie's compiled model
@@ -51,14 +51,14 @@ class Refitter:
 
 
 def prepare_refits(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | None = None) -> Refitter:
-    """Compile the model of all runs once.
+    """Compile the model of all runs.
 
     Parameters
     ----------
     runs : DataFrame
         Distilled runs.
     priors : Priors
-        Around `model.reference_run(runs, supervised)`.
+        Priors centered at `model.reference_run(runs, supervised)`.
     supervised : DataFrame, optional
         Supervised runs of the same model.
     """
@@ -72,9 +72,9 @@ _COMPILING = threading.Lock()
 
 
 def refitter_for(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | None = None) -> Refitter:
-    """The compiled model of these runs and priors, one a process: that of the last call if it is the same.
+    """Return the compiled model; reuse the model of the last call if it is the same.
 
-    For workers of an executor, which are handed tasks and keep nothing else between them.
+    Each process keeps one model, because the workers of an executor keep no other state between tasks.
     """
     with _COMPILING:
         if not (_LAST and _same(_LAST[0], runs, priors, supervised)):
@@ -109,26 +109,27 @@ def refit(
     target_accept: float = 0.9,
     max_treedepth: int = MAX_TREEDEPTH,
 ) -> xr.DataTree:
-    """Sample the compiled model for some of its runs, or for other outcomes of them.
+    """Sample the posterior of a compiled model for a subset of its runs or other outcomes.
 
     Parameters
     ----------
     refitter : Refitter
     kept : array of bool, (run,), optional
-        Runs that enter the likelihood; all if left out. Groups without a run draw their effects from the prior.
+        Distilled runs in the likelihood, by default all. Effects of groups without runs have their prior.
     student_loss : array, (run,), optional
-        Other outcomes, of all runs.
+        Replace the outcomes of all distilled runs.
     kept_supervised : array of bool, (supervised_run,), optional
-        Supervised runs that enter the likelihood; all if left out.
+        Supervised runs in the likelihood, by default all.
     draws, tune, chains, cores, seed, target_accept
         As in `fit`.
     max_treedepth : int
-        Trajectories are cut at 2 to this power steps. Cut ones cost independent draws, never correctness.
+        Maximum tree depth: a trajectory has at most 2 to this power steps. Truncation reduces the effective sample size but does
+        not bias the draws.
 
     Returns
     -------
     DataTree
-        Groups posterior and sample_stats.
+        Groups `posterior` and `sample_stats`.
     """
     import nutpie
 
@@ -142,9 +143,9 @@ def refit(
         kept_supervised = _mask(kept_supervised, refitter.supervised, "supervised run")
         of_supervised = _data(refitter, refitter.supervised, "supervised")
         data |= {name: values[kept_supervised] for name, values in of_supervised.items()}
-    # The compiled model has only the data that it uses.
-    known = {variable.name for variable in refitter.compiled.shared_var_keys}
-    compiled = refitter.compiled.with_data(**{name: value for name, value in data.items() if name in known})
+    # The compiled model has no shared variables for unused data.
+    used = {variable.name for variable in refitter.compiled.shared_var_keys}
+    compiled = refitter.compiled.with_data(**{name: value for name, value in data.items() if name in used})
     tree: xr.DataTree = nutpie.sample(
         compiled,
         draws=draws,
@@ -159,13 +160,13 @@ def refit(
         **ADAPTATION,
     )
     law = refitter.priors.law
-    drawn = labelled(tree["posterior"].to_dataset(), law)
+    drawn = labeled(tree["posterior"].to_dataset(), law)
     tree["posterior"] = xr.DataTree(with_law(drawn, law, refitter.reference))
     return tree
 
 
 def _data(refitter: Refitter, table: pd.DataFrame, kind: str) -> dict[str, np.ndarray]:
-    """The data of a kind of runs under the names that the model has for them."""
+    """Return the data of one kind of runs under their names in the model."""
     found = {column: table[column].to_numpy(dtype=float) for column in COLUMNS[kind]}
     found[f"{OUTCOME[kind]}_observed"] = table[OUTCOME[kind]].to_numpy(dtype=float)
     found |= {e.index: e.groups(table)[1] for e in refitter.priors.law.effects if e.kind == kind}
@@ -175,5 +176,5 @@ def _data(refitter: Refitter, table: pd.DataFrame, kind: str) -> dict[str, np.nd
 def _mask(kept: np.ndarray | None, table: pd.DataFrame, what: str) -> np.ndarray:
     kept = np.ones(len(table), dtype=bool) if kept is None else kept
     if not kept.any():
-        raise ModelError(f"no {what} is kept: leave out fewer at a time")
+        raise ModelError(f"At least one {what} must be kept. Leave out fewer runs at a time.")
     return kept

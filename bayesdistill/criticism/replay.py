@@ -1,8 +1,8 @@
-"""Replaying the choice of experiments on runs that exist, to see how fast each way of choosing reaches the decision.
+"""Replay of experimental designs on existing runs.
 
-A study starts from a few cheap runs. A way of choosing names the next ones among those not made yet, which are then "made" by
-looking up their losses, and the law is fitted again. After every step its decisions are compared with those that all runs
-support. What a wrong decision costs is the difference that all runs see between the two options.
+A study starts from a few low-compute runs. At each step, a design method selects further runs, their losses are looked up, and the
+law is refitted. The decisions after every step are compared with the decisions of a fit to all runs. The cost of a wrong decision
+is the expected difference between the two options under the fit to all runs.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Choose = Callable[[xr.DataTree, "pd.DataFrame", int, int], Sequence[str]]
-"""(fit, candidates, how many, seed) -> names of at least so many candidates, the next run first."""
+"""(fit, candidates, count, seed) -> names of at least `count` candidates, the next run first."""
 Decide = Callable[[xr.DataTree], np.ndarray]
-"""fit -> expected gain of distilling over pretraining in nats, (decision,); distil where it is above 0."""
+"""fit -> expected gain of distillation over pretraining in nats, (decision,); distill if it is positive."""
 
 START = (8, 7)
-"""Distilled and supervised runs that a study starts from."""
+"""Number of distilled and supervised runs at the start of a study."""
 BATCHES = (5, 5, 10, 15)
 WORST_RHAT = 1.1
-"""Chains that disagree more than this are sampled again."""
+"""Fits with a larger R-hat are repeated."""
 
 
 def replay(
@@ -60,48 +60,52 @@ def replay(
     checkpoint: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
-    """Regret of the decisions after every batch of runs, for every way of choosing them.
+    """Return the regret of the decisions after every batch of runs, for every design method.
 
     Parameters
     ----------
     distilled, supervised : DataFrame
         All runs.
     orders : mapping
-        Name -> way of choosing.
+        Name -> design method.
     decide : callable
-        The decisions that the runs are for.
+        Computes the expected gains of the decisions from a fit.
     flops : callable
-        Forward FLOPs per token of sizes.
+        Forward FLOPs per token for an array of sizes.
     starts : int
-        Studies, each from other runs: 8 distilled and 7 supervised ones at random from the cheaper half of each kind.
+        Number of studies. Each starts from 8 distilled and 7 supervised runs, drawn from the half of each kind with the lower
+        compute.
     batches : sequence of int
-        Runs added at each step.
+        Number of runs added at each step.
     law : Law or str
     prior_settings : mapping, optional
         Keyword arguments of `priors.default_priors`: asymptotic_width.
     draws, tune, chains, seed : int
-        Of every fit; that to all runs gets twice the draws.
+        Sampler settings of every fit. The fit to all runs has twice as many draws.
     checkpoint : path, optional
-        A JSON file that keeps finished studies; a later call with the same runs and settings goes on from there.
+        JSON file with the finished studies. A later call with the same runs and settings resumes from it.
     progress : callable, optional
-        Told (studies done, studies in all); a study is one way of choosing from one start.
+        Called with (studies done, total studies). A study is one design method from one start.
 
     Returns
     -------
     Dataset
-        Over order, start and step: regret (nats, mean over the decisions of what the wrong ones cost by the fit to all runs),
-        agreement (share of the decisions that are those of all runs), compute (FLOPs after the start), rhat. Over step: runs.
-        Over decision: full_gain (nats).
+        Over order, start and step: regret (nats, mean over decisions of the cost of wrong decisions under the fit to all runs),
+        agreement (fraction of decisions equal to the decisions of the fit to all runs), compute (FLOPs after the start), rhat.
+        Over step: runs. Over decision: full_gain (nats).
 
     Raises
     ------
     ParameterError
-        If the batches need more runs than there are.
+        If the batches require more runs than there are.
     """
     distilled = read_runs(distilled, kind="distilled").reset_index(drop=True)
     supervised = read_runs(supervised, kind="supervised").reset_index(drop=True)
     if sum(START) + sum(batches) > len(distilled) + len(supervised):
-        raise ParameterError(f"{sum(START)} runs and batches of {tuple(batches)} are more than there are")
+        raise ParameterError(
+            f"The start and `batches` {tuple(batches)} require {sum(START) + sum(batches)} runs, but there are only "
+            f"{len(distilled) + len(supervised)}. Use fewer or smaller batches."
+        )
     law = as_law(law).for_runs(distilled=True, supervised=True)
     priors = default_priors(law, reference_run(distilled, supervised), **dict(prior_settings or {}))
     setting = {
@@ -141,27 +145,30 @@ def replay(
 
 
 def _start(distilled: int, costs: np.ndarray, which: int, seed: int) -> np.ndarray:
-    """Runs that a study starts from, of bool over all runs, the distilled ones first."""
+    """Return a mask of the runs at the start of a study, distilled runs first."""
     rng = np.random.default_rng([seed, which])
-    made = np.zeros(costs.size, dtype=bool)
+    selected = np.zeros(costs.size, dtype=bool)
     for count, rows in zip(START, (np.arange(distilled), np.arange(distilled, costs.size)), strict=True):
         cheap = rows[np.argsort(costs[rows], kind="stable")][: max(count, rows.size // 2)]
-        made[rng.choice(cheap, count, replace=False)] = True
-    return made
+        selected[rng.choice(cheap, count, replace=False)] = True
+    return selected
 
 
-def _fit(refitter: Refitter, made: np.ndarray, **sampler: Any) -> xr.DataTree:
-    """A fit; one whose chains disagree is made once more, longer and from another start."""
+def _fit(refitter: Refitter, selected: np.ndarray, **sampler: Any) -> xr.DataTree:
+    """Fit the selected runs; repeat once with more draws if the chains disagree."""
     count = len(refitter.runs)
-    tree = refit(refitter, made[:count], kept_supervised=made[count:], **sampler)
+    tree = refit(refitter, selected[:count], kept_supervised=selected[count:], **sampler)
     if (posterior.convergence(tree)["rhat"] or math.inf) > WORST_RHAT:
         longer = {"draws": 2 * sampler["draws"], "tune": 3 * sampler["tune"], "seed": sampler["seed"] + 500}
-        tree = refit(refitter, made[:count], kept_supervised=made[count:], **{**sampler, **longer})
+        tree = refit(refitter, selected[:count], kept_supervised=selected[count:], **{**sampler, **longer})
     return tree
 
 
 def candidates_of(distilled: pd.DataFrame, supervised: pd.DataFrame, costs: np.ndarray) -> pd.DataFrame:
-    """All runs as a table of candidates, as `design.next_runs` takes it; names are row numbers, the distilled runs first."""
+    """Return all runs as candidates for `design.next_runs`, distilled runs first.
+
+    The names are row numbers.
+    """
     import pandas as pd
 
     ours = distilled[["student_params", "student_tokens", "teacher_loss"]]
@@ -175,26 +182,26 @@ def _study(
     refitter: Refitter,
     choose: Choose,
     decide: Decide,
-    made: np.ndarray,
+    selected: np.ndarray,
     candidates: pd.DataFrame,
     batches: Sequence[int],
     sampler: dict[str, Any],
     which: int,
 ) -> dict[str, list[Any]]:
-    made = made.copy()
+    selected = selected.copy()
     spent = 0.0
     result: dict[str, list[Any]] = {"gain": [], "compute": [], "rhat": [], "runs": []}
     for step in range(len(batches) + 1):
-        tree = _fit(refitter, made, **{**sampler, "seed": sampler["seed"] + 1000 * which})
+        tree = _fit(refitter, selected, **{**sampler, "seed": sampler["seed"] + 1000 * which})
         result["gain"].append(np.asarray(decide(tree), dtype=float).tolist())
         result["compute"].append(spent)
         result["rhat"].append(posterior.convergence(tree)["rhat"] or math.nan)
-        result["runs"].append(int(made.sum()))
+        result["runs"].append(int(selected.sum()))
         if step < len(batches):
-            table = candidates[~made].reset_index(drop=True)
+            table = candidates[~selected].reset_index(drop=True)
             names = list(choose(tree, table, batches[step], which))[: batches[step]]
             rows = [int(name) for name in names]
-            made[rows] = True
+            selected[rows] = True
             spent += float(candidates["cost"].to_numpy()[rows].sum())
     return result
 
@@ -212,9 +219,9 @@ def _collect(done: dict[str, Any], orders: list[str], starts: int, batches: Sequ
             values["compute"][i, k] = study["compute"]
             values["rhat"][i, k] = study["rhat"]
     words = {
-        "regret": ("nats per token", "what the wrong decisions cost, mean over all decisions"),
-        "agreement": ("1", "share of the decisions that are those of all runs"),
-        "compute": ("FLOPs", "compute of the runs chosen so far"),
+        "regret": ("nats per token", "mean cost of wrong decisions over all decisions"),
+        "agreement": ("1", "fraction of decisions equal to the decisions of the fit to all runs"),
+        "compute": ("FLOPs", "compute of the selected runs"),
         "rhat": ("1", "largest R-hat of the fit"),
     }
     runs = np.cumsum([sum(START), *batches])
@@ -224,6 +231,12 @@ def _collect(done: dict[str, Any], orders: list[str], starts: int, batches: Sequ
     }
     return xr.Dataset(
         variables
-        | {"full_gain": ("decision", full, {"units": "nats per token", "long_name": "expected gain, all runs"})},
+        | {
+            "full_gain": (
+                "decision",
+                full,
+                {"units": "nats per token", "long_name": "expected gain under the fit to all runs"},
+            )
+        },
         coords={"order": orders, "start": np.arange(starts), "step": np.arange(runs.size), "runs": ("step", runs)},
     )

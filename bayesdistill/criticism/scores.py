@@ -1,7 +1,6 @@
-"""Scores of predictive draws against what happened: log score, CRPS, error, coverage.
+"""Scores of predictive draws: log score, CRPS and coverage.
 
-On plain arrays; `leave_out` labels them. All are for single runs, with everything that the model is uncertain about
-integrated out by the draws.
+The functions take plain arrays and score each run separately; the draws marginalize over the parameters.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ PROBABILITIES = (0.5, 0.9)
 
 
 def log_score(log_density: np.ndarray) -> np.ndarray:
-    """Log of the mean predictive density, from log densities given each draw, (draw, run) -> (run,)."""
+    """Return the log of the mean predictive density, (draw, run) -> (run,)."""
     top = log_density.max(axis=0)
     return np.asarray(top + np.log(np.mean(np.exp(log_density - top), axis=0)))
 
 
 def crps(draws: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Continuous ranked probability score of predictive draws, (draw, run) and (run,) -> (run,), in units of the outcome.
+    """Return the continuous ranked probability score, (draw, run) and (run,) -> (run,).
 
-    E|X - y| - E|X - X'| / 2, the second term from the sorted draws without the bias of pairing a draw with itself
-    (Gneiting and Raftery 2007).
+    E|X - y| - E|X - X'| / 2 in units of the outcome, with the unbiased estimate of the second term from sorted draws (Gneiting and
+    Raftery 2007).
     """
     count = draws.shape[0]
     ordered = np.sort(draws, axis=0)
@@ -31,6 +30,6 @@ def crps(draws: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
 
 def inside(draws: np.ndarray, observed: np.ndarray, probability: float) -> np.ndarray:
-    """Whether the outcome lies in the equal-tailed interval of the draws, (draw, run) and (run,) -> (run,) of bool."""
+    """Return whether outcomes are in equal-tailed intervals, (draw, run), (run,) -> (run,)."""
     low, high = np.quantile(draws, [(1 - probability) / 2, (1 + probability) / 2], axis=0)
     return np.asarray((low <= observed) & (observed <= high))

@@ -1,4 +1,4 @@
-"""Long work in pieces: here or on an executor, with a bar where somebody looks, and nothing finished that is lost."""
+"""Run tasks sequentially or on an executor, with a progress bar and checkpoints."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ def run_tasks(
     done: int = 0,
     what: str = "",
 ) -> Iterator[tuple[int, Any]]:
-    """(position, result) of every task, in the order in which they finish.
+    """Yield (position, result) of every task, in order of completion.
 
     Parameters
     ----------
     function : callable
-        Of one task; for an executor of processes a function of a module.
+        Function of one task. An executor with processes requires a function defined in a module.
     tasks : sequence
     executor : concurrent.futures.Executor, optional
-        By default the tasks are done here, one after the other. An interrupt cancels what has not begun.
+        By default, the tasks run sequentially in this process. An interrupt cancels tasks that have not started.
     progress : bool, callable or None
-        A callable is told (done, in all); True draws a bar; None draws it in a terminal and in a notebook.
+        A callable is called with (done, total). True shows a bar; None shows it in a terminal or notebook.
     done : int
-        Tasks that an earlier call has finished; they count as done.
+        Number of tasks that an earlier call finished.
     what : str
-        Words of the bar.
+        Description of the bar.
 
     Raises
     ------
     ParameterError
-        If executor is none.
+        If `executor` is not an executor.
     """
     if executor is not None and not hasattr(executor, "submit"):
         raise ParameterError(
-            f"executor is a {type(executor).__name__}; give a concurrent.futures.Executor, "
-            "for a Dask cluster client.get_executor()"
+            f"`executor` must be a concurrent.futures.Executor, got {type(executor).__name__}. For a Dask cluster, pass "
+            "client.get_executor()."
         )
     total = done + len(tasks)
     with reporting(progress, total, what) as report:
@@ -67,12 +67,12 @@ def run_tasks(
 
 
 def read_finished(checkpoint: str | Path | None, setting: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier call with the same setting has finished: key -> result, empty if there is none.
+    """Return the finished results of an earlier call with the same settings: key -> result.
 
     Raises
     ------
     DataError
-        If the file is no checkpoint.
+        If the file is not a checkpoint.
     """
     if checkpoint is None or not Path(checkpoint).exists():
         return {}
@@ -80,12 +80,14 @@ def read_finished(checkpoint: str | Path | None, setting: dict[str, Any]) -> dic
         kept = json.loads(Path(checkpoint).read_text(encoding="utf-8"))
         ours, finished = kept["setting"] == json.loads(json.dumps(setting)), dict(kept["finished"])
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{checkpoint} is not a checkpoint of this package; name another file, or remove it") from error
+        raise DataError(
+            f"{checkpoint} is not a checkpoint of this package. Use another file name, or delete the file."
+        ) from error
     return finished if ours else {}
 
 
 def keep_finished(checkpoint: str | Path | None, setting: dict[str, Any], finished: dict[str, Any]) -> None:
-    """Write what is finished, aside and renamed, so that an interrupted call goes on from it."""
+    """Write the finished results to the checkpoint, replacing the file atomically."""
     if checkpoint is not None:
         with replacing(Path(checkpoint)) as aside:
             aside.write_text(json.dumps({"setting": setting, "finished": finished}), encoding="utf-8")

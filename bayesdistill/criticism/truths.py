@@ -1,6 +1,6 @@
-"""Laws drawn from the prior, runs simulated from them, and what they would have decided.
+"""Prior draws of laws, runs simulated from them, and the gains of decisions under them.
 
-Written without the PyMC model: calibration would not detect an error that model and simulator share.
+The simulator does not use the PyMC model, because calibration does not detect an error that model and simulator share.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 DECISIONS = {
     # name: student parameters, tokens when distilled, tokens when pretrained, teacher parameters and tokens.
-    # Teachers already paid for: equal tokens; teachers to be paid for: the pretrained student gets their compute too.
+    # Equal tokens if the teacher already exists; otherwise the pretrained student also gets the teacher's compute.
     "300M, equal tokens": (3e8, 3e10, 3e10, 3e9, 6e10),
     "1B, equal tokens": (1e9, 1e11, 1e11, 7e9, 1.4e11),
     "1B, twice the tokens for pretraining": (1e9, 5e10, 1e11, 3e9, 6e10),
     "3B, five times the tokens for pretraining": (3e9, 6e10, 3e11, 7e9, 1.4e11),
 }
-"""Fixed choices, evaluated under every truth and every posterior. Under the one-sided prior on the advantage distillation
-almost never wins these, so that there is also BREAK_EVEN."""
+"""Fixed decisions, evaluated under every truth and every posterior. Under the one-sided prior on the advantage, distillation almost
+never wins these; BREAK_EVEN contains more balanced decisions."""
 
 BREAK_EVEN = {
     # name: student parameters, tokens when distilled, teacher parameters and tokens.
@@ -35,16 +35,16 @@ BREAK_EVEN = {
     "1B, near break-even": (1e9, 1e11, 7e9, 1.4e11),
     "3B, near break-even": (3e9, 6e10, 7e9, 1.4e11),
 }
-"""Choices about which the posterior is undecided: the pretrained student gets the tokens at which, under a random draw of the
-posterior, both losses are equal. Probabilities must remain calibrated if the question depends on what is known when choosing."""
+"""Decisions near the break-even point of the posterior: the pretrained student gets the tokens at which both losses are equal under
+a random posterior draw. Probabilities must also be calibrated for decisions that depend on the posterior."""
 MOST_TOKENS = 1e18
-"""Tokens where a draw says that pretraining never gets there."""
+"""Tokens if pretraining never reaches the loss of the distilled student under a draw."""
 
 
 def draw_truths(priors: Priors, reference: Reference, count: int, seed: int) -> list[dict[str, Any]]:
-    """Draw laws from the prior, including the one-sided prior on the asymptotic advantage (by rejection).
+    """Draw laws from the prior, with rejection sampling of the asymptotic prior.
 
-    About one draw in 300 has an A_S or B_S beyond the largest float (its exponent is above 30); it is drawn again.
+    In about one draw in 300, A_S or B_S overflows (its exponent is above 30); such draws are rejected.
 
     Returns
     -------
@@ -81,12 +81,12 @@ def draw_truths(priors: Priors, reference: Reference, count: int, seed: int) -> 
 def simulate_outcomes(
     truth: Draws, runs: pd.DataFrame, rng: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Simulate student losses of the runs' design under a truth.
+    """Simulate student losses at the design of runs under a true law.
 
     Parameters
     ----------
     truth : Draws
-        A single one.
+        A single draw.
     runs : DataFrame
         Distilled runs; their losses are not used.
     rng : Generator
@@ -113,7 +113,7 @@ def _distilled(draws: Draws, params: float, tokens: float, teacher: Sequence[flo
 
 
 def break_even_tokens(truth: Draws, name: str) -> float:
-    """Tokens of pretraining that give the loss of the distilled student of BREAK_EVEN, under a single draw."""
+    """Return the pretraining tokens that match the distilled student, for one draw."""
     params, tokens, *teacher = BREAK_EVEN[name]
     law = {symbol: float(value[0]) for symbol, value in truth.items()}
     excess = float(_distilled(truth, params, tokens, teacher)[0]) - law["E"]
@@ -125,13 +125,13 @@ def break_even_tokens(truth: Draws, name: str) -> float:
 
 
 def break_even_gain(draws: Draws, name: str, pretrained: float) -> np.ndarray:
-    """Pretrained minus distilled loss in nats of a choice of BREAK_EVEN, (n_draws,); positive if distillation wins."""
+    """Return pretrained minus distilled loss in nats of a decision of BREAK_EVEN, (n_draws,)."""
     params, tokens, *teacher = BREAK_EVEN[name]
     return draws.supervised_loss(params, pretrained) - _distilled(draws, params, tokens, teacher)
 
 
 def decision_gains(draws: Draws) -> dict[str, np.ndarray]:
-    """Pretrained minus distilled loss in nats for each of DECISIONS, (n_draws,); positive if distillation wins."""
+    """Return pretrained minus distilled loss in nats for each of DECISIONS, (n_draws,)."""
     return {
         name: draws.supervised_loss(params, pretrained) - _distilled(draws, params, tokens, teacher)
         for name, (params, tokens, pretrained, *teacher) in DECISIONS.items()
@@ -139,5 +139,5 @@ def decision_gains(draws: Draws) -> dict[str, np.ndarray]:
 
 
 def draws_of_truth(truth: dict[str, Any], law: Law, reference: Reference) -> Draws:
-    """A truth of `draw_truths` as a single draw."""
+    """Convert a result of `draw_truths` to a single draw."""
     return Draws(law, {name: value for name, value in truth.items() if name != "z"}, reference)

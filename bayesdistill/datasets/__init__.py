@@ -1,13 +1,13 @@
-"""Tables of runs: read, checked, packaged, simulated, described.
+"""Tables of runs: read, check, load, simulate and describe them.
 
-A table of runs is a pandas DataFrame with one row a run, in one of two kinds:
+A table of runs is a pandas DataFrame with one row per run. There are two kinds:
 
 * *distilled*: ``student_params student_tokens teacher_loss student_loss``,
 * *supervised*: ``params tokens loss``.
 
-Sizes are non-embedding parameters, tokens are training tokens, losses are validation cross-entropies in nats per token. Other
-columns are kept; ``teacher`` and ``student``, where they are there, say which runs share a teacher or a student. `read_runs`
-refuses a table that cannot mean what it says, and says which cell is at fault and what to do.
+Sizes are non-embedding parameters, tokens are training tokens, and losses are validation cross-entropies in nats per token. Other
+columns are kept. The optional columns ``teacher`` and ``student`` identify runs with the same teacher or student. `read_runs`
+raises an error for invalid or implausible values, with the cell and a suggested correction.
 """
 
 from bayesdistill.datasets._describe_runs import data_hash, describe_runs

@@ -1,4 +1,4 @@
-"""What a table of runs holds, in a few numbers, and its fingerprint."""
+"""Summary and hash of a table of runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _kind(table: pd.DataFrame) -> str:
 
 
 def data_hash(table: pd.DataFrame) -> str:
-    """SHA-256 of what a fit reads of a table: sizes, tokens, losses, and which runs share a teacher or a student.
+    """Return the SHA-256 of the columns of a table that a fit uses.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def data_hash(table: pd.DataFrame) -> str:
     Returns
     -------
     str
-        64 hexadecimal digits. The order of the rows counts; their index, the order of the columns, other columns and the
-        file they came from do not.
+        64 hexadecimal digits. The hash covers sizes, tokens, losses, and the labels of teachers and students. It depends on
+        the order of the rows, but not on the index, the order of the columns, other columns or the source file.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def data_hash(table: pd.DataFrame) -> str:
 
 
 def describe_runs(table: pd.DataFrame) -> xr.Dataset:
-    """Counts and ranges of a table of runs.
+    """Return counts and ranges of a table of runs.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
     -------
     xarray.Dataset
         The model columns and ``tokens_per_parameter`` over ``statistic`` (minimum, median, maximum), and the counts ``runs``,
-        ``configurations`` (distinct size and tokens), ``repeats`` (runs beyond the first of equal size, tokens and teacher)
-        and, for distilled runs, ``teachers`` (by name, or by loss where they have none). Attributes: ``kind``, ``source``,
+        ``configurations`` (distinct size and tokens), ``repeats`` (runs with the same size, tokens and teacher as an earlier
+        run) and, for distilled runs, ``teachers`` (by label or, without labels, by loss). Attributes: ``kind``, ``source``,
         ``data_hash``.
 
     Examples
@@ -83,26 +83,26 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
     values = {name: table[name].to_numpy(dtype=float) for name in KINDS[kind]}
     units = {name: (COLUMNS[name].units, COLUMNS[name].long_name) for name in KINDS[kind]}
     values["tokens_per_parameter"] = values[tokens] / values[size]
-    units["tokens_per_parameter"] = ("tokens per parameter", "training tokens over non-embedding parameters")
+    units["tokens_per_parameter"] = ("tokens per parameter", "ratio of training tokens to non-embedding parameters")
     variables = {
-        name: xr.Variable("statistic", _range(values[name]), {"units": unit, "long_name": said})
-        for name, (unit, said) in units.items()
+        name: xr.Variable("statistic", _range(values[name]), {"units": unit, "long_name": text})
+        for name, (unit, text) in units.items()
     }
 
     teacher = ["teacher" if "teacher" in table else "teacher_loss"] if kind == "distilled" else []
     counts = {
-        "runs": (len(table), "runs", "runs in the table"),
-        "configurations": (_distinct(table, [size, tokens]), "pairs", "distinct pairs of size and tokens"),
+        "runs": (len(table), "runs", "number of runs"),
+        "configurations": (_distinct(table, [size, tokens]), "pairs", "number of distinct pairs of size and tokens"),
         "repeats": (
             len(table) - _distinct(table, [size, tokens, *teacher]),
             "runs",
-            "runs beyond the first of equal size, tokens and teacher",
+            "number of runs with the same size, tokens and teacher as an earlier run",
         ),
     }
     if teacher:
-        counts["teachers"] = (_distinct(table, teacher), "teachers", "distinct teachers")
-    for name, (count, unit, said) in counts.items():
-        variables[name] = xr.Variable((), count, {"units": unit, "long_name": said})
+        counts["teachers"] = (_distinct(table, teacher), "teachers", "number of distinct teachers")
+    for name, (count, unit, text) in counts.items():
+        variables[name] = xr.Variable((), count, {"units": unit, "long_name": text})
 
     return xr.Dataset(
         variables,

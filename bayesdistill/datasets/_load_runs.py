@@ -1,4 +1,4 @@
-"""`load_runs`: the tables that come with the package."""
+"""Load the tables of runs that are distributed with the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def _folders() -> dict[str, Path]:
-    """Data set -> its folder. A wheel carries them inside the package; a checkout has them beside it."""
+    """Return data set -> folder, in the package (wheel) or next to it (checkout)."""
     root = _PACKAGE / "data"
     if not root.is_dir():
         root = _PACKAGE.parent / "data"
@@ -28,16 +28,16 @@ def _kinds_in(folder: Path) -> list[str]:
 
 
 def load_runs(name: str = "busbridge2025", kind: str = "distilled") -> pd.DataFrame:
-    """A table of runs that comes with the package.
+    """Load a table of runs that is distributed with the package.
 
     Parameters
     ----------
     name : str
-        Which data set. ``"busbridge2025"``: 354 distilled language models of Busbridge et al. (2025, arXiv:2502.08606),
-        read off their Figure 1. ``"tiny"``: models of 14 thousand to a million parameters trained on bytes of C code, with
-        supervised runs, teachers and repeats; not finished. The README beside each table says how it was made.
+        Name of the data set. ``"busbridge2025"``: 354 distilled language models of Busbridge et al. (2025, arXiv:2502.08606),
+        digitized from their Figure 1. ``"tiny"``: models of 14 thousand to 1 million parameters trained on bytes of C code, with
+        supervised runs, teachers and repeats; not finished. The README of each data set describes its origin.
     kind : {"distilled", "supervised"}
-        Which of its tables.
+        Kind of runs.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def load_runs(name: str = "busbridge2025", kind: str = "distilled") -> pd.DataFr
     Raises
     ------
     DataError
-        There is no such table; the message lists those that exist.
+        If there is no such table. The message lists the available ones.
 
     Examples
     --------
@@ -59,8 +59,8 @@ def load_runs(name: str = "busbridge2025", kind: str = "distilled") -> pd.DataFr
     if name not in folders or kind not in _kinds_in(folders[name]):
         there = [f"{found!r} ({', '.join(_kinds_in(folder))})" for found, folder in folders.items()]
         raise DataError(
-            f"no packaged runs are called {name!r} of kind {kind!r}; there are {', '.join(there) or 'none'}. For a table of "
-            "your own use read_runs(path)"
+            f"There is no packaged data set {name!r} of kind {kind!r}. Available: {', '.join(there) or 'none'}. To read your own "
+            "table, use bd.read_runs(path)."
         )
     table = read_runs(folders[name] / f"{kind}.csv", kind)
     table.attrs["source"] = f"{name}/{kind}"

@@ -1,6 +1,6 @@
-"""`read_runs` and `read_design`: from a file or a DataFrame to a table of runs that can be fitted, or of runs to predict.
+"""Read and check tables of runs to fit (`read_runs`) or to predict (`read_design`).
 
-Both apply the same checks and raise an error that says what to correct.
+Both functions apply the same checks and raise errors that describe the correction.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bayesdistill.datasets.schemas import (
 )
 from bayesdistill.errors import DataError
 
-_SHOWN = 5  # problems that one message spells out
+_SHOWN = 5  # maximum number of problems in one message
 _MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "<na>", "-"})
 _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
@@ -42,22 +42,22 @@ def read_runs(
     vocabulary_size: int | None = None,
     allow_suspicious: bool = False,
 ) -> pd.DataFrame:
-    """A table of runs, checked.
+    """Read and check a table of runs.
 
     Parameters
     ----------
     source : path or pandas.DataFrame
-        A CSV file in UTF-8 (``.csv``, ``.csv.gz``), a Parquet file (``.parquet``, ``.pq``), or a table in memory, which is
-        left as it is.
+        A CSV file in UTF-8 (``.csv``, ``.csv.gz``), a Parquet file (``.parquet``, ``.pq``), or a DataFrame, which is not
+        modified.
     kind : {"distilled", "supervised"}, optional
         Distilled runs have the columns ``student_params student_tokens teacher_loss student_loss``, supervised ones
-        ``params tokens loss``. Inferred from the columns when left out.
+        ``params tokens loss``. By default, the columns determine the kind.
     vocabulary_size : int, optional
-        Tokens in the vocabulary V; losses above ln(V) are refused.
+        Vocabulary size V in tokens; losses above ln(V) raise an error.
     allow_suspicious : bool
-        Accept numbers that are probably a mistake but can be computed with: sizes, tokens or losses of an odd magnitude,
-        students far below their teachers, one label with different values, a size, token count or teacher loss that never
-        varies. The table remembers it, in ``attrs["allow_suspicious"]``, and passes when it is read again.
+        Accept values that are valid but probably wrong: implausible sizes, tokens or losses, student losses far below the
+        teacher losses, one label with different values, and constant sizes, tokens or teacher losses. The setting is stored
+        in ``attrs["allow_suspicious"]`` and applies when the table is read again.
 
     Returns
     -------
@@ -68,17 +68,17 @@ def read_runs(
     Raises
     ------
     FileError
-        The path cannot be opened.
+        If the file cannot be opened.
     DataError
-        The table cannot be used: not a table; a column missing; a cell that is not a positive finite number; fewer than two
-        runs; rows identical in every column; a loss that never varies; or, unless `allow_suspicious`, one of the above. Names
-        the file, and for a cell its row (counted from 1 below the header), its line in a CSV file, its column and its value.
+        If the file is not a table, a column is missing, a cell is not a positive finite number, there are fewer than two runs,
+        rows are identical in every column, the loss is constant or, unless `allow_suspicious`, a value is implausible. The
+        message names the file and, for a cell, its row (counted from 1 below the header), line in a CSV file, column and value.
     ParameterError
-        `kind` or `vocabulary_size` is not one that exists.
+        If `kind` or `vocabulary_size` is invalid.
 
     Notes
     -----
-    Runs of one configuration that differ in their loss, or in any other column such as ``seed``, are repeats and are kept.
+    Runs of one configuration that differ in the loss or in another column such as ``seed`` are repeats and are kept.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def read_runs(
 def read_design(
     source: str | os.PathLike[str] | pd.DataFrame, kind: str | None = None, *, allow_suspicious: bool = False
 ) -> pd.DataFrame:
-    """Read and check a table of runs at which a law is evaluated, with or without their outcomes.
+    """Read and check a table of runs to predict, with or without their outcomes.
 
     Parameters
     ----------
@@ -136,53 +136,55 @@ def _checked(
     *,
     design: bool,
 ) -> pd.DataFrame:
-    """A table after all checks; a design may have constant columns, a single row and no outcome."""
+    """Return a checked table. A design may have constant columns, a single row and no outcome."""
     raw = read_raw(source)
     kind = kind_of(list(raw.frame.columns), kind, raw.where, outcome=not design)
     attrs = dict(raw.frame.attrs)
     allow = allow_suspicious or attrs.get("allow_suspicious") is True
     if len(raw.frame) == 0:
-        needed = "one row is" if design else "two rows are"
-        raise DataError(f"{raw.where} has a header but no runs; at least {needed} needed")
+        required = "one row" if design else "two rows"
+        raise DataError(f"{raw.where} has a header but no runs. It must have at least {required}.")
     columns = design_columns(kind) if design and KINDS[kind][-1] not in raw.frame else KINDS[kind]
     frame = _numbers(raw, columns)
     faults = _cells(raw, frame, kind, columns, vocabulary_size)
-    _raise(raw.where, kind, faults, "correct these cells, or leave their rows out")
+    _raise(raw.where, kind, faults, "Correct these cells or remove their rows")
     if not design:
         _raise(raw.where, kind, _rows(raw, frame, kind))
     elif columns == KINDS[kind]:
         _raise(raw.where, kind, _duplicates(raw, frame))
     if not allow:
         suspicious = suspicions.found(raw, frame, kind, design=design)
-        _raise(raw.where, kind, suspicious, "if the table is right, pass allow_suspicious=True")
+        _raise(raw.where, kind, suspicious, "If the values are correct, pass allow_suspicious=True")
     source_name = attrs.get("source", "a DataFrame") if isinstance(source, pd.DataFrame) else os.fspath(source)
     frame.attrs = attrs | {"source": source_name, "kind": kind} | ({"allow_suspicious": True} if allow else {})
     return frame
 
 
-def _raise(where: str, kind: str, problems: list[str], way_out: str = "") -> None:
+def _raise(where: str, kind: str, problems: list[str], fix: str = "") -> None:
     if not problems:
         return
-    end = f"; {way_out}" if way_out else ""
     if len(problems) == 1:
-        raise DataError(f"{where}, {problems[0]}{end}")
+        raise DataError(f"{where}, {problems[0]}." + (f" {fix}." if fix else ""))
+    advice = f" {fix}:" if fix else ""
     shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN])
     more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    raise DataError(f"{where} has {len(problems)} problems as a table of {kind} runs{end}:{shown}{more}")
+    raise DataError(
+        f"{where} has {len(problems)} problems as a table of {kind} runs{'.' if fix else ':'}{advice}{shown}{more}"
+    )
 
 
 # Cells --------------------------------------------------------------------------------------------------------------
 
 
 def _numbers(raw: RawTable, columns: Sequence[str]) -> pd.DataFrame:
-    """The table with these columns as float64; NaN where a cell is missing or not a number."""
+    """Convert columns to float64; NaN if a cell is missing or not a number."""
     return raw.frame.assign(**{name: [_number(cell) for cell in raw.frame[name]] for name in columns}).astype(
         dict.fromkeys(columns, "float64")
     )
 
 
 def _number(cell: Any) -> float:
-    """The cell as a float, rounded correctly; NaN if it is missing or no number."""
+    """Convert a cell to a correctly rounded float; NaN if it is missing or not a number."""
     if isinstance(cell, str):
         if "_" in cell:
             return math.nan
@@ -194,7 +196,7 @@ def _number(cell: Any) -> float:
         return math.nan
     try:
         return float(cell)
-    except OverflowError:  # an integer or Decimal beyond the largest float
+    except OverflowError:  # an integer or Decimal larger than the largest float
         return math.inf
 
 
@@ -207,7 +209,7 @@ def _is_missing(cell: Any) -> bool:
 def _cells(
     raw: RawTable, frame: pd.DataFrame, kind: str, columns: Sequence[str], vocabulary_size: int | None
 ) -> list[str]:
-    """Problems of single cells, in the order of rows, one a cell."""
+    """Return the problems of single cells, one per cell, in order of the rows."""
     import pandera.pandas as pa
 
     found: dict[tuple[int, int], tuple[str, ...]] = {}
@@ -217,20 +219,20 @@ def _cells(
         cases = errors.failure_cases
         for column, check, row in zip(cases["column"], cases["check"], cases["index"], strict=True):
             cell = raw.frame[column].iloc[row]
-            said = _not_a_number(cell, column) if check == "not_nullable" else f"{_shown(cell)}; expected {check}"
+            text = _not_a_number(cell, column) if check == "not_nullable" else f"{_shown(cell)}; expected {check}"
             key = (int(row), columns.index(column))
-            found.setdefault(key, (f"{raw.at(row)}, column {column}: {said}", column, check))
+            found.setdefault(key, (f"{raw.at(row)}, column {column}: {text}", column, check))
     for place, name in enumerate(GROUPS, len(COLUMNS)):
         if name in frame:
             for row, cell in enumerate(frame[name]):
-                said = ""
+                text = ""
                 if not pd.api.types.is_scalar(cell):
-                    said = f"{_shown(cell)} is not a name; expected text or a number"
+                    text = f"{_shown(cell)} is not a label; expected text or a number"
                 elif _is_missing(cell):
-                    said = f"the {name}'s name is missing; name it in every row, or drop the column"
-                if said:
-                    found[row, place] = (f"{raw.at(row)}, column {name}: {said}", name, "named")
-    # A fault of a whole column is told once, so that it does not hide the others.
+                    text = f"the {name} label is missing; label every row or drop the column"
+                if text:
+                    found[row, place] = (f"{raw.at(row)}, column {name}: {text}", name, "named")
+    # Report a problem of a whole column once, so that it does not hide other problems.
     count = Counter(fault[1:] for fault in found.values())
     problems = []
     for key in sorted(found):
@@ -269,9 +271,9 @@ def _shown(cell: Any) -> str:
 
 
 def _rows(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
-    """Problems that no setting waves through: too few rows, a row that is there twice, a loss that never varies."""
+    """Return problems that are always errors: too few rows, duplicates, or a constant loss."""
     if len(frame) < 2:
-        return [f"{raw.at(0)}, is the only run; at least two are needed, and a dozen to learn much"]
+        return [f"{raw.at(0)}, is the only run; a fit requires at least two runs and should have a dozen or more"]
     return [*_duplicates(raw, frame), *_constant_target(frame, kind)]
 
 
@@ -287,8 +289,8 @@ def _duplicates(raw: RawTable, frame: pd.DataFrame) -> list[str]:
     for row, key in enumerate(keys):
         first.setdefault(key, row)
     return [
-        f"{raw.at(int(row))}: equal to {raw.at(first[keys[row]])} in every column; delete one, or, if both were run, add a "
-        "column such as 'seed' that tells them apart"
+        f"{raw.at(int(row))}: equal to {raw.at(first[keys[row]])} in every column; delete one or, if both are runs, add a "
+        "column such as 'seed' to distinguish them"
         for row in repeated
     ]
 
@@ -298,6 +300,6 @@ def _constant_target(frame: pd.DataFrame, kind: str) -> list[str]:
     if frame[target].min() < frame[target].max():
         return []
     return [
-        f"column {target}: all {len(frame)} values are {frame[target].iloc[0]:g}; a loss that never varies says nothing about "
-        "size and tokens, and measured losses differ: check how the column was filled"
+        f"column {target}: all {len(frame)} values are {frame[target].iloc[0]:g}; measured losses differ between runs, so check "
+        "how the column was computed"
     ]

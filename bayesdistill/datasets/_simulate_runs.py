@@ -1,4 +1,4 @@
-"""Runs simulated from known parameters, for checks that the truth comes back."""
+"""Simulate runs from a law with known parameters."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from bayesdistill.law.predictive import Design, expected_loss
 
 
 def published_design(kind: str = "distilled") -> pd.DataFrame:
-    """Configurations like those of the published runs, without what came out of them.
+    """Return the design of the published runs, without outcomes.
 
     Parameters
     ----------
     kind : {"distilled", "supervised"}
-        Distilled: the 354 configurations of `load_runs`. Supervised: the paper does not list its runs, so these are eight of
-        its model sizes (196608 n^3 parameters for n layers of aspect ratio 128; 143M to 12.6B) at 20, 40, 80 and 160 tokens a
-        parameter.
+        Distilled: the 354 configurations of `load_runs`. Supervised: the paper does not list its runs, so the design has eight
+        of its model sizes (196608 n^3 parameters for n layers of aspect ratio 128; 143M to 12.6B) at 20, 40, 80 and 160 tokens
+        per parameter.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of the kind but its last.
+        The columns of the kind without the outcome. Distilled designs also have their labels.
     """
     if checked_kind(kind) == "distilled":
         return load_runs("busbridge2025").drop(columns="student_loss")
@@ -56,42 +56,42 @@ def simulate_runs(
     Parameters
     ----------
     parameters : mapping
-        Symbols of the law under the posterior's names, for example `PUBLISHED`; for supervised runs the first six suffice. Other
-        entries are ignored: group effects and residual noise have their own arguments.
+        Symbols of the law, for example `PUBLISHED`. Supervised runs only require the first six. Other entries are ignored; group
+        effects and residual noise have their own arguments.
     seed : int or numpy.random.Generator
-        Equal seeds give equal runs; a generator is advanced.
+        Random seed or generator.
     law : Law or str, optional
-        By default equation 8, with the terms of the package whose symbols are among the parameters (w1, kappa, omega).
+        By default, equation 8 with the terms of the package whose symbols are in `parameters` (w1, kappa, omega).
     kind : {"distilled", "supervised"}
-        Which kind of runs. For a joint study simulate both with the same parameters.
+        Kind of runs. For a joint fit, simulate both kinds with the same parameters.
     design : pandas.DataFrame, optional
-        One configuration a row: ``student_params student_tokens teacher_loss`` or ``params tokens``. Other columns are kept.
+        One row per configuration: ``student_params student_tokens teacher_loss`` or ``params tokens``. Other columns are kept.
         By default `published_design`.
     sigma : float
-        Scale of the Student-t noise on a loss, in nats per token. The default is about what the published law leaves
-        in the published runs (median absolute residual 0.0053).
+        Scale of the Student-t residual noise in nats per token. The default is close to the residual scale of the published
+        law at the published runs (median absolute residual 0.0053).
     nu : float
-        Its degrees of freedom; infinite for normal noise.
+        Degrees of freedom of the residual noise; infinite for normal noise.
     teacher_sd : float
-        Standard deviation, in nats, of a shift shared by all students of one teacher (one ``teacher`` label, or one teacher
-        loss where there is no such column).
+        Standard deviation in nats of the teacher effects. Runs share a teacher if they have the same ``teacher`` label or,
+        without labels, the same teacher loss.
     student_sd : float
-        Standard deviation, in nats, of a shift shared by all runs of one student configuration (size and tokens).
+        Standard deviation in nats of the effects of student configurations (size and tokens).
     repeats : int
-        Runs per configuration. More than one adds a column ``seed``, numbered from 0.
+        Number of runs per configuration. If it is more than one, the table has a column ``seed``, numbered from 0.
 
     Returns
     -------
     pandas.DataFrame
-        A table of the kind. Distilled runs have labels ``teacher`` and ``student``, made where the design has none. ``attrs``
-        holds ``kind``, ``source`` and, in ``truth``, the parameters and noise that made the runs.
+        Simulated runs. Distilled runs have labels ``teacher`` and ``student``, which are added if the design has none. ``attrs``
+        contains ``kind``, ``source`` and the true parameters and noise (``truth``).
 
     Raises
     ------
     ParameterError
-        A parameter is missing or out of range, or the law gives no positive finite loss.
+        If a parameter is missing or out of range, or a simulated loss is not positive and finite.
     DataError
-        The design lacks a column.
+        If the design has no rows or lacks a column.
 
     Examples
     --------
@@ -104,7 +104,9 @@ def simulate_runs(
     law = law.for_runs(distilled=checked_kind(kind) == "distilled", supervised=kind == "supervised")
     missing = [name for name in law.symbols_of_law if name not in {**law.fixed, **parameters}]
     if missing:
-        raise ParameterError(f"parameters lack {', '.join(missing)}; {kind} runs need {', '.join(law.symbols_of_law)}")
+        raise ParameterError(
+            f"`parameters` must contain {', '.join(missing)}. The law of {kind} runs has {', '.join(law.symbols_of_law)}."
+        )
     truth = {name: float({**law.fixed, **parameters}[name]) for name in law.symbols_of_law}
     for parameter in law.parameters:
         if parameter.name in truth and not law.valid({parameter.name: truth[parameter.name]}):
@@ -115,27 +117,27 @@ def simulate_runs(
     for name, value in noise.items():
         if not value >= 0 or (name == "nu" and value == 0) or (name != "nu" and math.isinf(value)):
             raise ParameterError(
-                f"{name} is {value!r}; a number {'above 0' if name == 'nu' else 'of at least 0'} is needed"
+                f"`{name}` must be {'positive' if name == 'nu' else 'finite and non-negative'}, got {value!r}."
             )
     if not (isinstance(repeats, int) and repeats >= 1):
-        raise ParameterError(f"repeats is {repeats!r}; an integer of at least 1 is needed")
+        raise ParameterError(f"`repeats` must be a positive integer, got {repeats!r}.")
 
     runs = _laid_out(published_design(kind) if design is None else design, kind, repeats)
     with np.errstate(all="ignore"):
         expected = expected_loss(Draws(law, truth), Design.of(law.with_effects(), runs, kind))[0]
 
     rng = np.random.default_rng(seed)
-    shift = np.zeros(len(runs))
-    # Every draw is made whatever its scale, so that the same seed gives the same noise with and without the shifts.
+    effects = np.zeros(len(runs))
+    # Draw all random numbers for any scale, so that the noise of a seed does not depend on the group effects.
     for groups, scale in ((_teachers(runs, kind), teacher_sd), (_configurations(runs, kind), student_sd)):
-        shift += scale * rng.standard_normal(int(groups.max()) + 1)[groups]
+        effects += scale * rng.standard_normal(int(groups.max()) + 1)[groups]
     unit = rng.standard_normal(len(runs)) if math.isinf(nu) else rng.standard_t(nu, len(runs))
-    losses = expected + shift + sigma * unit
+    losses = expected + effects + sigma * unit
     if not np.all(np.isfinite(losses) & (losses > 0)):
         row = int(np.flatnonzero(~(np.isfinite(losses) & (losses > 0)))[0])
         raise ParameterError(
-            f"these parameters give a loss of {losses[row]:.4g} in row {row + 1} of the design (the law {expected[row]:.4g}, "
-            "the rest noise); use parameters nearer to PUBLISHED, or less noise"
+            f"The simulated loss in row {row + 1} of the design is {losses[row]:.4g} (expected loss {expected[row]:.4g}), but it "
+            "must be positive and finite. Use parameters closer to PUBLISHED, or less noise."
         )
 
     target = KINDS[kind][-1]
@@ -153,12 +155,13 @@ def _law_with(parameters: Mapping[str, float]) -> Law:
 
 
 def _laid_out(design: pd.DataFrame, kind: str, repeats: int) -> pd.DataFrame:
-    """The design with labels and one row a run, without a loss of its own."""
+    """Return the design with labels and one row per run, without the outcome."""
     needed = KINDS[kind][:-1]
     missing = [name for name in needed if name not in design]
     if missing or not len(design):
         raise DataError(
-            f"the design lacks {', '.join(missing) or 'rows'}; {kind} runs need the columns {', '.join(needed)}"
+            f"The design has no {', '.join(missing) or 'rows'}. A design of {kind} runs must have the columns "
+            f"{', '.join(needed)}."
         )
     runs = design.drop(columns=KINDS[kind][-1], errors="ignore").reset_index(drop=True)
     if kind == "distilled":

@@ -1,4 +1,4 @@
-"""What a table of runs must hold: its two kinds, their columns and units, and how a kind is told from the column names."""
+"""Kinds of tables of runs, their columns and units, and inference of the kind."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 
 class Column(NamedTuple):
-    """What one column of a table of runs means."""
+    """Description of one column of a table of runs."""
 
     long_name: str
     units: str
     quantity: str
-    """`params`, `tokens` or `loss`: which checks of magnitude apply."""
+    """`params`, `tokens` or `loss`; determines the plausibility checks."""
 
 
 COLUMNS = MappingProxyType(
     {
         "student_params": Column("non-embedding parameters of the student", "parameters", "params"),
-        "student_tokens": Column("tokens the student is distilled on", "tokens", "tokens"),
+        "student_tokens": Column("distillation tokens of the student", "tokens", "tokens"),
         "teacher_loss": Column("validation cross-entropy of the teacher", "nats per token", "loss"),
         "student_loss": Column("validation cross-entropy of the student", "nats per token", "loss"),
         "params": Column("non-embedding parameters of the model", "parameters", "params"),
-        "tokens": Column("tokens the model is trained on", "tokens", "tokens"),
+        "tokens": Column("training tokens of the model", "tokens", "tokens"),
         "loss": Column("validation cross-entropy of the model", "nats per token", "loss"),
     }
 )
-"""Every column that the model reads, of either kind."""
+"""Columns of both kinds that the model uses."""
 
 KINDS = MappingProxyType(
     {
@@ -43,15 +43,15 @@ KINDS = MappingProxyType(
         "supervised": ("params", "tokens", "loss"),
     }
 )
-"""The columns that each kind of table needs, in the order of the law's arguments; the last is what the law predicts."""
+"""Required columns of each kind, in the order of the law's arguments; the last one is the outcome."""
 
 LABELS = ("teacher", "student", "experiment")
-"""Columns that hold names. In a CSV file they are read as text, whatever they look like."""
+"""Label columns. In a CSV file, they are always read as text."""
 
 GROUPS = ("teacher", "student")
-"""Labels that say which runs share a source of scatter; a row without one would belong to no group."""
+"""Labels of random effects. Every row must have a label."""
 
-# Names in use elsewhere, lower case and without punctuation. Names that only differ in those need no entry.
+# Common alternative names, in lower case and without punctuation.
 _ALIASES = {
     "student_params": ("ns", "nstudent", "studentn", "studentsize", "studentparameters"),
     "student_tokens": ("ds", "dstudent", "studentd", "distillationtokens"),
@@ -64,28 +64,28 @@ _ALIASES = {
 
 
 def design_columns(kind: str) -> tuple[str, ...]:
-    """The columns of one kind of table without its outcome."""
+    """Return the columns of one kind of table without the outcome."""
     return KINDS[kind][:-1]
 
 
 def runs_schema(
     kind: str, vocabulary_size: int | None = None, columns: Sequence[str] | None = None
 ) -> pa.DataFrameSchema:
-    """The pandera schema of one kind of table: what every cell must be, taken by itself.
+    """Return the pandera schema of one kind of table.
 
     Parameters
     ----------
     kind : {"distilled", "supervised"}
-        Which columns.
+        Kind of table.
     vocabulary_size : int, optional
-        Tokens in the vocabulary V; bounds every loss by ln(V).
+        Vocabulary size V in tokens; losses must not exceed ln(V).
     columns : sequence of str, optional
-        Those that must be there; by default all columns of the kind.
+        Required columns. By default, all columns of the kind.
 
     Returns
     -------
     pandera.pandas.DataFrameSchema
-        Floats, present, finite, positive. Other columns are allowed. The text of every check says what it expects.
+        All cells must be finite positive floats. Other columns are allowed. The text of every check describes the expected value.
 
     Examples
     --------
@@ -103,11 +103,11 @@ def runs_schema(
         ]
         if vocabulary_size is not None and COLUMNS[name].quantity == "loss":
             bound = math.log(vocabulary_size)
-            said = (
-                f"at most ln({vocabulary_size}) = {bound:.4f} nats per token, the loss of guessing at random among the "
-                "vocabulary (bits per token times 0.6931, and the logarithm of a perplexity, are nats)"
+            text = (
+                f"at most ln({vocabulary_size}) = {bound:.4f} nats per token, the loss of a uniform prediction (multiply bits per "
+                "token by 0.6931, and take the natural logarithm of a perplexity)"
             )
-            checks.append(pa.Check.less_than_or_equal_to(bound, error=said))
+            checks.append(pa.Check.less_than_or_equal_to(bound, error=text))
         return pa.Column(float, checks, nullable=False, description=COLUMNS[name].long_name)
 
     names = KINDS[checked_kind(kind)] if columns is None else columns
@@ -115,42 +115,42 @@ def runs_schema(
 
 
 def checked_kind(kind: str) -> str:
-    """The kind itself, or a ParameterError that lists the kinds."""
+    """Return the kind, or raise a ParameterError that lists the kinds."""
     if kind not in KINDS:
-        raise ParameterError(f"kind is {kind!r}; use {' or '.join(repr(name) for name in KINDS)}, or None to infer it")
+        raise ParameterError(f"`kind` must be {', '.join(repr(name) for name in KINDS)} or None, got {kind!r}.")
     return kind
 
 
 def checked_vocabulary_size(vocabulary_size: int | None) -> int | None:
-    """The vocabulary size itself, or a ParameterError."""
+    """Return the vocabulary size, or raise a ParameterError."""
     if vocabulary_size is not None and not (math.isfinite(vocabulary_size) and vocabulary_size >= 2):
-        raise ParameterError(f"vocabulary_size is {vocabulary_size!r}; an integer of at least 2 is needed, or None")
+        raise ParameterError(f"`vocabulary_size` must be an integer of at least 2, or None, got {vocabulary_size!r}.")
     return vocabulary_size
 
 
 def kind_of(columns: Sequence[Any], kind: str | None, where: str, *, outcome: bool = True) -> str:
-    """Which kind of table has these columns; refuses a table that lacks a column, or that could be both kinds.
+    """Return the kind of a table with these columns.
 
     Parameters
     ----------
     columns : sequence
-        The names that were found.
+        Column names of the table.
     kind : {"distilled", "supervised"} or None
-        What was asked for; None infers it.
+        Requested kind; None infers it.
     where : str
         The file, or "the table".
     outcome : bool
-        Whether the outcome must be there.
+        Whether the outcome is required.
 
     Raises
     ------
     DataError
-        Names the missing columns, and for each the column that is probably meant.
+        If a column is missing, or the columns match both kinds. The message suggests which columns to rename.
     """
     names = [str(name) for name in columns]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise DataError(f"{where}: column {_quoted(repeated)} is there more than once; rename or drop all but one")
+        raise DataError(f"{where} has more than one column {_quoted(repeated)}. Rename or drop all but one.")
     complete = [candidate for candidate, needed in KINDS.items() if set(needed) <= set(names)]
     if not outcome and (kind is not None or len(complete) != 1):
         complete = [candidate for candidate in KINDS if set(design_columns(candidate)) <= set(names)]
@@ -162,18 +162,18 @@ def kind_of(columns: Sequence[Any], kind: str | None, where: str, *, outcome: bo
     elif complete:
         raise DataError(
             f"{where} has the columns of distilled runs ({_listed('distilled', outcome)}) and of supervised runs "
-            f"({_listed('supervised', outcome)}): say which to use with kind='distilled' or kind='supervised'; if some rows are of one "
-            "kind and some of the other, write them to two files"
+            f"({_listed('supervised', outcome)}). Select one with kind='distilled' or kind='supervised'. If the table contains rows of "
+            "both kinds, split it into two files."
         )
-    _refuse_headerless(names, where)
+    _reject_headerless(names, where)
     raise DataError(_missing(names, kind, where, complete, outcome))
 
 
-def _refuse_headerless(names: list[str], where: str) -> None:
+def _reject_headerless(names: list[str], where: str) -> None:
     if sum(_is_number(name) for name in names) >= 3:
         raise DataError(
-            f"{where} has no header: {_quoted(names[:7])} stand where the column names should be; write the names above them: "
-            f"{_listed('distilled')} for distilled runs, {_listed('supervised')} for supervised ones"
+            f"{where} has no header; found {_quoted(names[:7])} instead of column names. Add a header: "
+            f"{_listed('distilled')} for distilled runs, {_listed('supervised')} for supervised runs."
         )
 
 
@@ -185,24 +185,26 @@ def _missing(names: list[str], kind: str | None, where: str, complete: list[str]
         best = max(found, key=lambda candidate: found[candidate] / len(needed[candidate]))
         if found[best] == 0:
             return (
-                f"{where} has no columns of runs; found {_quoted(names) or 'none'}. Distilled runs need the columns "
-                f"{_listed('distilled', outcome)}; supervised runs need {_listed('supervised', outcome)}"
+                f"{where} has no columns of runs; found {_quoted(names) or 'none'}. Distilled runs must have the columns "
+                f"{_listed('distilled', outcome)}; supervised runs must have {_listed('supervised', outcome)}."
             )
     else:
         best = kind
     missing = [name for name in needed[best] if name not in names]
-    text = f"{where} has no column {_quoted(missing)}, which {best} runs need"
+    text = f"{where} has no column {_quoted(missing)}, which {best} runs require"
     if complete:
-        return f"{text}; it has the columns of {complete[0]} runs ({_listed(complete[0], outcome)}), not of the {kind} runs asked for"
+        return f"{text}; it has the columns of {complete[0]} runs ({_listed(complete[0], outcome)}), not of the requested {kind} runs."
     if near[best]:
-        means = ", ".join(f"{found!r} looks like {name!r}" for name, found in near[best].items())
+        similar = ", ".join(f"{found!r} looks like {name!r}" for name, found in near[best].items())
         rename = ", ".join(f"{found!r}: {name!r}" for name, found in near[best].items())
-        return f"{text}; {means}. Rename it, for example with runs.rename(columns={{{rename}}}); found {_quoted(names)}"
-    return f"{text} ({', '.join(f'{n}: {COLUMNS[n].long_name}, in {COLUMNS[n].units}' for n in missing)}); found {_quoted(names)}"
+        return (
+            f"{text}; {similar}. Rename it, for example with runs.rename(columns={{{rename}}}). Found {_quoted(names)}."
+        )
+    return f"{text} ({', '.join(f'{n}: {COLUMNS[n].long_name}, in {COLUMNS[n].units}' for n in missing)}). Found {_quoted(names)}."
 
 
 def _near_names(needed: Sequence[str], names: list[str]) -> dict[str, str]:
-    """Needed name -> the name found that is probably meant."""
+    """Return required name -> similar name in the table."""
     free = {_bare(name): name for name in names if name not in needed}
     near = {}
     for wanted in needed:

@@ -1,13 +1,13 @@
-"""Tables whose cells are all possible but which, taken together, cannot mean what they say.
+"""Checks for tables with valid but implausible values.
 
-Every check returns sentences that name the column, a row, the value, what was expected and what was probably meant. All of
-them are judgements: `read_runs(..., allow_suspicious=True)` leaves them out.
+Every check returns sentences that name the column, a row, the value, the expected value and the likely cause. The checks are
+heuristic; `read_runs(..., allow_suspicious=True)` skips them.
 
-Magnitudes. No language model has fewer than 1e3 parameters, and none is trained on fewer than 1e4 tokens, so 143 or 0.143
-parameters stand for millions or billions; the smallest models that people study (1e4 parameters, 1e5 tokens) pass. Larger slips
-(143,000 for 143 million) show in the tokens per parameter, D/N. Scaling studies lie between 1 and a few thousand, so a median
-outside 0.05 to 15,000 means that a column is in other units; and a few rows set apart from all others by a factor of 200 or
-more, which a factor of 1e3, 1e6 or 1e9 would bring back among them, mean that these rows are.
+Magnitudes: Language models have at least 1e3 parameters and are trained on at least 1e4 tokens, so sizes such as 143 or 0.143 are
+probably given in millions or billions. The smallest models in the literature (1e4 parameters, 1e5 tokens) pass. Smaller errors of
+units (143,000 for 143 million) are detected from the tokens per parameter, D/N, which are between 1 and a few thousand in scaling
+studies. If the median is outside 0.05 to 15,000, a column probably has the wrong units. If a minority of rows differs from all
+others by a factor of 200 or more, and a factor of 1e3, 1e6 or 1e9 removes the difference, these rows probably have the wrong units.
 """
 
 from __future__ import annotations
@@ -27,36 +27,39 @@ _RATIO_RANGE = (0.05, 1.5e4)
 _USUAL_RATIO = 30.0
 _APART = 200.0
 _FACTORS = {1e3: "thousands", 1e6: "millions", 1e9: "billions"}
-_HIGHEST_LOSS = 12.0  # nats; what guessing at random among 163,000 tokens costs
-_HIGHEST_MEDIAN_LOSS = 7.5  # nats; about what knowing only how often each token of a large vocabulary occurs costs
-_SWAPPED_SHARE, _SWAPPED_GAP = 0.8, 0.02  # of rows; nats. In the published runs 12 % of students beat their teacher
-_FEWEST_SWAPPED = 10  # runs of a design; a few runs with a weak teacher all beat it
-_LOSS_TOLERANCE = 1e-3  # nats within one teacher: rounding
-_PARAMS_TOLERANCE = 0.01  # relative, within one student: sizes are quoted to three digits
+_HIGHEST_LOSS = 12.0  # nats; loss of a uniform prediction over 163,000 tokens
+_HIGHEST_MEDIAN_LOSS = 7.5  # nats; about the loss of a unigram model with a large vocabulary
+_SWAPPED_SHARE, _SWAPPED_GAP = (
+    0.8,
+    0.02,
+)  # fraction of rows; nats. In the published runs, 12% of the students have a lower loss than their teacher
+_FEWEST_SWAPPED = 10  # runs of a design; in smaller designs, all students may be better than a weak teacher
+_LOSS_TOLERANCE = 1e-3  # nats within one teacher, for rounding
+_PARAMS_TOLERANCE = 0.01  # relative, within one student, for sizes rounded to three digits
 
 
 def found(raw: RawTable, frame: pd.DataFrame, kind: str, *, design: bool = False) -> list[str]:
-    """Everything about a table with valid cells that is probably a mistake.
+    """Return the implausible values of a table with valid cells.
 
     Parameters
     ----------
     raw : RawTable
-        For the names of rows.
+        Raw table, for row names in messages.
     frame : pandas.DataFrame
-        The table, its model columns as floats.
+        Table with the model columns as floats.
     kind : {"distilled", "supervised"}
-        Which columns.
+        Kind of table.
     design : bool
-        Whether the law is only evaluated at these runs: the outcome may be missing, and columns may be constant.
+        Whether the runs are only predicted: the outcome may be missing, and columns may be constant.
 
     Returns
     -------
     list of str
-        One sentence a problem; empty for a table that raises no doubt.
+        One sentence per problem; empty for a plausible table.
     """
     problems = _magnitudes(raw, frame, kind)
     if kind == "distilled":
-        # A size that is off by a factor would be reported again, as one that differs from its student's others.
+        # Do not report a size with wrong units again as inconsistent with its student label.
         swapped = [] if design and (len(frame) < _FEWEST_SWAPPED or "student_loss" not in frame) else _swapped(frame)
         problems += swapped or ([] if problems else _labels(raw, frame))
     problems += _losses(raw, frame, kind)
@@ -78,7 +81,7 @@ def _magnitudes(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
 def _out_of_range(raw: RawTable, frame: pd.DataFrame, size: str, tokens: str) -> list[str]:
     problems = []
     few_params, few_tokens = frame[size] < _FEWEST["params"], frame[tokens] < _FEWEST["tokens"]
-    # Where both are too small, tokens are taken for billions, the unit of most tables, and the size follows from them.
+    # If both are too small, assume that tokens are in billions, the most common unit, and infer the unit of the size.
     if few_params.any():
         believed = frame[tokens].where(~few_tokens, 1e9 * frame[tokens])
         factor = _likeliest_factor(_log_ratio(believed, frame[size])[few_params], of=size)
@@ -94,35 +97,37 @@ def _out_of_range(raw: RawTable, frame: pd.DataFrame, size: str, tokens: str) ->
         column = COLUMNS[name]
         many = frame[name] > _MOST[column.quantity]
         if many.any():
-            # Dividing one of the two does to their ratio what multiplying the other does.
+            # Dividing one column changes the ratio like multiplying the other.
             log_ratio = _log_ratio(frame[tokens], frame[size])[many]
             factor = 1 / _likeliest_factor(log_ratio, of=tokens if name == size else size)
-            problems.append(_slip(raw, frame[name], many, factor, f"is more {column.units} than anybody has used"))
+            problems.append(
+                _slip(raw, frame[name], many, factor, f"is more {column.units} than any published model has")
+            )
     return problems
 
 
 def _log_ratio(tokens: pd.Series, size: pd.Series) -> pd.Series:
-    """log10 of the tokens per parameter; finite for all positive finite numbers, which D/N is not."""
+    """Return log10 of the tokens per parameter; unlike D/N, it does not overflow."""
     return np.log10(tokens) - np.log10(size)
 
 
 def _likeliest_factor(log_ratio: pd.Series, of: str) -> float:
-    """The factor on a column that brings the tokens per parameter closest to what is usual."""
+    """Return the factor on a column that gives the most usual tokens per parameter."""
     sign = 1 if COLUMNS[of].quantity == "tokens" else -1
     off = float(log_ratio.median()) - math.log10(_USUAL_RATIO)
     return min(_FACTORS, key=lambda factor: abs(off + sign * math.log10(factor)))
 
 
 def _slip(raw: RawTable, values: pd.Series, rows: pd.Series, factor: float | None, what: str) -> str:
-    """A sentence about rows whose value in one column seems to be off by a factor."""
+    """Describe rows whose value in one column is probably wrong by a factor."""
     first = int(np.flatnonzero(rows)[0])
     value = values.iloc[first]
     count = f" (one of {rows.sum()} such rows)" if rows.sum() > 1 else ""
-    said = f"{raw.at(first)}, column {values.name}: {value:.6g}{count} {what}"
+    text = f"{raw.at(first)}, column {values.name}: {value:.6g}{count} {what}"
     if factor is None:
-        return said
+        return text
     change = f"{_FACTORS[factor]}, multiply by {_power(factor)}" if factor > 1 else f"divide by {_power(1 / factor)}"
-    return f"{said}; probably {value * factor:.6g} was meant ({change})"
+    return f"{text}; probably {value * factor:.6g} was meant ({change})"
 
 
 def _power(factor: float) -> str:
@@ -145,7 +150,7 @@ def _ratio_of_table(frame: pd.DataFrame, size: str, tokens: str) -> list[str]:
 
 
 def _ratio_of_rows(raw: RawTable, frame: pd.DataFrame, size: str, tokens: str) -> list[str]:
-    """Rows set apart from the majority in tokens per parameter by what looks like a factor of 1e3, 1e6 or 1e9."""
+    """Find rows whose tokens per parameter differ by a factor of about 1e3, 1e6 or 1e9."""
     ratio = _log_ratio(frame[tokens], frame[size])
     ordered = np.sort(ratio)
     for cut in np.flatnonzero(np.diff(ordered) > math.log10(_APART)):
@@ -154,10 +159,10 @@ def _ratio_of_rows(raw: RawTable, frame: pd.DataFrame, size: str, tokens: str) -
                 continue
             rest = ratio[~odd]
             for factor in _FACTORS:
-                shifted = ratio[odd] + direction * math.log10(factor)
-                if shifted.between(rest.min() - 0.3, rest.max() + 0.3).all():
+                corrected = ratio[odd] + direction * math.log10(factor)
+                if corrected.between(rest.min() - 0.3, rest.max() + 0.3).all():
                     name, change = _culprit(frame, odd, direction, factor, size, tokens)
-                    what = f"makes {10 ** ratio[odd].iloc[0]:.3g} tokens per parameter, far from all other runs"
+                    what = f"gives {10 ** ratio[odd].iloc[0]:.3g} tokens per parameter, far from all other runs"
                     return [_slip(raw, frame[name], odd, change, what)]
     return []
 
@@ -165,7 +170,7 @@ def _ratio_of_rows(raw: RawTable, frame: pd.DataFrame, size: str, tokens: str) -
 def _culprit(
     frame: pd.DataFrame, odd: pd.Series, direction: int, factor: float, size: str, tokens: str
 ) -> tuple[str, float]:
-    """Which column slipped, and what mends it: the one whose values do not belong among those of the other rows."""
+    """Return the column that probably has wrong units, and the factor to correct it."""
     small, large = (tokens, size) if direction > 0 else (size, tokens)
     values: NDArray[np.float64] = frame.loc[odd, large].to_numpy()
     others = frame.loc[~odd, large]
@@ -183,40 +188,40 @@ def _losses(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
             continue
         values, high = frame[name], frame[name] > _HIGHEST_LOSS
         advice = (
-            "expected nats per token: take the natural logarithm of a perplexity, multiply bits per token by 0.6931"
+            "expected nats per token; take the natural logarithm of a perplexity, or multiply bits per token by 0.6931"
         )
         if high.any():
             nats = math.log(values[high].iloc[0])
-            what = f"is more than guessing at random costs; a perplexity? ln of it is {nats:.4f}; {advice}"
+            what = f"is larger than the loss of a uniform prediction; if it is a perplexity, its logarithm is {nats:.4f}; {advice}"
             problems.append(_slip(raw, values, high, None, what))
         elif values.median() > _HIGHEST_MEDIAN_LOSS:
             problems.append(
-                f"column {name}: the median is {values.median():.4g}, more than untrained models lose; {advice}"
+                f"column {name}: the median is {values.median():.4g}, larger than the loss of a unigram model; {advice}"
             )
     return problems
 
 
 def _swapped(frame: pd.DataFrame) -> list[str]:
-    ahead = frame["teacher_loss"] - frame["student_loss"]
-    share = (ahead > 0).mean()
-    if share >= _SWAPPED_SHARE and ahead.median() > _SWAPPED_GAP:
+    better = frame["teacher_loss"] - frame["student_loss"]
+    share = (better > 0).mean()
+    if share >= _SWAPPED_SHARE and better.median() > _SWAPPED_GAP:
         return [
-            f"columns teacher_loss and student_loss: the student is better than its teacher in {(ahead > 0).sum()} of "
-            f"{len(frame)} runs, by {ahead.median():.3g} nats in the middle; the two columns are probably swapped"
+            f"columns teacher_loss and student_loss: the student is better than its teacher in {(better > 0).sum()} of "
+            f"{len(frame)} runs, by {better.median():.3g} nats in the median; the two columns are probably swapped"
         ]
     if "teacher" in frame:
         groups = frame.groupby("teacher")[["teacher_loss", "student_loss"]]
         spread = (groups.max() - groups.min())[frame.groupby("teacher").size() > 1]
         if (spread["student_loss"] <= _LOSS_TOLERANCE).all() and (spread["teacher_loss"] > _LOSS_TOLERANCE).any():
             return [
-                "columns teacher_loss and student_loss: within a teacher student_loss is always the same and teacher_loss "
-                "varies; the two columns are probably swapped"
+                "columns teacher_loss and student_loss: runs with the same teacher have equal student_loss and different "
+                "teacher_loss; the two columns are probably swapped"
             ]
     return []
 
 
 def _labels(raw: RawTable, frame: pd.DataFrame) -> list[str]:
-    """Labels that stand for one teacher or student but come with different values."""
+    """Find labels of one teacher or student with different values."""
     problems = []
     for label, name in (("teacher", "teacher_loss"), ("student", "student_params")):
         if label not in frame:
@@ -230,20 +235,20 @@ def _labels(raw: RawTable, frame: pd.DataFrame) -> list[str]:
             there = float(frame[name].iloc[other])
             problems.append(
                 f"{raw.at(odd)}, column {name}: {here:.6g} for {label} {str(value)!r}, which has {there:.6g} in "
-                f"{raw.at(other)}; one {label} has one {name}: correct it, or give the runs different names in column {label}"
+                f"{raw.at(other)}; each {label} must have one {name}, so correct it or use different labels in column {label}"
             )
     return problems
 
 
 def _constant(frame: pd.DataFrame, kind: str) -> list[str]:
-    lost = {
-        "params": "how the loss falls with size",
-        "tokens": "how the loss falls with tokens",
-        "loss": "what a better teacher does, the capacity gap,",
+    undetermined = {
+        "params": "the dependence of the loss on size",
+        "tokens": "the dependence of the loss on tokens",
+        "loss": "the dependence of the loss on the teacher",
     }
     return [
-        f"column {name}: all {len(frame)} values are {frame[name].iloc[0]:.6g}, so {lost[COLUMNS[name].quantity]} cannot be "
-        "learnt from these runs; add runs that differ in it"
+        f"column {name}: all {len(frame)} values are {frame[name].iloc[0]:.6g}, so these runs do not determine "
+        f"{undetermined[COLUMNS[name].quantity]}; add runs with other values"
         for name in KINDS[kind][:-1]
         if frame[name].min() == frame[name].max()
     ]

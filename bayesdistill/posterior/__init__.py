@@ -1,4 +1,4 @@
-"""A fit as seen by everything that uses it: its law and draws, summaries with Monte Carlo errors, convergence, provenance."""
+"""Access to fits: law, draws, summaries with Monte Carlo errors, convergence, provenance."""
 
 from __future__ import annotations
 

@@ -16,20 +16,20 @@ from bayesdistill.posterior.summaries import stack
 
 @dataclass(frozen=True)
 class ConvergenceThresholds:
-    """What a posterior must pass to be used without a warning.
+    """Thresholds of the convergence checks.
 
     Parameters
     ----------
     max_rhat : float
-        Largest rank-normalised split R-hat of any variable (Vehtari et al. 2021).
+        Maximum rank-normalized split R-hat of all variables (Vehtari et al. 2021).
     min_ess_bulk, min_ess_tail : float
-        Smallest effective sample size of any variable, in the bulk and in the 5 and 95 % tails.
+        Minimum effective sample size of all variables, in the bulk and in the 5% and 95% tails.
     max_divergences : int
-        Divergent transitions after tuning.
+        Maximum number of divergent transitions after tuning.
     max_treedepth_share : float
-        Share of draws whose trajectory was cut at the maximal tree depth.
+        Maximum fraction of draws whose trajectory was truncated at the maximum tree depth.
     min_bfmi : float
-        Smallest E-BFMI of any chain (Betancourt 2016, arXiv:1604.00695).
+        Minimum E-BFMI of all chains (Betancourt 2016, arXiv:1604.00695).
     """
 
     max_rhat: float = 1.01
@@ -44,21 +44,20 @@ THRESHOLDS = ConvergenceThresholds()
 
 
 def convergence(fit: Fit, thresholds: ConvergenceThresholds = THRESHOLDS) -> dict[str, Any]:
-    """Whether the draws passed the convergence checks, with the numbers behind it.
+    """Check the convergence of a fit and return the diagnostics.
 
     Parameters
     ----------
     fit : DataTree or Dataset
-        A bare Dataset has no sample statistics; what cannot be computed is None.
+        A Dataset of draws has no sampler statistics; diagnostics that require them are None.
     thresholds : ConvergenceThresholds
-        Thresholds.
 
     Returns
     -------
     dict
-        `converged` (True, False, or None for a bare Dataset of draws, whose sampler nobody knows), `failed` (names of
-        the checks that failed), `rhat`, `ess_bulk`, `ess_tail` (the worst over all variables, with the variable in
-        `rhat_variable`, ...), `divergences`, `treedepth_share`, `bfmi`, `chains`, `draws`, and `thresholds`.
+        `converged` (True, False, or None for a Dataset of draws without sampler statistics), `failed` (names of the failed
+        checks), `rhat`, `ess_bulk` and `ess_tail` (the worst value of all variables, with the name in `rhat_variable`, ...),
+        `divergences`, `treedepth_share`, `bfmi`, `chains`, `draws`, and `thresholds`.
     """
     from arviz_stats.base import array_stats
 
@@ -78,13 +77,13 @@ def convergence(fit: Fit, thresholds: ConvergenceThresholds = THRESHOLDS) -> dic
             }
         constant = (values == values[..., :1, :1]).all(axis=(-2, -1))
         for key, value in found.items():
-            # A parameter that is fixed (gamma = 1) has no R-hat; that is no fault.
+            # Fixed parameters (gamma = 1) have no R-hat and pass the check.
             value = np.where(constant, -np.inf, value)
             candidate = (float(np.max(value)), str(name)) if not np.isnan(value).any() else (math.inf, str(name))
             if key not in worst or candidate[0] > worst[key][0]:
                 worst[key] = candidate
     if not worst:
-        raise ModelError("the posterior holds no draws")
+        raise ModelError("The posterior contains no draws. Refit the model.")
     stats = _sampler_statistics(fit)
     numbers: dict[str, Any] = {
         "rhat": worst["rhat"][0],
@@ -110,15 +109,20 @@ def convergence(fit: Fit, thresholds: ConvergenceThresholds = THRESHOLDS) -> dic
         failed.append("treedepth_share")
     if stats["bfmi"] is not None and stats["bfmi"] < thresholds.min_bfmi:
         failed.append("bfmi")
-    known = isinstance(fit, xr.DataTree)
+    has_statistics = isinstance(fit, xr.DataTree)
     for key in ("rhat", "ess_bulk", "ess_tail"):
         if not math.isfinite(numbers[key]):
             numbers[key] = None
-    return {"converged": (not failed) if known else None, "failed": failed, **numbers, "thresholds": asdict(thresholds)}
+    return {
+        "converged": (not failed) if has_statistics else None,
+        "failed": failed,
+        **numbers,
+        "thresholds": asdict(thresholds),
+    }
 
 
 def _sampler_statistics(fit: Fit) -> dict[str, Any]:
-    """Divergences, cut trajectories and E-BFMI; samplers name their statistics differently."""
+    """Return divergences, truncated trajectories and E-BFMI, with the names of several samplers."""
     empty = {"divergences": None, "treedepth_share": None, "bfmi": None}
     if not isinstance(fit, xr.DataTree) or SAMPLE_STATS not in fit.children:
         return empty

@@ -1,8 +1,8 @@
-"""A fit as seen by everything that uses it: its law, its draws, its runs and its provenance.
+"""Access to the law, draws, runs and provenance of a fit.
 
-This is the only module that knows the names of the groups and attributes of a fit. A fit is an `xarray.DataTree` that
-`sampling.fit` returned or `sampling.load` read. Where only draws matter, a Dataset with dimensions chain and draw will do, if
-its attribute `law` names the law.
+This module defines the names of the groups and attributes of a fit. A fit is an `xarray.DataTree` returned by `sampling.fit` or
+`sampling.load`. Functions that only use the draws also accept a Dataset with dimensions chain and draw whose attribute `law` names
+the law.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ REFERENCE_ATTRIBUTE = "reference"
 FORMAT_ATTRIBUTE = "bayesdistill_format"
 PROVENANCE_ATTRIBUTE = "bayesdistill_provenance"
 FORMAT = 1
-"""Version of the layout of a saved fit; `sampling.load` rejects files of another."""
+"""Format version of a saved fit; `sampling.load` rejects files with other versions."""
 
 Fit = xr.DataTree | xr.Dataset
 
 
 def with_law(dataset: xr.Dataset, law: Law, reference: Reference | None) -> xr.Dataset:
-    """A posterior whose attributes name its law and reference run."""
+    """Store the law and the reference run in the attributes of a posterior."""
     remember(law)
     dataset = dataset.assign_attrs({LAW_ATTRIBUTE: law.to_json()})
     return dataset if reference is None else dataset.assign_attrs({REFERENCE_ATTRIBUTE: json.dumps(asdict(reference))})
 
 
 def posterior_dataset(fit: Fit) -> xr.Dataset:
-    """Return all posterior variables, (chain, draw, ...), fixed symbols of the law among them.
+    """Return all posterior variables, (chain, draw, ...), and the fixed symbols of the law.
 
     Raises
     ------
     ModelError
-        If `fit` holds no posterior with dimensions chain and draw.
+        If `fit` has no posterior with dimensions chain and draw.
     """
     dataset = _posterior(fit)
     if LAW_ATTRIBUTE in dataset.attrs:
@@ -61,15 +61,15 @@ def posterior_dataset(fit: Fit) -> xr.Dataset:
 def _posterior(fit: Fit) -> xr.Dataset:
     if isinstance(fit, xr.DataTree):
         if POSTERIOR not in fit.children:
-            raise ModelError("This DataTree has no group 'posterior'. Pass what bd.fit returned or bd.load read.")
+            raise ModelError("This DataTree has no group 'posterior'. Pass the result of bd.fit or bd.load.")
         dataset = fit[POSTERIOR].to_dataset()
     elif isinstance(fit, xr.Dataset):
         dataset = fit
     else:
-        raise ModelError(f"A fit is an xarray DataTree (or a Dataset of draws), not {type(fit).__name__}.")
+        raise ModelError(f"A fit must be an xarray DataTree (or a Dataset of draws), got {type(fit).__name__}.")
     missing = {"chain", "draw"} - set(dataset.dims)
     if missing:
-        raise ModelError(f"The posterior lacks the dimension {' and '.join(sorted(missing))}.")
+        raise ModelError(f"The posterior has no dimension {' and '.join(sorted(missing))}.")
     return dataset
 
 
@@ -87,7 +87,7 @@ def law_of(fit: Fit) -> Law:
     Raises
     ------
     ModelError
-        If the fit does not name its law, or the law has a part that this session does not know.
+        If the fit does not name its law, or a part of the law is not defined in this session.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def law_of(fit: Fit) -> Law:
     text = _posterior(fit).attrs.get(LAW_ATTRIBUTE)
     if not isinstance(text, str):
         raise ModelError(
-            "The posterior does not name its law. Fits of earlier versions and bare draws have none: pass it with "
+            "The posterior does not name its law, as for fits of earlier versions and draws from other sources. Pass the law with "
             "bd.load(path, law=...) or bd.law_draws(draws, law=...), or set the attribute 'law' of the draws to a name in "
             "bd.LAWS."
         )
@@ -113,12 +113,12 @@ def law_draws(fit: Fit, law: Law | str | None = None) -> xr.Dataset:
     ----------
     fit : DataTree or Dataset
     law : Law or str, optional
-        The law of draws that do not name theirs.
+        Law of the draws. Required if the draws do not name their law.
 
     Returns
     -------
     Dataset
-        Dimensions chain and draw. It names its law, so that it is accepted wherever a fit is.
+        Dimensions chain and draw. Its attributes name the law, so it can be used like a fit.
 
     Raises
     ------
@@ -149,13 +149,13 @@ def law_draws(fit: Fit, law: Law | str | None = None) -> xr.Dataset:
 
 
 def draws_of(fit: Fit, thin: slice = slice(None)) -> Draws:
-    """Return the draws of a fit for calculations, chain after chain, with those of the residual noise.
+    """Return the flattened draws of the law and of the residual noise of a fit.
 
     Parameters
     ----------
     fit : DataTree or Dataset
     thin : slice
-        Of the draws of each chain.
+        Selects draws of each chain.
 
     Raises
     ------
@@ -171,44 +171,44 @@ def draws_of(fit: Fit, thin: slice = slice(None)) -> Draws:
 
 
 def effects_of(fit: Fit, thin: slice = slice(None)) -> dict[str, np.ndarray]:
-    """Return the draws of the group effects of a fit: name of the effect -> (n_draws, group), nats per token."""
+    """Return draws of the group effects: name -> (n_draws, group), nats per token."""
     dataset = posterior_dataset(fit).isel(draw=thin)
     effects = [effect for effect in law_of(fit).effects if effect.variable.name in dataset]
     return {effect.name: _flat(dataset[effect.variable.name]) for effect in effects}
 
 
 def seen_groups(fit: Fit) -> dict[str, list[str]]:
-    """Return the labels of the groups that have an effect in a fit: name of the effect -> labels in the order of its groups."""
+    """Return the labels of the groups with effects in a fit: name of the effect -> labels."""
     dataset = posterior_dataset(fit)
     effects = [e for e in law_of(fit).effects if e.variable.name in dataset and e.dim in dataset.coords]
     return {effect.name: [str(label) for label in dataset[effect.dim].values] for effect in effects}
 
 
 def _flat(values: xr.DataArray) -> np.ndarray:
-    """Chain after chain, (n_draws, ...)."""
+    """Concatenate the chains, (n_draws, ...)."""
     array = values.transpose("chain", "draw", ...).values
     return np.ascontiguousarray(array.reshape(-1, *array.shape[2:]), dtype=float)
 
 
 def reference_of(fit: Fit) -> Reference:
-    """Return the run around which the coordinates of a fit are centered; of bare draws, a single parameter and token."""
+    """Return the reference run of the coordinates of a fit; by default, units of 1."""
     text = _posterior(fit).attrs.get(REFERENCE_ATTRIBUTE)
     return UNITS if text is None else Reference(**json.loads(text))
 
 
 def is_distilled(fit: Fit) -> bool:
-    """Whether the law of a fit describes distilled runs, or pretrained models alone."""
+    """Return whether the law of a fit describes distilled runs."""
     return law_of(fit).distills
 
 
 def seen_runs(fit: Fit) -> xr.Dataset:
-    """The design of the runs that the posterior has seen.
+    """Return the design of the fitted runs.
 
     Returns
     -------
     Dataset
         student_params, student_tokens and teacher_loss over `run`; params and tokens over `supervised_run`. Empty for a
-        bare Dataset of draws.
+        Dataset of draws.
     """
     if isinstance(fit, xr.DataTree) and CONSTANT in fit.children:
         return fit[CONSTANT].to_dataset()
@@ -216,14 +216,14 @@ def seen_runs(fit: Fit) -> xr.Dataset:
 
 
 def observed_runs(fit: Fit) -> xr.Dataset:
-    """What came out of the runs that the posterior has seen: student_loss over `run`, loss over `supervised_run`."""
+    """Return the outcomes of the fitted runs: student_loss and loss."""
     if isinstance(fit, xr.DataTree) and OBSERVED in fit.children:
         return fit[OBSERVED].to_dataset()
     return xr.Dataset()
 
 
 def provenance(fit: Fit) -> dict[str, Any]:
-    """What a fit came from.
+    """Return the provenance of a fit.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def provenance(fit: Fit) -> dict[str, Any]:
     -------
     dict
         `versions`, `sampler`, `backend`, `seed`, `settings`, `data` (runs, hash and source of each table), `reference`,
-        `supervised_law`, `asymptotic_width`, `priors`, `started` and `seconds`. Empty for draws from elsewhere.
+        `supervised_law`, `asymptotic_width`, `priors`, `started` and `seconds`. Empty for draws from other sources.
 
     Raises
     ------
@@ -247,13 +247,13 @@ def provenance(fit: Fit) -> dict[str, Any]:
     {}
     """
     if not isinstance(fit, Fit):
-        raise ModelError(f"A fit is an xarray DataTree (or a Dataset of draws), not {type(fit).__name__}.")
+        raise ModelError(f"A fit must be an xarray DataTree (or a Dataset of draws), got {type(fit).__name__}.")
     text = fit.attrs.get(PROVENANCE_ATTRIBUTE, "{}")
     return dict(json.loads(text))
 
 
 def prior_table(fit: Fit) -> xr.Dataset:
-    """The priors of a fit: variables `distribution` and `reason` over the dimension `parameter`."""
+    """Return the priors of a fit: `distribution` and `reason` over `parameter`."""
     if isinstance(fit, xr.DataTree) and PRIOR_TABLE in fit.children:
         return fit[PRIOR_TABLE].to_dataset()
     return xr.Dataset()

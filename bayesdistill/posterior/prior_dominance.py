@@ -10,7 +10,7 @@ from bayesdistill.posterior.summaries import interval
 PRIOR_SHARE = 0.8
 """A coordinate whose posterior interval is at least this fraction of its prior interval is dominated by its prior."""
 
-_PRIOR_WIDTH = 2 * 1.6448536269514722  # between the 5 and 95 % quantiles of the standard normal
+_PRIOR_WIDTH = 2 * 1.6448536269514722  # distance between the 5% and 95% quantiles of the standard normal
 
 
 def prior_dominated(fit: Fit, share: float = PRIOR_SHARE) -> list[str]:
@@ -19,9 +19,9 @@ def prior_dominated(fit: Fit, share: float = PRIOR_SHARE) -> list[str]:
     Parameters
     ----------
     fit : DataTree or Dataset
-        What `fit` returned. Bare draws of the law's symbols have no coordinates, and give an empty list.
+        Result of `fit`. Draws of symbols without coordinates give an empty list.
     share : float
-        How wide the posterior's 90 % interval must be, in units of the prior's.
+        Minimum ratio of the width of the posterior's 90% interval to the width of the prior's.
 
     Returns
     -------
@@ -30,8 +30,9 @@ def prior_dominated(fit: Fit, share: float = PRIOR_SHARE) -> list[str]:
 
     Notes
     -----
-    The sampled `z` are independent standard normals a priori. Where a block of priors is joint, as that of the published law,
-    coordinate = location + factor z with a triangular factor, and z is the part of a coordinate that is independent of earlier ones.
+    The sampled `z` have independent standard normal priors. For a joint prior, such as the published-law prior,
+    coordinate = location + factor z with a triangular factor, and z is the part of a coordinate that is independent of the
+    preceding coordinates.
     """
     draws = posterior_dataset(fit)
     if "z" not in draws or "coordinate" not in draws["z"].dims:
@@ -42,27 +43,29 @@ def prior_dominated(fit: Fit, share: float = PRIOR_SHARE) -> list[str]:
 
 
 SUPERVISED_COORDINATES = frozenset(coordinate.name for coordinate in TERMS["supervised"].coordinates)
-"""Coordinates that the published-law prior determines."""
+"""Coordinates with the published-law prior."""
 
 
 def prior_sentences(names: list[str], published: bool) -> list[str]:
-    """Return sentences about prior-dominated coordinates and a supervised law that comes from a prior.
+    """Return sentences about prior-dominated coordinates and the published-law prior.
 
     Parameters
     ----------
     names : list of str
-        As `prior_dominated` gives them.
+        Result of `prior_dominated`.
     published : bool
-        Whether the supervised law came from the published-law prior, which one sentence then says for all its coordinates.
+        Whether the fit uses the published-law prior. One sentence then covers all its coordinates.
 
     Returns
     -------
     list of str
-        Sentences, none if there is nothing to tell.
+        Sentences; empty if the data dominate all priors.
     """
-    said = ["The supervised law comes from the published-law prior, not from supervised runs."] if published else []
+    sentences = (
+        ["The supervised law comes from the published-law prior, not from supervised runs."] if published else []
+    )
     rest = [name for name in names if not (published and name in SUPERVISED_COORDINATES)]
     if rest:
         words = "; ".join(coordinate_description(name) for name in rest)
-        said.append(f"{'Also prior-dominated' if published else 'Prior-dominated'}: {words}.")
-    return said
+        sentences.append(f"{'Also prior-dominated' if published else 'Prior-dominated'}: {words}.")
+    return sentences

@@ -1,7 +1,7 @@
-"""Summaries of draws with their Monte Carlo errors.
+"""Summaries of draws with Monte Carlo standard errors.
 
-Chains and draws are kept apart until the last reduction, because the Monte Carlo standard error of a probability depends on the
-autocorrelation of each chain (Vehtari et al. 2021, arXiv:1903.08008).
+Chains are only combined in the last reduction, because the Monte Carlo standard error of a probability depends on the autocorrelation
+of each chain (Vehtari et al. 2021, arXiv:1903.08008).
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ INTERVAL_PROBABILITY = 0.9
 
 
 def stack(values: xr.DataArray) -> np.ndarray:
-    """Values with chain and draw last, (..., chain, draw)."""
+    """Return values with chain and draw as last dimensions, (..., chain, draw)."""
     return np.asarray(values.transpose(..., "chain", "draw").values, dtype=float)
 
 
 def probability(indicator: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Fraction of draws in which something holds, with its Monte Carlo standard error.
+    """Return the fraction of draws in which an event occurs, with its Monte Carlo error.
 
     Parameters
     ----------
     indicator : DataArray
-        Booleans (or 0 and 1) with dimensions chain and draw, and any others. NaN where the question has no answer.
+        Booleans (or 0 and 1) with dimensions chain, draw and others. NaN if the event is undefined.
 
     Returns
     -------
     probability, mcse : DataArray
-        Both without chain and draw. NaN where any draw is NaN.
+        Without the dimensions chain and draw. NaN if any draw is NaN.
 
     Notes
     -----
     The standard error is sqrt(q (1 - q) / ESS) with the effective sample size of the mean of the indicator (Vehtari et
-    al. 2021) and q = (n p + 1/2) / (n + 1), n draws. Where all draws agree p is 0 or 1 and the plain formula would claim
-    certainty; this one leaves about 0.7/n.
+    al. 2021) and q = (n p + 1/2) / (n + 1) for n draws. If all draws agree, p is 0 or 1 and the standard formula gives an error
+    of 0; this formula gives about 0.7/n.
     """
     from arviz_stats.base import array_stats
 
@@ -58,9 +58,9 @@ def probability(indicator: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
 
 
 def mean_mcse(values: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Posterior mean over chain and draw, with its Monte Carlo standard error.
+    """Return the posterior mean over chain and draw, with its Monte Carlo standard error.
 
-    The standard error is NaN for a posterior of fewer than four draws a chain, which has none.
+    The standard error is NaN for fewer than four draws per chain.
     """
     from arviz_stats.base import array_stats
 
@@ -79,22 +79,22 @@ def mean_mcse(values: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
 
 
 def interval(values: xr.DataArray, prob: float = INTERVAL_PROBABILITY) -> xr.DataArray:
-    """Equal-tailed interval over chain and draw.
+    """Return the equal-tailed interval over chain and draw.
 
     Parameters
     ----------
     values : DataArray
         With dimensions chain and draw.
     prob : float
-        Probability inside, in (0, 1).
+        Probability of the interval, in (0, 1).
 
     Returns
     -------
     DataArray
-        With the dimension `bound` (lower, upper); attributes interval_kind and interval_prob. NaN where any draw is NaN.
+        With the dimension `bound` (lower, upper); attributes interval_kind and interval_prob. NaN if any draw is NaN.
     """
     if not 0 < prob < 1:
-        raise ParameterError(f"prob is {prob!r}; a probability between 0 and 1 is needed")
+        raise ParameterError(f"`prob` must be between 0 and 1, got {prob!r}.")
     tails = [(1 - prob) / 2, (1 + prob) / 2]
     result = values.quantile(tails, dim=("chain", "draw"), skipna=False).rename(quantile="bound")
     result = result.assign_coords(bound=["lower", "upper"])
@@ -103,10 +103,10 @@ def interval(values: xr.DataArray, prob: float = INTERVAL_PROBABILITY) -> xr.Dat
 
 
 def mean(values: xr.DataArray) -> xr.DataArray:
-    """Posterior mean over chain and draw, attributes kept. NaN where any draw is NaN."""
+    """Return the posterior mean over chain and draw; NaN if any draw is NaN."""
     return values.mean(dim=("chain", "draw"), keep_attrs=True, skipna=False)
 
 
 def median(values: xr.DataArray) -> xr.DataArray:
-    """Posterior median over chain and draw, attributes kept. NaN where any draw is NaN."""
+    """Return the posterior median over chain and draw; NaN if any draw is NaN."""
     return values.median(dim=("chain", "draw"), keep_attrs=True, skipna=False)

@@ -1,8 +1,8 @@
-"""Priors of a law's coordinates: defaults, the published law, an earlier posterior, and the asymptotic prior."""
+"""Priors of a law's coordinates: defaults, published law, earlier posterior."""
 
 from __future__ import annotations
 
-from bayesdistill.priors.asymptotic import ASYMPTOTIC_SIZES, asymptotic_leads, log_asymptotic_prior
+from bayesdistill.priors.asymptotic import ASYMPTOTIC_SIZES, asymptotic_advantages, log_asymptotic_prior
 from bayesdistill.priors.earlier import prior_from_draws
 from bayesdistill.priors.table import (
     ASYMPTOTIC_WIDTH,
@@ -24,7 +24,7 @@ __all__ = [
     "PUBLISHED_TOKENS_PER_PARAMETER",
     "PUBLISHED_TOLERANCE",
     "Priors",
-    "asymptotic_leads",
+    "asymptotic_advantages",
     "default_priors",
     "log_asymptotic_prior",
     "prior_frame",

@@ -1,4 +1,4 @@
-"""The one-sided prior on the lead of distillation with unlimited data."""
+"""One-sided prior on the advantage of distillation with unlimited data."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from bayesdistill.law import Law
 from bayesdistill.law.term import Values
 
 ASYMPTOTIC_SIZES = (1e8, 3e8, 1e9, 3e9, 1e10, 3e10)
-"""Students whose mean squared lead the prior limits, if the reference run has 5e8 parameters; otherwise scaled with it."""
+"""Student sizes over which the prior averages the squared advantage, for a reference run with 5e8 parameters; other references
+scale them."""
 
 
-def asymptotic_leads(law: Law, reduced: Values) -> Any:
-    """Leads of distillation with unlimited data of the students of the asymptotic prior, (..., size), in nats.
+def asymptotic_advantages(law: Law, reduced: Values) -> Any:
+    """Return the advantages of distillation with unlimited data, (..., size), in nats.
 
     Parameters
     ----------
     law : Law
     reduced : mapping
-        Symbols in units of the reference run, as `Law.reduced_symbols` returns them; scalars, or arrays (..., 1).
+        Symbols in units of the reference run, as returned by `Law.reduced_symbols`; scalars, or arrays (..., 1).
     """
-    # In units of the reference run, so that the students are the same around a reference run of any size.
+    # Sizes in units of the reference run, so that they scale with it.
     return law.asymptotic_advantage(np.array(ASYMPTOTIC_SIZES) / 5e8, reduced)
 
 
 def log_asymptotic_prior(law: Law, reduced: Values, width: float) -> np.ndarray:
-    """Logarithm of the prior's density, up to a constant, in numpy, (...); arguments as for `asymptotic_leads`."""
-    lead = asymptotic_leads(law, reduced)
-    return np.asarray(-0.5 * np.mean((np.maximum(lead, 0) / width) ** 2, axis=-1))
+    """Return the log density of the asymptotic prior, up to a constant, (...)."""
+    advantage = asymptotic_advantages(law, reduced)
+    return np.asarray(-0.5 * np.mean((np.maximum(advantage, 0) / width) ** 2, axis=-1))

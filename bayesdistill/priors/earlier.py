@@ -1,10 +1,9 @@
-"""An earlier posterior as the prior of a new study, trusted fully or less.
+"""Use an earlier posterior as the prior of a new study, with reduced weight.
 
-To trust it less is to let its runs count less, not to stretch it: where an earlier study knew nothing its posterior is the
-independent prior already, and stretching that by a factor of five would put most of it where no law is. So the likelihood of
-the earlier runs is raised to the power 1 / widen^2 (the power prior of Ibrahim and Chen 2000, Statistical Science 15, 46), in
-the normal approximation of all three: a standard deviation that the runs fixed grows by the factor `widen`, one that came
-from the prior stays.
+The likelihood of the earlier runs is raised to the power 1 / widen^2 (power prior of Ibrahim and Chen 2000, Statistical Science 15,
+46), in a normal approximation. Standard deviations that the earlier runs determine are multiplied by `widen`; standard deviations
+that the independent priors determine do not change. Scaling the whole posterior instead would also widen the independent
+priors and put most of the prior mass on implausible laws.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from bayesdistill.law import Draws, Law, Prior, Reference
 
 
 def coordinates_of_draws(draws: Draws, law: Law, reference: Reference) -> dict[str, np.ndarray]:
-    """The coordinates of every draw around a reference run, (n_draws,) each.
+    """Return the coordinates of every draw at a reference run, (n_draws,) each.
 
     Parameters
     ----------
     draws : Draws
-        Of the earlier law.
+        Draws of the earlier law.
     law : Law
-        The new one. A symbol that the earlier law fixes and the new one does not is constant.
+        The new law. Symbols that only the earlier law fixes are constant.
     reference : Reference
     """
     values = draws.law.coordinates_of(draws, reference)
@@ -38,19 +37,19 @@ def coordinates_of_draws(draws: Draws, law: Law, reference: Reference) -> dict[s
 
 
 def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float) -> tuple[dict[str, Prior], np.ndarray]:
-    """Return an earlier posterior as a joint normal prior, at the reference run of the new study.
+    """Return an earlier posterior as a joint normal prior for a new study.
 
     Parameters
     ----------
     draws : Draws
-        The earlier posterior, with the symbols of the residual noise that the new study should start from.
+        The earlier posterior, including the symbols of the residual noise.
     law : Law
-        Of the new study.
+        Law of the new study.
     reference : Reference
-        Of the new study; the coordinates are computed anew around it.
+        Reference run of the new study, at which the coordinates are computed.
     widen : float
-        Factor on the standard deviations that the earlier runs determined: how much less one trusts the earlier study for the
-        new one. 1 is the earlier posterior; with a large factor the independent priors remain.
+        Factor on the standard deviations that the earlier runs determine. A factor of 1 gives the earlier posterior; large
+        factors give the independent priors.
 
     Returns
     -------
@@ -69,7 +68,7 @@ def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float)
         earlier = draws.get(symbol)
         if earlier is not None and np.abs(earlier - value).max() > 1e-9:
             raise ParameterError(
-                f"The law fixes {symbol} at {value:g}, but the earlier fit that serves as prior has other values. Let it vary with "
+                f"The law fixes {symbol} at {value:g}, but the earlier fit that is used as prior has other values. Let it vary with "
                 f"law.with_fixed({symbol}=None), or repeat the earlier fit with {symbol} = {value:g}."
             )
     default = {c.name: c.prior for one in (draws.law, law) for c in one.every_coordinate}
@@ -78,10 +77,11 @@ def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float)
     matrix = np.stack(list(values.values()))
     if matrix.shape[1] <= 2 * matrix.shape[0]:
         raise ParameterError(
-            f"The earlier posterior has {matrix.shape[1]} draws, too few for a prior of {len(values)} coordinates."
+            f"The earlier posterior has {matrix.shape[1]} draws, but a prior of {len(values)} coordinates requires more than "
+            f"{2 * matrix.shape[0]}. Refit the earlier model with more draws."
         )
     mean, covariance = matrix.mean(axis=1), np.cov(matrix)
-    # Coordinates that the earlier study held fixed stay fixed, but rounding must not make them free.
+    # Coordinates fixed in the earlier study remain exactly fixed despite rounding errors.
     fixed = np.ptp(matrix, axis=1) < 1e-12
     covariance[fixed, :] = 0.0
     covariance[:, fixed] = 0.0
@@ -106,10 +106,10 @@ def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float)
 def _temper(
     mean: np.ndarray, covariance: np.ndarray, independent: list[Prior], widen: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance with the precision beyond that of the independent priors divided by widen^2.
+    """Divide the precision that the runs add to the independent priors by widen^2.
 
-    In coordinates in which the independent prior is standard normal, the posterior's precision has eigenvalues 1 + what the
-    runs said. Directions in which it is no narrower than the prior stay as they are.
+    In coordinates in which the independent prior is standard normal, the eigenvalues of the posterior precision are 1 plus the
+    contribution of the runs. Directions in which the posterior is not narrower than the prior do not change.
     """
     center = np.array([prior.location for prior in independent])
     scale = np.array([prior.scale for prior in independent])
@@ -118,6 +118,6 @@ def _temper(
     along = vectors.T @ ((mean - center) / scale)
     informed = precision > 1
     tempered = np.where(informed, 1 + (precision - 1) / widen**2, precision)
-    # Precision times mean is what prior and runs add up to; the prior, centred at 0, adds nothing to it.
+    # Precision times mean is additive over prior and runs, and 0 for the prior, which is centered at 0.
     along = np.where(informed, precision * along / widen**2 / tempered, along)
     return center + scale * (vectors @ along), np.outer(scale, scale) * ((vectors / tempered) @ vectors.T)

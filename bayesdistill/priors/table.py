@@ -1,8 +1,7 @@
-"""One named prior per coordinate of the law, each with its reason, and the ways to change them.
+"""Default priors of the coordinates of a law, and functions that change them.
 
-Every coordinate c of `coordinates` has a normal prior, so that a prior is a location and a scale, and the model can sample
-z ~ Normal(0, 1) with c = location + scale z. Where coordinates are known together (the published supervised law, an earlier
-posterior), a covariance takes the place of the scales.
+Every coordinate c has a normal prior with a location and a scale. The model samples z ~ Normal(0, 1) and computes
+c = location + scale z. For joint priors (published supervised law, earlier posterior), a covariance replaces the scales.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Priors:
-    """The joint normal prior of all coordinates of a law.
+    """Joint normal prior of all coordinates of a law.
 
     Parameters
     ----------
@@ -32,11 +31,11 @@ class Priors:
     table : mapping
         Coordinate name -> Prior, in the model's order.
     covariance : array, (coordinate, coordinate)
-        Of the coordinates. Its diagonal holds the squared scales.
+        Covariance of the coordinates. Its diagonal contains the squared scales.
     supervised_law : str
-        Where the supervised law comes from: "runs", "published law" or "earlier posterior".
+        Source of the supervised law: "runs", "published law" or "earlier posterior".
     asymptotic_width : float or None
-        Width in nats of the one-sided prior on the asymptotic advantage; None leaves it out.
+        Width in nats of the one-sided prior on the asymptotic advantage; None omits this prior.
     """
 
     law: Law
@@ -48,26 +47,26 @@ class Priors:
     def __post_init__(self) -> None:
         width = self.asymptotic_width
         if width is not None and not (math.isfinite(width) and width > 0):
-            raise ParameterError(f"asymptotic_width is {width!r}; a positive number of nats, or None, is needed")
+            raise ParameterError(f"`asymptotic_width` must be a positive number of nats, or None, got {width!r}.")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Coordinate names."""
+        """Names of the coordinates."""
         return tuple(self.table)
 
     @property
     def location(self) -> np.ndarray:
-        """Means, (coordinate,)."""
+        """Prior means, (coordinate,)."""
         return np.array([prior.location for prior in self.table.values()])
 
     @property
     def free(self) -> np.ndarray:
-        """Which coordinates are not fixed, (coordinate,) of bool."""
+        """Mask of the coordinates that are not fixed, (coordinate,)."""
         return np.diagonal(self.covariance) > 0
 
     @property
     def factor(self) -> np.ndarray:
-        """Lower-triangular factor of the covariance of the free coordinates, (coordinate, free coordinate)."""
+        """Lower-triangular factor of the covariance, (coordinate, free coordinate)."""
         free = self.free
         result = np.zeros((len(self.table), int(free.sum())))
         result[free] = np.linalg.cholesky(self.covariance[np.ix_(free, free)])
@@ -75,19 +74,19 @@ class Priors:
 
 
 ASYMPTOTIC_WIDTH = 0.005
-"""Nats by which distillation may lead pretraining with unlimited data: a law that is right to 0.01 nats may break the
-theory by half of that. It costs no fit (docs/explanation/choice_of_model.md)."""
+"""Width in nats of the prior on the advantage of distillation over pretraining with unlimited data: half of the law's accuracy of
+about 0.01 nats. It does not reduce the quality of the fit (docs/explanation/choice_of_model.md)."""
 
 PUBLISHED_TOLERANCE = 0.03
-"""Nats by which a run of the published study may miss the published supervised law: the law itself is then known to 0.002 to 0.008
-nats where it was fitted. The rounding of its printed coefficients alone is 0.002 to 0.004 nats there."""
+"""Standard deviation in nats of a pseudo-run around the published supervised law. It gives a prior standard deviation of the law of
+0.002 to 0.008 nats in the fitted range, where the rounding of the published coefficients is 0.002 to 0.004 nats."""
 PUBLISHED_SIZES = (1.43e8, 1.26e10)
-"""Non-embedding parameters over which the published supervised law was fitted."""
+"""Range of non-embedding parameters to which the published supervised law was fitted."""
 PUBLISHED_TOKENS_PER_PARAMETER = (10.0, 160.0)
-"""Tokens per parameter over which it is taken to hold. Its isoFLOP runs stand around the size that is best for their compute, which
-is at 15 tokens a parameter."""
+"""Range of tokens per parameter of the published supervised law. Its isoFLOP runs are around the compute-optimal size, with 15 tokens
+per parameter."""
 PSEUDO_RUNS = (24, 20)
-"""Sizes and ratios of tokens to parameters of the pseudo-runs behind the published-law prior."""
+"""Number of sizes and of token ratios of the pseudo-runs of the published-law prior."""
 
 
 def default_priors(
@@ -102,12 +101,12 @@ def default_priors(
     Parameters
     ----------
     law : Law or str
-        As `Law.for_runs` returned it: without supervised runs the supervised law gets the published-law prior. A name in `LAWS`
-        stands for that law and distilled runs alone.
+        Result of `Law.for_runs`; without supervised runs, the supervised law has the published-law prior. A name in `LAWS`
+        selects that law for distilled runs.
     reference : Reference
-        The run around which the coordinates are centered.
+        Run at which the coordinates are centered.
     tolerance : float
-        Of the published-law prior, in nats.
+        Tolerance of the published-law prior in nats.
     asymptotic_width : float or None
         Width in nats of the one-sided prior on the asymptotic advantage, used with distilled runs; None omits it.
     """
@@ -126,7 +125,7 @@ def default_priors(
         fixed = [name for name in SUPERVISED_SYMBOLS if name in law.fixed]
         if fixed:
             raise ParameterError(
-                f"The law fixes {fixed[0]}, which requires supervised runs: without them the supervised law comes from the "
+                f"The law fixes {fixed[0]}, which requires supervised runs. Without supervised runs, the supervised law has the "
                 "published-law prior."
             )
         priors = with_block(priors, *published_law_prior(reference, tolerance), "published law")
@@ -134,10 +133,12 @@ def default_priors(
 
 
 def with_block(priors: Priors, table: Mapping[str, Prior], covariance: np.ndarray, supervised_law: str) -> Priors:
-    """The same priors with a block of coordinates replaced by jointly normal ones."""
+    """Replace the priors of a block of coordinates by a joint normal prior."""
     unknown = [name for name in table if name not in priors.table]
     if unknown:
-        raise ParameterError(f"the model has no coordinate {', '.join(unknown)}")
+        raise ParameterError(
+            f"The model has no coordinate {', '.join(unknown)}. Its coordinates are {', '.join(priors.names)}."
+        )
     index = [priors.names.index(name) for name in table]
     joint = priors.covariance.copy()
     joint[index, :] = 0.0
@@ -147,18 +148,20 @@ def with_block(priors: Priors, table: Mapping[str, Prior], covariance: np.ndarra
 
 
 def with_priors(priors: Priors, changes: Mapping[str, Prior]) -> Priors:
-    """The same priors with single coordinates replaced, each independent of the rest.
+    """Replace the priors of single coordinates by independent priors.
 
     Raises
     ------
     ParameterError
-        If the model has no coordinate of that name; the message lists those it has.
+        If the model has no coordinate of that name. The message lists its coordinates.
     """
     for name, prior in changes.items():
         if name not in priors.table:
-            raise ParameterError(f"the model has no coordinate {name!r}; it has {', '.join(priors.names)}")
+            raise ParameterError(
+                f"The model has no coordinate {name!r}. Its coordinates are {', '.join(priors.names)}."
+            )
         if not isinstance(prior, Prior):
-            raise ParameterError(f"the prior of {name} is {prior!r}; give a bayesdistill.Prior(location, scale)")
+            raise ParameterError(f"The prior of {name} must be a bayesdistill.Prior(location, scale), got {prior!r}.")
         priors = with_block(priors, {name: prior}, np.array([[prior.scale**2]]), priors.supervised_law)
     return priors
 
@@ -168,23 +171,23 @@ def published_law_prior(
     tolerance: float = PUBLISHED_TOLERANCE,
     tokens_per_parameter: tuple[float, float] = PUBLISHED_TOKENS_PER_PARAMETER,
 ) -> tuple[dict[str, Prior], np.ndarray]:
-    """The published supervised law as a joint normal prior on its coordinates.
+    """Return the published supervised law as a joint normal prior on its coordinates.
 
-    The Laplace approximation of what 480 pseudo-runs would say: 24 sizes from 143M to 12.6B parameters, each at 20 ratios
-    from 10 to 160 tokens a parameter, lying on the published law, each with a standard deviation of `tolerance`; times the
-    independent priors' scales. With as many runs as a large study has, the law itself is known to 0.07 to 0.27 of the
-    tolerance within that range (0.11 in mean square), and less and less outside. Independent priors on single
-    coefficients would make it far too wide, because A, alpha and E trade off against each other. With a tolerance of 0.1
-    the distilled runs bend the supervised law by up to 0.035 nats inside its range and 0.17 with unlimited data, to make up
-    for what the distillation law misses (docs/explanation/published_law.py).
+    The prior is the Laplace approximation of the posterior given 480 pseudo-runs on the published law and the independent priors.
+    The pseudo-runs have 24 sizes from 143M to 12.6B parameters, 20 ratios from 10 to 160 tokens per parameter, and a standard
+    deviation of `tolerance`. The prior standard deviation of the law is 0.07 to 0.27 times the tolerance within that range (root
+    mean square 0.11), and increases outside. Independent priors on single coefficients would be much wider, because A, alpha and E
+    are strongly correlated. With a tolerance of 0.1, the distilled runs change the supervised law by up to 0.035 nats inside its
+    range and 0.17 nats with unlimited data, to compensate for the misfit of the distillation law
+    (docs/explanation/published_law.py).
 
     Parameters
     ----------
     reference : Reference
     tolerance : float
-        Nats.
+        Standard deviation of a pseudo-run in nats.
     tokens_per_parameter : (float, float)
-        Of the pseudo-runs, fewest and most.
+        Range of the pseudo-runs.
 
     Returns
     -------
@@ -193,7 +196,7 @@ def published_law_prior(
     covariance : array, (coordinate, coordinate)
     """
     if not (math.isfinite(tolerance) and tolerance > 0):
-        raise ParameterError(f"tolerance is {tolerance!r}; a positive number of nats is needed")
+        raise ParameterError(f"`tolerance` must be a positive number of nats, got {tolerance!r}.")
     law = Law("supervised", "", (TERMS["supervised"],))
     names = tuple(coordinate.name for coordinate in TERMS["supervised"].coordinates)
     center = law.coordinates_of(PUBLISHED, reference)
@@ -220,7 +223,7 @@ def published_law_prior(
 
 
 def prior_frame(priors: Priors) -> pd.DataFrame:
-    """The priors as a table: one row per coordinate, columns `location`, `scale`, `distribution`, `reason`."""
+    """Return the priors as a table with one row per coordinate."""
     import pandas as pd
 
     rows: Sequence[dict[str, Any]] = [
@@ -240,9 +243,9 @@ def prior_frame(priors: Priors) -> pd.DataFrame:
                 "coordinate": "asymptotic_advantage",
                 "location": 0.0,
                 "scale": priors.asymptotic_width,
-                "distribution": f"max(a, 0) ~ Normal(0, {priors.asymptotic_width:g}), a <= 0 is free",
-                "reason": "with unlimited data distillation cannot beat pretraining of the same student, and equation 8 does"
-                " not know it; a is the lead in nats, in mean square over students around the reference size",
+                "distribution": f"max(a, 0) ~ Normal(0, {priors.asymptotic_width:g}), flat for a <= 0",
+                "reason": "With unlimited data, distillation cannot beat pretraining of the same student, but equation 8 does not"
+                " enforce this. a is the advantage in nats, in mean square over students around the reference size.",
             },
         ]
     return pd.DataFrame(rows).set_index("coordinate")

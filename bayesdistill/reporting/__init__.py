@@ -1,4 +1,4 @@
-"""The report of a fit and a plan: one page that needs no network, its tables and figures as files, the methods in words."""
+"""Reports: a self-contained HTML page, tables and figures as files, and a methods paragraph."""
 
 from bayesdistill.reporting._cite import cite
 from bayesdistill.reporting._methods_text import methods_text

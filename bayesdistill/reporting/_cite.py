@@ -1,11 +1,11 @@
-"""What to cite: BibTeX of the package, of the law's paper, and of the methods that a fit has used."""
+"""BibTeX entries of the package, the paper, and the methods of a fit."""
 
 from __future__ import annotations
 
 from bayesdistill import posterior
 from bayesdistill.posterior import Fit
 
-# `tests/test_report.py` compares the first two with CITATION.cff, which an installed package does not carry.
+# `tests/test_report.py` compares the first two entries with CITATION.cff, which is not part of the wheel.
 _PACKAGE = r"""@software{bayesdistill,
   title   = {bayesdistill: the distillation scaling law as a Bayesian model},
   author  = {{The bayesdistill authors}},
@@ -89,22 +89,22 @@ _CHINCHILLA = r"""@misc{hoffmann2022training,
 
 
 def cite(fit: Fit | None = None) -> str:
-    r"""BibTeX of the package, of the paper whose law it fits, and of the methods behind a fit.
+    """Return BibTeX entries of the package, the paper of the law, and the methods of a fit.
 
     Parameters
     ----------
     fit : DataTree or Dataset, optional
-        What `fit` returned. Its provenance decides which methods are cited; without it there are none.
+        Result of `fit`. Its provenance determines which methods are cited. By default, no methods are cited.
 
     Returns
     -------
     str
-        BibTeX entries, an empty line between them.
+        BibTeX entries, separated by empty lines.
 
     Raises
     ------
     ModelError
-        If `fit` is no fit.
+        If `fit` is not a fit.
 
     Examples
     --------
@@ -127,12 +127,12 @@ def _methods(fit: Fit) -> list[str]:
         (_LOW_RANK, "low-rank" in sampler),
         (_PYMC, "pymc" in versions),
         (_ARVIZ, "arviz" in versions),
-        (_RHAT, True),  # every use of a fit passes the convergence checks
+        (_RHAT, True),  # the convergence checks always use R-hat
         (_CHINCHILLA, gamma_is_one(fit)),
     ]
     return [text for text, used in entries if used]
 
 
 def gamma_is_one(fit: Fit) -> bool:
-    """Whether the supervised law was fitted in the form of Hoffmann et al. (2022)."""
+    """Return whether the supervised law has the form of Hoffmann et al. (2022)."""
     return posterior.law_of(fit).fixed.get("gamma") == 1

@@ -1,4 +1,4 @@
-"""The methods paragraph, written from the fit's own provenance."""
+"""Methods paragraph from the provenance of a fit."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ _KINDS = {"distilled": "distilled students", "supervised": "supervised models"}
 
 
 def methods_text(fit: Fit) -> str:
-    """The methods paragraph of a paper, from what the fit says of itself.
+    """Return a methods paragraph for a paper from the provenance of a fit.
 
     Parameters
     ----------
     fit : DataTree or Dataset
-        What `fit` returned or `load` read.
+        Result of `fit` or `load`.
 
     Returns
     -------
     str
-        A paragraph of plain text: data with hashes, law, priors, sampler with settings and seed, convergence, versions.
+        Plain text with data and hashes, law, priors, sampler settings and seed, convergence, and versions.
 
     Raises
     ------
     ModelError
-        If `fit` is no fit of a scaling law.
+        If `fit` is not a fit of a scaling law.
 
     Examples
     --------
@@ -39,18 +39,18 @@ def methods_text(fit: Fit) -> str:
     found = posterior.provenance(fit)
     numbers = posterior.convergence(fit)
     law = "distillation scaling law" if posterior.is_distilled(fit) else "supervised scaling law"
-    said = [f"The {law} of Busbridge et al. (2025) was used as a Bayesian model" + _data(found) + "."]
+    sentences = [f"The {law} of Busbridge et al. (2025) was used as a Bayesian model" + _data(found) + "."]
     if gamma_is_one(fit):
-        said.append("The supervised law has gamma = 1, the form of Hoffmann et al. (2022).")
+        sentences.append("The supervised law has gamma = 1, the form of Hoffmann et al. (2022).")
     if found:
-        said += _model(found, posterior.law_of(fit)) + _sampling(found)
+        sentences += _model(found, posterior.law_of(fit)) + _sampling(found)
     else:
-        said.append("The draws carry no provenance: their data, priors and sampler are unknown.")
-    said.append(_convergence(numbers))
+        sentences.append("The draws have no provenance: their data, priors and sampler are unknown.")
+    sentences.append(_convergence(numbers))
     versions = found.get("versions", {})
     if versions:
-        said.append(f"Software: {', '.join(f'{name} {versions[name]}' for name in sorted(versions))}.")
-    return " ".join(said)
+        sentences.append(f"Software: {', '.join(f'{name} {versions[name]}' for name in sorted(versions))}.")
+    return " ".join(sentences)
 
 
 def _data(found: dict) -> str:
@@ -64,27 +64,27 @@ def _data(found: dict) -> str:
 
 
 def _model(found: dict, law: Law) -> list[str]:
-    said = ["We model the residuals with a Student-t distribution."]
-    said += law.sentences
+    sentences = ["We model the residuals with a Student-t distribution."]
+    sentences += law.sentences
     if found.get("supervised_law"):
-        said.append(f"The supervised law comes from: {found['supervised_law']}.")
+        sentences.append(f"Source of the supervised law: {found['supervised_law']}.")
     if found.get("priors"):
         priors = "; ".join(f"{name}: {text}" for name, text in sorted(found["priors"].items()))
-        said.append(f"Priors of the sampled coordinates: {priors}.")
+        sentences.append(f"Priors of the sampled coordinates: {priors}.")
     width = found.get("asymptotic_width")
     if width is None:
-        said.append("No prior was set on the lead of distillation with unlimited data.")
+        sentences.append("No prior was used for the advantage of distillation with unlimited data.")
     else:
-        said.append(
-            "A one-sided normal prior of width "
-            f"{width} nats acts on the lead of distillation over pretraining with unlimited data."
+        sentences.append(
+            f"A one-sided normal prior with a width of {width} nats was used for the advantage of distillation over pretraining "
+            "with unlimited data."
         )
-    return said
+    return sentences
 
 
 def _sampling(found: dict) -> list[str]:
     settings, seed = found.get("settings", {}), found.get("seed")
-    told = (
+    parts = (
         [f"{settings['chains']} chains of {settings['draws']} draws after {settings['tune']} tuning draws"]
         if {
             "chains",
@@ -94,20 +94,20 @@ def _sampling(found: dict) -> list[str]:
         <= set(settings)
         else []
     )
-    told += [f"target acceptance {settings['target_accept']}"] if "target_accept" in settings else []
-    told += [f"seed {seed}"] if seed is not None else []
-    return [f"The posterior was sampled with {found.get('sampler', 'an unknown sampler')} ({', '.join(told)})."]
+    parts += [f"target acceptance {settings['target_accept']}"] if "target_accept" in settings else []
+    parts += [f"seed {seed}"] if seed is not None else []
+    return [f"The posterior was sampled with {found.get('sampler', 'an unknown sampler')} ({', '.join(parts)})."]
 
 
 def _convergence(numbers: dict) -> str:
     def shown(key: str, form: str) -> str:
         return "unknown" if numbers[key] is None else format(numbers[key], form)
 
-    verdict = {True: "The draws passed every convergence check", False: "THE DRAWS DID NOT CONVERGE"}.get(
-        numbers["converged"], "Whether the draws converged is not known"
+    verdict = {True: "The draws passed all convergence checks", False: "THE DRAWS DID NOT CONVERGE"}.get(
+        numbers["converged"], "The convergence of the draws is unknown"
     )
     failed = f" (failed: {', '.join(numbers['failed'])})" if numbers["failed"] else ""
     return (
-        f"{verdict}{failed}: largest rank-normalised R-hat {shown('rhat', '.4f')}, smallest bulk ESS {shown('ess_bulk', '.0f')}, "
+        f"{verdict}{failed}: largest rank-normalized R-hat {shown('rhat', '.4f')}, smallest bulk ESS {shown('ess_bulk', '.0f')}, "
         f"smallest tail ESS {shown('ess_tail', '.0f')}, divergent transitions {shown('divergences', 'd')}."
     )

@@ -1,4 +1,7 @@
-"""The report put together: everything is made in memory first, so that an error leaves earlier files as they were."""
+"""Create reports.
+
+All files are created in memory first, so an error does not change existing files.
+"""
 
 from __future__ import annotations
 
@@ -27,32 +30,33 @@ PAGE = "report.html"
 
 
 def report(fit: Fit, plan: xr.Dataset | None = None, *, folder: str | Path = "report", date: str | None = None) -> Path:
-    """Write a report: one self-contained HTML page, and its tables and figures as files.
+    """Write a report: a self-contained HTML page, and its tables and figures as files.
 
     Parameters
     ----------
     fit : DataTree or Dataset
-        What `fit` returned. A posterior that did not converge is reported with a banner that says so.
+        Result of `fit`. If the posterior did not converge, the report has a warning banner.
     plan : Dataset, optional
-        What `plan` returned for this fit.
+        Result of `plan` for this fit.
     folder : str or Path
-        Made if it does not exist; gets report.html, the tables as .tex and .md, the figures as .pdf and .png.
+        Output folder for report.html, the tables as .tex and .md, and the figures as .pdf and .png. It is created if it does not
+        exist.
     date : str, optional
-        What the page gives as its date; by default today (UTC). All else depends on `fit` and `plan` alone.
+        Date of the page. By default, the current date (UTC). The rest of the report only depends on `fit` and `plan`.
 
     Returns
     -------
     Path
-        Of the page.
+        Path of the page.
 
     Raises
     ------
     FileError
-        If the folder cannot be made or written to.
+        If the folder cannot be created or written to.
     ModelError
-        If `fit` is no fit.
+        If `fit` is not a fit.
     ParameterError
-        If `plan` is no plan, or that of another fit.
+        If `plan` is not a plan, or was computed from another fit.
 
     Examples
     --------
@@ -65,9 +69,9 @@ def report(fit: Fit, plan: xr.Dataset | None = None, *, folder: str | Path = "re
 def report_files(
     fit: Fit, plan: xr.Dataset | None = None, *, date: str | None = None, curves: xr.Dataset | None = None
 ) -> dict[str, bytes]:
-    """The files of a report, path within its folder -> content.
+    """Return the files of a report, path within its folder -> content.
 
-    Arguments and errors as those of `report`; `curves` are `law_curves(fit)` for a caller who has them already.
+    Arguments and errors are the same as for `report`. Pass `curves`, the result of `law_curves(fit)`, to avoid recomputing them.
     """
     posterior.law_draws(fit)
     if plan is not None:
@@ -112,13 +116,13 @@ def report_files(
 
 
 def write_report(files: Mapping[str, bytes], folder: str | Path) -> Path:
-    """Write what `report_files` made; every file is replaced whole or not at all."""
+    """Write the result of `report_files`; each file is replaced atomically."""
     folder = Path(folder)
     for inner in sorted({(folder / name).parent for name in files}):
         try:
             inner.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FileError(f"cannot make the folder {inner}: {error.strerror}") from error
+            raise FileError(f"Cannot create the folder {inner}: {error.strerror}.") from error
     for name, data in files.items():
         with replacing(folder / name) as aside:
             aside.write_bytes(data)
@@ -127,15 +131,17 @@ def write_report(files: Mapping[str, bytes], folder: str | Path) -> Path:
 
 def _check_plan(fit: Fit, plan: xr.Dataset) -> None:
     if not isinstance(plan, xr.Dataset):
-        raise ParameterError(f"plan is a {type(plan).__name__}; give what plan() returned")
+        raise ParameterError(f"`plan` must be a Dataset returned by `bd.plan`, got {type(plan).__name__}.")
     need(plan, ["probability", "crossover", "extrapolates", "student", "scenario", "budget"], "the plan", "plan()")
     text = plan.attrs.get("posterior_provenance", "{}")
     if text != fit.attrs.get(posterior.PROVENANCE_ATTRIBUTE, "{}"):
-        raise ParameterError("this plan was made from another fit; make it again with plan(), or give its own fit")
+        raise ParameterError(
+            "The plan was computed from another fit. Call `bd.plan` with this fit, or pass the fit of the plan."
+        )
 
 
 def _draws_hash(fit: Fit) -> str:
-    """SHA-256 of the law's draws, by which two reports can be told to rest on the same posterior."""
+    """Return the SHA-256 of the law's draws, which identifies the posterior of a report."""
     digest = hashlib.sha256()
     for name, values in posterior.law_draws(fit).data_vars.items():
         digest.update(str(name).encode())

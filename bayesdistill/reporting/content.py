@@ -1,4 +1,4 @@
-"""The tables and figures of a report, in their order."""
+"""Tables and figures of a report."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from bayesdistill.posterior import Fit
 from bayesdistill.tables import plan_table, summary_table
 
 TITLES = {
-    "summary": "Probability that distilling beats pretraining, and the crossover",
-    "strategies": "Strategies at a few budgets",
-    "extrapolation": "How far the plan goes beyond the runs",
+    "summary": "Probability that distillation beats pretraining, and crossover budget",
+    "strategies": "Strategies at selected budgets",
+    "extrapolation": "Extrapolation of the plan",
     "data": "Data",
-    "groups": "Runs by student",
-    "diagnostics": "Diagnostics",
-    "parameters": "The law's parameters",
+    "groups": "Runs per student",
+    "diagnostics": "Convergence diagnostics",
+    "parameters": "Parameters of the law",
     "priors": "Priors",
-    "versions": "Versions",
+    "versions": "Software versions",
 }
 CAPTIONS = {
     "probability": "Probability that distillation beats pretraining, against the budget.",
-    "best_loss": "Best cross-entropy against compute, distilled and pretrained.",
-    "compute_strategy": "The strategy against the budget: teacher and student.",
-    "runs": "The runs with the fitted law and its bands; residuals below.",
+    "best_loss": "Lowest expected cross-entropy against compute, distilled and pretrained.",
+    "compute_strategy": "Compute-optimal teacher and student tokens against the budget.",
+    "runs": "Runs with the fitted law and its intervals; residuals below.",
 }
 
 
 def tables_of(fit: Fit, plan: xr.Dataset | None, rows: tuple) -> dict[str, pd.DataFrame]:
-    """Name -> table. `rows` are those of `check`."""
+    """Return name -> table; `rows` are the rows of `check`."""
     found = posterior.provenance(fit)
     tables: dict[str, pd.DataFrame] = {}
     if plan is not None:
@@ -45,7 +45,7 @@ def tables_of(fit: Fit, plan: xr.Dataset | None, rows: tuple) -> dict[str, pd.Da
         if "extrapolation_factor" in plan:
             tables["extrapolation"] = _extrapolation(plan)
     data = [
-        {"runs of": kind, "number": table["runs"], "source": table.get("source", ""), "SHA-256": table["sha256"]}
+        {"kind": kind, "runs": table["runs"], "source": table.get("source", ""), "SHA-256": table["sha256"]}
         for kind, table in sorted(found.get("data", {}).items())
     ]
     if data:
@@ -53,14 +53,14 @@ def tables_of(fit: Fit, plan: xr.Dataset | None, rows: tuple) -> dict[str, pd.Da
     seen = posterior.seen_runs(fit)
     if "student" in seen:
         counts = Counter(str(label) for label in seen["student"].values)
-        tables["groups"] = pd.DataFrame({"label of the student": list(counts), "runs": list(counts.values())})
+        tables["groups"] = pd.DataFrame({"student": list(counts), "runs": list(counts.values())})
     tables["diagnostics"] = pd.DataFrame(list(rows), columns=["check", "found", "threshold", "passed"])
     tables["parameters"] = _parameters(fit)
     priors = posterior.prior_table(fit)
     if "reason" in priors:
         names = [str(name) for name in priors["parameter"].values]
         tables["priors"] = pd.DataFrame(
-            {"coordinate": names, "prior": priors["distribution"].values, "why": priors["reason"].values}
+            {"coordinate": names, "prior": priors["distribution"].values, "reason": priors["reason"].values}
         )
     if found.get("versions"):
         tables["versions"] = pd.DataFrame(sorted(found["versions"].items()), columns=["package", "version"])
@@ -82,7 +82,7 @@ def _extrapolation(plan: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "axis": [str(name).replace("_", " ") for name in factor["axis"].values],
-            "largest factor beyond the runs": [f"{float(v):.3g}" for v in worst.values],
+            "largest extrapolation factor": [f"{float(v):.3g}" for v in worst.values],
         }
     )
 
@@ -98,7 +98,7 @@ def _parameters(fit: Fit) -> pd.DataFrame:
             {
                 "symbol": str(name),
                 "median": f"{middle:.4g}",
-                f"{prob:.0f} % interval": f"{low:.4g} to {high:.4g}",
+                f"{prob:.0f}% interval": f"{low:.4g} to {high:.4g}",
                 "unit": str(values.attrs.get("units", "")),
             }
         )
@@ -106,7 +106,7 @@ def _parameters(fit: Fit) -> pd.DataFrame:
 
 
 def figures_of(plan: xr.Dataset | None, curves: xr.Dataset | None) -> dict[str, Figure]:
-    """Name -> figure."""
+    """Return name -> figure."""
     figures: dict[str, Figure] = {}
     if plan is not None:
         figures["probability"] = plot_probability(plan)
@@ -118,7 +118,7 @@ def figures_of(plan: xr.Dataset | None, curves: xr.Dataset | None) -> dict[str, 
 
 
 def drawn(figure: Figure, form: str) -> bytes:
-    """A figure as a file that does not say when it was made."""
+    """Return the content of a figure file without its creation date."""
     metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}[form]
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "bayesdistill"}):

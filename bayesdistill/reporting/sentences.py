@@ -1,4 +1,4 @@
-"""The question, the answer in three sentences, and what the reader must be warned of."""
+"""Question, answer, warnings and notes of a report in sentences."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from bayesdistill.posterior import PRIOR_SHARE, Fit, prior_dominated
 
 _MODERATE = 3e20
 _MEANINGS = {
-    "best case": "if the teacher and its logits are already paid for",
-    "teacher inference": "if the student must pay for its teacher's inference",
-    "teacher pretraining": "if this one student must pay for its teacher's pretraining",
-    "teacher pretraining + inference": "if this one student must pay for its teacher's pretraining and inference",
+    "best case": "if the teacher's logits are already available",
+    "teacher inference": "if the budget includes the teacher's inference",
+    "teacher pretraining": "if the budget includes the teacher's pretraining",
+    "teacher pretraining + inference": "if the budget includes the teacher's pretraining and inference",
 }
 
 
 def percent(value: float) -> str:
-    """A probability in words; never a certainty that no finite number of draws can give."""
+    """Format a probability as a percentage; never 0% or 100%, because the draws are finite."""
     if not np.isfinite(value):
         return "unknown"
     number = 100 * value
-    return "more than 99 %" if number > 99 else "less than 1 %" if number < 1 else f"{number:.0f} %"
+    return "more than 99%" if number > 99 else "less than 1%" if number < 1 else f"{number:.0f}%"
 
 
 def _listed(words: list[str]) -> str:
@@ -31,7 +31,7 @@ def _listed(words: list[str]) -> str:
 
 
 def _at(plan: xr.Dataset, scenario: str, budget: float) -> str:
-    """Probabilities of all students at one budget."""
+    """Format the probabilities of all students at one budget."""
     row = plan["probability"].sel(scenario=scenario, budget=budget)
     sizes = [short(float(size)) for size in plan["student"].values]
     words = [percent(float(p)) for p in row.values]
@@ -47,9 +47,9 @@ def _meaning(scenario: str) -> str:
 
 
 def question(plan: xr.Dataset | None) -> str:
-    """What was asked, in a sentence."""
+    """Return the question of a report in a sentence."""
     if plan is None:
-        return "What do the runs say about the scaling law? No plan was given, so no decision was asked for."
+        return "Which scaling law do the runs support? This report does not include a plan."
     sizes = _listed([short(float(size)) for size in plan["student"].values])
     budgets, scenarios = plan["budget"].values, [str(name) for name in plan["scenario"].values]
     span = f"{power_of_ten(float(budgets.min()))} FLOPs"
@@ -57,18 +57,18 @@ def question(plan: xr.Dataset | None) -> str:
         span = f"{power_of_ten(float(budgets.min()))} to {power_of_ten(float(budgets.max()))} FLOPs ({budgets.size} budgets)"
     return (
         f"With {span}, should a language model of {sizes} non-embedding parameters be distilled from a teacher, or "
-        f"pretrained on the same budget? Scenarios of who pays for the teacher: {_listed(scenarios)}."
+        f"pretrained with the same budget? Cost scenarios: {_listed(scenarios)}."
     )
 
 
 def answer_sentences(fit: Fit, plan: xr.Dataset) -> tuple[str, str, str]:
-    """The answer of a plan: at a moderate budget, at the largest one, and how much of it the data carry.
+    """Return three sentences about a plan: moderate budget, largest budget, extrapolation.
 
     Parameters
     ----------
     fit : DataTree or Dataset
     plan : Dataset
-        What `plan` returned.
+        Result of `plan`.
 
     Returns
     -------
@@ -77,78 +77,78 @@ def answer_sentences(fit: Fit, plan: xr.Dataset) -> tuple[str, str, str]:
     """
     budgets = plan["budget"].values.astype(float)
     scenarios = [str(name) for name in plan["scenario"].values]
-    cheap, dear = scenarios[0], scenarios[-1]
+    first_scenario, last_scenario = scenarios[0], scenarios[-1]
     near, far = float(budgets[np.argmin(np.abs(np.log(budgets / _MODERATE)))]), float(budgets.max())
     first = (
-        f"At a budget of {power_of_ten(near)} FLOPs, distilling beats pretraining with probability "
-        f"{_at(plan, cheap, near)} {_meaning(cheap)}"
+        f"At a budget of {power_of_ten(near)} FLOPs, distillation beats pretraining with probability "
+        f"{_at(plan, first_scenario, near)} {_meaning(first_scenario)}"
     )
     if len(scenarios) > 1:
-        first += f", but with probability {_at(plan, dear, near)} {_meaning(dear)}"
-    lead = plan["expected_gain"].sel(scenario=cheap, budget=far).values
-    low, high = float(np.min(lead)), float(np.max(lead))
+        first += f", but with probability {_at(plan, last_scenario, near)} {_meaning(last_scenario)}"
+    gain = plan["expected_gain"].sel(scenario=first_scenario, budget=far).values
+    low, high = float(np.min(gain)), float(np.max(gain))
     nats = f"{low:+.4f}" if low == high else f"{low:+.4f} to {high:+.4f}"
-    known = "unknown" if not np.isfinite(low) else f"{nats} nats per token"
+    text = "unknown" if not np.isfinite(low) else f"{nats} nats per token"
     second = (
-        f"At the largest budget, {power_of_ten(far)} FLOPs, the expected lead of distillation ({cheap}) is {known}, and "
-        f"distillation is ahead with probability {_at(plan, cheap, far)}."
+        f"At the largest budget, {power_of_ten(far)} FLOPs, the expected gain of distillation ({first_scenario}) is {text}, and "
+        f"distillation wins with probability {_at(plan, first_scenario, far)}."
     )
     inside = 100 * float((~plan["extrapolates"]).mean())
     width = posterior.provenance(fit).get("asymptotic_width")
     third = (
-        f"{'Only ' if inside < 50 else ''}{inside:.0f} % of the grid of students, scenarios and budgets lies within what the "
-        "runs have seen"
+        f"{'Only ' if inside < 50 else ''}{inside:.0f}% of the students, scenarios and budgets of the plan are within the range "
+        "of the data"
     )
     if inside < 100:
-        third += "; the rest is marked as extrapolated"
+        third += "; the others are marked as extrapolated"
         if width is not None:
             third += (
-                ", and the more data a budget buys, the larger is the part of the prior on the asymptotic advantage "
-                f"({width} nats wide); bd.prior_sensitivity says how large"
+                f", and the influence of the prior on the asymptotic advantage (width {width} nats) increases with the number of "
+                "tokens; use bd.prior_sensitivity to quantify it"
             )
     return f"{first}.", second, f"{third}."
 
 
 def fit_sentences(fit: Fit) -> tuple[str, str, str]:
-    """The same for a fit without a plan: the irreducible loss, the scatter, and what was not asked."""
+    """Return sentences about a fit without a plan: irreducible loss and residual scale."""
     draws = posterior.law_draws(fit)
     low, high = (float(v) for v in posterior.interval(draws["E"]))
     first = (
-        f"With probability {100 * posterior.INTERVAL_PROBABILITY:.0f} % the irreducible loss of the supervised law is "
+        f"With probability {100 * posterior.INTERVAL_PROBABILITY:.0f}%, the irreducible loss of the supervised law is "
         f"between {low:.3f} and {high:.3f} nats per token."
     )
     everything = posterior.posterior_dataset(fit)
-    second = "The posterior does not contain the residual scale of single runs."
+    second = "The posterior does not contain the residual scale."
     if "sigma" in everything:
         low, high = (float(v) for v in posterior.interval(everything["sigma"]))
-        second = f"The residual scale of single runs is {low:.4f} to {high:.4f} nats per token (same probability)."
-    return first, second, "Whether to distill was not asked: make a plan, and give it to the report."
+        second = f"The residual scale is between {low:.4f} and {high:.4f} nats per token (same probability)."
+    return first, second, "To decide whether to distill, compute a plan and pass it to the report."
 
 
 def warnings_and_notes(fit: Fit, plan: xr.Dataset | None, verdict: str, ok: bool | None) -> dict[str, list[str]]:
-    """What stands above the answer (`warnings`) and below it (`notes`)."""
+    """Return the `warnings` above the answer and the `notes` below it."""
     warnings, notes = [], []
     if ok is False:
-        warnings.append(f"The posterior behind this report did not converge; its numbers may be wrong. {verdict}")
+        warnings.append(f"The posterior did not converge; the numbers in this report may be wrong. {verdict}")
     elif ok is None:
-        notes.append("Whether the draws behind this report converged is not known.")
+        notes.append("The convergence of the draws is unknown.")
     if plan is not None:
-        said, noted = fit_notes(plan)
+        problems, remarks = fit_notes(plan)
         if ok is not False:
-            warnings += [text.replace("this figure", "the plan") for text in said]
-        # What the prior dominates stands among the warnings, with the coordinates' own names.
-        notes += [text for text in noted if "converged" not in text and "rior-dominated" not in text]
+            warnings += [text.replace("this figure", "the plan") for text in problems]
+        # The warnings below list the prior-dominated coordinates by name.
+        notes += [text for text in remarks if "converged" not in text and "rior-dominated" not in text]
         share = float(plan["extrapolates"].mean())
         if share:
             warnings.append(
-                f"{percent(share).capitalize()} of the cells of the plan lie outside what the runs have seen. There the answer "
-                "is the law's extrapolation, and increasingly the prior's."
+                f"{percent(share).capitalize()} of the cells of the plan are outside the range of the data. These results are "
+                "extrapolations of the law, and depend increasingly on the prior."
             )
     names = prior_dominated(fit)
     if names:
         warnings.append(
-            f"Prior-dominated: {_listed(names)}. The posterior of these standardised coordinates is at least {PRIOR_SHARE:g} "
-            "times as wide as their prior, so that what depends on them rests on the prior and not on the runs."
+            f"Prior-dominated: {_listed(names)}. The posterior of these standardized coordinates is at least {PRIOR_SHARE:g} "
+            "times as wide as their prior, so results that depend on them reflect the prior rather than the runs."
         )
     if posterior.provenance(fit).get("supervised_law") == "published law" and not any("published" in n for n in notes):
         notes.append("The supervised law comes from the published-law prior, not from supervised runs.")

@@ -1,9 +1,8 @@
-"""Fitting the law with NUTS, and keeping fits in files.
+"""Fit laws with NUTS; save and load fits.
 
 `fit` compiles the model of `model.build_model` (`bayesdistill.compiler`), samples it with nutpie (low-rank mass matrix), and returns
-everything that ArviZ and the other subpackages need in one DataTree, with its provenance. `save` and `load` keep a fit, or a
-plan, in a netCDF file: written aside and renamed, so that an interrupted write leaves the earlier file as it was, and read
-without unpickling.
+a DataTree with the draws, the data and the provenance, for ArviZ and the other subpackages. `save` and `load` write and read a fit
+or a plan as a netCDF file. Files are replaced atomically and read without unpickling.
 """
 
 from bayesdistill.sampling._fit import fit

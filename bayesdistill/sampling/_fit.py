@@ -1,4 +1,4 @@
-"""`fit`: the tables and priors asked for, the model, NUTS, and everything put into one DataTree."""
+"""Fit a law to runs: read the data, choose the priors, sample, and build the DataTree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import ASYMPTOTIC_WIDTH, PUBLISHED_TOLERANCE, Priors, default_priors, prior_frame
 from bayesdistill.sampling._prior_table import choose_priors
 from bayesdistill.sampling._provenance import describe_origin
-from bayesdistill.sampling.groups import data_groups, labelled, log_likelihood
+from bayesdistill.sampling.groups import data_groups, labeled, log_likelihood
 from bayesdistill.sampling.model_key import model_key
 from bayesdistill.sampling.nuts import sample
 
@@ -50,45 +50,45 @@ def fit(
     Parameters
     ----------
     runs : DataFrame or path, optional
-        Distilled runs (student_params, student_tokens, teacher_loss, student_loss); read and checked by `read_runs`.
+        Distilled runs (student_params, student_tokens, teacher_loss, student_loss). `read_runs` reads and checks them.
     supervised : DataFrame or path, optional
         Supervised runs (params, tokens, loss). Without distilled runs, the supervised law alone is fitted; with them, both laws
         are fitted jointly and the supervised runs replace the published-law prior.
     law : Law or str
-        A name in `LAWS`, or a `Law`: terms, group effects, residual noise, and symbols that are fixed, for example
+        A name in `LAWS`, or a `Law` with terms, group effects, residual noise and fixed symbols, for example
         ``bd.LAWS["busbridge2025"].with_terms("soft_targets")`` or, with supervised runs, ``.with_fixed(gamma=1)`` for the
         form of Hoffmann et al. (2022).
     priors : mapping of Prior, Priors, or DataTree, optional
-        A mapping changes single coordinates (see `prior_table`). An earlier fit serves as prior, with its standard deviations
-        multiplied by `widen`. `Priors` are used as they are, with the law that they belong to.
+        A mapping changes the priors of single coordinates (see `prior_table`). The posterior of an earlier fit is used as prior,
+        with its standard deviations multiplied by `widen`. `Priors` are used unchanged, with their law.
     widen : float
-        How much wider an earlier posterior is made before it serves as prior.
+        Factor on the standard deviations of an earlier posterior that is used as prior.
     tolerance : float
-        Nats; of the published-law prior, used without supervised runs.
+        Tolerance in nats of the published-law prior, which is used without supervised runs.
     asymptotic_width : float or None
-        Nats; width of the one-sided prior on distillation's lead with unlimited data. None omits it.
+        Width in nats of the one-sided prior on the advantage of distillation with unlimited data. None omits this prior.
     draws, tune, chains : int
-        Number of draws and of tuning draws per chain, and of chains.
+        Number of draws per chain, tuning draws per chain, and chains.
     seed : int
-        The same seed gives the same draws, whatever `cores` is.
+        Random seed. The draws do not depend on `cores`.
     cores : int, optional
-        Chains sampled at once; by default as many as the machine has cores.
+        Number of chains sampled in parallel. By default, the number of CPU cores.
     target_accept : float
-        Target acceptance rate of the step size adaptation. Raise it towards 1 if there are divergences.
+        Target acceptance rate of the step size adaptation. Increase it toward 1 if there are divergences.
     progress : bool, optional
-        Whether to show a progress bar; by default in a terminal and in a notebook.
+        Whether to show a progress bar. By default, it is shown in a terminal or notebook.
 
     Returns
     -------
     DataTree
         Groups posterior (chain, draw), sample_stats, log_likelihood, observed_data, constant_data and prior_table;
-        the law and the reference run in the attributes of `posterior`, provenance in those of the tree
-        (`bayesdistill.provenance`). Every ArviZ function works on it.
+        the law and the reference run in the attributes of `posterior`, and the provenance in the attributes of the tree
+        (`bayesdistill.provenance`). It is compatible with ArviZ.
 
     Raises
     ------
     DataError
-        If a table of runs is not usable.
+        If a table of runs is invalid.
     ModelError
         If there are no runs, or the sampler fails.
     ParameterError
@@ -99,7 +99,7 @@ def fit(
     CompilerWarning
         If the model is compiled with numba, which takes about a minute (see `bayesdistill.compiler`).
     ConvergenceWarning
-        If the draws fail a convergence check of `check`.
+        If a convergence check fails (see `check`).
 
     Examples
     --------
@@ -108,13 +108,13 @@ def fit(
     """
     for name, count, least in (("draws", draws, 4), ("tune", tune, 1), ("chains", chains, 1)):
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < least:
-            raise ParameterError(f"{name} is {count!r}; a whole number of at least {least} is needed")
+            raise ParameterError(f"`{name}` must be an integer of at least {least}, got {count!r}.")
     if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**64:
-        raise ParameterError(f"seed is {seed!r}; a whole number from 0 to 2^64 - 1 is needed")
+        raise ParameterError(f"`seed` must be an integer from 0 to 2^64 - 1, got {seed!r}.")
     if cores is not None and (not isinstance(cores, int | np.integer) or isinstance(cores, bool) or cores < 1):
-        raise ParameterError(f"cores is {cores!r}; a whole number of at least 1 is needed")
+        raise ParameterError(f"`cores` must be a positive integer, got {cores!r}.")
     if not 0 < target_accept < 1:
-        raise ParameterError(f"target_accept is {target_accept!r}; a number between 0 and 1 is needed")
+        raise ParameterError(f"`target_accept` must be between 0 and 1, got {target_accept!r}.")
     if runs is None and supervised is None:
         raise ModelError("There are no runs. Pass distilled runs, supervised runs, or both.")
     table = None if runs is None else read_runs(runs, kind="distilled")
@@ -131,7 +131,7 @@ def fit(
     )
     tree = sample(compiled, draws, tune, chains, seed, cores, target_accept, progress)
     observed, constant = data_groups(law, table, other)
-    kept = posterior.with_law(labelled(tree["posterior"].to_dataset(), law), law, reference)
+    kept = posterior.with_law(labeled(tree["posterior"].to_dataset(), law), law, reference)
     groups = {
         posterior.POSTERIOR: kept,
         posterior.SAMPLE_STATS: tree["sample_stats"].to_dataset(),
@@ -151,7 +151,7 @@ def fit(
     verdict = posterior.convergence(result)
     if verdict["failed"]:
         warnings.warn(
-            f"the draws did not pass {', '.join(verdict['failed'])}; bd.check(fit) says what to do",
+            f"The draws failed the convergence checks {', '.join(verdict['failed'])}. bd.check(fit) suggests fixes.",
             ConvergenceWarning,
             stacklevel=2,
         )

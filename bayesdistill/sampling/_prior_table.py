@@ -1,4 +1,4 @@
-"""Which priors a fit has: the defaults, changed by a mapping, or taken from an earlier fit; and their table."""
+"""Choose the priors of a fit, and show them as a table."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 def choose_priors(
-    asked: Priors | Mapping[str, Prior] | xr.DataTree | None, widen: float, default: Priors, reference: Reference
+    given: Priors | Mapping[str, Prior] | xr.DataTree | None, widen: float, default: Priors, reference: Reference
 ) -> Priors:
-    """Return the priors that `fit` was asked for, in the coordinates of the default ones."""
-    if asked is None:
+    """Return the priors that `fit` uses, in the coordinates of the default priors."""
+    if given is None:
         return default
-    if isinstance(asked, Priors):
-        return asked
-    if isinstance(asked, xr.DataTree):
-        draws = posterior.draws_of(asked)
+    if isinstance(given, Priors):
+        return given
+    if isinstance(given, xr.DataTree):
+        draws = posterior.draws_of(given)
         block, covariance = prior_from_draws(draws, default.law, reference, widen)
         names = [name for name in block if name in default.table and default.table[name].scale > 0]
         if draws.law.distills is not default.law.distills:
@@ -37,9 +37,9 @@ def choose_priors(
         index = [list(block).index(name) for name in names]
         origin = "earlier posterior" if default.supervised_law == "published law" else "earlier posterior and runs"
         return with_block(default, {name: block[name] for name in names}, covariance[np.ix_(index, index)], origin)
-    if isinstance(asked, dict | MappingProxyType):
-        return with_priors(default, asked)
-    raise ParameterError(f"priors is a {type(asked).__name__}. Pass a mapping of Prior, Priors, or an earlier fit.")
+    if isinstance(given, dict | MappingProxyType):
+        return with_priors(default, given)
+    raise ParameterError(f"`priors` must be a mapping of Prior, Priors, or an earlier fit, got {type(given).__name__}.")
 
 
 def prior_table(
@@ -54,9 +54,9 @@ def prior_table(
     Parameters
     ----------
     fit : DataTree, optional
-        Of an existing fit.
+        Return the priors of this fit.
     runs, supervised : DataFrame, optional
-        Of the fit that `bd.fit(runs, supervised, law=law)` would make.
+        Return the priors of `bd.fit(runs, supervised, law=law)`.
     law : Law or str
 
     Returns
@@ -74,7 +74,7 @@ def prior_table(
     if fit is not None:
         table = posterior.prior_table(fit)
         if "reason" not in table:
-            raise ModelError("This fit holds no table of priors: it was not made by bd.fit.")
+            raise ModelError("This fit has no table of priors. Pass the result of bd.fit.")
         return table.to_dataframe().rename_axis("coordinate")
     law = as_law(law).for_runs(distilled=runs is not None, supervised=supervised is not None)
     return prior_frame(default_priors(law, reference_run(runs, supervised)))

@@ -1,4 +1,4 @@
-"""Where a fit comes from: versions, data, priors, settings and seed."""
+"""Record the provenance of a fit: versions, data, priors, settings and seed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def describe_origin(
     seed: int,
     started: float,
 ) -> dict[str, Any]:
-    """Return what `bayesdistill.provenance` reads back from a fit; `backend` is the compiler, "llvm" or "numba"."""
+    """Return the provenance of a fit; `backend` is the compiler, "llvm" or "numba"."""
     packages = ("bayesdistill", "pymc", "nutpie", "pytensor", "llvmlite", "numba", "arviz", "xarray", "numpy", "pandas")
     data = {
         kind: {"runs": len(frame), "sha256": data_hash(frame), "source": str(frame.attrs.get("source", "a DataFrame"))}

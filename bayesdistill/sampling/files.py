@@ -1,4 +1,4 @@
-"""Fits and plans in netCDF files: written aside and renamed, read without unpickling, refused where damaged."""
+"""Save fits and plans as netCDF files, and load them without unpickling."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from bayesdistill.errors import FileError, ModelError, ParameterError
 from bayesdistill.files import replacing
 from bayesdistill.law import Law, Reference, as_law, remember
 
-_ANSWER_ATTRIBUTE = "bayesdistill_answer"  # in a file: what it holds displays as a table
+_ANSWER_ATTRIBUTE = "bayesdistill_answer"  # marks an Answer, which is displayed as a table
 
 
 def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
     """Write a fit or a plan to a netCDF file.
 
-    The file is written under a temporary name in the same folder and then renamed: an interrupted or failed write leaves
-    an earlier file as it was. Numbers are stored with checksums, so that `load` notices a damaged file.
+    The file is written under a temporary name in the same folder and then renamed, so an interrupted or failed write does not
+    change an existing file. Numbers are stored with checksums, so `load` detects a damaged file.
 
     Parameters
     ----------
     result : DataTree or Dataset
-        What `fit` or `plan` returned.
+        Result of `fit`, `plan` or another function.
     path : path
-        Where to; by custom ending in .nc.
+        File to write, usually with the ending .nc.
 
     Returns
     -------
     Path
-        The file written.
+        The written file.
 
     Raises
     ------
     FileError
         If the folder does not exist or cannot be written to.
     ParameterError
-        If `result` is neither, or holds something that a netCDF file cannot hold.
+        If `result` is not a DataTree or Dataset, or contains objects that netCDF does not support.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
     """
     path = Path(path)
     if not isinstance(result, xr.Dataset | xr.DataTree):
-        raise ParameterError(f"only a fit or a plan can be saved, not {type(result).__name__}")
+        raise ParameterError(f"`result` must be a DataTree (fit) or Dataset (plan), got {type(result).__name__}.")
     tree = xr.DataTree(result) if isinstance(result, xr.Dataset) else result.copy()
     tree.attrs[posterior.FORMAT_ATTRIBUTE] = posterior.FORMAT
     if isinstance(result, Answer):
@@ -70,29 +70,29 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
         try:
             tree.to_netcdf(aside, engine="h5netcdf", encoding=encoding)
         except (TypeError, ValueError) as error:
-            raise ParameterError(f"{path} is not written, a netCDF file cannot hold this: {error}") from error
+            raise ParameterError(f"Cannot write {path}: netCDF does not support the content. {error}") from error
     return path
 
 
 def load(path: str | Path, *, law: Law | str | None = None) -> Any:
-    """Read a fit or a plan that `save` wrote.
+    """Load a fit or a plan from a file written by `save`.
 
     Parameters
     ----------
     path : path
     law : Law or str, optional
-        The law of the fit, if it has a part that is not the package's own, or if an earlier version of the package wrote the
-        file without naming the law.
+        Law of the fit. Required if it has a part that is not included in the package, or if the file does not name the law
+        (earlier versions of the package).
 
     Returns
     -------
     DataTree or Dataset
-        The fit (DataTree) or the plan (Dataset), in memory; the file is closed.
+        The fit (DataTree) or the plan (Dataset), loaded into memory.
 
     Raises
     ------
     FileError
-        If the file is missing, damaged, or not one of this package's, or of a later version of its format.
+        If the file is missing, damaged, not written by this package, or has another version of the format.
 
     Examples
     --------
@@ -101,27 +101,30 @@ def load(path: str | Path, *, law: Law | str | None = None) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileError(f"there is no file {path}")
+        raise FileError(f"The file {path} does not exist.")
     found = _format_of(path)
     if found is None:
-        raise FileError(f"{path} was not written by bayesdistill.save; make it again with bayesdistill.fit or plan")
+        raise FileError(
+            f"{path} was not written by bayesdistill.save. Create it with bayesdistill.fit or bayesdistill.plan."
+        )
     if found != posterior.FORMAT:
         raise FileError(
-            f"{path} has format {found}, this version reads {posterior.FORMAT}; update bayesdistill or make the file again"
+            f"{path} has format {found}, but this version of bayesdistill reads format {posterior.FORMAT}. Update bayesdistill or "
+            "create the file again."
         )
     try:
         tree = xr.load_datatree(path, engine="h5netcdf")
-    except Exception as error:  # h5netcdf, h5py and xarray each raise their own
+    except Exception as error:  # h5netcdf, h5py and xarray raise different types
         raise FileError(f"{path} is damaged: {error}") from error
     if tree.children:
-        return _with_known_law(tree, path, law)
+        return _with_checked_law(tree, path, law)
     dataset = tree.to_dataset()
     is_answer = dataset.attrs.pop(_ANSWER_ATTRIBUTE, None) is not None
     return Answer(dataset.data_vars, dataset.coords, dataset.attrs) if is_answer else dataset
 
 
-def _with_known_law(tree: xr.DataTree, path: Path, law: Law | str | None) -> xr.DataTree:
-    """The fit, if this session knows its law."""
+def _with_checked_law(tree: xr.DataTree, path: Path, law: Law | str | None) -> xr.DataTree:
+    """Return the fit, or raise an error if its law is not available in this session."""
     if posterior.POSTERIOR not in tree.children:
         return tree
     given = None if law is None else as_law(law)
@@ -143,9 +146,9 @@ def _with_known_law(tree: xr.DataTree, path: Path, law: Law | str | None) -> xr.
 
 
 def _format_of(path: Path) -> Any:
-    """The version of the layout that a file says it has; None for files of others.
+    """Return the format version of a file; None for files of other programs.
 
-    Asked with h5py before anything else is read: a file of another program need not be understood any further.
+    h5py reads the version before the rest of the file, so files of other programs are rejected without reading them.
     """
     import h5py
 
@@ -153,5 +156,5 @@ def _format_of(path: Path) -> Any:
         with h5py.File(path, "r") as file:
             found = file.attrs.get(posterior.FORMAT_ATTRIBUTE)
             return None if found is None else np.asarray(found).item()
-    except Exception as error:  # OSError, but RuntimeError and others for damage in some places
-        raise FileError(f"{path} is not a netCDF file, or is damaged: {error}") from error
+    except Exception as error:  # OSError, RuntimeError or others, depending on the damage
+        raise FileError(f"{path} is not a netCDF file or is damaged: {error}") from error

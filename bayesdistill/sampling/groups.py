@@ -1,4 +1,4 @@
-"""The groups of a fit beside the draws: the runs, their log-likelihood, and the units of everything."""
+"""Data groups of a fit: runs, log-likelihood and units."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _UNITS = {
     "student_loss": ("nats per token", "validation cross-entropy of the student"),
     "teacher_loss": ("nats per token", "validation cross-entropy of the teacher"),
     "student_params": ("parameters", "non-embedding parameters of the student"),
-    "student_tokens": ("tokens", "tokens the student was distilled on"),
+    "student_tokens": ("tokens", "distillation tokens of the student"),
     "loss": ("nats per token", "validation cross-entropy"),
     "params": ("parameters", "non-embedding parameters"),
     "tokens": ("tokens", "training tokens"),
@@ -39,13 +39,13 @@ _UNITS = {
 }
 
 
-def labelled(dataset: xr.Dataset, law: Law) -> xr.Dataset:
-    """The dataset, its variables with units and long names."""
+def labeled(dataset: xr.Dataset, law: Law) -> xr.Dataset:
+    """Add units and long names to the variables of a dataset."""
     units = dict(_UNITS)
     for parameter in (*law.parameters, *(effect.variable for effect in law.effects)):
         units[parameter.name] = (parameter.unit, parameter.long_name)
     for effect in law.effects:
-        units[effect.raw] = ("1", f"{effect.variable.long_name} as it is sampled")
+        units[effect.raw] = ("1", f"{effect.variable.long_name} before centering and scaling")
     for name, variable in dataset.variables.items():
         if name in units:
             variable.attrs = {"units": units[str(name)][0], "long_name": units[str(name)][1]}
@@ -53,7 +53,7 @@ def labelled(dataset: xr.Dataset, law: Law) -> xr.Dataset:
 
 
 def data_groups(law: Law, table: pd.DataFrame | None, other: pd.DataFrame | None) -> tuple[xr.Dataset, xr.Dataset]:
-    """The outcomes of the runs, over `run` and `supervised_run`, and their design."""
+    """Return the outcomes of the runs, over `run` and `supervised_run`, and their design."""
     observed, constant = xr.Dataset(), xr.Dataset()
     for kind, runs in (("distilled", table), ("supervised", other)):
         if runs is None:
@@ -69,19 +69,19 @@ def data_groups(law: Law, table: pd.DataFrame | None, other: pd.DataFrame | None
         for column in ("teacher", "student", "experiment"):
             if column in table:
                 constant[column] = ("run", np.array([str(value) for value in table[column]]))
-        # Plots and checks group the runs by these, whatever effects the law has.
+        # Plots and checks group the runs by these columns for every law.
         constant["teacher_of_run"] = ("run", teacher_groups(table)[1])
         constant["configuration_of_run"] = ("run", configuration_groups(table)[1])
     for dataset in (observed, constant):
         for name, size in dataset.sizes.items():
             dataset.coords[name] = np.arange(size)
-    return labelled(observed, law), labelled(constant, law)
+    return labeled(observed, law), labeled(constant, law)
 
 
 def log_likelihood(fit: posterior.Fit, table: pd.DataFrame | None, other: pd.DataFrame | None) -> xr.Dataset:
-    """Pointwise log-likelihood of the runs under every draw.
+    """Return the pointwise log-likelihood of the runs at every draw.
 
-    Computed from the law itself, so that no second model has to be compiled; a test compares it with PyMC's.
+    It is computed from the law, which avoids the compilation of another model; a test compares it with the log-likelihood of PyMC.
 
     Parameters
     ----------

@@ -11,9 +11,10 @@ file."""
 
 
 def load_ahead() -> None:
-    """Import what the rest of a fit needs. The threads of the sampler do not wait, because they do not hold Python's lock.
+    """Import the packages that the rest of a fit requires.
 
-    An import that fails is ignored here and raises an error where the package is required.
+    The threads of the sampler do not wait, because they do not hold the GIL. An import that fails is ignored here and raises an error
+    where the package is required.
     """
     for name in _LATER:
         with contextlib.suppress(Exception):

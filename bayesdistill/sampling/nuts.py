@@ -53,14 +53,14 @@ def sample(
     target_accept: float,
     progress: bool | None,
 ) -> xr.DataTree:
-    """Draws of a compiled model's posterior: groups posterior and sample_stats.
+    """Sample the posterior of a compiled model; return groups posterior and sample_stats.
 
     Raises
     ------
     ModelError
         If the sampler fails.
     KeyboardInterrupt
-        If it is interrupted; the draws so far are dropped, they would pass for a whole fit.
+        If the user interrupts the sampler. The draws are discarded, because the fit is incomplete.
     """
     import nutpie
 
@@ -86,9 +86,7 @@ def sample(
             sampler.cancel()
             raise
     except RuntimeError as error:
-        raise ModelError(
-            f"the sampler stopped: {error}; look at the runs and at the priors (bd.prior_table)"
-        ) from error
+        raise ModelError(f"The sampler failed: {error}. Check the runs and the priors (bd.prior_table).") from error
     draw_batches, stat_batches = trace.get_arrow_trace()
     settings = json.dumps(sampler._settings.as_dict())
     return _tree(draw_batches, stat_batches, tune, compiled.coords, settings, nutpie.__version__)
@@ -116,14 +114,13 @@ def _tree(
 
 
 def _arrays(batches: list[Any], tune: int, dims: dict[str, list[str]]) -> dict[str, np.ndarray]:
-    """Columns of Arrow tables, one a chain, as arrays (chain, draw, ...), without the tuning; texts are left out."""
+    """Convert Arrow tables to arrays (chain, draw, ...) without tuning draws and text."""
     import pyarrow as pa
 
     result: dict[str, np.ndarray] = {}
     for name in batches[0].column_names:
-        if name in _HIDDEN or name.endswith(
-            "__"
-        ):  # PyMC's mark of a transformed variable, whose own values are there too
+        # Names of transformed PyMC variables end in "__"; the untransformed variables are also available.
+        if name in _HIDDEN or name.endswith("__"):
             continue
         metadata = batches[0].column(name).field.metadata or {}
         shape = [int(length) for length in metadata.get(b"shape", b"").decode().split(",") if length]
@@ -132,13 +129,12 @@ def _arrays(batches: list[Any], tune: int, dims: dict[str, list[str]]) -> dict[s
             column = pa.array(batch.column(name))[tune:]
             values = column.flatten() if hasattr(column, "flatten") else column
             dtype = np.dtype(values.type.to_pandas_dtype())
-            if (
-                dtype.kind not in "biuf"
-            ):  # the texts of divergences, which a netCDF file cannot hold where there are none
+            # Skip the messages of divergences, because netCDF does not support missing text.
+            if dtype.kind not in "biuf":
                 break
-            there = values.is_valid().to_numpy(zero_copy_only=False)
+            valid = values.is_valid().to_numpy(zero_copy_only=False)
             numbers = np.full(len(values), np.nan if dtype.kind == "f" else 0, dtype=dtype)
-            numbers[there] = values.drop_null().to_numpy(zero_copy_only=False)
+            numbers[valid] = values.drop_null().to_numpy(zero_copy_only=False)
             chains.append(numbers.reshape(len(column), *shape))
         else:
             result[name] = np.stack(chains)

@@ -391,9 +391,9 @@ def test_draws_and_numbers_of_students():
         ({"draws": True}, "`draws` must be an integer of at least 20, got True"),
         ({"students": ("1B",)}, r"two values, \(lowest, highest\), got 1"),
         ({"budgets": (1e20, 1e20)}, "more than once"),
-        ({"students": ("300", "1B")}, "no language model"),
+        ({"students": ("300", "1B")}, "contains 300, which is too small"),
         ({"max_students_per_teacher": 0}, "`max_students_per_teacher` must be a positive integer, got 0"),
-        ({"scenario": "free lunch"}, "'free lunch' is not known; use 'best case'"),
+        ({"scenario": "free lunch"}, "`scenario` must be 'best case' or .*, got 'free lunch'"),
         ({"min_teacher_params": 1e10, "max_teacher_params": 1e9}, "no teacher is left"),
     ],
 )

@@ -517,7 +517,7 @@ def test_loo_is_that_of_arviz_and_says_when_it_cannot_be_used(drawn_fit):
     compared = bd.compare_loo({"good": drawn_fit, "spoiled": spoiled})
     assert compared["bad"].sel(model="spoiled") == 1
     assert compared.attrs["verdict"].startswith(
-        "Pareto k is above 0.7 for spoiled (1 runs): do not use this comparison"
+        "Pareto k is above 0.7 for spoiled (1 runs). Do not use this comparison"
     )
     with pytest.raises(ModelError, match="requires a fit with its log-likelihood"):
         bd.loo(drawn_fit["posterior"].to_dataset())

@@ -53,7 +53,7 @@ def tables_of(fit: Fit, plan: xr.Dataset | None, rows: tuple) -> dict[str, pd.Da
     seen = posterior.seen_runs(fit)
     if "student" in seen:
         counts = Counter(str(label) for label in seen["student"].values)
-        tables["groups"] = pd.DataFrame({"student": list(counts), "runs": list(counts.values())})
+        tables["groups"] = pd.DataFrame({"student label": list(counts), "runs": list(counts.values())})
     tables["diagnostics"] = pd.DataFrame(list(rows), columns=["check", "found", "threshold", "passed"])
     tables["parameters"] = _parameters(fit)
     priors = posterior.prior_table(fit)

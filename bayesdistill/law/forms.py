@@ -148,16 +148,16 @@ class Law:
         if not (distilled or supervised):
             raise ModelError("There are no runs. Pass distilled runs, supervised runs, or both.")
         kinds = [kind for kind, given in (("distilled", distilled), ("supervised", supervised)) if given]
-        terms = tuple(term for term in self.terms if distilled or term.kind == "supervised")
-        symbols = {p.name for term in terms for p in term.parameters}
-        return replace(
+        free = replace(
             self,
-            terms=terms,
+            terms=tuple(term for term in self.terms if distilled or term.kind == "supervised"),
             effects=tuple(effect for effect in self.effects if effect.kind in kinds),
             residual_noise=self.residual_noise if distilled else CONSTANT,
-            fixed={name: value for name, value in self.fixed.items() if name in symbols},
+            fixed={},
             supervised_noise=distilled and supervised,
         )
+        symbols = {p.name for p in free.parameters}
+        return replace(free, fixed={name: value for name, value in self.fixed.items() if name in symbols})
 
     @property
     def distills(self) -> bool:

@@ -89,6 +89,13 @@ class Law:
                     raise ParameterError(f"The law {self.name!r} has the {what} {name!r} twice.")
         if not self.terms or self.terms[0].name != "supervised":
             raise ParameterError(f"The first term of the law {self.name!r} must be 'supervised'.")
+        every = [c.name for c in self.every_coordinate]
+        for what, names in (("symbol", [p.name for p in self.parameters]), ("coordinate", every)):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ParameterError(
+                    f"Two parts of the law {self.name!r} have the {what} {twice[0]!r}. Rename it in your own part."
+                )
         linked = {c.symbol: c for c in self.every_coordinate if c.symbol}
         domain = {parameter.name: parameter.domain for parameter in self.parameters}
         for name, value in self.fixed.items():

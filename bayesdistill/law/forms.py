@@ -571,6 +571,8 @@ def law_of_json(text: str, law: Law | None = None) -> Law:
         noise = _stored(stored["noise"], RESIDUAL_NOISE, "form of the residual noise")
         rest = (stored["fixed"], stored["supervised_noise"])
         return Law(stored["name"], stored["reference"], terms, effects, noise, *rest)
+    except ModelError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"Cannot read the law {text[:80]!r}: {error}. Use a name in bd.LAWS or the text that bd.fit stores."

@@ -152,7 +152,9 @@ def _check_units(law: Law, priors: Priors, reference: Reference) -> None:
     if not law.distills:
         return
     with np.errstate(all="ignore"):
-        reduced = law.reduced_symbols(dict(zip(priors.names, priors.location, strict=True)), reference)
+        # Away from the location, at which new terms have no effect by custom.
+        values = priors.location + priors.factor @ np.full(priors.factor.shape[1], 0.3)
+        reduced = law.reduced_symbols(dict(zip(priors.names, values, strict=True)), reference)
         p = law.rescaled(reduced, reference)
         losses = [
             law.distilled_loss(

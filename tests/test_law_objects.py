@@ -22,8 +22,12 @@ from bayesdistill.law import (
     LAWS,
     RESIDUAL_NOISE,
     TERMS,
+    UNITS,
+    Coordinate,
     Draws,
     Law,
+    Parameter,
+    Prior,
     Reference,
     Term,
     as_law,
@@ -301,8 +305,33 @@ def test_texts_that_are_no_laws_are_rejected(text):
 def test_a_part_that_this_version_lacks_is_named():
     stored = json.loads(PAPER.to_json())
     stored["terms"].append("from_the_future")
-    with pytest.raises(ModelError, match="has the term 'from_the_future', which this version of bayesdistill does not"):
+    with pytest.raises(
+        ModelError, match=r"^The law has the term 'from_the_future', which this version of bayesdistill does not"
+    ):
         law_of_json(json.dumps(stored))
+
+
+def test_what_a_law_fixes_stays_fixed_whatever_it_is_fixed_in():
+    law = DEFAULT.with_residual_noise("ratio").with_fixed(sigma=0.01, nu=8, sigma_student=0.01, noise_ratio=0.1)
+    assert law.for_runs(distilled=True, supervised=False).fixed == law.fixed
+    assert law.for_runs(distilled=True, supervised=True).fixed == law.fixed
+    assert law.for_runs(distilled=False, supervised=True).fixed == {"sigma": 0.01, "nu": 8.0}
+
+
+def test_parts_that_share_a_symbol_or_a_coordinate_are_rejected():
+    def own(symbol: str, coordinate: str) -> Term:
+        found = Coordinate(coordinate, "mine", Prior(0.0, 0.5), symbol=symbol)
+        return Term("own", parameters=(Parameter(symbol, "1", "mine"),), coordinates=(found,))
+
+    with pytest.raises(ParameterError, match="have the symbol 'c0'"):
+        PAPER.with_terms(own("c0", "eta"))
+    with pytest.raises(ParameterError, match="have the coordinate 'log_sigma'"):
+        PAPER.with_terms(own("eta", "log_sigma"))
+
+
+def test_the_units_of_bare_draws_are_themselves_in_another_process():
+    assert pickle.loads(pickle.dumps(UNITS)) is UNITS
+    assert pickle.loads(pickle.dumps(REFERENCE)) == REFERENCE
 
 
 # Terms of one's own ---------------------------------------------------------------------------------------------------
@@ -383,6 +412,15 @@ def test_a_term_that_depends_on_the_units_is_rejected(runs354):
         ModelError, match=r"term of the law .*\(supervised, student, capacity_gap, raw\).*Declare `per`"
     ):
         build_model(runs354.iloc[::40], law=PAPER.with_terms(Term("raw", student_excess=relative)))
+
+    eta = Coordinate("eta", "mine", Prior(0.0, 0.5), symbol="eta")  # without effect where the prior is centered
+
+    def neutral(value, student, p):
+        return value + p["eta"] * log(p["B"])
+
+    term = Term("neutral", parameters=(Parameter("eta", "1", "mine"),), coordinates=(eta,), student_excess=neutral)
+    with pytest.raises(ModelError, match="Declare `per`"):
+        build_model(runs354.iloc[::40], law=PAPER.with_terms(term))
 
 
 # The predictive distribution ------------------------------------------------------------------------------------------

@@ -94,6 +94,13 @@ class Law:
                     raise ParameterError(f"The law {self.name!r} has the {what} {name!r} twice.")
         if not self.terms or self.terms[0].name != "supervised":
             raise ParameterError(f"The first term of the law {self.name!r} must be 'supervised'.")
+        every = [c.name for c in self.every_coordinate]
+        for what, names in (("symbol", [p.name for p in self.parameters]), ("coordinate", every)):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ParameterError(
+                    f"Two parts of the law {self.name!r} have the {what} {twice[0]!r}. Rename it in your own part."
+                )
         linked = {c.symbol: c for c in self.every_coordinate if c.symbol}
         domain = {parameter.name: parameter.domain for parameter in self.parameters}
         for name, value in self.fixed.items():
@@ -153,16 +160,16 @@ class Law:
         if not (distilled or supervised):
             raise ModelError("There are no runs. Pass distilled runs, supervised runs, or both.")
         kinds = [kind for kind, given in (("distilled", distilled), ("supervised", supervised)) if given]
-        terms = tuple(term for term in self.terms if distilled or term.kind == "supervised")
-        symbols = {p.name for term in terms for p in term.parameters}
-        return replace(
+        free = replace(
             self,
-            terms=terms,
+            terms=tuple(term for term in self.terms if distilled or term.kind == "supervised"),
             effects=tuple(effect for effect in self.effects if effect.kind in kinds),
             residual_noise=self.residual_noise if distilled else CONSTANT,
-            fixed={name: value for name, value in self.fixed.items() if name in symbols},
+            fixed={},
             supervised_noise=distilled and supervised,
         )
+        symbols = {p.name for p in free.parameters}
+        return replace(free, fixed={name: value for name, value in self.fixed.items() if name in symbols})
 
     @property
     def distills(self) -> bool:
@@ -569,6 +576,8 @@ def law_of_json(text: str, law: Law | None = None) -> Law:
         noise = _stored(stored["noise"], RESIDUAL_NOISE, "form of the residual noise")
         rest = (stored["fixed"], stored["supervised_noise"])
         return Law(stored["name"], stored["reference"], terms, effects, noise, *rest)
+    except ModelError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"Cannot read the law {text[:80]!r}: {error}. Use a name in bd.LAWS or the text that bd.fit stores."

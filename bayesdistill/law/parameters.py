@@ -38,6 +38,10 @@ class Reference:
     tokens: float
     teacher_loss: float
 
+    def __reduce__(self) -> Any:
+        # UNITS is compared with `is`, because it holds NaN.
+        return "UNITS" if self is UNITS else (Reference, (self.params, self.tokens, self.teacher_loss))
+
 
 UNITS = Reference(1.0, 1.0, math.nan)
 """The reference of symbols that belong to single parameters and single tokens, as a posterior has them."""

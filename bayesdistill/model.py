@@ -184,7 +184,8 @@ def _observe_distilled(runs: pd.DataFrame, law: Law, p: dict[str, Any], referenc
     student = student.map(lambda values: _as_tensor(values)[of_run])
     teacher_loss = model["teacher_loss"]
     mu = law.distilled_loss(student, teacher_loss, p)
-    sigma = residual_scale_of(law, student, teacher_loss, p, reference)
+    # Sizes of `student` are in units of the reference run.
+    sigma = residual_scale_of(law, student, teacher_loss, p, UNITS)
     _observe(runs, law, "distilled", mu, sigma, p, reference)
 
 

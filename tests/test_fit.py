@@ -370,7 +370,7 @@ def test_the_supervised_law_alone_with_gamma_one(chinchilla, supervised_runs):
     predicted = bd.supervised_loss(supervised_runs["params"].to_numpy(), supervised_runs["tokens"].to_numpy(), **law)
     residual = supervised_runs["loss"].to_numpy() - predicted.mean(axis=(0, 1))
     assert np.sqrt(np.square(residual).mean()) < 0.01
-    with pytest.raises(ParameterError, match="holds the supervised law alone"):
+    with pytest.raises(ParameterError, match="has the supervised law alone"):
         bd.plan(chinchilla, "1B", 1e20, allow_unconverged=True)
 
 

@@ -404,7 +404,7 @@ def test_bad_questions_are_refused(published_draw, folder, settings, message):
 
 
 def test_a_folder_that_is_not_there(published_draw, folder):
-    with pytest.raises(bd.FileError, match="no folder"):
+    with pytest.raises(bd.FileError, match="does not exist"):
         bd.interactive_page(published_draw, folder / "missing" / "page.html")
 
 

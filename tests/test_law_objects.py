@@ -187,7 +187,7 @@ def test_the_units_of_the_reference_run_do_not_change_a_loss(name):
     np.testing.assert_allclose(ours, law.supervised_loss(size, tokens, p), rtol=1e-12)
     if law.distills:
         student = law.student(size, tokens, reduced, REFERENCE)
-        np.testing.assert_array_equal(student.tokens, tokens)
+        np.testing.assert_allclose(student.tokens, tokens / REFERENCE.tokens, rtol=1e-15)
         ours = law.distilled_loss(student, teacher, reduced)
         np.testing.assert_allclose(ours, law.distilled_loss(law.student(size, tokens, p), teacher, p), rtol=1e-10)
 
@@ -270,12 +270,21 @@ def test_composition_returns_new_laws():
         (lambda: PAPER.with_effects("teacher", "teacher"), r"has the group effect 'teacher' twice"),
         (
             lambda: PAPER.with_terms(replace(TERMS["soft_targets"], name="mine")).with_terms("soft_targets"),
-            "symbol 'kappa' twice",
+            "have the symbol 'kappa'",
         ),
+        (lambda: DEFAULT.without_terms("student"), "can describe distilled runs only with the term 'student'"),
+        (lambda: Term("mine", kind="other"), "kind 'distilled' or 'supervised', got 'other'"),
         (
-            lambda: PAPER.with_terms(Term("mine", coordinates=TERMS["student"].coordinates[-1:])),
-            "has the coordinate 'teacher_power' twice",
+            lambda: Term(
+                "mine",
+                parameters=(bd.Parameter("eta", "1", "eta"),),
+                coordinates=(bd.Coordinate("c", "c", bd.Prior(0, 1)),),
+            ),
+            r"symbols \['eta'\], but its coordinates determine \[\]",
         ),
+        (lambda: bd.Parameter("eta", "1", "eta", domain="pos"), "domain of 'eta' must be one of"),
+        (lambda: bd.Parameter("draw", "1", "draw"), "symbol cannot be called 'draw'"),
+        (lambda: bd.Coordinate("eta", "eta", bd.Prior(0, 1), symbol="eta", link="ln"), "link of 'eta' must be one of"),
         (lambda: PAPER.with_fixed(c1=2.0), r"Cannot fix 'c1' in the law 'busbridge2025'; it can fix 'gamma', 'sigma'"),
         (lambda: PAPER.with_fixed(kappa=2.0), r"Cannot fix 'kappa'"),
         (lambda: DEFAULT.with_fixed(omega=1.5), r"Cannot fix omega at 1\.5: it must be a number from 0 to 1"),
@@ -618,3 +627,60 @@ def test_an_earlier_fit_hands_its_noise_on(ratio_fit, runs354):
     assert table.loc["noise_ratio", "scale"] < default.loc["noise_ratio", "scale"] == 0.3
     assert table.loc["noise_ratio", "location"] == pytest.approx(earlier.mean(), abs=4 * earlier.std())
     assert "earlier posterior" in table.loc["noise_ratio", "reason"]
+
+
+def test_a_slot_that_fails_names_its_term(runs354):
+    def excess(log_excess, student, teacher_loss, log_ratio, p):
+        return log_excess + p["theta"]
+
+    law = PAPER.with_terms(Term("mine", excess=excess))
+    with pytest.raises(ModelError, match=r"term 'mine' failed in its slot 'excess' \(KeyError: 'theta'\)"):
+        bd.build_model(runs354, law=law)
+    supervised_only = PAPER.for_runs(distilled=False, supervised=True)
+    with pytest.raises(ModelError, match="describes supervised runs only"):
+        bd.build_model(runs354, law=supervised_only)
+
+
+def test_a_coefficient_of_a_power_in_a_users_term_has_both_units(runs354):
+    """K / D_S^zeta, added to the student's loss: the model and numpy agree if K declares `per`, and not otherwise."""
+
+    def floor(loss, student, teacher_loss, p):
+        return loss + p["K"] * np.exp(-p["zeta"] * np.log(student.tokens))
+
+    def term(per) -> Term:
+        prior = bd.Prior(np.log(0.05), 0.3)
+        return Term(
+            "own_power",
+            parameters=(
+                bd.Parameter("K", "tokens^zeta", "coefficient", domain="positive", per=per),
+                bd.Parameter("zeta", "1", "exponent", domain="positive"),
+            ),
+            coordinates=(
+                bd.Coordinate("log_K", "the coefficient", prior, symbol="K", link="log"),
+                bd.Coordinate("log_zeta", "the exponent", bd.Prior(np.log(0.3), 0.3), symbol="zeta", link="log"),
+            ),
+            floor=floor,
+        )
+
+    bd.build_model(runs354, law=PAPER.with_terms(term(("tokens", "zeta"))))
+    with pytest.raises(ModelError, match="Declare `per` for its coefficients"):
+        bd.build_model(runs354, law=PAPER.with_terms(term(None)))
+
+
+def test_a_file_is_not_read_with_another_law(fit354, tmp_path):
+    path = bd.save(fit354, tmp_path / "fit.nc")
+    with pytest.raises(FileError, match="is a fit of the law 'tied_reducible', not of 'busbridge2025'"):
+        bd.load(path, law="busbridge2025")
+    # As an earlier version wrote it, without naming its law.
+    old = fit354.copy()
+    old["posterior"] = xr.DataTree(old["posterior"].to_dataset().drop_attrs(deep=False))
+    path = bd.save(old, tmp_path / "old.nc")
+    with pytest.raises(
+        FileError, match=r"not a fit of the law 'busbridge2025': the fit has no .*share_S.*; it has log_kappa"
+    ):
+        bd.load(path, law="busbridge2025")
+    with pytest.raises(FileError, match="it has log_sigma_student, log_sigma_student_slope"):
+        bd.load(path, law=DEFAULT.with_effects())
+    again = bd.load(path, law="tied_reducible")
+    assert bd.law_of(again) == bd.law_of(fit354)
+    xr.testing.assert_equal(bd.law_draws(again), bd.law_draws(fit354))

@@ -395,7 +395,7 @@ def test_a_design_needs_no_variation_and_may_repeat():
         ({"groups": "old"}, "`groups` must be 'seen' or 'new', got 'old'"),
         ({"prob": 1.0}, "`prob` must be between 0 and 1, got 1.0"),
         ({"seed": -1}, "`seed` must be an integer"),
-        ({"kind": "other"}, "kind is 'other'"),
+        ({"kind": "other"}, "`kind` must be 'distilled', 'supervised' or None, got 'other'"),
     ],
 )
 def test_bad_arguments(arguments, said):
@@ -445,7 +445,7 @@ def test_the_command_prints_and_writes(saved: Path, runs354: pd.DataFrame, comma
     code, out, err = command(*options, "-o", tmp_path / "out.csv")
     assert code == 0, err
     assert out.startswith("Loss of a new run of new groups\n")
-    assert "inside their 50 % interval" in out
+    assert "inside their 50% interval" in out
     direct = bd.predict(
         bd.load(saved), tmp_path / "runs.csv", noise="run", groups="new", prob=0.5, seed=1000, draws=True
     )
@@ -464,10 +464,10 @@ def test_the_command_prints_and_writes(saved: Path, runs354: pd.DataFrame, comma
         (["--groups", "old"], "`--groups` must be 'seen' or 'new', got 'old'"),
         (["--prob", "90"], "--prob must be between 0 and 1, got '90'"),
         (["--prob", "most"], "'most' in --prob"),
-        (["--seed", "1.5"], "--seed: '1.5'"),
+        (["--seed", "1.5"], "--seed must be an integer such as 1000, 1e3 or 1k, got '1.5'"),
         (["--seed", "-1"], "--seed must not be negative"),
         (["-o", "out.txt"], "out.txt must end in .csv or .nc"),
-        (["-o", "nowhere/out.csv"], "there is no folder nowhere"),
+        (["-o", "nowhere/out.csv"], "the folder 'nowhere' does not exist"),
         ([], "pass --allow-suspicious"),
     ],
 )

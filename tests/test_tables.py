@@ -310,7 +310,7 @@ def test_files_that_cannot_be_written(tmp_path):
     frame = tables.summary_table(inputs.plan())
     with pytest.raises(ParameterError, match=r"\.csv, \.md, \.tex"):
         tables.write_table(frame, tmp_path / "table.xlsx")
-    with pytest.raises(FileError, match="no folder"):
+    with pytest.raises(FileError, match="does not exist"):
         tables.write_table(frame, tmp_path / "missing" / "table.csv")
 
 

@@ -17,6 +17,7 @@ from bayesdistill.law.predictive import (
     logpdf,
     residual_scale,
     residuals,
+    standard_residuals,
     supervised_scale,
     with_new_groups,
 )
@@ -130,22 +131,23 @@ def pair_predictions(
     table = fitted.distilled.iloc[rows].reset_index(drop=True)
     size, tokens, measured = _columns(table, "student_params", "student_tokens", "teacher_loss")
     shape = (draws.n_draws, len(pairs))
-    nu = np.broadcast_to(draws["nu"][:, None], shape)
+    nu = draws["nu"][:, None]
     alone_scale = draws[supervised_scale(draws.law)][:, None]
     low, high, weight = (pairs[name].to_numpy() for name in ("low", "high", "weight"))
     curves = expected_loss(draws, fitted.design("supervised"))
     pretrained = {"law": (1 - weight) * curves[:, low] + weight * curves[:, high]}
     # Interpolated losses have the noise of two runs; otherwise the weight of the single run is 1.
-    noise = (1 - weight) * rng.standard_t(nu) + np.where(low == high, 0.0, weight) * rng.standard_t(nu)
+    noise = (1 - weight) * standard_residuals(nu, shape, rng)
+    noise = noise + np.where(low == high, 0.0, weight) * standard_residuals(nu, shape, rng)
     pretrained["run"] = pretrained["law"] + alone_scale * noise
     teacher = {"law": np.broadcast_to(measured, shape)}
     if teacher_unknown.any():
         teacher_params, teacher_tokens = _columns(table, "teacher_params", "teacher_tokens")
         trained = Design("supervised", teacher_params, teacher_tokens)
         teacher["law"] = np.where(teacher_unknown, expected_loss(draws, trained), measured)
-    teacher["run"] = teacher["law"] + np.where(teacher_unknown, alone_scale * rng.standard_t(nu), 0.0)
+    teacher["run"] = teacher["law"] + np.where(teacher_unknown, alone_scale * standard_residuals(nu, shape, rng), 0.0)
     effects = fitted.new_effects(rng)[:, rows]
-    deviation = residual_scale(draws, Design("distilled", size, tokens, measured)) * rng.standard_t(nu) + effects
+    deviation = residuals(draws, residual_scale(draws, Design("distilled", size, tokens, measured)), rng) + effects
     p, law = draws.columns, draws.law
     student = law.student(size, tokens, p)
     differences = {

@@ -13,7 +13,7 @@ from bayesdistill.datasets.schemas import KINDS, checked_kind
 from bayesdistill.errors import DataError, ParameterError
 from bayesdistill.law import LAWS, TERMS, Draws, Law, as_law
 from bayesdistill.law.parameters import DOMAIN_WORDS
-from bayesdistill.law.predictive import Design, expected_loss
+from bayesdistill.law.predictive import Design, expected_loss, standard_residuals
 
 
 def published_design(kind: str = "distilled") -> pd.DataFrame:
@@ -131,7 +131,7 @@ def simulate_runs(
     # Draw all random numbers for any scale, so that the noise of a seed does not depend on the group effects.
     for groups, scale in ((_teachers(runs, kind), teacher_sd), (_configurations(runs, kind), student_sd)):
         effects += scale * rng.standard_normal(int(groups.max()) + 1)[groups]
-    unit = rng.standard_normal(len(runs)) if math.isinf(nu) else rng.standard_t(nu, len(runs))
+    unit = standard_residuals(nu, (len(runs),), rng)
     losses = expected + effects + sigma * unit
     if not np.all(np.isfinite(losses) & (losses > 0)):
         row = int(np.flatnonzero(~(np.isfinite(losses) & (losses > 0)))[0])

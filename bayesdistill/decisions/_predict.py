@@ -32,6 +32,7 @@ from bayesdistill.law.predictive import (
     new_group_scale,
     require_noise,
     residual_scale,
+    standard_residuals,
 )
 
 NOISE = ("law", "run")
@@ -394,7 +395,9 @@ def _draws_of_loss(predicted: _Prediction, seed: int) -> np.ndarray:
         key = (predicted.kind, *(f"{name}={value!r}" for name, value in zip(columns, row, strict=True)))
         earlier[key] = earlier.get(key, -1) + 1
         stream = _stream(seed, "residual", *key, str(earlier[key]))
-        total[:, place] += scale[:, place] * stream.standard_t(predicted.draws["nu"])
+        total[:, place] += scale[:, place] * standard_residuals(
+            predicted.draws["nu"], (predicted.draws.n_draws,), stream
+        )
     return total.T
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape, flops_per_token, student_cost_per_token
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.errors import DataError, ParameterError
-from bayesdistill.law.predictive import Design, expected_loss, new_run_scale, require_noise
+from bayesdistill.law.predictive import Design, expected_loss, logpdf, new_run_scale, require_noise
 
 DISTILLED, SUPERVISED = "distilled", "supervised"
 _COLUMNS = {DISTILLED: ("student_params", "student_tokens", "teacher_loss"), SUPERVISED: ("params", "tokens")}
@@ -176,26 +176,19 @@ class Predictions:
 
     Parameters
     ----------
-    mean, scale, log_constant : ndarray
-        (candidate, n_draws); nats, nats, and the logarithm of the density at the mean.
+    mean, scale : ndarray
+        (candidate, n_draws), nats.
     freedom : ndarray
         Degrees of freedom, (n_draws,).
     """
 
     mean: np.ndarray
     scale: np.ndarray
-    log_constant: np.ndarray
     freedom: np.ndarray
 
     def log_density(self, candidate: int, outcomes: np.ndarray) -> np.ndarray:
         """Return the log density of outcomes (m,) under every draw, (m, n_draws)."""
-        t = (outcomes[:, None] - self.mean[candidate]) / self.scale[candidate]
-        t *= t
-        t /= self.freedom
-        np.log1p(t, out=t)
-        t *= -(self.freedom + 1) / 2
-        t += self.log_constant[candidate]
-        return t
+        return logpdf(outcomes[:, None], self.mean[candidate], self.scale[candidate], self.freedom)
 
 
 def predict(fitted: FittedDraws, candidates: Candidates) -> Predictions:
@@ -208,8 +201,6 @@ def predict(fitted: FittedDraws, candidates: Candidates) -> Predictions:
     ParameterError
         If the posterior has no residual noise, or the law gives no finite loss for a candidate.
     """
-    from scipy.special import gammaln
-
     draws = fitted.draws
     require_noise(draws)
     mean = np.empty((len(candidates.kinds), fitted.n_draws))
@@ -225,6 +216,4 @@ def predict(fitted: FittedDraws, candidates: Candidates) -> Predictions:
             f"Some draws of the posterior give no finite loss or no residual noise for row "
             f"{int(np.flatnonzero(bad)[0]) + 1} of candidates. Remove this run, or refit the model."
         )
-    freedom = np.minimum(draws["nu"], _MOST_FREEDOM)
-    constant = gammaln((freedom + 1) / 2) - gammaln(freedom / 2) - 0.5 * np.log(freedom * np.pi)
-    return Predictions(mean, scale, constant - np.log(scale), freedom)
+    return Predictions(mean, scale, np.minimum(draws["nu"], _MOST_FREEDOM))

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayesdistill.design.candidates import Predictions
+from bayesdistill.law.predictive import standard_residuals
 
 _BLOCKS = 20
 _MATRIX = 2**21  # maximum number of elements of a matrix: 16 MB
@@ -101,7 +102,7 @@ def predictive_quantiles(predictions: Predictions, count: int, seed: int) -> np.
     rng = np.random.default_rng(seed)
     draws = predictions.freedom.size
     repeats = max(_SAMPLES_PER_DRAW, -(-8 * count // draws))
-    residuals = rng.standard_t(predictions.freedom, (repeats, draws))
+    residuals = standard_residuals(predictions.freedom, (repeats, draws), rng)
     at = (np.arange(count) + 0.5) / count
     return np.stack(
         [
@@ -119,7 +120,7 @@ def predictive_paths(predictions: Predictions, count: int, seed: int, run: int) 
     draws = predictions.freedom.size
     order = np.random.default_rng(seed).permutation(draws)
     source = np.resize(order, count)
-    residuals = np.random.default_rng([seed, run + 1]).standard_t(predictions.freedom[source])
+    residuals = standard_residuals(predictions.freedom[source], (count,), np.random.default_rng([seed, run + 1]))
     return predictions.mean[:, source] + predictions.scale[:, source] * residuals
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from bayesdistill.errors import ModelError, ParameterError
+from bayesdistill.errors import BayesdistillError, ModelError, ParameterError
 from bayesdistill.law import formulas
 from bayesdistill.law.effects import EFFECTS, GroupEffect
 from bayesdistill.law.formulas import exp, log, log_ratio, log_student_term, own_scale
@@ -86,14 +86,14 @@ class Law:
         for what, names in (
             ("term", [term.name for term in self.terms]),
             ("group effect", [effect.name for effect in self.effects]),
-            ("symbol", [parameter.name for parameter in self.parameters]),
-            ("coordinate", [coordinate.name for coordinate in self.every_coordinate]),
         ):
             for name in names:
                 if names.count(name) > 1:
                     raise ParameterError(f"The law {self.name!r} has the {what} {name!r} twice.")
         if not self.terms or self.terms[0].name != "supervised":
             raise ParameterError(f"The first term of the law {self.name!r} must be 'supervised'.")
+        if self.distills and "log_excess_S" not in {c.name for c in self.every_coordinate}:
+            raise ParameterError(f"The law {self.name!r} can describe distilled runs only with the term 'student'.")
         every = [c.name for c in self.every_coordinate]
         for what, names in (("symbol", [p.name for p in self.parameters]), ("coordinate", every)):
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -159,6 +159,8 @@ class Law:
         """
         if not (distilled or supervised):
             raise ModelError("There are no runs. Pass distilled runs, supervised runs, or both.")
+        if distilled and not self.distills:
+            raise ModelError(f"The law {self.name!r} describes supervised runs only, but there are distilled runs.")
         kinds = [kind for kind, given in (("distilled", distilled), ("supervised", supervised)) if given]
         free = replace(
             self,
@@ -267,12 +269,13 @@ class Law:
         return replace(student, log_excess=self._modified("student_excess", ZERO, student, p))
 
     def _without_term(self, params: Any, tokens: Any, p: Values, units: Reference) -> Student:
-        supervised = ability = self.supervised_loss(*_relative(params, tokens, units), p)
+        relative = _relative(params, tokens, units)
+        supervised = ability = self.supervised_loss(*relative, p)
         ability_tokens = self._modified("ability_tokens", tokens, p)
         if ability_tokens is not tokens:
             ability = self.supervised_loss(*_relative(params, ability_tokens, units), p)
         irreducible = self._modified("irreducible", 0.0 * p["E"], p)
-        return Student(params, tokens, supervised, ability_tokens, *own_scale(ability, irreducible))
+        return Student(*relative, supervised, ability_tokens, *own_scale(ability, irreducible))
 
     def distilled_loss(self, student: Student, teacher_loss: Any, p: Values) -> Any:
         """Loss of a student with a teacher, nats per token.
@@ -291,10 +294,7 @@ class Law:
         return self._modified("floor", teacher_loss, student, teacher_loss, p) + exp(excess + student.log_excess)
 
     def _modified(self, slot: str, value: Any, *arguments: Any) -> Any:
-        """A slot's value after the functions of all terms, the last term first."""
-        for term in self._with(slot)[::-1]:
-            value = getattr(term, slot)(value, *arguments)
-        return value
+        return _modified(self.terms, slot, value, *arguments)
 
     def _with(self, slot: str) -> list[Term]:
         return [term for term in self.terms if getattr(term, slot) is not None]
@@ -404,9 +404,9 @@ class Law:
 
     def _with_others(self, at: AtReference, p: Values) -> AtReference:
         """The reference run with what all terms but the student's contribute to the logarithm of the excess."""
-        others = replace(self, terms=tuple(term for term in self.terms if term.name != "student"))
-        excess = others._modified("excess", ZERO, at.student, at.reference.teacher_loss, at.log_ratio, p)
-        return replace(at, others=others._modified("student_excess", excess, at.student, p))
+        others = [term for term in self.terms if term is not self._with("sum_symbols")[0]]
+        excess = _modified(others, "excess", ZERO, at.student, at.reference.teacher_loss, at.log_ratio, p)
+        return replace(at, others=_modified(others, "student_excess", excess, at.student, p))
 
     def valid(self, p: Values) -> Any:
         """Which draws are laws: every symbol there is finite and in its domain."""
@@ -423,6 +423,24 @@ def as_law(law: Law | str) -> Law:
             f"There is no law {law!r}. Pass a bayesdistill.Law, or choose from {', '.join(map(repr, LAWS))}."
         )
     return LAWS[law]
+
+
+def _modified(terms: Sequence[Term], slot: str, value: Any, *arguments: Any) -> Any:
+    """A slot's value after the functions of the terms, the last term first."""
+    for term in reversed(terms):
+        function = getattr(term, slot)
+        if function is None:
+            continue
+        try:
+            value = function(value, *arguments)
+        except BayesdistillError:
+            raise
+        except (KeyError, TypeError, ValueError, NotImplementedError) as error:
+            raise ModelError(
+                f"The term {term.name!r} failed in its slot {slot!r} ({type(error).__name__}: {error}). Use operators, the "
+                "functions of bayesdistill.law.formulas, and symbols that are known there (see bayesdistill/law/term.py)."
+            ) from error
+    return value
 
 
 def _relative(params: Any, tokens: Any, units: Reference) -> tuple[Any, Any]:

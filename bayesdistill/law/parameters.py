@@ -93,6 +93,12 @@ DOMAIN_WORDS: Mapping[str, str] = MappingProxyType(
 )
 
 
+_DIMENSIONS = ("chain", "draw", "run", "supervised_run", "coordinate", "z")
+_DATA = ("student_params", "student_tokens", "teacher_loss", "student_loss", "params", "tokens", "loss")
+RESERVED = frozenset(_DIMENSIONS + _DATA)
+"""Names of dimensions and data of a fit, which no symbol can have."""
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A symbol of a law.
@@ -125,6 +131,14 @@ class Parameter:
     per: tuple[str, str] | None = None
     unlimited: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.domain not in DOMAINS:
+            raise ParameterError(f"The domain of {self.name!r} must be one of {list(DOMAINS)}, got {self.domain!r}.")
+        if self.per is not None and self.per[0] not in ("params", "tokens"):
+            raise ParameterError(f"`per` of {self.name!r} must start with 'params' or 'tokens', got {self.per[0]!r}.")
+        if self.name in RESERVED or not self.name.isidentifier():
+            raise ParameterError(f"A symbol cannot be called {self.name!r}. Choose another name.")
+
 
 @dataclass(frozen=True)
 class Coordinate:
@@ -148,6 +162,10 @@ class Coordinate:
     prior: Prior
     symbol: str = ""
     link: str = "identity"
+
+    def __post_init__(self) -> None:
+        if self.link not in _LINK:
+            raise ParameterError(f"The link of {self.name!r} must be one of {list(_LINK)}, got {self.link!r}.")
 
     def symbol_value(self, value: Any) -> Any:
         """The symbol at a value of the coordinate."""

@@ -181,6 +181,13 @@ def new_run_scale(draws: Draws, design: Design) -> np.ndarray:
     return np.asarray(np.sqrt(variance))
 
 
+def standard_residuals(nu: Any, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Student-t random numbers with nu degrees of freedom, or normal ones if nu is infinite."""
+    if np.ndim(nu) == 0 and np.isinf(float(nu)):
+        return rng.standard_normal(shape)
+    return rng.standard_t(np.broadcast_to(nu, shape))
+
+
 def logpdf(observed: Any, center: Any, scale: Any, nu: Any) -> np.ndarray:
     """Log density of losses under Student-t distributions; everything broadcasts."""
     from scipy.special import gammaln
@@ -198,7 +205,7 @@ def cdf(observed: Any, center: Any, scale: Any, nu: Any) -> np.ndarray:
 
 def residuals(draws: Draws, scale: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Random residuals of runs with these scales, (n_draws, run), nats per token."""
-    return scale * rng.standard_t(np.broadcast_to(draws["nu"][:, None], scale.shape))
+    return scale * standard_residuals(draws["nu"][:, None], scale.shape, rng)
 
 
 @dataclass(frozen=True)

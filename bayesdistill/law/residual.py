@@ -64,7 +64,7 @@ class ResidualNoise:
     parameters, coordinates : tuple
         Beyond sigma and nu.
     factor : callable (student, teacher_loss, p, reference), optional
-        What sigma is multiplied with; 1 if left out.
+        What sigma is multiplied with; 1 if left out. The sizes of `student` are in units of which `reference` is the reference run.
     """
 
     name: str

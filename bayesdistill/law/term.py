@@ -11,7 +11,10 @@ The loss of a distilled student has five slots:
 They start as D_S, 0, L_T, 0 and 0. A term has a function for each slot that it modifies: it takes the slot's value so far and
 returns the new one. A term that changes the formula in another way takes a new slot here, and nothing else changes. The
 functions must be written with operators and the functions of `formulas`, so that they accept numpy arrays and PyTensor
-variables. The PyMC model has the coefficients of powers in units of the reference run (`Parameter.per`).
+variables. The PyMC model has sizes, tokens and the coefficients of powers (`Parameter.per`) in units of the reference run.
+
+The slots `excess` and `student_excess` are also evaluated at the reference run, to find the power sum from the coordinates. There
+A_S, B_S, alpha_S, beta_S and gamma_S are not known yet, and `student.log_term` is 0.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from dataclasses import dataclass, fields, replace
 from types import FunctionType
 from typing import Any
 
+from bayesdistill.errors import ParameterError
 from bayesdistill.law.parameters import Coordinate, Parameter, Reference
 
 Values = Mapping[str, Any]
@@ -47,6 +51,14 @@ class Zero:
     def __rsub__(self, other: Any) -> Any:
         return other
 
+    def __mul__(self, other: Any) -> Zero:
+        return self
+
+    __rmul__ = __truediv__ = __mul__
+
+    def __neg__(self) -> Zero:
+        return self
+
 
 ZERO = Zero()
 """What sums in slots start with."""
@@ -61,7 +73,7 @@ class Student:
     Parameters
     ----------
     params, tokens
-        N_S and D_S, in single parameters and tokens.
+        N_S and D_S, in the units of the symbols: single parameters and tokens, or those of the reference run.
     supervised
         Loss of the student pretrained on its tokens, nats per token.
     ability_tokens
@@ -170,6 +182,18 @@ class Term:
     excess: Callable[[Any, Student, Any, Any, Values], Any] | None = None
     floor: Callable[[Any, Student, Any, Values], Any] | None = None
 
+    def __post_init__(self) -> None:
+        if self.kind not in ("distilled", "supervised"):
+            raise ParameterError(
+                f"The term {self.name!r} must be of the kind 'distilled' or 'supervised', got {self.kind!r}."
+            )
+        symbols, linked = {p.name for p in self.parameters}, {c.symbol for c in self.coordinates if c.symbol}
+        if self.coordinates and self.symbols is None and self.sum_symbols is None and symbols != linked:
+            raise ParameterError(
+                f"The term {self.name!r} has the symbols {sorted(symbols)}, but its coordinates determine {sorted(linked)}. Give each "
+                "coordinate its `symbol`, or the term a function `symbols`."
+            )
+
     @property
     def digest(self) -> str:
         """Digest of all that the term says and computes, 16 hexadecimal digits."""
@@ -190,12 +214,15 @@ def digest_of(part: Any) -> str:
 def _content(value: Any, seen: set[FunctionType]) -> Any:
     """A value for `repr` that is the same in every process."""
     if not isinstance(value, FunctionType):
+        if callable(value):
+            raise ParameterError(f"A term can be stored only if its slots are functions, got {value!r}.")
         return repr(value)
     if value in seen:
         return value.__name__
     seen.add(value)
     called = [value.__globals__.get(name) for name in value.__code__.co_names]
-    own = [f for f in called if isinstance(f, FunctionType) and f.__module__ == value.__module__]
+    own: list[Any] = [f for f in called if isinstance(f, FunctionType) and f.__module__ == value.__module__]
+    own += [constant for constant in called if isinstance(constant, bool | int | float | str | tuple)]
     enclosed = [cell.cell_contents for cell in value.__closure__ or ()]
     return [_source(value), repr(value.__defaults__), [_content(one, seen) for one in (*enclosed, *own)]]
 

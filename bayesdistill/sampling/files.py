@@ -12,7 +12,7 @@ from bayesdistill import posterior
 from bayesdistill.answers import Answer
 from bayesdistill.errors import FileError, ModelError, ParameterError
 from bayesdistill.files import replacing
-from bayesdistill.law import Law, Reference, as_law, remember
+from bayesdistill.law import LAWS, Law, Reference, as_law, remember
 
 _ANSWER_ATTRIBUTE = "bayesdistill_answer"  # marks an Answer, which is displayed as a table
 
@@ -133,16 +133,48 @@ def _with_checked_law(tree: xr.DataTree, path: Path, law: Law | str | None) -> x
         seen = posterior.seen_runs(tree)
         of_runs = given.for_runs(distilled="student_params" in seen, supervised="params" in seen)
         reference = posterior.provenance(tree).get("reference")
+        _check_coordinates(tree, of_runs, path)
         named = posterior.with_law(dataset, of_runs, None if reference is None else Reference(**reference))
         tree[posterior.POSTERIOR] = xr.DataTree(named)
     elif posterior.LAW_ATTRIBUTE in dataset.attrs:
         if given is not None:
             remember(given)
         try:
-            posterior.law_of(tree)
+            stored = posterior.law_of(tree)
         except ModelError as error:
             raise FileError(f"Cannot read {path}. {error}") from None
+        if given is not None:
+            of_runs = given.for_runs(
+                distilled=stored.distills, supervised=stored.supervised_noise or not stored.distills
+            )
+            if [term.name for term in of_runs.terms] != [term.name for term in stored.terms]:
+                raise FileError(f"{path} is a fit of the law {stored.name!r}, not of {given.name!r}. Omit `law`.")
     return tree
+
+
+def _check_coordinates(tree: xr.DataTree, law: Law, path: Path) -> None:
+    """Reject a law whose coordinates are not those of the fit's table of priors.
+
+    Raises
+    ------
+    FileError
+    """
+    table = posterior.prior_table(tree)
+    if "parameter" not in table:
+        return
+    fitted = {str(name) for name in table["parameter"].values} - {"asymptotic_advantage"}
+    # Fits of earlier versions list a fixed symbol by its own name or by that of its coordinate.
+    names = [{c.name, c.symbol} if c.symbol in law.fixed else {c.name} for c in law.every_coordinate]
+    lacking = sorted(c.name for c, either in zip(law.every_coordinate, names, strict=True) if not either & fitted)
+    more = sorted(fitted - set().union(*names))
+    if lacking or more:
+        raise FileError(
+            f"{path} is not a fit of the law {law.name!r}: "
+            + "; ".join(
+                [f"the fit has no {', '.join(lacking)}"] * bool(lacking) + [f"it has {', '.join(more)}"] * bool(more)
+            )
+            + f". Pass its law to bd.load, for example one of {', '.join(map(repr, LAWS))}."
+        )
 
 
 def _format_of(path: Path) -> Any:

@@ -22,6 +22,26 @@ from bayesdistill.law.effects import student_configurations
 LAW = bd.LAWS["tied_reducible"].with_terms(TEACHER_EXPONENT)
 PLAIN = bd.LAWS["busbridge2025"].with_terms(TEACHER_EXPONENT)
 TRUTH = {**bd.PUBLISHED, "eta": 0.4}
+TIED_TRUTH = {
+    "E": 1.15,
+    "A": 750.0,
+    "B": 2900.0,
+    "alpha": 0.33,
+    "beta": 0.35,
+    "gamma": 0.52,
+    "A_S": 264.0,
+    "B_S": 690.0,
+    "alpha_S": 0.33,
+    "beta_S": 0.35,
+    "gamma_S": 0.79,
+    "c0": 0.73,
+    "c1": 1180.0,
+    "d1": 3.45,
+    "f1": 0.245,
+    "w1": 0.055,
+    "kappa": 3.06,
+    "eta": 0.4,
+}
 
 
 def by_hand(run: tuple[float, float, float], p: dict[str, float]) -> float:
@@ -163,11 +183,14 @@ def test_it_is_left_out_simulated_and_calibrated(runs354):
 
 @pytest.mark.slow
 def test_its_value_comes_back():
+    # The student's free exponents of equation 8 are nearly unidentified next to eta, so their draws mix slowly. The tied law
+    # has none. These are rounded values of one draw of the fit to the paper's runs.
+    law = LAW.with_effects()
     inside = []
     for seed in range(5):
-        runs = bd.simulate_runs(TRUTH, law=PLAIN, seed=seed, sigma=0.004, nu=8.0)
-        found = bd.fit(runs, law=PLAIN, asymptotic_width=None, target_accept=0.95, seed=seed, progress=False)
+        runs = bd.simulate_runs(TIED_TRUTH, law=law, seed=seed, sigma=0.002, nu=8.0)
+        found = bd.fit(runs, law=law, draws=4000, target_accept=0.95, seed=seed, progress=False)
         low, high = found["posterior"]["eta"].quantile([0.025, 0.975]).values
-        assert high - low < 0.8
+        assert high - low < 0.5
         inside.append(low < TRUTH["eta"] < high)
     assert sum(inside) >= 4

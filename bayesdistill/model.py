@@ -156,19 +156,19 @@ def _check_units(law: Law, priors: Priors, reference: Reference) -> None:
         values = priors.location + priors.factor @ np.full(priors.factor.shape[1], 0.3)
         reduced = law.reduced_symbols(dict(zip(priors.names, values, strict=True)), reference)
         p = law.rescaled(reduced, reference)
-        losses = [
-            law.distilled_loss(
-                law.student(2 * reference.params, 3 * reference.tokens, symbols, units),
-                1.1 * reference.teacher_loss,
-                symbols,
-            )
-            for symbols, units in ((reduced, reference), (p, UNITS))
-        ]
-    if np.isfinite(losses).all() and not np.isclose(losses[0], losses[1], rtol=1e-6):
+        size, tokens = 2 * reference.params, 3 * reference.tokens
+        students = (
+            (law.student(size, tokens, reduced, reference), reduced),
+            (law.student(2.0, 3.0, reduced), reduced),
+            (law.student(size, tokens, p), p),
+        )
+        losses = [law.distilled_loss(student, 1.1 * reference.teacher_loss, symbols) for student, symbols in students]
+    if np.isfinite(losses).all() and not np.allclose(losses, losses[0], rtol=1e-6, atol=0):
         names = ", ".join(term.name for term in law.terms)
         raise ModelError(
-            f"A term of the law {law.name!r} ({names}) gives {losses[0]:.6g} nats in units of the reference run and "
-            f"{losses[1]:.6g} in single parameters and tokens. Declare `per` for its coefficients."
+            f"A term of the law {law.name!r} ({names}) gives {min(losses):.6g} to {max(losses):.6g} nats for the same run "
+            "in different units of sizes and tokens. Declare `per` for its coefficients; the slot "
+            "`ability_tokens` must return a multiple of the tokens."
         )
 
 

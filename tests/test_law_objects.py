@@ -422,6 +422,10 @@ def test_a_term_that_depends_on_the_units_is_rejected(runs354):
     ):
         build_model(runs354.iloc[::40], law=PAPER.with_terms(Term("raw", student_excess=relative)))
 
+    more = Term("more", ability_tokens=lambda tokens, p: tokens + 1e10)
+    with pytest.raises(ModelError, match=r"for the same run.*must return a multiple of the tokens"):
+        build_model(runs354.iloc[::40], law=PAPER.with_terms(more))
+
     eta = Coordinate("eta", "mine", Prior(0.0, 0.5), symbol="eta")  # without effect where the prior is centered
 
     def neutral(value, student, p):

@@ -271,9 +271,10 @@ class Law:
     def _without_term(self, params: Any, tokens: Any, p: Values, units: Reference) -> Student:
         relative = _relative(params, tokens, units)
         supervised = ability = self.supervised_loss(*relative, p)
-        ability_tokens = self._modified("ability_tokens", tokens, p)
-        if ability_tokens is not tokens:
-            ability = self.supervised_loss(*_relative(params, ability_tokens, units), p)
+        counted = self._modified("ability_tokens", tokens, p)
+        ability_tokens = _relative(params, counted, units)[1]
+        if counted is not tokens:
+            ability = self.supervised_loss(relative[0], ability_tokens, p)
         irreducible = self._modified("irreducible", 0.0 * p["E"], p)
         return Student(*relative, supervised, ability_tokens, *own_scale(ability, irreducible))
 

@@ -12,6 +12,7 @@ They start as D_S, 0, L_T, 0 and 0. A term has a function for each slot that it 
 returns the new one. A term that changes the formula in another way takes a new slot here, and nothing else changes. The
 functions must be written with operators and the functions of `formulas`, so that they accept numpy arrays and PyTensor
 variables. The PyMC model has sizes, tokens and the coefficients of powers (`Parameter.per`) in units of the reference run.
+`ability_tokens` must return a multiple of the tokens, because it is given them in either unit.
 
 The slots `excess` and `student_excess` are also evaluated at the reference run, to find the power sum from the coordinates. There
 A_S, B_S, alpha_S, beta_S and gamma_S are not known yet, and `student.log_term` is 0.
@@ -77,7 +78,7 @@ class Student:
     supervised
         Loss of the student pretrained on its tokens, nats per token.
     ability_tokens
-        Tokens that count for the student's ability.
+        Tokens that count for the student's ability, in the same units.
     log_ability
         Logarithm of the loss with which the capacity gap compares the teacher.
     stretch

@@ -199,7 +199,7 @@ def test_indifference_is_between_pretraining_and_the_committed_strategy(fit):
         share, error = probability(values < width)
         return rule.sure(share.item(), error.item())
 
-    # A width within which the committed strategy is as good as pretraining, and the best one of each draw is not.
+    # A width within which the chosen strategy is as good as pretraining, and that with perfect information is not.
     widths = [w for w in gain.values.ravel() * 1.0001 if sure(gain, w) != sure(best, w)]
     assert widths
     for width in widths[:2]:

@@ -101,7 +101,7 @@ def test_committed_minimises_the_mean_and_best_each_draw(name):
     best = brute_force(draws, 1e9, 1e21, scenario)["loss"]
     assert found["distilled_loss"].mean().item() == pytest.approx(committed.mean(), abs=1e-6)
     np.testing.assert_allclose(found["best_distilled_loss"], best, atol=1e-6)
-    # The committed strategy, evaluated by the law itself, gives the stated losses and costs the budget.
+    # The chosen strategy, evaluated by the law itself, gives the stated losses and costs the budget.
     strategy = {k: found[k].item() for k in ("teacher_params", "teacher_tokens", "student_tokens")}
     sup = {k: draws[k] for k in laws.SUPERVISED_PARAMETERS}
     teacher = laws.supervised_loss(strategy["teacher_params"], strategy["teacher_tokens"], **sup)
@@ -264,7 +264,7 @@ def test_crossover_of_a_plan_is_that_of_the_best_strategy():
         crossed = known["status"] == 0
         inside = (found["crossover"] > budgets[known["lower"]]) & (found["crossover"] < budgets[known["upper"]])
         agrees = (found["crossover_status"].values == known["status"]) & (inside.values | ~crossed)
-        # The committed strategy is overtaken earlier, or this could not tell.
+        # The chosen strategy is overtaken earlier, or this could not tell.
         assert crossed.sum() >= 3
         assert agrees.all() == same
 
@@ -407,7 +407,7 @@ def test_run_noise_widens_the_advantage_and_leaves_the_law_alone():
     assert run["advantage"].std().item() == pytest.approx(0.05 * np.sqrt(2 * 30 / 28), rel=0.05)
     for name in ("expected_gain", "regret", "evpi", "distilled_loss", "supervised_loss", "crossover"):
         xr.testing.assert_identical(run[name], law[name])
-    # The strongest teacher is the best in every draw, so that best and committed are one, scatter included.
+    # The strongest teacher is the best in every draw, so that both strategies are one, with residual noise too.
     assert run["probability_best"].item() == run["probability"].item()
     xr.testing.assert_identical(run, again)
     assert run["probability"].item() != other["probability"].item()

@@ -74,7 +74,7 @@ def test_crossover_in_tokens_is_that_of_the_best_strategy():
         at = found["crossover_tokens"]
         inside = (at > caps[known["lower"]]) & (at < caps[known["upper"]])
         agrees = (found["crossover_status"].values == known["status"]) & (inside.values | ~crossed)
-        # The committed strategy is overtaken earlier, or this could not tell.
+        # The chosen strategy is overtaken earlier, or this could not tell.
         assert crossed.sum() >= 3
         assert agrees.all() == same
 

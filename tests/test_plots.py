@@ -610,8 +610,8 @@ def test_what_has_no_strategy_is_said():
 
 
 def test_run_noise_is_said():
-    assert "without the scatter" in words_of(drawn("probability"))
-    assert "scatter included" in grids.noise_note(inputs.plan().assign_attrs(noise="run"))
+    assert "without the residual noise" in words_of(drawn("probability"))
+    assert "with their residual noise" in grids.noise_note(inputs.plan().assign_attrs(noise="run"))
 
 
 def test_names_from_outside_are_not_read_as_mathematics():

@@ -171,7 +171,7 @@ def test_advice_and_claims():
     shown = tables.readable(tables.decision_table(inputs.recommendations()))
     assert shown["advice"].tolist() == ["distil", "the data cannot tell"]
     assert shown["P(distillation ahead)"].tolist() == ["> 0.99", "0.60"]
-    assert shown["times beyond the data"].tolist() == ["1", "-"]
+    assert shown["extrapolation factor"].tolist() == ["1", "-"]
     shown = tables.readable(tables.decision_table(inputs.paper_claims()))
     assert shown["student"].tolist() == ["-", "1B"]
     assert shown["P(claim)"].tolist() == ["> 0.99", "0.30"]

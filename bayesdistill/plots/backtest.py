@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots import grids, style
 
-KINDS = {"run": "two single runs, scatter included", "law": "the laws' mean curves, without the scatter of runs"}
+KINDS = {"run": "two single runs, with residual noise", "law": "expected losses, without residual noise"}
 NAMES = {"posterior": "posterior", "point": "Huber point fit", "bootstrap": "bootstrap"}
 
 
@@ -22,7 +22,7 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
     found : Dataset
         What `backtest` returns.
     noise : {"run", "law"}
-        Whether the probabilities count the scatter of the two runs.
+        Whether the probabilities include the residual noise of the two runs.
     size : {"column", "page", "slide"}
         A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
     dark : bool

@@ -37,7 +37,7 @@ def plot_best_loss(
     Parameters
     ----------
     plan : Dataset
-        What `plan` returns: distilled_loss (of the committed strategy), advantage, crossover and crossover_status with
+        What `plan` returns: distilled_loss (of the chosen strategy), advantage, crossover and crossover_status with
         chain and draw; supervised_loss; extrapolates.
     prob : float
         Probability inside the equal-tailed intervals.
@@ -160,7 +160,7 @@ def _finish(
     warnings, notes = style.fit_notes(plan)
     notes = [
         "Gain: pretrained minus distilled loss (logarithmic beyond 0.001 nats). Crossover: the budget from which on "
-        "pretraining beats the best strategy of each draw. An arrow to the right alone: distillation is ahead at the highest "
+        "pretraining beats the strategy with perfect information. An arrow to the right alone: distillation is ahead at the highest "
         "budget; to the left alone: pretraining is ahead throughout.",
         *grids.left_out(plan),
         grids.noise_note(plan),

@@ -25,8 +25,8 @@ def plot_compute_strategy(
     Parameters
     ----------
     plan : Dataset
-        What `plan` returns: teacher_params, teacher_tokens and student_tokens of the committed strategy, the same with the
-        prefix ``best_`` for the best strategy of each draw, extrapolates.
+        What `plan` returns: teacher_params, teacher_tokens and student_tokens of the chosen strategy, the same with the
+        prefix ``best_`` for the strategy with perfect information, extrapolates.
     prob : float
         Probability inside the equal-tailed intervals.
     size : {"column", "page", "slide"}
@@ -37,7 +37,7 @@ def plot_compute_strategy(
     Returns
     -------
     Figure
-        Lines are the committed strategy, bands the interval of the best ones.
+        Lines are the chosen strategy, bands the interval of the strategies with perfect information.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def plot_compute_strategy(
         grids.label_groups(groups, columns, "compute budget [FLOPs]", [label for _, _, label in _ROWS], look)
         entries: list[Artist] = grids.student_entries(look, students, colors, 1.6)
         entries += [
-            style.band_entry(f"best strategy of each draw, {grids.percent(prob)} interval", look.ink, 0.25),
+            style.band_entry(f"strategy with perfect information, {grids.percent(prob)} interval", look.ink, 0.25),
             style.line_entry("largest allowed", look.neutral, linestyle=":"),
             *grids.reach_entries(look, dots=False),
         ]
@@ -95,7 +95,7 @@ def plot_compute_strategy(
             handles=entries,
             warnings=warnings,
             notes=[
-                "Lines: the committed strategy, with the smallest mean loss. Where the teacher is not charged, many teachers of "
+                "Lines: the chosen strategy, with the smallest mean loss. Where the teacher is not charged, many teachers of "
                 "nearly the same loss do as well, and its size is hardly determined.",
                 *grids.left_out(plan),
                 *notes,

@@ -86,7 +86,7 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
             words_far = f"Outside the runs that the posterior has seen: {', '.join(outside)}."
         chance, error = float(found["probability"]), float(found["probability_mcse"])
         words = (
-            f"The plan beats pretraining all with probability {chance:.2f} (Monte-Carlo standard error {error:.2f})."
+            f"The plan beats pretraining all with probability {chance:.2f} (Monte Carlo standard error {error:.2f})."
         )
         if "distil" not in _decided(found):
             words = "The plan is to pretrain all."

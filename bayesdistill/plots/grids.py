@@ -139,12 +139,12 @@ def _hatching(look: Look) -> dict[str, Any]:
     }
 
 
-def reach_entries(look: Look, *, dots: bool = True, whose: str = "of every student") -> list[Artist]:
+def reach_entries(look: Look, *, dots: bool = True, whose: str = "for every student") -> list[Artist]:
     """Legend entries that explain `reach_line` and `hatch_outside`."""
     return [
         style.line_entry("inside the data", look.ink, marker="o" if dots else "", width=1.6 * look.line),
         style.line_entry("extrapolated", look.ink, linestyle="--", width=0.9 * look.line),
-        style.hatch_entry(f"beyond the data {whose}", look),
+        style.hatch_entry(f"outside the data {whose}", look),
     ]
 
 
@@ -213,8 +213,8 @@ def label_outer(axes: np.ndarray, count: int, x: str, y: str) -> None:
 def noise_note(plan: xr.Dataset) -> str:
     """Whether the law's mean curves are compared or a pair of runs."""
     if plan.attrs.get("noise", "law") == "run":
-        return "One pair of real runs is compared, scatter included."
-    return "The law's mean curves are compared, without the scatter of single runs."
+        return "Two single runs are compared, with their residual noise."
+    return "Expected losses are compared, without the residual noise of single runs."
 
 
 def same_scale(axes: Sequence[Axes]) -> None:

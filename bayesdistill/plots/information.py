@@ -19,7 +19,7 @@ _SLIDE_ROWS = 27
 
 
 def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
-    """Share of the value of knowing the whole law that knowing one quantity would have, against the budget.
+    """Value of knowing one quantity, as a fraction of the value of perfect information, against the budget.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
             style.flops_axis(ax.xaxis)
         grids.label_groups(groups, columns, "compute budget [FLOPs]", ["quantity"], look, same=False, repeat=False)
         entries: list[Artist] = [
-            Patch(facecolor=shade, edgecolor="none", label=f"share {100 * low:g} to {100 * high:g} %")
+            Patch(facecolor=shade, edgecolor="none", label=f"{100 * low:g} to {100 * high:g} %")
             for low, high, shade in zip(_LEVELS[:-1], _LEVELS[1:], shades, strict=True)
         ]
         warnings, notes = style.fit_notes(found)
@@ -102,8 +102,8 @@ def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
             handles=entries,
             warnings=warnings,
             notes=[
-                "Share of the value of knowing everything about the law, for the choice between pretraining and the committed "
-                "strategy. Empty where that is 0. Quantities are not independent: shares do not add up to 100 %."
+                "Fraction of the value of perfect information about the law, for the choice between pretraining and the chosen "
+                "strategy. Empty where that is 0. Quantities are not independent: fractions do not add up to 100 %."
                 + (f" Not shown, because below {100 * floor:g} % everywhere: {', '.join(idle)}." if idle else ""),
                 *notes,
             ],

@@ -164,7 +164,7 @@ def _finish(figure: Figure, look: Look, found: xr.Dataset, colors: dict[float, o
         hollow = style.line_entry("too few effective draws", look.ink, linestyle="none", marker="o")
         hollow.set_markerfacecolor(look.paper)
         entries.append(hollow)
-    entries.append(style.line_entry("± 2 Monte-Carlo standard errors", look.ink, width=0.7 * look.line))
+    entries.append(style.line_entry("± 2 Monte Carlo standard errors", look.ink, width=0.7 * look.line))
     warnings, notes = style.fit_notes(found)
     words = "Value: nats gained on average by choosing after the run instead of now. Numbers: places in the batch; in brackets "
     words += "below, the compute so far [FLOPs]."

@@ -104,7 +104,7 @@ def plot_prior_predictive(found: xr.Dataset, *, size: str = "page", dark: bool =
             handles=entries,
             warnings=warnings,
             notes=[
-                f"Of {order.size} runs {inside}. Law and scatter, {found.attrs.get('draws', '?')} laws drawn.",
+                f"Of {order.size} runs {inside}. With residual noise; {found.attrs.get('draws', '?')} draws of the law.",
                 *notes,
             ],
         )

@@ -26,8 +26,8 @@ def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False
     Returns
     -------
     Figure
-        The band is two Monte-Carlo standard errors either way. Curves are dashed where the strategy or pretraining lies
-        outside the runs that the posterior has seen, and what is beyond the data of every student is hatched.
+        The band is two Monte Carlo standard errors either way. Curves are dashed where the strategy or pretraining lies
+        outside the range of the data. Budgets outside it for every student are hatched.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False
         entries: list[Artist] = grids.student_entries(look, students, colors, 1.6)
         entries += grids.reach_entries(look)
         entries += [
-            style.band_entry("± 2 Monte-Carlo standard errors", look.neutral, 0.3),
+            style.band_entry("± 2 Monte Carlo standard errors", look.neutral, 0.3),
             style.line_entry("even odds", look.ink, width=0.7 * look.line),
         ]
         warnings, notes = style.fit_notes(plan)

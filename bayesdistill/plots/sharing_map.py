@@ -66,7 +66,7 @@ def plot_sharing_map(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
             warnings=warnings,
             notes=[
                 "The budget is that of one student. Charged to each of K students that share a teacher: 1/K of its pretraining and "
-                f"{100 * float(found.attrs.get('delta_lgt', np.nan)):g} % of its inference. Committed strategy.",
+                f"{100 * float(found.attrs.get('delta_lgt', np.nan)):g} % of its inference. Chosen strategy.",
                 grids.noise_note(found),
                 *notes,
             ],

@@ -18,119 +18,43 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Public name -> the subpackage or module that holds it. `tests/test_public_api.py` pins this list.
-_SUBPACKAGE_OF = {
-    "BayesdistillError": "errors",
-    "ConvergenceError": "errors",
-    "ConvergenceWarning": "errors",
-    "CompilerWarning": "errors",
-    "Coordinate": "law",
-    "DataError": "errors",
-    "ExtrapolationWarning": "errors",
-    "FileError": "errors",
-    "ConvergenceThresholds": "posterior",
-    "GroupEffect": "law",
-    "LAWS": "law",
-    "Law": "law",
-    "ModelError": "errors",
-    "PUBLISHED": "law",
-    "Parameter": "law",
-    "ParameterError": "errors",
-    "Prior": "law",
-    "ResidualNoise": "law",
-    "SCENARIOS": "compute",
-    "Scenario": "compute",
-    "Shape": "compute",
-    "Term": "law",
-    "backtest": "criticism",
-    "backtest_table": "tables",
-    "break_even": "decisions",
-    "build_model": "model",
-    "capacity_gap": "decisions",
-    "cheapest_first": "design",
-    "check": "criticism",
-    "cite": "reporting",
-    "compare_crossovers": "decisions",
-    "compare_fits": "criticism",
-    "compare_loo": "criticism",
-    "criticism_table": "tables",
-    "crossovers": "decisions",
-    "decision_calibration": "criticism",
-    "decision_table": "tables",
-    "describe_runs": "datasets",
-    "distillation_flops": "compute",
-    "distilled_loss": "law",
-    "evppi": "decisions",
-    "family_plan": "decisions",
-    "fit": "sampling",
-    "flag_names": "decisions",
-    "flops_per_token": "compute",
-    "information_order": "design",
-    "interactive_page": "interactive",
-    "law_curves": "criticism",
-    "law_draws": "posterior",
-    "law_of": "posterior",
-    "leave_out": "criticism",
-    "load": "sampling",
-    "load_runs": "datasets",
-    "loo": "criticism",
-    "methods_text": "reporting",
-    "next_runs": "design",
-    "paper_claims": "decisions",
-    "plan": "decisions",
-    "plan_table": "tables",
-    "plan_tokens": "decisions",
-    "plan_value": "decisions",
-    "plot_backtest": "plots",
-    "plot_best_loss": "plots",
-    "plot_break_even": "plots",
-    "plot_calibration": "plots",
-    "plot_capacity_gap": "plots",
-    "plot_compute_strategy": "plots",
-    "plot_crossover": "plots",
-    "plot_experiment_fixed_student": "plots",
-    "plot_experiment_fixed_teacher": "plots",
-    "plot_family": "plots",
-    "plot_information": "plots",
-    "plot_loo": "plots",
-    "plot_next_runs": "plots",
-    "plot_posterior_predictive": "plots",
-    "plot_prior_predictive": "plots",
-    "plot_prior_sensitivity": "plots",
-    "plot_probability": "plots",
-    "plot_residuals": "plots",
-    "plot_runs": "plots",
-    "plot_sharing_map": "plots",
-    "plot_teacher_choice": "plots",
-    "plot_unseen_groups": "plots",
-    "plot_value": "plots",
-    "posterior_predictive": "criticism",
-    "predict": "decisions",
-    "prior_predictive": "criticism",
-    "prior_sensitivity": "criticism",
-    "prior_table": "sampling",
-    "provenance": "posterior",
-    "random_order": "design",
-    "rank_ecdf": "criticism",
-    "rank_uniformity": "criticism",
-    "read_runs": "datasets",
-    "recommendations": "decisions",
-    "report": "reporting",
-    "residual_structure": "criticism",
-    "run_costs": "design",
-    "save": "sampling",
-    "score_table": "criticism",
-    "sharing_map": "decisions",
-    "show_interactive": "interactive",
-    "simulate_calibration": "criticism",
-    "simulate_runs": "datasets",
-    "summary_table": "tables",
-    "supervised_loss": "law",
-    "table_text": "tables",
-    "teacher_choice": "decisions",
-    "unseen_scores": "criticism",
-    "write_table": "tables",
+# Subpackage or module -> its public names. `tests/test_public_api.py` pins them.
+_PUBLIC = {
+    "compute": "SCENARIOS Scenario Shape distillation_flops flops_per_token",
+    "criticism": """
+        backtest check compare_fits compare_loo decision_calibration law_curves leave_out loo
+        posterior_predictive prior_predictive prior_sensitivity rank_ecdf rank_uniformity residual_structure
+        score_table simulate_calibration unseen_scores
+    """,
+    "datasets": "describe_runs load_runs read_runs simulate_runs",
+    "decisions": """
+        break_even capacity_gap compare_crossovers crossovers evppi family_plan flag_names paper_claims plan
+        plan_tokens plan_value predict recommendations sharing_map teacher_choice
+    """,
+    "design": "cheapest_first information_order next_runs random_order run_costs",
+    "errors": """
+        BayesdistillError ConvergenceError ConvergenceWarning CompilerWarning DataError ExtrapolationWarning
+        FileError ModelError ParameterError
+    """,
+    "interactive": "interactive_page show_interactive",
+    "law": """
+        Coordinate GroupEffect LAWS Law PUBLISHED Parameter Prior ResidualNoise Term distilled_loss
+        supervised_loss
+    """,
+    "model": "build_model",
+    "plots": """
+        plot_backtest plot_best_loss plot_break_even plot_calibration plot_capacity_gap
+        plot_compute_strategy plot_crossover plot_experiment_fixed_student plot_experiment_fixed_teacher
+        plot_family plot_information plot_loo plot_next_runs plot_posterior_predictive plot_prior_predictive
+        plot_prior_sensitivity plot_probability plot_residuals plot_runs plot_sharing_map
+        plot_teacher_choice plot_unseen_groups plot_value
+    """,
+    "posterior": "ConvergenceThresholds law_draws law_of provenance",
+    "reporting": "cite methods_text report",
+    "sampling": "fit load prior_table save",
+    "tables": "backtest_table criticism_table decision_table plan_table summary_table table_text write_table",
 }
+_SUBPACKAGE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
 __all__ = ["__version__", *sorted(_SUBPACKAGE_OF)]
 

@@ -21,29 +21,3 @@ from bayesdistill.law.parameters import UNITS, Coordinate, Parameter, Prior, Ref
 from bayesdistill.law.residual import RESIDUAL_NOISE, ResidualNoise
 from bayesdistill.law.term import Student, Term
 from bayesdistill.law.terms import TERMS
-
-__all__ = [
-    "DEFAULT_LAW",
-    "EFFECTS",
-    "LAWS",
-    "PUBLISHED",
-    "RESIDUAL_NOISE",
-    "SUPERVISED_SYMBOLS",
-    "TERMS",
-    "UNITS",
-    "Coordinate",
-    "Draws",
-    "GroupEffect",
-    "Law",
-    "Parameter",
-    "Prior",
-    "Reference",
-    "ResidualNoise",
-    "Student",
-    "Term",
-    "as_law",
-    "distilled_loss",
-    "law_of_json",
-    "remember",
-    "supervised_loss",
-]

@@ -16,20 +16,3 @@ from bayesdistill.priors.table import (
     with_block,
     with_priors,
 )
-
-__all__ = [
-    "ASYMPTOTIC_SIZES",
-    "ASYMPTOTIC_WIDTH",
-    "PUBLISHED_SIZES",
-    "PUBLISHED_TOKENS_PER_PARAMETER",
-    "PUBLISHED_TOLERANCE",
-    "Priors",
-    "asymptotic_advantages",
-    "default_priors",
-    "log_asymptotic_prior",
-    "prior_frame",
-    "prior_from_draws",
-    "published_law_prior",
-    "with_block",
-    "with_priors",
-]

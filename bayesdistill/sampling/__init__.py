@@ -10,5 +10,3 @@ from bayesdistill.sampling._prior_table import prior_table
 from bayesdistill.sampling.files import load, save
 from bayesdistill.sampling.groups import log_likelihood
 from bayesdistill.sampling.nuts import ADAPTATION, MAX_TREEDEPTH
-
-__all__ = ["ADAPTATION", "MAX_TREEDEPTH", "fit", "load", "log_likelihood", "prior_table", "save"]

@@ -23,7 +23,7 @@ from scipy.stats import t
 from bayesdistill import posterior
 from bayesdistill.compute import SCENARIOS, Scenario, Shape, flops_per_token
 from bayesdistill.decisions import crossovers, flag_names, plan
-from bayesdistill.decisions.crossover_search import classify, find_root
+from bayesdistill.decisions.crossover_search import classify
 from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.decisions.reductions import probability_given, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Problem, Workers, solve
@@ -301,21 +301,6 @@ def test_classify_reads_every_pattern_of_signs():
     assert partly["status"].tolist() == [0, 2]
     assert partly["lower"][0] == 1
     assert classify(np.full((3, 2), nan), np.arange(3.0))["status"].tolist() == [4, 4]
-
-
-def test_find_root_solves_many_brackets_at_once():
-    target = np.array([0.1, 2.0, 7.3, 9.999])
-    power = np.array([1, 3, 5, 9])
-
-    def function(x, which):
-        return np.sign(x - target[which]) * np.abs(x - target[which]) ** power[which] * np.exp(-x / 3)
-
-    lower, upper = np.zeros(4), np.full(4, 10.0)
-    which = np.arange(4)
-    root = find_root(function, lower, upper, function(lower, which), function(upper, which))
-    np.testing.assert_allclose(root, target, atol=1e-6)
-    rising = find_root(lambda x, w: -function(x, w), lower, upper, -function(lower, which), -function(upper, which))
-    np.testing.assert_allclose(rising, target, atol=1e-6)
 
 
 # Invariance -----------------------------------------------------------------------------------------------------------

@@ -10,14 +10,14 @@ from bayesdistill import strategies
 from bayesdistill.compute import Scenario
 from bayesdistill.decisions import break_even, flag_names, plan, sharing_map
 from bayesdistill.errors import ConvergenceWarning, ParameterError
-from bayesdistill.strategies import Bounds
+from bayesdistill.strategies import Bounds, Problem
 
 
 def best_at(draws, student, budget, number):
     """Advantage and student tokens of the best strategy, teacher inference charged, straight from the kernels."""
     draws = draws_of(draws)
-    got = strategies.perfect_information_strategies(draws, [student], [budget], [Scenario(1, 1 / number)])
-    alone = strategies.supervised_losses(draws, [student], [budget])[0, 0, 0]
+    got = strategies.perfect_information_strategies(draws, Problem([student], [budget], Scenario(1, 1 / number)))
+    alone = strategies.supervised_losses(draws, Problem([student], [budget], ()))[0, 0, 0]
     return alone - got["loss"].item(), got["student_tokens"].item()
 
 
@@ -71,18 +71,15 @@ def test_break_even_knows_the_share_of_inference_and_the_cap(lgt, cap):
     draws = {name: values[[1, 4]] for name, values in scattered(6, seed=1).items()}
     cell = break_even(posterior_of(draws), 1e9, 1e21, **options).isel(student=0, budget=0, chain=0)
     bounds = Bounds(max_student_tokens=cap)
-    alone = strategies.supervised_losses(draws_of(draws), [1e9], [1e21], max_tokens=cap)[0, 0]
+    alone = strategies.supervised_losses(draws_of(draws), Problem([1e9], [1e21], (), bounds))[0, 0]
     shared = flag_names(cell["break_even_status"]).values == "shared"
     assert shared.any()
     for draw in np.flatnonzero(shared):
         one = draws_of(draws).take([draw])
 
         def gap(log_number, one=one, draw=draw):
-            scene = Scenario(lgt, 1 / np.exp(log_number))
-            return (
-                alone[draw]
-                - strategies.perfect_information_strategies(one, [1e9], [1e21], [scene], bounds=bounds)["loss"].item()
-            )
+            shared = Problem([1e9], [1e21], Scenario(lgt, 1 / np.exp(log_number)), bounds)
+            return alone[draw] - strategies.perfect_information_strategies(one, shared)["loss"].item()
 
         number = cell["students_per_teacher"].values[draw]
         assert number == pytest.approx(np.exp(brentq(gap, 0, np.log(1e6), xtol=1e-8)), rel=1e-4)

@@ -23,7 +23,7 @@ from bayesdistill.interactive.contents import sharing_steps, thinned
 from bayesdistill.interactive.javascript import law_functions
 from bayesdistill.law import Law, Parameter, Term
 from bayesdistill.law.forms import coordinate_description
-from bayesdistill.strategies import Bounds, perfect_information_strategies
+from bayesdistill.strategies import Bounds, Problem, perfect_information_strategies
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -180,7 +180,7 @@ def test_the_script_solves_the_law_with_all_extensions(folder):
         engine_answers(path.read_text(), problems, folder), problems, strict=True
     ):
         found = perfect_information_strategies(
-            draws_of(draws), [student], [budget], Scenario(lgt, pre, "asked"), bounds=Bounds(max_teacher_params=1e8)
+            draws_of(draws), Problem([student], [budget], Scenario(lgt, pre), Bounds(max_teacher_params=1e8))
         )
         np.testing.assert_allclose(floats(answer["perfect"]["loss"]), found["loss"].ravel(), atol=1e-4, rtol=0)
 

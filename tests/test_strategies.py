@@ -22,6 +22,7 @@ from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.law import LAWS, SUPERVISED_SYMBOLS, Draws, Parameter, Term
 from bayesdistill.strategies import (
     Bounds,
+    Problem,
     chosen_strategies,
     evaluate_strategies,
     perfect_information_strategies,
@@ -29,6 +30,7 @@ from bayesdistill.strategies import (
 )
 from bayesdistill.strategies.charges import Charges
 from bayesdistill.strategies.frontier import Frontier
+from bayesdistill.strategies.losses import Losses
 from bayesdistill.strategies.problems import bound_status
 
 CLOSE = 1e-6  # nats
@@ -82,7 +84,7 @@ def compare_best(seed, count, extend=lambda rng, draws: draws):
         if rng.uniform() < 0.25:
             bounds = raise_lower_bounds(rng, bounds)
         draws = extend(rng, random_draws(rng, 1))
-        found = perfect_information_strategies(draws, [student], [budget], [scene], bounds=bounds)
+        found = perfect_information_strategies(draws, Problem([student], [budget], [scene], bounds=bounds))
         least, _, _ = dense_search(draws, student, budget, scene, bounds, PUBLISHED_SHAPE)
         if not np.isfinite(least):
             assert np.isnan(found["loss"]).all()
@@ -98,7 +100,7 @@ def compare_committed(seed, count, extend=lambda rng, draws: draws):
     for _ in range(count):
         student, budget, scene, bounds = random_problem(rng)
         draws = extend(rng, random_draws(rng, 12, spread=0.3))
-        found = chosen_strategies(draws, [student], [budget], [scene], bounds=bounds)
+        found = chosen_strategies(draws, Problem([student], [budget], [scene], bounds=bounds))
         least, _, _ = dense_search(draws, student, budget, scene, bounds, PUBLISHED_SHAPE)
         if not np.isfinite(least):
             continue
@@ -173,7 +175,7 @@ def test_the_chosen_strategy_is_not_a_local_minimum_of_the_valley_of_equal_teach
     """In the best case small overtrained teachers and large undertrained ones differ by some 1e-5 nats."""
     draws = gather(fit354, allow_unconverged=True).draws
     students, budgets = [3e8, 1e9], np.array([5.6e22, 1e24])
-    found = chosen_strategies(draws, students, budgets, "best case")
+    found = chosen_strategies(draws, Problem(students, budgets, "best case"))
     sizes = np.geomspace(1e9, 3e10, 101)
     for a, student in enumerate(students):
         for c, budget in enumerate(budgets):
@@ -190,10 +192,13 @@ def test_no_minimum_on_the_curve_is_missed():
     for _ in range(40):
         student, budget, scene, bounds = random_problem(rng)
         draws = random_draws(rng, 64)
-        found = perfect_information_strategies(draws, [student], [budget], [scene], bounds=bounds)["loss"].ravel()
+        found = perfect_information_strategies(draws, Problem([student], [budget], [scene], bounds=bounds))[
+            "loss"
+        ].ravel()
         charges = Charges(float(flops_per_token(student)), scene.delta_lgt, scene.delta_pre, bounds.max_student_tokens)
         with np.errstate(all="ignore"):
-            teacher = Frontier(bounds, PUBLISHED_SHAPE, charges, draws).teacher(ts[:, None], budget)
+            frontier = Frontier(bounds, PUBLISHED_SHAPE, charges, Losses(draws, None))
+            teacher = frontier.teacher(ts[:, None], budget)
             own = charges.student_tokens(budget, teacher.flops, teacher.tokens)
             loss = draws.distilled_loss(student, own, draws.supervised_loss(teacher.params, teacher.tokens))
         least = np.where(own >= 1, loss, np.inf).min(axis=0)
@@ -211,7 +216,7 @@ def test_a_far_end_of_a_valley_and_a_minimum_beside_a_crease_are_found():
         if k not in (68, 168):  # a crease at the cap on student tokens; a valley of small, overtrained teachers
             continue
         student, budget, scene, bounds = problem
-        found = chosen_strategies(draws, [student], [budget], [scene], bounds=bounds)
+        found = chosen_strategies(draws, Problem([student], [budget], [scene], bounds=bounds))
         is_no_worse(found["loss"].mean(), dense_search(draws, *problem, PUBLISHED_SHAPE)[0], problem)
 
 
@@ -230,7 +235,7 @@ def test_the_strategy_is_worth_what_it_says_and_costs_the_budget():
     for _ in range(30):
         student, budget, scene, bounds = random_problem(rng)
         draws = random_draws(rng, 3)
-        found = perfect_information_strategies(draws, [student], [budget], [scene], bounds=bounds)
+        found = perfect_information_strategies(draws, Problem([student], [budget], [scene], bounds=bounds))
         at = {name: value.ravel() for name, value in found.items()}
         for i in np.flatnonzero(np.isfinite(at["loss"])):
             law = {name: float(value[i]) for name, value in draws.items()}
@@ -253,12 +258,12 @@ def test_threads_change_no_bit_and_order_and_other_draws_no_digit_that_counts():
     draws = random_draws(np.random.default_rng(6), 37)
     students, budgets = [2e8, 3e9, 1e9], [1e19, 1e21, 1e24]
     scenes = list(SCENARIOS.values())
-    whole = perfect_information_strategies(draws, students, budgets, scenes, threads=1)
-    for name, value in perfect_information_strategies(draws, students, budgets, scenes, threads=2).items():
+    whole = perfect_information_strategies(draws, Problem(students, budgets, scenes), threads=1)
+    for name, value in perfect_information_strategies(draws, Problem(students, budgets, scenes), threads=2).items():
         np.testing.assert_array_equal(value, whole[name])
-    turned = perfect_information_strategies(draws, students[::-1], budgets, scenes)
+    turned = perfect_information_strategies(draws, Problem(students[::-1], budgets, scenes))
     np.testing.assert_allclose(turned["loss"][::-1], whole["loss"], rtol=1e-9)
-    part = perfect_information_strategies(draws.take(slice(5, 9)), students, budgets, scenes)
+    part = perfect_information_strategies(draws.take(slice(5, 9)), Problem(students, budgets, scenes))
     np.testing.assert_allclose(part["loss"], whole["loss"][..., 5:9], rtol=1e-9)
 
 
@@ -266,7 +271,7 @@ def test_more_budget_never_raises_the_loss_and_a_larger_share_never_lowers_it():
     draws = random_draws(np.random.default_rng(7), 10)
     budgets = np.geomspace(1e18, 1e25, 15)
     scenes = [bd.Scenario(lgt, pre) for lgt in (0.0, 0.3, 1.0) for pre in (0.0, 0.3, 1.0)]
-    loss = perfect_information_strategies(draws, [3e8, 3e9], budgets, scenes)["loss"]
+    loss = perfect_information_strategies(draws, Problem([3e8, 3e9], budgets, scenes))["loss"]
     assert (np.diff(loss, axis=2) <= 1e-9).all()
     shares = loss.reshape(2, 3, 3, budgets.size, -1)
     assert (np.diff(shares, axis=1) >= -1e-9).all()
@@ -275,7 +280,7 @@ def test_more_budget_never_raises_the_loss_and_a_larger_share_never_lowers_it():
 
 def test_pretraining_is_the_supervised_law():
     draws = random_draws(np.random.default_rng(8), 5)
-    found = supervised_losses(draws, [1e9], [1e20, 1e22])
+    found = supervised_losses(draws, Problem([1e9], [1e20, 1e22], ()))
     tokens = pretraining_tokens(1e9, np.array([1e20, 1e22]))[:, None]
     six = {name: draws[name] for name in SUPERVISED_SYMBOLS}
     np.testing.assert_allclose(found[0], bd.supervised_loss(1e9, tokens, **six), rtol=1e-12)
@@ -284,7 +289,8 @@ def test_pretraining_is_the_supervised_law():
 def test_pretraining_below_a_token_has_no_loss_and_at_the_cap_no_lower_one():
     draws = random_draws(np.random.default_rng(8), 5)
     token = 3 * flops_per_token(1e9)
-    found = supervised_losses(draws, [1e9], [0.99 * token, 1.01 * token, 1e10 * token, 1e12 * token], max_tokens=1e10)
+    budgets = [0.99 * token, 1.01 * token, 1e10 * token, 1e12 * token]
+    found = supervised_losses(draws, Problem([1e9], budgets, (), Bounds(max_student_tokens=1e10)))
     assert np.isnan(found[0, 0]).all()
     assert np.isfinite(found[0, 1:]).all()
     np.testing.assert_array_equal(found[0, 3], found[0, 2])
@@ -294,15 +300,20 @@ def test_the_committed_teacher_of_a_table_is_the_best_on_average():
     draws = Draws(LAWS["busbridge2025"], {**bd.PUBLISHED, "E": np.full(2, bd.PUBLISHED["E"])})
     # The first is far the better in one draw and far the worse in the other.
     measured = np.array([[2.1, 2.9], [2.3, 2.3]])
-    found = chosen_strategies(draws, [1e9], [1e21], "best case", teachers=([2e9, 2e9], measured))
+    found = chosen_strategies(draws, Problem([1e9], [1e21], "best case", teachers=([2e9, 2e9], measured)))
     tokens = pretraining_tokens(1e9, 1e21)
     losses = [bd.distilled_loss(1e9, tokens, teacher, **draws) for teacher in measured]
     assert losses[0].min() < losses[1].min()
     assert losses[0].mean() > losses[1].mean()
     assert found["teacher_index"].item() == 1
     np.testing.assert_allclose(found["loss"].ravel(), losses[1], atol=1e-12)
-    best = perfect_information_strategies(draws, [1e9], [1e21], "best case", teachers=([2e9, 2e9], measured))
+    best = perfect_information_strategies(draws, Problem([1e9], [1e21], "best case", teachers=([2e9, 2e9], measured)))
     assert best["teacher_index"].ravel().tolist() == [0, 1]
+
+
+def strategies_at(params, tokens, own, loss=2.0):
+    named = {"teacher_params": params, "teacher_tokens": tokens, "student_tokens": own}
+    return {name: np.asarray(v, float) for name, v in named.items()} | {"teacher_loss": np.full(np.shape(own), loss)}
 
 
 def test_every_bound_has_its_status():
@@ -316,9 +327,9 @@ def test_every_bound_has_its_status():
         "teacher_at_corner": (1e11, 1e13, 1e12),
         "student_tokens_at_max": (1e9, 1e10, 1e12),
     }
-    codes = bound_status(*np.array(list(cases.values())).T, bounds)
+    codes = bound_status(strategies_at(*np.array(list(cases.values())).T), bounds)
     assert [strategies.STATUS[code] for code in codes] == list(cases)
-    corners = bound_status(np.array([1e7, 1e7, 1e11]), np.array([1e8, 1e13, 1e8]), np.full(3, 1e11), bounds)
+    corners = bound_status(strategies_at([1e7, 1e7, 1e11], [1e8, 1e13, 1e8], np.full(3, 1e11)), bounds)
     assert {strategies.STATUS[code] for code in corners} == {"teacher_at_corner"}
 
 
@@ -330,26 +341,26 @@ def test_a_draw_that_is_no_law_has_a_status(name, value):
     sound = {**random_draws(np.random.default_rng(9), 3)}
     sound |= {"w1": np.full(3, 0.5), "kappa": np.full(3, 2.0), "omega": np.ones(3)}
     draws = Draws(EXTENDED, sound | {name: np.array([sound[name][0], value, sound[name][2]])})
-    best = perfect_information_strategies(draws, [1e9], [1e21], "teacher inference")
+    best = perfect_information_strategies(draws, Problem([1e9], [1e21], "teacher inference"))
     assert [strategies.STATUS[code] == "invalid_draw" for code in best["status"].ravel()] == [False, True, False]
     assert np.isnan(best["loss"].ravel()).tolist() == [False, True, False]
     # One such draw makes the mean over draws meaningless.
-    together = chosen_strategies(draws, [1e9], [1e21], "teacher inference")
+    together = chosen_strategies(draws, Problem([1e9], [1e21], "teacher inference"))
     assert strategies.STATUS[together["status"].item()] == "invalid_draw"
     assert np.isnan(together["loss"]).all()
 
 
 @pytest.mark.parametrize("budget", [1.0, 1e8])
 def test_a_budget_below_one_token_has_a_status(budget):
-    found = perfect_information_strategies(PUBLISHED, [1e9], [budget], ["best case"])
+    found = perfect_information_strategies(PUBLISHED, Problem([1e9], [budget], ["best case"]))
     assert np.isnan(found["loss"]).all()
     assert "budget" in strategies.STATUS[found["status"].item()]
 
 
 def test_nan_in_one_draw_leaves_the_others_alone():
     draws = random_draws(np.random.default_rng(9), 4)
-    clean = perfect_information_strategies(draws, [1e9], [1e21], ["teacher inference"])["loss"].ravel()
+    clean = perfect_information_strategies(draws, Problem([1e9], [1e21], ["teacher inference"]))["loss"].ravel()
     draws = Draws(draws.law, {**draws, "c0": np.where(np.arange(4) == 2, np.nan, draws["c0"])})
-    found = perfect_information_strategies(draws, [1e9], [1e21], ["teacher inference"])
+    found = perfect_information_strategies(draws, Problem([1e9], [1e21], ["teacher inference"]))
     assert np.isnan(found["loss"].ravel()[2])
     np.testing.assert_allclose(found["loss"].ravel()[[0, 1, 3]], clean[[0, 1, 3]], rtol=1e-9)

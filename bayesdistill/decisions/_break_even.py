@@ -11,6 +11,7 @@ tokens that it labels for the student, :math:`\delta_\mathrm{pre} = D_S / (D_S +
 from __future__ import annotations
 
 from concurrent.futures import Executor
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -30,7 +31,7 @@ from bayesdistill.decisions.arguments import (
     parse_numbers,
     parse_students,
 )
-from bayesdistill.decisions.crossover_search import find_root
+from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
 from bayesdistill.decisions.fitted_draws import (
     FittedDraws,
     Source,
@@ -46,6 +47,7 @@ from bayesdistill.law import Draws
 from bayesdistill.law.predictive import RunNoise
 from bayesdistill.progress import Progress
 from bayesdistill.strategies import Bounds
+from bayesdistill.strategies.roots import find_roots
 
 BREAK_EVEN_STATUS = ("shared", "alone", "never", "beyond", "impossible")
 SHARED, ALONE, NEVER, BEYOND, IMPOSSIBLE = range(len(BREAK_EVEN_STATUS))
@@ -263,21 +265,13 @@ def break_even_of_cell(
     pays, (grid, n_draws). The last two are the student's tokens and the teacher's loss
     of the strategy with perfect information, (grid and the free teacher, n_draws).
     """
-    alone = strategies.supervised_losses(draws, [student], [budget], shape, bounds.max_student_tokens)[0, 0]
+    cell = Problem(np.array([student]), np.array([budget]), (), bounds, shape)
+    alone = strategies.supervised_losses(draws, cell)[0, 0]
 
     def solve(which: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Advantage, student tokens and teacher loss, (numbers, draws)."""
-        found = solve_piece(
-            PERFECT_INFORMATION,
-            draws.take(which),
-            np.array([student]),
-            np.array([budget]),
-            tuple(Scenario(delta_lgt, 1 / k, f"K = {k!r}") for k in numbers.tolist()),
-            bounds,
-            shape,
-            None,
-            threads,
-        )
+        shared = replace(cell, scenarios=tuple(Scenario(delta_lgt, 1 / k, f"K = {k!r}") for k in numbers.tolist()))
+        found = solve_piece(PERFECT_INFORMATION, draws.take(which), shared, threads)
         return alone[which] - found["loss"][0, :, 0], found["student_tokens"][0, :, 0], found["teacher_loss"][0, :, 0]
 
     everyone = np.arange(alone.size)
@@ -334,13 +328,12 @@ def _read_off(values: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.nd
     first = np.argmax(values > 0, axis=0)
     columns = np.arange(values.shape[1])
     lower, upper = nodes[np.maximum(first - 1, 0)], nodes[first]
-    at_lower, at_upper = values[np.maximum(first - 1, 0), columns], values[first, columns]
     smooth = np.isfinite(values).all(axis=0)
     share = upper.copy()  # If a neighboring value is not finite, there is nothing to interpolate.
     if smooth.any():
         part = np.flatnonzero(smooth)
-        share[part] = find_root(
-            lambda x, w: polynomial(x, values[:, part[w]]), lower[part], upper[part], at_lower[part], at_upper[part]
+        share[part] = find_roots(
+            lambda x, k: polynomial(x, values[:, k]), lower[part], upper[part], part, ROOT_TOLERANCE
         )
     own = tokens[first, columns]
     if smooth.any():

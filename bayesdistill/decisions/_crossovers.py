@@ -154,9 +154,7 @@ def crossovers(
         )
     workers = Workers(executor, threads, progress)
     solved = solve(strategy, fitted.draws, problem, workers)
-    alone = strategies.supervised_losses(
-        fitted.draws, problem.students, problem.budgets, problem.shape, problem.bounds.max_student_tokens
-    )
+    alone = strategies.supervised_losses(fitted.draws, problem)
     advantage = alone[:, None] - solved["loss"]
     if strategy == PERFECT_INFORMATION:
         crossover, status, changes = perfect_information_crossovers(fitted.draws, problem, advantage, workers)
@@ -302,21 +300,9 @@ def interpolated_crossovers(budgets: np.ndarray, advantage: np.ndarray) -> tuple
 
 def _asymptotic_advantage(fitted: FittedDraws, problem: Problem, threads: int | None) -> np.ndarray:
     """Return the advantage with perfect information and unlimited compute, (student, n_draws)."""
-    unlimited = np.array([np.inf])
-    found = solve_piece(
-        PERFECT_INFORMATION,
-        fitted.draws,
-        problem.students,
-        unlimited,
-        (Scenario(0, 0),),
-        problem.bounds,
-        problem.shape,
-        problem.teachers,
-        threads,
-    )
-    alone = strategies.supervised_losses(
-        fitted.draws, problem.students, unlimited, problem.shape, problem.bounds.max_student_tokens
-    )
+    unlimited = replace(problem, budgets=np.array([np.inf]), scenarios=(Scenario(0, 0),))
+    found = solve_piece(PERFECT_INFORMATION, fitted.draws, unlimited, threads)
+    alone = strategies.supervised_losses(fitted.draws, unlimited)
     return alone[:, 0] - found["loss"][:, 0, 0]
 
 
@@ -331,7 +317,7 @@ def _extrapolation(
             continue
         student, budgets = problem.students[i], crossover[i, j, crossed]
         at_crossover = _perfect_information_at if strategy == PERFECT_INFORMATION else _chosen_at
-        tokens, teacher_loss = at_crossover(fitted, _one_cell(problem, i, j, budgets), crossed, workers)
+        tokens, teacher_loss = at_crossover(fitted, problem.part(i, j, budgets), crossed, workers)
         bought = np.minimum(pretraining_tokens(student, budgets, problem.shape), problem.bounds.max_student_tokens)
         result[i, j, crossed] = np.maximum(
             distilled_extrapolation(fitted, student, tokens, teacher_loss),
@@ -340,27 +326,12 @@ def _extrapolation(
     return result
 
 
-def _one_cell(problem: Problem, i: int, j: int, budgets: np.ndarray) -> Problem:
-    return replace(
-        problem, students=problem.students[i : i + 1], budgets=budgets, scenarios=problem.scenarios[j : j + 1]
-    )
-
-
 def _perfect_information_at(
     fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return student tokens and teacher loss with perfect information at each crossover."""
-    found = solve_piece(
-        PERFECT_INFORMATION,
-        fitted.draws.take(crossed),
-        cell.students,
-        cell.budgets[None, :],
-        cell.scenarios,
-        cell.bounds,
-        cell.shape,
-        cell.teachers,
-        workers.kernel_threads,
-    )
+    own = replace(cell.for_draws(crossed), budgets=cell.budgets[None, :])
+    found = solve_piece(PERFECT_INFORMATION, fitted.draws.take(crossed), own, workers.kernel_threads)
     return found["student_tokens"][0, 0, 0], found["teacher_loss"][0, 0, 0]
 
 

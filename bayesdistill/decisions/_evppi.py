@@ -23,11 +23,12 @@ from bayesdistill import posterior
 from bayesdistill.answers import Answer
 from bayesdistill.compute import Shape, flops_per_token, pretraining_tokens
 from bayesdistill.decisions.arguments import Number, parse_number
-from bayesdistill.decisions.crossover_search import find_root
+from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
 from bayesdistill.decisions.fitted_draws import FittedDraws, gather
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, variable
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.errors import ParameterError
+from bayesdistill.strategies.roots import find_roots
 
 CELL = ("student", "scenario", "budget")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -348,13 +349,7 @@ def _extra_budget(
     at_lower, at_upper = mean_loss(lower, everyone) - target, mean_loss(upper, everyone) - target
     result = np.select([np.isnan(target), at_upper >= 0], [np.nan, np.inf], default=-spent)
     within = np.flatnonzero((at_lower > 0) & (at_upper < 0))
-    root = find_root(
-        lambda x, w: mean_loss(x, within[w]) - target[within[w]],
-        lower[within],
-        upper[within],
-        at_lower[within],
-        at_upper[within],
-    )
+    root = find_roots(lambda x, k: mean_loss(x, k) - target[k], lower[within], upper[within], within, ROOT_TOLERANCE)
     result[within] = spent[within] * np.expm1(root - at[within])
     return result.reshape(nats.shape)
 

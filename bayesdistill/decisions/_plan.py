@@ -204,9 +204,7 @@ def plan_problem(
     """Compute the plan of a problem whose arguments have been checked."""
     chosen = solve(CHOSEN, fitted.draws, problem, workers)
     best = solve(PERFECT_INFORMATION, fitted.draws, problem, workers)
-    alone = strategies.supervised_losses(
-        fitted.draws, problem.students, problem.budgets, problem.shape, problem.bounds.max_student_tokens
-    )
+    alone = strategies.supervised_losses(fitted.draws, problem)
     crossover, crossover_status, changes = perfect_information_crossovers(
         fitted.draws, problem, alone[:, None] - best["loss"], workers
     )

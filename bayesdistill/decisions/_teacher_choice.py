@@ -131,9 +131,7 @@ def teacher_choice(
         shape,
     )
     new = solve(CHOSEN, fitted.draws, new_problem, workers)
-    alone = strategies.supervised_losses(
-        fitted.draws, problem.students, problem.budgets, shape, problem.bounds.max_student_tokens
-    )
+    alone = strategies.supervised_losses(fitted.draws, problem)
     variables = _choice(fitted, losses, tokens, new, alone, table, problem)
     coordinates = labels.grid_coordinates(problem) | labels.draw_coordinates(fitted.chain, fitted.draw)
     coordinates["teacher"] = variable(["teacher"], list(table.names), ONE, "existing teachers")

@@ -10,19 +10,20 @@ added where draws cross.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from bayesdistill import strategies
-from bayesdistill.compute import pretraining_tokens
 from bayesdistill.decisions import solving
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Problem, Workers
 from bayesdistill.law import Draws
+from bayesdistill.strategies.roots import find_roots
 
 # The optimum is accurate to about 1e-9 nats, and the advantage falls by at least 1e-3 nats per factor e of budget.
-_ROOT_TOLERANCE = 1e-7
-_MOST_STEPS = 60
+ROOT_TOLERANCE = 1e-7  # log budget
 _PARTS = 4  # Number of parts into which an interval with crossings of the chosen strategy is divided.
 _MOST_DIVISIONS = 5
 # Largest movement of a root, in log budget, at the last division of its interval. The remaining error is 4^4 times smaller if
@@ -30,65 +31,6 @@ _MOST_DIVISIONS = 5
 _SETTLED = 4e-4
 
 CROSSED, ALWAYS, NEVER, REVERSED, IMPOSSIBLE = range(len(CROSSOVER_STATUS))
-
-
-def find_root(
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    lower: np.ndarray,
-    upper: np.ndarray,
-    at_lower: np.ndarray,
-    at_upper: np.ndarray,
-) -> np.ndarray:
-    """Find the roots of many bracketed functions with Chandrupatla's method.
-
-    Parameters
-    ----------
-    function : callable
-        (points, which) -> values: the functions with indices `which` at `points`.
-    lower, upper : ndarray
-        Ends of the brackets.
-    at_lower, at_upper : ndarray
-        Values at the ends, with different signs.
-
-    Returns
-    -------
-    ndarray
-        Roots, with a tolerance of 1e-7.
-
-    Notes
-    -----
-    T. R. Chandrupatla, Advances in Engineering Software 28 (1997) 145-149: inverse quadratic interpolation if it is
-    safe, otherwise bisection.
-    """
-    a, b, fa, fb = upper.astype(float), lower.astype(float), at_upper.astype(float), at_lower.astype(float)
-    root = np.where(np.abs(fa) < np.abs(fb), a, b)
-    step = np.full(a.shape, 0.5)
-    active = np.flatnonzero((fa != 0) & (fb != 0) & (np.abs(a - b) > _ROOT_TOLERANCE))
-    for _ in range(_MOST_STEPS):
-        if not active.size:
-            break
-        x = a[active] + step[active] * (b[active] - a[active])
-        fx = function(x, active)
-        same = np.sign(fx) == np.sign(fa[active])
-        # (a, b) always brackets the root, a is the newest point, and c is the point that it replaced.
-        c = np.where(same, a[active], b[active])
-        fc = np.where(same, fa[active], fb[active])
-        b[active] = np.where(same, b[active], a[active])
-        fb[active] = np.where(same, fb[active], fa[active])
-        a[active], fa[active] = x, fx
-        aa, bb, ga, gb = a[active], b[active], fa[active], fb[active]
-        root[active] = np.where(np.abs(ga) < np.abs(gb), aa, bb)
-        width = np.abs(bb - aa)
-        smallest = _ROOT_TOLERANCE / np.maximum(width, _ROOT_TOLERANCE)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            xi = (aa - bb) / (c - bb)
-            phi = (ga - gb) / (fc - gb)
-            safe = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
-            t = ga / (gb - ga) * fc / (gb - fc) + (c - aa) / (bb - aa) * ga / (fc - ga) * gb / (fc - gb)
-        t = np.where(safe & np.isfinite(t), t, 0.5)
-        step[active] = np.clip(t, 0.5 * smallest, 1 - 0.5 * smallest)
-        active = active[(width > _ROOT_TOLERANCE) & (ga != 0)]
-    return root
 
 
 def classify(advantage: np.ndarray, budgets: np.ndarray) -> dict[str, np.ndarray]:
@@ -146,75 +88,39 @@ def perfect_information_crossovers(
     crossover = np.full((n_students, n_scenarios, n_draws), np.nan)
     status = np.empty((n_students, n_scenarios, n_draws), dtype=np.int8)
     changes = np.empty((n_students, n_scenarios, n_draws), dtype=np.int16)
-    tasks = []
+    tasks: list[tuple[Any, ...]] = []
     where = []
-    for i in range(n_students):
-        for j in range(n_scenarios):
-            found = classify(advantage[i, j], problem.budgets)
-            status[i, j], changes[i, j] = found["status"], found["sign_changes"]
-            crossed = np.flatnonzero(found["status"] == CROSSED)
-            if not crossed.size:
-                continue
-            lower, upper = found["lower"][crossed], found["upper"][crossed]
+    for i, j in np.ndindex(n_students, n_scenarios):
+        found = classify(advantage[i, j], problem.budgets)
+        status[i, j], changes[i, j] = found["status"], found["sign_changes"]
+        crossed = np.flatnonzero(found["status"] == CROSSED)
+        if crossed.size:
+            bracket = (problem.budgets[found["lower"][crossed]], problem.budgets[found["upper"][crossed]])
+            cell = problem.part(i, j, problem.budgets).for_draws(crossed)
             where.append((i, j, crossed))
-            tasks.append(
-                (
-                    draws.take(crossed),
-                    Problem(
-                        problem.students[i : i + 1],
-                        problem.budgets,
-                        problem.scenarios[j : j + 1],
-                        problem.bounds,
-                        problem.shape,
-                        problem.teachers,
-                    ),
-                    np.log(problem.budgets[lower]),
-                    np.log(problem.budgets[upper]),
-                    advantage[i, j, lower, crossed],
-                    advantage[i, j, upper, crossed],
-                    workers.kernel_threads,
-                )
-            )
-    for position, root in workers.run(_polish, tasks, "crossovers"):
-        i, j, crossed = where[position]
-        crossover[i, j, crossed] = np.exp(root)
+            tasks.append((draws.take(crossed), cell, bracket, workers.kernel_threads))
+    for position, root in workers.run(_crossing, tasks, "crossovers"):
+        crossover[where[position]] = root
     return crossover, status, changes
 
 
-def _polish(
-    draws: Draws,
-    problem: Problem,
-    lower: np.ndarray,
-    upper: np.ndarray,
-    at_lower: np.ndarray,
-    at_upper: np.ndarray,
-    threads: int | None,
+def _crossing(
+    draws: Draws, problem: Problem, bracket: tuple[np.ndarray, np.ndarray], threads: int | None
 ) -> np.ndarray:
-    def advantage(log_budget: np.ndarray, which: np.ndarray) -> np.ndarray:
-        subset = draws.take(which)
-        return best_advantage(subset, problem, np.exp(log_budget), threads)
+    """Return the crossover budget of every draw between two budgets (a module-level function, so it can be pickled)."""
 
-    return find_root(advantage, lower, upper, at_lower, at_upper)
+    def advantage(log_budget: np.ndarray, which: np.ndarray) -> np.ndarray:
+        return best_advantage(draws.take(which), problem.for_draws(which), np.exp(log_budget), threads)
+
+    lower, upper = (np.log(budgets) for budgets in bracket)
+    return np.exp(find_roots(advantage, lower, upper, np.arange(draws.n_draws), ROOT_TOLERANCE))
 
 
 def best_advantage(draws: Draws, problem: Problem, budgets: np.ndarray, threads: int | None) -> np.ndarray:
     """Return the advantage with perfect information, each draw at its own budget, (n_draws,)."""
-    found = solving.solve_piece(
-        PERFECT_INFORMATION,
-        draws,
-        problem.students,
-        budgets[None, :],
-        problem.scenarios,
-        problem.bounds,
-        problem.shape,
-        problem.teachers,
-        threads,
-    )
-    tokens = np.minimum(
-        pretraining_tokens(problem.students[0], budgets, problem.shape), problem.bounds.max_student_tokens
-    )
-    alone = draws.supervised_loss(problem.students[0], tokens)
-    return alone - found["loss"][0, 0, 0]
+    own = replace(problem, budgets=budgets[None])
+    found = solving.solve_piece(PERFECT_INFORMATION, draws, own, threads)
+    return strategies.supervised_losses(draws, own)[0, 0] - found["loss"][0, 0, 0]
 
 
 def chosen_crossovers(
@@ -295,7 +201,6 @@ def _cubic_root(x: np.ndarray, values: np.ndarray, k: np.ndarray) -> np.ndarray:
     first = np.clip(k - 1, 0, max(x.size - 4, 0))
     points = first[:, None] + np.arange(min(4, x.size))
     nodes, heights = x[points], values[points, columns[:, None]]
-    at_lower, at_upper = values[k, columns], values[k + 1, columns]
 
     def cubic(at: np.ndarray, rows: np.ndarray) -> np.ndarray:
         total = np.zeros(at.size)
@@ -305,21 +210,13 @@ def _cubic_root(x: np.ndarray, values: np.ndarray, k: np.ndarray) -> np.ndarray:
             total += heights[rows, m] * terms.prod(axis=1)
         return total
 
-    return find_root(cubic, x[k], x[k + 1], at_lower, at_upper)
+    return find_roots(cubic, x[k], x[k + 1], np.arange(k.size), ROOT_TOLERANCE)
 
 
 def _chosen_advantage(
     draws: Draws, problem: Problem, i: int, j: int, budgets: np.ndarray, workers: Workers
 ) -> np.ndarray:
     """Return the advantage of the chosen strategy, (n_budgets, n_draws)."""
-    part = Problem(
-        problem.students[i : i + 1],
-        budgets,
-        problem.scenarios[j : j + 1],
-        problem.bounds,
-        problem.shape,
-        problem.teachers,
-    )
+    part = problem.part(i, j, budgets)
     found = solving.solve(CHOSEN, draws, part, workers)
-    alone = strategies.supervised_losses(draws, part.students, budgets, part.shape, part.bounds.max_student_tokens)
-    return alone[0] - found["loss"][0, 0]
+    return strategies.supervised_losses(draws, part)[0] - found["loss"][0, 0]

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from bayesdistill import strategies
-from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
 from bayesdistill.progress import Progress, reporting
-from bayesdistill.strategies import Bounds
+from bayesdistill.strategies import Problem
 
 # A piece of about half a million solutions takes about a second and 30 MB. The teachers available to a draw are computed once
 # per piece, so smaller pieces are slower in total.
@@ -87,29 +86,6 @@ class Workers:
         return 1 if self.threads is None and self.executor is not None else self.threads
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Grid of strategies to solve.
-
-    Parameters
-    ----------
-    students, budgets : ndarray
-        Parameters and FLOPs.
-    scenarios : tuple of Scenario
-    bounds : Bounds
-    shape : Shape
-    teachers : tuple of ndarray or None
-        (params, loss[, tokens]) of existing teachers; None for newly trained teachers.
-    """
-
-    students: np.ndarray
-    budgets: np.ndarray
-    scenarios: tuple[Scenario, ...]
-    bounds: Bounds
-    shape: Shape = PUBLISHED_SHAPE
-    teachers: tuple[np.ndarray, ...] | None = None
-
-
 def solve(kind: str, draws: Draws, problem: Problem, workers: Workers) -> dict[str, np.ndarray]:
     """Solve the strategies on the whole grid of a problem.
 
@@ -130,46 +106,23 @@ def solve(kind: str, draws: Draws, problem: Problem, workers: Workers) -> dict[s
     per_budget = n_draws * len(problem.scenarios)
     piece = workers.piece or max(1, _SOLUTIONS_A_PIECE // per_budget)
     spans = [
-        (i, start, min(start + piece, problem.budgets.size))
+        (i, slice(start, start + piece))
         for i in range(problem.students.size)
         for start in range(0, problem.budgets.size, piece)
     ]
-    tasks = [
-        (
-            kind,
-            draws,
-            problem.students[i : i + 1],
-            problem.budgets[start:stop],
-            problem.scenarios,
-            problem.bounds,
-            problem.shape,
-            problem.teachers,
-            workers.kernel_threads,
-        )
-        for i, start, stop in spans
-    ]
+    parts = [replace(problem, students=problem.students[[i]], budgets=problem.budgets[span]) for i, span in spans]
+    tasks = [(kind, draws, part, workers.kernel_threads) for part in parts]
     whole: dict[str, np.ndarray] = {}
     for position, found in workers.run(solve_piece, tasks, STRATEGY_NAMES[kind]):
-        i, start, stop = spans[position]
+        i, span = spans[position]
         for name, values in found.items():
             if name not in whole:
-                grid = (problem.students.size, len(problem.scenarios), problem.budgets.size)
-                whole[name] = np.empty(grid + values.shape[3:], dtype=values.dtype)
-            whole[name][i, :, start:stop] = values[0]
+                whole[name] = np.empty(problem.shape_of_grid + values.shape[3:], dtype=values.dtype)
+            whole[name][i, :, span] = values[0]
     return whole
 
 
-def solve_piece(
-    kind: str,
-    draws: Draws,
-    students: np.ndarray,
-    budgets: np.ndarray,
-    scenarios: tuple[Scenario, ...],
-    bounds: Bounds,
-    shape: Shape,
-    teachers: tuple[np.ndarray, ...] | None,
-    threads: int | None,
-) -> dict[str, np.ndarray]:
+def solve_piece(kind: str, draws: Draws, problem: Problem, threads: int | None) -> dict[str, np.ndarray]:
     """Solve one piece of a grid (a module-level function, so it can be pickled)."""
-    kernel = strategies.perfect_information_strategies if kind == PERFECT_INFORMATION else strategies.chosen_strategies
-    return kernel(draws, students, budgets, scenarios, bounds=bounds, shape=shape, teachers=teachers, threads=threads)
+    search = strategies.perfect_information_strategies if kind == PERFECT_INFORMATION else strategies.chosen_strategies
+    return search(draws, problem, threads)

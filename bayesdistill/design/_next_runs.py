@@ -174,9 +174,7 @@ def next_runs(
         None if table is None else table.arrays(),
     )
     strategy = solve(CHOSEN, fitted.draws, problem, Workers(threads=threads))
-    alone = strategies.supervised_losses(
-        fitted.draws, problem.students, problem.budgets, shape, problem.bounds.max_student_tokens
-    )
+    alone = strategies.supervised_losses(fitted.draws, problem)
     advantage = alone[:, None] - strategy["loss"]
     grid = advantage.shape[:-1]
     feasible = ~np.isnan(advantage).any(axis=-1)

@@ -14,22 +14,27 @@ holds for tied exponents if gamma_S / gamma >= c0, as in every draw for the publ
 If several teachers are equally good, the cheapest is returned: if the teacher is free, the compute-optimal teacher among those
 with the same loss; if only its inference is charged, the smallest, which uses all the tokens that it may have.
 
-Inputs and outputs are arrays; `decisions` names their dimensions.
+A `Problem` names all that a search depends on: students, budgets or target losses, scenarios, bounds, existing teachers, inference
+that the budget pays for, and what repeated tokens are worth. Inputs and outputs are arrays; `decisions` names their dimensions.
 
-Modules: `problems` has bounds, requests and status codes, `charges` the costs of a student, `frontier` the cheapest teachers,
-`curves` the losses along them; `perfect_information` finds the strategy with perfect information; `chosen` finds the chosen
-strategy, with the minimizer in `descent`; `existing` handles existing teachers; `losses` evaluates strategies.
+Modules: `problems` has problems, bounds and status codes, `charges` the costs of a student, `repetition` effective tokens, `losses`
+the losses of strategies and of pretraining; `frontier` the cheapest teachers, `curves` the losses along them, `perfect_information`
+the search along the curves; `region` the allowed teachers of the chosen strategy, `descent` a minimizer, `chosen` the search;
+`existing` existing teachers; `targets` the smallest budgets for target losses.
 """
 
 from bayesdistill.strategies.chosen import chosen_strategies
 from bayesdistill.strategies.losses import evaluate_strategies, supervised_losses
 from bayesdistill.strategies.perfect_information import perfect_information_strategies
-from bayesdistill.strategies.problems import FIRST_FAILURE, STATUS, Bounds
+from bayesdistill.strategies.problems import FIRST_FAILURE, STATUS, Bounds, Problem
+from bayesdistill.strategies.repetition import Repetition
 
 __all__ = [
     "FIRST_FAILURE",
     "STATUS",
     "Bounds",
+    "Problem",
+    "Repetition",
     "chosen_strategies",
     "evaluate_strategies",
     "perfect_information_strategies",

@@ -9,30 +9,23 @@ the standard error of their differences, descend on more draws, and the remainin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, flops_per_token
+from bayesdistill.compute import flops_per_token
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
-from bayesdistill.strategies.charges import Charges
 from bayesdistill.strategies.curves import Curves
 from bayesdistill.strategies.descent import Box, Points, descend
-from bayesdistill.strategies.frontier import Frontier
-from bayesdistill.strategies.perfect_information import search
-from bayesdistill.strategies.problems import (
-    UNLIMITED,
-    Bounds,
-    Request,
-    possible,
-    run_all,
-    thread_count,
-    unlimited_tokens,
-)
+from bayesdistill.strategies.existing import Teachers
+from bayesdistill.strategies.losses import Losses
+from bayesdistill.strategies.perfect_information import Cell, search
+from bayesdistill.strategies.problems import Problem, run_all, thread_count, unlimited_tokens
+from bayesdistill.strategies.region import Region
+from bayesdistill.strategies.targets import budgets_for_targets
 
 TIE = 1e-9
 """Nats within which a strategy with perfect information for one of the draws is preferred to any other."""
@@ -45,7 +38,7 @@ _APART, _SAME = 0.7, 0.1  # distance between starting points, and between minima
 _MOST = 10  # maximum number of starting points of a problem
 _DEVIATIONS = 4.0  # standard errors by which a minimum may be worse on some draws and still be evaluated on more
 _SLACK = 1e-5  # additional tolerance in nats
-_ON_CREASE = 33  # number of points on the crease at the cap on student tokens
+_ON_CURVE = 33  # number of points on the crease at the cap on student tokens, and on an edge of the region
 _CREASE_WIDTH = 5e-4  # half width of the stencil next to the crease, small enough to find a minimum close to it
 
 
@@ -67,31 +60,31 @@ class MeanLoss:
 
     Parameters
     ----------
-    draws : Draws
-    student : float
-        Non-embedding parameters.
-    charges : Charges
-    shape : Shape
+    cell : Cell
+    region : Region
+        Teachers that are allowed; the loss of others is infinite.
     budgets : (n_budgets,) array
-        FLOPs.
+        FLOPs of training.
     """
 
-    draws: Draws
-    student: float
-    charges: Charges
-    shape: Shape
+    cell: Cell
+    region: Region
     budgets: np.ndarray
+
+    @property
+    def n_draws(self) -> int:
+        """Number of draws."""
+        return self.cell.losses.n_draws
 
     def thinned(self, count: int) -> MeanLoss:
         """Return the mean over some of the draws, evenly spaced."""
-        n = self.draws.n_draws
-        index = np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(int))
-        return replace(self, draws=self.draws.take(index))
+        index = np.unique(np.linspace(0, self.n_draws - 1, min(self.n_draws, count)).round().astype(int))
+        return replace(self, cell=replace(self.cell, losses=self.cell.losses.take(index)))
 
     def student_tokens(self, which: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the student's tokens, (n, k), or (n, 1) if they do not depend on the teacher; see `losses`."""
-        flops = flops_per_token(np.exp(x), self.shape)
-        return self.charges.student_tokens(self.budgets[which][:, None], flops, np.exp(y))
+        flops = flops_per_token(np.exp(x), self.cell.problem.shape)
+        return self.cell.charges.student_tokens(self.budgets[which][:, None], flops, np.exp(y))
 
     def losses(self, which: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the losses of students and teachers under every draw.
@@ -110,31 +103,20 @@ class MeanLoss:
         """
         with np.errstate(all="ignore"):
             own = self.student_tokens(which, x, y)[..., None]
-            of_teacher = self.draws.supervised_loss(np.exp(x)[..., None], np.exp(y)[..., None])
-            loss = self.draws.distilled_loss(self.student, np.maximum(own, 1.0), of_teacher)
-            return np.where(own >= 1, loss, np.inf), of_teacher
+            of_teacher = self.cell.losses.supervised(np.exp(x)[..., None], np.exp(y)[..., None])
+            return self.cell.losses.distilled(self.cell.size, own, of_teacher), of_teacher
 
     def __call__(self, which: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return the means (n, k) of `losses`."""
+        """Return the means (n, k) of `losses`; infinite outside the region."""
         means = np.empty(x.shape)
-        size = max(1, _AT_ONCE // (x.shape[1] * self.draws.n_draws))
+        size = max(1, _AT_ONCE // (x.shape[1] * self.n_draws))
         for first in range(0, which.size, size):
             part = slice(first, first + size)
             means[part] = self.losses(which[part], x[part], y[part])[0].mean(axis=-1)
-        return means
+        return np.where(self.region.contains(x, y), means, np.inf)
 
 
-def chosen_strategies(
-    draws: Draws,
-    students: Any,
-    budgets: Any,
-    scenarios: str | Scenario | Sequence[str | Scenario],
-    *,
-    bounds: Bounds = Bounds(),  # noqa: B008  (frozen)
-    shape: Shape = PUBLISHED_SHAPE,
-    teachers: Any = None,
-    threads: int | None = None,
-) -> dict[str, np.ndarray]:
+def chosen_strategies(draws: Draws, problem: Problem, threads: int | None = None) -> dict[str, np.ndarray]:
     """Return the chosen strategy, which minimizes the posterior mean of the student's loss.
 
     Size and tokens of the teacher are both free. If no strategy is better by more than 1e-9 nats than the best of the strategies
@@ -142,16 +124,19 @@ def chosen_strategies(
 
     Parameters
     ----------
-    draws, students, scenarios, bounds, shape, teachers, threads
+    draws : Draws
+    problem : Problem
+        With budgets (n_budgets,), equal for all draws. With target losses, the strategy reaches them on average with the smallest
+        budget.
+    threads : int, optional
         As for `perfect_information_strategies`.
-    budgets : (n_budgets,) array
-        FLOPs; may be infinite.
 
     Returns
     -------
     dict of arrays
-        teacher_params, teacher_tokens, student_tokens and status, (n_students, n_scenarios, n_budgets), with `teachers` also
-        teacher_index; loss and teacher_loss in nats per token under every draw, (..., n_draws).
+        teacher_params, teacher_tokens, student_tokens and status, (n_students, n_scenarios, n_budgets), with existing teachers
+        also teacher_index, with target losses also budget; loss and teacher_loss in nats per token under every draw,
+        (..., n_draws).
 
     Raises
     ------
@@ -162,72 +147,73 @@ def chosen_strategies(
     --------
     >>> import bayesdistill as bd
     >>> from bayesdistill.law import LAWS, Draws
-    >>> from bayesdistill.strategies import chosen_strategies
+    >>> from bayesdistill.strategies import Problem, chosen_strategies
     >>> draws = Draws(LAWS["busbridge2025"], {**bd.PUBLISHED, "E": [1.22, 1.24]})
-    >>> found = chosen_strategies(draws, [1e9], [1e21], "teacher inference")
+    >>> found = chosen_strategies(draws, Problem([1e9], [1e21], "teacher inference"))
     >>> found["loss"].shape, found["teacher_params"].shape
     ((1, 1, 1, 2), (1, 1, 1))
     """
-    request = Request.of(draws, students, scenarios, (bounds, shape), teachers)
-    spent = np.atleast_1d(np.asarray(budgets, float))
+    if problem.targets is not None:
+        return budgets_for_targets(chosen_strategies, draws, problem, threads)
+    spent, grid = problem.budgets, problem.shape_of_grid
     if spent.ndim != 1:
         raise ParameterError(
             f"A chosen strategy has one budget for all draws. Give budgets of one dimension, got shape {spent.shape}."
         )
-    cells = (request.students.size, len(request.scenarios), spent.size)
-    out = {name: np.full(cells, np.nan) for name in ("teacher_params", "teacher_tokens", "student_tokens")}
-    out |= {name: np.full((*cells, draws.n_draws), np.nan) for name in ("loss", "teacher_loss")}
-    if request.teachers is not None:
-        out["teacher_index"] = np.full(cells, -1)
+    out = {name: np.full(grid, np.nan) for name in ("teacher_params", "teacher_tokens", "student_tokens")}
+    out |= {name: np.full((*grid, draws.n_draws), np.nan) for name in ("loss", "teacher_loss")}
+    teachers = None if problem.teachers is None else Teachers.of(problem.teachers, draws.n_draws)
+    if teachers is not None:
+        out["teacher_index"] = np.full(grid, -1)
+    losses = Losses.of(draws, problem)
     valid = bool(draws.n_draws and draws.valid.all())
-    columns = np.flatnonzero(possible(spent, finite=False))
-    if request.possible and valid and columns.size:
-        solve = _choose_new if request.teachers is None else _choose_existing
-        usable = np.minimum(spent[columns], UNLIMITED)
-        jobs = [
-            partial(solve, request, (a, b), columns, usable, out)
-            for a in request.sound_students
-            for b in range(len(request.scenarios))
-        ]
+    possible = valid and problem.possible
+    region = Region.of(losses, problem.bounds) if possible and teachers is None else None
+    possible = possible and (teachers is not None or region is not None)
+    if possible:
+        solve = partial(_choose_new, region=region) if region is not None else _choose_existing
+        jobs = []
+        for a in problem.sound_students:
+            budgets = problem.training_budgets(a, spent)
+            columns = np.flatnonzero(np.isfinite(budgets))
+            cells = (Cell(problem, a, b, losses, teachers) for b in range(grid[1]))
+            jobs += [partial(solve, cell, columns, budgets[columns], out) for cell in cells if columns.size]
         run_all(jobs, thread_count(threads))
-    out["student_tokens"] = unlimited_tokens(out["student_tokens"], spent, bounds)
-    out["status"] = request.status(out, spent, valid)
+    out["student_tokens"] = unlimited_tokens(out["student_tokens"], spent, problem.bounds)
+    out["status"] = problem.status(out, valid, possible)
     return out
 
 
 def _choose_new(
-    request: Request, cell: tuple[int, int], columns: np.ndarray, budgets: np.ndarray, out: dict[str, np.ndarray]
+    cell: Cell, columns: np.ndarray, budgets: np.ndarray, out: dict[str, np.ndarray], *, region: Region
 ) -> None:
     """Store the strategies with a teacher to be trained, for one student and scenario."""
-    mean = MeanLoss(request.draws, *request.charges(*cell), request.shape, budgets)
-    best = minimize(mean, request.bounds)
-    limits = request.bounds.limits
-    params, tokens = np.clip(np.exp(best.x), *limits[:2]), np.clip(np.exp(best.y), *limits[2:])
+    mean = MeanLoss(cell, region, budgets)
+    best = minimize(mean)
+    params = np.clip(np.exp(best.x), *cell.problem.bounds.teacher_params)
+    tokens = np.clip(np.exp(best.y), *cell.problem.bounds.teacher_tokens(params))
     x, y = np.log(params)[:, None], np.log(tokens)[:, None]
-    where = (*cell, columns[best.which])
+    where = (cell.student, cell.scene, columns[best.which])
     out["teacher_params"][where], out["teacher_tokens"][where] = params, tokens
     out["student_tokens"][where] = np.broadcast_to(mean.student_tokens(best.which, x, y), x.shape)[:, 0]
     for m, column in enumerate(where[2]):
         loss, teacher_loss = mean.losses(best.which[m : m + 1], x[m : m + 1], y[m : m + 1])
-        out["loss"][(*cell, column)], out["teacher_loss"][(*cell, column)] = loss[0, 0], teacher_loss[0, 0]
+        out["loss"][(*where[:2], column)], out["teacher_loss"][(*where[:2], column)] = loss[0, 0], teacher_loss[0, 0]
 
 
-def _choose_existing(
-    request: Request, cell: tuple[int, int], columns: np.ndarray, budgets: np.ndarray, out: dict[str, np.ndarray]
-) -> None:
+def _choose_existing(cell: Cell, columns: np.ndarray, budgets: np.ndarray, out: dict[str, np.ndarray]) -> None:
     """Store the strategies with one of the existing teachers, for one student and scenario."""
-    student, charges = request.charges(*cell)
-    teachers = request.teachers
+    teachers = cell.teachers
     assert teachers is not None
     for column, budget in zip(columns, budgets, strict=True):
         with np.errstate(all="ignore"):
-            tokens = teachers.student_tokens(budget, charges, request.shape)
-            losses = teachers.student_losses(request.draws, student, tokens[:, None])
+            tokens = teachers.student_tokens(budget, cell.charges, cell.problem.shape)
+            losses = teachers.student_losses(cell.losses, cell.size, tokens[:, None])
         means = losses.mean(axis=1)
         k = int(means.argmin())
         if not np.isfinite(means[k]):
             continue
-        where = (*cell, column)
+        where = (cell.student, cell.scene, column)
         out["teacher_index"][where], out["teacher_params"][where] = k, teachers.params[k]
         out["student_tokens"][where] = tokens[k]
         if teachers.tokens is not None:
@@ -235,23 +221,32 @@ def _choose_existing(
         out["loss"][where], out["teacher_loss"][where] = losses[k], teachers.loss[k]
 
 
-def minimize(mean: MeanLoss, bounds: Bounds) -> Points:
+Curve = Callable[[MeanLoss, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Maps budgets (n,) and positions (n, k) from 0 to 1 to the logarithms of teachers' parameters and tokens, (n, k)."""
+
+
+def minimize(mean: MeanLoss) -> Points:
     """Return the point of the lowest mean loss for every budget that has one."""
-    box = Box(*np.log(bounds.limits).tolist())
+    region, charges = mean.region, mean.cell.charges
     few = mean.thinned(_STAGES[0].draws)
-    single = Points.of(few, *_best_for_single_draws(mean, bounds))
-    points = single.together(Points.of(few, *_minima_of_grid(mean.thinned(_SINGLE), box))).apart(_APART, _MOST)
+    single = Points.of(few, *_best_for_single_draws(mean))
+    points = single.together(Points.of(few, *_minima_of_grid(mean.thinned(_SINGLE)))).apart(_APART, _MOST)
     for stage in _STAGES:
         some = mean.thinned(stage.draws)
-        points = descend(some, Points.of(some, points.which, points.x, points.y), box, stage.width, stage.rounds)
+        points = descend(some, Points.of(some, points.which, points.x, points.y), region.box, stage.width, stage.rounds)
         points = _rivals(some, points.apart(_SAME, _MOST))
-        if some.draws.n_draws == mean.draws.n_draws:
+        if some.n_draws == mean.n_draws:
             break
-    points = descend(mean, Points.of(mean, points.which, points.x, points.y), box, _LAST_WIDTH)
-    charges = mean.charges
+    points = descend(mean, Points.of(mean, points.which, points.x, points.y), region.box, _LAST_WIDTH)
+    curves: list[Curve] = []
     if np.isfinite(charges.max_student_tokens) and (charges.delta_lgt or charges.delta_pre):
-        points = points.together(_minima_on_crease(mean, few, box)).apart(np.inf, 1)
-        points = descend(mean, points, box, _CREASE_WIDTH)
+        curves.append(_crease)
+    if not region.is_box:
+        curves += [_lower_edge, _upper_edge]
+    if curves:
+        for curve in curves:
+            points = points.together(_minima_on_curve(mean, few, curve))
+        points = descend(mean, points.apart(np.inf, 1), region.box, _CREASE_WIDTH)
     likely = single.apart(np.inf, 1)
     return _lowest(points, Points.of(mean, likely.which, likely.x, likely.y))
 
@@ -263,26 +258,28 @@ def _lowest(points: Points, preferred: Points) -> Points:
     return best.take(np.argsort(best.which))
 
 
-def _best_for_single_draws(mean: MeanLoss, bounds: Bounds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _best_for_single_draws(mean: MeanLoss) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the strategies with perfect information for some of the draws: budgets, and the points."""
-    draws = mean.thinned(_SINGLE).draws
-    frontier = Frontier(bounds, mean.shape, mean.charges, draws)
-    found = search(Curves.of(draws, mean.student, frontier, mean.budgets[:, None]))
+    cell = mean.thinned(_SINGLE).cell
+    found = search(Curves.of(cell.size, cell.frontier, mean.budgets[:, None]))
     which, draw = np.nonzero(np.isfinite(found["loss"]))
-    return which, np.log(found["teacher_params"][which, draw]), np.log(found["teacher_tokens"][which, draw])
+    x = np.log(found["teacher_params"][which, draw])
+    return which, x, np.clip(np.log(found["teacher_tokens"][which, draw]), *mean.region.edges(x))
 
 
-def _minima_of_grid(mean: MeanLoss, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _minima_of_grid(mean: MeanLoss) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return local minima of row and column minima of a grid of teachers.
 
     The results are the indices of the budgets and the points. Row minima trace a valley along the sizes, and column minima
     trace a valley along the tokens.
     """
-    x, y = np.linspace(box.left, box.right, _GRID), np.linspace(box.bottom, box.top, _GRID)
-    X, Y = (v.ravel() for v in np.meshgrid(x, y, indexing="ij"))
+    box = mean.region.box
+    X, share = np.meshgrid(np.linspace(box.left, box.right, _GRID), np.linspace(0, 1, _GRID), indexing="ij")
+    bottom, top = mean.region.edges(X)
+    Y = bottom + share * (top - bottom)
     n = mean.budgets.size
-    every = np.arange(n)
-    values = mean(every, np.broadcast_to(X, (n, X.size)), np.broadcast_to(Y, (n, X.size))).reshape(n, _GRID, _GRID)
+    x, y = (np.broadcast_to(v.ravel(), (n, X.size)) for v in (X, Y))
+    values = mean(np.arange(n), x, y).reshape(n, _GRID, _GRID)
     chosen = np.zeros(values.shape, bool)
     for axis in (1, 2):
         k = values.argmin(axis=axis, keepdims=True)
@@ -293,48 +290,61 @@ def _minima_of_grid(mean: MeanLoss, box: Box) -> tuple[np.ndarray, np.ndarray, n
         np.put_along_axis(some, k, low.reshape(profile.shape), axis=axis)
         chosen |= some
     which, i, j = np.nonzero(chosen)
-    return which, x[i], y[j]
+    return which, X[i, j], Y[i, j]
 
 
-def _minima_on_crease(mean: MeanLoss, few: MeanLoss, box: Box) -> Points:
-    """Return the lowest point of every problem on the crease at the cap on student tokens.
+def _minima_on_curve(mean: MeanLoss, few: MeanLoss, curve: Curve) -> Points:
+    """Return the lowest point of every problem on a curve of teachers, where the mean loss has a kink or the region ends.
 
-    On the crease, the budget buys exactly the cap, and the mean loss has a kink. A descent in two dimensions makes little
-    progress along it.
+    A descent in two dimensions makes little progress along such a curve.
     """
 
     def along(function: MeanLoss, which: np.ndarray, t: np.ndarray, _: np.ndarray) -> np.ndarray:
-        return function(which, *_on_crease(mean, box, which, t))
+        return function(which, *curve(mean, which, t))
 
     line, n = Box(0.0, 1.0, 0.0, 0.0), mean.budgets.size
-    t = np.broadcast_to(np.linspace(0.0, 1.0, _ON_CREASE), (n, _ON_CREASE))
+    t = np.broadcast_to(np.linspace(0.0, 1.0, _ON_CURVE), (n, _ON_CURVE))
     padded = np.pad(along(few, np.arange(n), t, t), ((0, 0), (1, 1)), constant_values=np.inf)
     low = (padded[:, :-2] > padded[:, 1:-1]) & (padded[:, 1:-1] <= padded[:, 2:])
     which, k = np.nonzero(low)
     points = Points.of(partial(along, few), which, t[which, k], np.zeros(which.size))
-    points = descend(partial(along, few), points, line, 1 / _ON_CREASE).apart(0.01, 2)
+    points = descend(partial(along, few), points, line, 1 / _ON_CURVE).apart(0.01, 2)
     points = Points.of(partial(along, mean), points.which, points.x, points.y)
-    points = descend(partial(along, mean), points, line, 0.1 / _ON_CREASE).apart(np.inf, 1)
-    x, y = _on_crease(mean, box, points.which, points.x[:, None])
+    points = descend(partial(along, mean), points, line, 0.1 / _ON_CURVE).apart(np.inf, 1)
+    x, y = curve(mean, points.which, points.x[:, None])
     return Points.of(mean, points.which, x[:, 0], y[:, 0])
 
 
-def _on_crease(mean: MeanLoss, box: Box, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the teachers (n, k) at t on the crease of budgets (n,), or the nearest in the box."""
-    charges, budget = mean.charges, mean.budgets[which][:, None]
+def _lower_edge(mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the teachers with the fewest tokens, at t from the smallest to the largest."""
+    x = mean.region.box.left + t * (mean.region.box.right - mean.region.box.left)
+    return x, mean.region.edges(x)[0]
+
+
+def _upper_edge(mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the teachers with the most tokens, at t from the smallest to the largest."""
+    x = mean.region.box.left + t * (mean.region.box.right - mean.region.box.left)
+    return x, mean.region.edges(x)[1]
+
+
+def _crease(mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the teachers (n, k) that leave exactly the cap on student tokens, or the nearest allowed, at t for budgets (n,)."""
+    charges, budget, box = mean.cell.charges, mean.budgets[which][:, None], mean.region.box
+    shape = mean.cell.problem.shape
     if charges.delta_pre:
         x = box.left + t * (box.right - box.left)
-        flops = flops_per_token(np.exp(x), mean.shape)
+        flops = flops_per_token(np.exp(x), shape)
         left = budget - charges.per_token(flops) * charges.max_student_tokens
         y = np.log(np.maximum(left, 1e-300)) - np.log(3 * charges.delta_pre * flops)
-        return x, np.clip(y, box.bottom, box.top)
+        return x, np.clip(y, *mean.region.edges(x))
     # Without a charge for pretraining, only the teacher's size matters; find it by bisection.
     low, high = np.full(budget.shape, box.left), np.full(budget.shape, box.right)
     for _ in range(60):
         middle = (low + high) / 2
-        cheap = charges.per_token(flops_per_token(np.exp(middle), mean.shape)) * charges.max_student_tokens < budget
+        cheap = charges.per_token(flops_per_token(np.exp(middle), shape)) * charges.max_student_tokens < budget
         low, high = np.where(cheap, middle, low), np.where(cheap, high, middle)
-    return np.broadcast_to(low, t.shape), box.bottom + t * (box.top - box.bottom)
+    bottom, top = mean.region.edges(low)
+    return np.broadcast_to(low, t.shape), bottom + t * (top - bottom)
 
 
 def _rivals(mean: MeanLoss, points: Points) -> Points:
@@ -349,7 +359,7 @@ def _rivals(mean: MeanLoss, points: Points) -> Points:
         if m.size > 1:
             losses, _ = mean.losses(points.which[m], points.x[m, None], points.y[m, None])
             difference = losses[:, 0] - losses[points.value[m].argmin(), 0]
-            error = difference.std(axis=-1) / np.sqrt(mean.draws.n_draws)
+            error = difference.std(axis=-1) / np.sqrt(mean.n_draws)
             m = m[difference.mean(axis=-1) <= _DEVIATIONS * error + _SLACK]
         keep[m] = True
     return points.take(np.flatnonzero(keep))

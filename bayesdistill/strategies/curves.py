@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bayesdistill.law import Draws
 from bayesdistill.strategies.frontier import Frontier
+from bayesdistill.strategies.losses import Losses
 
 LAST = 20
 """Index of the last point of the grid."""
@@ -51,10 +51,10 @@ class Curves:
 
     Parameters
     ----------
-    draws : Draws
     student : float
         Non-embedding parameters of the student.
     frontier : Frontier
+        With the losses of the law.
     budgets : array
         FLOPs.
     start, end : array
@@ -63,7 +63,6 @@ class Curves:
         Spacing of the grid at s = LAST, relative to an even one.
     """
 
-    draws: Draws
     student: float
     frontier: Frontier
     budgets: np.ndarray
@@ -72,35 +71,38 @@ class Curves:
     crowding: np.ndarray
 
     @classmethod
-    def of(cls, draws: Draws, student: float, frontier: Frontier, budgets: np.ndarray) -> Curves:
+    def of(cls, student: float, frontier: Frontier, budgets: np.ndarray) -> Curves:
         """Return the curves of budgets of shape (n_budgets, n_draws) or (n_budgets, 1)."""
         start, end, limited = frontier.ends(budgets)
-        return cls(draws, student, frontier, budgets, start, end, np.where(limited, _CROWDING, 1.0))
+        return cls(student, frontier, budgets, start, end, np.where(limited, _CROWDING, 1.0))
+
+    @property
+    def losses(self) -> Losses:
+        """The losses of the law."""
+        return self.frontier.losses
 
     def take(self, *index: np.ndarray) -> Curves:
         """Return some problems as arrays of shape (n,), from positions along each axis."""
-        draws = self.draws.take(index[-1])
-        shape = np.broadcast_shapes(self.budgets.shape, (self.draws.n_draws,))
+        shape = np.broadcast_shapes(self.budgets.shape, (self.losses.n_draws,))
         own = (self.budgets, self.start, self.end, self.crowding)
-        return Curves(
-            draws, self.student, replace(self.frontier, p=draws), *(np.broadcast_to(v, shape)[index] for v in own)
-        )
+        frontier = replace(self.frontier, losses=self.losses.take(index[-1]))
+        return Curves(self.student, frontier, *(np.broadcast_to(v, shape)[index] for v in own))
 
     def rows(self, part: slice) -> Curves:
         """Return the problems of some of the budgets."""
         own = (self.budgets, self.start, self.end, self.crowding)
-        return Curves(self.draws, self.student, self.frontier, *(v[part] if v.shape[0] > 1 else v for v in own))
+        return Curves(self.student, self.frontier, *(v[part] if v.shape[0] > 1 else v for v in own))
 
     def strategies(self, s: Any) -> Strategies:
         """Return the strategies at s, which broadcasts against the problems."""
         rest = 1 - np.asarray(s) / LAST
         t = self.end - (self.end - self.start) * rest * (self.crowding + (1 - self.crowding) * rest)
         teacher = self.frontier.teacher(t, self.budgets)
-        teacher_loss = self.draws.supervised_loss(teacher.params, teacher.tokens)
+        teacher_loss = self.losses.supervised(teacher.params, teacher.tokens)
         tokens = self.frontier.charges.student_tokens(self.budgets, teacher.flops, teacher.tokens)
-        loss = self.draws.distilled_loss(self.student, np.maximum(tokens, 1.0), teacher_loss)
+        loss = self.losses.distilled(self.student, np.maximum(tokens, 1.0), teacher_loss)
         return Strategies(np.where(tokens >= 1, loss, np.inf), teacher.params, teacher.tokens, teacher_loss, tokens)
 
     def deficit(self, found: Strategies) -> np.ndarray:
         """Return teacher loss minus student loss without a teacher (laws may have a kink at 0)."""
-        return found.teacher_loss - self.draws.supervised_loss(self.student, np.maximum(found.student_tokens, 1.0))
+        return found.teacher_loss - self.losses.supervised(self.student, np.maximum(found.student_tokens, 1.0))

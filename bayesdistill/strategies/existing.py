@@ -9,8 +9,8 @@ import numpy as np
 
 from bayesdistill.compute import Shape, flops_per_token
 from bayesdistill.errors import ParameterError
-from bayesdistill.law import Draws
 from bayesdistill.strategies.charges import Charges
+from bayesdistill.strategies.losses import Losses
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,9 @@ class Teachers:
         trained = 0.0 if self.tokens is None else self.tokens.reshape(flops.shape)
         return np.broadcast_to(charges.student_tokens(budgets, flops, trained), (self.params.size, *np.shape(budgets)))
 
-    def student_losses(self, draws: Draws, student: float, tokens: np.ndarray) -> np.ndarray:
+    def student_losses(self, losses: Losses, student: float, tokens: np.ndarray) -> np.ndarray:
         """Return losses (n, n_draws) of a student with tokens (n, draws) from each teacher.
 
         The loss is infinite if a teacher leaves less than one token or is not usable.
         """
-        possible = self.usable & (tokens >= 1)
-        return np.where(possible, draws.distilled_loss(student, np.maximum(tokens, 1.0), self.loss), np.inf)
+        return np.where(self.usable, losses.distilled(student, tokens, self.loss), np.inf)

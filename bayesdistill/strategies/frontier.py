@@ -23,19 +23,26 @@ the charge :math:`F(N_T)(\delta_\mathrm{lgt} D_S + 3\,\delta_\mathrm{pre} D_T)` 
 A number t gives the position on this curve. From 0 to 1, log N_T goes from its lower to its upper bound and D_T follows from the
 condition, clipped to its bounds. From -1/4 to 0 the tokens of the smallest teacher increase from their lower bound; from 1 to 5/4
 the tokens of the largest teacher increase to their upper bound. Along the whole curve L_T decreases and the charge increases.
+
+Bounds on tokens per parameter only clip the tokens at each size to a smaller range, because the ratio decreases with the size along a
+level curve. Bounds on L_T end the curve. If tokens are repeated, D_T is replaced in the power law by its effective number, and the
+left side of the condition gets the elasticity of that number as a factor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bayesdistill.compute import Shape, flops_by_part
 from bayesdistill.strategies.charges import Charges
-from bayesdistill.strategies.problems import Bounds
+from bayesdistill.strategies.losses import Losses
+from bayesdistill.strategies.problems import Bounds, Problem
+from bayesdistill.strategies.repetition import Repetition
+from bayesdistill.strategies.roots import find_roots
 
 _STRETCH = 0.25  # length in t of the two ends along which only the tokens change
 _TABLE = np.linspace(-_STRETCH, 1 + _STRETCH, 13)
@@ -68,14 +75,14 @@ class Frontier:
     shape : Shape
     charges : Charges
         Costs of the student.
-    p : mapping
-        The supervised law's A, B, alpha and beta, (n_draws,).
+    losses : Losses
+        The curve depends on A, B, alpha and beta of the supervised law.
     """
 
     bounds: Bounds
     shape: Shape
     charges: Charges
-    p: Mapping[str, np.ndarray]
+    losses: Losses
 
     @property
     def depends_on_budget(self) -> bool:
@@ -84,35 +91,41 @@ class Frontier:
 
     def teacher(self, t: Any, budget: Any) -> Teacher:
         """Return the teachers at t for budgets in FLOPs; both broadcast, with the draws as last axis."""
-        low, high, fewest, most = np.log(self.bounds.limits)
+        smallest, largest = self.bounds.teacher_params
+        low, high = np.log(smallest), np.log(largest)
         log_params = low + np.clip(t, 0.0, 1.0) * (high - low)
-        params = np.clip(np.exp(log_params), self.bounds.min_teacher_params, self.bounds.max_teacher_params)
+        params = np.clip(np.exp(log_params), smallest, largest)
         weights, attention, output = flops_by_part(params, self.shape)
         flops = weights + attention + output
+        limits = self.bounds.teacher_tokens(params)
+        fewest, most = np.log(limits)
         if self.charges.delta_lgt and not self.charges.delta_pre:
             on_curve: Any = most
         else:
             slope = (weights + attention * (2 / 3) + output * (1 / 3)) / flops
-            on_curve = np.clip(self._log_tokens(log_params, slope, flops, budget), fewest, most)
+            p = self.losses.draws
+            optimal = (
+                np.log(p["beta"] * p["B"] / (p["alpha"] * p["A"])) + np.log(slope) + p["alpha"] * log_params
+            ) / p["beta"]
+            on_curve = np.clip(self._log_tokens(optimal, (fewest, most), flops, budget), fewest, most)
         below, above = np.minimum(t, 0.0) / _STRETCH, np.maximum(t - 1.0, 0.0) / _STRETCH
         log_tokens = on_curve + below * (on_curve - fewest) + above * (most - on_curve)
-        tokens = np.clip(np.exp(log_tokens), self.bounds.min_teacher_tokens, self.bounds.max_teacher_tokens)
-        return Teacher(params, tokens, flops)
+        return Teacher(params, np.clip(np.exp(log_tokens), *limits), flops)
 
-    def _log_tokens(self, log_params: Any, slope: Any, flops: Any, budget: Any) -> Any:
-        """Logarithm of the tokens that satisfy the condition."""
-        p, charges = self.p, self.charges
-        optimal = (np.log(p["beta"] * p["B"] / (p["alpha"] * p["A"])) + np.log(slope) + p["alpha"] * log_params) / p[
-            "beta"
-        ]
+    def _log_tokens(self, optimal: Any, limits: tuple[Any, Any], flops: Any, budget: Any) -> Any:
+        """Return the logarithm of the tokens that satisfy the condition, from those that satisfy it for kappa = 0."""
+        charges, beta = self.charges, self.losses.draws["beta"]
+        if self.losses.repetition is None:
+            solve = partial(_solve_charged, optimal, beta)
+        else:
+            solve = partial(_solve_repeated, optimal, beta, self.losses.repetition, limits)
         if not self.depends_on_budget:
-            return optimal
+            return optimal if self.losses.repetition is None else solve(1.0, 0.0)
         share, per_token = charges.delta_lgt / (3 * charges.delta_pre), charges.per_token(flops)
-        tokens = _solve_charged(optimal, p["beta"], 3 * charges.student_flops / per_token, share * budget / per_token)
+        tokens = solve(3 * charges.student_flops / per_token, share * budget / per_token)
         if np.isfinite(charges.max_student_tokens):
             # The budget or the cap limits D_S; the stronger limit gives fewer teacher tokens.
-            capped = _solve_charged(optimal, p["beta"], 1.0, share * charges.max_student_tokens)
-            tokens = np.minimum(tokens, capped)
+            tokens = np.minimum(tokens, solve(1.0, share * charges.max_student_tokens))
         return tokens
 
     def ends(self, budget: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -121,10 +134,12 @@ class Frontier:
         All broadcast with the budgets. The range omits ends of the curve without length, and teachers that leave less than
         about a hundredth of the budget for the student.
         """
-        _, _, fewest, most = self.bounds.limits
         corners = self.teacher(np.array([0.0, 1.0])[:, None, None], budget)
-        start = np.where(corners.tokens[0] > fewest * (1 + _HAIR), -_STRETCH, 0.0)
-        end = np.where(corners.tokens[1] < most * (1 - _HAIR), 1 + _STRETCH, 1.0)
+        fewest, most = self.bounds.teacher_tokens(corners.params)
+        start = np.where(corners.tokens[0] > fewest[0] * (1 + _HAIR), -_STRETCH, 0.0)
+        end = np.where(corners.tokens[1] < most[1] * (1 - _HAIR), 1 + _STRETCH, 1.0)
+        if self.bounds.limit_losses:
+            start, end = self._within_loss_bounds(start, end, budget)
         if not self.charges.delta_pre:
             return start, end, np.full((1, 1), False)
 
@@ -145,6 +160,42 @@ class Frontier:
             wall = wall + (target - log_cost(wall)) / steepness
         return start, np.clip(wall, start, end), wall < end
 
+    def _within_loss_bounds(self, start: Any, end: Any, budget: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first and last t between `start` and `end` with teacher losses within bounds; NaN without any."""
+        shape = np.broadcast_shapes(np.shape(start), np.shape(end), budget.shape, (self.losses.n_draws,))
+        place = np.indices(shape).reshape(len(shape), -1)
+        ends = [np.broadcast_to(v, shape).ravel() for v in (start, end)]
+        budgets = np.broadcast_to(budget, shape).ravel()
+        frontier = replace(self, losses=self.losses.take(place[-1]))
+
+        def excess(bound: float, t: np.ndarray, which: np.ndarray) -> np.ndarray:
+            some = replace(frontier, losses=frontier.losses.take(which))
+            teacher = some.teacher(t, budgets[which])
+            return some.losses.supervised(teacher.params, teacher.tokens) - bound
+
+        every = np.arange(place.shape[1])
+        first, last = (excess(0.0, t, every) for t in ends)  # losses decrease along the curve
+        new = []
+        for bound, end in ((self.bounds.max_teacher_loss, ends[0]), (self.bounds.min_teacher_loss, ends[1])):
+            t = np.array(end)
+            between = np.flatnonzero((first > bound) & (last < bound))
+            t[between] = find_roots(partial(excess, bound), ends[0][between], ends[1][between], between, 1e-13)
+            t[(last > self.bounds.max_teacher_loss) | (first < self.bounds.min_teacher_loss)] = np.nan
+            new.append(t.reshape(shape))
+        return new[0], new[1]
+
+
+def teacher_exists(losses: Losses, problem: Problem) -> np.ndarray:
+    """Return in which draws the loss of a teacher within the bounds on size and tokens is within the bounds on losses."""
+    bounds = problem.bounds
+    if problem.teachers is not None or not bounds.hold_something:
+        return np.full(losses.n_draws, True)
+    smallest, largest = bounds.teacher_params
+    with np.errstate(all="ignore"):
+        worst = losses.supervised(smallest, bounds.teacher_tokens(smallest)[0])
+        best = losses.supervised(largest, bounds.teacher_tokens(largest)[1])
+    return (worst >= bounds.min_teacher_loss) & (best <= bounds.max_teacher_loss)
+
 
 def _solve_charged(optimal: Any, beta: Any, constant: Any, reach: Any) -> Any:
     """Solve the condition for log D_T, with 1 + kappa/D_T = `constant + reach / D_T`.
@@ -158,3 +209,17 @@ def _solve_charged(optimal: Any, beta: Any, constant: Any, reach: Any) -> Any:
         total = constant + near
         y = y + (np.log(total) - beta * (y - optimal)) / (near / total + beta)
     return y
+
+
+def _solve_repeated(
+    optimal: Any, beta: Any, repetition: Repetition, limits: tuple[Any, Any], constant: Any, reach: Any
+) -> Any:
+    """Solve the condition for log D_T within limits if tokens are repeated, by bisection."""
+    low, high = (v + np.zeros(np.broadcast_shapes(*map(np.shape, (optimal, constant, reach, *limits)))) for v in limits)
+    for _ in range(50):
+        y = (low + high) / 2
+        tokens = np.exp(y)
+        gain = np.log(constant + reach / tokens) + repetition.log_elasticity(tokens)
+        enough = beta * (np.log(repetition.effective(tokens)) - optimal) > gain
+        low, high = np.where(enough, low, y), np.where(enough, y, high)
+    return high

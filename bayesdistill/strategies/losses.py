@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from bayesdistill.compute import PUBLISHED_SHAPE, Shape, pretraining_tokens
+from bayesdistill.compute import pretraining_tokens
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
-from bayesdistill.strategies.problems import budgets_per_draw
+from bayesdistill.strategies.problems import Problem, budgets_per_draw
+from bayesdistill.strategies.repetition import Repetition
 
 
 def evaluate_strategies(
@@ -66,22 +67,57 @@ def evaluate_strategies(
     return loss, np.broadcast_to(of_teacher, loss.shape)
 
 
-def supervised_losses(
-    draws: Draws, students: Any, budgets: Any, shape: Shape = PUBLISHED_SHAPE, max_tokens: float = math.inf
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Losses:
+    """Losses of models from numbers of tokens, of which some may be repeated.
+
+    Parameters
+    ----------
+    draws : Draws
+    repetition : Repetition or None
+        None if all tokens are different.
+    """
+
+    draws: Draws
+    repetition: Repetition | None
+
+    @classmethod
+    def of(cls, draws: Draws, problem: Problem) -> Losses:
+        """Return the losses of a problem, with only the symbols that they depend on."""
+        return cls(replace(draws, symbols={name: draws[name] for name in draws.law.symbols_of_law}), problem.repetition)
+
+    @property
+    def n_draws(self) -> int:
+        """Number of draws."""
+        return self.draws.n_draws
+
+    def take(self, index: Any) -> Losses:
+        """Return the losses under some of the draws."""
+        repetition = None if self.repetition is None else self.repetition.take(index)
+        return Losses(self.draws.take(index), repetition)
+
+    def effective(self, tokens: Any) -> Any:
+        """Return the number of tokens that the law sees."""
+        return tokens if self.repetition is None else self.repetition.effective(tokens)
+
+    def supervised(self, params: Any, tokens: Any) -> np.ndarray:
+        """Return the losses of pretrained models; arguments (..., 1) or (..., n_draws)."""
+        return self.draws.supervised_loss(params, self.effective(tokens))
+
+    def distilled(self, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
+        """Return the losses of distilled students; infinite with less than one token."""
+        loss = self.draws.distilled_loss(params, self.effective(np.maximum(tokens, 1.0)), teacher_loss)
+        return np.where(np.asarray(tokens) >= 1, loss, np.inf)
+
+
+def supervised_losses(draws: Draws, problem: Problem) -> np.ndarray:
     """Return the loss of pretraining each student on all of each budget.
 
     Parameters
     ----------
     draws : Draws
-    students : (n_students,) array
-        Non-embedding parameters.
-    budgets : (n_budgets,) or (n_budgets, n_draws) array
-        FLOPs.
-    shape : Shape
-        Architecture, which determines the cost.
-    max_tokens : float
-        Cap on the tokens.
+    problem : Problem
+        The students, budgets, cap on tokens, inference and repetition matter.
 
     Returns
     -------
@@ -92,11 +128,15 @@ def supervised_losses(
     --------
     >>> import bayesdistill as bd
     >>> from bayesdistill.law import LAWS, Draws
-    >>> from bayesdistill.strategies import supervised_losses
-    >>> supervised_losses(Draws(LAWS["busbridge2025"], bd.PUBLISHED), [1e9], [1e21]).round(3)
+    >>> from bayesdistill.strategies import Problem, supervised_losses
+    >>> supervised_losses(Draws(LAWS["busbridge2025"], bd.PUBLISHED), Problem([1e9], [1e21], ())).round(3)
     array([[[2.221]]])
     """
-    sizes = np.atleast_1d(np.asarray(students, float))[:, None, None]
+    losses, budgets = Losses.of(draws, problem), budgets_per_draw(problem.budgets, draws.n_draws)
+    found = np.empty((problem.students.size, *budgets.shape))
     with np.errstate(all="ignore"):
-        tokens = np.minimum(pretraining_tokens(sizes, budgets_per_draw(budgets, draws.n_draws), shape), max_tokens)
-        return np.where(tokens >= 1, draws.supervised_loss(sizes, tokens), np.nan)
+        for student, size in enumerate(problem.students):
+            left = budgets - problem.serving_cost(student)
+            tokens = np.minimum(pretraining_tokens(size, left, problem.shape), problem.bounds.max_student_tokens)
+            found[student] = np.where(tokens >= 1, losses.supervised(size, tokens), np.nan)
+    return found

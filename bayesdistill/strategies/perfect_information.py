@@ -8,29 +8,22 @@ minimized without derivatives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.optimize.elementwise import find_minimum, find_root
+from scipy.optimize.elementwise import find_minimum
 
-from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape
 from bayesdistill.law import Draws
+from bayesdistill.strategies.charges import Charges
 from bayesdistill.strategies.curves import LAST, Curves, Strategies
-from bayesdistill.strategies.frontier import Frontier
-from bayesdistill.strategies.problems import (
-    UNLIMITED,
-    Bounds,
-    Charges,
-    Request,
-    budgets_per_draw,
-    possible,
-    run_all,
-    thread_count,
-    unlimited_tokens,
-)
+from bayesdistill.strategies.existing import Teachers
+from bayesdistill.strategies.frontier import Frontier, teacher_exists
+from bayesdistill.strategies.losses import Losses
+from bayesdistill.strategies.problems import Problem, budgets_per_draw, run_all, thread_count, unlimited_tokens
+from bayesdistill.strategies.roots import find_roots
+from bayesdistill.strategies.targets import budgets_for_targets
 
 _PROBLEMS = 16_384  # number of problems solved together; with smaller arrays threads wait for each other
 _AT_ONCE = 65_536  # number of losses computed at once; larger arrays exceed the processor's cache
@@ -63,37 +56,15 @@ class Intervals:
         return Intervals(self.row[index], self.column[index], self.low[index], self.high[index])
 
 
-def perfect_information_strategies(
-    draws: Draws,
-    students: Any,
-    budgets: Any,
-    scenarios: str | Scenario | Sequence[str | Scenario],
-    *,
-    bounds: Bounds = Bounds(),  # noqa: B008  (frozen)
-    shape: Shape = PUBLISHED_SHAPE,
-    teachers: Any = None,
-    threads: int | None = None,
-) -> dict[str, np.ndarray]:
+def perfect_information_strategies(draws: Draws, problem: Problem, threads: int | None = None) -> dict[str, np.ndarray]:
     """Return the strategy with perfect information, which minimizes the student's loss in every draw.
 
     Parameters
     ----------
     draws : Draws
         A law and draws of its symbols.
-    students : (n_students,) array
-        Non-embedding parameters.
-    budgets : (n_budgets,) or (n_budgets, n_draws) array
-        FLOPs, equal for all draws or not; may be infinite.
-    scenarios : sequence of Scenario or str
-        Cost scenarios.
-    bounds : Bounds
-        Bounds on teachers and tokens. With `teachers` only the cap on student tokens matters.
-    shape : Shape
-        Architecture, which determines the cost.
-    teachers : tuple of arrays, optional
-        (params, loss) or (params, loss, tokens) of existing teachers, with measured losses of shape (n,) or (n, n_draws). The
-        strategy then uses one of them. The scenario determines the charge for their inference; their pretraining is charged
-        only if their tokens are given.
+    problem : Problem
+        With target losses, the strategy minimizes the budget that reaches them.
     threads : int, optional
         Number of threads; by default one per processor.
 
@@ -101,7 +72,8 @@ def perfect_information_strategies(
     -------
     dict of (n_students, n_scenarios, n_budgets, n_draws) arrays
         loss and teacher_loss in nats per token, teacher_params, teacher_tokens, student_tokens; status, an index into STATUS;
-        with `teachers` also teacher_index, -1 where none is possible. NaN where the status is a failure.
+        with existing teachers also teacher_index, -1 where none is possible; with target losses also budget in FLOPs. NaN where
+        the status is a failure.
 
     Raises
     ------
@@ -112,65 +84,83 @@ def perfect_information_strategies(
     --------
     >>> import bayesdistill as bd
     >>> from bayesdistill.law import LAWS, Draws
-    >>> from bayesdistill.strategies import perfect_information_strategies
-    >>> found = perfect_information_strategies(Draws(LAWS["busbridge2025"], bd.PUBLISHED), [1e9], [1e21], "teacher inference")
+    >>> from bayesdistill.strategies import Problem, perfect_information_strategies
+    >>> draws = Draws(LAWS["busbridge2025"], bd.PUBLISHED)
+    >>> found = perfect_information_strategies(draws, Problem([1e9], [1e21], "teacher inference"))
     >>> print(f"{found['loss'].item():.3f} {found['teacher_params'].item():.1e}")
     2.211 1.3e+09
     """
-    request = Request.of(draws, students, scenarios, (bounds, shape), teachers)
-    spent = budgets_per_draw(budgets, draws.n_draws)
-    grid = (request.students.size, len(request.scenarios), spent.shape[0], draws.n_draws)
+    if problem.targets is not None:
+        return budgets_for_targets(perfect_information_strategies, draws, problem, threads)
+    spent = budgets_per_draw(problem.budgets, draws.n_draws)
+    grid = (*problem.shape_of_grid, draws.n_draws)
     out = {field.name: np.full(grid, np.nan) for field in fields(Strategies)}
-    if request.teachers is not None:
+    teachers = None if problem.teachers is None else Teachers.of(problem.teachers, draws.n_draws)
+    if teachers is not None:
         out["teacher_index"] = np.full(grid, -1)
-    usable = np.where(possible(spent, finite=False), np.minimum(spent, UNLIMITED), np.nan)
-    rows = np.flatnonzero(np.isfinite(usable).any(axis=1))
-    columns = np.flatnonzero(draws.valid & np.isfinite(usable).any(axis=0))
-    if request.possible and rows.size and columns.size:
-        width = max(32, _PROBLEMS // rows.size)
-        law = request.draws
-        jobs = [
-            partial(_solve, request, law.take(part), usable[np.ix_(rows, part)], (a, b, rows[:, None], part), out)
-            for part in (columns[i : i + width] for i in range(0, columns.size, width))
-            for a in request.sound_students
-            for b in range(len(request.scenarios))
-        ]
-        run_all(jobs, thread_count(threads))
-    out["student_tokens"] = unlimited_tokens(out["student_tokens"], spent, bounds)
-    out["status"] = request.status(out, spent, draws.valid)
+    losses, jobs = Losses.of(draws, problem), []
+    for a in problem.sound_students if problem.possible else ():
+        budgets = problem.training_budgets(a, spent)
+        usable = np.isfinite(budgets)
+        rows, columns = np.flatnonzero(usable.any(axis=1)), np.flatnonzero(draws.valid & usable.any(axis=0))
+        width = max(32, _PROBLEMS // max(rows.size, 1))
+        for part in (columns[i : i + width] for i in range(0, columns.size, width)):
+            for b in range(len(problem.scenarios)):
+                cell = Cell(problem, a, b, losses.take(part), None if teachers is None else teachers.for_draws(part))
+                jobs.append(partial(_solve, cell, budgets[np.ix_(rows, part)], (a, b, rows[:, None], part), out))
+    run_all(jobs, thread_count(threads))
+    out["student_tokens"] = unlimited_tokens(out["student_tokens"], spent, problem.bounds)
+    out["status"] = problem.status(out, draws.valid, teacher_exists(losses, problem))
     return out
 
 
-def _solve(
-    request: Request, draws: Draws, budgets: np.ndarray, where: tuple[Any, ...], out: dict[str, np.ndarray]
-) -> None:
-    """Store the strategies of one student and scenario for some budgets in `out`."""
-    student, charges = request.charges(*where[:2])
-    if request.teachers is not None:
+@dataclass(frozen=True)
+class Cell:
+    """One student and scenario of a problem, under some of the draws."""
+
+    problem: Problem
+    student: int
+    scene: int
+    losses: Losses
+    teachers: Teachers | None
+
+    @property
+    def size(self) -> float:
+        """Non-embedding parameters of the student."""
+        return float(self.problem.students[self.student])
+
+    @property
+    def charges(self) -> Charges:
+        """Costs of the student."""
+        return self.problem.charges(self.student, self.scene)
+
+    @property
+    def frontier(self) -> Frontier:
+        """Efficient teachers."""
+        return Frontier(self.problem.bounds, self.problem.shape, self.charges, self.losses)
+
+
+def _solve(cell: Cell, budgets: np.ndarray, where: tuple[Any, ...], out: dict[str, np.ndarray]) -> None:
+    """Store the strategies of a cell for some budgets in `out`."""
+    if cell.teachers is not None:
         for row, spent in zip(where[2].ravel(), budgets, strict=True):
-            found = _best_existing(request, draws, student, charges, spent, where[3])
-            for name, values in found.items():
+            for name, values in _best_existing(cell, cell.teachers, spent).items():
                 out[name][(*where[:2], row, where[3])] = values
         return
-    frontier = Frontier(request.bounds, request.shape, charges, draws)
     same = (budgets == budgets[:, :1]).all()
-    found = search(Curves.of(draws, student, frontier, budgets[:, :1] if same else budgets))
+    found = search(Curves.of(cell.size, cell.frontier, budgets[:, :1] if same else budgets))
     nothing = ~np.isfinite(found["loss"])
     for name, values in found.items():
         values[nothing] = np.nan
         out[name][where] = values
 
 
-def _best_existing(
-    request: Request, draws: Draws, student: float, charges: Charges, spent: np.ndarray, columns: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return the strategies with the best of the existing teachers; ties go to the first."""
-    assert request.teachers is not None
-    teachers = request.teachers.for_draws(columns)
+def _best_existing(cell: Cell, teachers: Teachers, spent: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the strategies with the best of the existing teachers for budgets (n_draws,); ties go to the first."""
     with np.errstate(all="ignore"):
-        tokens = teachers.student_tokens(spent, charges, request.shape)
-        losses = teachers.student_losses(draws, student, tokens)
-    k, draw = losses.argmin(axis=0), np.arange(columns.size)
+        tokens = teachers.student_tokens(spent, cell.charges, cell.problem.shape)
+        losses = teachers.student_losses(cell.losses, cell.size, tokens)
+    k, draw = losses.argmin(axis=0), np.arange(spent.size)
     found = {
         "loss": losses[k, draw],
         "teacher_params": teachers.params[k],
@@ -213,7 +203,7 @@ class Grid:
 
 
 def _look_everywhere(curves: Curves) -> Grid:
-    n_budgets, n_draws = curves.budgets.shape[0], curves.draws.n_draws
+    n_budgets, n_draws = curves.budgets.shape[0], curves.losses.n_draws
     loss, teacher_loss = np.empty((2, LAST + 1, n_budgets, n_draws))
     s = np.arange(LAST + 1.0)[:, None, None]
     for part in _parts(loss):
@@ -378,7 +368,7 @@ def _split_at_kinks(curves: Curves, intervals: Intervals) -> Intervals:
     problems = curves.take(intervals.row, intervals.column)
 
     def deficit(s: np.ndarray, i: np.ndarray) -> np.ndarray:
-        some = problems.take(i.astype(int))
+        some = problems.take(i)
         return some.deficit(some.strategies(s))
 
     every = np.arange(intervals.row.size)
@@ -387,7 +377,7 @@ def _split_at_kinks(curves: Curves, intervals: Intervals) -> Intervals:
     if not split.size:
         return intervals
     halves = intervals.take(split)
-    kink = np.asarray(find_root(deficit, (halves.low, halves.high), args=(split,), tolerances={"xatol": 1e-12}).x)
+    kink = find_roots(deficit, halves.low, halves.high, split, 1e-12)
     keep = np.setdiff1d(every, split)
     return Intervals.together(intervals.take(keep), replace(halves, high=kink), replace(halves, low=kink))
 

@@ -1,4 +1,4 @@
-"""Inputs and status codes of a search: bounds, draws, scenarios and budgets."""
+"""Problems of a search for strategies: students, budgets or target losses, costs, bounds and teachers; and status codes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from bayesdistill.compute import Scenario, Shape, flops_per_token, scenario
+from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, flops_per_token, scenario
 from bayesdistill.errors import ParameterError
-from bayesdistill.law import Draws
 from bayesdistill.strategies.charges import Charges
-from bayesdistill.strategies.existing import Teachers
+from bayesdistill.strategies.repetition import Repetition
 
 STATUS = (
     "ok",
@@ -24,8 +23,13 @@ STATUS = (
     "teacher_tokens_at_min",
     "teacher_tokens_at_max",
     "teacher_at_corner",
+    "teacher_tokens_per_param_at_min",
+    "teacher_tokens_per_param_at_max",
+    "teacher_loss_at_min",
+    "teacher_loss_at_max",
     "student_tokens_at_max",
     "budget_too_small",
+    "target_unreachable",
     "no_teacher_in_bounds",
     "invalid_draw",
     "invalid_problem",
@@ -35,22 +39,25 @@ STATUS = (
 ok
     Inside all bounds.
 teacher_params_at_min ... student_tokens_at_max
-    The strategy is at a bound: the teacher's size or tokens are, both are (`teacher_at_corner`), or only the student's
-    tokens are. A teacher whose inference alone is charged uses all the tokens that it may have.
+    The strategy is at a bound: the teacher's size, tokens, tokens per parameter or loss is, both size and tokens are
+    (`teacher_at_corner`), or only the student's tokens are. A teacher whose inference alone is charged uses all the tokens that
+    it may have.
 budget_too_small
     No teacher within bounds leaves a token for the student.
+target_unreachable
+    No budget gives the student the target loss.
 no_teacher_in_bounds
     The bounds exclude everything, or the list of teachers is empty.
 invalid_draw
     A coefficient is NaN, infinite or of the wrong sign. One invalid draw makes the mean over draws, and therefore every chosen
     strategy, invalid.
 invalid_problem
-    The student's size or the budget is NaN or not positive, or the student's size is infinite.
+    The student's size, the budget or the target loss is NaN or not positive, or the student's size is infinite.
 
 The codes from `budget_too_small` on have no strategy, and the values are NaN."""
 FIRST_FAILURE = STATUS.index("budget_too_small")
 """First status code without a strategy."""
-_CODE = {name: code for code, name in enumerate(STATUS)}
+CODE = {name: code for code, name in enumerate(STATUS)}
 
 UNLIMITED = 1e300
 """Replacement for an infinite budget: its losses differ by 1e-100 nats from those with unlimited tokens."""
@@ -58,7 +65,7 @@ UNLIMITED = 1e300
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds on the teachers and the unique tokens of a strategy.
+    """Bounds on the teachers and the tokens of a strategy.
 
     Parameters
     ----------
@@ -69,7 +76,11 @@ class Bounds:
         7.5 nats, which is worse than any realistic teacher.
     max_student_tokens : float
         Cap on the student's tokens; infinite for none. The rest of the budget is then not spent.
-        Cap on the student's tokens; infinite for none. What of the budget is left then is not spent.
+    min_teacher_tokens_per_param, max_teacher_tokens_per_param : float
+        Training tokens of a teacher per non-embedding parameter.
+    min_teacher_loss, max_teacher_loss : float
+        Cross-entropy of a new teacher in nats per token: predicted in each draw for the strategy with perfect information, and
+        the posterior mean for the chosen strategy.
 
     Examples
     --------
@@ -83,90 +94,162 @@ class Bounds:
     min_teacher_tokens: float = 1e6
     max_teacher_tokens: float = 2e13
     max_student_tokens: float = math.inf
+    min_teacher_tokens_per_param: float = 0.0
+    max_teacher_tokens_per_param: float = math.inf
+    min_teacher_loss: float = 0.0
+    max_teacher_loss: float = math.inf
 
     @property
-    def limits(self) -> np.ndarray:
-        """Lower and upper bounds on the parameters, then on the tokens, of a teacher."""
-        return np.array(
-            [self.min_teacher_params, self.max_teacher_params, self.min_teacher_tokens, self.max_teacher_tokens], float
+    def teacher_params(self) -> tuple[float, float]:
+        """Smallest and largest size for which some number of tokens is within bounds."""
+        few, many = self.min_teacher_tokens_per_param, self.max_teacher_tokens_per_param
+        low = max(self.min_teacher_params, self.min_teacher_tokens / many)
+        return low, min(self.max_teacher_params, self.max_teacher_tokens / few if few else math.inf)
+
+    def teacher_tokens(self, params: Any) -> tuple[Any, Any]:
+        """Return the smallest and largest number of tokens of teachers of given sizes, without the bounds on their losses."""
+        few, many = self.min_teacher_tokens_per_param * params, self.max_teacher_tokens_per_param * params
+        return np.maximum(self.min_teacher_tokens, few), np.minimum(self.max_teacher_tokens, many)
+
+    @property
+    def limit_losses(self) -> bool:
+        """Whether the teacher's loss is bounded."""
+        return self.min_teacher_loss > 0 or math.isfinite(self.max_teacher_loss)
+
+    @property
+    def limit_size_and_tokens_separately(self) -> bool:
+        """Whether the allowed teachers form a rectangle of sizes and tokens."""
+        return not (
+            self.limit_losses or self.min_teacher_tokens_per_param or math.isfinite(self.max_teacher_tokens_per_param)
         )
 
     @property
     def hold_something(self) -> bool:
         """Whether the bounds allow any teacher and any student tokens."""
-        a = self.limits
-        fine = np.isfinite(a).all() and a.min() > 0 and a[0] <= a[1] and a[2] <= a[3] and self.max_student_tokens > 0
-        return bool(fine)
+        box = (self.min_teacher_params, self.max_teacher_params, self.min_teacher_tokens, self.max_teacher_tokens)
+        if not (all(math.isfinite(v) and v > 0 for v in box) and self.min_teacher_tokens <= self.max_teacher_tokens):
+            return False
+        low, high = self.teacher_params
+        return low <= high and self.min_teacher_loss <= self.max_teacher_loss and self.max_student_tokens > 0
 
 
 @dataclass(frozen=True)
-class Request:
-    """Arguments of a search for strategies.
+class Problem:
+    """Grid of strategies: every student in every scenario with every budget (or target loss).
 
     Parameters
     ----------
-    draws : Draws
-        The law, and draws of the symbols of its terms.
     students : (n_students,) array
         Non-embedding parameters.
-    scenarios : list of Scenario
+    budgets : (n_budgets,) or (n_budgets, n_draws) array
+        FLOPs of training and, with `served_tokens`, inference; may be infinite. Empty if there are target losses.
+    scenarios : Scenario or str, or a sequence of them
+        Fractions of the teacher's inference and pretraining that are charged.
     bounds : Bounds
+        Bounds on teachers and tokens. For existing teachers, only the cap on student tokens applies.
     shape : Shape
-    teachers : Teachers or None
-        Existing teachers; None for newly trained teachers.
+        Architecture, which determines FLOPs per token.
+    teachers : tuple of arrays, optional
+        (params, loss) or (params, loss, tokens) of existing teachers, with measured losses of shape (n,) or (n, n_draws). By
+        default, a new teacher is trained. The pretraining of existing teachers is charged only if their tokens are given.
+    targets : (n_targets,) array, optional
+        Losses of the student in nats per token, in place of budgets: find the smallest budget that reaches each of them.
+    served_tokens : float
+        Tokens of inference that the budget pays for, in addition to training.
+    serving_price : float
+        Price of a FLOP of inference relative to a FLOP of training.
+    repetition : Repetition, optional
+        Number of unique tokens and what repeated ones are worth; by default, all tokens are different.
+
+    Examples
+    --------
+    >>> from bayesdistill.strategies import Problem
+    >>> Problem([1e9], [1e21, 1e22], "best case").budgets
+    array([1.e+21, 1.e+22])
     """
 
-    draws: Draws
     students: np.ndarray
-    scenarios: list[Scenario]
-    bounds: Bounds
-    shape: Shape
-    teachers: Teachers | None
+    budgets: np.ndarray
+    scenarios: tuple[Scenario, ...]
+    bounds: Bounds = Bounds()
+    shape: Shape = PUBLISHED_SHAPE
+    teachers: tuple[Any, ...] | None = None
+    targets: np.ndarray | None = None
+    served_tokens: float = 0.0
+    serving_price: float = 1.0
+    repetition: Repetition | None = None
 
-    @classmethod
-    def of(cls, draws: Draws, students: Any, scenarios: Any, limits: tuple[Bounds, Shape], teachers: Any) -> Request:
-        """Return a request from the caller's arguments."""
-        several = [scenarios] if isinstance(scenarios, str | Scenario) else list(scenarios)
-        return cls(
-            replace(draws, symbols={name: draws[name] for name in draws.law.symbols_of_law}),
-            np.atleast_1d(np.asarray(students, float)),
-            [scenario(s) for s in several],
-            *limits,
-            Teachers.of(teachers, draws.n_draws) if teachers is not None else None,
-        )
+    def __post_init__(self) -> None:
+        several = [self.scenarios] if isinstance(self.scenarios, str | Scenario) else self.scenarios
+        object.__setattr__(self, "scenarios", tuple(scenario(s) for s in several))
+        for name in ("students", "budgets", "targets"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, np.atleast_1d(np.asarray(getattr(self, name), float)))
+        if self.targets is not None and self.budgets.size:
+            raise ParameterError("A problem has either budgets or target losses. Leave `budgets` empty.")
+
+    def part(self, student: int, scene: int, budgets: np.ndarray) -> Problem:
+        """Return the problem of one student and scenario with other budgets."""
+        one, scenarios = self.students[[student]], (self.scenarios[scene],)
+        return replace(self, students=one, scenarios=scenarios, budgets=budgets, targets=None)
+
+    def for_draws(self, index: np.ndarray) -> Problem:
+        """Return the problem for some of the draws, if it has values that depend on them."""
+        teachers, repetition = self.teachers, self.repetition
+        if teachers is not None and np.ndim(teachers[1]) == 2:
+            teachers = (teachers[0], np.asarray(teachers[1])[:, index], *teachers[2:])
+        return replace(self, teachers=teachers, repetition=None if repetition is None else repetition.take(index))
+
+    @property
+    def shape_of_grid(self) -> tuple[int, int, int]:
+        """Number of students, of scenarios, and of budgets or target losses."""
+        rows = self.budgets if self.targets is None else self.targets
+        return self.students.size, len(self.scenarios), rows.shape[0]
 
     @property
     def possible(self) -> bool:
         """Whether the bounds allow any strategy."""
         if self.teachers is None:
             return self.bounds.hold_something
-        return bool(self.teachers.params.size and self.bounds.max_student_tokens > 0)
+        return bool(np.size(self.teachers[0]) and self.bounds.max_student_tokens > 0)
 
     @property
     def sound_students(self) -> list[int]:
         """Positions of the students whose size is a positive number."""
-        return np.flatnonzero(possible(self.students, finite=True)).tolist()
+        return np.flatnonzero(positive(self.students) & np.isfinite(self.students)).tolist()
 
-    def charges(self, student: int, scene: int) -> tuple[float, Charges]:
-        """Return the size of a student, and its costs in a scenario."""
-        size, s = float(self.students[student]), self.scenarios[scene]
-        flops, cap = float(flops_per_token(size, self.shape)), float(self.bounds.max_student_tokens)
-        return size, Charges(flops, float(s.delta_lgt), float(s.delta_pre), cap)
+    def charges(self, student: int, scene: int) -> Charges:
+        """Return the costs of a student in a scenario."""
+        s = self.scenarios[scene]
+        flops = float(flops_per_token(self.students[student], self.shape))
+        return Charges(flops, float(s.delta_lgt), float(s.delta_pre), float(self.bounds.max_student_tokens))
 
-    def status(self, found: dict[str, np.ndarray], budgets: np.ndarray, valid: Any) -> np.ndarray:
-        """Return the status of strategies over (student, scenario, budget, ...); budgets are (n_budgets, ...)."""
-        own = found["student_tokens"]
-        if self.teachers is None:
-            status = bound_status(found["teacher_params"], found["teacher_tokens"], own, self.bounds)
-        else:
-            status = cap_reached(own, self.bounds) * _CODE["student_tokens_at_max"]
-        status = np.where(np.isnan(own), _CODE["budget_too_small"], status)
-        if not self.possible:
-            status = np.full_like(status, _CODE["no_teacher_in_bounds"])
-        status = np.where(valid, status, _CODE["invalid_draw"])
+    def serving_cost(self, student: int) -> float:
+        """Return the charged FLOPs of a student's inference."""
+        return self.serving_price * self.served_tokens * float(flops_per_token(self.students[student], self.shape))
+
+    def training_budgets(self, student: int, budgets: np.ndarray) -> np.ndarray:
+        """Return what budgets leave for training; NaN if nothing, and at most UNLIMITED."""
+        left = np.minimum(budgets, UNLIMITED) - self.serving_cost(student)
+        return np.where(positive(budgets) & (left > 0), left, np.nan)
+
+    def status(self, found: dict[str, np.ndarray], valid: Any, teacher_exists: Any = True) -> np.ndarray:
+        """Return the status of strategies over (student, scenario, budget, ...).
+
+        `valid` says which draws are valid, and `teacher_exists` in which of them any teacher is within bounds.
+        """
+        own, bounds = found["student_tokens"], self.bounds
+        capped = cap_reached(own, bounds) * CODE["student_tokens_at_max"]
+        status = bound_status(found, bounds) if self.teachers is None else capped
+        failure = "budget_too_small" if self.targets is None else "target_unreachable"
+        status = np.where(np.isnan(own), CODE[failure], status)
+        status = np.where(self.possible & teacher_exists, status, CODE["no_teacher_in_bounds"])
+        status = np.where(valid, status, CODE["invalid_draw"])
+        rows = self.budgets if self.targets is None else self.targets
+        rows = rows.reshape(*rows.shape, *[1] * (status.ndim - 2 - rows.ndim))
         students = self.students.reshape(-1, *[1] * (status.ndim - 1))
-        sound = possible(students, finite=True) & possible(budgets, finite=False)
-        return np.where(sound, status, _CODE["invalid_problem"]).astype(np.int8)
+        sound = positive(students) & np.isfinite(students) & positive(rows)
+        return np.where(sound, status, CODE["invalid_problem"]).astype(np.int8)
 
 
 def budgets_per_draw(budgets: Any, n_draws: int) -> np.ndarray:
@@ -187,22 +270,28 @@ def budgets_per_draw(budgets: Any, n_draws: int) -> np.ndarray:
     return budgets
 
 
-def possible(values: np.ndarray, *, finite: bool) -> np.ndarray:
-    """Return which sizes or budgets are positive numbers."""
-    return (values > 0) & (np.isfinite(values) if finite else True)
+def positive(values: np.ndarray) -> np.ndarray:
+    """Return which sizes, budgets or losses are positive numbers (possibly infinite)."""
+    return values > 0
 
 
-def bound_status(params: Any, tokens: Any, own: Any, bounds: Bounds) -> np.ndarray:
-    """Return the status code of the bounds that a strategy reaches."""
+def bound_status(found: dict[str, np.ndarray], bounds: Bounds) -> np.ndarray:
+    """Return the status code of the bounds that strategies with new teachers reach."""
 
     def at(values: Any, bound: float) -> Any:
-        return np.abs(values - bound) <= 1e-9 * bound
+        return np.abs(values - bound) <= 1e-9 * bound if math.isfinite(bound) else np.zeros(np.shape(values), bool)
 
+    params, tokens, loss = found["teacher_params"], found["teacher_tokens"], found["teacher_loss"]
+    if loss.ndim > params.ndim:  # the chosen strategy, whose teacher has a loss in every draw
+        loss = loss.mean(axis=-1)
     low, high = at(params, bounds.min_teacher_params), at(params, bounds.max_teacher_params)
     few, many = at(tokens, bounds.min_teacher_tokens), at(tokens, bounds.max_teacher_tokens)
-    conditions = [(low | high) & (few | many), low, high, few, many, cap_reached(own, bounds)]
-    names = ["teacher_at_corner", *STATUS[1:5], "student_tokens_at_max"]
-    return np.select(conditions, [_CODE[name] for name in names], 0).astype(np.int8)
+    ratio, limits = tokens / params, (bounds.min_teacher_tokens_per_param, bounds.max_teacher_tokens_per_param)
+    reached = [(low | high) & (few | many), low, high, few, many, *(at(ratio, v) for v in limits)]
+    reached += [at(loss, v) for v in (bounds.min_teacher_loss, bounds.max_teacher_loss)]
+    reached.append(cap_reached(found["student_tokens"], bounds))
+    names = ["teacher_at_corner", *STATUS[1:5], *STATUS[6:11]]
+    return np.select(reached, [CODE[name] for name in names], 0).astype(np.int8)
 
 
 def cap_reached(own: np.ndarray, bounds: Bounds) -> np.ndarray:

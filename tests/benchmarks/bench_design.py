@@ -124,7 +124,7 @@ def advantage(draws: Draws, strategy: dict[str, np.ndarray]) -> np.ndarray:
         strategy["teacher_params"],
         strategy["teacher_tokens"],
     )
-    alone = strategies.supervised_losses(draws, PROBLEM.students, PROBLEM.budgets)
+    alone = strategies.supervised_losses(draws, PROBLEM)
     return alone[:, None] - distilled
 
 

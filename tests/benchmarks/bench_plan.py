@@ -38,7 +38,7 @@ import bayesdistill as bd
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS
 from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.law import SUPERVISED_SYMBOLS
-from bayesdistill.strategies import Bounds, perfect_information_strategies
+from bayesdistill.strategies import Bounds, Problem, perfect_information_strategies
 
 STUDENTS = ("300M", "1B", "3B", "10B")
 BUDGETS = (1e19, 1e25, 31)
@@ -134,14 +134,14 @@ def compare_solvers(draws, rounds, per_round, threads):
     seconds, clock = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     solved, scenario_seconds = dict.fromkeys(names, 0), {}
     differences = {name: [] for name in (*names[1:], "SLSQP from the package's optimum")}
-    perfect_information_strategies(draws, [1e9], [1e21, 1e22], list(SCENARIOS), threads=threads)  # loads modules
+    perfect_information_strategies(draws, Problem([1e9], [1e21, 1e22], list(SCENARIOS)), threads)  # loads modules
     for _ in range(rounds):
         for scene in SCENARIOS.values():
             bounds = random_bounds(rng)
             student = 10 ** rng.uniform(8, 10.5)
             budgets = 10 ** rng.uniform(19, 25, BUDGETS_A_ROUND)
             began, started = time.perf_counter(), time.process_time()
-            found = perfect_information_strategies(draws, [student], budgets, [scene], bounds=bounds, threads=threads)
+            found = perfect_information_strategies(draws, Problem([student], budgets, scene, bounds), threads)
             spent = time.process_time() - started
             seconds["package"] += spent
             clock["package"] += time.perf_counter() - began

@@ -1,0 +1,118 @@
+"""Teachers that the bounds allow for the chosen strategy, as a region of log parameters and log tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.optimize import brentq
+
+from bayesdistill.strategies.descent import Box
+from bayesdistill.strategies.losses import Losses
+from bayesdistill.strategies.problems import Bounds
+from bayesdistill.strategies.roots import find_roots
+
+_KNOTS = 65  # number of sizes at which an edge of equal mean loss is computed
+_HAIR = 1e-9  # rounding of log tokens
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Log tokens with which the posterior mean of a teacher's loss has a given value, for some of the log sizes."""
+
+    left: float
+    right: float
+    log_tokens: CubicSpline
+
+
+@dataclass(frozen=True)
+class Region:
+    """Range of log tokens for each log size, and the rectangle around it.
+
+    Parameters
+    ----------
+    bounds : Bounds
+    box : Box
+        Rectangle of log parameters (left, right) and log tokens (bottom, top).
+    worst, best : Edge or None
+        Where the posterior mean of the teacher's loss is at its upper and lower bound, if this is within the other bounds.
+    """
+
+    bounds: Bounds
+    box: Box
+    worst: Edge | None = None
+    best: Edge | None = None
+
+    @classmethod
+    def of(cls, losses: Losses, bounds: Bounds) -> Region | None:
+        """Return the region of some bounds, or None if no teacher is within them."""
+        left, right = np.log(bounds.teacher_params)
+        fewest, most = (np.log(bounds.teacher_tokens(size)) for size in bounds.teacher_params)
+        box = Box(left, right, fewest[0], most[1])
+        if not bounds.limit_losses:
+            return cls(bounds, box)
+        at_worst, at_best = mean_loss(losses, left, fewest[0]), mean_loss(losses, right, most[1])
+        if at_worst < bounds.min_teacher_loss or at_best > bounds.max_teacher_loss:
+            return None
+        worst = _edge(losses, bounds, bounds.max_teacher_loss)
+        best = _edge(losses, bounds, bounds.min_teacher_loss)
+        if worst is not None:
+            left = max(left, worst.left)
+        if best is not None:
+            right = min(right, best.right)
+        return cls(bounds, Box(left, right, box.bottom, box.top), worst, best)
+
+    @property
+    def is_box(self) -> bool:
+        """Whether every teacher in the rectangle is allowed."""
+        return self.bounds.limit_size_and_tokens_separately
+
+    def edges(self, x: Any) -> tuple[Any, Any]:
+        """Return the fewest and most log tokens of teachers with log parameters x."""
+        x = np.clip(x, self.box.left, self.box.right)
+        bottom, top = np.log(self.bounds.teacher_tokens(np.exp(x)))
+        if self.worst is not None:
+            within = (x >= self.worst.left) & (x <= self.worst.right)
+            bottom = np.where(within, np.maximum(bottom, self.worst.log_tokens(x)), bottom)
+        if self.best is not None:
+            within = (x >= self.best.left) & (x <= self.best.right)
+            top = np.where(within, np.minimum(top, self.best.log_tokens(x)), top)
+        return np.minimum(bottom, top), top
+
+    def contains(self, x: Any, y: Any) -> Any:
+        """Return which log parameters and log tokens are allowed."""
+        if self.is_box:  # the descent stays in the rectangle
+            return True
+        bottom, top = self.edges(x)
+        return (y >= bottom - _HAIR) & (y <= top + _HAIR)
+
+
+def mean_loss(losses: Losses, x: Any, y: Any) -> Any:
+    """Return the posterior mean loss of teachers with log parameters x and log tokens y."""
+    with np.errstate(all="ignore"):
+        return losses.supervised(np.exp(x)[..., None], np.exp(y)[..., None]).mean(axis=-1)
+
+
+def _edge(losses: Losses, bounds: Bounds, level: float) -> Edge | None:
+    """Return the edge on which the mean loss is `level`, if it is within the bounds on sizes and tokens."""
+    left, right = np.log(bounds.teacher_params)
+
+    def excess(x: float, side: int) -> float:
+        y = np.log(bounds.teacher_tokens(np.exp(x))[side])
+        return float(mean_loss(losses, np.asarray(x), y) - level)
+
+    # Losses decrease with the size along the lower and the upper bound on tokens.
+    if not (excess(left, 0) > 0 and excess(right, 1) < 0):
+        return None
+    start = left if excess(left, 1) <= 0 else brentq(excess, left, right, args=(1,), xtol=1e-13)
+    end = right if excess(right, 0) >= 0 else brentq(excess, left, right, args=(0,), xtol=1e-13)
+    knots = np.linspace(start, end, _KNOTS)
+
+    def along(y: np.ndarray, which: np.ndarray) -> np.ndarray:
+        return np.asarray(mean_loss(losses, knots[which], y) - level)
+
+    bottom, top = np.log(bounds.teacher_tokens(np.exp(knots)))
+    log_tokens = find_roots(along, bottom - _HAIR, top + _HAIR, np.arange(_KNOTS), 1e-13)
+    return Edge(float(start), float(end), CubicSpline(knots, log_tokens))

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 
+import joint_baselines
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,10 +18,9 @@ from scipy.stats import beta
 
 import bayesdistill as bd
 from bayesdistill.criticism import _backtest as backtesting
-from bayesdistill.criticism import joint_baselines, pairs, probability_scores
+from bayesdistill.criticism import pairs, probability_scores
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.law import LAWS
-from bayesdistill.model import reference_run
 
 # Scores ---------------------------------------------------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ def baseline_backtest(tmp_path_factory):
         distilled,
         supervised,
         cutoffs=[6e19],
-        forecasters=["point"],
+        forecasters=[joint_baselines.point],
         checkpoint=path,
         progress=lambda *done: told.append(done),
     )
@@ -272,10 +272,10 @@ def test_finished_fits_are_kept_and_others_are_not_taken_for_them(baseline_backt
         raise AssertionError("fitted again")
 
     monkeypatch.setattr(backtesting, "_fit_and_predict", refuse)
-    again = bd.backtest(*tables, cutoffs=[6e19], forecasters=["point"], checkpoint=path)
+    again = bd.backtest(*tables, cutoffs=[6e19], forecasters=[joint_baselines.point], checkpoint=path)
     xr.testing.assert_identical(again, found)
     with pytest.raises(AssertionError, match="fitted again"):
-        bd.backtest(*tables, cutoffs=[7e19], forecasters=["point"], checkpoint=path)
+        bd.backtest(*tables, cutoffs=[7e19], forecasters=[joint_baselines.point], checkpoint=path)
     assert json.loads(path.read_text()) == kept
 
 
@@ -283,7 +283,7 @@ def test_other_outcomes_do_not_change_what_was_forecast(baseline_backtest):
     found, (distilled, supervised), *_ = baseline_backtest
     own = pairs.own_costs(distilled, supervised, bd.flops_per_token)
     other = distilled.assign(student_loss=distilled["student_loss"] + np.where(own[0] > 6e19, 0.3, 0.0))
-    again = bd.backtest(other, supervised, cutoffs=[6e19], forecasters=["point"])
+    again = bd.backtest(other, supervised, cutoffs=[6e19], forecasters=[joint_baselines.point])
     np.testing.assert_array_equal(again["probability"], found["probability"])
     assert float(again["outcome"].mean()) < float(found["outcome"].mean())
 
@@ -292,7 +292,9 @@ def test_charged_teachers_take_their_students_with_them():
     distilled, supervised = simulated_study(3)
     own = pairs.own_costs(distilled, supervised, bd.flops_per_token)
     teacher = pairs.teacher_costs(distilled, bd.flops_per_token)
-    charged = bd.backtest(distilled, supervised, cutoffs=[3e20], forecasters=["point"], teachers="charged")
+    charged = bd.backtest(
+        distilled, supervised, cutoffs=[3e20], forecasters=[joint_baselines.point], teachers="charged"
+    )
     fitted = (own[0] <= 3e20) & (teacher <= 3e20)
     assert int(charged["fitted_distilled"][0]) == fitted.sum() < (own[0] <= 3e20).sum()
     assert charged.attrs["teachers"] == "charged"
@@ -304,7 +306,8 @@ def test_charged_teachers_take_their_students_with_them():
         ({"cutoffs": [-1.0]}, "positive numbers of FLOPs"),
         ({"cutoffs": [1e17]}, "at least 10 of each"),
         ({"cutoffs": [1e30]}, "No pair of runs is above"),
-        ({"forecasters": ["oracle"]}, "must be one or more of .*got .'oracle'"),
+        ({"forecasters": ["oracle"]}, "must be 'posterior' or functions .*got .'oracle'"),
+        ({"forecasters": [joint_baselines.point] * 2}, "functions with different names"),
         ({"teachers": "free"}, "must be one of 'given', 'charged', got 'free'"),
     ],
 )
@@ -332,19 +335,6 @@ def test_table_and_figure(baseline_backtest):
         bd.backtest_table(found, noise="none")
     with pytest.raises(ParameterError, match="backtest"):
         bd.backtest_table(xr.Dataset())
-
-
-def test_the_point_fit_finds_a_law_without_noise():
-    distilled, supervised = simulated_study(5)
-    reference = reference_run(distilled, supervised)
-    law = {name: bd.PUBLISHED[name] for name in SUPERVISED_PARAMETERS}
-    alone = supervised.assign(loss=bd.supervised_loss(supervised["params"], supervised["tokens"], **law))
-    columns = (distilled[name] for name in ("student_params", "student_tokens", "teacher_loss"))
-    whole = distilled.assign(student_loss=bd.distilled_loss(*columns, **bd.PUBLISHED))
-    flat = joint_baselines.point_draws(whole, alone, reference, 0)
-    assert flat.law == LAWS["busbridge2025"].for_runs(distilled=True, supervised=True)
-    assert flat["sigma_supervised"][0] < 1e-3
-    assert flat["sigma"][0] < 3e-3
 
 
 @pytest.mark.slow

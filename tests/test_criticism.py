@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+import baselines
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from bayesdistill import posterior
 from bayesdistill.criticism import _leave_out as unseen_groups
 from bayesdistill.criticism import _prior_sensitivity as prior_power
 from bayesdistill.criticism import _residual_structure as residuals
-from bayesdistill.criticism import baselines, scores, truths
+from bayesdistill.criticism import scores, truths
 from bayesdistill.errors import DataError, ModelError, ParameterError
 from bayesdistill.law import LAWS, Reference
 from bayesdistill.model import reference_run
@@ -244,43 +245,9 @@ def test_every_run_is_left_out_once_and_groups_stay_together(runs354):
         unseen_groups.folds(runs354, "run")
 
 
-def test_the_law_without_capacity_gap_has_none(runs354):
-    law = unseen_groups.candidate_models()["no capacity gap"].law
-    assert [term.name for term in law.terms] == ["supervised", "student"]
-    priors = unseen_groups.priors_of(law, runs354)
-    assert not {"log_gap_strength", "log_gap_slope", "gap_curvature", "omega"} & {*priors.names}
-    assert priors.free.all()
-    assert not {"c1", "d1", "f1"} & {*law.symbols_of_law}
-    # The loss is that of equation 8 with a gap that is nothing.
-    reference = reference_run(runs354, None)
-    p = law.symbols(dict(zip(priors.names, priors.location, strict=True)), reference)
-    teacher = np.linspace(0.5, 1.5, 21) * reference.teacher_loss
-    loss = law.distilled_loss(law.student(reference.params, reference.tokens, p), teacher, p)
-    six = {name: p[name] for name in LAW_PARAMETERS if name in p}
-    without = distilled_loss(reference.params, reference.tokens, teacher, **six, c1=0.0, d1=1.0, f1=1.0)
-    np.testing.assert_allclose(loss, without, rtol=1e-12)
-
-
-def test_the_point_fit_finds_the_law_that_made_the_runs():
-    truth = dict(bd.PUBLISHED) | {"c1": 1200.0, "d1": 0.02 ** -bd.PUBLISHED["f1"]}
-    runs = bd.simulate_runs(truth, seed=4, sigma=1e-6, nu=np.inf)
-    law = baselines.point_fit(runs)
-    assert set(law) == set(LAW_PARAMETERS)
-    columns = [runs[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss")]
-    np.testing.assert_allclose(distilled_loss(*columns, **law), runs["student_loss"], atol=2e-5)
-    # It fits the published runs no worse than the published law itself, and within what the paper reports.
-    published = bd.load_runs("busbridge2025")
-    columns = [published[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss")]
-    ours, theirs = (
-        np.abs(distilled_loss(*columns, **one) - published["student_loss"]).mean()
-        for one in (baselines.point_fit(published), bd.PUBLISHED)
-    )
-    assert ours <= theirs
-
-
 def test_leaving_out_goes_on_from_a_checkpoint(runs354, tmp_path, monkeypatch):
     few = runs354.iloc[::6].reset_index(drop=True)
-    whole = bd.leave_out(few, "student", "point", seed=1)
+    whole = bd.leave_out(few, "student", baselines.point, seed=1)
     assert whole.sizes["run"] == len(few)
     assert whole["run"].values.tolist() == list(range(len(few)))
     np.testing.assert_array_equal(whole["inside_50"] <= whole["inside_90"], True)
@@ -295,10 +262,15 @@ def test_leaving_out_goes_on_from_a_checkpoint(runs354, tmp_path, monkeypatch):
 
     monkeypatch.setattr(unseen_groups, "_fold", stops_in_the_third)
     with pytest.raises(KeyboardInterrupt):
-        bd.leave_out(few, "student", "point", seed=1, checkpoint=checkpoint)
+        bd.leave_out(few, "student", baselines.point, seed=1, checkpoint=checkpoint)
     told: list[tuple[int, int]] = []
     resumed = bd.leave_out(
-        few, "student", "point", seed=1, checkpoint=checkpoint, progress=lambda done, of: told.append((done, of))
+        few,
+        "student",
+        baselines.point,
+        seed=1,
+        checkpoint=checkpoint,
+        progress=lambda done, of: told.append((done, of)),
     )
     folds = len(unseen_groups.folds(few, "student"))
     assert told[0] == (2, folds)
@@ -309,7 +281,7 @@ def test_leaving_out_goes_on_from_a_checkpoint(runs354, tmp_path, monkeypatch):
     changed = few.assign(student_loss=few["student_loss"] + 1e-9)
     calls.clear()
     calls.extend([None] * 3)
-    bd.leave_out(changed, "student", "point", seed=1, checkpoint=checkpoint)
+    bd.leave_out(changed, "student", baselines.point, seed=1, checkpoint=checkpoint)
     assert len(calls) == 3 + folds
 
 

@@ -12,7 +12,6 @@ from typing import Any
 _FILE_OF = {
     "Check": "_check",
     "backtest": "_backtest",
-    "candidate_models": "_leave_out",
     "check": "_check",
     "compare_fits": "_compare_fits",
     "compare_loo": "_loo",

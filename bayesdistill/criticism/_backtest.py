@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,14 +27,13 @@ from bayesdistill import posterior
 from bayesdistill.compute import Scenario, flops_per_token
 from bayesdistill.compute import scenario as parse_scenario
 from bayesdistill.criticism.backtest_results import EXTRAPOLATION, collect
-from bayesdistill.criticism.joint_baselines import JOINT_BASELINES
 from bayesdistill.criticism.left_out_scores import Fitted, pair_predictions, run_predictions
 from bayesdistill.criticism.pairs import Flops, matched_pairs, own_costs, teacher_costs
 from bayesdistill.criticism.refits import refit, refitter_for
 from bayesdistill.criticism.tasks import keep_finished, read_finished, run_tasks
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.errors import ParameterError
-from bayesdistill.law import DEFAULT_LAW, Law, as_law
+from bayesdistill.law import DEFAULT_LAW, Draws, Law, Reference, as_law
 from bayesdistill.law.predictive import Design
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
@@ -44,7 +43,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 POSTERIOR = "posterior"
-FORECASTERS = (POSTERIOR, *JOINT_BASELINES)
+Forecaster = Callable[["pd.DataFrame", "pd.DataFrame", Reference, int], Draws]
+"""(distilled, supervised, reference, seed) -> draws of both laws, fitted to these runs."""
 SCENARIO_NAMES = ("best case", "teacher inference", "teacher pretraining")
 TEACHERS = ("given", "charged")
 FEWEST_RUNS = 10
@@ -60,7 +60,7 @@ def backtest(
     cutoffs: Sequence[float] | None = None,
     scenarios: Sequence[str | Scenario] = SCENARIO_NAMES,
     flops: Flops = flops_per_token,
-    forecasters: Sequence[str] = FORECASTERS,
+    forecasters: Sequence[str | Forecaster] = (POSTERIOR,),
     teachers: str = "given",
     law: Law | str = DEFAULT_LAW,
     prior_settings: Mapping[str, Any] | None = None,
@@ -86,8 +86,9 @@ def backtest(
         number of tokens in the best case.
     flops : callable
         Forward FLOPs per token for an array of sizes. By default `flops_per_token`, for the shape of the published models.
-    forecasters : sequence of {"posterior", "point", "bootstrap"}
-        The joint posterior, the Huber point fit, and its bootstrap.
+    forecasters : sequence of "posterior" or callable
+        The joint posterior, and other methods to compare it with: functions defined in a module that take (distilled,
+        supervised, reference, seed) and return `Draws` of a law fitted to these runs. They are labeled by their names.
     teachers : {"given", "charged"}
         Whether only the run's own compute (given) or also its teacher's compute (charged) must be below the cutoff.
     law : Law or str
@@ -137,10 +138,11 @@ def backtest(
     distilled = read_runs(distilled, kind="distilled").reset_index(drop=True)
     supervised = read_runs(supervised, kind="supervised").reset_index(drop=True)
     chosen = [parse_scenario(value) for value in scenarios]
-    unknown = [name for name in forecasters if name not in FORECASTERS]
-    if unknown or not forecasters:
+    methods = {getattr(method, "__name__", str(method)): method for method in forecasters}
+    unknown = [name for name, method in methods.items() if not callable(method) and name != POSTERIOR]
+    if unknown or not methods or len(methods) < len(forecasters):
         raise ParameterError(
-            f"`forecasters` must be one or more of {', '.join(map(repr, FORECASTERS))}, got {list(forecasters)!r}."
+            f"`forecasters` must be {POSTERIOR!r} or functions with different names, one or more, got {list(forecasters)!r}."
         )
     law = as_law(law).for_runs(distilled=True, supervised=True)
     priors = default_priors(law, reference_run(distilled, supervised), **dict(prior_settings or {}))
@@ -159,16 +161,16 @@ def backtest(
         "groups": Design.of(law, supervised, "supervised").group_lists,
         "cutoffs": limits,
         "pairs": _digest([split["pairs"].to_csv() for split in splits]),
-        "forecasters": list(forecasters),
+        "forecasters": list(methods),
         "model": _digest([law.to_json(), repr(priors.table), repr(priors.asymptotic_width)]),
         "draws": [draws, tune, seed],
     }
     done = read_finished(checkpoint, setting)
     cores = 2 if executor is None else 1
-    jobs = [(forecaster, k) for k in range(len(limits)) for forecaster in forecasters]
+    jobs = [(forecaster, k) for k in range(len(limits)) for forecaster in methods]
     todo = [job for job in jobs if f"{job[0]} {job[1]}" not in done]
     tasks = [
-        (distilled, supervised, forecaster, priors, splits[k], draws, tune, cores, seed + k) for forecaster, k in todo
+        (distilled, supervised, methods[name], priors, splits[k], draws, tune, cores, seed + k) for name, k in todo
     ]
     for i, result in run_tasks(
         _fit_and_predict, tasks, executor=executor, progress=progress, done=len(done), what="backtest"
@@ -176,7 +178,7 @@ def backtest(
         forecaster, k = todo[i]
         done[f"{forecaster} {k}"] = result
         keep_finished(checkpoint, setting, done)
-    found = collect(distilled, supervised, own, limits, splits, done, list(forecasters))
+    found = collect(distilled, supervised, own, limits, splits, done, list(methods))
     found.attrs |= {
         "scenarios": json.dumps([scenario.name for scenario in chosen]),
         "extrapolation_edges": json.dumps(EXTRAPOLATION[:-1]),
@@ -236,7 +238,7 @@ def _fit_and_predict(task: tuple[Any, ...]) -> dict[str, Any]:
         checks = {name: numbers[name] for name in ("rhat", "divergences", "failed")}
         found, effects = posterior.draws_of(tree), posterior.effects_of(tree)
     else:
-        found = JOINT_BASELINES[forecaster](distilled[kept], supervised[kept_supervised], reference, seed)
+        found = forecaster(distilled[kept], supervised[kept_supervised], reference, seed)
         effects = {}
     fitted = Fitted(found, effects, distilled, supervised, kept).repeated()
     left_out = (np.flatnonzero(~kept), np.flatnonzero(~kept_supervised))

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,12 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.criticism.baselines import BASELINES
 from bayesdistill.criticism.refits import refit, refitter_for
 from bayesdistill.criticism.scores import PROBABILITIES, crps, inside, log_score
 from bayesdistill.criticism.tasks import keep_finished, read_finished, run_tasks
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ParameterError
-from bayesdistill.law import DEFAULT_LAW, LAWS, Law, as_law
+from bayesdistill.law import DEFAULT_LAW, Law, as_law
 from bayesdistill.law.effects import teacher_groups
 from bayesdistill.law.predictive import (
     Design,
@@ -53,73 +52,8 @@ PAPER_THRESHOLD = 2.3
 """The paper fitted runs with L_S above this value (nats per token) and extrapolated to the others."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Model to score: a law with prior settings, or a baseline.
-
-    Parameters
-    ----------
-    law : Law or str
-        A law, a name in `LAWS`, or "point" or "bootstrap" for the baselines.
-    prior_settings : mapping
-        Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
-    """
-
-    law: Law | str
-    prior_settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-def candidate_models() -> dict[str, Candidate]:
-    """Return the models that docs/explanation/choice_of_model.md compares."""
-    plain = LAWS["busbridge2025"]
-    weak = plain.with_terms("weak_teachers")
-    soft = weak.with_terms("soft_targets")
-    reducible = soft.with_terms("reducible_ratio").with_fixed(omega=1.0)
-    tied = plain.with_terms("tied_exponents", "weak_teachers", "soft_targets", "reducible_ratio").with_fixed(omega=1.0)
-    effects = ("student", "student_slope")
-    free, wide = {"asymptotic_width": None}, {"asymptotic_width": 0.02}
-    with_effects = "student effects and slopes"
-    found: dict[str, Candidate | Law] = {
-        "eq. 8": plain,
-        "eq. 8, no asymptotic prior": Candidate(plain, free),
-        "eq. 8, student effects": plain.with_effects("student"),
-        "weak teachers": weak,
-        "weak teachers, no asymptotic prior": Candidate(weak, free),
-        "weak teachers, noise by r": weak.with_residual_noise("ratio"),
-        "weak teachers, noise by D_S": weak.with_residual_noise("tokens"),
-        "weak teachers, student effects": weak.with_effects("student"),
-        f"weak teachers, {with_effects}": weak.with_effects(*effects),
-        f"weak teachers, {with_effects}, no asymptotic prior": Candidate(weak.with_effects(*effects), free),
-        "weak teachers, teacher effects": weak.with_effects("teacher"),
-        "weak teachers, both effects": weak.with_effects("teacher", "student"),
-        "soft targets": soft,
-        f"soft targets, {with_effects}": soft.with_effects(*effects),
-        f"soft targets, {with_effects}, no asymptotic prior": Candidate(soft.with_effects(*effects), free),
-        f"reducible ratio alone, {with_effects}": weak.with_terms("reducible_ratio")
-        .with_fixed(omega=1.0)
-        .with_effects(*effects),
-        f"reducible ratio, {with_effects}": reducible.with_effects(*effects),
-        f"reducible ratio, {with_effects}, omega free": reducible.with_fixed(omega=None).with_effects(*effects),
-        "tied exponents": tied,
-        "tied exponents, teacher effects": tied.with_effects("teacher"),
-        "tied exponents, student effects": tied.with_effects("student"),
-        f"tied exponents, {with_effects}": tied.with_effects(*effects),
-        f"tied exponents, {with_effects}, noise by r": tied.with_effects(*effects).with_residual_noise("ratio"),
-        f"tied exponents, {with_effects}, noise by D_S": tied.with_effects(*effects).with_residual_noise("tokens"),
-        f"tied exponents, {with_effects}, asymptotic width 0.02": Candidate(tied.with_effects(*effects), wide),
-        f"tied exponents, {with_effects}, no asymptotic prior": Candidate(tied.with_effects(*effects), free),
-        f"tied exponents, {with_effects}, published law within 0.01": Candidate(
-            tied.with_effects(*effects), {"tolerance": 0.01}
-        ),
-        f"tied exponents, {with_effects}, published law within 0.1": Candidate(
-            tied.with_effects(*effects), {"tolerance": 0.1}
-        ),
-        "tied exponents, all effects": tied.with_effects("teacher", *effects),
-        "no capacity gap": plain.without_terms("capacity_gap"),
-        "Huber point fit": Candidate("point"),
-        "bootstrap": Candidate("bootstrap"),
-    }
-    return {name: one if isinstance(one, Candidate) else Candidate(one) for name, one in found.items()}
+Predictor = Callable[["pd.DataFrame", np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""(runs, kept, seed) -> predictive draws and log densities of the other runs, (n, run) each."""
 
 
 def folds(runs: pd.DataFrame, split: str, parts: int = 8) -> list[np.ndarray]:
@@ -156,7 +90,7 @@ def priors_of(law: Law | str, runs: pd.DataFrame, prior_settings: Mapping[str, A
 def leave_out(
     runs: pd.DataFrame,
     split: str,
-    law: Law | str = DEFAULT_LAW,
+    law: Law | str | Predictor = DEFAULT_LAW,
     *,
     prior_settings: Mapping[str, Any] | None = None,
     parts: int = 8,
@@ -176,8 +110,9 @@ def leave_out(
         Distilled runs.
     split : {"teacher", "student", "paper"}
         See `folds`.
-    law : Law or str
-        A law, a name in `LAWS`, or "point" or "bootstrap" for the baselines.
+    law : Law, str or callable
+        A law or a name in `LAWS`. To score another method, pass a function defined in a module that takes (runs, kept, seed)
+        and returns predictive draws and log densities of the runs not kept, (n, run) each.
     prior_settings : mapping, optional
         Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
     parts : int
@@ -211,8 +146,8 @@ def leave_out(
     >>> scored = bd.leave_out(bd.load_runs("busbridge2025"), "student", "busbridge2025")  # doctest: +SKIP
     """
     groups = folds(runs, split, parts)
-    model = law if law in BASELINES else priors_of(law, runs, prior_settings)
-    form = _digest_of(model) if isinstance(model, Priors) else law
+    model = law if callable(law) else priors_of(law, runs, prior_settings)
+    form = _digest_of(model) if isinstance(model, Priors) else model.__name__
     setting: dict[str, Any] = {
         "split": split,
         "model": form,
@@ -253,7 +188,7 @@ def leave_out(
             for name, v in columns.items()
         },
         coords={"run": run},
-        attrs={"split": split, "law": model.law.to_json() if isinstance(model, Priors) else str(law)},
+        attrs={"split": split, "law": model.law.to_json() if isinstance(model, Priors) else form},
     ).sortby("run")
 
 
@@ -266,11 +201,11 @@ def _fold(task: tuple[Any, ...]) -> dict[str, list[Any]]:
     runs, model, out, *_, seed, _thresholds = task
     rng = np.random.default_rng(seed)
     converged = True
-    if isinstance(model, str):
-        drawn, density = BASELINES[model](runs, ~out, seed)
-        expected = drawn.mean(axis=0)
-    else:
+    if isinstance(model, Priors):
         drawn, density, expected, converged = _posterior_predictions(task, rng)
+    else:
+        drawn, density = model(runs, ~out, seed)
+        expected = drawn.mean(axis=0)
     observed = runs["student_loss"].to_numpy(dtype=float)[out]
     coverage = {f"inside_{100 * p:.0f}": inside(drawn, observed, p).tolist() for p in PROBABILITIES}
     return {

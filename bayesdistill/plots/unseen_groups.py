@@ -40,7 +40,7 @@ def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
     --------
     >>> import bayesdistill as bd
     >>> runs = bd.load_runs("busbridge2025")
-    >>> results = {"students": {"point fit": bd.leave_out(runs, "student", "point")}}  # doctest: +SKIP
+    >>> results = {"students": {"eq. 8": bd.leave_out(runs, "student", "busbridge2025")}}  # doctest: +SKIP
     >>> bd.plot_unseen_groups(bd.unseen_scores(results)).savefig("unseen.png")  # doctest: +SKIP
     """
     grids.need(found, _NEED, "the argument of plot_unseen_groups", "unseen_scores()")

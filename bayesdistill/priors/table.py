@@ -179,7 +179,7 @@ def published_law_prior(
     mean square 0.11), and increases outside. Independent priors on single coefficients would be much wider, because A, alpha and E
     are strongly correlated. With a tolerance of 0.1, the distilled runs change the supervised law by up to 0.035 nats inside its
     range and 0.17 nats with unlimited data, to compensate for the misfit of the distillation law
-    (docs/explanation/published_law.py).
+    (docs/studies/published_law.py).
 
     Parameters
     ----------

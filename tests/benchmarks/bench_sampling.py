@@ -16,7 +16,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "MK
 
 import argparse
 import ctypes
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import nutpie
@@ -28,11 +30,13 @@ from arviz_stats.base import array_stats
 import bayesdistill as bd
 from bayesdistill import compiler
 from bayesdistill.compiler import translation
-from bayesdistill.criticism.baselines import _fit, _law
 from bayesdistill.criticism.refits import prepare_refits, refit
 from bayesdistill.law import DEFAULT_LAW, LAWS, SUPERVISED_SYMBOLS, distilled_loss
 from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import default_priors
+
+sys.path.append(str(Path(__file__).parents[2] / "docs" / "studies"))
+from baselines import fit_coordinates, law_of
 
 PAPER, DEFAULT = LAWS["busbridge2025"], LAWS[DEFAULT_LAW]
 JUDGED = (*PAPER.symbols_of_law, "sigma", "nu")
@@ -181,9 +185,9 @@ def main() -> None:
             )
     started = time.perf_counter()
     rng = np.random.default_rng(0)
-    start = _fit(runs, reference, None)
+    start = fit_coordinates(runs, reference, None)
     for _ in range(32):
-        _law(_fit(runs.iloc[rng.integers(0, len(runs), len(runs))], reference, start), reference)
+        law_of(fit_coordinates(runs.iloc[rng.integers(0, len(runs), len(runs))], reference, start), reference)
     bootstrap = (time.perf_counter() - started) / 32 * 4096
     print(f"4096 bootstrap refits of eq. 8 (32 timed): {bootstrap:.0f} s")
     print("\n| sampler | seeds | min-ESS/s | relative to the base model | divergences, all seeds |")

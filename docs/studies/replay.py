@@ -11,9 +11,10 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
@@ -27,10 +28,7 @@ from bayesdistill.law.predictive import Design
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Choose = Callable[[xr.DataTree, "pd.DataFrame", int, int], Sequence[str]]
+Choose = Callable[[xr.DataTree, pd.DataFrame, int, int], Sequence[str]]
 """(fit, candidates, count, seed) -> names of at least `count` candidates, the next run first."""
 Decide = Callable[[xr.DataTree], np.ndarray]
 """fit -> expected gain of distillation over pretraining in nats, (decision,); distill if it is positive."""
@@ -169,8 +167,6 @@ def candidates_of(distilled: pd.DataFrame, supervised: pd.DataFrame, costs: np.n
 
     The names are row numbers.
     """
-    import pandas as pd
-
     ours = distilled[["student_params", "student_tokens", "teacher_loss"]]
     table = pd.concat([ours, supervised[["params", "tokens"]]], ignore_index=True)
     table["cost"] = costs

@@ -1,25 +1,25 @@
-"""What one more parameter of the gap would buy: the table of misfit.md on tokens per parameter.
+"""Point fits with one more parameter of the capacity gap: the table on tokens per parameter of explanation/misfit.md.
 
-    python docs/explanation/missing_terms.py
+    python docs/studies/missing_terms.py [--quick]
 
-Point fits (Huber loss, the supervised law at its published values) of equation 8, of equation 8 for weak teachers, and of the latter
-with more: a gap whose strength goes with a power of the student's tokens per parameter, an excess with the factor r^(-c2 t), t the
-share of the student's power sum that is due to tokens, kappa, kappa and omega; errors of the runs fitted, and of runs left out.
+Huber loss, the supervised law at its published values. Equation 8, equation 8 for weak teachers, and the same with: a gap whose
+strength is multiplied by a power of the student's tokens per parameter; an excess loss with the factor r^(-c2 t), where t is the
+share of the student's power sum that is due to tokens; kappa; kappa and omega. Errors of the fitted and of left-out runs.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
 import numpy as np
+from baselines import DISTILLATION_COORDINATES, HUBER_DELTA
+from common import parser, row
 from scipy.optimize import least_squares
 
 import bayesdistill as bd
 from bayesdistill.criticism._leave_out import SPLITS, folds
-from bayesdistill.criticism.baselines import DISTILLATION_COORDINATES
 from bayesdistill.law import LAWS, SUPERVISED_SYMBOLS, Law, distilled_loss, supervised_loss
 from bayesdistill.law.terms.student import SUM_COORDINATES
 from bayesdistill.model import reference_run
 
-HUBER_DELTA = 0.001
 Names = tuple[str, ...]
 runs = bd.load_runs("busbridge2025")
 reference = reference_run(runs, None)
@@ -39,7 +39,7 @@ first["log_power_S"] = 0.0
 
 
 def law_of(own: Names, extra: Names, omega: float) -> Law:
-    """The law with these coordinates; w1, c2 and exponent apart."""
+    """The law with these coordinates, without w1, c2 and exponent."""
     law = PAPER.with_terms("tied_exponents") if "log_power_S" in own else PAPER
     law = law.with_terms("soft_targets") if "log_kappa" in extra else law
     return law.with_terms("reducible_ratio").with_fixed(omega=omega) if omega else law
@@ -55,7 +55,7 @@ def predicted(values: np.ndarray, own: Names, extra: Names, omega: float) -> np.
 
 
 def fitted(kept: np.ndarray, own: Names, extra: Names, omega: float) -> np.ndarray:
-    """Values that fit the runs kept."""
+    """Values that fit the kept runs."""
 
     def residual(values: np.ndarray) -> np.ndarray:
         return np.nan_to_num(predicted(values, own, extra, omega) - observed, nan=10.0)[kept]
@@ -63,13 +63,13 @@ def fitted(kept: np.ndarray, own: Names, extra: Names, omega: float) -> np.ndarr
     start = np.array([float(first[name]) for name in own] + [0.05 * (name == "w1") for name in extra])
     start = np.clip(start, -12, 12)
     bounds = (np.full(start.size, -12.0), np.full(start.size, 12.0))
-    # Steps to where the law overflows are taken back by the optimiser.
+    # The law may overflow at a trial step; the optimizer rejects this step.
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(least_squares(residual, start, bounds=bounds, loss="huber", f_scale=HUBER_DELTA).x)
 
 
 def rms(error: np.ndarray) -> str:
-    """Root mean square in nats, NaN aside."""
+    """Root mean square in nats, without NaN."""
     return f"{np.sqrt(np.nanmean(error**2)):.4f}"
 
 
@@ -81,11 +81,7 @@ def left_out(split: str, own: Names, extra: Names, omega: float) -> str:
     return rms(error)
 
 
-everything = np.ones(len(runs), dtype=bool)
-report: Callable[..., None] = print
-report("| law | fitted | " + " | ".join(f"unseen {split}" for split in SPLITS) + " | new parameter |")
-report("| --- " * (len(SPLITS) + 3) + "|")
-for label, own, extra, omega in (
+FORMS = (
     ("equation 8", DISTILLATION_COORDINATES, (), 0.0),
     ("weak teachers", DISTILLATION_COORDINATES, ("w1",), 0.0),
     ("weak teachers, gap by tokens per parameter", DISTILLATION_COORDINATES, ("w1", "exponent"), 0.0),
@@ -94,11 +90,24 @@ for label, own, extra, omega in (
     ("weak teachers, kappa", DISTILLATION_COORDINATES, ("w1", "log_kappa"), 0.0),
     ("weak teachers, kappa, omega = 1", DISTILLATION_COORDINATES, ("w1", "log_kappa"), 1.0),
     ("weak teachers, kappa, omega = 1, tied exponents", TIED, ("w1", "log_kappa"), 1.0),
-):
-    values = fitted(everything, own, extra, omega)
-    scores = [
-        rms(predicted(values, own, extra, omega) - observed),
-        *(left_out(split, own, extra, omega) for split in SPLITS),
-    ]
-    more = "" if len(extra) < 2 else f"{np.exp(values[-1]):.2f}" if extra[-1] == "log_kappa" else f"{values[-1]:.3f}"
-    report(f"| {label} | {' | '.join(scores)} | {more} |")
+)
+"""Name, own coordinates, additional parameters, omega."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    quick = parser(__doc__).parse_args(arguments).quick
+    splits = ("paper",) if quick else SPLITS
+    print(row("law", "fitted", *(f"unseen {split}" for split in splits), "new parameter"))
+    print(row(*["---"] * (len(splits) + 3)))
+    for label, own, extra, omega in FORMS[-1:] if quick else FORMS:
+        values = fitted(np.ones(len(runs), dtype=bool), own, extra, omega)
+        scores = [rms(predicted(values, own, extra, omega) - observed)]
+        scores += [left_out(split, own, extra, omega) for split in splits]
+        more = (
+            "" if len(extra) < 2 else f"{np.exp(values[-1]):.2f}" if extra[-1] == "log_kappa" else f"{values[-1]:.3f}"
+        )
+        print(row(label, *scores, more), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,11 @@
-"""What the scripts of tiny.md share: the tables, and what a token costs in models of two layers."""
+"""What the studies of the tiny experiment share: its tables, the cost of a token in models of two layers, and their decisions."""
+
+from __future__ import annotations
 
 import math
+import sys
+import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -19,8 +24,14 @@ def flops(params):
     return np.reshape(found, np.shape(params))
 
 
-# Plans know one aspect ratio; that of width 72 stands for all. F(N) is right to 2 %.
+# A plan has a single aspect ratio. With that of width 72, F(N) has an error of at most 2 %.
 SHAPE = bd.Shape(64, 128, 36)
 STUDENTS = [24 * d**2 for d in (32, 48, 64, 96)]
 BUDGETS = np.geomspace(3e11, 3e13, 7)
 SCENARIOS = ("best case", "teacher inference")
+
+
+def report_to_stderr() -> Callable[[int, int], None]:
+    """Return a function that prints the progress and the seconds since now."""
+    began = time.monotonic()
+    return lambda done, of: print(f"{done}/{of} {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)

@@ -6,21 +6,15 @@ of the residuals. The predictions have normal residual noise with the root mean 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
 
 from bayesdistill.law import LAWS, PUBLISHED, SUPERVISED_SYMBOLS, Reference, distilled_loss
 from bayesdistill.model import reference_run
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 HUBER_DELTA = 0.001
 """Residual in nats above which the Huber loss is linear."""
 BOOTSTRAP_REFITS = 200
-
 
 _EQUATION_8 = LAWS["busbridge2025"]
 DISTILLATION_COORDINATES = tuple(
@@ -28,13 +22,15 @@ DISTILLATION_COORDINATES = tuple(
 )
 
 
-def _law(values: np.ndarray, reference: Reference) -> dict[str, float]:
+def law_of(values: np.ndarray, reference: Reference) -> dict[str, float]:
+    """Return all symbols for given coordinates of the distillation law, with the published supervised law."""
     published = _EQUATION_8.coordinates_of(PUBLISHED, reference)
     symbols = _EQUATION_8.symbols(published | dict(zip(DISTILLATION_COORDINATES, values, strict=True)), reference)
     return symbols | {name: PUBLISHED[name] for name in SUPERVISED_SYMBOLS}
 
 
-def _predict(law: dict[str, float], runs: pd.DataFrame) -> np.ndarray:
+def losses(law: dict[str, float], runs: pd.DataFrame) -> np.ndarray:
+    """Return the expected student losses, (run,)."""
     columns = [runs[c].to_numpy(dtype=float) for c in ("student_params", "student_tokens", "teacher_loss")]
     return np.asarray(distilled_loss(*columns, **law))
 
@@ -58,10 +54,12 @@ def point_fit(
     dict
         All 15 parameters under the posterior's names.
     """
-    return _law(_fit(runs, reference or reference_run(runs, None), start), reference or reference_run(runs, None))
+    reference = reference or reference_run(runs, None)
+    return law_of(fit_coordinates(runs, reference, start), reference)
 
 
-def _fit(runs: pd.DataFrame, reference: Reference, start: np.ndarray | None) -> np.ndarray:
+def fit_coordinates(runs: pd.DataFrame, reference: Reference, start: np.ndarray | None) -> np.ndarray:
+    """Return the coordinates that minimize the Huber loss; arguments as for `point_fit`."""
     from scipy.optimize import least_squares
 
     if start is None:
@@ -74,7 +72,7 @@ def _fit(runs: pd.DataFrame, reference: Reference, start: np.ndarray | None) -> 
     def residual(values: np.ndarray) -> np.ndarray:
         # A_S may overflow at a trial step; the optimizer rejects this step.
         with np.errstate(over="ignore", invalid="ignore"):
-            return _predict(_law(values, reference), runs) - observed
+            return losses(law_of(values, reference), runs) - observed
 
     low, high = np.full(start.size, -12.0), np.full(start.size, 12.0)
     found = least_squares(residual, np.clip(start, low, high), bounds=(low, high), loss="huber", f_scale=HUBER_DELTA)
@@ -84,23 +82,23 @@ def _fit(runs: pd.DataFrame, reference: Reference, start: np.ndarray | None) -> 
 Predictions = tuple[np.ndarray, np.ndarray]
 
 
-def predict_by_point_fit(runs: pd.DataFrame, kept: np.ndarray, seed: int) -> Predictions:
+def point(runs: pd.DataFrame, kept: np.ndarray, seed: int) -> Predictions:
     """Return draws and log densities of the runs not kept, from the point fit."""
     reference = reference_run(runs, None)
-    law = _law(_fit(runs[kept], reference, None), reference)
-    return _with_noise(_predict(law, runs)[None, :], runs, kept, seed)
+    law = law_of(fit_coordinates(runs[kept], reference, None), reference)
+    return _with_noise(losses(law, runs)[None, :], runs, kept, seed)
 
 
-def predict_by_bootstrap(runs: pd.DataFrame, kept: np.ndarray, seed: int) -> Predictions:
+def bootstrap(runs: pd.DataFrame, kept: np.ndarray, seed: int) -> Predictions:
     """Return draws and log densities of the runs not kept, from bootstrap refits."""
     rng = np.random.default_rng(seed)
     reference = reference_run(runs, None)
-    start = _fit(runs[kept], reference, None)
+    start = fit_coordinates(runs[kept], reference, None)
     rows = np.flatnonzero(kept)
     curves = []
     for _ in range(BOOTSTRAP_REFITS):
         sample = runs.iloc[rng.choice(rows, rows.size)]
-        curves.append(_predict(_law(_fit(sample, reference, start), reference), runs))
+        curves.append(losses(law_of(fit_coordinates(sample, reference, start), reference), runs))
     return _with_noise(np.stack(curves), runs, kept, seed)
 
 
@@ -113,9 +111,3 @@ def _with_noise(curves: np.ndarray, runs: pd.DataFrame, kept: np.ndarray, seed: 
     drawn = repeated + scale * rng.standard_normal(repeated.shape)
     density = -0.5 * ((observed[~kept] - curves[:, ~kept]) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
     return drawn, density
-
-
-BASELINES: dict[str, Callable[[pd.DataFrame, np.ndarray, int], Predictions]] = {
-    "point": predict_by_point_fit,
-    "bootstrap": predict_by_bootstrap,
-}

@@ -1,16 +1,16 @@
-"""Backtests the decisions on the tiny experiment: fits to the cheap runs, forecasts of the dear ones, what came true.
+"""Backtest of the decisions on the tiny experiment: fits to the cheap runs, predictions of the expensive ones.
 
-    python docs/explanation/tiny_backtest.py FOLDER [DRAWS]
+    python docs/studies/tiny_backtest.py FOLDER [--draws 1000] [--quick]
 
-Finished fits are kept in FOLDER, so that an interrupted run goes on where it stopped; other runs, or another model, start
-anew. Prints the tables of tiny.md and leaves two figures and the results (netCDF) in FOLDER.
+Prints the tables of explanation/tiny.md; keeps figures and results (netCDF) in FOLDER. Finished fits are kept there too, so that an
+interrupted study resumes; other runs, or another model, start from the beginning.
 """
 
-import sys
-import time
-from pathlib import Path
+from __future__ import annotations
 
-from tiny_common import distilled, flops, supervised
+import joint_baselines
+from common import parser
+from tiny_common import distilled, flops, report_to_stderr, supervised
 
 import bayesdistill as bd
 
@@ -35,25 +35,27 @@ def show(found, noise):
     print(table.set_index(["group", "forecaster"])[numbers + losses].round(3).to_string())
 
 
-def told(began):
-    """Prints how far a backtest is."""
-    return lambda done, of: print(f"{done}/{of} {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-
-
-def main():
-    folder = Path(sys.argv[1])
-    draws = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
+def main(arguments: list[str] | None = None) -> None:
+    command = parser(__doc__, folder=True)
+    command.add_argument("--draws", type=int, default=1000)
+    chosen = command.parse_args(arguments)
+    folder, draws, variants = chosen.folder, chosen.draws, VARIANTS
+    limits = {}
+    if chosen.quick:
+        draws, variants, limits = 50, {"plain": VARIANTS["plain"]}, {"cutoffs": [4.5e12]}
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{len(distilled)} distilled and {len(supervised)} supervised runs")
-    for name, variant in VARIANTS.items():
+    for name, variant in variants.items():
         found = bd.backtest(
             distilled,
             supervised,
             flops=flops,
+            forecasters=["posterior", joint_baselines.point, joint_baselines.bootstrap],
             draws=draws,
             tune=draws,
             checkpoint=folder / f"{name}.json",
-            progress=told(time.monotonic()),
+            progress=report_to_stderr(),
+            **limits,
             **variant,
         )
         bd.save(found, folder / f"{name}.nc")

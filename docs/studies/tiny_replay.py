@@ -1,24 +1,23 @@
-"""Replays the choice of runs on the tiny experiment: value of information, D-optimality, at random, cheapest first.
+"""Replay of the choice of runs on the tiny experiment: value of information, D-optimality, random, cheapest first.
 
-    python docs/explanation/tiny_replay.py FOLDER [STARTS]
+    python docs/studies/tiny_replay.py FOLDER [STARTS] [--quick]
 
-Finished studies are kept in FOLDER, so that an interrupted run goes on where it stopped. Prints the tables of tiny.md.
+Prints the tables of explanation/tiny.md. Finished studies are kept in FOLDER, from which an interrupted one resumes.
 """
+
+from __future__ import annotations
 
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
-from tiny_common import BUDGETS, SCENARIOS, SHAPE, STUDENTS, distilled, flops, supervised
+from common import parser
+from replay import replay
+from tiny_common import BUDGETS, SCENARIOS, SHAPE, STUDENTS, distilled, flops, report_to_stderr, supervised
 
 import bayesdistill as bd
-from bayesdistill.criticism.replay import replay
 
-folder = Path(sys.argv[1])
-starts = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-folder.mkdir(parents=True, exist_ok=True)
 # The teachers that exist, with their measured losses; none is trained for a decision.
 TEACHERS = (
     distilled.drop_duplicates("teacher")[["teacher", "teacher_params", "teacher_tokens", "teacher_loss"]]
@@ -50,28 +49,41 @@ ORDERS = {
     "cheapest first": lambda fit, candidates, count, seed: bd.cheapest_first(candidates, shape=SHAPE),
 }
 
-if __name__ == "__main__":
-    began, processor = time.monotonic(), time.process_time()
+
+def main(arguments: list[str] | None = None) -> None:
+    command = parser(__doc__, folder=True)
+    command.add_argument("starts", nargs="?", type=int, default=3)
+    chosen = command.parse_args(arguments)
+    starts, orders, settings = chosen.starts, ORDERS, {}
+    if chosen.quick:
+        starts, orders = 1, {"D-optimal per FLOP": by_information}
+        settings = {"batches": [5], "draws": 100, "tune": 200}
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    processor = time.process_time()
     warnings.simplefilter("ignore", bd.ConvergenceWarning)  # the table shows the worst R-hat
     found = replay(
         distilled,
         supervised,
-        ORDERS,
+        orders,
         decide,
         flops=flops,
         starts=starts,
-        checkpoint=folder / "replay.json",
-        progress=lambda done, of: print(f"{done}/{of} {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True),
+        checkpoint=chosen.folder / "replay.json",
+        progress=report_to_stderr(),
+        **settings,
     )
     gain = found["full_gain"].values
-    print(
-        f"{len(distilled)} distilled and {len(supervised)} supervised runs; {gain.size} decisions, {np.sum(gain > 0)} to distil"
-    )
+    print(f"{len(distilled)} distilled and {len(supervised)} supervised runs;", end=" ")
+    print(f"{gain.size} decisions, {np.sum(gain > 0)} to distil")
     for name, unit, digits in (("regret", 1e3, 2), ("agreement", 1, 2), ("compute", 1e-12, 1)):
         table = (unit * found[name].mean("start")).to_pandas().round(digits)
         table.columns = [f"{runs} runs" for runs in found["runs"].values]
         print(f"\n{name}, mean of {starts} starts, in units of {1 / unit:g}\n{table.to_string()}")
-    table = (1e3 * found["regret"]).isel(step=[1, 2, 3, 4]).mean("step").to_pandas().round(2)
+    table = (1e3 * found["regret"]).isel(step=slice(1, None)).mean("step").to_pandas().round(2)
     print(f"\nregret of each start, mean of the steps after the first, thousandths of a nat\n{table.to_string()}")
     print(f"\nlargest R-hat of any fit {float(found['rhat'].max()):.3f}")
-    print(f"{time.process_time() - processor:.0f} core-seconds in this sitting", file=sys.stderr)
+    print(f"{time.process_time() - processor:.0f} core-seconds in this run", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The replay of the choice of runs, with a posterior that knows each run made and nothing else."""
+"""The replay of the choice of runs, with fits that hold only which runs were made."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
+import replay as module
 import xarray as xr
+from replay import BATCHES, START, replay
 
 import bayesdistill as bd
-from bayesdistill.criticism import replay as module
 from bayesdistill.criticism.pairs import own_costs
-from bayesdistill.criticism.replay import BATCHES, START, replay
 from bayesdistill.errors import ParameterError
 
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from baselines import DISTILLATION_COORDINATES, HUBER_DELTA
 
-from bayesdistill.criticism.baselines import DISTILLATION_COORDINATES, HUBER_DELTA
 from bayesdistill.errors import ModelError
 from bayesdistill.law import LAWS, Draws, Reference
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _EQUATION_8 = LAWS["busbridge2025"].for_runs(distilled=True, supervised=True)
 SUPERVISED_COORDINATES = tuple(coordinate.name for coordinate in _EQUATION_8.terms[0].coordinates)
@@ -133,13 +131,13 @@ def _with_residuals(laws: list[dict[str, float]], distilled: pd.DataFrame, super
     return Draws(_EQUATION_8, flat)
 
 
-def point_draws(distilled: pd.DataFrame, supervised: pd.DataFrame, reference: Reference, seed: int) -> Draws:
+def point(distilled: pd.DataFrame, supervised: pd.DataFrame, reference: Reference, seed: int) -> Draws:
     """Return the point fit as a posterior with one draw."""
     found = joint_point_fit(distilled, supervised, reference)
     return _with_residuals([_law(found, reference)], distilled, supervised)
 
 
-def bootstrap_draws(distilled: pd.DataFrame, supervised: pd.DataFrame, reference: Reference, seed: int) -> Draws:
+def bootstrap(distilled: pd.DataFrame, supervised: pd.DataFrame, reference: Reference, seed: int) -> Draws:
     """Return bootstrap refits; distilled and supervised runs are resampled separately."""
     rng = np.random.default_rng(seed)
     best = joint_point_fit(distilled, supervised, reference)
@@ -149,9 +147,3 @@ def bootstrap_draws(distilled: pd.DataFrame, supervised: pd.DataFrame, reference
         theirs = supervised.iloc[rng.choice(len(supervised), len(supervised))]
         laws.append(_law(joint_point_fit(ours, theirs, reference, [best]), reference))
     return _with_residuals(laws, distilled, supervised)
-
-
-JOINT_BASELINES: dict[str, Callable[[pd.DataFrame, pd.DataFrame, Reference, int], Draws]] = {
-    "point": point_draws,
-    "bootstrap": bootstrap_draws,
-}

@@ -1,0 +1,30 @@
+"""What the studies share: the command line and Markdown tables."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def parser(doc: str | None, *, folder: bool = False) -> argparse.ArgumentParser:
+    """Return a parser with --quick, described by the docstring of the study.
+
+    With `folder`, the first argument is the folder of the results.
+    """
+    found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--quick", action="store_true", help="run the smallest setting, to check that the study works")
+    if folder:
+        found.add_argument("folder", type=Path, help="folder of the results; an interrupted study resumes from it")
+    return found
+
+
+def row(*cells: object) -> str:
+    """Return a row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """Return a Markdown table."""
+    head = list(head)
+    return "\n".join([row(*head), row(*["---"] * len(head)), *(row(*cells) for cells in rows)])

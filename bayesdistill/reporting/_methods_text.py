@@ -37,19 +37,17 @@ def methods_text(fit: Fit) -> str:
     The distillation scaling law of Busbridge et al. (2025) wa
     """
     found = posterior.provenance(fit)
-    numbers = posterior.convergence(fit)
     law = "distillation scaling law" if posterior.is_distilled(fit) else "supervised scaling law"
-    sentences = [f"The {law} of Busbridge et al. (2025) was used as a Bayesian model" + _data(found) + "."]
+    sentences = [f"The {law} of Busbridge et al. (2025) was used as a Bayesian model{_data(found)}."]
     if gamma_is_one(fit):
         sentences.append("The supervised law has gamma = 1, the form of Hoffmann et al. (2022).")
     if found:
-        sentences += _model(found, posterior.law_of(fit)) + _sampling(found)
+        sentences += [*_model(found, posterior.law_of(fit)), _sampling(found)]
     else:
         sentences.append("The draws have no provenance: their data, priors and sampler are unknown.")
-    sentences.append(_convergence(numbers))
-    versions = found.get("versions", {})
-    if versions:
-        sentences.append(f"Software: {', '.join(f'{name} {versions[name]}' for name in sorted(versions))}.")
+    sentences.append(_convergence(posterior.convergence(fit)))
+    if versions := found.get("versions"):
+        sentences.append(f"Software: {', '.join(f'{name} {number}' for name, number in sorted(versions.items()))}.")
     return " ".join(sentences)
 
 
@@ -57,46 +55,37 @@ def _data(found: dict) -> str:
     parts = []
     for kind, table in sorted(found.get("data", {}).items()):
         source = f" from {table['source']}" if table.get("source") else ""
-        parts.append(
-            f"{table['runs']} {_KINDS.get(kind, kind)}{source} (SHA-256 of the data {str(table['sha256'])[:16]})"
-        )
+        sha256 = str(table["sha256"])[:16]
+        parts.append(f"{table['runs']} {_KINDS.get(kind, kind)}{source} (SHA-256 of the data {sha256})")
     return f", fitted to {' and '.join(parts)}" if parts else ""
 
 
 def _model(found: dict, law: Law) -> list[str]:
-    sentences = ["We model the residuals with a Student-t distribution."]
-    sentences += law.sentences
+    sentences = ["We model the residuals with a Student-t distribution.", *law.sentences]
     if found.get("supervised_law"):
         sentences.append(f"Source of the supervised law: {found['supervised_law']}.")
     if found.get("priors"):
         priors = "; ".join(f"{name}: {text}" for name, text in sorted(found["priors"].items()))
         sentences.append(f"Priors of the sampled coordinates: {priors}.")
     width = found.get("asymptotic_width")
-    if width is None:
-        sentences.append("No prior was used for the advantage of distillation with unlimited data.")
-    else:
-        sentences.append(
-            f"A one-sided normal prior with a width of {width} nats was used for the advantage of distillation over pretraining "
-            "with unlimited data."
-        )
+    sentences.append(
+        "No prior was used for the advantage of distillation with unlimited data."
+        if width is None
+        else f"A one-sided normal prior with a width of {width} nats was used for the advantage of distillation over pretraining "
+        "with unlimited data."
+    )
     return sentences
 
 
-def _sampling(found: dict) -> list[str]:
-    settings, seed = found.get("settings", {}), found.get("seed")
-    parts = (
-        [f"{settings['chains']} chains of {settings['draws']} draws after {settings['tune']} tuning draws"]
-        if {
-            "chains",
-            "draws",
-            "tune",
-        }
-        <= set(settings)
-        else []
-    )
-    parts += [f"target acceptance {settings['target_accept']}"] if "target_accept" in settings else []
-    parts += [f"seed {seed}"] if seed is not None else []
-    return [f"The posterior was sampled with {found.get('sampler', 'an unknown sampler')} ({', '.join(parts)})."]
+def _sampling(found: dict) -> str:
+    settings, parts = found.get("settings", {}), []
+    if {"chains", "draws", "tune"} <= set(settings):
+        parts.append("{chains} chains of {draws} draws after {tune} tuning draws".format(**settings))
+    if "target_accept" in settings:
+        parts.append(f"target acceptance {settings['target_accept']}")
+    if found.get("seed") is not None:
+        parts.append(f"seed {found['seed']}")
+    return f"The posterior was sampled with {found.get('sampler', 'an unknown sampler')} ({', '.join(parts)})."
 
 
 def _convergence(numbers: dict) -> str:

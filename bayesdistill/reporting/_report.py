@@ -96,7 +96,6 @@ def report_files(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    provenance = posterior.provenance(fit)
     page = environment.get_template("page.html.j2").render(
         date=datetime.now(UTC).strftime("%Y-%m-%d") if date is None else date,
         question=words.question(plan),
@@ -105,10 +104,8 @@ def report_files(
         methods=methods_text(fit),
         bibtex=cite(fit),
         tables={name: readable(frame) for name, frame in tables.items()},
-        titles=content.TITLES,
-        captions=content.CAPTIONS,
         pictures=pictures,
-        provenance=provenance,
+        provenance=posterior.provenance(fit),
         draws_hash=_draws_hash(fit),
         **words.warnings_and_notes(fit, plan, found.verdict, found.ok),
     )

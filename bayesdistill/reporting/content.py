@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from typing import Any
 
-import matplotlib
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
@@ -15,24 +13,6 @@ from bayesdistill import posterior
 from bayesdistill.plots import plot_best_loss, plot_compute_strategy, plot_probability, plot_runs
 from bayesdistill.posterior import Fit
 from bayesdistill.tables import plan_table, summary_table
-
-TITLES = {
-    "summary": "Probability that distillation beats pretraining, and crossover budget",
-    "strategies": "Strategies at selected budgets",
-    "extrapolation": "Extrapolation of the plan",
-    "data": "Data",
-    "groups": "Runs per student",
-    "diagnostics": "Convergence diagnostics",
-    "parameters": "Parameters of the law",
-    "priors": "Priors",
-    "versions": "Software versions",
-}
-CAPTIONS = {
-    "probability": "Probability that distillation beats pretraining, against the budget.",
-    "best_loss": "Lowest expected cross-entropy against compute, distilled and pretrained.",
-    "compute_strategy": "Compute-optimal teacher and student tokens against the budget.",
-    "runs": "Runs with the fitted law and its intervals; residuals below.",
-}
 
 
 def tables_of(fit: Fit, plan: xr.Dataset | None, rows: tuple) -> dict[str, pd.DataFrame]:
@@ -53,25 +33,21 @@ def tables_of(fit: Fit, plan: xr.Dataset | None, rows: tuple) -> dict[str, pd.Da
     seen = posterior.seen_runs(fit)
     if "student" in seen:
         counts = Counter(str(label) for label in seen["student"].values)
-        tables["groups"] = pd.DataFrame({"student label": list(counts), "runs": list(counts.values())})
-    tables["diagnostics"] = pd.DataFrame(list(rows), columns=["check", "found", "threshold", "passed"])
+        tables["groups"] = pd.DataFrame(counts.items(), columns=["student label", "runs"])
+    tables["diagnostics"] = pd.DataFrame(rows, columns=["check", "found", "threshold", "passed"])
     tables["parameters"] = _parameters(fit)
     priors = posterior.prior_table(fit)
     if "reason" in priors:
-        names = [str(name) for name in priors["parameter"].values]
-        tables["priors"] = pd.DataFrame(
-            {"coordinate": names, "prior": priors["distribution"].values, "reason": priors["reason"].values}
-        )
+        columns = {"coordinate": "parameter", "prior": "distribution", "reason": "reason"}
+        tables["priors"] = pd.DataFrame({column: priors[name].values for column, name in columns.items()})
     if found.get("versions"):
         tables["versions"] = pd.DataFrame(sorted(found["versions"].items()), columns=["package", "version"])
     return tables
 
 
 def _strategies(plan: xr.Dataset) -> pd.DataFrame:
-    budgets = plan["budget"].values
-    last = budgets.size - 1
-    chosen = sorted({round(i * last / 3) for i in range(4)})
-    frame = plan_table(plan.isel(budget=chosen))
+    last = plan.sizes["budget"] - 1
+    frame = plan_table(plan.isel(budget=sorted({round(i * last / 3) for i in range(4)})))
     keep = ["student", "scenario", "budget", "probability", "expected_gain", "teacher_params", "teacher_tokens"]
     return frame[[*keep, "student_tokens", "status", "extrapolates"]]
 
@@ -79,30 +55,18 @@ def _strategies(plan: xr.Dataset) -> pd.DataFrame:
 def _extrapolation(plan: xr.Dataset) -> pd.DataFrame:
     factor = plan["extrapolation_factor"]
     worst = factor.max([name for name in factor.dims if name != "axis"])
-    return pd.DataFrame(
-        {
-            "axis": [str(name).replace("_", " ") for name in factor["axis"].values],
-            "largest extrapolation factor": [f"{float(v):.3g}" for v in worst.values],
-        }
-    )
+    rows = [(str(axis).replace("_", " "), f"{value:.3g}") for axis, value in worst.to_series().items()]
+    return pd.DataFrame(rows, columns=["axis", "largest extrapolation factor"])
 
 
 def _parameters(fit: Fit) -> pd.DataFrame:
-    draws = posterior.law_draws(fit)
-    prob = 100 * posterior.INTERVAL_PROBABILITY
-    rows: list[dict[str, Any]] = []
-    for name, values in draws.data_vars.items():
-        low, high = (float(v) for v in posterior.interval(values))
-        middle = float(posterior.median(values))
-        rows.append(
-            {
-                "symbol": str(name),
-                "median": f"{middle:.4g}",
-                f"{prob:.0f}% interval": f"{low:.4g} to {high:.4g}",
-                "unit": str(values.attrs.get("units", "")),
-            }
-        )
-    return pd.DataFrame(rows)
+    interval = f"{100 * posterior.INTERVAL_PROBABILITY:.0f}% interval"
+    rows = []
+    for name, values in posterior.law_draws(fit).data_vars.items():
+        middle, (low, high) = float(posterior.median(values)), posterior.interval(values).values
+        unit = str(values.attrs.get("units", ""))
+        rows.append((str(name), f"{middle:.4g}", f"{low:.4g} to {high:.4g}", unit))
+    return pd.DataFrame(rows, columns=["symbol", "median", interval, "unit"])
 
 
 def figures_of(plan: xr.Dataset | None, curves: xr.Dataset | None) -> dict[str, Figure]:
@@ -119,8 +83,7 @@ def figures_of(plan: xr.Dataset | None, curves: xr.Dataset | None) -> dict[str, 
 
 def drawn(figure: Figure, form: str) -> bytes:
     """Return the content of a figure file without its creation date."""
-    metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}[form]
+    dates: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "bayesdistill"}):
-        figure.savefig(buffer, format=form, dpi=150, metadata=metadata)
+    figure.savefig(buffer, format=form, dpi=150, metadata=dates[form])
     return buffer.getvalue()

@@ -7,39 +7,21 @@ arithmetic is strict, so the same assembly gives the same numbers on the same ki
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from bayesdistill.compiler.ir import (
-    COLLECTS,
-    CONST,
-    ELEMENT,
-    GATHER,
-    INPUT,
-    LEAVES,
-    LENGTH,
-    MAP,
-    PAD,
-    PLACE,
-    POINT,
-    SCATTER,
-    SLICE,
-    Dimensions,
-    Operation,
-)
+from bayesdistill.compiler.ir import COLLECTS, DATA_TYPES, LEAVES, Dimensions, Handle, Operation
 from bayesdistill.compiler.llvm_text import INFINITY, ONE, ZERO, Text, literal
 from bayesdistill.compiler.scheduling import at_random, schedule, topological
 
-_TYPES = {"float64": "double", "bool": "i8", "int8": "i8", "uint8": "i8", "int16": "i16", "uint16": "i16"}
-_TYPES |= {"int32": "i32", "uint32": "i32", "int64": "i64"}
+_START = {"add": ZERO, "maximum": literal(-math.inf), "minimum": INFINITY, "and": ONE}
+"""What reductions start with."""
 
 
 def _waits(op: Operation) -> bool:
     """Whether an iteration depends on the one before: every collection except a sum into one number."""
     return op.kind in COLLECTS and (bool(op.dims) or op.payload != "add")
-
-
-_START = {"add": ZERO, "maximum": literal(float("-inf")), "minimum": INFINITY, "and": ONE}
 
 
 class Function(Text):
@@ -50,177 +32,176 @@ class Function(Text):
     dims : Dimensions
     ranks : sequence of int
         Number of dimensions of each input. They determine where its lengths are in the record that nutpie passes.
-    first_metadata : int
-        Number of the first metadata node about a loop; numbers must be unique within a module.
+    metadata_numbers : iterator of int
+        Numbers of metadata nodes about loops, which must be unique within a module.
     """
 
-    def __init__(self, dims: Dimensions, ranks: Sequence[int], first_metadata: int = 0) -> None:
+    def __init__(self, dims: Dimensions, ranks: Sequence[int], metadata_numbers: Iterator[int]) -> None:
+        super().__init__()
         self._dims = dims
         self._ranks = ranks
-        self._next_metadata = first_metadata
+        self._metadata_numbers = metadata_numbers
         self._metadata: list[str] = []
-        super().__init__()
+        self._mark = ""  # of memory accesses that are independent between iterations of the current loop
         self._scalars: dict[Operation, str] = {}
         self._buffers: dict[Operation, str] = {}
         self._cells: dict[Operation, str] = {}
-        self._pointers: dict[int, str] = {}
-        self._lengths: dict[int, str] = {}
+        self._from_record: dict[tuple[int, str], str] = {}
         self._local: dict[object, str] = {}
 
-    # Data that the function reads ------------------------------------------------------------------------------------
+    def build(
+        self, name: str, lengths: Mapping[str, int], outputs: Sequence[Handle], density: Operation | None = None
+    ) -> str:
+        """Return the assembly of a function that stores results one after the other in `out`.
 
-    def _word(self, place: int, kind: str) -> str:
-        address = self._at_entry(f"getelementptr i64, ptr %data, i64 {place}")
-        return self._at_entry(f"load {kind}, ptr {address}")
-
-    def _pointer(self, number: int) -> str:
-        if number not in self._pointers:
-            self._pointers[number] = self._word(number, "ptr")
-        return self._pointers[number]
-
-    def _length(self, dim: int) -> str:
-        root = self._dims.root(dim)
-        known = self._dims.length(root)
-        if known is not None:
-            return str(known)
-        if root not in self._lengths:
-            number, axis = self._dims.axis_of(root)
-            # The record holds all addresses, then all sizes, then the shapes one after the other.
-            self._lengths[root] = self._word(2 * len(self._ranks) + sum(self._ranks[:number]) + axis, "i64")
-        return self._lengths[root]
-
-    def _size(self, dims: Iterable[int]) -> str:
-        size = "1"
-        for dim in dims:
-            length = self._length(dim)
-            known = size.isdigit() and length.isdigit()
-            size = str(int(size) * int(length)) if known else self._at_entry(f"mul i64 {size}, {length}")
-        return size
-
-    # Operations -------------------------------------------------------------------------------------------------------
-
-    def build(self, name: str, arguments: str, roots: Sequence[Operation], finish: Callable[[Function], None]) -> str:
-        """Return the assembly of a function that computes `roots` and then runs what `finish` writes."""
+        Parameters
+        ----------
+        name : str
+        lengths : mapping
+            First arguments of the function, and the values that they must have; otherwise it returns -1.
+        outputs : sequence of Handle
+            Results; their lengths must be fixed.
+        density : Operation, optional
+            A number to store in `logp`. With it, the function returns 3 or 4 if the outputs or this number are not finite, as nutpie
+            expects. Otherwise it returns 0.
+        """
+        roots = [*([] if density is None else [density]), *(handle.op for handle in outputs)]
         order = topological(roots)
         users = schedule(order, self._key)
-        self._allocate(order, users, roots)
+        block = self._allocate(order, users, set(roots))
         loops: dict[tuple[int, tuple[int, ...]], list[Operation]] = defaultdict(list)
         for op in order:
             if op.kind not in LEAVES:
                 loops[op.level, self._key(op.loop)].append(op)
-        for (_, loop), ops in sorted(loops.items(), key=lambda item: (item[0][0], item[0][1])):
+        for (_, loop), ops in sorted(loops.items(), key=lambda item: item[0]):
             self._loop(loop, ops)
-        finish(self)
-        body = "\n".join([*self._entry, *self._lines])
-        allocas = "\n".join(self._allocas)
-        metadata = "\n".join(self._metadata)
-        return f"define i64 @{name}({arguments}) {{\n{allocas}\n  {self._guard}\nwork:\n{body}\n}}\n{metadata}\n"
+        offset = 0
+        for handle in outputs:
+            offset += self._write(handle, offset)
+        code = "0" if density is None else self._finish_density(self.load(density, []), offset)
+        self._say(f"call void @free(ptr {block})")
+        self._say(f"ret i64 {code}")
 
-    _guard = "br label %work"
+        arguments = [f"i64 %{argument}" for argument in lengths]
+        arguments += ["ptr %x", "ptr %out", *(["ptr %logp"] if density is not None else []), "ptr %data"]
+        guard, ok = [], "true"
+        for argument, length in lengths.items():
+            guard.append(f"  %is_{argument} = icmp eq i64 %{argument}, {length}")
+            guard.append(f"  %ok_{argument} = and i1 {ok}, %is_{argument}")
+            ok = f"%ok_{argument}"
+        guard += [f"  br i1 {ok}, label %work, label %wrong", "wrong:", "  ret i64 -1", "work:"]
+        lines = [*self._allocas, *guard, *self._entry, *self._lines, "}", *self._metadata, ""]
+        return "\n".join([f"define i64 @{name}({', '.join(arguments)}) {{", *lines])
 
-    def guard(self, conditions: Sequence[tuple[str, int]]) -> None:
-        """Return -1 unless arguments have these values."""
-        lines = []
-        for count, (argument, value) in enumerate(conditions):
-            target = "work" if count == len(conditions) - 1 else f"next{count}"
-            lines.append(f"%ok{count} = icmp eq i64 {argument}, {value}")
-            lines.append(f"br i1 %ok{count}, label %{target}, label %wrong")
-            if target != "work":
-                lines.append(f"\n{target}:")
-        self._guard = "\n  ".join([*lines, "\nwrong:\n  ret i64 -1"])
+    # Memory -----------------------------------------------------------------------------------------------------------
+
+    def _read(self, pointer: str, index: str, kind: str = "double", entry: bool = False) -> str:
+        address = self._do(f"getelementptr {kind}, ptr {pointer}, i64 {index}", entry)
+        return self._do(f"load {kind}, ptr {address}{'' if entry else self._mark}", entry)
+
+    def _store(self, value: str, pointer: str, index: str) -> None:
+        address = self._do(f"getelementptr double, ptr {pointer}, i64 {index}")
+        self._say(f"store double {value}, ptr {address}{self._mark}")
+
+    def _word(self, place: int, kind: str) -> str:
+        """Return a number or an address of the record that nutpie passes."""
+        if (place, kind) not in self._from_record:
+            self._from_record[place, kind] = self._read("%data", str(place), kind, entry=True)
+        return self._from_record[place, kind]
+
+    def _length(self, dim: int) -> str:
+        known = self._dims.length(dim)
+        if known is not None:
+            return str(known)
+        number, axis = self._dims.axis_of(dim)
+        # The record holds all addresses, then all sizes, then the shapes one after the other.
+        return self._word(2 * len(self._ranks) + sum(self._ranks[:number]) + axis, "i64")
+
+    def _size(self, dims: Iterable[int]) -> str:
+        size = "1"
+        for dim in dims:
+            size = self._do(f"mul i64 {size}, {self._length(dim)}", entry=True)
+        return size
 
     def _key(self, dims: Iterable[int]) -> tuple[int, ...]:
         return tuple(self._dims.root(dim) for dim in dims)
 
     def _allocate(
-        self, order: Sequence[Operation], users: dict[Operation, set[Operation]], roots: Sequence[Operation]
-    ) -> None:
-        """Allocate memory for results that one loop passes to another."""
-        offset = "0"
-        lines = []
-        final = set(roots)
+        self, order: Sequence[Operation], users: Mapping[Operation, set[Operation]], final: set[Operation]
+    ) -> str:
+        """Allocate memory for results that one loop passes to another; return its address."""
+        size, offsets = "0", {}
         for op in order:
             if op.kind in LEAVES:
                 continue
             if op.kind in COLLECTS and not op.dims:
-                self._cells[op] = self._cell()
-                lines.append(f"  store double {_START[op.payload]}, ptr {self._cells[op]}")
-                continue
-            leaves_loop = any(
-                user.level != op.level or self._key(user.loop) != self._key(op.loop) for user in users[op]
-            )
-            apart = any(_waits(user) for user in users[op])
-            random = any(user.kind in (ELEMENT, SLICE, GATHER, PAD) and at_random(user, op) for user in users[op])
-            if op.dims and (op.kind in COLLECTS or leaves_loop or apart or random or op in final):
-                self._buffers[op] = offset
-                size = self._size(op.dims)
-                offset = (
-                    str(int(offset) + int(size))
-                    if offset.isdigit() and size.isdigit()
-                    else self._at_entry(f"add i64 {offset}, {size}")
+                self._cells[op] = self._cell(_START[op.payload])
+            elif op.dims and (
+                op.kind in COLLECTS
+                or op in final
+                or any(
+                    (user.level, self._key(user.loop)) != (op.level, self._key(op.loop))
+                    or _waits(user)
+                    or at_random(user, op)
+                    for user in users[op]
                 )
-        if offset != "0":
-            size = self._at_entry(f"mul i64 {offset}, 8")
-            block = self._at_entry(f"call ptr @malloc(i64 {size})")
-            self._block: str | None = block
-            for op, place in self._buffers.items():
-                self._buffers[op] = self._at_entry(f"getelementptr double, ptr {block}, i64 {place}")
-        else:
-            self._block = None
-        self._lines.extend(lines)
-        for op, pointer in self._buffers.items():
+            ):
+                offsets[op] = size
+                size = self._do(f"add i64 {size}, {self._size(op.dims)}", entry=True)
+        size = self._do(f"mul i64 {size}, 8", entry=True)
+        block = self._do(f"call ptr @malloc(i64 {size})", entry=True)
+        for op, offset in offsets.items():
+            self._buffers[op] = self._do(f"getelementptr double, ptr {block}, i64 {offset}", entry=True)
+        for op in offsets:
             if op.kind in COLLECTS:
-                start = ZERO if op.kind == SCATTER else _START[op.payload]
-                self._nest(
-                    (self._size(op.dims),),
-                    lambda i, pointer=pointer, start=start: self._store(start, pointer, i[0]),  # type: ignore[misc]
-                )
 
-    def _store(self, value: str, pointer: str, index: str) -> None:
-        address = self._do(f"getelementptr double, ptr {pointer}, i64 {index}")
-        self._say(f"store double {value}, ptr {address}")
+                def body(indices: list[str], op: Operation = op) -> None:
+                    self._store(_START[op.payload], self._buffers[op], indices[0])
 
-    def _nest(self, lengths: Sequence[str], body: Callable[[list[str]], None], independent: bool = False) -> None:
+                self._nest([self._size(op.dims)], body)
+        return block
+
+    # Loops ------------------------------------------------------------------------------------------------------------
+
+    def _nest(
+        self,
+        lengths: Sequence[str],
+        body: Callable[[list[str]], None],
+        independent: bool = False,
+        outer: Sequence[str] = (),
+    ) -> None:
         """Write nested loops around what `body` writes.
 
-        `independent` asserts that no iteration of the innermost loop uses memory that another one writes.
+        `independent` asserts that no iteration of the innermost loop uses memory that another one writes. `outer` are the indices of
+        the loops around these.
         """
         self._count += 1
-        tag = self._count
-        self._say(f"br label %enter{tag}_0")
-        for depth, length in enumerate(lengths):
-            self._lines.append(f"enter{tag}_{depth}:")
-            self._say(f"br label %head{tag}_{depth}")
-            self._lines.append(f"head{tag}_{depth}:")
-            self._say(f"%i{tag}_{depth} = phi i64 [ 0, %enter{tag}_{depth} ], [ %n{tag}_{depth}, %tail{tag}_{depth} ]")
-            self._say(f"%c{tag}_{depth} = icmp slt i64 %i{tag}_{depth}, {length}")
-            inner = f"body{tag}" if depth == len(lengths) - 1 else f"enter{tag}_{depth + 1}"
-            self._say(f"br i1 %c{tag}_{depth}, label %{inner}, label %exit{tag}_{depth}")
-        self._lines.append(f"body{tag}:")
-        begin = len(self._lines)
-        body([f"%i{tag}_{depth}" for depth in range(len(lengths))])
-        metadata = self._independent(begin) if independent else ""
-        for depth in reversed(range(len(lengths))):
-            self._say(f"br label %tail{tag}_{depth}")
-            self._lines.append(f"tail{tag}_{depth}:")
-            self._say(f"%n{tag}_{depth} = add nsw i64 %i{tag}_{depth}, 1")
-            self._say(f"br label %head{tag}_{depth}{metadata if depth == len(lengths) - 1 else ''}")
-            self._lines.append(f"exit{tag}_{depth}:")
-
-    def _independent(self, begin: int) -> str:
-        """Mark memory accesses from line `begin` on as independent between iterations; return the mark of the loop."""
-        group, loop = self._next_metadata, self._next_metadata + 1
-        self._next_metadata += 2
-        self._metadata += [
-            f"!{group} = distinct !{{}}",
-            f'!{loop} = distinct !{{!{loop}, !{{!"llvm.loop.parallel_accesses", !{group}}}}}',
-        ]
-        cells = {f"ptr {cell}" for cell in self._cells.values()}
-        for place in range(begin, len(self._lines)):
-            line = self._lines[place]
-            if (" = load " in line or line.startswith("  store ")) and line[line.rindex("ptr ") :] not in cells:
-                self._lines[place] = f"{line}, !llvm.access.group !{group}"
-        return f", !llvm.loop !{loop}"
+        tag, end = self._count, ""
+        self._lines.append(f"""  br label %enter{tag}
+enter{tag}:
+  br label %head{tag}
+head{tag}:
+  %i{tag} = phi i64 [ 0, %enter{tag} ], [ %n{tag}, %tail{tag} ]
+  %c{tag} = icmp slt i64 %i{tag}, {lengths[0]}
+  br i1 %c{tag}, label %body{tag}, label %exit{tag}
+body{tag}:""")
+        indices = [*outer, f"%i{tag}"]
+        if len(lengths) > 1:
+            self._nest(lengths[1:], body, independent, indices)
+        else:
+            if independent:
+                group, loop = next(self._metadata_numbers), next(self._metadata_numbers)
+                self._metadata.append(f"!{group} = distinct !{{}}")
+                parallel = f'!{{!"llvm.loop.parallel_accesses", !{group}}}'
+                self._metadata.append(f"!{loop} = distinct !{{!{loop}, {parallel}}}")
+                self._mark, end = f", !llvm.access.group !{group}", f", !llvm.loop !{loop}"
+            body(indices)
+            self._mark = ""
+        self._lines.append(f"""  br label %tail{tag}
+tail{tag}:
+  %n{tag} = add nsw i64 %i{tag}, 1
+  br label %head{tag}{end}
+exit{tag}:""")
 
     def _loop(self, loop: tuple[int, ...], ops: Sequence[Operation]) -> None:
         self._local = {}
@@ -254,23 +235,19 @@ class Function(Text):
                 self._scalars[op] = self._do(f"load double, ptr {self._cells[op]}")
 
     def _collect(self, op: Operation, indices: list[str]) -> None:
+        """Add an element to a sum, or to another collection."""
         value = self._argument(op, 0, indices)
-        if op.kind == SCATTER:
-            chosen = self._index(op.args[1][0], indices)
-            address = self._do(f"getelementptr double, ptr {self._buffers[op]}, i64 {chosen}")
-            function = "add"
-        elif op.dims:
-            at = self._flat(op.dims, [indices[place] for place in op.kept])
-            address = self._do(f"getelementptr double, ptr {self._buffers[op]}, i64 {at}")
-            function = op.payload
-        else:
-            address, function = self._cells[op], op.payload
+        address = self._cells.get(op)
+        if address is None:
+            kept = [indices[position] for position in op.kept]
+            place = self._index(op, indices) if op.kind == "scatter" else self._flat(op.dims, kept)
+            address = self._do(f"getelementptr double, ptr {self._buffers[op]}, i64 {place}")
         before = self._do(f"load double, ptr {address}")
-        if function == "add" and not _waits(op):
-            after = self._do(f"fadd reassoc double {before}, {value}")
-        else:
-            after = self._function(function, [before, value])
+        reordered = f"fadd reassoc double {before}, {value}"
+        after = self._function(op.payload, before, value) if _waits(op) else self._do(reordered)
         self._say(f"store double {after}, ptr {address}")
+
+    # Values -----------------------------------------------------------------------------------------------------------
 
     def _flat(self, dims: Sequence[int], indices: Sequence[str]) -> str:
         """Return the position of an element in memory, in row-major order."""
@@ -289,11 +266,11 @@ class Function(Text):
 
     def load(self, op: Operation, indices: Sequence[str]) -> str:
         """Return the value of an operation's result, or of one element of it."""
-        if op.kind == CONST:
+        if op.kind == "const":
             return literal(op.payload)
-        if not op.dims and op in self._scalars:
+        if op in self._scalars:
             return self._scalars[op]
-        if op in self._local and op.kind not in LEAVES:
+        if op in self._local:
             return self._local[op]
         key = (op, tuple(indices))
         if key not in self._local:
@@ -303,119 +280,79 @@ class Function(Text):
         return self._local[key]
 
     def _fetch(self, op: Operation, indices: Sequence[str]) -> str:
-        if op.kind == LENGTH:
-            return self._at_entry(f"sitofp i64 {self._length(op.payload)} to double")
-        if op.kind == INPUT:
-            return self._input(op, indices)
-        if op.kind == POINT:
-            place = str(op.payload)
-            if op.dims:
-                place = self._do(f"add i64 {self._flat(op.dims, indices)}, {op.payload}")
-                address = self._do(f"getelementptr double, ptr %x, i64 {place}")
-                return self._do(f"load double, ptr {address}")
-            address = self._at_entry(f"getelementptr double, ptr %x, i64 {place}")
-            return self._at_entry(f"load double, ptr {address}")
-        address = self._do(f"getelementptr double, ptr {self._buffers[op]}, i64 {self._flat(op.dims, indices)}")
-        return self._do(f"load double, ptr {address}")
-
-    def _input(self, op: Operation, indices: Sequence[str]) -> str:
-        number, dtype = op.payload
-        kind = _TYPES[dtype]
-        if op.dims:
-            address = self._do(f"getelementptr {kind}, ptr {self._pointer(number)}, i64 {self._flat(op.dims, indices)}")
-            value = self._do(f"load {kind}, ptr {address}")
-        else:
-            value = self._at_entry(f"load {kind}, ptr {self._pointer(number)}")
-        if dtype == "float64":
-            return value
-        convert = "uitofp" if dtype.startswith(("u", "b")) else "sitofp"
-        text = f"{convert} {kind} {value} to double"
-        return self._do(text) if op.dims else self._at_entry(text)
+        entry = not op.dims
+        if op.kind == "length":
+            return self._do(f"sitofp i64 {self._length(op.payload)} to double", entry)
+        index = "0" if entry else self._flat(op.dims, indices)
+        if op.kind == "point":
+            return self._read("%x", self._do(f"add i64 {index}, {op.payload}", entry), entry=entry)
+        if op.kind == "input":
+            number, dtype = op.payload
+            value = self._read(self._word(number, "ptr"), index, DATA_TYPES[dtype], entry)
+            convert = "uitofp" if dtype.startswith(("u", "b")) else "sitofp"
+            return value if dtype == "float64" else self._do(f"{convert} {DATA_TYPES[dtype]} {value} to double", entry)
+        return self._read(self._buffers[op], index)
 
     def _index(self, op: Operation, indices: Sequence[str]) -> str:
-        number, dtype = op.payload
-        key = ("index", op, tuple(indices))
+        """Return the index that the second argument of an operation holds."""
+        key = ("index", op.args[1][0], tuple(indices))
         if key not in self._local:
-            kind = _TYPES[dtype]
-            address = self._do(f"getelementptr {kind}, ptr {self._pointer(number)}, i64 {indices[0]}")
-            value = self._do(f"load {kind}, ptr {address}")
+            number, dtype = op.args[1][0].payload
+            kind = DATA_TYPES[dtype]
+            value = self._read(self._word(number, "ptr"), indices[0], kind)
             if kind != "i64":
                 value = self._do(f"{'zext' if dtype.startswith('u') else 'sext'} {kind} {value} to i64")
             self._local[key] = value
         return self._local[key]
 
     def _value(self, op: Operation, indices: list[str]) -> str:
-        if op.kind == MAP:
-            return self._function(op.payload, [self._argument(op, place, indices) for place in range(len(op.args))])
-        if op.kind == ELEMENT:
-            return self.load(op.args[0][0], [str(op.payload)])
-        if op.kind == GATHER:
-            return self.load(op.args[0][0], [self._index(op.args[1][0], indices)])
-        if op.kind == SLICE:
-            return self.load(op.args[0][0], [self._do(f"add i64 {indices[0]}, {op.payload}")])
-        base = self._argument(op, 0, indices)
-        if op.kind == PLACE:
-            more = self._arithmetic("fadd", base, self._argument(op, 1, indices))
-            return self._choose(self._do(f"icmp eq i64 {indices[0]}, {op.payload}"), more, base)
-        assert op.kind == PAD
-        start, count = op.payload
+        if op.kind == "map":
+            return self._function(op.payload, *(self._argument(op, place, indices) for place in range(len(op.args))))
+        if op.kind == "gather":
+            return self.load(op.args[0][0], [self._index(op, indices)])
+        if op.kind == "slice":
+            start = str(op.payload)
+            return self.load(op.args[0][0], [self._do(f"add i64 {indices[0]}, {start}") if op.dims else start])
+        assert op.kind == "pad"
+        base, (start, count) = self._argument(op, 0, indices), op.payload
         within = self._do(f"sub i64 {indices[0]}, {start}")
         inside = self._do(f"icmp ult i64 {within}, {count}")
         safe = self._do(f"select i1 {inside}, i64 {within}, i64 0")
-        more = self._arithmetic("fadd", base, self.load(op.args[1][0], [safe]))
+        more = self._function("add", base, self.load(op.args[1][0], [safe][: len(op.args[1][0].dims)]))
         return self._choose(inside, more, base)
 
     # Results ----------------------------------------------------------------------------------------------------------
 
-    def write(self, op: Operation, positions: Sequence[int | None], lengths: Sequence[int], offset: int) -> None:
-        """Store a result of this shape in `out`, starting at `offset`."""
-        if not lengths:
+    def _write(self, handle: Handle, offset: int) -> int:
+        """Store a result in `out`, starting at `offset`; return its size."""
+        op = handle.op
+        positions = [position for position in handle.axes if position is not None]
+        dims = [op.dims[position] for position in positions]
+        if not dims:
             self._store(self.load(op, []), "%out", str(offset))
-            return
+            return 1
 
         def body(indices: list[str]) -> None:
-            place = indices[0]
-            for length, index in zip(lengths[1:], indices[1:], strict=True):
-                place = self._do(f"add i64 {self._do(f'mul i64 {place}, {length}')}, {index}")
-            inner: list[str] = [""] * len(op.dims)
-            for axis, position in enumerate(positions):
-                if position is not None:
-                    inner[position] = indices[axis]
-            self._store(self.load(op, inner), "%out", self._do(f"add i64 {place}, {offset}"))
+            value = self.load(op, [indices[positions.index(position)] for position in range(len(dims))])
+            self._store(value, "%out", self._do(f"add i64 {self._flat(dims, indices)}, {offset}"))
 
-        # A scalar is loaded before the loop, because its name must also be valid after it.
-        if not op.dims:
-            self.load(op, [])
         self._local = {}
-        self._nest([str(length) for length in lengths], body)
+        self._nest([self._length(dim) for dim in dims], body)
         self._local = {}
+        return math.prod(int(self._length(dim)) for dim in dims)
 
-    def leave(self, value: str = "0") -> None:
-        """Free the memory and return `value`."""
-        if self._block is not None:
-            self._say(f"call void @free(ptr {self._block})")
-        self._say(f"ret i64 {value}")
-
-    def finish_logp(self, value: str, count: int) -> None:
-        """Store the log density; return 3 or 4 if the gradient or the density is not finite, as nutpie expects."""
+    def _finish_density(self, value: str, count: int) -> str:
+        """Store the log density; return the code of success, or of outputs or a density that are not finite."""
         self._say(f"store double {value}, ptr %logp")
-        finite = self.finite(count)
-        real = self._compare("oeq", self._arithmetic("fmul", value, ZERO), ZERO)
-        code = self._do(f"select i1 {real}, i64 0, i64 4")
-        self.leave(self._do(f"select i1 {finite}, i64 {code}, i64 3"))
-
-    def finite(self, count: int) -> str:
-        """Return whether the first `count` numbers of `out` are finite, as i1."""
-        cell = self._cell()
-        self._say(f"store double {ZERO}, ptr {cell}")
+        cell = self._cell(ZERO)
 
         def body(indices: list[str]) -> None:
-            address = self._do(f"getelementptr double, ptr %out, i64 {indices[0]}")
-            value = self._do(f"load double, ptr {address}")
-            total = self._arithmetic(
-                "fadd", self._do(f"load double, ptr {cell}"), self._arithmetic("fmul", value, ZERO)
-            )
+            zero = self._function("mul", self._read("%out", indices[0]), ZERO)
+            total = self._function("add", self._do(f"load double, ptr {cell}"), zero)
             self._say(f"store double {total}, ptr {cell}")
 
-        self._nest((str(count),), body)
-        return self._compare("oeq", self._do(f"load double, ptr {cell}"), ZERO)
+        self._nest([str(count)], body)
+        finite = self._compare("eq", self._do(f"load double, ptr {cell}"), ZERO)
+        real = self._compare("eq", self._function("mul", value, ZERO), ZERO)
+        code = self._do(f"select i1 {real}, i64 0, i64 4")
+        return self._do(f"select i1 {finite}, i64 {code}, i64 3")

@@ -7,23 +7,17 @@ broadcasting rules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-CONST, INPUT, POINT, LENGTH = "const", "input", "point", "length"
-MAP, REDUCE, SCATTER, GATHER, ELEMENT, PLACE, SLICE, PAD = (
-    "map",
-    "reduce",
-    "scatter",
-    "gather",
-    "element",
-    "place",
-    "slice",
-    "pad",
-)
-LEAVES = frozenset({CONST, INPUT, POINT, LENGTH})
-COLLECTS = frozenset({REDUCE, SCATTER})
+Kind = Literal["const", "input", "point", "length", "map", "reduce", "scatter", "gather", "slice", "pad"]
+LEAVES = frozenset({"const", "input", "point", "length"})
+COLLECTS = frozenset({"reduce", "scatter"})
 """Operations whose result is complete only after the loop over their argument."""
+
+INDEX_TYPES = {f"{sign}int{bits}": f"i{bits}" for sign in ("", "u") for bits in (8, 16, 32)} | {"int64": "i64"}
+DATA_TYPES = {"float64": "double", "bool": "i8", **INDEX_TYPES}
+"""Data types of an index and of data, and LLVM's names of them."""
 
 
 class UnsupportedGraphError(Exception):
@@ -36,7 +30,7 @@ class Operation:
 
     Parameters
     ----------
-    kind : str
+    kind : Kind
         One of
 
         - const: a number (payload: the number)
@@ -45,11 +39,9 @@ class Operation:
         - length: the length of a dimension (payload: the dimension)
         - map: an elementwise function (payload: its name)
         - reduce: a reduction (payload: add, maximum, minimum or and)
-        - scatter: sum the first argument into the elements that the second argument names
+        - scatter: sum the first argument into the elements that the second argument names (payload: add)
         - gather: the elements of the first argument that the second argument names
-        - element: one element of a vector (payload: its index)
-        - place: the first argument, with the second added to one element (payload: its index)
-        - slice: consecutive elements of a vector (payload: start)
+        - slice: consecutive elements of a vector, or one element as a scalar (payload: start)
         - pad: the first argument, with the second added to consecutive elements (payload: start, count)
     args : tuple of (Operation, positions)
         `positions[i]` is the position of the argument's dimension i among the dimensions of the loop.
@@ -65,13 +57,13 @@ class Operation:
         Loops of a lower level run first; set by `scheduling.schedule`.
     """
 
-    kind: str
+    kind: Kind
     args: tuple[tuple[Operation, tuple[int, ...]], ...] = ()
     dims: tuple[int, ...] = ()
     payload: Any = None
     loop: tuple[int, ...] = ()
     kept: tuple[int, ...] = ()
-    level: int = field(default=0)
+    level: int = 0
 
 
 class Dimensions:
@@ -136,6 +128,7 @@ class Dimensions:
         raise UnsupportedGraphError("a length that no input has")
 
 
+@dataclass(frozen=True, slots=True)
 class Handle:
     """What a PyTensor variable is translated into.
 
@@ -146,8 +139,5 @@ class Handle:
         For each axis of the variable the position of its dimension in `op.dims`, or None if its length is one.
     """
 
-    __slots__ = ("axes", "op")
-
-    def __init__(self, op: Operation, axes: tuple[int | None, ...]) -> None:
-        self.op = op
-        self.axes = axes
+    op: Operation
+    axes: tuple[int | None, ...] = ()

@@ -6,30 +6,28 @@ slices of vectors, and elements selected by an index vector. Anything else raise
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from bayesdistill.compiler.ir import (
-    CONST,
-    ELEMENT,
-    GATHER,
-    INPUT,
-    LENGTH,
-    MAP,
-    PAD,
-    PLACE,
-    POINT,
-    REDUCE,
-    SCATTER,
-    SLICE,
-    Dimensions,
-    Handle,
-    Operation,
-    UnsupportedGraphError,
-)
-from bayesdistill.compiler.supported_ops import FOLDABLE, FOLDED, FUNCTIONS, INDEX_DTYPES, REDUCTIONS
+from bayesdistill.compiler.ir import DATA_TYPES, INDEX_TYPES, Dimensions, Handle, Operation, UnsupportedGraphError
+from bayesdistill.compiler.llvm_text import ELEMENTWISE
+
+VARIADIC = ("add", "mul", "and", "or", "maximum", "minimum")
+"""Functions of any number of arguments."""
+REDUCTIONS = ("add", "maximum", "minimum", "and")
+FOLDED: dict[str, Callable[..., float]] = {
+    "add": lambda *numbers: sum(numbers[1:], numbers[0]),
+    "sub": operator.sub,
+    "neg": operator.neg,
+    "identity": lambda number: number,
+    "first": lambda number, _: number,
+    "second": lambda _, number: number,
+}
+"""Functions that are evaluated during compilation if all arguments are constants."""
 
 
 class Lowering:
@@ -37,20 +35,22 @@ class Lowering:
 
     Parameters
     ----------
-    points : mapping of variable to (offset, shape)
-        Free variables, and their positions in the vector that the sampler moves.
+    shapes : mapping of variable to shape
+        Free variables, in their order in the vector that the sampler moves.
     """
 
-    def __init__(self, points: dict[Any, tuple[int, tuple[int, ...]]]) -> None:
+    def __init__(self, shapes: Mapping[Any, tuple[int, ...]]) -> None:
         self.dims = Dimensions()
         self.inputs: list[Any] = []
         self.gathered: list[tuple[int, int]] = []
         """(input, dimension): the indices in this input must be within the dimension."""
         self._numbers: dict[Any, int] = {}
         self._known: dict[Any, Handle | list[Handle]] = {}
-        for variable, (offset, shape) in points.items():
+        offset = 0
+        for variable, shape in shapes.items():
             axes, dims = self._axes([self.dims.fixed(length) if length != 1 else None for length in shape])
-            self._known[variable] = Handle(Operation(POINT, dims=dims, payload=offset, loop=dims), axes)
+            self._known[variable] = Handle(Operation("point", dims=dims, payload=offset, loop=dims), axes)
+            offset += math.prod(shape)
 
     def lower(self, variable: Any) -> Handle:
         """Translate a variable and everything that it depends on."""
@@ -91,13 +91,13 @@ class Lowering:
         if value.dtype.kind not in "biuf" or value.dtype == np.float16:
             raise UnsupportedGraphError(f"a constant of {value.dtype}")
         if value.size == 1:
-            return Handle(Operation(CONST, payload=float(value.reshape(()))), (None,) * value.ndim)
+            return Handle(Operation("const", payload=float(value.reshape(()))), (None,) * value.ndim)
         if value.ndim == 1 and value.size <= 4 and value.dtype.kind in "biu":
             raise UnsupportedGraphError("a short vector of constant integers")
         return self._input(variable, value.shape, str(value.dtype))
 
     def _input(self, variable: Any, shape: Sequence[int | None], dtype: str) -> Handle:
-        if dtype not in ("float64", "bool", *INDEX_DTYPES):
+        if dtype not in DATA_TYPES:
             raise UnsupportedGraphError(f"data of {dtype}")
         number = self._numbers.setdefault(variable, len(self.inputs))
         if number == len(self.inputs):
@@ -107,16 +107,13 @@ class Lowering:
             for axis, length in enumerate(shape)
         ]
         axes, dims = self._axes(lengths)
-        return Handle(Operation(INPUT, dims=dims, payload=(number, dtype), loop=dims), axes)
+        return Handle(Operation("input", dims=dims, payload=(number, dtype), loop=dims), axes)
 
     def _scalar_or_array(self, variable: Any) -> Handle:
         found = self._get(variable)
         if isinstance(found, list):
             raise UnsupportedGraphError("arithmetic with a vector made of scalars")
         return found
-
-    def _single(self, op: Operation) -> Handle:
-        return Handle(op, ())
 
     # Nodes ------------------------------------------------------------------------------------------------------------
 
@@ -135,34 +132,28 @@ class Lowering:
 
     def _lower_Elemwise(self, node: Any) -> Handle:
         operation = type(node.op.scalar_op).__name__
-        out = node.outputs[0].type.dtype
-        if operation == "Cast":
-            function = self._cast(node.inputs[0].type.dtype, out)
-        elif operation in FUNCTIONS:
-            function = FUNCTIONS[operation]
-        else:
-            raise UnsupportedGraphError(f"the function {operation}")
+        function, out = operation.lower(), node.outputs[0].type.dtype
         kinds = {np.dtype(i.type.dtype).kind for i in node.inputs}
-        if operation == "Invert" and kinds != {"b"}:
+        if function == "cast":
+            if out != "float64" and not (kinds <= set("biu") and np.dtype(out).kind in "iu"):
+                raise UnsupportedGraphError(f"a conversion of {node.inputs[0].type.dtype} to {out}")
+            function = "identity"
+        elif function not in ELEMENTWISE:
+            raise UnsupportedGraphError(f"the function {operation}")
+        if function == "invert" and kinds != {"b"}:
             raise UnsupportedGraphError("bitwise not")
-        if operation in ("AND", "OR") and kinds != {"b"}:
+        if function in ("and", "or") and kinds != {"b"}:
             raise UnsupportedGraphError("bitwise and, or")
         if out == "bool" and function in ("add", "sub"):
             raise UnsupportedGraphError("a sum of booleans")
         handles = [self._scalar_or_array(i) for i in node.inputs]
         result = self._map(function, handles)
-        number = result.op.payload if result.op.kind == CONST else float("nan")
+        number = result.op.payload if result.op.kind == "const" else float("nan")
         single = np.dtype(out).kind == "f" and out != "float64"
         # Exponents such as -2 - 1 are small integers, which are exact in any precision.
         if "c" in kinds or (single and float(np.float16(number)) != number):
             raise UnsupportedGraphError(f"a result of {out}")
         return result
-
-    @staticmethod
-    def _cast(given: str, wanted: str) -> str:
-        if wanted == "float64" or (np.dtype(given).kind in "biu" and np.dtype(wanted).kind in "iu"):
-            return "identity"
-        raise UnsupportedGraphError(f"a conversion of {given} to {wanted}")
 
     def _map(self, function: str, handles: list[Handle]) -> Handle:
         count = max((len(handle.axes) for handle in handles), default=0)
@@ -177,19 +168,16 @@ class Lowering:
                     found = dim if found is None else self.dims.same(found, dim)
             lengths.append(found)
         axes, dims = self._axes(lengths)
-        numbers = [handle.op.payload for handle in handles if handle.op.kind == CONST]
+        numbers = [handle.op.payload for handle in handles if handle.op.kind == "const"]
         if len(numbers) == len(handles) and function in FOLDED:
-            return Handle(Operation(CONST, payload=float(FOLDED[function](*numbers))), axes)
+            return Handle(Operation("const", payload=float(FOLDED[function](*numbers))), axes)
         args = tuple((h.op, self._positions(h, own, axes)) for h, own in zip(handles, padded, strict=True))
-        if function in FOLDABLE and len(args) > 2:
-            op = Operation(MAP, args[:2], dims, function, dims)
-            whole = tuple(range(len(dims)))
-            for arg in args[2:]:
-                op = Operation(MAP, ((op, whole), arg), dims, function, dims)
-        elif function in FOLDABLE and len(args) == 1:
-            op = Operation(MAP, args, dims, "identity", dims)
-        else:
-            op = Operation(MAP, args, dims, function, dims)
+        if function in VARIADIC and len(args) == 1:
+            function = "identity"
+        count = 2 if function in VARIADIC else len(args)
+        op = Operation("map", args[:count], dims, function, dims)
+        for arg in args[count:]:
+            op = Operation("map", ((op, tuple(range(len(dims)))), arg), dims, function, dims)
         return Handle(op, axes)
 
     @staticmethod
@@ -213,27 +201,21 @@ class Lowering:
 
     def _lower_CAReduce(self, node: Any) -> Handle:
         operation = type(node.op.scalar_op).__name__
-        if operation not in REDUCTIONS:
+        if operation.lower() not in REDUCTIONS:
             raise UnsupportedGraphError(f"a reduction by {operation}")
-        function = REDUCTIONS[operation]
         found = self._get(node.inputs[0])
         if isinstance(found, list):
-            return self._map(function, found)
-        axes = node.op.axis
-        gone = set(range(len(found.axes)) if axes is None else axes)
-        rest = tuple(place for axis, place in enumerate(found.axes) if axis not in gone)
-        kept = tuple(place for place in rest if place is not None)
-        if len(kept) == len(found.op.dims):
-            return Handle(found.op, rest)
-        count = iter(range(len(kept)))
-        new = tuple(None if place is None else next(count) for place in rest)
-        return Handle(self._collect(function, found.op, kept), new)
+            return self._map(operation.lower(), found)
+        return self._reduce(operation.lower(), found, range(len(found.axes)) if node.op.axis is None else node.op.axis)
 
-    @staticmethod
-    def _collect(function: str, op: Operation, kept: tuple[int, ...]) -> Operation:
-        whole = tuple(range(len(op.dims)))
-        dims = tuple(op.dims[place] for place in kept)
-        return Operation(REDUCE, ((op, whole),), dims, function, op.dims, kept)
+    def _reduce(self, function: str, handle: Handle, gone: Sequence[int]) -> Handle:
+        op = handle.op
+        rest = tuple(place for axis, place in enumerate(handle.axes) if axis not in gone)
+        kept = tuple(place for place in rest if place is not None)
+        if len(kept) == len(op.dims):
+            return Handle(op, rest)
+        axes, dims = self._axes([None if place is None else op.dims[place] for place in rest])
+        return Handle(Operation("reduce", ((op, tuple(range(len(op.dims)))),), dims, function, op.dims, kept), axes)
 
     def _lower_Dot(self, node: Any) -> Handle:
         left, right = (self._scalar_or_array(i) for i in node.inputs)
@@ -241,16 +223,7 @@ class Lowering:
         i, j = left.axes[:-1], right.axes[1:]
         one = Handle(left.op, (*i, left.axes[-1], *(None for _ in j)))
         other = Handle(right.op, (*(None for _ in i), right.axes[0], *j))
-        product = self._map("mul", [one, other])
-        middle = product.axes[len(i)]
-        rest = product.axes[: len(i)] + product.axes[len(i) + 1 :]
-        if middle is None:
-            return Handle(product.op, rest)
-        kept = tuple(place for place in rest if place is not None)
-        count = iter(range(len(kept)))
-        return Handle(
-            self._collect("add", product.op, kept), tuple(None if place is None else next(count) for place in rest)
-        )
+        return self._reduce("add", self._map("mul", [one, other]), [len(i)])
 
     # Shapes, and vectors of scalars ---------------------------------------------------------------------------------------
 
@@ -263,23 +236,21 @@ class Lowering:
 
     def _axis_length(self, handle: Handle, axis: int) -> Handle:
         place = handle.axes[axis]
-        return self._single(Operation(CONST, payload=1.0) if place is None else self._length(handle.op.dims[place]))
+        if place is None:
+            return Handle(Operation("const", payload=1.0))
+        return Handle(Operation("length", payload=handle.op.dims[place]))
 
     @staticmethod
     def _listed(scalars: list[Handle]) -> Handle | list[Handle]:
         return Handle(scalars[0].op, (None,)) if len(scalars) == 1 else scalars
 
-    def _length(self, dim: int) -> Operation:
-        return Operation(LENGTH, payload=dim)
-
     def _lower_MakeVector(self, node: Any) -> Handle | list[Handle]:
         return self._listed([self._scalar_or_array(i) for i in node.inputs])
 
-    def _lower_ScalarFromTensor(self, node: Any) -> Handle:
+    def _unchanged(self, node: Any) -> Handle:
         return self._scalar_or_array(node.inputs[0])
 
-    def _lower_TensorFromScalar(self, node: Any) -> Handle:
-        return self._scalar_or_array(node.inputs[0])
+    _lower_ScalarFromTensor = _lower_TensorFromScalar = _lower_SpecifyShape = _unchanged
 
     def _lower_Alloc(self, node: Any) -> Handle:
         value, *shape = node.inputs
@@ -289,31 +260,27 @@ class Lowering:
         for known, asked in zip(static, shape, strict=True):
             lengths.append(None if known == 1 else self.dims.fixed(known) if known is not None else self._asked(asked))
         axes, dims = self._axes(lengths)
-        like = Handle(Operation(CONST, payload=0.0, dims=()), ())
         padded = (None,) * (len(axes) - len(handle.axes)) + handle.axes
         for place, target in zip(padded, axes, strict=True):
             if place is not None and target is not None:
                 self.dims.same(handle.op.dims[place], dims[target])
-        args = ((handle.op, self._positions(handle, padded, axes)), (like.op, ()))
-        return Handle(Operation(MAP, args, dims, "first", dims), axes)
+        args = ((handle.op, self._positions(handle, padded, axes)), (Operation("const", payload=0.0), ()))
+        return Handle(Operation("map", args, dims, "first", dims), axes)
 
     def _asked(self, variable: Any) -> int:
         op = self._scalar_or_array(variable).op
-        while op.kind == MAP and op.payload == "identity":
+        while op.kind == "map" and op.payload == "identity":
             op = op.args[0][0]
-        if op.kind == LENGTH:
+        if op.kind == "length":
             return int(op.payload)
-        if op.kind == CONST:
+        if op.kind == "const":
             return self.dims.fixed(int(op.payload))
         raise UnsupportedGraphError("a length that is computed")
-
-    def _lower_SpecifyShape(self, node: Any) -> Handle:
-        return self._scalar_or_array(node.inputs[0])
 
     def _lower_CheckAndRaise(self, node: Any) -> Handle:
         value, *conditions = (self._scalar_or_array(i) for i in node.inputs)
         for condition in conditions:
-            if condition.op.kind == CONST and condition.op.payload != 0:
+            if condition.op.kind == "const" and condition.op.payload != 0:
                 continue
             # NaN where a parameter is outside its domain, which the sampler treats like PyTensor's exception.
             value = self._map("check", [value, condition])
@@ -366,18 +333,14 @@ class Lowering:
             at = self._whole(index, len(found))
             return found[at] if isinstance(at, int) else self._listed(found[at[0] : at[0] + at[1]])
         if found.axes == (None,):
-            return self._single(found.op) if isinstance(self._whole(index, 1), int) else found
+            return Handle(found.op) if isinstance(self._whole(index, 1), int) else found
         vector, length = self._vector(found)
         at = self._whole(index, length)
-        if isinstance(at, int):
-            return self._single(Operation(ELEMENT, ((vector, ()),), (), at, ()))
-        start, count = at
+        start, count = (at, 1) if isinstance(at, int) else at
         if count == length:
             return found
-        if count == 1:
-            return Handle(Operation(ELEMENT, ((vector, ()),), (), start, ()), (None,))
-        dims = (self.dims.fixed(count),)
-        return Handle(Operation(SLICE, ((vector, ()),), dims, start, dims), (0,))
+        axes, dims = self._axes([] if isinstance(at, int) else [None if count == 1 else self.dims.fixed(count)])
+        return Handle(Operation("slice", ((vector, ()),), dims, start, dims), axes)
 
     def _lower_IncSubtensor(self, node: Any) -> Handle:
         base, values = (self._scalar_or_array(i) for i in node.inputs[:2])
@@ -385,24 +348,22 @@ class Lowering:
         at = self._whole(self._index(node.inputs[2:], node.op), length)
         if node.op.set_instead_of_inc:
             raise UnsupportedGraphError("an element that is overwritten")
-        dims = vector.dims
-        if isinstance(at, int) or at[1] == 1:
-            start = at if isinstance(at, int) else at[0]
-            if values.op.dims:
-                raise UnsupportedGraphError("an array added to one element")
-            return Handle(Operation(PLACE, ((vector, (0,)), (values.op, ())), dims, start, dims), (0,))
-        start, count = at
-        if not values.op.dims:
+        start, count = (at, 1) if isinstance(at, int) else at
+        if count == 1 and values.op.dims:
+            raise UnsupportedGraphError("an array added to one element")
+        if count > 1 and not values.op.dims:
             raise UnsupportedGraphError("a scalar added to a slice")
-        self.dims.same(values.op.dims[0], self.dims.fixed(count))
-        return Handle(Operation(PAD, ((vector, (0,)), (values.op, ())), dims, (start, count), dims), (0,))
+        if values.op.dims:
+            self.dims.same(values.op.dims[0], self.dims.fixed(count))
+        args = ((vector, (0,)), (values.op, ()))
+        return Handle(Operation("pad", args, vector.dims, (start, count), vector.dims), (0,))
 
     def _lower_AdvancedSubtensor(self, node: Any) -> Handle:
         found, index = self._scalar_or_array(node.inputs[0]), self._chosen(node.inputs[1:], node.op)
         vector, _ = self._vector(found)
         self.gathered.append((index.op.payload[0], vector.dims[0]))
         dims = index.op.dims
-        return Handle(Operation(GATHER, ((vector, ()), (index.op, (0,))), dims, None, dims), (0,))
+        return Handle(Operation("gather", ((vector, ()), (index.op, (0,))), dims, None, dims), (0,))
 
     def _lower_AdvancedIncSubtensor(self, node: Any) -> Handle:
         base, values = (self._scalar_or_array(i) for i in node.inputs[:2])
@@ -415,9 +376,9 @@ class Lowering:
             self.dims.same(values.op.dims[0], dims[0])
         self.gathered.append((index.op.payload[0], vector.dims[0]))
         positions = tuple(range(len(values.op.dims)))
-        summed = Operation(CONST, payload=1.0) if node.op.set_instead_of_inc else values.op
+        summed = Operation("const", payload=1.0) if node.op.set_instead_of_inc else values.op
         args = ((summed, positions), (index.op, (0,)))
-        total = Handle(Operation(SCATTER, args, vector.dims, None, dims), (0,))
+        total = Handle(Operation("scatter", args, vector.dims, "add", dims), (0,))
         # Set one number at all indexed places, which are those where the sum of ones is not zero.
         if node.op.set_instead_of_inc:
             return self._map("switch", [total, values, base])
@@ -426,29 +387,15 @@ class Lowering:
     def _chosen(self, variables: Sequence[Any], op: Any) -> Handle:
         index = self._index(variables, op)
         handle = None if isinstance(index, slice) else self._scalar_or_array(index)
-        if handle is None or handle.op.kind != INPUT or len(handle.axes) != 1 or handle.axes[0] is None:
+        if handle is None or handle.op.kind != "input" or len(handle.axes) != 1 or handle.axes[0] is None:
             raise UnsupportedGraphError("an index that is not a vector of data")
-        if handle.op.payload[1] not in INDEX_DTYPES:
+        if handle.op.payload[1] not in INDEX_TYPES:
             raise UnsupportedGraphError(f"an index of {handle.op.payload[1]}")
         return handle
 
     # Nested graphs ----------------------------------------------------------------------------------------------------
 
     def _lower_OpFromGraph(self, node: Any) -> tuple[Handle, ...]:
-        from pytensor.graph.traversal import io_toposort
+        from pytensor.compile.rewriting import inline_ofg_node
 
-        inner = node.op.fgraph
-        outer, self._known = self._known, {}
-        for variable, given in zip(inner.inputs, node.inputs, strict=True):
-            self._known[variable] = outer[given] if given in outer else self._from(outer, given)
-        for one in io_toposort(inner.inputs, inner.outputs):
-            self._lower(one)
-        found = tuple(self._scalar_or_array(variable) for variable in inner.outputs)
-        self._known = outer
-        return found
-
-    def _from(self, outer: dict[Any, Handle | list[Handle]], variable: Any) -> Handle | list[Handle]:
-        inner, self._known = self._known, outer
-        found = self._get(variable)
-        self._known = inner
-        return found
+        return tuple(self.lower(variable) for variable in inline_ofg_node(node))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from bayesdistill.compiler.ir import COLLECTS, ELEMENT, GATHER, LEAVES, PAD, SLICE, Operation
+from bayesdistill.compiler.ir import COLLECTS, LEAVES, Operation
 
 
 def at_random(user: Operation, op: Operation) -> bool:
     """Whether a user reads other elements of a result than the current one of its loop."""
-    if user.kind in (ELEMENT, SLICE):
-        return True
-    place = 0 if user.kind == GATHER else 1
-    return user.kind in (GATHER, PAD) and user.args[place][0] is op
+    read = {"slice": 0, "gather": 0, "pad": 1}.get(user.kind)
+    return read is not None and user.args[read][0] is op
 
 
 def topological(roots: Sequence[Operation]) -> list[Operation]:

@@ -6,6 +6,8 @@ takes about a minute.
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +32,8 @@ class Functions:
     ----------
     text : str
         LLVM assembly with the functions `logp` (log density and gradient) and `expand` (all variables of a draw).
-    inputs : list
-        PyTensor's constants and shared variables that the functions read, in the order in which nutpie passes them.
     lowering : Lowering
-        Holds the lengths that must be equal and the indices to check.
+        Holds the inputs in the order in which nutpie passes them, the lengths that must be equal and the indices to check.
     names, shapes : list
         Variables of a draw, free variables first.
     n_dim, n_expanded : int
@@ -43,7 +43,6 @@ class Functions:
     """
 
     text: str
-    inputs: list[Any]
     lowering: Lowering
     names: list[str]
     shapes: list[tuple[int, ...]]
@@ -64,40 +63,26 @@ def translate(model: pm.Model) -> Functions:
     import pytensor.tensor as pt
     from pytensor.graph import rewrite_graph
 
-    values = [model.rvs_to_values[variable] for variable in model.free_RVs]
-    shapes = [_shape_of_normal(model, variable) for variable in model.free_RVs]
-    free = {value.name for value in values}
-    others = [variable for variable in model.unobserved_value_vars if variable.name not in free]
-    names = [variable.name for variable in (*values, *others)]
+    free = {model.rvs_to_values[variable]: _shape_of_normal(model, variable) for variable in model.free_RVs}
+    values = list(free)
+    names = [value.name for value in values]
+    others = [variable for variable in model.unobserved_value_vars if variable.name not in names]
     stable: Any = rewrite_graph([model.logp(), *others], include=["canonicalize", "stabilize"])
     slopes: Any = pt.grad(stable[0], values)
     merged: Any = rewrite_graph([stable[0], *slopes, *stable[1:]], include=["merge"])
-    density, *results = merged
-    sizes = [int(np.prod(shape)) for shape in shapes]
-    offsets = np.cumsum([0, *sizes]).tolist()
-    points = {value: (offsets[i], shapes[i]) for i, value in enumerate(values)}
-    lowering = Lowering(points)
-    logp = lowering.lower(density)
-    slopes, derived = (
-        [lowering.lower(result) for result in part] for part in (results[: len(values)], results[len(values) :])
-    )
-    places = [(lowering.lower(value), shape) for value, shape in zip(values, shapes, strict=True)]
-    outputs = [*places, *((handle, _shape(lowering, handle)) for handle in derived)]
+    lowering = Lowering(free)
+    density, *results = (lowering.lower(result) for result in merged)
+    gradient, derived = results[: len(values)], results[len(values) :]
+    outputs = [*(lowering.lower(value) for value in values), *derived]
+    shapes = [_shape(lowering, handle) for handle in outputs]
+    n_dim, n_expanded = (sum(math.prod(shape) for shape in some) for some in (free.values(), shapes))
     ranks = [variable.type.ndim for variable in lowering.inputs]
-    n_dim, n_expanded = offsets[-1], sum(int(np.prod(shape)) for _, shape in outputs)
-    text = preamble(lanes()) + _logp_text(lowering, ranks, logp, list(zip(slopes, shapes, strict=True)), n_dim)
-    text += _expand_text(lowering, ranks, outputs, n_dim, n_expanded)
-    return Functions(
-        text,
-        lowering.inputs,
-        lowering,
-        names,
-        [shape for _, shape in outputs],
-        n_dim,
-        n_expanded,
-        values,
-        merged,
-    )
+    numbers = itertools.count()
+    logp, expand = (Function(lowering.dims, ranks, numbers) for _ in range(2))
+    text = preamble(lanes()) + logp.build("logp", {"dim": n_dim}, gradient, density.op)
+    text += expand.build("expand", {"dim": n_dim, "count": n_expanded}, outputs)
+    names += [variable.name for variable in others]
+    return Functions(text, lowering, names, shapes, n_dim, n_expanded, values, merged)
 
 
 def _shape_of_normal(model: pm.Model, variable: Any) -> tuple[int, ...]:
@@ -121,48 +106,6 @@ def _shape(lowering: Lowering, handle: Handle) -> tuple[int, ...]:
     return tuple(length for length in lengths if length is not None)
 
 
-def _logp_text(
-    lowering: Lowering, ranks: list[int], logp: Handle, gradient: list[tuple[Handle, tuple[int, ...]]], n_dim: int
-) -> str:
-    function = Function(lowering.dims, ranks)
-    function.guard([("%dim", n_dim)])
-
-    def finish(function: Function) -> None:
-        offset = 0
-        for handle, shape in gradient:
-            function.write(handle.op, handle.axes, shape, offset)
-            offset += int(np.prod(shape))
-        function.finish_logp(function.load(logp.op, []), n_dim)
-
-    arguments = "i64 %dim, ptr %x, ptr %out, ptr %logp, ptr %data"
-    return function.build("logp", arguments, [logp.op, *(handle.op for handle, _ in gradient)], finish)
-
-
-_METADATA_OF_EXPAND = 100_000
-"""First metadata node of the second function of the module; the first function has fewer nodes."""
-
-
-def _expand_text(
-    lowering: Lowering,
-    ranks: list[int],
-    outputs: list[tuple[Handle, tuple[int, ...]]],
-    n_dim: int,
-    n_expanded: int,
-) -> str:
-    function = Function(lowering.dims, ranks, _METADATA_OF_EXPAND)
-    function.guard([("%dim", n_dim), ("%count", n_expanded)])
-
-    def finish(function: Function) -> None:
-        offset = 0
-        for handle, shape in outputs:
-            function.write(handle.op, handle.axes, shape, offset)
-            offset += int(np.prod(shape))
-        function.leave()
-
-    arguments = "i64 %dim, i64 %count, ptr %x, ptr %out, ptr %data"
-    return function.build("expand", arguments, [handle.op for handle, _ in outputs], finish)
-
-
 def compile_program(model: pm.Model, functions: Functions) -> Program:
     """Compile the functions of a model with LLVM, and collect everything that nutpie needs from the model.
 
@@ -175,21 +118,19 @@ def compile_program(model: pm.Model, functions: Functions) -> Program:
         from nutpie.compile_pymc import _prepare_dims_and_coords
     except ImportError as error:
         raise UnsupportedGraphError(f"this version of nutpie ({error})") from error
-    lengths, indices = functions.lowering.dims, functions.lowering.gathered
-    shared = [hasattr(variable, "get_value") for variable in functions.inputs]
-    values = [
-        variable.get_value() if is_shared else variable.data
-        for variable, is_shared in zip(functions.inputs, shared, strict=True)
-    ]
+    inputs, lengths = functions.lowering.inputs, functions.lowering.dims
+    shared = [hasattr(variable, "get_value") for variable in inputs]
     info = (functions.names, [None] * len(functions.names), functions.shapes)
     transformed = [model.rvs_to_values[v].name for v in model.free_RVs if model.rvs_to_transforms.get(v) is not None]
     dims, coords = _prepare_dims_and_coords(model, info, transformed)
     return Program(
         code=compile_text(functions.text),
-        arrays=[np.asarray(value) for value in values],
-        shared=[v.name if is_shared else None for v, is_shared in zip(functions.inputs, shared, strict=True)],
+        arrays=[
+            np.asarray(v.get_value() if is_shared else v.data) for v, is_shared in zip(inputs, shared, strict=True)
+        ],
+        shared=[v.name if is_shared else None for v, is_shared in zip(inputs, shared, strict=True)],
         axes=[(lengths.root(dim), number, axis, lengths.length(dim)) for dim, number, axis in lengths.axes],
-        indices=[(number, lengths.root(dim), lengths.length(dim)) for number, dim in indices],
+        indices=[(number, lengths.root(dim), lengths.length(dim)) for number, dim in functions.lowering.gathered],
         names=functions.names,
         shapes=functions.shapes,
         n_dim=functions.n_dim,

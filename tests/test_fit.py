@@ -453,9 +453,9 @@ import sys
 import bayesdistill as bd
 from bayesdistill.sampling import _fit as fitting
 sample = fitting.sample
-def announced(*arguments):
+def announced(*arguments, **options):
     print("compiled", flush=True)
-    return sample(*arguments)
+    return sample(*arguments, **options)
 fitting.sample = announced
 bd.save(bd.fit(bd.load_runs("busbridge2025"), draws=500_000, cores=1, progress=False), sys.argv[1])
 """

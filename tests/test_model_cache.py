@@ -26,7 +26,7 @@ from bayesdistill.law import LAWS, Prior, Reference, Term, as_law
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors, with_priors
 from bayesdistill.sampling import _fit as fitting
-from bayesdistill.sampling import loading, model_key, nuts
+from bayesdistill.sampling import model_key, nuts
 from bayesdistill.sampling.model_key import SOURCES
 
 DEFAULT = LAWS["tied_reducible"]
@@ -402,7 +402,7 @@ class Sampler:
 
 def sample_with(sampler: Sampler, monkeypatch) -> None:
     monkeypatch.setattr("nutpie.sample", lambda *_, **__: sampler)
-    nuts.sample(None, 10, 10, 1, 0, 1, 0.9, False)
+    nuts.sample(None, cores=1, progress=False, chains=1, draws=10, tune=10, seed=0)
 
 
 def test_an_interrupt_of_the_imports_cancels_the_sampler(monkeypatch):
@@ -417,7 +417,7 @@ def test_an_interrupt_of_the_imports_cancels_the_sampler(monkeypatch):
 
 
 def test_an_import_that_fails_is_no_fault_of_the_sampler(monkeypatch):
-    monkeypatch.setattr(loading, "_LATER", ("no_such_package", "json", "bayesdistill.no_such_module"))
+    monkeypatch.setattr(nuts, "_LATER", ("no_such_package", "json", "bayesdistill.no_such_module"))
     sampler = Sampler()
     with pytest.raises(bd.ModelError, match="of the sampler"):
         sample_with(sampler, monkeypatch)

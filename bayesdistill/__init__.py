@@ -28,7 +28,7 @@ _PUBLIC = {
     """,
     "datasets": "describe_runs load_runs read_runs simulate_runs",
     "decisions": """
-        break_even capacity_gap compare_crossovers crossovers evppi family_plan flag_names paper_claims plan
+        Planner break_even capacity_gap compare_crossovers crossovers evppi family_plan flag_names paper_claims plan
         plan_tokens plan_value predict recommendations sharing_map teacher_choice
     """,
     "design": "cheapest_first information_order next_runs random_order run_costs",

@@ -10,52 +10,65 @@ tokens that it labels for the student, :math:`\delta_\mathrm{pre} = D_S / (D_S +
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
 from dataclasses import replace
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
 
-from bayesdistill import strategies
-from bayesdistill.answers import Answer
-from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, pretraining_tokens
+from bayesdistill.answers import ONE, TOKENS, Table, variable
+from bayesdistill.compute import Scenario
 from bayesdistill.decisions import labels
 from bayesdistill.decisions._plan import plan_problem
-from bayesdistill.decisions.arguments import (
-    Number,
-    Numbers,
-    check_choice,
-    make_bounds,
-    parse_budgets,
-    parse_number,
-    parse_numbers,
-    parse_students,
-)
+from bayesdistill.decisions.arguments import Number, Numbers, parse_number, parse_numbers
 from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
-from bayesdistill.decisions.fitted_draws import (
-    FittedDraws,
+from bayesdistill.decisions.fitted_draws import FittedDraws, distilled_extrapolation, pretraining_extrapolation
+from bayesdistill.decisions.labels import QUANTILES
+from bayesdistill.decisions.planner import (
+    NoisySearch,
+    Search,
     Source,
-    distilled_extrapolation,
-    gather,
-    pretraining_extrapolation,
+    planner_of,
+    problem_of,
+    with_options,
+    workers_of,
 )
-from bayesdistill.decisions.labels import ONE, TOKENS, variable
+from bayesdistill.decisions.pretraining import pretrained_tokens
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
-from bayesdistill.decisions.solving import PERFECT_INFORMATION, Problem, Workers, solve_piece
+from bayesdistill.decisions.solving import PERFECT_INFORMATION, solve_piece
 from bayesdistill.errors import ParameterError
-from bayesdistill.law import Draws
-from bayesdistill.law.predictive import RunNoise
-from bayesdistill.progress import Progress
-from bayesdistill.strategies import Bounds
+from bayesdistill.strategies import Problem, supervised_losses
 from bayesdistill.strategies.roots import find_roots
 
 BREAK_EVEN_STATUS = ("shared", "alone", "never", "beyond", "impossible")
 SHARED, ALONE, NEVER, BEYOND, IMPOSSIBLE = range(len(BREAK_EVEN_STATUS))
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _STEPS_A_DECADE = 4
 _INNER = np.array([0.25, 0.5, 0.75])
 
+VARIABLES: Table = {
+    ("student budget chain draw", ONE): {
+        "students_per_teacher": "students that must share a teacher for distillation to pay",
+        "extrapolation_factor": "factor by which the break-even is outside the range of the data, 1 inside",
+    },
+    ("student budget chain draw", TOKENS): {
+        "served_tokens": "additional tokens that the teacher must serve for distillation to pay"
+    },
+    ("student budget chain draw", BREAK_EVEN_STATUS): {"break_even_status": "whether distillation pays"},
+    ("student budget outcome", ONE): {"status_probability": "probability of each outcome"},
+    ("student budget quantile", ONE): {
+        "students_per_teacher_quantile": "quantiles of the break-even number; 1 if distillation pays for one student, "
+        "infinite if it never pays",
+    },
+    ("student budget quantile", TOKENS): {"served_tokens_quantile": "quantiles of the served tokens"},
+    ("student budget shared_by", ONE): {
+        "pays_probability": "probability that distillation pays with this many students (strategy with perfect information)",
+        "pays_extrapolates": "whether distillation or pretraining with this many students is outside the range of the data",
+    },
+    ("student budget", ONE): {"extrapolates": "whether the break-even is outside the range of the data"},
+}
 
+
+@with_options
 def sharing_map(
     fit: Source,
     students: Numbers,
@@ -63,42 +76,21 @@ def sharing_map(
     students_per_teacher: Numbers,
     *,
     delta_lgt: float = 1.0,
-    max_teacher_params: float = 1e12,
-    max_teacher_tokens: float = 2e13,
-    max_student_tokens: float | None = None,
-    min_teacher_params: float = 1e6,
-    shape: Shape = PUBLISHED_SHAPE,
-    noise: str = "law",
-    seed: int = 0,
-    allow_unconverged: bool = False,
-    executor: Executor | None = None,
-    threads: int | None = None,
-    progress: Progress = None,
+    **options: Unpack[NoisySearch],
 ) -> xr.Dataset:
     """Return the probability that distillation beats pretraining by budget and sharing.
 
     Parameters
     ----------
-    fit, students, budgets, max_teacher_params, max_teacher_tokens, max_student_tokens, min_teacher_params, shape, noise, seed
-        As for `plan`.
     students_per_teacher : float, or a list of them
         Numbers K >= 1 of students that share the teacher's pretraining, delta_pre = 1/K. They may be fractional.
     delta_lgt : float
         Fraction of the teacher's inference charged to each student.
-    allow_unconverged, executor, threads, progress
-        As for `plan`.
 
     Returns
     -------
     Dataset
         The variables of `plan` over student, students_per_teacher (in place of scenario), budget, and chain, draw.
-
-    Raises
-    ------
-    ParameterError
-        If an argument is invalid.
-    ConvergenceError
-        If the posterior did not converge and `allow_unconverged` is False.
 
     Examples
     --------
@@ -108,26 +100,19 @@ def sharing_map(
     >>> bd.sharing_map(published, "1B", 1e21, [1, 10])["probability"].dims
     ('student', 'students_per_teacher', 'budget')
     """
-    fitted = gather(fit, allow_unconverged)
-    check_choice(noise, "noise", ("law", "run"))
-    numbers = np.sort(parse_numbers_from_one(students_per_teacher))
-    problem = Problem(
-        parse_students(students),
-        parse_budgets(budgets),
-        tuple(Scenario(delta_lgt, 1 / k, f"K = {k!r}") for k in numbers.tolist()),
-        make_bounds(min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens),
-        shape,
-    )
-    deviation = RunNoise.draw(fitted.draws, seed) if noise == "run" else None
-    result = plan_problem(fitted, problem, Workers(executor, threads, progress), deviation)
+    planner = planner_of(sharing_map, fit, options)
+    numbers = np.sort(parse_numbers(students_per_teacher, "students_per_teacher"))
+    if numbers.min() < 1:
+        raise ParameterError(f"`students_per_teacher` must be at least 1, got {numbers.min():g}.")
+    problem, _ = problem_of(planner, students, budgets, _shared(delta_lgt, numbers))
+    result = plan_problem(planner, problem, workers_of(planner))
     result = result.drop_vars(["scenario", "delta_lgt"]).rename(scenario="students_per_teacher")
     result = result.assign_coords(students_per_teacher=_shared_axis(numbers))
-    result.attrs |= {"noise": noise, "delta_lgt": float(delta_lgt)}
-    if noise == "run":
-        result.attrs["noise_seed"] = int(seed)
+    result.attrs["delta_lgt"] = float(delta_lgt)
     return result
 
 
+@with_options
 def break_even(
     fit: Source,
     students: Numbers,
@@ -135,28 +120,16 @@ def break_even(
     *,
     delta_lgt: float = 1.0,
     max_students_per_teacher: Number = 1e6,
-    max_teacher_params: float = 1e12,
-    max_teacher_tokens: float = 2e13,
-    max_student_tokens: float | None = None,
-    min_teacher_params: float = 1e6,
-    shape: Shape = PUBLISHED_SHAPE,
-    allow_unconverged: bool = False,
-    executor: Executor | None = None,
-    threads: int | None = None,
-    progress: Progress = None,
+    **options: Unpack[Search],
 ) -> xr.Dataset:
     """Return how many students must share a teacher for distillation to pay.
 
     Parameters
     ----------
-    fit, students, budgets, max_teacher_params, max_teacher_tokens, max_student_tokens, min_teacher_params, shape
-        As for `plan`; a budget applies to one student.
     delta_lgt : float
         Fraction of the teacher's inference charged to each student.
     max_students_per_teacher : float
         Upper end of the search range.
-    allow_unconverged, executor, threads, progress
-        As for `plan`.
 
     Returns
     -------
@@ -172,13 +145,6 @@ def break_even(
         budget, chain, draw, for the student and for pretraining (1 inside the range of the data), and extrapolates over
         student, budget. A flag is set if the median over draws is outside the range of the data or unknown.
 
-    Raises
-    ------
-    ParameterError
-        If an argument is invalid.
-    ConvergenceError
-        If the posterior did not converge and `allow_unconverged` is False.
-
     Notes
     -----
     K is bracketed on a grid with four steps per decade and refined by a polynomial through five points in log K.
@@ -192,57 +158,50 @@ def break_even(
     >>> bd.flag_names(found["break_even_status"]).item() in ("shared", "alone", "never")
     True
     """
-    fitted = gather(fit, allow_unconverged)
-    sizes, spent = parse_students(students), parse_budgets(budgets)
-    bounds = make_bounds(min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens)
+    planner = planner_of(break_even, fit, options)
+    fitted = planner.fitted
+    problem, _ = problem_of(planner, students, budgets, Scenario(delta_lgt, 1.0))
     highest = parse_number(max_students_per_teacher, "max_students_per_teacher")
     if highest <= 1:
         raise ParameterError(f"`max_students_per_teacher` must be greater than 1, got {highest:g}.")
-    Scenario(delta_lgt, 1.0)  # Validates delta_lgt.
-    steps = int(np.ceil(_STEPS_A_DECADE * np.log10(highest)))
-    grid = np.geomspace(1, highest, steps + 1)
-    workers = Workers(executor, threads, progress)
-    cells = [(i, j) for i in range(sizes.size) for j in range(spent.size)]
+    grid = np.geomspace(1, highest, int(np.ceil(_STEPS_A_DECADE * np.log10(highest))) + 1)
+    workers = workers_of(planner)
     tasks = [
-        (fitted.draws, sizes[i], spent[j], float(delta_lgt), grid, bounds, shape, workers.kernel_threads)
-        for i, j in cells
+        (fitted, replace(problem, students=np.array([size]), budgets=np.array([spent])), grid, workers.kernel_threads)
+        for size in problem.students
+        for spent in problem.budgets
     ]
-    number = np.empty((sizes.size, spent.size, fitted.n_draws))
-    served, factor = np.empty_like(number), np.empty_like(number)
-    status = np.empty(number.shape, dtype=np.int8)
-    pays = np.empty((sizes.size, spent.size, grid.size, fitted.n_draws), dtype=bool)
-    far = np.empty((sizes.size, spent.size, grid.size), dtype=bool)
-    for position, found in workers.run(break_even_of_cell, tasks, "break-even"):
-        cell = i, j = cells[position]
-        number[cell], served[cell], status[cell], pays[cell], tokens, teacher_loss = found
-        bought = np.minimum(pretraining_tokens(sizes[i], spent[j], shape), bounds.max_student_tokens)
-        each = np.maximum(
-            distilled_extrapolation(fitted, sizes[i], tokens, teacher_loss),
-            pretraining_extrapolation(fitted, sizes[i], bought),
-        )
-        factor[cell] = each[_place(status[cell], pays[cell]), np.arange(fitted.n_draws)]
-        far[cell] = _outside(each[:-1], status[cell] != IMPOSSIBLE)
-    variables = _break_even_variables(fitted, number, served, status, pays)
-    variables |= _extrapolation_variables(fitted, factor, far, status)
+    cells = dict(workers.run(break_even_of_cell, tasks, "break-even"))
+    shape = (problem.students.size, problem.budgets.size)
+    found = {
+        name: np.stack([cells[k][name] for k in range(len(tasks))]).reshape(*shape, *np.shape(first))
+        for name, first in cells[0].items()
+    }
+    number, served, status = (found[name] for name in ("students_per_teacher", "served_tokens", "break_even_status"))
+    pays = found.pop("pays")
+    values = found | {
+        "status_probability": probability_of(fitted, status[:, :, None] == np.arange(len(BREAK_EVEN_STATUS))[:, None]),
+        "students_per_teacher_quantile": quantiles_of(number, QUANTILES),
+        "served_tokens_quantile": quantiles_of(served, QUANTILES),
+        "pays_probability": probability_of(
+            fitted, pays, np.broadcast_to((status != IMPOSSIBLE)[:, :, None], pays.shape)
+        ),
+    }
     coordinates = {
-        "student": labels.student_coordinate(sizes),
-        "budget": labels.budget_coordinate(spent),
+        "student": problem.students,
+        "budget": problem.budgets,
         "shared_by": _shared_axis(grid, "shared_by"),
         "outcome": variable(["outcome"], list(BREAK_EVEN_STATUS), ONE, "whether distilling pays"),
-        "quantile": variable(["quantile"], np.array(QUANTILES), ONE, "cumulative probability"),
-        **labels.draw_coordinates(fitted.chain, fitted.draw),
+        "quantile": np.array(QUANTILES),
     }
-    attrs = {**labels.setting_attributes(bounds, shape), **fitted.attrs}
+    attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
     attrs |= {"delta_lgt": float(delta_lgt), "max_students_per_teacher": highest}
-    return Answer(variables, coordinates, attrs)
+    return labels.answer(fitted, VARIABLES, values, coordinates, attrs)
 
 
-def parse_numbers_from_one(values: Numbers) -> np.ndarray:
-    """Parse numbers of students, at least 1 each."""
-    numbers = parse_numbers(values, "students_per_teacher")
-    if numbers.min() < 1:
-        raise ParameterError(f"`students_per_teacher` must be at least 1, got {numbers.min():g}.")
-    return numbers
+def _shared(delta_lgt: float, numbers: np.ndarray) -> tuple[Scenario, ...]:
+    """Return the scenarios of teachers that are shared by these numbers of students."""
+    return tuple(Scenario(delta_lgt, 1 / k, f"K = {k!r}") for k in numbers.tolist())
 
 
 def _shared_axis(numbers: np.ndarray, name: str = "students_per_teacher") -> xr.Variable:
@@ -250,37 +209,24 @@ def _shared_axis(numbers: np.ndarray, name: str = "students_per_teacher") -> xr.
 
 
 def break_even_of_cell(
-    draws: Draws,
-    student: float,
-    budget: float,
-    delta_lgt: float,
-    grid: np.ndarray,
-    bounds: Bounds,
-    shape: Shape,
-    threads: int | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the break-even of one student and budget.
-
-    The first four results are the break-even number, the served tokens, the status, each (n_draws,), and whether distillation
-    pays, (grid, n_draws). The last two are the student's tokens and the teacher's loss
-    of the strategy with perfect information, (grid and the free teacher, n_draws).
-    """
-    cell = Problem(np.array([student]), np.array([budget]), (), bounds, shape)
-    alone = strategies.supervised_losses(draws, cell)[0, 0]
+    fitted: FittedDraws, problem: Problem, grid: np.ndarray, threads: int | None
+) -> dict[str, np.ndarray]:
+    """Return the break-even of one student and budget, and whether distillation pays, (grid, n_draws)."""
+    draws = fitted.draws
+    alone = supervised_losses(draws, problem)[0, 0]
 
     def solve(which: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Advantage, student tokens and teacher loss, (numbers, draws)."""
-        shared = replace(cell, scenarios=tuple(Scenario(delta_lgt, 1 / k, f"K = {k!r}") for k in numbers.tolist()))
+        shared = replace(problem, scenarios=_shared(problem.scenarios[0].delta_lgt, numbers))
         found = solve_piece(PERFECT_INFORMATION, draws.take(which), shared, threads)
         return alone[which] - found["loss"][0, :, 0], found["student_tokens"][0, :, 0], found["teacher_loss"][0, :, 0]
 
-    everyone = np.arange(alone.size)
-    advantage, tokens, teacher_loss = solve(everyone, np.append(grid, np.inf))
+    # The last number is the free teacher.
+    advantage, tokens, teacher_loss = solve(np.arange(alone.size), np.append(grid, np.inf))
     possible = ~np.isnan(advantage[-1])
-    pays = advantage > 0
-    free, listed = pays[-1], pays[:-1]
-    first = np.argmax(listed, axis=0)
-    ever = listed.any(axis=0)
+    pays, free = advantage[:-1] > 0, advantage[-1] > 0
+    first = np.argmax(pays, axis=0)
+    ever = pays.any(axis=0)
     status = np.select(
         [~possible, ~free & ~ever, ~ever, first == 0], [IMPOSSIBLE, NEVER, BEYOND, ALONE], default=SHARED
     ).astype(np.int8)
@@ -289,19 +235,28 @@ def break_even_of_cell(
     for k in np.unique(first[status == SHARED]):
         which = np.flatnonzero((status == SHARED) & (first == k))
         ends = np.log(grid[k - 1]), np.log(grid[k])
-        inner = np.exp(ends[0] + _INNER * (ends[1] - ends[0]))
-        between, tokens_between, _ = solve(which, inner)
+        between, tokens_between, _ = solve(which, np.exp(ends[0] + _INNER * (ends[1] - ends[0])))
         values = np.vstack([advantage[k - 1, which], between, advantage[k, which]])
         own = np.vstack([tokens[k - 1, which], tokens_between, tokens[k, which]])
         share, at = _read_off(values, own)
         number[which] = np.exp(ends[0] + share * (ends[1] - ends[0]))
         served[which] = at * (number[which] - 1)
-    return number, served, status, listed, tokens, teacher_loss
-
-
-def _place(status: np.ndarray, pays: np.ndarray) -> np.ndarray:
-    """Return the grid position of each draw's break-even (last: the free teacher)."""
-    return np.where(pays.any(axis=0), np.argmax(pays, axis=0), len(pays))
+    size = problem.students[0]
+    each = np.maximum(
+        distilled_extrapolation(fitted, size, tokens, teacher_loss),
+        pretraining_extrapolation(fitted, size, pretrained_tokens(problem, size, problem.budgets[0])),
+    )
+    factor = each[np.where(ever, first, len(grid)), np.arange(alone.size)]
+    factor = np.where(possible, factor, np.nan)
+    return {
+        "students_per_teacher": number,
+        "served_tokens": served,
+        "break_even_status": status,
+        "pays": pays,
+        "extrapolation_factor": factor,
+        "extrapolates": _outside(factor, possible),
+        "pays_extrapolates": _outside(each[:-1], possible),
+    }
 
 
 def _outside(factor: np.ndarray, possible: np.ndarray) -> np.ndarray:
@@ -339,77 +294,3 @@ def _read_off(values: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.nd
     if smooth.any():
         own[part] = np.exp(polynomial(share[part], np.log(tokens[:, part])))
     return share, own
-
-
-def _extrapolation_variables(
-    fitted: FittedDraws, factor: np.ndarray, far: np.ndarray, status: np.ndarray
-) -> dict[str, xr.Variable]:
-    cell = ("student", "budget")
-    outside = np.array(
-        [
-            [_outside(f, s != IMPOSSIBLE) for f, s in zip(*pair, strict=True)]
-            for pair in zip(factor, status, strict=True)
-        ]
-    )
-    return {
-        "extrapolation_factor": variable(
-            (*cell, "chain", "draw"),
-            fitted.unflatten(np.where(status == IMPOSSIBLE, np.nan, factor)),
-            ONE,
-            "factor by which the break-even is outside the range of the data, 1 inside",
-        ),
-        "extrapolates": variable(cell, outside, ONE, "whether the break-even is outside the range of the data"),
-        "pays_extrapolates": variable(
-            (*cell, "shared_by"),
-            far,
-            ONE,
-            "whether distillation or pretraining with this many students is outside the range of the data",
-        ),
-    }
-
-
-def _break_even_variables(
-    fitted: FittedDraws, number: np.ndarray, served: np.ndarray, status: np.ndarray, pays: np.ndarray
-) -> dict[str, xr.Variable]:
-    cell = ("student", "budget")
-    drawn = (*cell, "chain", "draw")
-    each = np.stack([status == code for code in range(len(BREAK_EVEN_STATUS))], axis=2)
-    share, share_error = probability_of(fitted, each)
-    possible = np.broadcast_to((status != IMPOSSIBLE)[:, :, None, :], pays.shape)
-    pay, pay_error = probability_of(fitted, pays, possible)
-    return {
-        "students_per_teacher": variable(
-            drawn, fitted.unflatten(number), ONE, "students that must share a teacher for distillation to pay"
-        ),
-        "served_tokens": variable(
-            drawn,
-            fitted.unflatten(served),
-            TOKENS,
-            "additional tokens that the teacher must serve for distillation to pay",
-        ),
-        "break_even_status": labels.flags(
-            drawn, fitted.unflatten(status), BREAK_EVEN_STATUS, "whether distillation pays"
-        ),
-        "status_probability": variable((*cell, "outcome"), share, ONE, "probability of each outcome"),
-        "status_probability_mcse": variable(
-            (*cell, "outcome"), share_error, ONE, "Monte Carlo standard error of status_probability"
-        ),
-        "students_per_teacher_quantile": variable(
-            (*cell, "quantile"),
-            quantiles_of(number, QUANTILES),
-            ONE,
-            "quantiles of the break-even number; 1 if distillation pays for one student, infinite if it never pays",
-        ),
-        "served_tokens_quantile": variable(
-            (*cell, "quantile"), quantiles_of(served, QUANTILES), TOKENS, "quantiles of the served tokens"
-        ),
-        "pays_probability": variable(
-            (*cell, "shared_by"),
-            pay,
-            ONE,
-            "probability that distillation pays with this many students (strategy with perfect information)",
-        ),
-        "pays_probability_mcse": variable(
-            (*cell, "shared_by"), pay_error, ONE, "Monte Carlo standard error of pays_probability"
-        ),
-    }

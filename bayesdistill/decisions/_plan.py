@@ -30,113 +30,93 @@ on all tokens that the budget buys, up to `max_student_tokens`; every token is s
 from __future__ import annotations
 
 import json
-from concurrent.futures import Executor
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill import strategies
-from bayesdistill.answers import Answer
-from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape, pretraining_tokens
+from bayesdistill.answers import FLOPS, NATS, ONE, PARAMS, TOKENS, Table
+from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions import labels
-from bayesdistill.decisions.arguments import (
-    Numbers,
-    Scenarios,
-    TeacherTable,
-    check_choice,
-    make_bounds,
-    parse_budgets,
-    parse_scenarios,
-    parse_students,
-    parse_teachers,
-)
+from bayesdistill.decisions.arguments import Numbers, Scenarios, TeacherTable
 from bayesdistill.decisions.crossover_search import perfect_information_crossovers
-from bayesdistill.decisions.fitted_draws import (
-    FittedDraws,
+from bayesdistill.decisions.fitted_draws import FittedDraws, extrapolation_factor
+from bayesdistill.decisions.labels import CELL, CELL_DRAWN, CROSSOVER_STATUS
+from bayesdistill.decisions.planner import (
+    NoisySearch,
+    Planner,
     Source,
-    extrapolation_factor,
-    gather,
+    noise_attributes,
+    planner_of,
+    problem_of,
+    run_noise_of,
+    with_options,
+    workers_of,
 )
-from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
+from bayesdistill.decisions.pretraining import pretrained_tokens
 from bayesdistill.decisions.reductions import mean_of, probability_positive
-from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, STRATEGY_NAMES, Problem, Workers, solve
-from bayesdistill.law.predictive import RunNoise
-from bayesdistill.progress import Progress
+from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
+from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
-CELL = ("student", "scenario", "budget")
-DRAWS = ("chain", "draw")
-EXTRAPOLATION_AXES = (
-    "student_params",
-    "student_tokens_per_param",
-    "teacher_loss",
-    "pretraining_params",
-    "pretraining_tokens_per_param",
-)
+VARIABLES: Table = {
+    ("student budget chain draw", NATS): {"supervised_loss": "loss of the student pretrained on the whole budget"},
+    (CELL_DRAWN, NATS): {
+        "distilled_loss": "loss of the student distilled with the chosen strategy",
+        "best_distilled_loss": "loss of the student distilled with perfect information",
+        "teacher_loss": "loss of the chosen teacher",
+        "best_teacher_loss": "loss of the teacher with perfect information",
+        "advantage": "pretrained minus distilled loss of the chosen strategy; positive if distillation is better",
+    },
+    (CELL, PARAMS): {"teacher_params": "non-embedding parameters of the chosen teacher"},
+    (CELL_DRAWN, PARAMS): {"best_teacher_params": "non-embedding parameters of the teacher with perfect information"},
+    (CELL, TOKENS): {
+        "teacher_tokens": "tokens of the chosen teacher",
+        "student_tokens": "distillation tokens of the chosen strategy",
+    },
+    (CELL_DRAWN, TOKENS): {
+        "best_teacher_tokens": "tokens of the teacher with perfect information",
+        "best_student_tokens": "distillation tokens with perfect information",
+    },
+    (CELL, STATUS): {"status": "whether a distillation strategy was found"},
+    (CELL, ONE): {
+        "probability": "probability that distillation beats pretraining (chosen strategy)",
+        "probability_best": "probability that distillation beats pretraining (strategy with perfect information)",
+        "extrapolates": "whether the chosen strategy or pretraining is outside the range of the data",
+        "teacher_index": "position of the chosen teacher in the table",
+    },
+    (CELL_DRAWN, ONE): {"best_teacher_index": "position of the teacher with perfect information in the table"},
+    (CELL, NATS): {
+        "expected_gain": "posterior mean of the law's advantage of the chosen strategy",
+        "regret": "expected loss of choosing the option with the smaller mean, relative to the better option in each draw",
+        "evpi": "expected value of perfect information about the law, for the choice and the strategy",
+    },
+    ("student scenario chain draw", FLOPS): {
+        "crossover": "budget above which pretraining beats distillation (strategy with perfect information)"
+    },
+    ("student scenario chain draw", CROSSOVER_STATUS): {
+        "crossover_status": "whether pretraining overtakes distillation within the budgets"
+    },
+    ("student scenario chain draw", ONE): {
+        "crossover_sign_changes": "number of sign changes of the advantage within the budgets"
+    },
+    (f"axis {CELL}", ONE): {"extrapolation_factor": "factor outside the range of the data, 1 inside"},
+}
+_STRATEGY = ("teacher_params", "teacher_tokens", "teacher_loss", "student_tokens")
+Solved = dict[str, np.ndarray]
 
 
+@with_options
 def plan(
     fit: Source,
     students: Numbers,
     budgets: Numbers,
     scenarios: Scenarios = tuple(SCENARIOS),
     *,
-    max_teacher_params: float = 1e12,
-    max_teacher_tokens: float = 2e13,
-    max_student_tokens: float | None = None,
-    min_teacher_params: float = 1e6,
     teachers: pd.DataFrame | xr.Dataset | None = None,
-    shape: Shape = PUBLISHED_SHAPE,
-    noise: str = "law",
-    seed: int = 0,
-    allow_unconverged: bool = False,
-    executor: Executor | None = None,
-    threads: int | None = None,
-    piece: int | None = None,
-    progress: Progress = None,
+    **options: Unpack[NoisySearch],
 ) -> xr.Dataset:
     """Return the probability that distillation beats pretraining, and the chosen strategy.
-
-    Parameters
-    ----------
-    fit : DataTree or Dataset
-        The result of `fit` or `load`, or a Dataset of draws of the law's 15 parameters over chain and draw. Convergence is
-        not checked for a Dataset.
-    students : float, str, or a list of them
-        Non-embedding parameters, such as 3e8 or "300M". The plan keeps their order.
-    budgets : float, str, or a list of them
-        FLOPs for one student, in any order. The plan sorts them.
-    scenarios : str, Scenario, or a list of them
-        Cost scenarios (default: the four named scenarios).
-    max_teacher_params, max_teacher_tokens : float
-        Upper bounds on the teacher's parameters and tokens.
-    max_student_tokens : float, optional
-        Upper bound on the student's tokens, distilled or pretrained; by default, only the budget limits them.
-    min_teacher_params : float
-        Lower bound on the teacher's parameters.
-    teachers : DataFrame or Dataset, optional
-        Existing teachers, one per row: params, loss (measured, nats per token), and optionally name and tokens. The strategy
-        then uses one of them. By default, the strategy uses a new teacher within the bounds, with the loss predicted by the
-        supervised law.
-    shape : Shape
-        Architecture parameters that determine FLOPs per token.
-    noise : {"law", "run"}
-        "law": compare the law's mean curves. "run": compare one pair of runs with residual noise and group effects. Affects
-        advantage, probability and probability_best.
-    seed : int
-        Random seed for noise="run".
-    allow_unconverged : bool
-        Use a posterior that failed convergence checks. The attributes of the plan record this.
-    executor : concurrent.futures.Executor, optional
-        Executor that solves the pieces; for a Dask cluster, `client.get_executor()`. The result is bitwise identical.
-    threads : int, optional
-        Number of threads in one process.
-    piece : int, optional
-        Number of budgets that are solved at once; by default, memory determines it.
-    progress : bool or callable, optional
-        True shows a progress bar, None (the default) shows it in a terminal or a notebook, False shows nothing. A callable
-        receives (finished pieces, total pieces).
 
     Returns
     -------
@@ -154,16 +134,11 @@ def plan(
         the coordinate teacher. If a budget is too small for any strategy, values are NaN and status gives the reason.
         Bounds, noise, convergence and the fit's provenance are attributes.
 
-    Raises
-    ------
-    ParameterError
-        If an argument is invalid, or the fit has no distillation law.
-    ConvergenceError
-        If the posterior did not converge and `allow_unconverged` is False.
-
     Notes
     -----
-    The module docstring has the definitions. Busbridge et al. (2025, arXiv:2502.08606), sections 4 and 5.
+    The module docstring has the definitions. With the same seed, the same machine returns the same plan. The numbers can change by
+    1e-9 (relative) if other students or budgets are added, or with another executor or number of threads. Busbridge et al. (2025,
+    arXiv:2502.08606), sections 4 and 5.
 
     Examples
     --------
@@ -174,213 +149,83 @@ def plan(
     >>> plan["probability"].values.ravel().tolist()
     [1.0, 1.0]
     """
-    fitted = gather(fit, allow_unconverged)
-    check_choice(noise, "noise", ("law", "run"))
-    chosen = parse_scenarios(scenarios)
-    table = parse_teachers(teachers, chosen)
-    problem = Problem(
-        parse_students(students),
-        parse_budgets(budgets),
-        chosen,
-        make_bounds(min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens),
-        shape,
-        None if table is None else table.arrays(),
-    )
-    deviation = RunNoise.draw(fitted.draws, seed) if noise == "run" else None
-    result = plan_problem(fitted, problem, Workers(executor, threads, progress, piece), deviation, table)
-    result.attrs["noise"] = noise
-    if noise == "run":
-        result.attrs["noise_seed"] = int(seed)
-    return result
+    planner = planner_of(plan, fit, options)
+    problem, table = problem_of(planner, students, budgets, scenarios, teachers)
+    return plan_problem(planner, problem, workers_of(planner), table)
 
 
 def plan_problem(
-    fitted: FittedDraws,
-    problem: Problem,
-    workers: Workers,
-    run_noise: RunNoise | None = None,
-    teachers: TeacherTable | None = None,
+    planner: Planner, problem: Problem, workers: Workers, teachers: TeacherTable | None = None
 ) -> xr.Dataset:
-    """Compute the plan of a problem whose arguments have been checked."""
+    """Compute the plan of a problem."""
+    fitted = planner.fitted
     chosen = solve(CHOSEN, fitted.draws, problem, workers)
     best = solve(PERFECT_INFORMATION, fitted.draws, problem, workers)
-    alone = strategies.supervised_losses(fitted.draws, problem)
+    alone = supervised_losses(fitted.draws, problem)
     crossover, crossover_status, changes = perfect_information_crossovers(
         fitted.draws, problem, alone[:, None] - best["loss"], workers
     )
-    variables = _losses_and_strategies(fitted, chosen, best, alone)
-    variables |= _probabilities(fitted, problem, alone, chosen, best, run_noise)
-    variables |= _extrapolation(fitted, problem, chosen)
-    per_pair = ("student", "scenario", *DRAWS)
-    variables |= {
-        "crossover": variable(
-            per_pair,
-            fitted.unflatten(crossover),
-            FLOPS,
-            "budget above which pretraining beats distillation (strategy with perfect information)",
-            {
-                "strategy": PERFECT_INFORMATION,
-                "lowest_budget": problem.budgets.min(),
-                "highest_budget": problem.budgets.max(),
-            },
-        ),
-        "crossover_status": labels.flags(
-            per_pair,
-            fitted.unflatten(crossover_status),
-            labels.CROSSOVER_STATUS,
-            "whether pretraining overtakes distillation within the budgets",
-        ),
-        "crossover_sign_changes": variable(
-            per_pair, fitted.unflatten(changes), ONE, "number of sign changes of the advantage within the budgets"
-        ),
+    values = {
+        "supervised_loss": alone,
+        "distilled_loss": chosen["loss"],
+        "best_distilled_loss": best["loss"],
+        "status": chosen["status"],
+        "crossover": crossover,
+        "crossover_status": crossover_status,
+        "crossover_sign_changes": changes,
     }
+    values |= {name: chosen[name] for name in _STRATEGY} | {f"best_{name}": best[name] for name in _STRATEGY}
+    values |= _comparison(planner, problem, alone, chosen, best)
+    coordinates = labels.grid_coordinates(problem)
+    attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs | noise_attributes(planner)
     if teachers is not None:
-        variables["teacher_index"] = variable(
-            CELL, chosen["teacher_index"], ONE, "position of the chosen teacher in the table"
-        )
-        variables["best_teacher_index"] = variable(
-            (*CELL, *DRAWS),
-            fitted.unflatten(best["teacher_index"]),
-            ONE,
-            "position of the teacher with perfect information in the table",
-        )
-    coordinates = labels.grid_coordinates(problem) | labels.draw_coordinates(fitted.chain, fitted.draw)
-    if teachers is not None:
-        coordinates["teacher"] = variable(["teacher"], list(teachers.names), ONE, "existing teachers")
-    attrs = {**labels.setting_attributes(problem.bounds, problem.shape), **fitted.attrs, "noise": "law"}
-    if teachers is not None:
+        values |= {"teacher_index": chosen["teacher_index"], "best_teacher_index": best["teacher_index"]}
+        coordinates["teacher"] = list(teachers.names)
         attrs["teachers"] = json.dumps(list(teachers.names))
-    return Answer(variables, coordinates, attrs)
-
-
-def _losses_and_strategies(
-    fitted: FittedDraws, chosen: dict[str, np.ndarray], best: dict[str, np.ndarray], alone: np.ndarray
-) -> dict[str, xr.Variable]:
-    drawn = (*CELL, *DRAWS)
-    spread = fitted.unflatten
-    return {
-        "supervised_loss": variable(
-            ("student", "budget", *DRAWS), spread(alone), NATS, "loss of the student pretrained on the whole budget"
-        ),
-        "distilled_loss": variable(
-            drawn, spread(chosen["loss"]), NATS, "loss of the student distilled with the chosen strategy"
-        ),
-        "best_distilled_loss": variable(
-            drawn, spread(best["loss"]), NATS, "loss of the student distilled with perfect information"
-        ),
-        "teacher_params": variable(
-            CELL, chosen["teacher_params"], PARAMS, "non-embedding parameters of the chosen teacher"
-        ),
-        "teacher_tokens": variable(CELL, chosen["teacher_tokens"], TOKENS, "tokens of the chosen teacher"),
-        "teacher_loss": variable(drawn, spread(chosen["teacher_loss"]), NATS, "loss of the chosen teacher"),
-        "student_tokens": variable(
-            CELL, chosen["student_tokens"], TOKENS, "distillation tokens of the chosen strategy"
-        ),
-        "status": labels.strategy_status(CELL, chosen["status"]),
-        "best_teacher_params": variable(
-            drawn,
-            spread(best["teacher_params"]),
-            PARAMS,
-            "non-embedding parameters of the teacher with perfect information",
-        ),
-        "best_teacher_tokens": variable(
-            drawn, spread(best["teacher_tokens"]), TOKENS, "tokens of the teacher with perfect information"
-        ),
-        "best_teacher_loss": variable(
-            drawn, spread(best["teacher_loss"]), NATS, "loss of the teacher with perfect information"
-        ),
-        "best_student_tokens": variable(
-            drawn, spread(best["student_tokens"]), TOKENS, "distillation tokens with perfect information"
-        ),
+    factors, coordinates["axis"] = _extrapolation(fitted, problem, chosen)
+    # Without a known range, extrapolation cannot be excluded, so set the flag. Without a strategy, do not set it.
+    outside = ~(factors == 1.0).all(axis=0) & ~np.isnan(chosen["student_tokens"])
+    values |= {"extrapolation_factor": factors, "extrapolates": outside}
+    result = labels.answer(fitted, VARIABLES, values, coordinates, attrs)
+    result["advantage"].attrs["noise"] = planner.noise
+    result["crossover"].attrs |= {
+        "strategy": PERFECT_INFORMATION,
+        "lowest_budget": problem.budgets.min(),
+        "highest_budget": problem.budgets.max(),
     }
-
-
-def _probabilities(
-    fitted: FittedDraws,
-    problem: Problem,
-    alone: np.ndarray,
-    chosen_strategy: dict[str, np.ndarray],
-    informed_strategy: dict[str, np.ndarray],
-    run_noise: RunNoise | None,
-) -> dict[str, xr.Variable]:
-    chosen, best = chosen_strategy["loss"], informed_strategy["loss"]
-    pretrained = np.broadcast_to(alone[:, None], chosen.shape)
-    smaller_mean = np.minimum(pretrained.mean(axis=-1), chosen.mean(axis=-1))
-    gain = pretrained - chosen
-    seen_gain, seen_best = gain, pretrained - best
-    if run_noise is not None:
-        sizes = problem.students[:, None, None, None]
-        tokens = chosen_strategy["student_tokens"][..., None]
-        seen_gain = gain + run_noise.difference(sizes, tokens, chosen_strategy["teacher_loss"])
-        seen_best = seen_best + run_noise.difference(
-            sizes, informed_strategy["student_tokens"], informed_strategy["teacher_loss"]
-        )
-    result: dict[str, xr.Variable] = {}
-    result["advantage"] = variable(
-        (*CELL, *DRAWS),
-        fitted.unflatten(seen_gain),
-        NATS,
-        "pretrained minus distilled loss of the chosen strategy; positive if distillation is better",
-        {"noise": "law" if run_noise is None else "run"},
-    )
-    for name, values, strategy in (
-        ("probability", seen_gain, "committed"),
-        ("probability_best", seen_best, "best"),
-    ):
-        share, error = probability_positive(fitted, values)
-        result[name] = variable(
-            CELL, share, ONE, f"probability that distillation beats pretraining ({STRATEGY_NAMES[strategy]})"
-        )
-        result[f"{name}_mcse"] = variable(CELL, error, ONE, f"Monte Carlo standard error of {name}")
-    mean, error = mean_of(fitted, gain)
-    result["expected_gain"] = variable(CELL, mean, NATS, "posterior mean of the law's advantage of the chosen strategy")
-    result["expected_gain_mcse"] = variable(CELL, error, NATS, "Monte Carlo standard error of expected_gain")
-    result["regret"] = variable(
-        CELL,
-        smaller_mean - np.minimum(pretrained, chosen).mean(axis=-1),
-        NATS,
-        "expected loss of choosing the option with the smaller mean, relative to the better option in each draw",
-    )
-    result["evpi"] = variable(
-        CELL,
-        smaller_mean - np.minimum(pretrained, best).mean(axis=-1),
-        NATS,
-        "expected value of perfect information about the law, for the choice and the strategy",
-    )
     return result
 
 
-def _extrapolation(fitted: FittedDraws, problem: Problem, chosen: dict[str, np.ndarray]) -> dict[str, xr.Variable]:
-    """Return the extrapolation factors of the chosen strategy and of pretraining."""
-    shape = chosen["student_tokens"].shape
+def _comparison(planner: Planner, problem: Problem, alone: np.ndarray, chosen: Solved, best: Solved) -> dict[str, Any]:
+    """Return advantage, probabilities, expected gain, regret and value of perfect information."""
+    fitted, noise = planner.fitted, run_noise_of(planner)
+    pretrained = np.broadcast_to(alone[:, None], chosen["loss"].shape)
+    gain, best_gain = pretrained - chosen["loss"], pretrained - best["loss"]
+    seen, best_seen = gain, best_gain
+    if noise is not None:
+        sizes = problem.students[:, None, None, None]
+        seen = gain + noise.difference(sizes, chosen["student_tokens"][..., None], chosen["teacher_loss"])
+        best_seen = best_gain + noise.difference(sizes, best["student_tokens"], best["teacher_loss"])
+    smaller_mean = np.minimum(pretrained.mean(axis=-1), chosen["loss"].mean(axis=-1))
+    return {
+        "advantage": seen,
+        "probability": probability_positive(fitted, seen),
+        "probability_best": probability_positive(fitted, best_seen),
+        "expected_gain": mean_of(fitted, gain),
+        "regret": smaller_mean - np.minimum(pretrained, chosen["loss"]).mean(axis=-1),
+        "evpi": smaller_mean - np.minimum(pretrained, best["loss"]).mean(axis=-1),
+    }
+
+
+def _extrapolation(fitted: FittedDraws, problem: Problem, chosen: Solved) -> tuple[np.ndarray, list[str]]:
+    """Return the extrapolation factors of the chosen strategy and of pretraining, and the names of the quantities."""
     sizes = problem.students[:, None, None]
-    bought = pretraining_tokens(sizes, problem.budgets[None, None, :], problem.shape)
-    bought = np.minimum(bought, problem.bounds.max_student_tokens)
-    values: dict[str, Any] = {
+    at = {
         "student_params": sizes,
         "student_tokens_per_param": chosen["student_tokens"] / sizes,
         "teacher_loss": chosen["teacher_loss"].mean(axis=-1),
         "pretraining_params": sizes,
-        "pretraining_tokens_per_param": bought / sizes,
+        "pretraining_tokens_per_param": pretrained_tokens(problem, sizes, problem.budgets) / sizes,
     }
-    factors = np.stack(
-        [
-            np.broadcast_to(extrapolation_factor(values[axis], fitted.ranges.get(axis)), shape)
-            for axis in EXTRAPOLATION_AXES
-        ]
-    )
-    # Without a known range, extrapolation cannot be excluded, so set the flag. Without a strategy, do not set it.
-    infeasible = np.isnan(chosen["student_tokens"])
-    outside = ~(factors == 1.0).all(axis=0) & ~infeasible
-    return {
-        "extrapolates": variable(
-            CELL,
-            outside,
-            ONE,
-            "whether the chosen strategy or pretraining is outside the range of the data",
-        ),
-        "extrapolation_factor": variable(
-            ("axis", *CELL), factors, ONE, "factor outside the range of the data, 1 inside"
-        ),
-        "axis": variable(["axis"], list(EXTRAPOLATION_AXES), ONE, "quantity whose range is known"),
-    }
+    factors = [extrapolation_factor(values, fitted.ranges.get(axis)) for axis, values in at.items()]
+    return np.stack(np.broadcast_arrays(*factors)), list(at)

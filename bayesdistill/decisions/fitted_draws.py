@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError, ParameterError
+from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError
 from bayesdistill.law import Draws
 
 PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (10.0, 160.0)}
 """Range of the data of the published law (Busbridge et al. 2025). It applies to posteriors whose supervised law uses the published
 law as prior. It equals the range of the pseudo-runs in `priors.table`, which this module may not import; a test compares them."""
 
+# Frames of the package and of cached properties are not where a warning is raised. A prefix must be shorter than the file's name.
+_INTERNAL = (str(Path(posterior.__file__).parents[1]), functools.__file__.removesuffix(".py"))
 CONVERGED = {True: "yes", False: "no", None: "unknown"}
 
 
@@ -49,6 +53,11 @@ class FittedDraws:
         """Total number of draws in all chains."""
         return self.chain.size * self.draw.size
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Number of chains, and of draws in each."""
+        return self.chain.size, self.draw.size
+
     def unflatten(self, values: np.ndarray) -> np.ndarray:
         """Reshape an array (..., n_draws) to (..., chain, draw)."""
         return values.reshape(*values.shape[:-1], self.chain.size, self.draw.size)
@@ -62,27 +71,18 @@ def gather(fit: Source, allow_unconverged: bool, *, distilled: bool = True) -> F
 
     Parameters
     ----------
-    fit : DataTree, Dataset or FittedDraws
+    fit : DataTree or Dataset
     allow_unconverged : bool
         Whether a posterior that did not converge is accepted.
-    distilled : bool
-        Whether a distillation law is required.
 
     Raises
     ------
-    ParameterError
-        If a distillation law is required and the fit has none.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False; if it is True, a ConvergenceWarning.
     """
     if isinstance(fit, FittedDraws):
         return fit
     law = posterior.law_draws(fit)
-    if distilled and not posterior.is_distilled(fit):
-        raise ParameterError(
-            "The fit has the supervised law alone, but decisions about distillation require a distillation law. Fit "
-            "distilled runs with bd.fit(runs) or bd.fit(runs, supervised=...)."
-        )
     if law.sizes["chain"] * law.sizes["draw"] == 0:
         raise ModelError("The posterior holds no draws. Refit the model.")
     # A Dataset of draws has no sampler statistics, so its convergence cannot be checked.
@@ -98,7 +98,7 @@ def gather(fit: Source, allow_unconverged: bool, *, distilled: bool = True) -> F
         warnings.warn(
             f"The posterior did not converge ({failed}). Results based on it may be wrong.",
             ConvergenceWarning,
-            stacklevel=3,
+            skip_file_prefixes=_INTERNAL,
         )
     seen = posterior.seen_runs(fit)
     ranges, supervised_range = _ranges(seen)

@@ -1,43 +1,68 @@
-"""Names, units and flags of the results of decisions."""
+"""Dimensions, coordinates and attributes of the results of decisions."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from bayesdistill.compute import Scenario, Shape
-from bayesdistill.decisions.solving import Problem
-from bayesdistill.strategies import STATUS, Bounds
+from bayesdistill.answers import FLOPS, ONE, PARAMS, Answer, Table, labeled
+from bayesdistill.compute import Shape
+from bayesdistill.decisions.fitted_draws import FittedDraws
+from bayesdistill.strategies import Bounds, Problem
 
-NATS = "nats per token"
-FLOPS = "FLOPs"
-PARAMS = "parameters"
-TOKENS = "tokens"
-ONE = "1"
-
+CELL = "student scenario budget"
+CELL_DIMS = tuple(CELL.split())
+CELL_DRAWN = f"{CELL} chain draw"
+_BOUNDS = ("min_teacher_params", "max_teacher_params", "min_teacher_tokens", "max_teacher_tokens", "max_student_tokens")
 CROSSOVER_STATUS = ("crossed", "always", "never", "reversed", "impossible")
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+COORDINATES: Table = {
+    ("student", PARAMS): {"student": "non-embedding parameters of the student"},
+    ("budget", FLOPS): {"budget": "compute budget of the student"},
+    ("scenario", ONE): {
+        "scenario": "cost scenario",
+        "delta_lgt": "charged fraction of the teacher's inference",
+        "delta_pre": "charged fraction of the teacher's pretraining",
+    },
+    ("teacher", ONE): {"teacher": "existing teachers"},
+    ("axis", ONE): {"axis": "quantity whose range is known"},
+    ("quantile", ONE): {"quantile": "cumulative probability"},
+    ("chain", ONE): {"chain": "chain"},
+    ("draw", ONE): {"draw": "draw within a chain"},
+}
 
 
-def variable(
-    dims: Sequence[str], values: Any, units: str, long_name: str, extra: Mapping[str, Any] | None = None
-) -> xr.Variable:
-    """Return a variable with units and long_name."""
-    return xr.Variable(tuple(dims), values, {"units": units, "long_name": long_name, **(extra or {})})
+def answer(
+    fitted: FittedDraws,
+    table: Table,
+    values: Mapping[str, Any],
+    coordinates: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+) -> Answer:
+    """Return a labeled result.
 
-
-def flags(dims: Sequence[str], codes: np.ndarray, names: Sequence[str], long_name: str) -> xr.Variable:
-    """Return an integer variable with flag_values and flag_meanings (CF convention)."""
-    attrs = {
-        "units": ONE,
-        "long_name": long_name,
-        "flag_values": np.arange(len(names), dtype=np.int8),
-        "flag_meanings": " ".join(name.replace(" ", "_") for name in names),
+    Parameters
+    ----------
+    fitted : FittedDraws
+    table, values
+        As for `answers.labeled`.
+    coordinates : mapping
+        Name -> values of a coordinate in COORDINATES, or a variable. Chain and draw are added if a variable has them.
+    attrs : mapping
+    """
+    variables = labeled(table, values, fitted.size)
+    if any("chain" in of.dims for of in variables.values()):
+        coordinates = {**coordinates, "chain": fitted.chain, "draw": fitted.draw}
+    made = {
+        name: value if isinstance(value, xr.Variable) else labeled(COORDINATES, {name: value})[name]
+        for name, value in coordinates.items()
     }
-    return xr.Variable(tuple(dims), codes.astype(np.int8), attrs)
+    return Answer(variables, made, attrs)
 
 
 def flag_names(codes: xr.DataArray) -> xr.DataArray:
@@ -67,49 +92,16 @@ def flag_names(codes: xr.DataArray) -> xr.DataArray:
     return result
 
 
-def strategy_status(dims: Sequence[str], codes: np.ndarray) -> xr.Variable:
-    """Return whether a strategy was found, and if not, why."""
-    return flags(dims, codes, STATUS, "whether a distillation strategy was found")
-
-
-def student_coordinate(students: np.ndarray) -> xr.Variable:
-    """Return the student coordinate."""
-    return variable(["student"], students, PARAMS, "non-embedding parameters of the student")
-
-
-def budget_coordinate(budgets: np.ndarray) -> xr.Variable:
-    """Return the budget coordinate."""
-    return variable(["budget"], budgets, FLOPS, "compute budget of the student")
-
-
-def scenario_coordinates(scenarios: Sequence[Scenario]) -> dict[str, xr.Variable]:
-    """Return the scenario coordinates: name and charged fractions."""
-    return {
-        "scenario": variable(["scenario"], [s.name for s in scenarios], ONE, "cost scenario"),
-        "delta_lgt": variable(
-            ["scenario"], [float(s.delta_lgt) for s in scenarios], ONE, "charged fraction of the teacher's inference"
-        ),
-        "delta_pre": variable(
-            ["scenario"], [float(s.delta_pre) for s in scenarios], ONE, "charged fraction of the teacher's pretraining"
-        ),
-    }
-
-
-def grid_coordinates(problem: Problem) -> dict[str, xr.Variable]:
+def grid_coordinates(problem: Problem) -> dict[str, Any]:
     """Return the student, budget and scenario coordinates of a problem."""
-    return {
-        "student": student_coordinate(problem.students),
-        "budget": budget_coordinate(problem.budgets),
-        **scenario_coordinates(problem.scenarios),
+    values = {
+        "student": problem.students,
+        "budget": problem.budgets,
+        "scenario": [s.name for s in problem.scenarios],
+        "delta_lgt": [float(s.delta_lgt) for s in problem.scenarios],
+        "delta_pre": [float(s.delta_pre) for s in problem.scenarios],
     }
-
-
-def draw_coordinates(chain: np.ndarray, draw: np.ndarray) -> dict[str, xr.Variable]:
-    """Return the chain and draw coordinates of the posterior."""
-    return {
-        "chain": variable(["chain"], chain, ONE, "chain"),
-        "draw": variable(["draw"], draw, ONE, "draw within a chain"),
-    }
+    return dict(labeled(COORDINATES, values))
 
 
 def shape_attributes(shape: Shape) -> dict[str, Any]:
@@ -124,11 +116,44 @@ def shape_attributes(shape: Shape) -> dict[str, Any]:
 
 def setting_attributes(bounds: Bounds, shape: Shape) -> dict[str, Any]:
     """Return bounds and architecture as attributes."""
-    return {
-        "min_teacher_params": float(bounds.min_teacher_params),
-        "max_teacher_params": float(bounds.max_teacher_params),
-        "min_teacher_tokens": float(bounds.min_teacher_tokens),
-        "max_teacher_tokens": float(bounds.max_teacher_tokens),
-        "max_student_tokens": float(bounds.max_student_tokens),
-        **shape_attributes(shape),
-    }
+    return {name: float(getattr(bounds, name)) for name in _BOUNDS} | shape_attributes(shape)
+
+
+# Until all modules declare tables.
+from collections.abc import Sequence  # noqa: E402
+
+from bayesdistill.answers import NATS, TOKENS  # noqa: E402, F401
+from bayesdistill.answers import variable as _variable  # noqa: E402
+from bayesdistill.strategies import STATUS  # noqa: E402
+
+
+def variable(dims: Sequence[str], values: Any, units: str, long_name: str, extra: Any = None) -> xr.Variable:
+    """Return a variable."""
+    made = _variable(dims, values, units, long_name)
+    made.attrs |= extra or {}
+    return made
+
+
+def flags(dims: Sequence[str], codes: Any, names: Any, long_name: str) -> xr.Variable:
+    """Return flags."""
+    return _variable(dims, codes, tuple(names), long_name)
+
+
+def strategy_status(dims: Sequence[str], codes: np.ndarray) -> xr.Variable:
+    """Return whether a strategy was found, and if not, why."""
+    return flags(dims, codes, STATUS, "whether a distillation strategy was found")
+
+
+def student_coordinate(students: np.ndarray) -> xr.Variable:
+    """Return the student coordinate."""
+    return labeled(COORDINATES, {"student": students})["student"]
+
+
+def budget_coordinate(budgets: np.ndarray) -> xr.Variable:
+    """Return the budget coordinate."""
+    return labeled(COORDINATES, {"budget": budgets})["budget"]
+
+
+def draw_coordinates(chain: np.ndarray, draw: np.ndarray) -> dict[str, xr.Variable]:
+    """Return the chain and draw coordinates of the posterior."""
+    return labeled(COORDINATES, {"chain": chain, "draw": draw})

@@ -1,0 +1,322 @@
+"""`Planner`: a fit with the options that decisions share.
+
+A decision function takes a fit and keywords, or a Planner. It names the keywords that it uses with a TypedDict
+(`**options: Unpack[...]`), and `with_options` completes its signature and its docstring from the fields of Planner and from the
+arguments described below. So every option has one default and one description.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
+from typing import Any, TypedDict, get_args, get_type_hints
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesdistill import posterior
+from bayesdistill.compute import PUBLISHED_SHAPE, Shape
+from bayesdistill.decisions.arguments import (
+    Number,
+    Numbers,
+    Scenarios,
+    TeacherTable,
+    check_choice,
+    make_bounds,
+    parse_budgets,
+    parse_scenarios,
+    parse_students,
+    parse_teachers,
+)
+from bayesdistill.decisions.fitted_draws import FittedDraws, gather
+from bayesdistill.decisions.solving import Workers
+from bayesdistill.errors import ParameterError
+from bayesdistill.law.predictive import RunNoise
+from bayesdistill.progress import Progress
+from bayesdistill.strategies import Bounds, Problem
+
+NOISE = ("law", "run")
+SAME = "same"
+"""Upper bound on the teacher's tokens in `plan_tokens`: the student's tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Planner:
+    """A fit with the options that decisions share.
+
+    Every function that takes a fit to make decisions also takes a Planner. Keywords of the function override its options. A
+    function ignores the options that it does not have as keywords. Convergence is checked once.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset
+        The result of `fit` or `load`, or a Dataset of draws of the law's parameters over chain and draw. Convergence is not
+        checked for a Dataset.
+    min_teacher_params : float or str
+        Lower bound on the teacher's parameters.
+    max_teacher_params : float or str
+        Upper bound on the teacher's parameters.
+    max_teacher_tokens : float or str
+        Upper bound on the teacher's tokens. In `plan_tokens`, "same" restricts the teacher to the student's tokens.
+    max_student_tokens : float or str, optional
+        Upper bound on the student's tokens, distilled or pretrained; by default, only the budget limits them.
+    shape : Shape
+        Architecture parameters that determine FLOPs per token.
+    noise : {"law", "run"}
+        "law": compare the law's mean losses. "run": compare single runs, with residual noise and group effects, in advantages and
+        probabilities.
+    seed : int
+        Random seed of all random numbers, such as the noise of single runs.
+    allow_unconverged : bool
+        Use a posterior that failed convergence checks, with a warning. The attributes of the results record this.
+    executor : concurrent.futures.Executor, optional
+        Executor that solves pieces of the problem; for a Dask cluster, `client.get_executor()`.
+    threads : int, optional
+        Number of threads in one process.
+    piece : int, optional
+        Number of budgets that are solved at once; by default, memory determines it.
+    progress : bool or callable, optional
+        True shows a progress bar, None (the default) shows it in a terminal or a notebook, False shows nothing. A callable
+        receives (finished pieces, total pieces).
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> import xarray as xr
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
+    >>> small_teachers = bd.Planner(published, max_teacher_params="10B", progress=False)
+    >>> bd.plan(small_teachers, "1B", 1e23, "best case")["teacher_params"].item() <= 10e9
+    True
+    >>> bd.plan(small_teachers, "1B", 1e23, "best case", max_teacher_params="1B")["teacher_params"].item() <= 1e9
+    True
+    """
+
+    fit: posterior.Fit | FittedDraws = field(repr=False)
+    _: KW_ONLY
+    min_teacher_params: Number = 1e6
+    max_teacher_params: Number = 1e12
+    max_teacher_tokens: Number = 2e13
+    max_student_tokens: Number | None = None
+    shape: Shape = PUBLISHED_SHAPE
+    noise: str = "law"
+    seed: int = 0
+    allow_unconverged: bool = False
+    executor: Executor | None = None
+    threads: int | None = None
+    piece: int | None = None
+    progress: Progress = None
+
+    def __post_init__(self) -> None:
+        check_choice(self.noise, "noise", NOISE)
+        bounds_of(self if self.max_teacher_tokens != SAME else replace(self, max_teacher_tokens=2e13))
+        workers_of(self)
+
+    @cached_property
+    def fitted(self) -> FittedDraws:
+        """Draws of the fit, after checking convergence."""
+        return gather(self.fit, self.allow_unconverged)
+
+
+Source = posterior.Fit | FittedDraws | Planner
+
+
+class Unconverged(TypedDict, total=False):
+    """Options of functions that only use draws."""
+
+    allow_unconverged: bool
+
+
+class Costs(Unconverged, total=False):
+    """Options of functions that compute FLOPs."""
+
+    shape: Shape
+
+
+class Noise(Unconverged, total=False):
+    """Options of functions that predict single runs."""
+
+    noise: str
+    seed: int
+
+
+class TeacherBounds(Costs, total=False):
+    """Options of functions that choose a teacher."""
+
+    min_teacher_params: Number
+    max_teacher_params: Number
+    max_teacher_tokens: Number
+
+
+class StrategyBounds(TeacherBounds, total=False):
+    """Options of functions that choose a strategy."""
+
+    max_student_tokens: Number | None
+
+
+class Work(TypedDict, total=False):
+    """Options of long computations."""
+
+    executor: Executor | None
+    threads: int | None
+    progress: Progress
+
+
+class Search(StrategyBounds, Work, total=False):
+    """Options of functions that search for strategies."""
+
+
+class GridSearch(Search, total=False):
+    """Options of functions that search for strategies on a grid of budgets."""
+
+    piece: int | None
+
+
+class NoisySearch(GridSearch, Noise, total=False):
+    """Options of functions that search for strategies and compare single runs."""
+
+
+def planner_of(
+    function: Callable[..., Any], fit: Source, options: Mapping[str, Any], *, distilled: bool = True
+) -> Planner:
+    """Return the Planner of a call: the fit with its options, or the Planner with the options that are overridden.
+
+    Parameters
+    ----------
+    function : callable
+        The called function, decorated with `with_options`.
+    fit : DataTree, Dataset or Planner
+    options : mapping
+        The keywords of the call.
+    distilled : bool
+        Whether a distillation law is required.
+
+    Raises
+    ------
+    TypeError
+        If the function does not have one of the options.
+    ParameterError
+        If a distillation law is required and the fit has none.
+    ConvergenceError
+        If the posterior did not converge and `allow_unconverged` is False.
+    """
+    for name in options.keys() - inspect.signature(function).parameters.keys():
+        raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}")
+    if not isinstance(fit, Planner):
+        planner = Planner(fit, **options)
+    else:
+        planner = replace(fit, **options)
+        if planner.allow_unconverged == fit.allow_unconverged:
+            vars(planner)["fitted"] = fit.fitted
+    if distilled and not planner.fitted.draws.law.distills:
+        raise ParameterError(
+            "The fit has the supervised law alone, but decisions about distillation require a distillation law. Fit "
+            "distilled runs with bd.fit(runs) or bd.fit(runs, supervised=...)."
+        )
+    return planner
+
+
+def bounds_of(planner: Planner) -> Bounds:
+    """Return the bounds of a Planner."""
+    return make_bounds(
+        planner.min_teacher_params, planner.max_teacher_params, planner.max_teacher_tokens, planner.max_student_tokens
+    )
+
+
+def workers_of(planner: Planner) -> Workers:
+    """Return the executor, threads and progress of a Planner."""
+    return Workers(planner.executor, planner.threads, planner.progress, planner.piece)
+
+
+def run_noise_of(planner: Planner) -> RunNoise | None:
+    """Return the noise of a pair of runs, or None if the Planner compares the law's mean."""
+    return RunNoise.draw(planner.fitted.draws, planner.seed) if planner.noise == "run" else None
+
+
+def noise_attributes(planner: Planner) -> dict[str, Any]:
+    """Return the noise, and its seed if it is random, as attributes."""
+    return {"noise": planner.noise} | ({"noise_seed": int(planner.seed)} if planner.noise == "run" else {})
+
+
+def problem_of(
+    planner: Planner,
+    students: Numbers,
+    budgets: Numbers | None,
+    scenarios: Scenarios,
+    teachers: pd.DataFrame | xr.Dataset | None = None,
+) -> tuple[Problem, TeacherTable | None]:
+    """Return the problem of a call, with an unlimited budget if None, and its table of existing teachers."""
+    charged = parse_scenarios(scenarios)
+    table = parse_teachers(teachers, charged)
+    problem = Problem(
+        parse_students(students),
+        np.array([np.inf]) if budgets is None else parse_budgets(budgets),
+        charged,
+        bounds_of(planner),
+        planner.shape,
+        teachers=None if table is None else table.arrays(),
+    )
+    return problem, table
+
+
+# Signatures and docstrings ------------------------------------------------------------------------------------------
+
+_ARGUMENTS = """
+fit : DataTree, Dataset or Planner
+    The result of `fit` or `load`; or a Dataset of draws of the law's parameters over chain and draw, whose convergence is not
+    checked; or a `Planner`, a fit with options.
+students : float, str, or a list of them
+    Non-embedding parameters, such as 3e8 or "300M". The result keeps their order.
+budgets : float, str, or a list of them
+    FLOPs for one student, in any order. The result sorts them.
+scenarios : str, Scenario, or a list of them
+    Cost scenarios: who pays for the teacher.
+teachers : DataFrame or Dataset, optional
+    Existing teachers, one per row: params, loss (measured, nats per token), and optionally name and tokens. The strategy
+    then uses one of them. By default, the strategy uses a new teacher within the bounds, with the loss predicted by the
+    supervised law.
+"""
+_RAISES = """ParameterError
+    If an argument is invalid, or the fit has no distillation law.
+ConvergenceError
+    If the posterior did not converge and `allow_unconverged` is False.
+"""
+_HEADING = re.compile(r"^(\w+)\n-+\n", re.MULTILINE)
+_ENTRY = re.compile(r"^(\w[\w, ]*?)(?: : .*)?\n(?:(?:    .*)?\n)*", re.MULTILINE)
+
+
+def with_options[F: Callable[..., Any]](function: F) -> F:
+    """Complete the signature and the docstring of a function with the options in the TypedDict of its `options`.
+
+    Parameters without a description get the shared one, and a docstring without a section Raises gets the shared one.
+    """
+    names = get_args(get_type_hints(function)["options"])[0].__annotations__
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    shared = [p for p in inspect.signature(Planner).parameters.values() if p.name in names]
+    function.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
+    if function.__doc__:
+        sections = _sections(function.__doc__)
+        described = _entries(_sections(Planner.__doc__)["Parameters"]) | _entries(_ARGUMENTS)
+        described |= _entries(sections.pop("Parameters", ""))
+        used = dict.fromkeys(described[p.name] for p in [*own, *shared])
+        ordered = {"": sections.pop(""), "Parameters": "".join(used), "Returns": "", "Raises": _RAISES} | sections
+        function.__doc__ = "\n".join(
+            f"{title}\n{'-' * len(title)}\n{text.strip()}\n" if title else text for title, text in ordered.items()
+        )
+    return function
+
+
+def _sections(docstring: str | None) -> dict[str, str]:
+    """Split a docstring into its sections: heading -> text; the summary has no heading."""
+    summary, *rest = _HEADING.split(inspect.cleandoc(docstring or "") + "\n")
+    return {"": summary.strip() + "\n"} | dict(zip(rest[::2], rest[1::2], strict=True))
+
+
+def _entries(text: str) -> dict[str, str]:
+    """Split a section of parameters: name -> entry."""
+    return {name: m[0].rstrip() + "\n" for m in _ENTRY.finditer(text) for name in m[1].split(", ")}

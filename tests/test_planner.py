@@ -1,0 +1,143 @@
+"""`Planner`: a fit with options, which every decision function takes in place of a fit and keywords."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import pydoc
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from decision_cases import posterior_of, scattered
+
+import bayesdistill as bd
+from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ParameterError
+
+TABLE = pd.DataFrame({"name": ["small", "large"], "params": [1e9, 7e9], "loss": [2.3, 2.05], "tokens": [1e11, 3e11]})
+RUNS = pd.DataFrame({"student_params": [1e9, 3e8], "student_tokens": [2e10, 1e10], "teacher_loss": [2.2, 2.4]})
+STUDENTS, BUDGETS = [3e8, 2e9], [1e20, 1e23]
+BOUNDS = {"max_teacher_params": "300B", "max_teacher_tokens": 1e13, "min_teacher_params": 1e7}
+ALL = BOUNDS | {"max_student_tokens": 1e13}
+SHAPE = {"shape": bd.Shape(context_length=2048)}
+NOISE = {"noise": "run", "seed": 3}
+UNCONVERGED = {"allow_unconverged": True}
+WORK = {"threads": 1, "progress": False}
+
+# Function -> (the options that it uses, with a value that is not the default; the call).
+CALLS = {
+    "plan": (ALL | SHAPE | NOISE | WORK | {"piece": 1}, lambda f, **o: bd.plan(f, STUDENTS, BUDGETS, **o)),
+    "plan_tokens": (BOUNDS | SHAPE | NOISE | WORK, lambda f, **o: bd.plan_tokens(f, STUDENTS, [1e10, 1e11], **o)),
+    "sharing_map": (ALL | SHAPE | NOISE | WORK | {"piece": 1}, lambda f, **o: bd.sharing_map(f, STUDENTS, BUDGETS, [1, 8], **o)),
+    "break_even": (ALL | SHAPE | WORK, lambda f, **o: bd.break_even(f, STUDENTS, BUDGETS, **o)),
+}  # fmt: skip
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(bd.Planner) if field.name != "fit"}
+
+
+@pytest.fixture(scope="module")
+def fit() -> xr.Dataset:
+    rng = np.random.default_rng(1)
+    noise = {"sigma": 0.01 * np.exp(0.1 * rng.standard_normal(8)), "nu": np.full(8, 5.0)}
+    return posterior_of(scattered(8, seed=1) | noise, chains=2)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_planner_gives_what_the_keywords_give(name, fit):
+    options, call = CALLS[name]
+    options = options | UNCONVERGED
+    short = call(fit, **options)
+    xr.testing.assert_identical(short, call(bd.Planner(fit, **options)))
+    # Options that the function does not use are ignored, and keywords override those of the Planner.
+    other = {k: v for k, v in (ALL | SHAPE | NOISE | WORK).items() if k not in options}
+    others = {k: DEFAULTS[k] for k in options}
+    xr.testing.assert_identical(short, call(bd.Planner(fit, **others, **other), **options))
+    # The options do matter.
+    assert not short.equals(call(fit))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_function_accepts_the_options_that_it_uses_and_no_others(name, fit):
+    options, call = CALLS[name]
+    taken = inspect.signature(getattr(bd, name)).parameters
+    assert options.keys() | {"allow_unconverged"} == (taken.keys() & DEFAULTS.keys()) - {"executor"}
+    for option in taken.keys() & DEFAULTS.keys():
+        assert taken[option].default == DEFAULTS[option]
+        assert taken[option].kind is inspect.Parameter.KEYWORD_ONLY
+    for option in DEFAULTS.keys() - taken.keys() | {"max_teacher_parms"}:
+        with pytest.raises(TypeError, match=rf"{name}\(\) got an unexpected keyword argument '{option}'"):
+            call(fit, **{option: DEFAULTS.get(option)})
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_help_describes_every_option(name):
+    text = pydoc.plain(pydoc.render_doc(getattr(bd, name)))
+    for option in inspect.signature(getattr(bd, name)).parameters.keys() & DEFAULTS.keys():
+        assert f"{option}: " in text.split("Parameters\n")[0], option
+        assert f"\n    {option} : " in text.split("Parameters\n")[1], option
+    assert "ConvergenceError" in text
+
+
+def test_a_planner_is_frozen_and_knows_its_fields(fit):
+    planner = bd.Planner(fit, max_teacher_params="10B")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        planner.seed = 1
+    with pytest.raises(TypeError, match="max_teacher_parms"):
+        bd.Planner(fit, max_teacher_parms=1e9)
+    with pytest.raises(TypeError, match="positional"):
+        bd.Planner(fit, 1e9)
+    assert repr(planner).startswith("Planner(min_teacher_params=1000000.0, max_teacher_params='10B'")
+    assert "xarray" not in repr(planner)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_teacher_params": "ten"}, "Cannot parse 'ten' in max_teacher_params"),
+        ({"max_teacher_params": 1e5}, "no teacher is left"),
+        ({"max_teacher_tokens": 1e5}, "no teacher is left"),
+        ({"max_student_tokens": -1}, "Cannot parse -1 in max_student_tokens"),
+        ({"noise": "loud"}, "`noise` must be 'law' or 'run', got 'loud'"),
+        ({"threads": 0}, "`threads` must be a positive integer, got 0"),
+        ({"piece": 0}, "`piece` must be a positive number of budgets, got 0"),
+        ({"executor": 3}, "`executor` must be a concurrent.futures.Executor, got int"),
+    ],
+)
+def test_an_invalid_option_is_an_error_at_once(options, message, fit):
+    with pytest.raises(ParameterError, match=message):
+        bd.Planner(fit, **options)
+    with pytest.raises(ParameterError, match=message):
+        bd.plan(bd.Planner(fit), 1e9, 1e21, **options)
+
+
+def test_the_same_tokens_are_for_plan_tokens_alone(fit):
+    planner = bd.Planner(fit, max_teacher_tokens="same")
+    assert bd.plan_tokens(planner, 1e9, 1e10)["student_tokens"].item() == 1e10
+    with pytest.raises(ParameterError, match="Cannot parse 'same' in max_teacher_tokens"):
+        bd.plan(planner, 1e9, 1e21)
+
+
+def test_convergence_is_checked_once(fit):
+    draws = fit.assign(E=fit["E"] + xr.DataArray([0.0, 0.1], dims="chain"))
+    tree = xr.DataTree.from_dict({"posterior": draws})
+    with pytest.raises(ConvergenceError, match="allow_unconverged=True"):
+        bd.plan(bd.Planner(tree), 1e9, 1e21)
+    planner = bd.Planner(tree, allow_unconverged=True)
+    with pytest.warns(ConvergenceWarning, match="did not converge") as caught:
+        first = bd.plan(planner, 1e9, 1e21, "best case")
+    assert [warning.filename for warning in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        xr.testing.assert_identical(first, bd.plan(planner, 1e9, 1e21, "best case"))
+        bd.plan(planner, 1e9, 1e21, "best case", seed=1)
+    with pytest.raises(ConvergenceError):
+        bd.plan(planner, 1e9, 1e21, allow_unconverged=False)
+
+
+def test_a_planner_with_another_fit_uses_that_fit(fit):
+    planner = bd.Planner(fit)
+    bd.plan(planner, 1e9, 1e21)
+    other = fit.assign(E=fit["E"] + 0.01)
+    found = bd.plan(dataclasses.replace(planner, fit=other), 1e9, 1e21)
+    xr.testing.assert_identical(found, bd.plan(other, 1e9, 1e21))

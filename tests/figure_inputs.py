@@ -470,3 +470,31 @@ def paper_claims() -> xr.Dataset:
         {"row": variable("row", [0, 1])},
         CONVERGED,
     )
+
+
+def backtest(forecasters=("posterior", "point")) -> xr.Dataset:
+    """Forecasts of pairs in two scenarios by two forecasters, and a curve of probabilities with an empty bin."""
+    observed = np.linspace(-0.02, 0.03, 24)
+    expected = observed[:, None] + 0.004 * np.sin(np.arange(24))[:, None] * np.arange(1, 1 + len(forecasters))
+    chance = 1 / (1 + np.exp(-200 * expected))
+    stated = np.array([0.05, 0.3, np.nan, 0.7, 0.96])[:, None, None] * np.ones((1, len(forecasters), 2))
+    share = np.clip(stated + 0.05 * np.arange(-1, 1)[None, None], 0, 1)
+    pair, curve, nats = ("forecast", "forecaster"), ("bin", "forecaster", "noise"), "nats per token"
+    return xr.Dataset(
+        {
+            "difference": variable("forecast", observed, nats),
+            "scenario": variable("forecast", np.where(np.arange(24) % 3, SCENARIOS[1], SCENARIOS[0])),
+            "probability": variable((*pair, "noise"), np.stack([chance, 0.5 + 0.9 * (chance - 0.5)], axis=-1)),
+            "mean_difference": variable(pair, expected, nats),
+            "lower_difference": variable(pair, expected - 0.01, nats),
+            "upper_difference": variable(pair, expected + 0.01, nats),
+            "curve_mean_probability": variable(curve, stated),
+            "curve_share": variable(curve, share),
+            "curve_lower": variable(curve, np.clip(share - 0.1, 0, 1)),
+            "curve_upper": variable(curve, np.clip(share + 0.1, 0, 1)),
+            "cutoff_fit": variable("fit", [1e18, 1e19], "FLOPs"),
+            "failed": variable("fit", ["", ""]),
+        },
+        {"forecaster": variable("forecaster", list(forecasters)), "noise": variable("noise", ["law", "run"])},
+        {"interval_prob": 0.9},
+    )

@@ -26,29 +26,3 @@ from bayesdistill.plots.sharing_map import plot_sharing_map
 from bayesdistill.plots.teacher_choice import plot_teacher_choice
 from bayesdistill.plots.unseen_groups import plot_unseen_groups
 from bayesdistill.plots.value import plot_value
-
-__all__ = [
-    "plot_backtest",
-    "plot_best_loss",
-    "plot_break_even",
-    "plot_calibration",
-    "plot_capacity_gap",
-    "plot_compute_strategy",
-    "plot_crossover",
-    "plot_experiment_fixed_student",
-    "plot_experiment_fixed_teacher",
-    "plot_family",
-    "plot_information",
-    "plot_loo",
-    "plot_next_runs",
-    "plot_posterior_predictive",
-    "plot_prior_predictive",
-    "plot_prior_sensitivity",
-    "plot_probability",
-    "plot_residuals",
-    "plot_runs",
-    "plot_sharing_map",
-    "plot_teacher_choice",
-    "plot_unseen_groups",
-    "plot_value",
-]

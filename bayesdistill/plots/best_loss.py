@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter
+from matplotlib.ticker import FixedLocator
 
 from bayesdistill import posterior
-from bayesdistill.plots import grids, style
-from bayesdistill.plots.style import Look
+from bayesdistill.plots import grids, style, visuals
+from bayesdistill.plots.collection import drawing
+from bayesdistill.plots.docstrings import documented
 
-_NEEDED = (
-    "distilled_loss",
-    "supervised_loss",
-    "advantage",
-    "crossover",
-    "crossover_status",
-    "extrapolates",
-    "probability",
-)
+_LOSSES = ("distilled_loss", "supervised_loss", "advantage")
 _LINEAR = 1e-3
-"""Nats around zero that the advantage axis draws linearly; beyond, it is logarithmic."""
+"""Nats around zero that the axis of the gain draws linearly; beyond, it is logarithmic."""
 
 
+@documented
 def plot_best_loss(
     plan: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY, size: str = "page", dark: bool = False
 ) -> Figure:
@@ -39,16 +32,10 @@ def plot_best_loss(
     plan : Dataset
         What `plan` returns: distilled_loss (of the chosen strategy), advantage, crossover and crossover_status with
         chain and draw; supervised_loss; extrapolates.
-    prob : float
-        Probability inside the equal-tailed intervals.
-    size : {"column", "page", "slide"}
-        A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
-    dark : bool
-        For dark backgrounds.
+    {prob}
+    {size}
 
-    Returns
-    -------
-    Figure
+    {returns}
 
     Raises
     ------
@@ -63,114 +50,71 @@ def plot_best_loss(
     >>> figure = bd.plot_best_loss(bd.plan(published, "1B", [1e20, 1e21], "best case"))
     >>> figure.savefig("best_loss.png")  # doctest: +SKIP
     """
-    grids.need(plan, _NEEDED, "plan", "plan()")
-    look = style.make_look(size, dark)
-    students = grids.sorted_students(plan)
-    scenarios = [str(name) for name in plan["scenario"].values]
-    colors = style.size_colors(students, look)
-    losses = ["distilled_loss", "supervised_loss", "advantage"]
-    shown = grids.summaries(plan, losses, prob, keep=["extrapolates"])
-    lowest, highest = float(plan["budget"].min()), float(plan["budget"].max())
-    crossing = grids.crossover_summary(plan["crossover"], plan["crossover_status"], lowest, highest, prob)
-    with style.drawing(look):
-        heights = {"column": [1.2, 1.1, 0.5], "page": [1.7, 1.5, 0.6], "slide": [1.4, 1.3, 0.8]}[look.size]
-        columns = 2 if look.tall else 4
-        bands = -(-len(scenarios) // min(columns, len(scenarios)))
-        figure = style.new_figure(look, bands * sum(heights))
-        groups, columns = grids.shape_panels(figure, look, len(scenarios), heights, columns)
-        for (loss, gain, cross), name in zip(groups, scenarios, strict=True):
-            cell = shown.sel(scenario=name)
-            _draw_losses(loss, look, cell, students, colors)
-            _draw_advantage(gain, look, cell, students, colors)
-            _draw_crossovers(cross, look, crossing.sel(scenario=name), students, colors, lowest, highest)
-            outside = cell["extrapolates"].all("student").values
-            for ax in (loss, gain, cross):
-                grids.hatch_outside(ax, look, cell["budget"].values, outside)
-            style.panel_title(loss, name, 24 if look.size == "slide" else 20)
+    needed = [*_LOSSES, "crossover", "crossover_status", "extrapolates", "probability"]
+    grids.need(plan, needed, "plan", "plan()")
+    shown = grids.summaries(plan, _LOSSES, prob, keep=["extrapolates"])
+    ends = float(plan["budget"].min()), float(plan["budget"].max())
+    crossing = grids.crossover_summary(plan["crossover"], plan["crossover_status"], *ends, prob)
+    with drawing(size, dark) as plot:
+        look, legend, budgets = plot.look, plot.legend, plan["budget"].values
+        colors = style.size_colors(plan["student"].values, look)
+        heights = look.pick([1.2, 1.1, 0.5], [1.7, 1.5, 0.6], [1.4, 1.3, 0.8])
+        for group, cell in plot.facets(grids.cells(shown, "scenario"), heights, look.pick(2, 4)):
+            losses, gain, cross = group
+            visuals.level(gain, 0)
+            for student, color in colors.items():
+                one = cell.sel(student=student)
+                visuals.interval(losses, "budget", one, "supervised_loss", look.neutral, 0.3, zorder=1.5)
+                visuals.line(losses, budgets, one["supervised_loss"].values, look.neutral, 0.8, zorder=2)
+                visuals.curve(losses, "budget", one, "distilled_loss", color)
+                visuals.curve(gain, "budget", one, "advantage", color, 0.2)
+            _gain_axis(gain)
+            _draw_crossovers(cross, crossing.sel(scenario=cell["scenario"]), colors, *ends)
+            for ax in group:
+                visuals.hatch_outside(ax, budgets, cell["extrapolates"].all("student").values)
             style.flops_axis(cross.xaxis)
         labels = ["loss\n[nats per token]", "gain\n[nats per token]", "crossover"]
-        grids.label_groups(groups, columns, "compute budget [FLOPs]", labels, look)
-        _finish(figure, look, plan, students, colors, prob)
-    return figure
+        plot.label("compute budget [FLOPs]", labels)
+        percent = style.percent(prob)
+        legend.sizes(colors)
+        legend.line("pretrained", look.neutral, width=0.8)
+        legend.band(f"{percent} interval", alpha=0.3)
+        legend.reach(dots=False)
+        legend.line(f"crossover: median, {percent} interval", marker="o")
+        legend.points("beyond the budgets shown", marker=">")
+        notes = [
+            "Gain: pretrained minus distilled loss (logarithmic beyond 0.001 nats). Crossover: the budget from which on "
+            "pretraining beats the strategy with perfect information. An arrow to the right alone: distillation is ahead at the "
+            "highest budget; to the left alone: pretraining is ahead throughout.",
+            *grids.left_out(plan),
+            grids.noise_note(plan),
+        ]
+        return plot.finish("Cross-entropy that a budget buys, distilled and pretrained", notes, fit=plan)
 
 
-def _draw_losses(ax: Axes, look: Look, cell: xr.Dataset, students: list[float], colors: dict[float, object]) -> None:
-    x = cell["budget"].values
-    for student in students:
-        one = cell.sel(student=student)
-        grids.band(ax, x, one, "supervised_loss", look.neutral, 0.3, 1.5)
-        ax.plot(x, one["supervised_loss"].values, color=look.neutral, linewidth=0.8 * look.line, zorder=2)
-        grids.curve(ax, look, x, one, "distilled_loss", colors[student])
-
-
-def _draw_advantage(ax: Axes, look: Look, cell: xr.Dataset, students: list[float], colors: dict[float, object]) -> None:
-    x = cell["budget"].values
-    ax.axhline(0, color=look.ink, linewidth=0.7 * look.line, zorder=1)
-    for student in students:
-        one = cell.sel(student=student)
-        grids.curve(ax, look, x, one, "advantage", colors[student], alpha=0.2)
+def _gain_axis(ax: Axes) -> None:
     ax.set_yscale("symlog", linthresh=_LINEAR, linscale=1.0)
-    ax.yaxis.set_major_locator(FixedLocator([-1, -0.1, -0.01, -0.001, 0, 0.001, 0.01, 0.1, 1]))
-    ax.yaxis.set_minor_locator(FixedLocator([]))
-    ax.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "\N{MINUS SIGN}") if value else "0")
+    values = [-1, -0.1, -0.01, -0.001, 0, 0.001, 0.01, 0.1, 1]
+    style.set_ticks(
+        ax.yaxis, FixedLocator(values), lambda value: f"{value:+g}".replace("-", "\N{MINUS SIGN}") if value else "0"
     )
 
 
 def _draw_crossovers(
-    ax: Axes,
-    look: Look,
-    crossing: xr.Dataset,
-    students: list[float],
-    colors: dict[float, object],
-    lowest: float,
-    highest: float,
+    ax: Axes, crossing: xr.Dataset, colors: dict[float, object], lowest: float, highest: float
 ) -> None:
-    """Median and interval of the crossover of each student; an arrow where a bound lies beyond the budgets."""
-    for level, student in enumerate(students):
-        one = crossing.sel(student=student)
-        low, middle, high = (float(one[name]) for name in ("lower", "median", "upper"))
+    """Draw median and interval of the crossover of each student; an arrow where a bound lies beyond the budgets."""
+    for row, (student, color) in enumerate(colors.items()):
+        low, middle, high = (float(crossing[name].sel(student=student)) for name in ("lower", "median", "upper"))
         if np.isnan(middle):
             continue
-        color = colors[student]
-        ends = np.clip([low, high], lowest, highest)
-        ax.plot(ends, [level, level], color=color, linewidth=look.line, zorder=2)
+        visuals.line(ax, np.clip([low, high], lowest, highest), [row, row], color, zorder=2)
         if low < lowest:
-            ax.plot(lowest, level, marker="<", markersize=1.6 * look.marker, color=color, clip_on=False, zorder=3)
+            visuals.points(ax, lowest, row, color, 1.6, marker="<", clip_on=False, zorder=3)
         if high > highest:
-            ax.plot(highest, level, marker=">", markersize=1.6 * look.marker, color=color, clip_on=False, zorder=3)
+            visuals.points(ax, highest, row, color, 1.6, marker=">", clip_on=False, zorder=3)
         if lowest <= middle <= highest:
-            ax.plot(middle, level, marker="o", markersize=1.8 * look.marker, color=color, zorder=3)
-    ax.set_ylim(-0.6, len(students) - 0.4)
-    ax.set_yticks(range(len(students)), [style.short(student) for student in students])
+            visuals.points(ax, middle, row, color, 1.8, zorder=3)
+    ax.set_ylim(-0.6, len(colors) - 0.4)
+    ax.set_yticks(range(len(colors)), [style.short(student) for student in colors])
     ax.grid(visible=False, axis="y")
-
-
-def _finish(
-    figure: Figure, look: Look, plan: xr.Dataset, students: list[float], colors: dict[float, object], prob: float
-) -> None:
-    entries: list[Artist] = grids.student_entries(look, students, colors, 1.6)
-    entries += [
-        style.line_entry("pretrained", look.neutral, width=0.8 * look.line),
-        style.band_entry(f"{grids.percent(prob)} interval", look.ink, 0.3),
-        *grids.reach_entries(look, dots=False),
-        style.line_entry(f"crossover: median, {grids.percent(prob)} interval", look.ink, marker="o"),
-        style.line_entry("beyond the budgets shown", look.ink, linestyle="none", marker=">"),
-    ]
-    warnings, notes = style.fit_notes(plan)
-    notes = [
-        "Gain: pretrained minus distilled loss (logarithmic beyond 0.001 nats). Crossover: the budget from which on "
-        "pretraining beats the strategy with perfect information. An arrow to the right alone: distillation is ahead at the highest "
-        "budget; to the left alone: pretraining is ahead throughout.",
-        *grids.left_out(plan),
-        grids.noise_note(plan),
-        *notes,
-    ]
-    style.finish(
-        figure,
-        look,
-        title="Cross-entropy that a budget buys, distilled and pretrained",
-        handles=entries,
-        warnings=warnings,
-        notes=notes,
-    )

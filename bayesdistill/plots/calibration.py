@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
-from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayesdistill.plots import grids, style
+from bayesdistill.plots import grids, style, visuals
+from bayesdistill.plots.collection import drawing
+from bayesdistill.plots.docstrings import documented
 
-_NEED = ("difference", "band_lower", "band_upper", "outside", "stated", "won", "won_lower", "won_upper", "decisions")
-_MOST_NAMED = 6
+_NEEDED = "difference band_lower band_upper outside stated won won_lower won_upper decisions"
+_DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
 
 
+@documented
 def plot_calibration(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Rank distributions against uniform with a simultaneous band, and stated probabilities against what happened.
 
@@ -22,19 +23,11 @@ def plot_calibration(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
     ----------
     found : Dataset
         What `rank_ecdf` returns.
-    size : {"column", "page", "slide"}
-        A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
-    dark : bool
-        For dark backgrounds.
+    {size}
 
-    Returns
-    -------
-    Figure
+    {returns}
 
-    Raises
-    ------
-    ParameterError
-        If the Dataset lacks a variable, or there is no such size.
+    {raises}
 
     Examples
     --------
@@ -42,101 +35,62 @@ def plot_calibration(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
     >>> calibration = bd.simulate_calibration(bd.load_runs("busbridge2025"), log="calibration.jsonl")  # doctest: +SKIP
     >>> bd.plot_calibration(bd.rank_ecdf(calibration)).savefig("calibration.png")  # doctest: +SKIP
     """
-    grids.need(found, _NEED, "the argument of plot_calibration", "rank_ecdf()")
-    look = style.make_look(size, dark)
-    outside = np.flatnonzero(found["outside"].values)
-    # The worst are named; the rest of those outside are drawn alike.
-    named = (
-        outside[np.argsort(found["p_holm"].values[outside], kind="stable")][:_MOST_NAMED]
-        if "p_holm" in found
-        else outside
-    )
-    x = found["position"].values
-    with style.drawing(look):
-        figure = style.new_figure(look, 4.8 if look.tall else 2.8)
-        axes = figure.subplots(2 if look.tall else 1, 1 if look.tall else 2, squeeze=False).ravel()
-        left, right = axes
-        for ax in axes:
-            style.dress(ax, look)
-        left.fill_between(
-            x,
-            found["band_lower"].values,
-            found["band_upper"].values,
-            color=look.neutral,
-            alpha=0.3,
-            linewidth=0,
-            step="mid",
+    grids.need(found, _NEEDED, "the argument of plot_calibration", "rank_ecdf()")
+    outside, attrs = found["outside"].values, found.attrs
+    prob = attrs.get("prob", 0.95)
+    with drawing(size, dark) as plot:
+        look, legend = plot.look, plot.legend
+        left, right = plot.pair(2.8, 4.8)
+        x = found["position"].values
+        visuals.band(
+            left, x, found["band_lower"].values, found["band_upper"].values, look.neutral, 0.3, step="mid", zorder=1
         )
-        entries: list[Artist] = [
-            style.band_entry(f"holds a curve with {100 * found.attrs.get('prob', 0.95):g} %", look.neutral, 0.3),
-            style.line_entry("a quantity", look.accent, width=0.5 * look.line),
-        ]
-        for k in range(found.sizes["quantity"]):
-            dashes: Any = "-"
-            color, width = look.accent, 0.4 * look.line
-            if k in outside:
-                color, width = style.WARNING_COLOR, look.line
-            if k in named:
-                dashes = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)))[int(np.flatnonzero(named == k)[0])]
-                entries.append(
-                    style.line_entry(
-                        style.plain(str(found["quantity"].values[k])), color, linestyle=dashes, width=width
-                    )
-                )
-            left.plot(x, found["difference"].values[k], color=color, linewidth=width, linestyle=dashes)
-        left.axhline(0, color=look.ink, linewidth=0.5 * look.line)
-        left.set_xlim(0, 1)
-        left.set_xlabel("rank of the truth among the draws, as a share [1]")
+        legend.band(f"holds a curve with {style.percent(prob)}", look.neutral, 0.3)
+        legend.line("a quantity", look.accent, width=0.5)
+        dashes = _worst(found)
+        for name, difference, out in zip(
+            grids.names(found, "quantity"), found["difference"].values, outside, strict=True
+        ):
+            color, width = (style.WARNING_COLOR, 1.0) if out else (look.accent, 0.4)
+            visuals.line(left, x, difference, color, width, linestyle=dashes.get(name, "-"))
+            if name in dashes:
+                legend.line(style.plain(name), color, linestyle=dashes[name], width=width)
+        visuals.level(left, 0, width=0.5, zorder=2)
+        left.set(xlim=(0, 1), xlabel="rank of the truth among the draws, as a share [1]")
         left.set_ylabel("share of ranks below, minus expected [1]")
-        right.plot([0, 1], [0, 1], color=look.neutral, linestyle="--", linewidth=look.line, zorder=0.8)
-        stated, won = found["stated"].values, found["won"].values
-        below, above = won - found["won_lower"].values, found["won_upper"].values - won
-        right.errorbar(
-            stated,
-            won,
-            np.clip(np.stack([below, above]), 0, None),
-            color=look.accent,
-            linestyle="none",
-            marker="o",
-            markersize=1.4 * look.marker,
-            elinewidth=look.line,
-        )
-        for p, share, count in zip(stated, won, found["decisions"].values, strict=True):
-            if np.isfinite(p):
-                # Beside the point, away from the line: below it on the right, above it on the left, within the panel.
-                below_line = share < p if 0.1 < p < 0.9 else p < 0.5
-                right.annotate(
-                    f"{int(count)}",
-                    (p, share),
-                    xytext=((1 if below_line else -1) * 1.6 * look.marker, 0),
-                    textcoords="offset points",
-                    ha="left" if below_line else "right",
-                    va="center",
-                    fontsize=look.small,
-                    bbox={"facecolor": look.paper, "edgecolor": "none", "pad": 0.3},
-                    zorder=1,
-                )
-        right.set_xlim(-0.03, 1.03)
-        right.set_ylim(-0.03, 1.03)
-        right.set_xlabel("stated probability that distillation wins [1]")
-        right.set_ylabel("share in which it wins [1]")
-        entries.append(style.line_entry("as often as stated", look.neutral, linestyle="--"))
-        attrs = found.attrs
-        failed = int(attrs.get("failed", 0))
-        status = (
+        _draw_decisions(right, found)
+        legend.line("as often as stated", look.neutral, linestyle="--")
+        count = outside.size
+        notes = [
             f"{attrs.get('counted', '?')} simulations counted; {attrs.get('passed_when_refitted', 0)} of them after a longer "
-            f"refit; {failed} failed the convergence checks."
-        )
-        style.finish(
-            figure,
-            look,
-            title="Simulations: are the posterior's probabilities right?",
-            handles=entries,
-            notes=[
-                status,
-                f"{outside.size} of {found.sizes['quantity']} quantities leave the band; by chance about "
-                f"{(1 - attrs.get('prob', 0.95)) * found.sizes['quantity']:.0f} would. Right: decisions in bins of stated "
-                "probability, with their number and 90 % intervals.",
-            ],
-        )
-    return figure
+            f"refit; {int(attrs.get('failed', 0))} failed the convergence checks.",
+            f"{np.count_nonzero(outside)} of {count} quantities leave the band; by chance about {(1 - prob) * count:.0f} would. "
+            "Right: decisions in bins of stated probability, with their number and 90 % intervals.",
+        ]
+        return plot.finish("Simulations: are the posterior's probabilities right?", notes)
+
+
+def _worst(found: xr.Dataset) -> dict[str, object]:
+    """Return dashes for the worst of the quantities that leave the band; only these are named."""
+    outside = found.isel(quantity=np.flatnonzero(found["outside"].values))
+    if "p_holm" in found:
+        outside = outside.sortby("p_holm")
+    return dict(zip(grids.names(outside, "quantity"), _DASHES, strict=False))
+
+
+def _draw_decisions(ax: Axes, found: xr.Dataset) -> None:
+    look, stated, won = visuals.look_of(ax), found["stated"].values, found["won"].values
+    visuals.line(ax, [0, 1], [0, 1], look.neutral, linestyle="--", zorder=0.8)
+    arms = np.clip(np.stack([won - found["won_lower"].values, found["won_upper"].values - won]), 0, None)
+    visuals.errors(ax, stated, won, look.accent, 1.4, yerr=arms)
+    for p, share, count in zip(stated, won, found["decisions"].values, strict=True):
+        if np.isfinite(p):
+            # Beside the point, away from the line: below it on the right, above it on the left, within the panel.
+            right = share < p if 0.1 < p < 0.9 else p < 0.5
+            ax.annotate(
+                f"{int(count)}", (p, share), xytext=((1 if right else -1) * 1.6 * look.marker, 0), va="center", zorder=1,
+                textcoords="offset points", ha="left" if right else "right", fontsize=look.small,
+                bbox={"facecolor": look.paper, "edgecolor": "none", "pad": 0.3},
+            )  # fmt: skip
+    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="stated probability that distillation wins [1]")
+    ax.set_ylabel("share in which it wins [1]")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from bayesdistill import posterior
-from bayesdistill.plots import grids, style
+from bayesdistill.plots import grids, style, visuals
+from bayesdistill.plots.collection import drawing
+from bayesdistill.plots.docstrings import documented
 
-_ROWS = (
-    ("teacher_params", "max_teacher_params", "teacher size\n[parameters]"),
-    ("teacher_tokens", "max_teacher_tokens", "teacher tokens\n[tokens]"),
-    ("student_tokens", "max_student_tokens", "student tokens\n[tokens]"),
-)
+_ROWS = {
+    "teacher_params": "teacher size\n[parameters]",
+    "teacher_tokens": "teacher tokens\n[tokens]",
+    "student_tokens": "student tokens\n[tokens]",
+}
 
 
+@documented
 def plot_compute_strategy(
     plan: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY, size: str = "page", dark: bool = False
 ) -> Figure:
@@ -27,12 +29,8 @@ def plot_compute_strategy(
     plan : Dataset
         What `plan` returns: teacher_params, teacher_tokens and student_tokens of the chosen strategy, the same with the
         prefix ``best_`` for the strategy with perfect information, extrapolates.
-    prob : float
-        Probability inside the equal-tailed intervals.
-    size : {"column", "page", "slide"}
-        A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
-    dark : bool
-        For dark backgrounds.
+    {prob}
+    {size}
 
     Returns
     -------
@@ -52,53 +50,32 @@ def plot_compute_strategy(
     >>> figure = bd.plot_compute_strategy(bd.plan(published, "1B", [1e20, 1e21], "teacher inference"))
     >>> figure.savefig("strategy.png")  # doctest: +SKIP
     """
-    names = [name for name, _, _ in _ROWS]
-    grids.need(plan, [*names, *(f"best_{name}" for name in names), "probability", "extrapolates"], "plan", "plan()")
-    look = style.make_look(size, dark)
-    students = grids.sorted_students(plan)
-    scenarios = [str(name) for name in plan["scenario"].values]
-    colors = style.size_colors(students, look)
-    budgets = plan["budget"].values
-    shown = grids.summaries(plan, [f"best_{name}" for name in names], prob, keep=[*names, "extrapolates"])
-    with style.drawing(look):
-        heights = [1.0] * 3 if look.tall else [1.5] * 3
-        columns = 2 if look.tall else 4
-        figure = style.new_figure(look, -(-len(scenarios) // min(columns, len(scenarios))) * sum(heights))
-        groups, columns = grids.shape_panels(figure, look, len(scenarios), heights, columns)
-        for group, scenario in zip(groups, scenarios, strict=True):
-            cell = shown.sel(scenario=scenario)
-            for ax, (name, bound, _) in zip(group, _ROWS, strict=True):
-                for student in students:
+    best = [f"best_{name}" for name in _ROWS]
+    grids.need(plan, [*_ROWS, *best, "probability", "extrapolates"], "plan", "plan()")
+    shown = grids.summaries(plan, best, prob, keep=[*_ROWS, "extrapolates"])
+    with drawing(size, dark) as plot:
+        look, legend, budgets = plot.look, plot.legend, plan["budget"].values
+        colors = style.size_colors(plan["student"].values, look)
+        for group, cell in plot.facets(grids.cells(shown, "scenario"), [look.pick(1.0, 1.5)] * 3, look.pick(2, 4)):
+            for ax, name in zip(group, _ROWS, strict=True):
+                for student, color in colors.items():
                     one = cell.sel(student=student)
-                    grids.band(ax, budgets, one, f"best_{name}", colors[student])
-                    outside = one["extrapolates"].values
-                    grids.reach_line(ax, look, budgets, one[name].values, outside, colors[student], dots=False)
-                limit = float(plan.attrs.get(bound, np.inf))
+                    visuals.interval(ax, "budget", one, f"best_{name}", color)
+                    visuals.reach_line(ax, budgets, one[name].values, one["extrapolates"].values, color, dots=False)
+                limit = float(plan.attrs.get(f"max_{name}", np.inf))
                 if np.isfinite(limit):
-                    ax.axhline(limit, color=look.neutral, linestyle=":", linewidth=look.line, zorder=1)
-                grids.hatch_outside(ax, look, budgets, cell["extrapolates"].all("student").values)
+                    visuals.level(ax, limit, look.neutral, 1.0, linestyle=":")
+                visuals.hatch_outside(ax, budgets, cell["extrapolates"].all("student").values)
                 style.size_axis(ax.yaxis)
             style.flops_axis(group[-1].xaxis)
-            style.panel_title(group[0], scenario, 24 if look.size == "slide" else 20)
-        grids.label_groups(groups, columns, "compute budget [FLOPs]", [label for _, _, label in _ROWS], look)
-        entries: list[Artist] = grids.student_entries(look, students, colors, 1.6)
-        entries += [
-            style.band_entry(f"strategy with perfect information, {grids.percent(prob)} interval", look.ink, 0.25),
-            style.line_entry("largest allowed", look.neutral, linestyle=":"),
-            *grids.reach_entries(look, dots=False),
+        plot.label("compute budget [FLOPs]", list(_ROWS.values()))
+        legend.sizes(colors)
+        legend.band(f"strategy with perfect information, {style.percent(prob)} interval")
+        legend.line("largest allowed", look.neutral, linestyle=":")
+        legend.reach(dots=False)
+        notes = [
+            "Lines: the chosen strategy, with the smallest mean loss. Where the teacher is not charged, many teachers of "
+            "nearly the same loss do as well, and its size is hardly determined.",
+            *grids.left_out(plan),
         ]
-        warnings, notes = style.fit_notes(plan)
-        style.finish(
-            figure,
-            look,
-            title="Where the compute goes: the teacher and the student's tokens",
-            handles=entries,
-            warnings=warnings,
-            notes=[
-                "Lines: the chosen strategy, with the smallest mean loss. Where the teacher is not charged, many teachers of "
-                "nearly the same loss do as well, and its size is hardly determined.",
-                *grids.left_out(plan),
-                *notes,
-            ],
-        )
-    return figure
+        return plot.finish("Where the compute goes: the teacher and the student's tokens", notes, fit=plan)

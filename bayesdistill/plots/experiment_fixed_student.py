@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import xarray as xr
-from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from bayesdistill import posterior
 from bayesdistill.errors import ParameterError
-from bayesdistill.plots import grids, style
-from bayesdistill.plots.capacity_gap import at_the_end, mark_best, teacher_label, training_words
+from bayesdistill.plots import grids, style, visuals
+from bayesdistill.plots.capacity_gap import at_the_end, draw_gap, teacher_label, training_words
+from bayesdistill.plots.collection import drawing
+from bayesdistill.plots.docstrings import documented
+
+_NEEDED = "distilled_loss supervised_loss best_teacher extrapolates training student teacher"
 
 
+@documented
 def plot_experiment_fixed_student(
     gap: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY, size: str = "page", dark: bool = False
 ) -> Figure:
@@ -25,16 +29,10 @@ def plot_experiment_fixed_student(
     gap : Dataset
         What `capacity_gap` returns for `teacher_params`, `teacher_budget` and one length of the students' training. For
         several teacher budgets, the Datasets joined along a dimension `teacher_budget` (FLOPs).
-    prob : float
-        Probability inside the equal-tailed intervals.
-    size : {"column", "page", "slide"}
-        A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
-    dark : bool
-        For dark backgrounds.
+    {prob}
+    {size}
 
-    Returns
-    -------
-    Figure
+    {returns}
 
     Raises
     ------
@@ -52,58 +50,35 @@ def plot_experiment_fixed_student(
     ... )
     >>> bd.plot_experiment_fixed_student(gap).savefig("experiment_2.png")  # doctest: +SKIP
     """
-    needed = ["distilled_loss", "supervised_loss", "best_teacher", "extrapolates", "training", "student", "teacher"]
-    grids.need(gap, needed, "the argument of plot_experiment_fixed_student", "capacity_gap(teacher_budget=...)")
+    grids.need(gap, _NEEDED, "the argument of plot_experiment_fixed_student", "capacity_gap(teacher_budget=...)")
     if "teacher_budget" not in gap.dims:
         if "teacher_budget" not in gap.attrs:
             raise ParameterError("this Dataset has no teacher_budget; make it by capacity_gap(..., teacher_budget=...)")
         gap = gap.expand_dims(teacher_budget=[float(gap.attrs["teacher_budget"])])
     if gap.sizes["training"] != 1:
         raise ParameterError("choose one length of the students' training, by gap.isel(training=[0])")
-    look = style.make_look(size, dark)
-    students = grids.sorted_students(gap)
-    teachers, budgets = gap["teacher"].values, gap["teacher_budget"].values
-    colors = style.budget_colors(budgets, look)
     names = ["distilled_loss", "supervised_loss", "best_teacher"]
-    one = grids.summaries(gap.isel(training=0), names, prob, keep=["extrapolates"])
-    with style.drawing(look):
-        rows, columns = grids.panel_shape(look, len(students))
-        figure = style.new_figure(look, rows * (1.5 if look.tall else 2.1))
-        groups, columns = grids.shape_panels(figure, look, len(students), [1], columns)
-        for (ax,), student in zip(groups, students, strict=True):
-            mine = one.sel(student=student)
-            for budget in budgets:
-                curve = mine.sel(teacher_budget=budget)
-                grids.curve(ax, look, teachers, curve, "distilled_loss", colors[float(budget)])
-                mark_best(ax, look, curve, colors[float(budget)])
-            alone = float(mine["supervised_loss"].isel(teacher_budget=0))
-            ax.axhline(alone, color=look.neutral, linestyle=":", linewidth=look.line, zorder=1.5)
-            grids.hatch_outside(ax, look, teachers, mine["extrapolates"].all("teacher_budget").values)
-            style.panel_title(ax, f"student {style.short(student)}", 30)
+    shown = grids.summaries(gap.isel(training=0), names, prob, keep=["extrapolates"])
+    with drawing(size, dark) as plot:
+        look, legend = plot.look, plot.legend
+        colors = style.budget_colors(gap["teacher_budget"].values, look)
+        for (ax,), cell in plot.facets(grids.cells(shown, "student"), [look.pick(1.5, 2.1)]):
+            for budget, color in colors.items():
+                draw_gap(ax, cell.sel(teacher_budget=budget), color)
+            alone = float(cell["supervised_loss"].isel(teacher_budget=0))
+            visuals.level(ax, alone, look.neutral, 1.0, linestyle=":", zorder=1.5)
+            visuals.hatch_outside(ax, gap["teacher"].values, cell["extrapolates"].all("teacher_budget").values)
             style.size_axis(ax.xaxis)
-        grids.label_groups(groups, columns, teacher_label(gap), ["student loss [nats per token]"], look, same=False)
-        percent = grids.percent(prob)
-        entries: list[Artist] = [
-            style.line_entry(f"{style.power_of_ten(b)} FLOPs", colors[float(b)], width=1.6 * look.line) for b in budgets
-        ]
-        entries += [
-            style.band_entry(f"{percent} interval of the law", look.ink, 0.25),
-            style.line_entry("pretrained on the same tokens", look.neutral, linestyle=":"),
-            style.line_entry(f"best teacher: median, {percent} interval", look.ink, marker="o"),
-            *grids.reach_entries(look, dots=False, whose="at every budget"),
-        ]
-        warnings, notes = style.fit_notes(gap)
+        plot.label(teacher_label(gap), ["student loss [nats per token]"], same=False)
+        percent = style.percent(prob)
+        legend.budgets(colors)
+        legend.band(f"{percent} interval of the law")
+        legend.line("pretrained on the same tokens", look.neutral, linestyle=":")
+        legend.line(f"best teacher: median, {percent} interval", marker="o")
+        legend.reach(dots=False, whose="at every budget")
         words = training_words(gap, float(gap["training"].values[0])).capitalize()
-        style.finish(
-            figure,
-            look,
-            title="Teachers of one compute budget, and their students",
-            handles=entries,
-            warnings=warnings,
-            notes=[
-                f"Colour: FLOPs of the teacher's pretraining. {words}. Panels have scales of their own.",
-                *at_the_end(gap),
-                *notes,
-            ],
-        )
-    return figure
+        notes = [
+            f"Colour: FLOPs of the teacher's pretraining. {words}. Panels have scales of their own.",
+            *at_the_end(gap),
+        ]
+        return plot.finish("Teachers of one compute budget, and their students", notes, fit=gap)

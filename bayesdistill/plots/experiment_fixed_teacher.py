@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import xarray as xr
-from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from bayesdistill import posterior
-from bayesdistill.plots import grids, style
+from bayesdistill.errors import ParameterError
+from bayesdistill.plots import grids, style, visuals
 from bayesdistill.plots.capacity_gap import teacher_words
+from bayesdistill.plots.collection import drawing
+from bayesdistill.plots.docstrings import documented
+
+_NEEDED = "distilled_loss supervised_loss teacher_loss extrapolates training student teacher"
 
 
+@documented
 def plot_experiment_fixed_teacher(
     gap: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY, size: str = "page", dark: bool = False
 ) -> Figure:
@@ -23,16 +28,10 @@ def plot_experiment_fixed_teacher(
     ----------
     gap : Dataset
         What `capacity_gap` returns for many students, `student_budget` and a few `teacher_params` (or `teacher_losses`).
-    prob : float
-        Probability inside the equal-tailed intervals.
-    size : {"column", "page", "slide"}
-        A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
-    dark : bool
-        For dark backgrounds.
+    {prob}
+    {size}
 
-    Returns
-    -------
-    Figure
+    {returns}
 
     Raises
     ------
@@ -50,52 +49,38 @@ def plot_experiment_fixed_teacher(
     ... )
     >>> bd.plot_experiment_fixed_teacher(gap).savefig("experiment_1.png")  # doctest: +SKIP
     """
-    needed = ["distilled_loss", "supervised_loss", "teacher_loss", "extrapolates", "training", "student", "teacher"]
-    grids.need(gap, needed, "the argument of plot_experiment_fixed_teacher", "capacity_gap(student_budget=...)")
-    grids.need_units(gap, "training", "FLOPs", "capacity_gap with student_budget")
-    look = style.make_look(size, dark)
-    ordered = gap.sortby("student")
-    sizes, budgets = ordered["student"].values, ordered["training"].values
-    colors = style.budget_colors(budgets, look)
-    teachers = ordered["teacher"].values
-    shown = grids.summaries(ordered, ["distilled_loss", "supervised_loss", "teacher_loss"], prob, keep=["extrapolates"])
-    with style.drawing(look):
-        rows, columns = grids.panel_shape(look, len(teachers))
-        figure = style.new_figure(look, rows * (1.5 if look.tall else 2.1))
-        groups, columns = grids.shape_panels(figure, look, len(teachers), [1], columns)
-        for (ax,), teacher in zip(groups, teachers, strict=True):
-            one = shown.sel(teacher=teacher)
-            for budget in budgets:
-                mine = one.sel(training=budget)
-                grids.curve(ax, look, sizes, mine, "distilled_loss", colors[float(budget)])
-                alone = mine["supervised_loss"].values
-                ax.plot(sizes, alone, color=colors[float(budget)], linestyle=":", linewidth=0.8 * look.line, zorder=1.5)
-            ax.axhline(float(one["teacher_loss"]), color=look.neutral, linewidth=0.8 * look.line, zorder=1)
-            grids.hatch_outside(ax, look, sizes, one["extrapolates"].all("training").values)
-            name = style.short(float(teacher)) if gap.attrs.get("teacher_axis") == "params" else f"loss {teacher:g}"
-            style.panel_title(ax, f"teacher {name}", 30)
+    grids.need(gap, _NEEDED, "the argument of plot_experiment_fixed_teacher", "capacity_gap(student_budget=...)")
+    units = gap["training"].attrs.get("units", "none")
+    if units != "FLOPs":
+        raise ParameterError(
+            f"training has the units {units!r}; FLOPs are needed, as capacity_gap with student_budget gives them"
+        )
+    losses = ["distilled_loss", "supervised_loss", "teacher_loss"]
+    shown = grids.summaries(gap.sortby("student"), losses, prob, keep=["extrapolates"])
+    by_size = gap.attrs.get("teacher_axis") == "params"
+    cells = [
+        (f"teacher {style.short(teacher) if by_size else f'loss {teacher:g}'}", shown.sel(teacher=teacher))
+        for teacher in gap["teacher"].values.tolist()
+    ]
+    with drawing(size, dark) as plot:
+        look, legend, sizes = plot.look, plot.legend, shown["student"].values
+        colors = style.budget_colors(gap["training"].values, look)
+        for (ax,), cell in plot.facets(cells, [look.pick(1.5, 2.1)]):
+            for budget, color in colors.items():
+                one = cell.sel(training=budget)
+                visuals.curve(ax, "student", one, "distilled_loss", color)
+                visuals.line(ax, sizes, one["supervised_loss"].values, color, 0.8, linestyle=":", zorder=1.5)
+            visuals.level(ax, float(cell["teacher_loss"]), look.neutral, 0.8)
+            visuals.hatch_outside(ax, sizes, cell["extrapolates"].all("training").values)
             style.size_axis(ax.xaxis)
-        grids.label_groups(
-            groups, columns, "student size [non-embedding parameters]", ["student loss [nats per token]"], look
-        )
-        percent = grids.percent(prob)
-        entries: list[Artist] = [
-            style.line_entry(f"{style.power_of_ten(b)} FLOPs", colors[float(b)], width=1.6 * look.line) for b in budgets
+        plot.label("student size [non-embedding parameters]", ["student loss [nats per token]"])
+        legend.budgets(colors)
+        legend.band(f"{style.percent(prob)} interval of the law")
+        legend.line("pretrained on the same tokens", linestyle=":")
+        legend.line("the teacher", look.neutral, width=0.8)
+        legend.reach(dots=False, whose="at every budget")
+        notes = [
+            "Colour: FLOPs of the student's own training; a larger student sees fewer tokens. "
+            + teacher_words(gap).strip()
         ]
-        entries += [
-            style.band_entry(f"{percent} interval of the law", look.ink, 0.25),
-            style.line_entry("pretrained on the same tokens", look.ink, linestyle=":"),
-            style.line_entry("the teacher", look.neutral, width=0.8 * look.line),
-            *grids.reach_entries(look, dots=False, whose="at every budget"),
-        ]
-        warnings, notes = style.fit_notes(gap)
-        budget_words = "Colour: FLOPs of the student's own training; a larger student sees fewer tokens. "
-        style.finish(
-            figure,
-            look,
-            title="Students of one compute budget, distilled from fixed teachers",
-            handles=entries,
-            warnings=warnings,
-            notes=[budget_words + teacher_words(gap).strip(), *notes],
-        )
-    return figure
+        return plot.finish("Students of one compute budget, distilled from fixed teachers", notes, fit=gap)

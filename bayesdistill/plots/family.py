@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from bayesdistill.errors import ParameterError
-from bayesdistill.plots import grids, style
-from bayesdistill.plots.style import Look
+from bayesdistill.plots import grids, style, visuals
+from bayesdistill.plots.collection import drawing
+from bayesdistill.plots.docstrings import documented
 
+_NEEDED = (
+    "student_budget teacher_budget decision decision_probability probability_better expected_loss extrapolates "
+    "teacher_extrapolation student option count"
+)
 _DECISIONS = {"distil": style.OKABE_ITO[0], "pretrain": style.OKABE_ITO[1]}
 
 
+@documented
 def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """The split of a family's compute for each option, and how sure each student's decision is.
 
@@ -23,19 +27,11 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
     ----------
     found : Dataset
         What `family_plan` returns.
-    size : {"column", "page", "slide"}
-        A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
-    dark : bool
-        For dark backgrounds.
+    {size}
 
-    Returns
-    -------
-    Figure
+    {returns}
 
-    Raises
-    ------
-    ParameterError
-        If the Dataset lacks a variable, or there is no such size.
+    {raises}
 
     Examples
     --------
@@ -44,126 +40,73 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
     >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> bd.plot_family(bd.family_plan(published, ["300M", "1B"], 1e21)).savefig("family.png")  # doctest: +SKIP
     """
-    needed = [
-        "student_budget",
-        "teacher_budget",
-        "decision",
-        "decision_probability",
-        "probability_better",
-        "expected_loss",
-        "extrapolates",
-        "teacher_extrapolation",
-    ]
-    grids.need(found, [*needed, "student", "option", "count"], "the argument of plot_family", "family_plan()")
+    grids.need(found, _NEEDED, "the argument of plot_family", "family_plan()")
     if "flag_meanings" not in found["decision"].attrs:
         raise ParameterError("decision has no attribute flag_meanings; the Dataset is not what family_plan() returned")
-    look = style.make_look(size, dark)
-    ordered = found.sortby("student")
-    colors = style.size_colors(ordered["student"].values, look)
-    with style.drawing(look):
-        rows = 0.33 * (ordered.sizes["option"] + ordered.sizes["student"]) + 1.4
-        figure = style.new_figure(look, rows)
-        axes = figure.subplots(2, 1, gridspec_kw={"height_ratios": [ordered.sizes["option"], ordered.sizes["student"]]})
-        for ax in axes:
-            style.dress(ax, look)
-            ax.grid(visible=False, axis="y")
-        _draw_split(axes[0], look, ordered, colors)
-        _draw_decisions(axes[1], look, ordered)
-        entries: list[Artist] = [
-            Patch(facecolor=color, edgecolor="none", label=f"{'' if i else 'student '}{style.short(student)}")
-            for i, (student, color) in enumerate(colors.items())
-        ]
-        entries += [
-            Patch(facecolor=look.neutral, edgecolor="none", label="teacher's pretraining"),
-            *(Patch(facecolor=color, edgecolor="none", label=name) for name, color in _DECISIONS.items()),
-            style.line_entry(
-                "P(this student is better than if all are pretrained)", look.ink, linestyle="none", marker="D"
-            ),
-        ]
-        warnings, notes = style.fit_notes(found)
-        words_far = "Not extrapolated."
-        if outside := _outside(found):
-            words_far = f"Outside the runs that the posterior has seen: {', '.join(outside)}."
+    found = found.sortby("student")
+    meanings = found["decision"].attrs["flag_meanings"].split()
+    decided = [meanings[int(code)] for code in found["decision"].values]
+    with drawing(size, dark) as plot:
+        legend, ratios = plot.legend, [found.sizes["option"], found.sizes["student"]]
+        top, bottom = plot.panels(2, 1, 0.33 * sum(ratios) + 1.4, height_ratios=ratios)[:, 0]
+        colors = style.size_colors(found["student"].values, plot.look)
+        _draw_split(top, found, colors)
+        _draw_decisions(bottom, found, decided)
+        for i, (student, color) in enumerate(colors.items()):
+            legend.patch(f"{'' if i else 'student '}{style.short(student)}", color)
+        legend.patch("teacher's pretraining", plot.look.neutral)
+        for name, color in _DECISIONS.items():
+            legend.patch(name, color)
+        legend.points("P(this student is better than if all are pretrained)", marker="D")
         chance, error = float(found["probability"]), float(found["probability_mcse"])
         words = (
             f"The plan beats pretraining all with probability {chance:.2f} (Monte Carlo standard error {error:.2f})."
         )
-        if "distil" not in _decided(found):
-            words = "The plan is to pretrain all."
-        style.finish(
-            figure,
-            look,
-            title="A family of students that shares a budget and a teacher",
-            handles=entries,
-            warnings=warnings,
-            notes=[
-                f"{words} "
-                "Beside each option: the mean loss of the family. Bars below: probability that the plan is better than the best "
-                f"one with this decision turned round. {words_far}",
-                *notes,
-            ],
-        )
-    return figure
+        outside = _outside(found.sel(option="plan"))
+        notes = [
+            words if "distil" in decided else "The plan is to pretrain all.",
+            "Beside each option: the mean loss of the family. Bars below: probability that the plan is better than the best "
+            "one with this decision turned round.",
+            f"Outside the runs that the posterior has seen: {', '.join(outside)}." if outside else "Not extrapolated.",
+        ]
+        return plot.finish("A family of students that shares a budget and a teacher", notes, fit=found)
 
 
-def _outside(found: xr.Dataset) -> list[str]:
-    """Students and teacher of the plan that are extrapolated, in words."""
-    plan = found.sel(option="plan")
-    names = [
-        style.short(float(s)) for s, out in zip(plan["student"].values, plan["extrapolates"].values, strict=True) if out
+def _outside(plan: xr.Dataset) -> list[str]:
+    """Return the students and the teacher of the plan that are extrapolated."""
+    names = [style.short(float(student)) for student in plan["student"].values[plan["extrapolates"].values]]
+    return names + (["the teacher"] if float(plan["teacher_extrapolation"]) != 1 else [])
+
+
+def _draw_split(ax: Axes, found: xr.Dataset, colors: dict[float, object]) -> None:
+    budgets = [found["student_budget"].sel(student=student).values for student in colors]
+    losses = [
+        f"{loss:.4f} nats" if feasible else "cannot be paid"
+        for loss, feasible in zip(found["expected_loss"].values, found["feasible"].values, strict=True)
     ]
-    if float(plan["teacher_extrapolation"]) != 1:
-        names.append("the teacher")
-    return names
-
-
-def _decided(found: xr.Dataset) -> list[str]:
-    names = found["decision"].attrs["flag_meanings"].split()
-    return [names[int(code)] for code in found["decision"].values]
-
-
-def _draw_split(ax: Axes, look: Look, found: xr.Dataset, colors: dict[float, object]) -> None:
-    place = np.arange(found.sizes["option"])
-    start = np.zeros(place.size)
-    parts = [(float(s), found["student_budget"].sel(student=s).values) for s in found["student"].values]
-    for student, amount in [*parts, (None, found["teacher_budget"].values)]:
-        width = np.nan_to_num(amount)
-        color = look.neutral if student is None else colors[student]
-        ax.barh(place, width, 0.7, left=start, color=color, linewidth=0, zorder=2)
-        start = start + width
-    texts = []
-    for name, loss, feasible in zip(
-        found["option"].values, found["expected_loss"].values, found["feasible"].values, strict=True
-    ):
-        texts.append(f"{style.plain(name)}: {loss:.4f} nats" if feasible else f"{style.plain(name)}: cannot be paid")
-    ax.set_yticks(place, texts)
-    ax.invert_yaxis()
+    names = zip(grids.names(found, "option"), losses, strict=True)
+    places = visuals.rows(ax, [f"{style.plain(name)}: {loss}" for name, loss in names])
+    start = np.zeros(places.size)
+    parts = zip(
+        [*budgets, found["teacher_budget"].values], [*colors.values(), visuals.look_of(ax).neutral], strict=True
+    )
+    for amount, color in parts:
+        ax.barh(places, np.nan_to_num(amount), 0.7, left=start, color=color, linewidth=0, zorder=2)
+        start = start + np.nan_to_num(amount)
     style.small_numbers(ax.xaxis)
     ax.set_xlabel("compute [FLOPs]")
     ax.set_ylabel("option")
 
 
-def _draw_decisions(ax: Axes, look: Look, found: xr.Dataset) -> None:
-    decided = _decided(found)
-    place = np.arange(len(decided))
-    ax.barh(
-        place, found["decision_probability"].values, 0.7, color=[_DECISIONS.get(d, look.neutral) for d in decided], linewidth=0,
-        zorder=2,
-    )  # fmt: skip
-    ax.plot(
-        found["probability_better"].values, place, linestyle="none", marker="D", color=look.ink, markeredgecolor=look.paper,
-        markersize=2 * look.marker, clip_on=False, zorder=3,
-    )  # fmt: skip
-    counts = found["count"].values
-    ax.set_yticks(
-        place,
-        [
-            f"{count:g} × {style.short(s)}: {d}"
-            for s, count, d in zip(found["student"].values, counts, decided, strict=True)
-        ],
-    )
+def _draw_decisions(ax: Axes, found: xr.Dataset, decided: list[str]) -> None:
+    look = visuals.look_of(ax)
+    each = zip(found["count"].values, found["student"].values, decided, strict=True)
+    places = visuals.rows(ax, [f"{count:g} × {style.short(student)}: {name}" for count, student, name in each])
+    colors = [_DECISIONS.get(name, look.neutral) for name in decided]
+    ax.barh(places, found["decision_probability"].values, 0.7, color=colors, linewidth=0, zorder=2)
+    better = found["probability_better"].values
+    visuals.points(ax, better, places, look.ink, 2, marker="D", markeredgecolor=look.paper, clip_on=False, zorder=3)
+    visuals.level(ax, 0.5, axis="x", zorder=2.5)
     ax.set_xlim(0, 1.02)
-    ax.invert_yaxis()
-    ax.axvline(0.5, color=look.ink, linewidth=0.7 * look.line, zorder=2.5)
     ax.set_xlabel("probability")
     ax.set_ylabel("student")

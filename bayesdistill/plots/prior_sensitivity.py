@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 import xarray as xr
-from matplotlib.artist import Artist
-from matplotlib.colors import BoundaryNorm, ListedColormap, to_hex
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-from bayesdistill.plots import grids, style
+from bayesdistill.plots import grids, style, visuals
+from bayesdistill.plots.collection import drawing
+from bayesdistill.plots.docstrings import documented
 
-_LEVELS = (0.0, 0.05, 0.1, 0.2, 0.4, np.inf)
+_LEVELS = (0.0, 0.05, 0.1, 0.2, 0.4)
+_WORDS = ("sensitivity below 0.05", "0.05 to 0.1", "0.1 to 0.2", "0.2 to 0.4", "0.4 and more")
 
 
+@documented
 def plot_prior_sensitivity(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Power-scaling sensitivity of every quantity to every prior and to the runs, as a map.
 
@@ -22,76 +22,44 @@ def plot_prior_sensitivity(found: xr.Dataset, *, size: str = "page", dark: bool 
     ----------
     found : Dataset
         What `prior_sensitivity` returns: sensitivity over component and quantity.
-    size : {"column", "page", "slide"}
-        A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
-    dark : bool
-        For dark backgrounds.
+    {size}
 
     Returns
     -------
     Figure
         Empty below 0.05; components that nothing is sensitive to are named in the footer only.
 
-    Raises
-    ------
-    ParameterError
-        If the Dataset lacks a variable, or there is no such size.
+    {raises}
 
     Examples
     --------
     >>> import bayesdistill as bd
     >>> bd.plot_prior_sensitivity(bd.prior_sensitivity(bd.load("fit.nc"))).savefig("prior.png")  # doctest: +SKIP
     """
-    grids.need(
-        found, ["sensitivity", "component", "quantity"], "the argument of plot_prior_sensitivity", "prior_sensitivity()"
-    )
-    look = style.make_look(size, dark)
+    needed = ["sensitivity", "component", "quantity"]
+    grids.need(found, needed, "the argument of plot_prior_sensitivity", "prior_sensitivity()")
     table = found["sensitivity"].transpose("quantity", "component")
-    shown = [
-        str(c)
-        for c in table["component"].values
-        if c in ("runs", "all priors") or (table.sel(component=c) >= 0.05).any()
-    ]
-    silent = [str(c) for c in table["component"].values if str(c) not in shown]
-    values = table.sel(component=shown).values
-    colormap = matplotlib.colormaps["cividis_r" if look.span[0] == 0 else "cividis"]
-    shades = [look.paper, *(to_hex(colormap(float(x))) for x in np.linspace(0.1, 1.0, len(_LEVELS) - 2))]
-    finite = [*_LEVELS[:-1], max(1e3, float(np.nanmax(values)) + 1)]
-    quantities = [style.plain(str(name).replace("e+", "e")) for name in found["quantity"].values]
-    with style.drawing(look):
-        figure = style.new_figure(look, 0.14 * len(quantities) + 1.1)
-        ax = style.panels(figure, look, 1, 1)[0, 0]
-        ax.pcolormesh(
-            np.arange(len(shown) + 1) - 0.5,
-            np.arange(len(quantities) + 1) - 0.5,
-            np.ma.masked_invalid(values),
-            cmap=ListedColormap(shades),
-            norm=BoundaryNorm(finite, len(shades)),
-            edgecolors=look.grid,
-            linewidth=0.3 * look.line,
-        )
+    names = grids.names(found, "component")
+    shown = [c for c in names if c in ("runs", "all priors") or (table.sel(component=c) >= _LEVELS[1]).any()]
+    silent = [name.replace("_", " ") for name in names if name not in shown]
+    table = table.sel(component=shown).assign_coords(
+        quantity=[name.replace("e+", "e") for name in grids.names(found, "quantity")]
+    )
+    count = table.sizes["quantity"]
+    with drawing(size, dark) as plot:
+        look = plot.look
+        ((ax,),) = plot.panels(1, 1, 0.14 * count + 1.1)
+        colors = [look.paper, *style.level_colors(look, len(_LEVELS) - 1)]
+        levels = [*_LEVELS, max(1e3, float(np.nanmax(table)) + 1)]
+        small = look.pick(look.small, look.small, min(look.small, 330 / count))
+        edges, line = np.arange(len(shown) + 1) - 0.5, 0.3 * look.line
+        visuals.tiles(ax, edges, table, levels, colors, fontsize=small, edgecolors=look.grid, linewidth=line)
         ax.set_xticks(range(len(shown)), [name.replace("_", " ") for name in shown], rotation=40, ha="right")
-        small = look.small if look.size != "slide" else min(look.small, 330 / len(quantities))
-        ax.set_yticks(range(len(quantities)), quantities, fontsize=small)
-        ax.set_ylim(len(quantities) - 0.5, -0.5)
-        ax.grid(visible=False)
-        names = ["sensitivity below 0.05", "0.05 to 0.1", "0.1 to 0.2", "0.2 to 0.4", "0.4 and more"]
-        entries: list[Artist] = [
-            Patch(facecolor=shade, edgecolor=look.grid, linewidth=0.5, label=name)
-            for shade, name in zip(shades, names, strict=True)
+        for color, words in zip(colors, _WORDS, strict=True):
+            plot.legend.patch(words, color, edgecolor=look.grid, linewidth=0.5)
+        rest = f" Nothing is sensitive to: {', '.join(silent)}." if silent else ""
+        notes = [
+            "Power-scaling sensitivity: change of the posterior, as a distance, when a component doubles in weight "
+            f"(extrapolated from a small change). Blank: below 0.05.{rest}"
         ]
-        warnings, notes = style.fit_notes(found)
-        rest = f" Nothing is sensitive to: {', '.join(name.replace('_', ' ') for name in silent)}." if silent else ""
-        style.finish(
-            figure,
-            look,
-            title="What hangs on which prior",
-            handles=entries,
-            warnings=warnings,
-            notes=[
-                "Power-scaling sensitivity: change of the posterior, as a distance, when a component doubles in weight "
-                f"(extrapolated from a small change). Blank: below 0.05.{rest}",
-                *notes,
-            ],
-        )
-    return figure
+        return plot.finish("What hangs on which prior", notes, fit=found)

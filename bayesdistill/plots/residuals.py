@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from bayesdistill.plots import grids, style
+from bayesdistill.plots import grids, style, visuals
+from bayesdistill.plots.collection import drawing
+from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots.layout import panel_title
 from bayesdistill.plots.posterior_predictive import TITLES
 
-_NEED = (
-    "residual",
-    "ratio",
-    "teacher_loss",
-    "student_tokens",
-    "student_params",
-    "mean_residual",
-    "share",
-    "p_value",
-    "neighbours",
-)
+_NEEDED = "residual ratio teacher_loss student_tokens student_params mean_residual share p_value neighbours"
 _PANELS = (
     ("student", "student_params", "student [parameters]"),
     ("teacher", "teacher_loss", "teacher loss [nats per token]"),
@@ -30,6 +23,7 @@ _PANELS = (
 )
 
 
+@documented
 def plot_residuals(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Residuals of every run against student size, teacher loss, r and tokens, with the means of groups.
 
@@ -37,10 +31,7 @@ def plot_residuals(found: xr.Dataset, *, size: str = "page", dark: bool = False)
     ----------
     found : Dataset
         What `residual_structure` returns: residual (nats per token) over run, mean_residual over group, share and p_value.
-    size : {"column", "page", "slide"}
-        A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
-    dark : bool
-        For dark backgrounds.
+    {size}
 
     Returns
     -------
@@ -48,90 +39,58 @@ def plot_residuals(found: xr.Dataset, *, size: str = "page", dark: bool = False)
         Runs of a student configuration are joined in the order of their teachers in the panels of teacher and r: lines that are
         smooth are misfit, lines that jump are noise.
 
-    Raises
-    ------
-    ParameterError
-        If the Dataset lacks a variable, or there is no such size.
+    {raises}
 
     Examples
     --------
     >>> import bayesdistill as bd
     >>> bd.plot_residuals(bd.residual_structure(bd.load("fit.nc"))).savefig("residuals.png")  # doctest: +SKIP
     """
-    grids.need(found, _NEED, "the argument of plot_residuals", "residual_structure()")
-    look = style.make_look(size, dark)
-    residual, configuration = found["residual"].values, found["configuration_of_run"].values
-    colors = style.size_colors(found["student_params"].values, look)
-    with style.drawing(look):
-        columns = 1 if look.tall else 2
-        figure = style.new_figure(look, 4 / columns * 1.75)
-        axes = figure.subplots(4 // columns, columns, sharey=True, squeeze=False)
+    grids.need(found, _NEEDED, "the argument of plot_residuals", "residual_structure()")
+    with drawing(size, dark) as plot:
+        legend, columns = plot.legend, plot.look.pick(1, 2)
+        axes = plot.panels(4 // columns, columns, 4 / columns * 1.75, sharey=True)
+        colors = style.size_colors(found["student_params"].values, plot.look)
         for ax, (factor, name, label) in zip(axes.ravel(), _PANELS, strict=True):
-            style.dress(ax, look)
-            ax.axhline(0, color=look.ink, linewidth=0.6 * look.line, zorder=1)
-            x = found[name].values
-            for k in np.unique(configuration):
-                mine = np.flatnonzero(configuration == k)
-                mine = mine[np.argsort(x[mine], kind="stable")]
-                joined = "-" if factor in ("teacher", "ratio") else "none"
-                color = colors[float(found["student_params"].values[mine[0]])]
-                ax.plot(
-                    x[mine],
-                    residual[mine],
-                    color=color,
-                    linestyle=joined,
-                    linewidth=0.35 * look.line,
-                    marker="o",
-                    markersize=0.6 * look.marker,
-                    markeredgewidth=0,
-                    zorder=2,
-                )
+            visuals.level(ax, 0, width=0.6)
+            _draw_runs(ax, found, name, colors, "-" if factor in ("teacher", "ratio") else "none")
             if factor in ("ratio", "tokens"):
-                groups = found.isel(group=np.flatnonzero(found["factor"].values == factor))
-                ax.errorbar(
-                    groups["middle"].values,
-                    groups["mean_residual"].values,
-                    2 * np.nan_to_num(groups["standard_error"].values),
-                    color=style.WARNING_COLOR,
-                    linestyle="none",
-                    marker="D",
-                    markersize=look.marker,
-                    elinewidth=look.line,
-                    zorder=4,
-                )
+                _draw_means(ax, found.isel(group=np.flatnonzero(found["factor"].values == factor)))
             if factor in ("student", "tokens"):
-                style.size_axis(ax.xaxis)
-                ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0), numticks=9))
+                style.log_axis(ax.xaxis)
+                style.set_ticks(ax.xaxis, LogLocator(base=10, subs=(1.0, 3.0), numticks=9), style.short)
             ax.set_xlabel(label)
-            share, p = (float(found[v].sel(by=factor)) for v in ("share", "p_value"))
-            chance = f"p < {1 / found.attrs['shuffles']:.1g}" if p == 0 else f"p = {p:.2g}"
-            ax.set_title(
-                f"by {TITLES[factor].split(',')[0]}: {100 * share:.0f} % of the variance, {chance}", fontsize=look.small
-            )
+            share, chance = float(found["share"].sel(by=factor)), _chance(found, found["p_value"].sel(by=factor))
+            words = f"by {TITLES[factor].split(',')[0]}: {100 * share:.0f} % of the variance, {chance}"
+            panel_title(ax, words, fontsize=plot.look.small)
         for ax in axes[:, 0]:
             ax.set_ylabel("residual [nats per token]")
-        entries: list[Artist] = [
-            style.line_entry(
-                f"{'' if i else 'student '}{style.short(student)}", color, marker="o", width=0.35 * look.line
-            )
-            for i, (student, color) in enumerate(colors.items())
+        legend.sizes(colors, width=0.35, marker="o")
+        legend.points("mean of a bin, 2 standard errors", style.WARNING_COLOR, "D")
+        correlation, expected = float(found["neighbours"]), float(found["neighbours_expected"])
+        notes = [
+            "Observed minus predicted loss. Lines join runs of one student configuration; those with neighbouring teachers "
+            f"correlate by {correlation:.2f} ({_chance(found, found['neighbours_p'])}; noise alone: {expected:.2f})."
         ]
-        entries.append(
-            style.line_entry("mean of a bin, 2 standard errors", style.WARNING_COLOR, linestyle="none", marker="D")
-        )
-        warnings, notes = style.fit_notes(found)
-        correlation, expected, p = (float(found[v]) for v in ("neighbours", "neighbours_expected", "neighbours_p"))
-        chance = f"p < {1 / found.attrs['shuffles']:.1g}" if p == 0 else f"p = {p:.2g}"
-        style.finish(
-            figure,
-            look,
-            title="What the law leaves over",
-            handles=entries,
-            warnings=warnings,
-            notes=[
-                "Observed minus predicted loss. Lines join runs of one student configuration; those with neighbouring teachers "
-                f"correlate by {correlation:.2f} ({chance}; noise alone: {expected:.2f}).",
-                *notes,
-            ],
-        )
-    return figure
+        return plot.finish("What the law leaves over", notes, fit=found)
+
+
+def _chance(found: xr.Dataset, value: xr.DataArray) -> str:
+    """Write a p value; 0 means that no shuffle reached what was observed."""
+    p = float(value)
+    return f"p < {1 / found.attrs['shuffles']:.1g}" if p == 0 else f"p = {p:.2g}"
+
+
+def _draw_runs(ax: Axes, found: xr.Dataset, name: str, colors: dict[float, object], linestyle: str) -> None:
+    for k in np.unique(found["configuration_of_run"].values):
+        mine = found.isel(run=np.flatnonzero(found["configuration_of_run"].values == k)).sortby(name)
+        visuals.points(
+            ax, mine[name].values, mine["residual"].values, colors[float(mine["student_params"][0])], 0.6, edge=0,
+            linestyle=linestyle, linewidth=0.35 * visuals.look_of(ax).line, zorder=2,
+        )  # fmt: skip
+
+
+def _draw_means(ax: Axes, groups: xr.Dataset) -> None:
+    arms = 2 * np.nan_to_num(groups["standard_error"].values)
+    x, y = groups["middle"].values, groups["mean_residual"].values
+    visuals.errors(ax, x, y, style.WARNING_COLOR, yerr=arms, marker="D", zorder=4)

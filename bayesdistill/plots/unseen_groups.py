@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bayesdistill.plots import grids, style
+from bayesdistill.plots import grids, style, visuals
+from bayesdistill.plots.collection import drawing
+from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots.layout import panel_title
 
-_NEED = ("elpd_difference", "elpd_difference_se", "coverage_50", "coverage_90", "rmse")
+_NEEDED = "elpd_difference elpd_difference_se coverage_50 coverage_90 rmse"
 
 
+@documented
 def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Differences in elpd, coverage and error on the groups left out, for every model and split.
 
@@ -20,10 +23,7 @@ def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
     ----------
     found : Dataset
         What `unseen_scores` returns.
-    size : {"column", "page", "slide"}
-        A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
-    dark : bool
-        For dark backgrounds.
+    {size}
 
     Returns
     -------
@@ -31,10 +31,7 @@ def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
         A row for each split: elpd minus that of the split's best model with two standard errors (none for a split of one
         fold), coverage of the 50 and 90 % intervals, and RMSE in nats per token.
 
-    Raises
-    ------
-    ParameterError
-        If the Dataset lacks a variable, or there is no such size.
+    {raises}
 
     Examples
     --------
@@ -43,67 +40,45 @@ def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
     >>> results = {"students": {"eq. 8": bd.leave_out(runs, "student", "busbridge2025")}}  # doctest: +SKIP
     >>> bd.plot_unseen_groups(bd.unseen_scores(results)).savefig("unseen.png")  # doctest: +SKIP
     """
-    grids.need(found, _NEED, "the argument of plot_unseen_groups", "unseen_scores()")
-    look = style.make_look(size, dark)
-    models = [style.plain(str(name)) for name in found["model"].values]
-    splits = [str(name) for name in found["split"].values]
-    y = np.arange(len(models))
-    blue, orange = look.accent, style.OKABE_ITO[1]
-    with style.drawing(look):
-        rows, columns = (3 * len(splits), 1) if look.tall else (len(splits), 3)
-        figure = style.new_figure(look, rows * (0.15 * len(models) + 0.5))
-        axes = figure.subplots(rows, columns, squeeze=False).reshape(len(splits), 3)
-        for row, split in zip(axes, splits, strict=True):
-            one = found.sel(split=split)
-            for ax in row:
-                style.dress(ax, look)
-                ax.set_yticks(y, models if look.tall or ax is row[0] else [""] * len(models))
-                ax.set_ylim(y.size - 0.5, -0.5)
-            left, middle, right = row
-            left.xaxis.set_major_locator(MaxNLocator(5))
-            left.axvline(0, color=look.ink, linewidth=0.6 * look.line)
-            left.errorbar(
-                one["elpd_difference"].values,
-                y,
-                xerr=2 * np.nan_to_num(one["elpd_difference_se"].values),
-                color=blue,
-                linestyle="none",
-                marker="o",
-                markersize=1.3 * look.marker,
-                elinewidth=look.line,
-            )
-            middle.axvspan(0.85, 0.95, color=look.neutral, alpha=0.25, linewidth=0)
-            middle.axvline(0.5, color=look.neutral, linestyle=":", linewidth=look.line)
-            for name, color, marker in (("coverage_90", blue, "o"), ("coverage_50", orange, "^")):
-                middle.plot(
-                    one[name].values, y, linestyle="none", marker=marker, color=color, markersize=1.4 * look.marker
-                )
-            middle.set_xlim(0, 1.03)
-            right.plot(one["rmse"].values, y, linestyle="none", marker="s", color=blue, markersize=1.2 * look.marker)
-            right.set_xlim(0, 1.08 * max(float(one["rmse"].max()), 1e-12))
-            right.xaxis.set_major_locator(MaxNLocator(4))
-            style.panel_title(left, f"{split} unseen", 40)
-        last = axes if look.tall else axes[-1:]
-        for row in last:
-            labels = ("elpd minus the best's [1]", "coverage [1]", "RMSE [nats per token]")
-            for ax, label in zip(row, labels, strict=True):
+    grids.need(found, _NEEDED, "the argument of plot_unseen_groups", "unseen_scores()")
+    models, splits = [style.plain(name) for name in grids.names(found, "model")], grids.names(found, "split")
+    with drawing(size, dark) as plot:
+        legend, blue, orange = plot.legend, plot.look.accent, style.OKABE_ITO[1]
+        rows, columns = plot.look.pick((3 * len(splits), 1), (len(splits), 3))
+        axes = plot.panels(rows, columns, rows * (0.15 * len(models) + 0.5)).reshape(len(splits), 3)
+        for group, split in zip(axes, splits, strict=True):
+            for ax in group:
+                visuals.rows(ax, models if columns == 1 or ax is group[0] else [""] * len(models))
+            _draw(group, found.sel(split=split), blue, orange)
+            panel_title(group[0], f"{split} unseen")
+        for group in axes if columns == 1 else axes[-1:]:
+            for ax, label in zip(
+                group, ("elpd minus the best's [1]", "coverage [1]", "RMSE [nats per token]"), strict=True
+            ):
                 ax.set_xlabel(label)
-        entries: list[Artist] = [
-            style.line_entry("elpd difference, 2 standard errors", blue, linestyle="none", marker="o"),
-            style.line_entry("runs in their 90 % interval", blue, linestyle="none", marker="o"),
-            style.line_entry("runs in their 50 % interval", orange, linestyle="none", marker="^"),
-            style.band_entry("85 to 95 %", look.neutral, 0.25),
-            style.line_entry("RMSE", blue, linestyle="none", marker="s"),
-        ]
+        legend.points("elpd difference, 2 standard errors", blue)
+        legend.points("runs in their 90 % interval", blue)
+        legend.points("runs in their 50 % interval", orange, "^")
+        legend.band("85 to 95 %", plot.look.neutral)
+        legend.points("RMSE", blue, "s")
         failed = int(np.nansum(found["unconverged"].values)) if "unconverged" in found else 0
-        style.finish(
-            figure,
-            look,
-            title="Runs of groups that the model has not seen",
-            handles=entries,
-            warnings=[f"{failed} of the refits behind this figure did not converge; its numbers may be wrong."]
-            if failed
-            else [],
-            notes=["Standard errors over folds; a split of one fold has none."],
-        )
-    return figure
+        words = f"{failed} of the refits behind this figure did not converge; its numbers may be wrong."
+        notes = ["Standard errors over folds; a split of one fold has none."]
+        return plot.finish("Runs of groups that the model has not seen", notes, warnings=[words] if failed else [])
+
+
+def _draw(group: np.ndarray, one: xr.Dataset, blue: str, orange: str) -> None:
+    left, middle, right = group
+    look, places = visuals.look_of(left), np.arange(one.sizes["model"])
+    left.xaxis.set_major_locator(MaxNLocator(5))
+    visuals.level(left, 0, width=0.6, axis="x", zorder=2)
+    arms = 2 * np.nan_to_num(one["elpd_difference_se"].values)
+    visuals.errors(left, one["elpd_difference"].values, places, blue, 1.3, xerr=arms)
+    middle.axvspan(0.85, 0.95, color=look.neutral, alpha=0.25, linewidth=0)
+    visuals.level(middle, 0.5, look.neutral, 1.0, axis="x", linestyle=":", zorder=2)
+    for name, color, marker in (("coverage_90", blue, "o"), ("coverage_50", orange, "^")):
+        visuals.points(middle, one[name].values, places, color, 1.4, marker=marker)
+    middle.set_xlim(0, 1.03)
+    visuals.points(right, one["rmse"].values, places, blue, 1.2, marker="s")
+    right.set_xlim(0, 1.08 * max(float(one["rmse"].max()), 1e-12))
+    right.xaxis.set_major_locator(MaxNLocator(4))

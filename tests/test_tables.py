@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from importlib.resources import files
 
 import figure_inputs as inputs
 import numpy as np
@@ -14,6 +15,7 @@ from decision_cases import posterior_of, scattered
 
 from bayesdistill import decisions, tables
 from bayesdistill.errors import FileError, ParameterError
+from bayesdistill.tables.formatting import FORMATS
 
 
 def hostile() -> xr.Dataset:
@@ -253,6 +255,14 @@ def test_readable_crossovers():
         "> 1e25",
         "1e20",
     ]
+
+
+def test_every_column_is_declared_once_with_a_format_that_exists():
+    declared = pd.read_csv(files("bayesdistill.tables") / "columns.csv")
+    assert declared["column"].is_unique
+    assert declared.notna().all(axis=None)
+    for name in declared["format"]:
+        assert name in FORMATS or name.format(1.5) != name, name
 
 
 def test_unknown_columns_are_kept():

@@ -8,9 +8,12 @@ import xarray as xr
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots.grids import need
 
-_PROBABILITY = ("brier", "brier_skill", "brier_skill_lower", "brier_skill_upper", "log_score")
-_CALIBRATION = ("slope", "slope_lower", "slope_upper", "intercept")
-_LOSSES = ("coverage_50", "coverage_90", "coverage_90_lower", "coverage_90_upper", "rmse")
+_GROUPS = ["group", "forecaster", "noise"]
+_COUNTS = ["forecasts", "configurations", "predictions"]
+_COLUMNS = """
+    forecasts configurations base_rate brier brier_skill brier_skill_lower brier_skill_upper log_score slope slope_lower
+    slope_upper intercept predictions coverage_50 coverage_90 coverage_90_lower coverage_90_upper rmse
+"""
 
 
 def backtest_table(found: xr.Dataset, *, noise: str | None = None) -> pd.DataFrame:
@@ -42,22 +45,12 @@ def backtest_table(found: xr.Dataset, *, noise: str | None = None) -> pd.DataFra
     >>> found = bd.backtest(bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised"))  # doctest: +SKIP
     >>> bd.backtest_table(found, noise="run").head()  # doctest: +SKIP
     """
-    columns = [
-        "forecasts",
-        "configurations",
-        "base_rate",
-        *_PROBABILITY,
-        *_CALIBRATION,
-        "predictions",
-        *_LOSSES,
-    ]
-    need(found, [*columns, "group", "forecaster", "noise"], "the argument of backtest_table", "backtest()")
+    columns = _COLUMNS.split()
+    need(found, [*columns, *_GROUPS], "the argument of backtest_table", "backtest()")
     kinds = [str(kind) for kind in found["noise"].values]
     if noise is not None and noise not in kinds:
         raise ParameterError(f"noise is {noise!r}; use {' or '.join(map(repr, kinds))}")
     shown = found[columns] if noise is None else found[columns].sel(noise=[noise])
-    table = shown.to_dataframe(dim_order=["group", "forecaster", "noise"]).reset_index()
-    table = table[(table["forecasts"] > 0) | (table["predictions"] > 0)]
-    counts = ["forecasts", "configurations", "predictions"]
-    table[counts] = table[counts].astype(int)
-    return table[["group", "forecaster", "noise", *columns]].reset_index(drop=True)
+    table = shown.to_dataframe(dim_order=_GROUPS).reset_index()[[*_GROUPS, *columns]]
+    table = table[(table["forecasts"] > 0) | (table["predictions"] > 0)].reset_index(drop=True)
+    return table.astype(dict.fromkeys(_COUNTS, int))

@@ -7,19 +7,15 @@ import xarray as xr
 
 from bayesdistill.errors import ParameterError
 
-_GROUPS = ("factor", "label")
-_CHECKS = ("runs", "inside_50", "inside_90", "mean", "mean_lower", "mean_upper", "mean_p", "spread", "spread_p")
-_SCORES = (
-    "runs",
-    "elpd",
-    "elpd_difference",
-    "elpd_difference_se",
-    "crps",
-    "rmse",
-    "coverage_50",
-    "coverage_90",
-)
-_COMPARED = ("elpd", "se", "p", "elpd_difference", "difference_se", "weight", "bad")
+_COLUMNS = {
+    "inside_90 label": "factor label runs inside_50 inside_90 mean mean_lower mean_upper mean_p spread spread_p",
+    "neighbours": "share p_value",
+    "pareto_k": "pareto_k elpd_i",
+    "split elpd_difference": "runs elpd elpd_difference elpd_difference_se crps rmse coverage_50 coverage_90",
+    "elpd_difference": "elpd se p elpd_difference difference_se weight bad",
+    "outside p_holm": "p_holm outside",
+}
+"""Variables or dimensions that identify a result -> its columns, in order; those that the result lacks are left out."""
 
 
 def criticism_table(found: xr.Dataset) -> pd.DataFrame:
@@ -51,31 +47,21 @@ def criticism_table(found: xr.Dataset) -> pd.DataFrame:
     >>> bd.criticism_table(compared)["elpd_difference"].tolist()
     [0.0, -3.0]
     """
-    if isinstance(found, xr.Dataset):
-        if {"inside_90", "label"} <= set(found.variables):
-            return _rows(found, "group", _CHECKS).set_index(list(_GROUPS))
-        if "neighbours" in found:
-            return found[["share", "p_value"]].to_dataframe()
-        if "pareto_k" in found:
-            return found[["pareto_k", "elpd_i"]].to_dataframe().sort_values("pareto_k", ascending=False)
-        if "sensitivity" in found:
-            values = found["sensitivity"].transpose("quantity", "component")
-            table = pd.DataFrame(values.values, index=values["quantity"].to_index(), columns=values["component"].values)
-            table["diagnosis"] = found["diagnosis"].values
-            return table
-        if "split" in found.dims and "elpd_difference" in found:
-            rows = found[[name for name in _SCORES if name in found]].to_dataframe()
-            return rows.dropna(subset=["elpd_difference"])
-        if "elpd_difference" in found:
-            return found[[name for name in _COMPARED if name in found]].to_dataframe()
-        if {"outside", "p_holm"} <= set(found.variables):
-            return found[["p_holm", "outside"]].to_dataframe()
-    raise ParameterError(
-        "criticism_table takes what posterior_predictive, residual_structure, loo, compare_loo, prior_sensitivity, "
-        "unseen_scores or rank_ecdf returned"
-    )
-
-
-def _rows(found: xr.Dataset, dim: str, names: tuple[str, ...]) -> pd.DataFrame:
-    columns = [*_GROUPS, *(name for name in names if name in found)]
-    return pd.DataFrame({name: found[name].values for name in columns}, index=range(found.sizes[dim]))
+    names = {*found.variables, *found.dims} if isinstance(found, xr.Dataset) else set()
+    if "sensitivity" in names:
+        values = found["sensitivity"].transpose("quantity", "component")
+        table = pd.DataFrame(values.values, index=values["quantity"].to_index(), columns=values["component"].values)
+        return table.assign(diagnosis=found["diagnosis"].values)
+    columns = next((columns for markers, columns in _COLUMNS.items() if names.issuperset(markers.split())), None)
+    if columns is None:
+        raise ParameterError(
+            "criticism_table takes what posterior_predictive, residual_structure, loo, compare_loo, prior_sensitivity, "
+            "unseen_scores or rank_ecdf returned"
+        )
+    kept = [name for name in columns.split() if name in found]
+    table = found[kept].to_dataframe()[kept]
+    if "label" in table:
+        return table.set_index(["factor", "label"])
+    if "pareto_k" in table:
+        return table.sort_values("pareto_k", ascending=False)
+    return table.dropna(subset=["elpd_difference"]) if "split" in names else table

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -15,192 +16,133 @@ from bayesdistill.tables._plan_table import in_words, plan_table
 
 @dataclass(frozen=True)
 class Kind:
-    """How a result becomes a table.
+    """How a result becomes a table. Names are separated by spaces.
 
     Parameters
     ----------
     marker : str
         A variable that only this kind of result holds.
-    dims : tuple of str
-        What a row stands for.
-    columns : tuple of str
+    rows : str
+        Dimensions; one row per combination of their labels.
+    columns : str
         Variables, in order; those that the result lacks are left out.
-    quantiles : tuple of str
-        Variables over `quantile` that become a lower bound, a median and an upper bound.
-    draws : tuple of str
-        Variables with chain and draw, of which median and interval are taken.
-    shares : str
-        Prefix of the columns of `status_probability`; empty for none.
-    select : str
-        Where an option has to be chosen first: `dim=value`.
+    intervals : str
+        Variables that become a lower bound, a median and an upper bound: from `x_quantile` over `quantile`, or from draws.
+    outcomes : str
+        Prefix of the columns of `status_probability`; None for no such columns.
+    option : str
+        Label of the dimension `option` to select.
+    renamed : dict
+        Variable of the result -> its column, where the name of the variable is not unique among results.
     title : str
         What the table says, for its display; by default the attribute `title` of the result.
     """
 
     marker: str
-    dims: tuple[str, ...]
-    columns: tuple[str, ...] = ()
-    quantiles: tuple[str, ...] = ()
-    draws: tuple[str, ...] = ()
-    shares: str | None = None
-    select: str = ""
+    rows: str
+    columns: str = ""
+    intervals: str = ""
+    outcomes: str | None = None
+    option: str = ""
+    renamed: Mapping[str, str] = field(default_factory=dict)
     title: str = ""
 
 
-_COSTS = tuple(f"{name}_{unit}" for unit in ("flops", "gpu_hours", "money") for name in ("gain", "regret", "evpi"))
+_COSTS = " ".join(f"{name}_{unit}" for unit in ("flops", "gpu_hours", "money") for name in ("gain", "regret", "evpi"))
 KINDS = (
     Kind(
         "mean_mcse",
-        ("run",),
-        (
-            "teacher",
-            "model",
-            "student_params",
-            "student_tokens",
-            "teacher_loss",
-            "params",
-            "tokens",
-            "loss_mean",
-            "loss_sd",
-            "loss_lower",
-            "loss_median",
-            "loss_upper",
-            "observed",
-            "residual",
-            "extrapolation",
-            "extrapolates",
-        ),
+        rows="run",
+        columns="""
+            teacher model student_params student_tokens teacher_loss params tokens loss_mean loss_sd loss_lower loss_median
+            loss_upper observed residual extrapolation extrapolates
+        """,
+        renamed={name: f"loss_{name}" for name in ("mean", "sd", "lower", "median", "upper")},
     ),
     Kind(
         "crossover_quantile",
-        ("fit", "student", "scenario"),
-        (
-            "pretraining_ahead_probability",
-            "pretraining_ahead_range",
-            "eventually_probability",
-            "eventually_range",
-            "crossed_within_data_probability",
-            "slope_probability",
-            "slope_positive_probability",
-        ),
-        ("crossover", "crossover_extrapolation", "slope"),
-        shares="",
+        rows="fit student scenario",
+        intervals="crossover crossover_extrapolation slope",
+        outcomes="",
+        columns="""
+            pretraining_ahead_probability pretraining_ahead_range eventually_probability eventually_range
+            crossed_within_data_probability slope_probability slope_positive_probability
+        """,
         title="The budget from which on pretraining beats distillation",
     ),
     Kind(
         "students_per_teacher_quantile",
-        ("student", "budget"),
-        ("extrapolates",),
-        ("students_per_teacher", "served_tokens"),
-        shares="pays_",
+        rows="student budget",
+        intervals="students_per_teacher served_tokens",
+        outcomes="pays_",
+        columns="extrapolates",
         title="How many students must share a teacher, or how many tokens it must serve, before distilling pays",
     ),
     Kind(
         "probability_new_better",
-        ("student", "scenario", "budget", "teacher"),
-        (
-            "measured_loss",
-            "expected_loss",
-            "regret",
-            "is_best_probability",
-            "probability_stronger_worse",
-            "probability_new_better",
-            "probability_pretraining_better",
-            "student_tokens",
-            "extrapolates",
-        ),
+        rows="student scenario budget teacher",
+        columns="""
+            measured_loss expected_loss regret is_best_probability probability_stronger_worse probability_new_better
+            probability_pretraining_better student_tokens extrapolates
+        """,
+        renamed={"probability_best": "is_best_probability"},
         title="Which of the teachers is best",
     ),
     Kind(
         "compute_factor_quantile",
-        ("student", "scenario", "budget"),
-        ("unreachable_probability", "expected_gain", "regret", "evpi", *_COSTS),
-        ("compute_factor",),
+        rows="student scenario budget",
+        intervals="compute_factor",
+        columns=f"unreachable_probability expected_gain regret evpi {_COSTS}",
         title="What distilling is worth, and what a wrong choice between distilling and pretraining costs",
     ),
     Kind(
         "evppi_share",
-        ("quantity", "student", "scenario", "budget"),
-        ("evppi", "evppi_mcse", "evppi_share"),
+        rows="quantity student scenario budget",
+        columns="evppi evppi_mcse evppi_share",
         title="What knowing a parameter exactly would be worth for the choice",
     ),
     Kind(
         "decision_value",
-        ("student",),
-        (
-            "count",
-            "decision",
-            "decision_value",
-            "decision_probability",
-            "probability_better",
-            "student_tokens",
-            "student_budget",
-            "extrapolates",
-        ),
-        select="plan",
+        rows="student",
+        columns="""
+            count decision decision_value decision_probability probability_better student_tokens student_budget extrapolates
+        """,
+        option="plan",
         title="Which students to distil, and how to split the compute",
     ),
     Kind(
         "advice",
-        ("row",),
-        (
-            "given",
-            "case",
-            "student",
-            "amount",
-            "advice",
-            "probability",
-            "probability_mcse",
-            "expected_gain",
-            "extrapolation",
-            "teacher_extrapolation",
-            "extrapolates",
-            "restricted",
-            "teacher_params",
-            "teacher_tokens",
-            "student_tokens",
-        ),
+        rows="row",
+        columns="""
+            given case student amount advice probability probability_mcse expected_gain extrapolation teacher_extrapolation
+            extrapolates restricted teacher_params teacher_tokens student_tokens
+        """,
         title="What to choose",
     ),
     Kind(
         "verdict",
-        ("row",),
-        ("statement", "student", "claim_probability", "probability_mcse", "extrapolation", "verdict"),
+        rows="row",
+        columns="statement student claim_probability probability_mcse extrapolation verdict",
+        renamed={"probability": "claim_probability"},
         title="How probable the claims are",
     ),
     Kind(
         "evsi_per_flop",
-        ("candidate",),
-        (
-            "rank",
-            "kind",
-            "params",
-            "tokens",
-            "teacher_loss",
-            "cost",
-            "evsi",
-            "evsi_mcse",
-            "evsi_per_flop",
-            "change_probability",
-            "effective_draws",
-            "status",
-            "batch_position",
-        ),
+        rows="candidate",
+        columns="""
+            rank kind params tokens teacher_loss cost evsi evsi_mcse evsi_per_flop change_probability effective_draws status
+            batch_position
+        """,
         title="What the candidate runs are expected to be worth for the choice",
     ),
     Kind(
         "best_teacher",
-        ("student", "training"),
-        ("student_tokens",),
-        draws=("best_teacher",),
+        rows="student training",
+        intervals="best_teacher",
+        columns="student_tokens",
         title="The teacher that gives the best student",
     ),
 )
-_RENAMED = {
-    "mean_mcse": {name: f"loss_{name}" for name in ("mean", "sd", "lower", "median", "upper")},
-    "probability_new_better": {"probability_best": "is_best_probability"},
-    "verdict": {"probability": "claim_probability"},
-}
 
 
 def kind_of(found: xr.Dataset) -> Kind | None:
@@ -251,38 +193,37 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
         raise ParameterError(
             f"no table is known for a Dataset of {', '.join(map(str, list(found.data_vars)[:5])) or 'nothing'}"
         )
-    source = found.isel(option=found["option"].values.tolist().index(kind.select)) if kind.select else found
-    source = source.rename(_RENAMED.get(kind.marker, {}))
+    source = (found.sel(option=kind.option) if kind.option else found).rename(kind.renamed)
     # Crossovers of one fit have no dimension of fits.
-    dims = [dim for dim in kind.dims if dim != "fit" or dim in source.dims]
-    shown = xr.Dataset({dim: source[dim] for dim in dims if dim in source.variables})
-    interval_prob = prob if kind.quantiles or kind.draws else float(found.attrs.get("interval_prob", prob))
-    for name in kind.quantiles:
-        if f"{name}_quantile" not in source:
+    rows = [dim for dim in kind.rows.split() if dim != "fit" or dim in source.dims]
+    shown = xr.Dataset({dim: source[dim] for dim in rows if dim in source.variables})
+    interval_prob = prob if kind.intervals else float(found.attrs.get("interval_prob", prob))
+    for name in kind.intervals.split():
+        if f"{name}_quantile" in source:
+            levels = source[f"{name}_quantile"]
+            interval_prob = float(levels["quantile"][-1] - levels["quantile"][0])
+            ends = [levels.isel(quantile=place, drop=True) for place in (0, levels.sizes["quantile"] // 2, -1)]
+        elif kind.marker == name:
+            lower, upper = posterior.interval(source[name], prob).transpose("bound", ...).drop_vars("bound")
+            ends = [lower, posterior.median(source[name]), upper]
+        else:
             continue
-        levels = source[f"{name}_quantile"]
-        interval_prob = float(levels["quantile"][-1] - levels["quantile"][0])
-        for end, position in (("lower", 0), ("median", levels.sizes["quantile"] // 2), ("upper", -1)):
-            shown[f"{name}_{end}"] = levels.isel(quantile=position, drop=True)
-    for name in kind.draws:
-        bounds = posterior.interval(source[name], prob)
-        shown[f"{name}_lower"] = bounds.sel(bound="lower", drop=True)
-        shown[f"{name}_median"] = posterior.median(source[name])
-        shown[f"{name}_upper"] = bounds.sel(bound="upper", drop=True)
-    if kind.shares is not None:
+        for end, values in zip(("lower", "median", "upper"), ends, strict=True):
+            shown[f"{name}_{end}"] = values
+    if kind.outcomes is not None:
         for outcome in source["outcome"].values.tolist():
-            shown[f"{kind.shares}{outcome}"] = source["status_probability"].sel(outcome=outcome, drop=True)
-    for name in kind.columns:
+            shown[f"{kind.outcomes}{outcome}"] = source["status_probability"].sel(outcome=outcome, drop=True)
+    for name in kind.columns.split():
         if name in source.variables:
             shown[name] = in_words(source[name])
     if kind.marker == "probability_new_better":
         place = xr.DataArray(np.arange(source.sizes["teacher"]), dims="teacher")
         shown["chosen"] = source["chosen"] == place
     # One row per cell: what does not depend on a dimension is repeated along it.
-    frame = shown.reset_coords(drop=True).to_dataframe(dim_order=dims).reset_index()
+    frame = shown.reset_coords(drop=True).to_dataframe(dim_order=rows).reset_index()
     if kind.marker == "evsi_per_flop":
         frame = frame.sort_values("rank", ignore_index=True)
-    if kind.dims == ("row",):
+    if kind.rows == "row":
         frame = frame.drop(columns="row")
     frame.attrs = {"interval_prob": interval_prob}
     kept = ("lowest_budget", "highest_budget", "currency")

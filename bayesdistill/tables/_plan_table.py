@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,18 +14,10 @@ from bayesdistill.errors import ParameterError
 from bayesdistill.plots.grids import crossover_summary, need
 from bayesdistill.plots.style import power_of_ten
 
-_PER_CELL = (
-    "probability",
-    "probability_mcse",
-    "probability_best",
-    "expected_gain",
-    "expected_gain_mcse",
-    "regret",
-    "evpi",
-    "teacher_params",
-    "teacher_tokens",
-    "student_tokens",
-)
+_PER_CELL = """
+    probability probability_mcse probability_best expected_gain expected_gain_mcse regret evpi teacher_params teacher_tokens
+    teacher_loss student_tokens status extrapolates
+"""
 _OUTCOMES = ("crossed", "always", "never", "reversed", "impossible")
 _AXES = ("student", "scenario", "students_per_teacher", "budget", "tokens")
 _MOST_BUDGETS = 4
@@ -62,14 +53,12 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
     >>> table[["scenario", "budget", "probability"]].values.tolist()
     [['best case', 1e+20, 1.0], ['best case', 1e+21, 1.0]]
     """
-    need(plan, [*_PER_CELL, "teacher_loss", "status", "extrapolates"], "plan", "plan()")
-    cells = plan[[*_PER_CELL, "extrapolates"]].reset_coords(drop=True)
-    cells["teacher_loss"] = posterior.mean(plan["teacher_loss"])
-    cells["status"] = in_words(plan["status"])
+    names = _PER_CELL.split()
+    need(plan, names, "plan", "plan()")
+    means = posterior.mean(plan["teacher_loss"])
+    cells = plan.assign(teacher_loss=means, status=in_words(plan["status"]))[names].reset_coords(drop=True)
     axes = [name for name in _AXES if name in cells.dims]
-    frame = cells.to_dataframe(dim_order=axes).reset_index()
-    order = [*axes, *_PER_CELL[:9], "teacher_loss", "student_tokens", "status", "extrapolates"]
-    return frame[order]
+    return cells.to_dataframe(dim_order=axes).reset_index()[[*axes, *names]]
 
 
 def summary_table(
@@ -114,33 +103,25 @@ def summary_table(
     grid = plan["budget"].values
     chosen = grid[_positions(grid, budgets)]
     lowest, highest = float(grid.min()), float(grid.max())
-    meanings = plan["crossover_status"].attrs["flag_meanings"].split()
-    codes = plan["crossover_status"].attrs["flag_values"]
-    shares = {
-        name: posterior.probability(plan["crossover_status"] == code)[0]
-        for name, code in zip(meanings, np.atleast_1d(codes), strict=True)
-    }
-    crossing = crossover_summary(plan["crossover"], plan["crossover_status"], lowest, highest, prob)
     labels = [power_of_ten(budget) for budget in chosen]
     if len(set(labels)) < len(labels):
         labels = [f"{budget:.6g}" for budget in chosen]
-    rows = []
-    for student in plan["student"].values:
-        for scenario in plan["scenario"].values:
-            at = {"student": student, "scenario": scenario}
-            row: dict[str, Any] = {"student": float(student), "scenario": str(scenario)}
-            for label, budget in zip(labels, chosen, strict=True):
-                row[f"probability at {label}"] = float(plan["probability"].sel({**at, "budget": budget}))
-            for key in ("lower", "median", "upper"):
-                value = float(crossing[key].sel(at))
-                row[f"crossover_{key}"] = 0.0 if value < lowest else math.inf if value > highest else value
-            for name in _OUTCOMES:
-                row[name] = float(shares[name].sel(at))
-            inside = grid[~plan["extrapolates"].sel(at).values & np.isfinite(plan["probability"].sel(at).values)]
-            row["inside_from"] = float(inside.min()) if inside.size else math.nan
-            row["inside_to"] = float(inside.max()) if inside.size else math.nan
-            rows.append(row)
-    frame = pd.DataFrame(rows)
+    rows = xr.Dataset(
+        {
+            f"probability at {label}": plan["probability"].sel(budget=budget, drop=True)
+            for label, budget in zip(labels, chosen, strict=True)
+        }
+    )
+    crossing = crossover_summary(plan["crossover"], plan["crossover_status"], lowest, highest, prob)
+    for end in ("lower", "median", "upper"):
+        reached = crossing[end].where(~(crossing[end] < lowest), 0.0)
+        rows[f"crossover_{end}"] = reached.where(~(reached > highest), math.inf)
+    status = in_words(plan["crossover_status"])
+    for outcome in _OUTCOMES:
+        rows[outcome] = posterior.mean(status == outcome)
+    inside = plan["budget"].where(~plan["extrapolates"] & np.isfinite(plan["probability"]))
+    rows["inside_from"], rows["inside_to"] = inside.min("budget"), inside.max("budget")
+    frame = rows.reset_coords(drop=True).to_dataframe(dim_order=["student", "scenario"]).reset_index()
     if not frame["impossible"].any():
         frame = frame.drop(columns="impossible")
     frame.attrs = {"lowest_budget": lowest, "highest_budget": highest, "interval_prob": prob}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,56 +34,31 @@ def table_text(frame: pd.DataFrame) -> str:
     >>> print(bd.table_text(pd.DataFrame({"student": [1e9], "probability": [0.93]})).splitlines()[-1])
     1B       0.93
     """
-    shown = readable(frame)
-    columns = []
-    for name in shown.columns:
-        values = [str(value) for value in shown[name]]
-        width = max([len(value) for value in values] + [len(word) for word in _words(name)])
-        lines = _fill(_words(name), width)
-        columns.append((lines, values, width))
-    depth = max(len(lines) for lines, _, _ in columns)
-    text = []
-    for i in range(depth):
-        cells = [([""] * (depth - len(lines)) + lines)[i].ljust(width) for lines, _, width in columns]
-        text.append("  ".join(cells).rstrip())
-    text.append("  ".join("-" * width for _, _, width in columns))
-    text += ["  ".join(values[i].ljust(width) for _, values, width in columns).rstrip() for i in range(len(shown))]
-    return "\n".join(text)
+    columns = [_text_column(str(heading), list(cells)) for heading, cells in readable(frame).items()]
+    depth = max(map(len, columns))
+    columns = [[" " * len(column[0])] * (depth - len(column)) + column for column in columns]
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
-def _words(heading: str) -> list[str]:
+def _text_column(heading: str, cells: list[str]) -> list[str]:
+    """The heading in lines, a rule and the cells, all of the same width."""
     # A number belongs to the word before it.
-    return re.sub(r"(at|\() ", "\\1\u00a0", heading).replace("% ", "%\u00a0").split(" ")
-
-
-def _fill(words: Sequence[str], width: int) -> list[str]:
-    lines = [""]
-    for word in words:
-        joined = f"{lines[-1]} {word}".strip()
-        if len(joined) <= width:
-            lines[-1] = joined
-        else:
-            lines.append(word)
-    return [line.replace("\u00a0", " ") for line in lines]
+    heading = re.sub(r"(at|\() ", "\\1\u00a0", heading).replace("% ", "%\u00a0")
+    width = max(map(len, [*heading.split(" "), *cells]))
+    lines = [line.replace("\u00a0", " ") for line in textwrap.wrap(heading, width, break_on_hyphens=False)]
+    return [line.ljust(width) for line in [*lines, "-" * width, *cells]]
 
 
 def markdown(frame: pd.DataFrame) -> str:
     """A table as GitHub Markdown, for people; whatever the texts contain, no cell can break the table."""
-    shown = readable(frame)
-    lines = [_row(shown.columns), _row(["---"] * len(shown.columns), escape=False)]
-    lines += [_row(values) for values in shown.itertuples(index=False)]
-    return "\n".join(lines) + "\n"
+    shown = readable(frame).rename(columns=_markdown_cell).map(_markdown_cell)
+    rows = [shown.columns, ["---"] * len(shown.columns), *shown.to_numpy()]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _row(cells: Any, *, escape: bool = True) -> str:
-    texts = [_escape_markdown(str(cell)) if escape else cell for cell in cells]
-    return f"| {' | '.join(texts)} |"
-
-
-def _escape_markdown(text: str) -> str:
-    joined = " ".join(text.split())
+def _markdown_cell(text: Any) -> str:
     # A sign of inequality before a number is no tag.
-    return re.sub(r"([\\`*_\[\]|#]|<(?! ))", r"\\\1", joined)
+    return re.sub(r"([\\`*_\[\]|#]|<(?! ))", r"\\\1", _one_line(text))
 
 
 def latex(frame: pd.DataFrame) -> str:

@@ -16,21 +16,10 @@ from bayesdistill.tables.formatting import readable
 _MOST_CELLS = 8  # of a plan; with more of them it is shown in summary
 _MOST_ROWS = 24
 _ONE_LINE = 32  # characters of a cell, enough for a scenario or an interval
-_OF_A_CELL = (
-    "student",
-    "scenario",
-    "students_per_teacher",
-    "budget",
-    "tokens",
-    "probability",
-    "expected_gain",
-    "regret",
-    "teacher_params",
-    "teacher_tokens",
-    "student_tokens",
-    "status",
-    "extrapolates",
-)
+_OF_A_CELL = """
+    student scenario students_per_teacher budget tokens probability expected_gain regret teacher_params teacher_tokens
+    student_tokens status extrapolates
+"""
 _AXES = ("student", "scenario", "budget")
 _PLAN = "Probability that distillation beats pretraining"
 
@@ -83,7 +72,7 @@ def _shown(found: xr.Dataset) -> tuple[str, pd.DataFrame, str] | None:
             return f"{_PLAN}, and the crossover", summary_table(found), "plan_table"
         if cells["status"].eq("ok").all():
             cells = cells.drop(columns="status")
-        return _PLAN, cells[[name for name in _OF_A_CELL if name in cells]], "plan_table"
+        return _PLAN, cells[[name for name in _OF_A_CELL.split() if name in cells]], "plan_table"
     except (BayesdistillError, AttributeError, LookupError, TypeError, ValueError):
         return None  # a part that has lost what the table needs; a display must not fail
 

@@ -18,19 +18,20 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.compute import Scenario, flops_per_token
 from bayesdistill.compute import scenario as parse_scenario
-from bayesdistill.criticism.backtest_results import EXTRAPOLATION, collect
+from bayesdistill.criticism.backtest_results import EXTRAPOLATION, Split, collect
 from bayesdistill.criticism.left_out_scores import Fitted, pair_predictions, run_predictions
 from bayesdistill.criticism.pairs import Flops, matched_pairs, own_costs, teacher_costs
-from bayesdistill.criticism.refits import refit, refitter_for
-from bayesdistill.criticism.tasks import keep_finished, read_finished, run_tasks
+from bayesdistill.criticism.refits import digest, refit, refitter_for
+from bayesdistill.criticism.tasks import run_missing
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import DEFAULT_LAW, Draws, Law, Reference, as_law
@@ -39,11 +40,8 @@ from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
 from bayesdistill.progress import Progress
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 POSTERIOR = "posterior"
-Forecaster = Callable[["pd.DataFrame", "pd.DataFrame", Reference, int], Draws]
+Forecaster = Callable[[pd.DataFrame, pd.DataFrame, Reference, int], Draws]
 """(distilled, supervised, reference, seed) -> draws of both laws, fitted to these runs."""
 SCENARIO_NAMES = ("best case", "teacher inference", "teacher pretraining")
 TEACHERS = ("given", "charged")
@@ -135,8 +133,10 @@ def backtest(
     >>> found = bd.backtest(tiny, alone, cutoffs=[3e12])  # doctest: +SKIP
     >>> bd.backtest_table(found)  # doctest: +SKIP
     """
-    distilled = read_runs(distilled, kind="distilled").reset_index(drop=True)
-    supervised = read_runs(supervised, kind="supervised").reset_index(drop=True)
+    runs = {
+        "distilled": read_runs(distilled, kind="distilled").reset_index(drop=True),
+        "supervised": read_runs(supervised, kind="supervised").reset_index(drop=True),
+    }
     chosen = [parse_scenario(value) for value in scenarios]
     methods = {getattr(method, "__name__", str(method)): method for method in forecasters}
     unknown = [name for name, method in methods.items() if not callable(method) and name != POSTERIOR]
@@ -144,41 +144,44 @@ def backtest(
         raise ParameterError(
             f"`forecasters` must be {POSTERIOR!r} or functions with different names, one or more, got {list(forecasters)!r}."
         )
-    law = as_law(law).for_runs(distilled=True, supervised=True)
-    priors = default_priors(law, reference_run(distilled, supervised), **dict(prior_settings or {}))
-    own = own_costs(distilled, supervised, flops)
     if teachers not in TEACHERS:
         raise ParameterError(f"`teachers` must be one of {', '.join(map(repr, TEACHERS))}, got {teachers!r}.")
+    law = as_law(law).for_runs(distilled=True, supervised=True)
+    priors = default_priors(law, reference_run(*runs.values()), **dict(prior_settings or {}))
+    own = dict(zip(runs, own_costs(**runs, flops=flops), strict=True))
     # The cost of some teachers is unknown; they count as below the cutoff.
-    teacher = np.nan_to_num(teacher_costs(distilled, flops)) * (teachers == "charged")
-    limits = _cutoffs(cutoffs, np.concatenate([np.maximum(own[0], teacher), own[1]]))
-    pairs = matched_pairs(distilled, supervised, chosen, flops)
-    splits = [_split(limit, distilled, own, teacher, pairs) for limit in limits]
-    if not any(len(split["pairs"]) for split in splits):
+    teacher = np.nan_to_num(teacher_costs(runs["distilled"], flops)) * (teachers == "charged")
+    most = {"distilled": np.maximum(own["distilled"], teacher), "supervised": own["supervised"]}
+    pairs = matched_pairs(**runs, scenarios=chosen, flops=flops)
+    splits = [_split(limit, most, teacher, pairs) for limit in _cutoffs(cutoffs, np.concatenate([*most.values()]))]
+    if not any(len(split.pairs) for split in splits):
         raise ParameterError("No pair of runs is above any cutoff. Lower the cutoffs or add supervised runs.")
     setting = {
-        "data": [data_hash(distilled), data_hash(supervised)],
-        "groups": Design.of(law, supervised, "supervised").group_lists,
-        "cutoffs": limits,
-        "pairs": _digest([split["pairs"].to_csv() for split in splits]),
+        "data": [data_hash(table) for table in runs.values()],
+        "groups": Design.of(law, runs["supervised"], "supervised").group_lists,
+        "cutoffs": [split.cutoff for split in splits],
+        "pairs": hashlib.sha256("".join(split.pairs.to_csv() for split in splits).encode()).hexdigest()[:16],
         "forecasters": list(methods),
-        "model": _digest([law.to_json(), repr(priors.table), repr(priors.asymptotic_width)]),
+        "model": digest(priors),
         "draws": [draws, tune, seed],
     }
-    done = read_finished(checkpoint, setting)
-    cores = 2 if executor is None else 1
-    jobs = [(forecaster, k) for k in range(len(limits)) for forecaster in methods]
-    todo = [job for job in jobs if f"{job[0]} {job[1]}" not in done]
-    tasks = [
-        (distilled, supervised, methods[name], priors, splits[k], draws, tune, cores, seed + k) for name, k in todo
-    ]
-    for i, result in run_tasks(
-        _fit_and_predict, tasks, executor=executor, progress=progress, done=len(done), what="backtest"
-    ):
-        forecaster, k = todo[i]
-        done[f"{forecaster} {k}"] = result
-        keep_finished(checkpoint, setting, done)
-    found = collect(distilled, supervised, own, limits, splits, done, list(methods))
+    sampler = {"draws": draws, "tune": tune, "cores": 2 if executor is None else 1}
+    tasks = {
+        f"{name} {k}": (runs, method, priors, split, sampler | {"seed": seed + k})
+        for k, split in enumerate(splits)
+        for name, method in methods.items()
+    }
+    done = run_missing(
+        _fit_and_predict,
+        tasks,
+        checkpoint=checkpoint,
+        setting=setting,
+        executor=executor,
+        progress=progress,
+        what="backtest",
+    )
+    results = {name: [done[f"{name} {k}"] for k in range(len(splits))] for name in methods}
+    found = collect(runs, own, splits, results)
     found.attrs |= {
         "scenarios": json.dumps([scenario.name for scenario in chosen]),
         "extrapolation_edges": json.dumps(EXTRAPOLATION[:-1]),
@@ -198,52 +201,41 @@ def _cutoffs(given: Sequence[float] | None, costs: np.ndarray) -> list[float]:
     return sorted(limits)
 
 
-def _split(
-    limit: float, distilled: pd.DataFrame, own: tuple[np.ndarray, np.ndarray], teacher: np.ndarray, pairs: pd.DataFrame
-) -> dict[str, Any]:
-    """Split the runs at a cutoff: masks of the fitted runs, and the pairs to predict."""
-    kept = (own[0] <= limit) & (teacher <= limit)
-    kept_supervised = own[1] <= limit
-    if kept.sum() < FEWEST_RUNS or kept_supervised.sum() < FEWEST_RUNS:
+def _split(limit: float, most: Mapping[str, np.ndarray], teacher: np.ndarray, pairs: pd.DataFrame) -> Split:
+    """Split the runs at a cutoff.
+
+    `most` holds the compute that counts for each run, `teacher` the compute of each distilled run's teacher, FLOPs.
+    """
+    kept = {kind: costs <= limit for kind, costs in most.items()}
+    counts = {kind: int(mask.sum()) for kind, mask in kept.items()}
+    if min(counts.values()) < FEWEST_RUNS:
         raise ParameterError(
-            f"Only {kept.sum()} distilled and {kept_supervised.sum()} supervised runs are below the cutoff of {limit:.3g} "
+            f"Only {counts['distilled']} distilled and {counts['supervised']} supervised runs are below the cutoff of {limit:.3g} "
             f"FLOPs; a fit requires at least {FEWEST_RUNS} of each. Raise the cutoff."
         )
     run, low, high = (pairs[name].to_numpy(dtype=int) for name in ("distilled", "low", "high"))
-    unseen = ~kept[run] & ~kept_supervised[low] & ~kept_supervised[high]
-    mine = pairs[unseen].reset_index(drop=True)
-    expensive = teacher[mine["distilled"].to_numpy(dtype=int)] > limit
-    return {
-        "kept": kept,
-        "kept_supervised": kept_supervised,
-        "pairs": mine,
-        "teacher_unknown": expensive & mine["pays_teacher"].to_numpy(dtype=bool),
-    }
-
-
-def _digest(texts: list[str]) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    unseen = ~kept["distilled"][run] & ~kept["supervised"][low] & ~kept["supervised"][high]
+    unknown = (teacher[run] > limit) & pairs["pays_teacher"].to_numpy(dtype=bool)
+    return Split(limit, kept, pairs.assign(teacher_unknown=unknown)[unseen].reset_index(drop=True))
 
 
 def _fit_and_predict(task: tuple[Any, ...]) -> dict[str, Any]:
-    distilled, supervised, forecaster, priors, split, draws, tune, cores, seed = task
-    rng = np.random.default_rng(seed)
-    reference = reference_run(distilled, supervised)
-    kept, kept_supervised = split["kept"], split["kept_supervised"]
+    runs, method, priors, split, sampler = task
+    rng = np.random.default_rng(sampler["seed"])
     checks: dict[str, Any] = {}
-    if forecaster == POSTERIOR:
-        refitter = refitter_for(distilled, priors, supervised)
-        tree = refit(refitter, kept, kept_supervised=kept_supervised, draws=draws, tune=tune, seed=seed, cores=cores)
+    effects: Mapping[str, np.ndarray] = {}
+    if method == POSTERIOR:
+        refitter = refitter_for(runs["distilled"], priors, runs["supervised"])
+        tree = refit(refitter, split.kept["distilled"], kept_supervised=split.kept["supervised"], **sampler)
         numbers = posterior.convergence(tree)
         checks = {name: numbers[name] for name in ("rhat", "divergences", "failed")}
         found, effects = posterior.draws_of(tree), posterior.effects_of(tree)
     else:
-        found = forecaster(distilled[kept], supervised[kept_supervised], reference, seed)
-        effects = {}
-    fitted = Fitted(found, effects, distilled, supervised, kept).repeated()
-    left_out = (np.flatnonzero(~kept), np.flatnonzero(~kept_supervised))
+        kept = (table[split.kept[kind]] for kind, table in runs.items())
+        found = method(*kept, reference_run(*runs.values()), sampler["seed"])
+    fitted = Fitted(found, effects, runs, split.kept).repeated()
     return {
         "convergence": checks,
-        "runs": run_predictions(fitted, left_out, rng),
-        "pairs": pair_predictions(fitted, split["pairs"], split["teacher_unknown"], rng),
+        "runs": run_predictions(fitted, rng),
+        "pairs": pair_predictions(fitted, split.pairs, rng),
     }

@@ -7,52 +7,50 @@ predictions of these runs: log score (elpd), CRPS, error of the mean, and covera
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.criticism.refits import refit, refitter_for
-from bayesdistill.criticism.scores import PROBABILITIES, crps, inside, log_score
-from bayesdistill.criticism.tasks import keep_finished, read_finished, run_tasks
+from bayesdistill.criticism.left_out_scores import Fitted, run_predictions
+from bayesdistill.criticism.refits import digest, refit, refitter_for
+from bayesdistill.criticism.results import NATS, ONE, Variables, dataset
+from bayesdistill.criticism.scores import score_draws
+from bayesdistill.criticism.tasks import run_missing
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import DEFAULT_LAW, Law, as_law
 from bayesdistill.law.effects import teacher_groups
-from bayesdistill.law.predictive import (
-    Design,
-    expected_loss,
-    group_effects,
-    logpdf,
-    residual_scale,
-    residuals,
-    with_new_groups,
-)
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import ConvergenceThresholds
 from bayesdistill.priors import Priors, default_priors
 from bayesdistill.progress import Progress
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 SPLITS = ("teacher", "student", "paper")
 REFIT_THRESHOLDS = ConvergenceThresholds(max_rhat=1.03, min_ess_bulk=200, min_ess_tail=200, max_divergences=20)
 """Thresholds of a refit. They are looser than the defaults, because a few divergences do not affect the scores."""
+VARIABLES: Variables = {
+    "elpd": ("run", ONE, "log predictive density of the left-out run"),
+    "crps": ("run", NATS, "continuous ranked probability score"),
+    "error": ("run", NATS, "predicted mean minus observed student loss"),
+    "inside_50": ("run", ONE, "whether the 50% interval contains the outcome"),
+    "inside_90": ("run", ONE, "whether the 90% interval contains the outcome"),
+    "fold": ("run", ONE, "index of the left-out group"),
+    "converged": ("run", ONE, "whether the refit passed the convergence checks"),
+}
 LONGER = 3
 """Factor by which draws and tuning draws increase if a refit fails the convergence checks."""
 PAPER_THRESHOLD = 2.3
 """The paper fitted runs with L_S above this value (nats per token) and extrapolated to the others."""
 
 
-Predictor = Callable[["pd.DataFrame", np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+Predictor = Callable[[pd.DataFrame, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 """(runs, kept, seed) -> predictive draws and log densities of the other runs, (n, run) each."""
 
 
@@ -147,97 +145,50 @@ def leave_out(
     """
     groups = folds(runs, split, parts)
     model = law if callable(law) else priors_of(law, runs, prior_settings)
-    form = _digest_of(model) if isinstance(model, Priors) else model.__name__
-    setting: dict[str, Any] = {
-        "split": split,
-        "model": form,
-        "parts": parts,
-        "draws": draws,
-        "tune": tune,
-        "seed": seed,
-    }
+    name = digest(model) if isinstance(model, Priors) else model.__name__
+    sampler = {"draws": draws, "tune": tune, "seed": seed}
+    setting = {"split": split, "model": name, "parts": parts, **sampler}
     setting |= {"data": data_hash(runs), "thresholds": list(astuple(thresholds))}
-    done = read_finished(checkpoint, setting)
-    todo = [k for k in range(len(groups)) if str(k) not in done]
-    tasks = [(runs, model, groups[k], draws, tune, seed + k, thresholds) for k in todo]
-    label = f"leave-out refits ({split})"
-    for i, result in run_tasks(_fold, tasks, executor=executor, progress=progress, done=len(done), what=label):
-        done[str(todo[i])] = result
-        keep_finished(checkpoint, setting, done)
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("run", "elpd", "crps", "error", "inside_50", "inside_90", "fold", "converged")
-    }
-    for k in range(len(groups)):
-        for name in columns:
-            value = k if name == "fold" else done[str(k)][name]
-            columns[name] += value if isinstance(value, list) else [value] * len(done[str(k)]["run"])
-    run = columns.pop("run")
-    units = {"elpd": "1", "crps": "nats per token", "error": "nats per token"}
-    words = {
-        "elpd": "log predictive density of the left-out run",
-        "crps": "continuous ranked probability score",
-        "error": "predicted mean minus observed student loss",
-        "inside_50": "whether the 50% interval contains the outcome",
-        "inside_90": "whether the 90% interval contains the outcome",
-        "fold": "index of the left-out group",
-        "converged": "whether the refit passed the convergence checks",
-    }
-    return xr.Dataset(
-        {
-            name: ("run", np.asarray(v), {"units": units.get(name, "1"), "long_name": words[name]})
-            for name, v in columns.items()
-        },
-        coords={"run": run},
-        attrs={"split": split, "law": model.law.to_json() if isinstance(model, Priors) else form},
-    ).sortby("run")
+    done = run_missing(
+        _fold,
+        {str(k): (runs, model, out, sampler | {"seed": seed + k}, thresholds) for k, out in enumerate(groups)},
+        checkpoint=checkpoint,
+        setting=setting,
+        executor=executor,
+        progress=progress,
+        what=f"leave-out refits ({split})",
+    )
+    scored = pd.concat([pd.DataFrame(done[str(k)]).assign(fold=k) for k in range(len(groups))]).sort_values("run")
+    attrs = {"split": split, "law": model.law.to_json() if isinstance(model, Priors) else name}
+    return dataset(VARIABLES, dict(scored), {"run": scored["run"].to_numpy()}, attrs)
 
 
-def _digest_of(priors: Priors) -> str:
-    parts = [priors.law.to_json(), repr(priors.table), priors.covariance.tolist(), priors.asymptotic_width]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def _fold(task: tuple[Any, ...]) -> dict[str, list[Any]]:
-    runs, model, out, *_, seed, _thresholds = task
-    rng = np.random.default_rng(seed)
-    converged = True
+def _fold(task: tuple[Any, ...]) -> dict[str, Any]:
+    """Refit without a group and score its runs."""
+    runs, model, out, sampler, thresholds = task
+    observed, converged = runs["student_loss"].to_numpy(dtype=float)[out], True
     if isinstance(model, Priors):
-        drawn, density, expected, converged = _posterior_predictions(task, rng)
+        scored, converged = _posterior_predictions(runs, model, ~out, sampler, thresholds)
     else:
-        drawn, density = model(runs, ~out, seed)
-        expected = drawn.mean(axis=0)
-    observed = runs["student_loss"].to_numpy(dtype=float)[out]
-    coverage = {f"inside_{100 * p:.0f}": inside(drawn, observed, p).tolist() for p in PROBABILITIES}
-    return {
-        "run": np.flatnonzero(out).tolist(),
-        "elpd": log_score(density).tolist(),
-        "crps": crps(drawn, observed).tolist(),
-        "error": (expected - observed).tolist(),
-        "converged": converged,
-        **coverage,
-    }
+        drawn, density = model(runs, ~out, sampler["seed"])
+        scored = {"mean": drawn.mean(axis=0), **score_draws(drawn, density, observed)}
+    error = (np.asarray(scored.pop("mean")) - observed).tolist()
+    return {"run": np.flatnonzero(out).tolist(), "error": error, "converged": converged, **scored}
 
 
 def _posterior_predictions(
-    task: tuple[Any, ...], rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Return draws and log densities (n_draws, run), means (run,), and convergence."""
-    runs, priors, out, draws, tune, seed, thresholds = task
+    runs: pd.DataFrame, priors: Priors, kept: np.ndarray, sampler: dict[str, Any], thresholds: ConvergenceThresholds
+) -> tuple[dict[str, Any], bool]:
+    """Return scores of the left-out runs, and whether the refit converged."""
     refitter = refitter_for(runs, priors)
-    for longer in (1, LONGER):
-        tree = refit(refitter, ~out, draws=longer * draws, tune=longer * tune, seed=seed)
+    for factor in (1, LONGER):
+        settings = sampler | {name: factor * sampler[name] for name in ("draws", "tune")}
+        tree = refit(refitter, kept, **settings)
         converged = not posterior.convergence(tree, thresholds)["failed"]
         if converged:
             break
-    found, design = posterior.draws_of(tree), Design.of(priors.law, runs)
-    effects = with_new_groups(found, design, posterior.effects_of(tree), ~out, rng)
-    center = (expected_loss(found, design) + group_effects(found, design, effects))[:, out]
-    scale = residual_scale(found, design)[:, out]
-    observed = runs["student_loss"].to_numpy(dtype=float)[out]
-    drawn = center + residuals(found, scale, rng)
-    # Average the expected loss, not the draws: for nu near 1, the mean of Student-t draws does not converge.
-    expected = np.asarray(center.mean(axis=0))
-    return drawn, logpdf(observed, center, scale, found["nu"][:, None]), expected, converged
+    fitted = Fitted(posterior.draws_of(tree), posterior.effects_of(tree), {"distilled": runs}, {"distilled": kept})
+    return run_predictions(fitted, np.random.default_rng(sampler["seed"])), converged
 
 
 def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
@@ -263,8 +214,6 @@ def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     >>> bd.score_table({"mine": scored}).loc["mine", ["elpd", "rmse", "coverage_50"]].round(3).tolist()
     [3.0, 0.354, 0.5]
     """
-    import pandas as pd
-
     names: Sequence[str] = list(results)
     best = max(names, key=lambda name: float(results[name]["elpd"].sum()))
     rows = []

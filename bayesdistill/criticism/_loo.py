@@ -11,11 +11,30 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.criticism.groupings import fit_attributes
+from bayesdistill.criticism.results import ONE, Variables, dataset
 from bayesdistill.errors import ModelError
 from bayesdistill.posterior import Fit
 
 GOOD_K = 0.7
 """For larger values of Pareto k, importance sampling is unreliable (Vehtari et al. 2024, arXiv:1507.02646)."""
+LOO = {
+    "elpd_i": ("run", "log predictive density of the left-out run"),
+    "pareto_k": ("run", "Pareto k of the importance weights"),
+    "elpd": ("", "expected log predictive density"),
+    "se": ("", "standard error of elpd"),
+    "p": ("", "effective number of parameters"),
+    "bad": ("", f"number of runs with k above {GOOD_K}"),
+}
+COMPARED: Variables = {
+    "elpd": ("model", ONE, "expected log predictive density"),
+    "se": ("model", ONE, "standard error of elpd"),
+    "p": ("model", ONE, "effective number of parameters"),
+    "elpd_difference": ("model", ONE, "elpd minus the elpd of the best model"),
+    "difference_se": ("model", ONE, "standard error of the difference"),
+    "weight": ("model", ONE, "stacking weight"),
+    "bad": ("model", ONE, f"number of runs with k above {GOOD_K}"),
+    "converged": ("model", ONE, "whether the draws of the fit converged"),
+}
 
 
 def loo(fit: Fit) -> xr.Dataset:
@@ -51,21 +70,13 @@ def loo(fit: Fit) -> xr.Dataset:
     >>> print(found.attrs["verdict"])  # doctest: +SKIP
     """
     name, estimate = _estimate(fit, "loo")
-    dim = fit[posterior.LOG_LIKELIHOOD][name].dims[-1]
+    dim = str(fit[posterior.LOG_LIKELIHOOD][name].dims[-1])
     k = np.asarray(estimate.pareto_k, dtype=float).ravel()
-    variables: dict[str, tuple[Any, Any, str]] = {
-        "elpd_i": (dim, np.asarray(estimate.elpd_i, dtype=float).ravel(), "log predictive density of the left-out run"),
-        "pareto_k": (dim, k, "Pareto k of the importance weights"),
-        "elpd": ((), float(estimate.elpd), "expected log predictive density"),
-        "se": ((), float(estimate.se), "standard error of elpd"),
-        "p": ((), float(estimate.p), "effective number of parameters"),
-        "bad": ((), int((k > GOOD_K).sum()), f"number of runs with k above {GOOD_K}"),
-    }
-    return xr.Dataset(
-        {key: (dims, values, {"units": "1", "long_name": words}) for key, (dims, values, words) in variables.items()},
-        coords={dim: np.arange(k.size)},
-        attrs={"verdict": describe_k(k), "likelihood": name, **fit_attributes(fit)},
-    )
+    values = {"elpd_i": np.ravel(estimate.elpd_i), "pareto_k": k, "bad": int((k > GOOD_K).sum())}
+    values |= {part: float(getattr(estimate, part)) for part in ("elpd", "se", "p")}
+    variables = {part: (dim if dims == "run" else dims, ONE, words) for part, (dims, words) in LOO.items()}
+    attrs = {"verdict": describe_k(k), "likelihood": name, **fit_attributes(fit)}
+    return dataset(variables, values, {dim: np.arange(k.size)}, attrs)
 
 
 def describe_k(k: np.ndarray) -> str:
@@ -126,24 +137,11 @@ def compare_loo(fits: Mapping[str, Fit]) -> xr.Dataset:
             {name: estimate for name, (_, estimate) in estimates.items()}, method="stacking", round_to="none"
         )
     order = [str(name) for name in table.index]
-    k = {name: np.asarray(estimates[name][1].pareto_k, dtype=float).ravel() for name in order}
-    bad = [int((~(k[name] <= GOOD_K)).sum()) for name in order]
-    columns = {
-        "elpd": (table["elpd"], "expected log predictive density"),
-        "se": (table["se"], "standard error of elpd"),
-        "p": (table["p"], "effective number of parameters"),
-        "elpd_difference": (-table["elpd_diff"].abs(), "elpd minus the elpd of the best model"),
-        "difference_se": (table["dse"], "standard error of the difference"),
-        "weight": (table["weight"], "stacking weight"),
-    }
-    variables = {
-        name: ("model", np.asarray(values, dtype=float), {"units": "1", "long_name": words})
-        for name, (values, words) in columns.items()
-    }
-    variables["bad"] = ("model", np.asarray(bad), {"units": "1", "long_name": f"number of runs with k above {GOOD_K}"})
-    verdicts = np.array([fit_attributes(fits[name])["converged"] for name in order])
-    variables["converged"] = ("model", verdicts, {"long_name": "whether the draws of the fit converged"})
-    found = xr.Dataset(variables, coords={"model": order})
+    values = {name: table[name].to_numpy(dtype=float) for name in ("elpd", "se", "p", "weight")}
+    values |= {"elpd_difference": -table["elpd_diff"].abs().to_numpy(dtype=float), "difference_se": table["dse"]}
+    values["bad"] = [int((~(np.ravel(estimates[name][1].pareto_k) <= GOOD_K)).sum()) for name in order]
+    values["converged"] = [fit_attributes(fits[name])["converged"] for name in order]
+    found = dataset(COMPARED, values, {"model": order}, {})
     found.attrs = {"verdict": _describe_comparison(found)}
     return found
 

@@ -5,13 +5,38 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from bayesdistill.criticism.groupings import NATS, Grouping, distilled_runs, fit_attributes, group_runs, loss_ratio
-from bayesdistill.criticism.predictive_checks import group_coordinates, thinning
+from bayesdistill.criticism.groupings import (
+    Grouping,
+    distilled_runs,
+    fit_attributes,
+    group_coordinates,
+    group_runs,
+    loss_ratio,
+    thinning,
+)
+from bayesdistill.criticism.results import NATS, ONE, PARAMS, TOKENS, Variables, dataset
 from bayesdistill.errors import ParameterError
 from bayesdistill.law.predictive import Design, expected_loss
 from bayesdistill.posterior import Fit, draws_of
 
 SHUFFLES = 2000
+VARIABLES: Variables = {
+    "residual": ("run", NATS, "observed minus predicted student loss"),
+    "ratio": ("run", ONE, "ratio of teacher loss to the supervised loss of the student"),
+    "student_params": ("run", PARAMS, "size of the student"),
+    "student_tokens": ("run", TOKENS, "tokens of the student"),
+    "teacher_loss": ("run", NATS, "loss of the teacher"),
+    "configuration_of_run": ("run", ONE, "student configuration of the run"),
+    "mean_residual": ("group", NATS, "mean residual"),
+    "standard_error": ("group", NATS, "standard error of the mean residual"),
+    "runs": ("group", ONE, "number of runs in the group"),
+    "share": ("by", ONE, "fraction of the variance between groups"),
+    "p_value": ("by", ONE, "fraction of permutations with at least this value"),
+    "neighbour_correlation": ("configuration", ONE, "correlation of neighboring runs within the configuration"),
+    "neighbours": ("", ONE, "correlation of neighboring runs within configurations"),
+    "neighbours_p": ("", ONE, "fraction of permutations with at least this correlation"),
+    "neighbours_expected": ("", ONE, "expected correlation of independent residuals"),
+}
 
 
 def residual_structure(
@@ -74,11 +99,8 @@ def residual_structure(
     groupings = group_runs(runs, ratio, bins)
     rng = np.random.default_rng(seed)
     shuffled = np.stack([rng.permutation(residual) for _ in range(shuffles)])
-    shares, p_values = [], []
-    for grouping in groupings:
-        share = float(between(residual, grouping.index))
-        shares.append(share)
-        p_values.append(float((between(shuffled, grouping.index) >= share).mean()))
+    shares = [float(between(residual, grouping.index)) for grouping in groupings]
+    p_values = [(between(shuffled, g.index) >= share).mean() for g, share in zip(groupings, shares, strict=True)]
     means, errors, counts = (
         np.concatenate(parts) for parts in zip(*(_means(residual, g) for g in groupings), strict=True)
     )
@@ -87,43 +109,24 @@ def residual_structure(
     together = lag_correlation(sequences)
     under = np.array([lag_correlation([rng.permutation(one) for one in sequences]) for _ in range(shuffles)])
     alone = [lag_correlation([one]) if one.size >= 4 else float("nan") for one in sequences]
-    variables = {
-        "residual": ("run", residual, NATS, "observed minus predicted student loss"),
-        "ratio": ("run", ratio, "1", "ratio of teacher loss to the supervised loss of the student"),
-        "student_params": ("run", runs["student_params"].to_numpy(dtype=float), "parameters", "size of the student"),
-        "student_tokens": ("run", runs["student_tokens"].to_numpy(dtype=float), "tokens", "tokens of the student"),
-        "teacher_loss": ("run", runs["teacher_loss"].to_numpy(dtype=float), NATS, "loss of the teacher"),
-        "configuration_of_run": ("run", students.index, "1", "student configuration of the run"),
-        "mean_residual": ("group", means, NATS, "mean residual"),
-        "standard_error": ("group", errors, NATS, "standard error of the mean residual"),
-        "runs": ("group", counts, "1", "number of runs in the group"),
-        "share": ("by", shares, "1", "fraction of the variance between groups"),
-        "p_value": ("by", p_values, "1", "fraction of permutations with at least this value"),
-        "neighbour_correlation": (
-            "configuration",
-            alone,
-            "1",
-            "correlation of neighboring runs within the configuration",
-        ),
-        "neighbours": ((), together, "1", "correlation of neighboring runs within configurations"),
-        "neighbours_p": (
-            (),
-            float((under >= together).mean()),
-            "1",
-            "fraction of permutations with at least this correlation",
-        ),
-        "neighbours_expected": ((), float(under.mean()), "1", "expected correlation of independent residuals"),
+    values = {
+        **runs,
+        "residual": residual,
+        "ratio": ratio,
+        "configuration_of_run": students.index,
+        "mean_residual": means,
+        "standard_error": errors,
+        "runs": counts,
+        "share": shares,
+        "p_value": p_values,
+        "neighbour_correlation": alone,
+        "neighbours": together,
+        "neighbours_p": (under >= together).mean(),
+        "neighbours_expected": under.mean(),
     }
-    return xr.Dataset(
-        {name: (dims, values, {"units": u, "long_name": w}) for name, (dims, values, u, w) in variables.items()},
-        coords={
-            "run": np.arange(len(runs)),
-            "by": [g.factor for g in groupings],
-            "configuration": students.labels,
-            **group_coordinates(groupings),
-        },
-        attrs={"shuffles": shuffles, **fit_attributes(fit)},
-    )
+    coords = {"run": np.arange(len(runs)), "by": [g.factor for g in groupings], "configuration": students.labels}
+    coords |= group_coordinates(groupings)
+    return dataset(VARIABLES, values, coords, {"shuffles": shuffles, **fit_attributes(fit)})
 
 
 def between(values: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -14,9 +14,10 @@ import json
 from concurrent.futures import Executor
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
@@ -41,9 +42,6 @@ from bayesdistill.model import reference_run
 from bayesdistill.posterior import ConvergenceThresholds
 from bayesdistill.priors import Priors, default_priors
 from bayesdistill.progress import Progress
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 RANKS = 99
 """Number of thinned posterior draws among which the truth is ranked; ranks range from 0 to this number."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from bayesdistill.errors import ModelError, ParameterError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EDGES = (0.0, 0.05, 0.25, 0.75, 0.95, 1.0)
 """Edges of the bins of predicted probability."""
@@ -59,7 +56,6 @@ def rank_uniformity(calibration: xr.Dataset, *, include_failed: bool = False) ->
     >>> bd.rank_uniformity(even).loc["c0"].tolist()
     [200.0, 0.5, 1.0, 1.0]
     """
-    import pandas as pd
     from scipy.stats import chisquare
 
     counted = usable(calibration, include_failed)
@@ -118,7 +114,6 @@ def decision_calibration(
     >>> bd.decision_calibration(kept).loc["0.25 to 0.75", ["stated", "won"]].tolist()
     [0.5, 0.5]
     """
-    import pandas as pd
     from scipy.stats import beta
 
     if len(edges) < 2 or edges[0] != 0 or edges[-1] != 1 or any(a >= b for a, b in pairwise(edges)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,6 @@ from bayesdistill.law import Draws
 from bayesdistill.law.effects import student_configurations, teacher_groups
 from bayesdistill.posterior import Fit
 
-NATS = "nats per token"
 FACTORS = {
     "student": "student configuration",
     "teacher": "teacher",
@@ -123,6 +123,21 @@ def short(value: float) -> str:
         if value >= 0.9995 * unit:
             return f"{value / unit:.3g}{suffix}"
     return f"{value:.3g}"
+
+
+def group_coordinates(groupings: Sequence[Grouping]) -> dict[str, Any]:
+    """Return the coordinates of the dimension `group`: factor, label and middle."""
+    return {
+        "factor": ("group", [g.factor for g in groupings for _ in g.labels]),
+        "label": ("group", [label for g in groupings for label in g.labels]),
+        "middle": ("group", np.concatenate([g.middles for g in groupings])),
+    }
+
+
+def thinning(fit: Fit, max_draws: int) -> slice:
+    """Return a slice of evenly spaced draws with at most `max_draws` over all chains."""
+    dataset = posterior.posterior_dataset(fit)
+    return slice(None, None, max(1, -(-dataset.sizes["chain"] * dataset.sizes["draw"] // max_draws)))
 
 
 def fit_attributes(fit: Fit) -> dict[str, str]:

@@ -11,15 +11,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from bayesdistill.compute import Scenario, student_cost_per_token, teacher_cost
 from bayesdistill.errors import ParameterError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 WIDEST_GAP = 4.0
 """Maximum ratio of the tokens of two neighboring runs for interpolation."""
@@ -79,8 +76,6 @@ def matched_pairs(
     ParameterError
         If a column that a scenario requires is missing.
     """
-    import pandas as pd
-
     params, tokens = column(distilled, "student_params"), column(distilled, "student_tokens")
     student = flops(params)
     for scenario in scenarios:

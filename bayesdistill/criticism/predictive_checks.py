@@ -3,33 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from scipy.stats import binom
 
 from bayesdistill.criticism.groupings import (
-    NATS,
     Grouping,
     distilled_runs,
     fit_attributes,
+    group_coordinates,
     group_runs,
     loss_ratio,
+    thinning,
 )
+from bayesdistill.criticism.results import NATS, ONE, PARAMS, TOKENS, Variables, columns, dataset
 from bayesdistill.criticism.truths import draw_truths, draws_of_truth, simulate_outcomes
 from bayesdistill.datasets import read_runs
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import DEFAULT_LAW, Law, as_law
 from bayesdistill.law.predictive import Design, cdf, expected_loss, group_effects, residual_scale, residuals
 from bayesdistill.model import reference_run
-from bayesdistill.posterior import Fit, draws_of, effects_of, posterior_dataset
+from bayesdistill.posterior import Fit, draws_of, effects_of
 from bayesdistill.priors import default_priors
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+PRIOR: Variables = {
+    "student_params": ("run", PARAMS, "non-embedding parameters of the student"),
+    "student_tokens": ("run", TOKENS, "tokens of the student"),
+    "teacher_loss": ("run", NATS, "loss of the teacher"),
+    "student_loss": ("run", NATS, "observed loss of the student"),
+    "expected": ("quantile run", NATS, "quantiles of simulated losses"),
+    "position": ("run", ONE, "fraction of simulated losses below the observed one"),
+    "inside_50": ("", ONE, "fraction of runs inside their 50% interval"),
+    "inside_90": ("", ONE, "fraction of runs inside their 90% interval"),
+}
+POSTERIOR = {
+    "pit": ("run", ONE, "predictive probability of a loss below the observed one"),
+    "runs": ("group", ONE, "number of runs in the group"),
+    "inside_50": ("group", ONE, "fraction of runs inside their 50% interval"),
+    "inside_90": ("group", ONE, "fraction of runs inside their 90% interval"),
+    "inside_90_lower": ("group", ONE, "5% quantile of this fraction if the intervals are calibrated"),
+    "inside_90_upper": ("group", ONE, "95% quantile of this fraction if the intervals are calibrated"),
+}
+for _name, _words in (("mean", "mean"), ("spread", "standard deviation")):
+    POSTERIOR |= {
+        _name: ("group", NATS, f"{_words} of observed minus predicted loss"),
+        f"{_name}_lower": ("group", NATS, f"5% quantile of the {_words} of replicated runs"),
+        f"{_name}_upper": ("group", NATS, f"95% quantile of the {_words} of replicated runs"),
+        f"{_name}_p": ("group", ONE, f"fraction of replications with a larger {_words}"),
+    }
 
 
 def prior_predictive(
@@ -90,49 +115,16 @@ def prior_predictive(
             for truth in draw_truths(priors, reference, draws, seed)
         ]
     )
-    observed = table["student_loss"].to_numpy(dtype=float)
-    position = (simulated < observed).mean(axis=0)
-    design = {
-        "student_params": (
-            "run",
-            table["student_params"].to_numpy(dtype=float),
-            "parameters",
-            "non-embedding parameters of the student",
-        ),
-        "student_tokens": ("run", table["student_tokens"].to_numpy(dtype=float), "tokens", "tokens of the student"),
-        "teacher_loss": ("run", table["teacher_loss"].to_numpy(dtype=float), NATS, "loss of the teacher"),
-        "student_loss": ("run", observed, NATS, "observed loss of the student"),
-        "expected": (
-            ("quantile", "run"),
-            np.quantile(simulated, QUANTILES, axis=0),
-            NATS,
-            "quantiles of simulated losses",
-        ),
-        "position": ("run", position, "1", "fraction of simulated losses below the observed one"),
-        "inside_50": (
-            (),
-            float((np.abs(position - 0.5) <= 0.25).mean()),
-            "1",
-            "fraction of runs inside their 50% interval",
-        ),
-        "inside_90": (
-            (),
-            float((np.abs(position - 0.5) <= 0.45).mean()),
-            "1",
-            "fraction of runs inside their 90% interval",
-        ),
-    }
+    position = (simulated < table["student_loss"].to_numpy(dtype=float)).mean(axis=0)
+    values = {**table, "expected": np.quantile(simulated, QUANTILES, axis=0), "position": position, **_inside(position)}
     width = priors.asymptotic_width
-    return _dataset(
-        design,
-        {"quantile": list(QUANTILES), "run": np.arange(len(table))},
-        {
-            "draws": draws,
-            "asymptotic_width": "none" if width is None else width,
-            "supervised_law": priors.supervised_law,
-            "converged": "yes",  # independent draws of the prior
-        },
-    )
+    attrs = {
+        "draws": draws,
+        "asymptotic_width": "none" if width is None else width,
+        "supervised_law": priors.supervised_law,
+        "converged": "yes",  # independent draws of the prior
+    }
+    return dataset(PRIOR, values, {"quantile": list(QUANTILES), "run": np.arange(len(table))}, attrs)
 
 
 def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed: int = 0) -> xr.Dataset:
@@ -189,83 +181,35 @@ def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed
     observed, middle = runs["student_loss"].to_numpy(dtype=float), center.mean(axis=0)
     pit = cdf(observed, center, scale, draws["nu"][:, None]).mean(axis=0)
     groupings = group_runs(runs, loss_ratio(draws, runs).mean(axis=0), bins)
-    variables = {
-        "pit": ("run", pit, "1", "predictive probability of a loss below the observed one"),
-        **_group_checks(groupings, observed - middle, replicated - middle, pit),
-    }
-    return _dataset(
-        variables,
-        {"run": np.arange(len(runs)), **group_coordinates(groupings)},
-        {"draws": len(center), **fit_attributes(fit)},
-    )
+    values = {"pit": pit, **_group_checks(groupings, observed - middle, replicated - middle, pit)}
+    coords = {"run": np.arange(len(runs)), **group_coordinates(groupings)}
+    return dataset(POSTERIOR, values, coords, {"draws": len(center), **fit_attributes(fit)})
+
+
+def _inside(position: np.ndarray) -> dict[str, float]:
+    """Return the fractions of runs whose position is inside the equal-tailed intervals."""
+    return {f"inside_{p}": float((np.abs(position - 0.5) <= p / 200).mean()) for p in (50, 90)}
 
 
 def _group_checks(
     groupings: Sequence[Grouping], seen: np.ndarray, replicated: np.ndarray, pit: np.ndarray
-) -> dict[str, Any]:
-    rows: list[dict[str, float]] = []
-    for grouping in groupings:
-        for k in range(len(grouping.labels)):
-            mine = grouping.index == k
-            count = int(mine.sum())
-            row: dict[str, float] = {
-                "runs": count,
-                "inside_50": float((np.abs(pit[mine] - 0.5) <= 0.25).mean()),
-                "inside_90": float((np.abs(pit[mine] - 0.5) <= 0.45).mean()),
-                "inside_90_lower": float(binom.ppf(0.05, count, 0.9)) / count,
-                "inside_90_upper": float(binom.ppf(0.95, count, 0.9)) / count,
-            }
-            for name, statistic, least in (("mean", np.mean, 1), ("spread", _spread, 3)):
-                if count < least:
-                    row |= {f"{name}{end}": float("nan") for end in ("", "_lower", "_upper", "_p")}
-                    continue
-                ours, theirs = statistic(seen[mine], axis=-1), statistic(replicated[:, mine], axis=-1)
-                low, high = np.quantile(theirs, (0.05, 0.95))
-                row |= {name: float(ours), f"{name}_lower": float(low), f"{name}_upper": float(high)}
-                row[f"{name}_p"] = float((theirs > ours).mean())
-            rows.append(row)
-    words = {
-        "runs": "number of runs in the group",
-        "inside_50": "fraction of runs inside their 50% interval",
-        "inside_90": "fraction of runs inside their 90% interval",
-        "inside_90_lower": "5% quantile of this fraction if the intervals are calibrated",
-        "inside_90_upper": "95% quantile of this fraction if the intervals are calibrated",
-    }
-    for name, text in (("mean", "mean"), ("spread", "standard deviation")):
-        words |= {
-            name: f"{text} of observed minus predicted loss",
-            f"{name}_lower": f"5% quantile of the {text} of replicated runs",
-            f"{name}_upper": f"95% quantile of the {text} of replicated runs",
-            f"{name}_p": f"fraction of replications with a larger {text}",
-        }
-    nats = {f"{name}{end}" for name in ("mean", "spread") for end in ("", "_lower", "_upper")}
-    return {
-        name: ("group", [row[name] for row in rows], NATS if name in nats else "1", text)
-        for name, text in words.items()
-    }
+) -> dict[str, np.ndarray]:
+    rows = []
+    for mine in (grouping.index == k for grouping in groupings for k in range(len(grouping.labels))):
+        count = int(mine.sum())
+        low, high = np.asarray(binom.ppf((0.05, 0.95), count, 0.9)) / count
+        row = {"runs": count, **_inside(pit[mine]), "inside_90_lower": low, "inside_90_upper": high}
+        row |= _compare("mean", seen[mine].mean(), replicated[:, mine].mean(axis=1))
+        if count >= 3:
+            row |= _compare("spread", seen[mine].std(ddof=1), replicated[:, mine].std(axis=1, ddof=1))
+        else:
+            row |= _compare("spread", np.nan, np.full(len(replicated), np.nan))
+        rows.append(row)
+    return columns(rows)
 
 
-def _spread(values: np.ndarray, axis: int) -> np.ndarray:
-    return np.asarray(np.std(values, axis=axis, ddof=1))
-
-
-def thinning(fit: Fit, max_draws: int) -> slice:
-    """Return a slice of evenly spaced draws with at most `max_draws` over all chains."""
-    dataset = posterior_dataset(fit)
-    return slice(None, None, max(1, -(-dataset.sizes["chain"] * dataset.sizes["draw"] // max_draws)))
-
-
-def group_coordinates(groupings: Sequence[Grouping]) -> dict[str, Any]:
-    """Return the coordinates of the dimension `group`: factor, label and middle."""
-    return {
-        "factor": ("group", [g.factor for g in groupings for _ in g.labels]),
-        "label": ("group", [label for g in groupings for label in g.labels]),
-        "middle": ("group", np.concatenate([g.middles for g in groupings])),
-    }
-
-
-def _dataset(
-    variables: Mapping[str, tuple[Any, Any, str, str]], coords: dict[str, Any], attrs: dict[str, Any]
-) -> xr.Dataset:
-    found = {name: (dims, values, {"units": u, "long_name": w}) for name, (dims, values, u, w) in variables.items()}
-    return xr.Dataset(found, coords=coords, attrs=attrs)
+def _compare(name: str, observed: float, replicated: np.ndarray) -> dict[str, float]:
+    """Return a statistic of the runs, its 90% interval over replications, and its p-value."""
+    lower, upper = np.quantile(replicated, (0.05, 0.95))
+    larger = np.nan if np.isnan(observed) else (replicated > observed).mean()
+    return {name: observed, f"{name}_lower": lower, f"{name}_upper": upper, f"{name}_p": larger}

@@ -6,26 +6,26 @@ nutpie replaces the data of a compiled model, so the model is compiled only once
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from bayesdistill import compiler
 from bayesdistill.errors import ModelError
 from bayesdistill.law import Reference
-from bayesdistill.law.effects import configuration_groups
+from bayesdistill.law.effects import STUDENT
 from bayesdistill.law.predictive import COLUMNS, OUTCOME
 from bayesdistill.model import build_model, reference_run
 from bayesdistill.posterior import with_law
 from bayesdistill.priors import Priors
 from bayesdistill.sampling import ADAPTATION, MAX_TREEDEPTH
 from bayesdistill.sampling.groups import labeled
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,13 @@ def prepare_refits(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame 
     return Refitter(runs, priors, reference, compiled, supervised)
 
 
-_LAST: list[Refitter] = []
+def digest(priors: Priors) -> str:
+    """Return a digest of a law and its priors, 16 hexadecimal digits."""
+    parts = [priors.law.to_json(), repr(priors.table), priors.covariance.tolist(), priors.asymptotic_width]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+_LAST: dict[Any, Refitter] = {}
 _COMPILING = threading.Lock()
 
 
@@ -76,23 +82,16 @@ def refitter_for(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | 
 
     Each process keeps one model, because the workers of an executor keep no other state between tasks.
     """
+    tables = [
+        None if table is None else pd.util.hash_pandas_object(table).to_numpy().tobytes()
+        for table in (runs, supervised)
+    ]
+    key = (digest(priors), *tables)
     with _COMPILING:
-        if not (_LAST and _same(_LAST[0], runs, priors, supervised)):
-            _LAST[:] = [prepare_refits(runs, priors, supervised)]
-        return _LAST[0]
-
-
-def _same(kept: Refitter, runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | None) -> bool:
-    ours, theirs = kept.supervised, supervised
-    return (
-        kept.priors.law == priors.law
-        and kept.priors.names == priors.names
-        and kept.priors.asymptotic_width == priors.asymptotic_width
-        and np.array_equal(kept.priors.location, priors.location)
-        and np.array_equal(kept.priors.covariance, priors.covariance)
-        and kept.runs.equals(runs)
-        and (ours is theirs or (ours is not None and theirs is not None and ours.equals(theirs)))
-    )
+        if key not in _LAST:
+            _LAST.clear()
+            _LAST[key] = prepare_refits(runs, priors, supervised)
+        return _LAST[key]
 
 
 def refit(
@@ -133,16 +132,21 @@ def refit(
     """
     import nutpie
 
-    runs = refitter.runs
-    kept = _mask(kept, runs, "run")
-    loss = runs["student_loss"].to_numpy(dtype=float) if student_loss is None else student_loss
-    data = {name: values[kept] for name, values in _data(refitter, runs, "distilled").items()}
-    data["student_loss_observed"] = np.asarray(loss, dtype=float)[kept]
-    data["configuration_of_run"] = configuration_groups(runs)[1][kept]
-    if refitter.supervised is not None:
-        kept_supervised = _mask(kept_supervised, refitter.supervised, "supervised run")
-        of_supervised = _data(refitter, refitter.supervised, "supervised")
-        data |= {name: values[kept_supervised] for name, values in of_supervised.items()}
+    law = refitter.priors.law
+    data: dict[str, np.ndarray] = {}
+    tables = (("distilled", refitter.runs, kept), ("supervised", refitter.supervised, kept_supervised))
+    for kind, table, chosen in tables:
+        if table is None:
+            continue
+        chosen = np.ones(len(table), dtype=bool) if chosen is None else chosen
+        if not chosen.any():
+            raise ModelError(f"At least one {kind} run must be kept. Leave out fewer runs at a time.")
+        found = {name: table[name].to_numpy(dtype=float) for name in COLUMNS[kind]}
+        found[f"{OUTCOME[kind]}_observed"] = table[OUTCOME[kind]].to_numpy(dtype=float)
+        if kind == "distilled" and student_loss is not None:
+            found[f"{OUTCOME[kind]}_observed"] = np.asarray(student_loss, dtype=float)
+        found |= {effect.index: effect.groups(table)[1] for effect in (STUDENT, *law.effects) if effect.kind == kind}
+        data |= {name: values[chosen] for name, values in found.items()}
     # The compiled model has no shared variables for unused data.
     used = {variable.name for variable in refitter.compiled.shared_var_keys}
     compiled = refitter.compiled.with_data(**{name: value for name, value in data.items() if name in used})
@@ -159,22 +163,6 @@ def refit(
         save_warmup=False,
         **ADAPTATION,
     )
-    law = refitter.priors.law
     drawn = labeled(tree["posterior"].to_dataset(), law)
     tree["posterior"] = xr.DataTree(with_law(drawn, law, refitter.reference))
     return tree
-
-
-def _data(refitter: Refitter, table: pd.DataFrame, kind: str) -> dict[str, np.ndarray]:
-    """Return the data of one kind of runs under their names in the model."""
-    found = {column: table[column].to_numpy(dtype=float) for column in COLUMNS[kind]}
-    found[f"{OUTCOME[kind]}_observed"] = table[OUTCOME[kind]].to_numpy(dtype=float)
-    found |= {e.index: e.groups(table)[1] for e in refitter.priors.law.effects if e.kind == kind}
-    return found
-
-
-def _mask(kept: np.ndarray | None, table: pd.DataFrame, what: str) -> np.ndarray:
-    kept = np.ones(len(table), dtype=bool) if kept is None else kept
-    if not kept.any():
-        raise ModelError(f"At least one {what} must be kept. Leave out fewer runs at a time.")
-    return kept

@@ -10,6 +10,12 @@ import numpy as np
 PROBABILITIES = (0.5, 0.9)
 
 
+def score_draws(drawn: np.ndarray, log_density: np.ndarray, observed: np.ndarray) -> dict[str, list[float]]:
+    """Return elpd, crps, inside_50 and inside_90 of every run as lists, from draws and densities (draw, run)."""
+    coverage = {f"inside_{100 * p:.0f}": inside(drawn, observed, p).tolist() for p in PROBABILITIES}
+    return {"elpd": log_score(log_density).tolist(), "crps": crps(drawn, observed).tolist(), **coverage}
+
+
 def log_score(log_density: np.ndarray) -> np.ndarray:
     """Return the log of the mean predictive density, (draw, run) -> (run,)."""
     top = log_density.max(axis=0)

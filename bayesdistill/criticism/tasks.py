@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from pathlib import Path
 from typing import Any
@@ -91,3 +91,33 @@ def keep_finished(checkpoint: str | Path | None, setting: dict[str, Any], finish
     if checkpoint is not None:
         with replacing(Path(checkpoint)) as aside:
             aside.write_text(json.dumps({"setting": setting, "finished": finished}), encoding="utf-8")
+
+
+def run_missing(
+    function: Callable[[Any], Any],
+    tasks: Mapping[str, Any],
+    *,
+    checkpoint: str | Path | None,
+    setting: dict[str, Any],
+    executor: Executor | None,
+    progress: Progress,
+    what: str,
+) -> dict[str, Any]:
+    """Return the result of every task, from the checkpoint or by running it; keep each new result in the checkpoint.
+
+    Parameters
+    ----------
+    function, executor, progress, what
+        As for `run_tasks`.
+    tasks : mapping
+        Key -> task.
+    checkpoint, setting
+        As for `read_finished`.
+    """
+    done = read_finished(checkpoint, setting)
+    missing = [key for key in tasks if key not in done]
+    todo = [tasks[key] for key in missing]
+    for i, result in run_tasks(function, todo, executor=executor, progress=progress, done=len(done), what=what):
+        done[missing[i]] = result
+        keep_finished(checkpoint, setting, done)
+    return done

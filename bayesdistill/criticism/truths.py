@@ -6,17 +6,15 @@ The simulator does not use the PyMC model, because calibration does not detect a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from bayesdistill.errors import ModelError
 from bayesdistill.law import Draws, Law, Reference
 from bayesdistill.law.predictive import Design, expected_loss, group_effects, residual_scale, residuals
 from bayesdistill.priors import Priors, log_asymptotic_prior
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DECISIONS = {
     # name: student parameters, tokens when distilled, tokens when pretrained, teacher parameters and tokens.

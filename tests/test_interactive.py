@@ -408,6 +408,20 @@ def test_a_folder_that_is_not_there(published_draw, folder):
         bd.interactive_page(published_draw, folder / "missing" / "page.html")
 
 
+def test_a_planner_gives_its_bounds_to_the_page(published_draw):
+    planner = bd.Planner(published_draw, max_teacher_params="1B", max_student_tokens="2T")
+    shown = bd.show_interactive(planner, max_teacher_params="7B")
+    alone = bd.show_interactive(published_draw, max_teacher_params="7B", max_student_tokens="2T")
+    assert shown.text == alone.text
+    assert embedded(shown.text)["bounds"] == {
+        "min_teacher_params": 1e6,
+        "max_teacher_params": 7e9,
+        "min_teacher_tokens": 1e6,
+        "max_teacher_tokens": 2e13,
+        "max_student_tokens": 2e12,
+    }
+
+
 def test_a_notebook_gets_the_same_page(jittered_draws, page):
     shown = bd.show_interactive(jittered_draws, height=700)
     found = re.fullmatch(r'<iframe .*height: 700px.* srcdoc="([^"]*)"></iframe>', shown._repr_html_(), re.DOTALL)

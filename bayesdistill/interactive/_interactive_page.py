@@ -6,17 +6,18 @@ import html
 import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Unpack
 
-from bayesdistill.compute import PUBLISHED_SHAPE, Shape
 from bayesdistill.decisions.arguments import Number
-from bayesdistill.decisions.fitted_draws import Source, gather
+from bayesdistill.decisions.planner import Planner, Source, StrategyBounds, planner_of, with_options
 from bayesdistill.files import replacing
-from bayesdistill.interactive.contents import Settings, page_data
+from bayesdistill.interactive.contents import Sliders, page_data
 from bayesdistill.interactive.javascript import law_functions
 
 _LAW_PLACE, _DATA_PLACE = "@@LAW@@", "@@DATA@@"
 
 
+@with_options
 def interactive_page(
     fit: Source,
     path: str | Path,
@@ -26,12 +27,7 @@ def interactive_page(
     max_students_per_teacher: int = 1000,
     scenario: str = "teacher pretraining + inference",
     draws: int = 200,
-    min_teacher_params: Number = 1e6,
-    max_teacher_params: Number = 1e12,
-    max_teacher_tokens: Number = 2e13,
-    max_student_tokens: Number | None = None,
-    shape: Shape = PUBLISHED_SHAPE,
-    allow_unconverged: bool = False,
+    **options: Unpack[StrategyBounds],
 ) -> Path:
     """Write an HTML file with sliders that compares strategies, offline and without Python.
 
@@ -41,8 +37,6 @@ def interactive_page(
 
     Parameters
     ----------
-    fit : DataTree or Dataset
-        Result of `fit` or `load`, or a Dataset of draws of the law's symbols.
     path : path
         The file to create or replace.
     students : tuple of two float or str
@@ -56,10 +50,6 @@ def interactive_page(
     draws : int
         Number of draws in the page, at least 20. With 200 draws the page takes about 100 kB, and the Monte Carlo standard error
         of a probability near one half is 0.035.
-    min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens, shape
-        As for `plan`.
-    allow_unconverged : bool
-        Accept a posterior that failed the convergence checks. The page then shows a warning in red.
 
     Returns
     -------
@@ -91,84 +81,11 @@ def interactive_page(
     ...     bd.interactive_page(published, pathlib.Path(folder) / "page.html").name
     'page.html'
     """
-    settings = Settings(
-        students,
-        budgets,
-        max_students_per_teacher,
-        scenario,
-        draws,
-        min_teacher_params,
-        max_teacher_params,
-        max_teacher_tokens,
-        max_student_tokens,
-        shape,
-    )
-    text = page_text(fit, settings, allow_unconverged)
+    sliders = Sliders(students, budgets, max_students_per_teacher, scenario, draws)
+    text = page_text(planner_of(interactive_page, fit, options), sliders)
     with replacing(path) as aside:
         aside.write_bytes(text.encode())
     return Path(path)
-
-
-def show_interactive(
-    fit: Source,
-    *,
-    students: tuple[Number, Number] = ("100M", "30B"),
-    budgets: tuple[Number, Number] = (1e19, 1e25),
-    max_students_per_teacher: int = 1000,
-    scenario: str = "teacher pretraining + inference",
-    draws: int = 200,
-    min_teacher_params: Number = 1e6,
-    max_teacher_params: Number = 1e12,
-    max_teacher_tokens: Number = 2e13,
-    max_student_tokens: Number | None = None,
-    shape: Shape = PUBLISHED_SHAPE,
-    allow_unconverged: bool = False,
-    height: int = 1050,
-) -> ShownPage:
-    """Show the page of `interactive_page` in a notebook.
-
-    Parameters
-    ----------
-    fit, students, budgets, max_students_per_teacher, scenario, draws
-        As for `interactive_page`.
-    min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens, shape, allow_unconverged
-        As for `interactive_page`.
-    height : int
-        Height of the frame in pixels.
-
-    Returns
-    -------
-    ShownPage
-        An object that a notebook displays, also after export to HTML.
-
-    Raises
-    ------
-    ParameterError
-        If an argument is invalid, or a term of the law uses an operation that cannot be translated to JavaScript.
-    ConvergenceError
-        If the posterior did not converge and `allow_unconverged` is False.
-
-    Examples
-    --------
-    >>> import bayesdistill as bd
-    >>> import xarray as xr
-    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
-    >>> bd.show_interactive(published)
-    <interactive page; displayed in a notebook, written to a file by interactive_page(fit, path)>
-    """
-    settings = Settings(
-        students,
-        budgets,
-        max_students_per_teacher,
-        scenario,
-        draws,
-        min_teacher_params,
-        max_teacher_params,
-        max_teacher_tokens,
-        max_student_tokens,
-        shape,
-    )
-    return ShownPage(page_text(fit, settings, allow_unconverged), height)
 
 
 class ShownPage:
@@ -197,13 +114,57 @@ class ShownPage:
         )
 
 
-def page_text(fit: Source, settings: Settings, allow_unconverged: bool) -> str:
+@with_options
+def show_interactive(
+    fit: Source,
+    *,
+    students: tuple[Number, Number] = ("100M", "30B"),
+    budgets: tuple[Number, Number] = (1e19, 1e25),
+    max_students_per_teacher: int = 1000,
+    scenario: str = "teacher pretraining + inference",
+    draws: int = 200,
+    height: int = 1050,
+    **options: Unpack[StrategyBounds],
+) -> ShownPage:
+    """Show the page of `interactive_page` in a notebook.
+
+    Parameters
+    ----------
+    students, budgets, max_students_per_teacher, scenario, draws
+        As for `interactive_page`.
+    height : int
+        Height of the frame in pixels.
+
+    Returns
+    -------
+    ShownPage
+        An object that a notebook displays, also after export to HTML.
+
+    Raises
+    ------
+    ParameterError
+        If an argument is invalid, or a term of the law uses an operation that cannot be translated to JavaScript.
+    ConvergenceError
+        If the posterior did not converge and `allow_unconverged` is False.
+
+    Examples
+    --------
+    >>> import bayesdistill as bd
+    >>> import xarray as xr
+    >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
+    >>> bd.show_interactive(published)
+    <interactive page; displayed in a notebook, written to a file by interactive_page(fit, path)>
+    """
+    sliders = Sliders(students, budgets, max_students_per_teacher, scenario, draws)
+    return ShownPage(page_text(planner_of(show_interactive, fit, options), sliders), height)
+
+
+def page_text(planner: Planner, sliders: Sliders) -> str:
     """Return the HTML of the page."""
-    fitted = gather(fit, allow_unconverged)
     # JSON within a script element ends at "</" even inside quotes, so "<" must be escaped.
-    data = json.dumps(page_data(fitted, settings), sort_keys=True, allow_nan=False)
+    data = json.dumps(page_data(planner, sliders), sort_keys=True, allow_nan=False)
     for character in "<>&":
         data = data.replace(character, f"\\u{ord(character):04x}")
     template = files("bayesdistill.interactive").joinpath("template.html").read_text(encoding="utf-8")
     # The law comes first: the data hold text from files.
-    return template.replace(_LAW_PLACE, law_functions(fitted.draws.law)).replace(_DATA_PLACE, data)
+    return template.replace(_LAW_PLACE, law_functions(planner.fitted.draws.law)).replace(_DATA_PLACE, data)

@@ -12,16 +12,10 @@ from typing import Any
 import numpy as np
 
 from bayesdistill import posterior
-from bayesdistill.compute import SCENARIOS, Shape
-from bayesdistill.decisions.arguments import (
-    Number,
-    check_choice,
-    make_bounds,
-    parse_number,
-    parse_numbers,
-    parse_students,
-)
+from bayesdistill.compute import SCENARIOS
+from bayesdistill.decisions.arguments import Number, check_choice, parse_numbers, parse_students
 from bayesdistill.decisions.fitted_draws import FittedDraws
+from bayesdistill.decisions.planner import Planner, bounds_of
 from bayesdistill.errors import ParameterError
 
 SCENARIO_TEXTS = {
@@ -30,40 +24,32 @@ SCENARIO_TEXTS = {
     "teacher pretraining": "The teacher is pretrained for K students; running it is not charged.",
     "teacher pretraining + inference": "The teacher is pretrained for K students; each student is also charged for running it.",
 }
+_BOUNDS = (
+    "min_teacher_params", "max_teacher_params", "min_teacher_tokens", "max_teacher_tokens", "max_student_tokens"
+)  # fmt: skip
 _STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8)
 _FEWEST_DRAWS = 20
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Arguments of `interactive_page`."""
+class Sliders:
+    """Ranges and initial positions of the page's controls, and the number of draws."""
 
     students: Sequence[Number]
     budgets: Sequence[Number]
     max_students_per_teacher: int
     scenario: str
     draws: int
-    min_teacher_params: Number
-    max_teacher_params: Number
-    max_teacher_tokens: Number
-    max_student_tokens: Number | None
-    shape: Shape
 
 
-def page_data(fitted: FittedDraws, settings: Settings) -> dict[str, Any]:
+def page_data(planner: Planner, sliders: Sliders) -> dict[str, Any]:
     """Return the data of the page as objects for JSON."""
-    check_choice(settings.scenario, "scenario", tuple(SCENARIOS))
-    students = _two_ends(parse_students(list(settings.students)), "students")
-    budgets = _two_ends(parse_numbers(list(settings.budgets), "budgets"), "budgets")
-    bounds = make_bounds(
-        settings.min_teacher_params,
-        settings.max_teacher_params,
-        settings.max_teacher_tokens,
-        settings.max_student_tokens,
-    )
-    chosen = thinned(fitted.n_draws, settings.draws)
-    law = fitted.draws.law
-    draws = {name: fitted.draws[name][chosen] for name in law.symbols_of_law}
+    check_choice(sliders.scenario, "scenario", tuple(SCENARIOS))
+    students = _two_ends(parse_students(list(sliders.students)), "students")
+    budgets = _two_ends(parse_numbers(list(sliders.budgets), "budgets"), "budgets")
+    fitted, bounds = planner.fitted, bounds_of(planner)
+    chosen = thinned(fitted.n_draws, sliders.draws)
+    draws = {name: fitted.draws[name][chosen] for name in fitted.draws.law.symbols_of_law}
     broken = [name for name, values in draws.items() if not np.isfinite(values).all()]
     if broken:
         raise ParameterError(
@@ -71,18 +57,12 @@ def page_data(fitted: FittedDraws, settings: Settings) -> dict[str, Any]:
         )
     return {
         "draws": {name: values.tolist() for name, values in draws.items()},
-        "shape": {"k1": settings.shape.k1, "k2": settings.shape.k2},
-        "bounds": {
-            "min_teacher_params": bounds.min_teacher_params,
-            "max_teacher_params": bounds.max_teacher_params,
-            "min_teacher_tokens": bounds.min_teacher_tokens,
-            "max_teacher_tokens": bounds.max_teacher_tokens,
-            "max_student_tokens": bounds.max_student_tokens if math.isfinite(bounds.max_student_tokens) else None,
-        },
+        "shape": {"k1": planner.shape.k1, "k2": planner.shape.k2},
+        "bounds": {name: value if math.isfinite(value := getattr(bounds, name)) else None for name in _BOUNDS},
         "ranges": fitted.ranges,
         "students": students,
         "budgets": budgets,
-        "shared": sharing_steps(settings.max_students_per_teacher),
+        "shared": sharing_steps(sliders.max_students_per_teacher),
         "scenarios": [
             {"name": name, "delta_lgt": s.delta_lgt, "delta_pre": s.delta_pre, "text": SCENARIO_TEXTS[name]}
             for name, s in SCENARIOS.items()
@@ -90,10 +70,10 @@ def page_data(fitted: FittedDraws, settings: Settings) -> dict[str, Any]:
         "start": {
             "student": _middle(students, 1e9),
             "budget": _middle(budgets, math.nan),
-            "scenario": settings.scenario,
+            "scenario": sliders.scenario,
         },
         "notes": notes(fitted),
-        "about": about(fitted, chosen.size, settings),
+        "about": about(planner, chosen.size),
     }
 
 
@@ -139,36 +119,34 @@ def notes(fitted: FittedDraws) -> list[dict[str, Any]]:
     return found
 
 
-def _brief(value: Number) -> str:
-    return f"{parse_number(value, 'bound'):g}"
-
-
-def about(fitted: FittedDraws, count: int, settings: Settings) -> list[str]:
+def about(planner: Planner, count: int) -> list[str]:
     """Return lines for the footer: draws, data, ranges, bounds, versions and law."""
+    fitted, bounds = planner.fitted, bounds_of(planner)
     known = json.loads(fitted.attrs["posterior_provenance"])
     lines = [f"Draws: {count} of {fitted.n_draws}, evenly spaced over all chains."]
     for kind, table in sorted((known.get("data") or {}).items()):
-        parts = [
-            f"Data, {kind}: {table.get('runs', 'unknown number of')} runs",
-            f"source {table.get('source', 'unknown')}",
-        ]
-        lines.append(", ".join([*parts, f"SHA-256 {table.get('sha256', 'unknown')}"]) + ".")
+        runs = table.get("runs", "unknown number of")
+        source, sha256 = table.get("source", "unknown"), table.get("sha256", "unknown")
+        lines.append(f"Data, {kind}: {runs} runs, source {source}, SHA-256 {sha256}.")
     if not known.get("data"):
         lines.append("Data: unknown.")
     seen = "; ".join(f"{name.replace('_', ' ')} {low:.4g} to {high:.4g}" for name, (low, high) in fitted.ranges.items())
     if seen:
         lines.append(f"Range of the data: {seen} (supervised law: {fitted.attrs['supervised_range']}).")
-    bounds = f"{_brief(settings.min_teacher_params)} to {_brief(settings.max_teacher_params)} parameters"
-    capped = settings.max_student_tokens
-    student = "limited by the budget only" if capped is None else f"at most {_brief(capped)}"
-    lines.append(
-        f"Teachers: {bounds}, at most {_brief(settings.max_teacher_tokens)} tokens. Student tokens: {student}."
-    )
-    lines.append("Losses are predictions of the law in nats per token, without residual noise.")
+    most = bounds.max_student_tokens
+    student = f"at most {most:g}" if math.isfinite(most) else "limited by the budget only"
+    lines += [
+        f"Teachers: {bounds.min_teacher_params:g} to {bounds.max_teacher_params:g} parameters, at most "
+        f"{bounds.max_teacher_tokens:g} tokens. Student tokens: {student}.",
+        "Losses are predictions of the law in nats per token, without residual noise.",
+    ]
     made = [f"{name} {number}" for name, number in sorted((known.get("versions") or {}).items())]
     if made:
         lines.append(f"Fit: {', '.join(made)}; seed {known.get('seed', 'unknown')}.")
-    lines.append(f"Page: bayesdistill {version('bayesdistill')}.")
     law = fitted.draws.law
-    lines.append(f"Law: {law.name}, {law.reference}. Terms: {', '.join(term.name for term in law.terms)}.")
-    return lines
+    terms = ", ".join(term.name for term in law.terms)
+    return [
+        *lines,
+        f"Page: bayesdistill {version('bayesdistill')}.",
+        f"Law: {law.name}, {law.reference}. Terms: {terms}.",
+    ]

@@ -48,25 +48,39 @@ def random_draws(rng, size, spread=1.0):
     return Draws(LAWS["busbridge2025"], draws)
 
 
-def strategy_loss(draws, student, budget, scene, bounds, shape, log_params, log_tokens):
-    """Student loss for teachers (..., 1) under draws; infinite where the student would get less than one token."""
+def effective_tokens(tokens, unique, half_life=15.387756):
+    """Muennighoff et al. (2023), equation 5."""
+    repeats = np.maximum(tokens / unique - 1, 0)
+    return np.minimum(tokens, unique) + unique * half_life * (1 - np.exp(-repeats / half_life))
+
+
+def strategy_loss(draws, student, budget, scene, bounds, shape, log_params, log_tokens, served=0.0, unique=np.inf):
+    """Student loss for teachers (..., 1) under draws; infinite where the student gets less than one token or, on average over
+    the draws, the teacher is outside the bounds."""
     params, tokens = np.exp(log_params), np.exp(log_tokens)
-    flops = flops_per_token(params, shape)
-    left = budget - 3 * scene.delta_pre * flops * tokens
-    own = np.minimum(left / (3 * flops_per_token(student, shape) + scene.delta_lgt * flops), bounds.max_student_tokens)
-    loss = draws.distilled_loss(student, np.maximum(own, 1.0), draws.supervised_loss(params, tokens))
-    return np.where(own >= 1, loss, np.inf)
+    flops, cost = flops_per_token(params, shape), flops_per_token(student, shape)
+    left = budget - served * cost - 3 * scene.delta_pre * flops * tokens
+    own = np.minimum(left / (3 * cost + scene.delta_lgt * flops), bounds.max_student_tokens)
+    seen, of_teacher = np.maximum(own, 1.0), tokens
+    if np.isfinite(unique):
+        seen, of_teacher = effective_tokens(seen, unique), effective_tokens(tokens, unique)
+    teacher_loss = draws.supervised_loss(params, of_teacher)
+    loss = draws.distilled_loss(student, seen, teacher_loss)
+    ratio, average = tokens / params, teacher_loss.mean(axis=-1, keepdims=True)
+    allowed = (ratio >= bounds.min_teacher_tokens_per_param) & (ratio <= bounds.max_teacher_tokens_per_param)
+    allowed &= (average >= bounds.min_teacher_loss) & (average <= bounds.max_teacher_loss)
+    return np.where((own >= 1) & allowed, loss, np.inf)
 
 
-def dense_search(draws, student, budget, scene, bounds, shape, points=121, zooms=5, keep=6, mean=True):
-    """The least loss over the box, and the teacher that has it: the mean over draws of arrays (n_draws,), or one draw."""
+def dense_search(draws, student, budget, scene, bounds, shape, points=121, zooms=5, keep=6, **more):
+    """The least mean loss over the box, and the teacher that has it; `more` is passed to `strategy_loss`."""
     low = np.log([bounds.min_teacher_params, bounds.min_teacher_tokens])
     high = np.log([bounds.max_teacher_params, bounds.max_teacher_tokens])
 
     def table(x, y):
         X, Y = np.meshgrid(x, y, indexing="ij")
         args = (student, budget, scene, bounds, shape, X[..., None], Y[..., None])
-        return strategy_loss(draws, *args).mean(axis=-1)
+        return strategy_loss(draws, *args, **more).mean(axis=-1)
 
     with np.errstate(all="ignore"):
         x, y = np.linspace(low[0], high[0], points), np.linspace(low[1], high[1], points)

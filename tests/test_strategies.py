@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from reference_search import dense_search, random_draws
+from reference_search import dense_search, effective_tokens, random_draws, strategy_loss
 
 import bayesdistill as bd
 from bayesdistill import strategies
@@ -23,6 +23,7 @@ from bayesdistill.law import LAWS, SUPERVISED_SYMBOLS, Draws, Parameter, Term
 from bayesdistill.strategies import (
     Bounds,
     Problem,
+    Repetition,
     chosen_strategies,
     evaluate_strategies,
     perfect_information_strategies,
@@ -364,3 +365,159 @@ def test_nan_in_one_draw_leaves_the_others_alone():
     found = perfect_information_strategies(draws, Problem([1e9], [1e21], ["teacher inference"]))
     assert np.isnan(found["loss"].ravel()[2])
     np.testing.assert_allclose(found["loss"].ravel()[[0, 1, 3]], clean[[0, 1, 3]], rtol=1e-9)
+
+
+# Problems with more than a budget ---------------------------------------------------------------------------------------
+
+
+def restrict(rng, bounds):
+    """Bounds on tokens per parameter and on the loss of the teacher, each on one or both sides or not at all."""
+    more = {}
+    few, loss = 10 ** rng.uniform(-1, 2.5), rng.uniform(1.7, 2.6)
+    if rng.uniform() < 0.5:
+        more["min_teacher_tokens_per_param"] = few
+    if rng.uniform() < 0.5:
+        more["max_teacher_tokens_per_param"] = few * 10 ** rng.uniform(0.3, 3)
+    if rng.uniform() < 0.4:
+        more["min_teacher_loss"] = loss
+    if rng.uniform() < 0.4:
+        more["max_teacher_loss"] = loss + rng.uniform(0.02, 1)
+    return replace(bounds, **more)
+
+
+def compare_restricted(seed, count, search, n_draws, spread=1.0):
+    """Statuses of strategies with restricted teachers, inference and repeated tokens; none is worse than the dense search."""
+    rng = np.random.default_rng(seed)
+    seen = Counter()
+    for _ in range(count):
+        student, budget, scene, bounds = random_problem(rng)
+        bounds, draws = restrict(rng, bounds), random_draws(rng, n_draws, spread)
+        served = 10 ** rng.uniform(9, 14) if rng.uniform() < 0.3 else 0.0
+        unique = 10 ** rng.uniform(9, 13) if rng.uniform() < 0.3 else np.inf
+        repetition = Repetition(unique) if np.isfinite(unique) else None
+        problem = Problem([student], [budget], scene, bounds, served_tokens=served, repetition=repetition)
+        found = search(draws, problem)
+        least, _, _ = dense_search(draws, student, budget, scene, bounds, PUBLISHED_SHAPE, served=served, unique=unique)
+        loss, status = found["loss"].mean(), strategies.STATUS[found["status"].item()]
+        seen[status] += 1
+        assert np.isfinite(loss) == (strategies.STATUS.index(status) < strategies.FIRST_FAILURE)
+        if np.isfinite(least):  # the grid can miss a narrow region, and is coarse in it
+            assert loss < least + CLOSE, (problem, loss, least)
+        if not np.isfinite(loss):
+            continue
+        params, tokens, own = (found[name].item() for name in ("teacher_params", "teacher_tokens", "student_tokens"))
+        cost = distillation_flops(student, own, params, tokens, scene) + served * flops_per_token(student)
+        assert cost <= budget * (1 + 1e-9)
+        at_once = strategy_loss(
+            draws, student, budget, scene, Bounds(), PUBLISHED_SHAPE, np.log([params]), np.log([tokens]),
+            served=served, unique=unique,
+        )  # fmt: skip
+        if own < bounds.max_student_tokens * (1 - 1e-9):
+            assert loss == pytest.approx(at_once.mean(), abs=1e-9)
+        ratio, of_teacher = tokens / params, found["teacher_loss"].mean()
+        for value, low, high in (
+            (params, bounds.min_teacher_params, bounds.max_teacher_params),
+            (tokens, bounds.min_teacher_tokens, bounds.max_teacher_tokens),
+            (ratio, bounds.min_teacher_tokens_per_param, bounds.max_teacher_tokens_per_param),
+            (of_teacher, bounds.min_teacher_loss, bounds.max_teacher_loss),
+        ):
+            assert low * (1 - 1e-7) <= value <= high * (1 + 1e-7), problem
+    return seen
+
+
+def test_restricted_teachers_inference_and_repeated_tokens_with_perfect_information():
+    seen = compare_restricted(31, 120, perfect_information_strategies, 1)
+    for status in ("tokens_per_param_at_min", "tokens_per_param_at_max", "loss_at_min", "loss_at_max"):
+        assert seen[f"teacher_{status}"] >= 1, seen
+    assert seen["no_teacher_in_bounds"] >= 1
+
+
+def test_restricted_teachers_inference_and_repeated_tokens_of_the_chosen_strategy():
+    seen = compare_restricted(32, 25, chosen_strategies, 12, spread=0.3)
+    assert seen.total() - seen["budget_too_small"] - seen["no_teacher_in_bounds"] >= 15
+
+
+@pytest.mark.slow
+def test_hundreds_of_restricted_problems():
+    seen = compare_restricted(33, 1200, perfect_information_strategies, 1)
+    seen += compare_restricted(34, 250, chosen_strategies, 12, spread=0.3)
+    for status in strategies.STATUS[strategies.STATUS.index("teacher_tokens_per_param_at_min") :][:4]:
+        assert seen[status] >= 30, seen
+
+
+@pytest.mark.parametrize("search", [perfect_information_strategies, chosen_strategies])
+@pytest.mark.parametrize("teachers", [None, ([2e9, 8e9], [2.2, 2.0], [4e10, 3e11])])
+def test_the_loss_of_a_budget_as_a_target_gives_the_budget(search, teachers):
+    """With a serving cost, repeated tokens and bounds; every scenario."""
+    draws = random_draws(np.random.default_rng(35), 6, spread=0.3)
+    bounds = Bounds(max_teacher_tokens_per_param=2000.0, min_teacher_loss=1.9)
+    options = {"served_tokens": 3e10, "serving_price": 0.5, "repetition": Repetition(1e12), "teachers": teachers}
+    budgets = np.array([3e20, 3e21, 4e22])
+    problem = Problem([3e8, 2e9], budgets, tuple(SCENARIOS), bounds, **options)
+    losses = search(draws, problem)["loss"]
+    for a, b in np.ndindex(losses.shape[:2]):
+        if search is chosen_strategies:
+            targets, expected = losses[a, b].mean(axis=-1), budgets
+        else:
+            targets, expected = losses[a, b, :, 2], budgets
+        asked = replace(
+            problem, students=problem.students[[a]], scenarios=problem.scenarios[b : b + 1], budgets=(), targets=targets
+        )
+        found = search(draws, asked)
+        got = found["budget"][0, 0] if search is chosen_strategies else found["budget"][0, 0, :, 2]
+        possible = np.isfinite(targets)
+        assert possible.sum() >= 2
+        np.testing.assert_allclose(got[possible], expected[possible], rtol=1e-6)
+        reached = found["loss"].mean(axis=-1)[0, 0] if search is chosen_strategies else found["loss"][0, 0]
+        goal = targets if search is chosen_strategies else targets[:, None]
+        assert np.nanmax(np.abs(reached - goal)) < 1e-8
+
+
+def test_a_lower_target_costs_more_and_one_below_the_irreducible_loss_is_unreachable():
+    draws = random_draws(np.random.default_rng(36), 20)
+    targets = [3.0, 2.6, 2.3, 1.0, np.nan]
+    problem = Problem([1e9], (), ["best case", "teacher pretraining"], targets=targets)
+    found = perfect_information_strategies(draws, problem)
+    assert (np.diff(found["budget"][0, :, :3], axis=1) > 0).all()
+    names = np.array(strategies.STATUS)[found["status"]]
+    assert (names[0, :, 3] == "target_unreachable").all()
+    assert (names[0, :, 4] == "invalid_problem").all()
+    for name in ("budget", "loss", "teacher_params", "student_tokens"):
+        assert np.isnan(found[name][0, :, 3:]).all()
+    with pytest.raises(bd.ParameterError, match="either budgets or target losses"):
+        Problem([1e9], [1e21], "best case", targets=[2.0])
+
+
+def test_inference_is_paid_first_and_repetition_of_unlimited_text_changes_nothing():
+    draws = random_draws(np.random.default_rng(37), 8, spread=0.5)
+    scenes, budgets = tuple(SCENARIOS), np.array([1e21, 1e22])
+    serving = 2e11 * flops_per_token(1e9)
+    for search in (perfect_information_strategies, chosen_strategies):
+        plain = search(draws, Problem([1e9], budgets, scenes))
+        served = search(draws, Problem([1e9], budgets + serving, scenes, served_tokens=4e11, serving_price=0.5))
+        unlimited = search(draws, Problem([1e9], budgets, scenes, repetition=Repetition(1e30)))
+        for other in (served, unlimited):
+            np.testing.assert_allclose(other["loss"], plain["loss"], rtol=1e-9)
+    alone = supervised_losses(draws, Problem([1e9], budgets, ()))
+    np.testing.assert_allclose(
+        supervised_losses(draws, Problem([1e9], budgets + serving, (), served_tokens=2e11)), alone, rtol=1e-12
+    )
+    limited = supervised_losses(draws, Problem([1e9], budgets, (), repetition=Repetition(2e10)))
+    tokens = effective_tokens(pretraining_tokens(1e9, budgets), 2e10)[:, None]
+    np.testing.assert_allclose(limited[0], draws.supervised_loss(1e9, tokens), rtol=1e-12)
+
+
+def test_repeated_tokens_are_worth_what_the_study_says():
+    """Muennighoff et al. (2023): four epochs are nearly as good as unique tokens, forty are worth little more than twenty."""
+    rule = Repetition(1e11)
+    epochs = np.array([0.5, 1.0, 4.0, 40.0, 1e6]) * 1e11
+    value = rule.effective(epochs)
+    np.testing.assert_allclose(value, effective_tokens(epochs, 1e11), rtol=1e-12)
+    np.testing.assert_array_equal(value[:2], epochs[:2])
+    assert 0.9 < value[2] / epochs[2] < 1
+    assert value[-1] == pytest.approx(16.387756e11, rel=1e-6)
+    step = 1e-6
+    slope = np.log(rule.effective(epochs * np.exp(step)) / rule.effective(epochs * np.exp(-step))) / (2 * step)
+    np.testing.assert_allclose(np.exp(rule.log_elasticity(epochs))[[0, 2, 3]], slope[[0, 2, 3]], rtol=1e-5)
+    with pytest.raises(bd.ParameterError, match="unique_tokens"):
+        Repetition(0.0)

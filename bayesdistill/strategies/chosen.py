@@ -246,6 +246,7 @@ def minimize(mean: MeanLoss) -> Points:
     if curves:
         for curve in curves:
             points = points.together(_minima_on_curve(mean, few, curve))
+        points = points.together(_corners(mean)) if region.corners.size else points
         points = descend(mean, points.apart(np.inf, 1), region.box, _CREASE_WIDTH)
     likely = single.apart(np.inf, 1)
     return _lowest(points, Points.of(mean, likely.which, likely.x, likely.y))
@@ -263,7 +264,7 @@ def _best_for_single_draws(mean: MeanLoss) -> tuple[np.ndarray, np.ndarray, np.n
     cell = mean.thinned(_SINGLE).cell
     found = search(Curves.of(cell.size, cell.frontier, mean.budgets[:, None]))
     which, draw = np.nonzero(np.isfinite(found["loss"]))
-    x = np.log(found["teacher_params"][which, draw])
+    x = np.clip(np.log(found["teacher_params"][which, draw]), mean.region.box.left, mean.region.box.right)
     return which, x, np.clip(np.log(found["teacher_tokens"][which, draw]), *mean.region.edges(x))
 
 
@@ -313,6 +314,13 @@ def _minima_on_curve(mean: MeanLoss, few: MeanLoss, curve: Curve) -> Points:
     points = descend(partial(along, mean), points, line, 0.1 / _ON_CURVE).apart(np.inf, 1)
     x, y = curve(mean, points.which, points.x[:, None])
     return Points.of(mean, points.which, x[:, 0], y[:, 0])
+
+
+def _corners(mean: MeanLoss) -> Points:
+    """Return the teachers at the corners of the region, for every budget."""
+    x, n = mean.region.corners, mean.budgets.size
+    y = np.concatenate(mean.region.edges(x))
+    return Points.of(mean, np.repeat(np.arange(n), y.size), np.tile(x, 2 * n), np.tile(y, n))
 
 
 def _lower_edge(mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -47,6 +47,7 @@ from bayesdistill.strategies.roots import find_roots
 _STRETCH = 0.25  # length in t of the two ends along which only the tokens change
 _TABLE = np.linspace(-_STRETCH, 1 + _STRETCH, 13)
 _HAIR = 1e-6  # negligible relative difference of tokens from a bound
+_ROUGH = 1e-3  # accuracy of the end of the searched part, in log cost and t
 _LEAST_SHARE = 0.01  # fraction of the budget left for the student at the end of the searched part
 
 
@@ -158,26 +159,41 @@ class Frontier:
         for _ in range(2):  # Repeat because the table is only approximately linear between its points.
             wall = np.clip(wall, -_STRETCH, 1 + _STRETCH)
             wall = wall + (target - log_cost(wall)) / steepness
+        # A kink of the curve between two points of the table can mislead the secant.
+        shape = np.broadcast_shapes(wall.shape, budget.shape)
+        wall = np.broadcast_to(np.clip(wall, -_STRETCH, 1 + _STRETCH), shape).copy()
+        off = np.flatnonzero((np.abs(target - log_cost(wall)) > _ROUGH) & (wall > -_STRETCH) & (wall < end))
+
+        def excess(t: np.ndarray, which: np.ndarray) -> np.ndarray:
+            _, teacher = self._some(which, shape, budget, t)
+            cost = np.log(3 * self.charges.delta_pre * teacher.flops) + np.log(teacher.tokens)
+            return cost - np.broadcast_to(target, shape).flat[which]
+
+        low, high = (np.broadcast_to(_TABLE[i], shape).flat[off] for i in (k - 1, k))
+        inside = (excess(low, off) < 0) & (excess(high, off) > 0)
+        wall.flat[off[inside]] = find_roots(excess, low[inside], high[inside], off[inside], _ROUGH)
         return start, np.clip(wall, start, end), wall < end
+
+    def _some(self, which: np.ndarray, shape: tuple[int, ...], budget: Any, t: Any) -> tuple[Losses, Teacher]:
+        """Return the losses and the teachers at t (n,) of problems (n,), by their flat indices."""
+        place = np.unravel_index(which, shape)
+        some = replace(self, losses=self.losses.take(place[-1] if shape[-1] > 1 else np.zeros(which.size, int)))
+        return some.losses, some.teacher(t, np.broadcast_to(budget, shape)[place])
 
     def _within_loss_bounds(self, start: Any, end: Any, budget: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the first and last t between `start` and `end` with teacher losses within bounds; NaN without any."""
         shape = np.broadcast_shapes(np.shape(start), np.shape(end), budget.shape, (self.losses.n_draws,))
-        place = np.indices(shape).reshape(len(shape), -1)
         ends = [np.broadcast_to(v, shape).ravel() for v in (start, end)]
-        budgets = np.broadcast_to(budget, shape).ravel()
-        frontier = replace(self, losses=self.losses.take(place[-1]))
 
         def excess(bound: float, t: np.ndarray, which: np.ndarray) -> np.ndarray:
-            some = replace(frontier, losses=frontier.losses.take(which))
-            teacher = some.teacher(t, budgets[which])
-            return some.losses.supervised(teacher.params, teacher.tokens) - bound
+            losses, teacher = self._some(which, shape, budget, t)
+            return losses.supervised(teacher.params, teacher.tokens) - bound
 
-        every = np.arange(place.shape[1])
+        every = np.arange(ends[0].size)
         first, last = (excess(0.0, t, every) for t in ends)  # losses decrease along the curve
         new = []
-        for bound, end in ((self.bounds.max_teacher_loss, ends[0]), (self.bounds.min_teacher_loss, ends[1])):
-            t = np.array(end)
+        for bound, nearest in ((self.bounds.max_teacher_loss, ends[0]), (self.bounds.min_teacher_loss, ends[1])):
+            t = np.array(nearest)
             between = np.flatnonzero((first > bound) & (last < bound))
             t[between] = find_roots(partial(excess, bound), ends[0][between], ends[1][between], between, 1e-13)
             t[(last > self.bounds.max_teacher_loss) | (first < self.bounds.min_teacher_loss)] = np.nan

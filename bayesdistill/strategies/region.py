@@ -69,6 +69,18 @@ class Region:
         """Whether every teacher in the rectangle is allowed."""
         return self.bounds.limit_size_and_tokens_separately
 
+    @property
+    def corners(self) -> np.ndarray:
+        """Log parameters at which the edges may have kinks."""
+        b = self.bounds
+        found = [v for edge in (self.worst, self.best) if edge is not None for v in (edge.left, edge.right)]
+        ratios = (
+            (b.min_teacher_tokens, b.min_teacher_tokens_per_param),
+            (b.max_teacher_tokens, b.max_teacher_tokens_per_param),
+        )
+        found += [np.log(tokens / ratio) for tokens, ratio in ratios if 0 < ratio < np.inf]
+        return np.unique(np.clip(found, self.box.left, self.box.right))
+
     def edges(self, x: Any) -> tuple[Any, Any]:
         """Return the fewest and most log tokens of teachers with log parameters x."""
         x = np.clip(x, self.box.left, self.box.right)
@@ -86,7 +98,8 @@ class Region:
         if self.is_box:  # the descent stays in the rectangle
             return True
         bottom, top = self.edges(x)
-        return (y >= bottom - _HAIR) & (y <= top + _HAIR)
+        inside = (x >= self.box.left - _HAIR) & (x <= self.box.right + _HAIR)
+        return inside & (y >= bottom - _HAIR) & (y <= top + _HAIR)
 
 
 def mean_loss(losses: Losses, x: Any, y: Any) -> Any:
@@ -114,5 +127,8 @@ def _edge(losses: Losses, bounds: Bounds, level: float) -> Edge | None:
         return np.asarray(mean_loss(losses, knots[which], y) - level)
 
     bottom, top = np.log(bounds.teacher_tokens(np.exp(knots)))
-    log_tokens = find_roots(along, bottom - _HAIR, top + _HAIR, np.arange(_KNOTS), 1e-13)
+    every = np.arange(_KNOTS)
+    log_tokens = np.where(along(bottom, every) <= 0, bottom, top)
+    between = np.flatnonzero((along(bottom, every) > 0) & (along(top, every) < 0))
+    log_tokens[between] = find_roots(along, bottom[between], top[between], between, 1e-13)
     return Edge(float(start), float(end), CubicSpline(knots, log_tokens))

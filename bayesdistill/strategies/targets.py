@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from bayesdistill.law import Draws
-from bayesdistill.strategies.problems import CODE, FIRST_FAILURE, UNLIMITED, Problem
+from bayesdistill.strategies.problems import CODE, FIRST_FAILURE, Problem
 from bayesdistill.strategies.roots import find_roots
 
 _TOLERANCE = 1e-10  # log budget
+_LARGEST = 1e50  # FLOPs; its losses differ by less than 1e-15 nats from those with unlimited budgets
 
 
 def budgets_for_targets(
@@ -39,7 +40,7 @@ def budgets_for_targets(
     assert targets is not None
     parts: dict[str, Any] = {}
     for a, b in np.ndindex(problem.shape_of_grid[:2]):
-        cell = problem.part(a, b, np.array([UNLIMITED]))
+        cell = problem.part(a, b, np.array([_LARGEST]))
         limit = search(draws, cell, threads)
         per_draw = limit["status"].ndim == 4
 
@@ -60,7 +61,7 @@ def budgets_for_targets(
         budgets = np.full(wanted.shape, np.nan)
         # Budgets that are too small have no loss. The loss jumps at the root if the smallest possible budget reaches the target.
         every = np.arange(row.size)
-        budgets[row, column] = np.exp(find_roots(excess, 0.0, np.log(UNLIMITED), every, _TOLERANCE))
+        budgets[row, column] = np.exp(find_roots(excess, 0.0, np.log(_LARGEST), every, _TOLERANCE))
         budgets = budgets if per_draw else budgets[:, 0]
         result = search(draws, replace(cell, budgets=budgets), threads) | {"budget": budgets[None, None]}
         reason = np.broadcast_to(limit["status"], result["status"].shape)

@@ -191,7 +191,9 @@ def _choose_new(
     mean = MeanLoss(cell, region, budgets)
     best = minimize(mean)
     params = np.clip(np.exp(best.x), *cell.problem.bounds.teacher_params)
-    tokens = np.clip(np.exp(best.y), *cell.problem.bounds.teacher_tokens(params))
+    tokens = np.clip(
+        np.exp(region.settle(cell.losses, np.log(params), best.y)), *cell.problem.bounds.teacher_tokens(params)
+    )
     x, y = np.log(params)[:, None], np.log(tokens)[:, None]
     where = (cell.student, cell.scene, columns[best.which])
     out["teacher_params"][where], out["teacher_tokens"][where] = params, tokens

@@ -14,8 +14,9 @@ from bayesdistill.strategies.losses import Losses
 from bayesdistill.strategies.problems import Bounds
 from bayesdistill.strategies.roots import find_roots
 
-_KNOTS = 65  # number of sizes at which an edge of equal mean loss is computed
+_KNOTS = 65  # number of sizes, and of tokens, at which an edge of equal mean loss is computed
 _HAIR = 1e-9  # rounding of log tokens
+_ACCURACY = 1e-13  # of log tokens and log parameters
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,21 @@ class Region:
             top = np.where(within, np.minimum(top, self.best.log_tokens(x)), top)
         return np.minimum(bottom, top), top
 
+    def settle(self, losses: Losses, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Return log tokens next to y with which the mean loss is exactly within its bounds."""
+        if not self.bounds.limit_losses:
+            return y
+        limits, loss = np.log(self.bounds.teacher_tokens(np.exp(x))), mean_loss(losses, x, y)
+        for level, outside in (
+            (self.bounds.max_teacher_loss, loss > self.bounds.max_teacher_loss),
+            (self.bounds.min_teacher_loss, loss < self.bounds.min_teacher_loss),
+        ):
+            if outside.any():
+                part = tuple(v[outside] for v in limits)
+                y = y.copy()
+                y[outside] = _tokens_at(losses, level, x[outside], part)
+        return y
+
     def contains(self, x: Any, y: Any) -> Any:
         """Return which log parameters and log tokens are allowed."""
         if self.is_box:  # the descent stays in the rectangle
@@ -121,14 +137,33 @@ def _edge(losses: Losses, bounds: Bounds, level: float) -> Edge | None:
         return None
     start = left if excess(left, 1) <= 0 else brentq(excess, left, right, args=(1,), xtol=1e-13)
     end = right if excess(right, 0) >= 0 else brentq(excess, left, right, args=(0,), xtol=1e-13)
-    knots = np.linspace(start, end, _KNOTS)
 
-    def along(y: np.ndarray, which: np.ndarray) -> np.ndarray:
-        return np.asarray(mean_loss(losses, knots[which], y) - level)
-
-    bottom, top = np.log(bounds.teacher_tokens(np.exp(knots)))
+    # Knots evenly spaced in size and in tokens, because the edge may be steep at either end.
     every = np.arange(_KNOTS)
-    log_tokens = np.where(along(bottom, every) <= 0, bottom, top)
-    between = np.flatnonzero((along(bottom, every) > 0) & (along(top, every) < 0))
-    log_tokens[between] = find_roots(along, bottom[between], top[between], between, 1e-13)
-    return Edge(float(start), float(end), CubicSpline(knots, log_tokens))
+    sizes = np.linspace(start, end, _KNOTS)
+    bottom, top = np.log(bounds.teacher_tokens(np.exp(sizes)))
+    tokens = _tokens_at(losses, level, sizes, (bottom, top))
+    middle = np.linspace(tokens[0], tokens[-1], _KNOTS)[1:-1]
+    found = find_roots(
+        lambda x, k: mean_loss(losses, x, middle[k]) - level, start, end, every[: middle.size], _ACCURACY
+    )
+    known = np.isfinite(found)
+    x, y = np.append(sizes, found[known]), np.append(tokens, middle[known])
+    x, first = np.unique(x.round(10), return_index=True)
+    if x.size == 1:
+        return Edge(float(start), float(end), CubicSpline([x[0] - 1, x[0] + 1], [tokens[0], tokens[0]]))
+    return Edge(float(start), float(end), CubicSpline(x, y[first]))
+
+
+def _tokens_at(losses: Losses, level: float, x: np.ndarray, limits: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Return the log tokens within limits with which teachers with log parameters x have a mean loss, or the nearest."""
+
+    def excess(y: np.ndarray, which: np.ndarray) -> np.ndarray:
+        return np.asarray(mean_loss(losses, x[which], y) - level)
+
+    bottom, top = limits
+    worst, best = (excess(y, np.arange(x.size)) for y in limits)
+    y = np.where(worst <= 0, bottom, top)
+    between = np.flatnonzero((worst > 0) & (best < 0))
+    y[between] = find_roots(excess, bottom[between], top[between], between, _ACCURACY)
+    return y

@@ -11,7 +11,7 @@ import numpy as np
 
 from bayesdistill.law.formulas import teacher_axis
 from bayesdistill.law.parameters import Coordinate, Parameter, Reference, log_normal
-from bayesdistill.law.term import digest_of
+from bayesdistill.law.term import Part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ def _distinct(labels: Any) -> Groups:
 
 
 @dataclass(frozen=True)
-class GroupEffect:
+class GroupEffect(Part):
     """A normal random effect that the runs of a group share; the effects of the groups in the data sum to zero.
 
     Parameters
@@ -84,7 +84,6 @@ class GroupEffect:
         if there are no supervised runs that determine how far pretrained runs deviate.
     """
 
-    name: str
     sentence: str
     variable: Parameter
     scale: Parameter
@@ -106,11 +105,6 @@ class GroupEffect:
             Whether the fit had supervised runs: their residual scale includes what pretrained runs of a configuration share.
         """
         return kind == self.kind or (kind == "supervised" and self.of_pretrained and not supervised_runs)
-
-    @property
-    def digest(self) -> str:
-        """Digest of the definition, 16 hexadecimal digits."""
-        return digest_of(self)
 
     @property
     def raw(self) -> str:

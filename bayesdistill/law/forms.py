@@ -29,7 +29,7 @@ from bayesdistill.law.residual import (
 )
 from bayesdistill.law.term import ZERO, AtReference, Student, Term, Values
 from bayesdistill.law.terms import TERMS
-from bayesdistill.law.terms.student import SUM
+from bayesdistill.law.terms.supervised import SUM
 
 SUPERVISED_SYMBOLS = tuple(parameter.name for parameter in TERMS["supervised"].parameters)
 """E, A, B, alpha, beta, gamma: every law has the supervised law."""

@@ -75,6 +75,11 @@ class Prior:
             object.__setattr__(self, "distribution", f"Normal({self.location:.4g}, {self.scale:.3g})")
 
 
+def normal(location: float, scale: float, what: str, reason: str) -> Prior:
+    """A normal prior on something."""
+    return Prior(location, scale, f"{what} ~ Normal({location:g}, {scale:g})", reason)
+
+
 def log_normal(center: float, scale: float, what: str, reason: str) -> Prior:
     """A prior on the logarithm of something positive, given its median."""
     return Prior(math.log(center), scale, f"ln {what} ~ Normal(ln {center:g}, {scale:g})", reason)

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from bayesdistill.law.formulas import exp, log
-from bayesdistill.law.parameters import Coordinate, Parameter, Prior, Reference, log_normal
-from bayesdistill.law.term import Student, Values, digest_of
+from bayesdistill.law.parameters import Coordinate, Parameter, Prior, Reference, log_normal, normal
+from bayesdistill.law.term import Part, Student, Values
 
 SIGMA = Parameter("sigma", "nats per token", "residual scale", "Scale of the Student-t residuals.", domain="positive")
 NU = Parameter(
@@ -53,7 +53,7 @@ SUPERVISED_COORDINATE = Coordinate(
 
 
 @dataclass(frozen=True)
-class ResidualNoise:
+class ResidualNoise(Part):
     """How the residual scale of a distilled run depends on the run.
 
     Parameters
@@ -67,16 +67,10 @@ class ResidualNoise:
         What sigma is multiplied with; 1 if left out. The sizes of `student` are in units of which `reference` is the reference run.
     """
 
-    name: str
     sentence: str = ""
     parameters: tuple[Parameter, ...] = ()
     coordinates: tuple[Coordinate, ...] = ()
     factor: Callable[[Student, Any, Values, Reference], Any] | None = None
-
-    @property
-    def digest(self) -> str:
-        """Digest of the definition, 16 hexadecimal digits."""
-        return digest_of(self)
 
 
 def _ratio_factor(student: Student, teacher_loss: Any, p: Values, reference: Reference) -> Any:
@@ -96,7 +90,7 @@ RATIO = ResidualNoise(
         Coordinate(
             "noise_ratio",
             "how the residual scale depends on the teacher",
-            Prior(0.0, 0.3, "noise_ratio ~ Normal(0, 0.3)", "d ln(sigma) when ln r grows by 0.1: a factor of 0.5 to 2"),
+            normal(0.0, 0.3, "noise_ratio", "d ln(sigma) when ln r grows by 0.1: a factor of 0.5 to 2"),
             symbol="noise_ratio",
         ),
     ),
@@ -110,11 +104,8 @@ TOKENS = ResidualNoise(
         Coordinate(
             "noise_tokens",
             "how the residual scale depends on the tokens",
-            Prior(
-                0.0,
-                0.3,
-                "noise_tokens ~ Normal(0, 0.3)",
-                "d ln(sigma) / d ln(D_S): longer runs may have smaller or larger residuals",
+            normal(
+                0.0, 0.3, "noise_tokens", "d ln(sigma) / d ln(D_S): longer runs may have smaller or larger residuals"
             ),
             symbol="noise_tokens",
         ),

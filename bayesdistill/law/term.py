@@ -66,6 +66,23 @@ ZERO = Zero()
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a law: a frozen dataclass whose fields may hold functions."""
+
+    name: str
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that the part says and computes, 16 hexadecimal digits.
+
+        Of functions it covers the source without comments and layout, so that it is the same in every version of Python, the
+        values that they enclose, and the functions of the same module that they call.
+        """
+        content = repr([_content(getattr(self, field.name), set()) for field in fields(self)])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
 class Student:
     """The student's part of the law: everything that does not depend on the teacher.
 
@@ -133,7 +150,7 @@ class AtReference:
 
 
 @dataclass(frozen=True)
-class Term:
+class Term(Part):
     """A part of a law. Every function is optional.
 
     Parameters
@@ -166,7 +183,6 @@ class Term:
         Slots of the formula; see the module.
     """
 
-    name: str
     sentence: str = ""
     parameters: tuple[Parameter, ...] = ()
     coordinates: tuple[Coordinate, ...] = ()
@@ -194,22 +210,6 @@ class Term:
                 f"The term {self.name!r} has the symbols {sorted(symbols)}, but its coordinates determine {sorted(linked)}. Give each "
                 "coordinate its `symbol`, or the term a function `symbols`."
             )
-
-    @property
-    def digest(self) -> str:
-        """Digest of all that the term says and computes, 16 hexadecimal digits."""
-        return digest_of(self)
-
-
-def digest_of(part: Any) -> str:
-    """Digest of a frozen dataclass whose fields may hold functions, 16 hexadecimal digits.
-
-    Of functions it covers the source without comments and layout, so that it is the same in every version of Python, the values
-    that they enclose, and the functions of the same module that they call.
-    """
-    return hashlib.sha256(repr([_content(getattr(part, f.name), set()) for f in fields(part)]).encode()).hexdigest()[
-        :16
-    ]
 
 
 def _content(value: Any, seen: set[FunctionType]) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bayesdistill.law.parameters import Coordinate, Parameter, Prior
+from bayesdistill.law.parameters import Coordinate, Parameter, normal
 from bayesdistill.law.term import Term, Values
 
 
@@ -33,10 +33,10 @@ REDUCIBLE_RATIO = Term(
         Coordinate(
             "logit_omega",
             "how much of the irreducible loss is subtracted from the losses that are compared",
-            Prior(
+            normal(
                 2.0,
                 1.5,
-                "logit(omega) ~ Normal(2, 1.5)",
+                "logit(omega)",
                 "the entropy of text is the same for teacher and student, so that what either can still learn is compared (1), but"
                 " equation 8 compares losses (0): 0.27 to 0.993",
             ),

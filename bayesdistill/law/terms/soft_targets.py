@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bayesdistill.law.parameters import Coordinate, Parameter, Prior
+from bayesdistill.law.parameters import Coordinate, Parameter, normal
 from bayesdistill.law.term import Term, Values
 
 
@@ -34,10 +34,10 @@ SOFT_TARGETS = Term(
         Coordinate(
             "log_kappa",
             "how many pretraining tokens one distillation token is worth",
-            Prior(
+            normal(
                 0.0,
                 1.0,
-                "ln(kappa) ~ Normal(0, 1)",
+                "ln(kappa)",
                 "a token with the teacher's distribution is worth 0.14 to 7 tokens of text to the student's ability; 1 is equation 8",
             ),
             symbol="kappa",

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from bayesdistill.law.formulas import log_student_term
-from bayesdistill.law.parameters import Coordinate, Parameter, Prior, log_normal
+from bayesdistill.law.parameters import Coordinate, Parameter, log_normal, normal
 from bayesdistill.law.term import AtReference, Student, Term, Values
-from bayesdistill.law.terms.supervised import EITHER_SHARE, power_sum, power_sum_coordinates
+from bayesdistill.law.terms.supervised import EITHER_SHARE, SUM, power_sum, power_sum_coordinates, power_sum_parameters
 
-SUM = ("A", "B", "alpha", "beta", "gamma")
 SUM_COORDINATES = ("share_S", "log_elasticity_params_S", "log_elasticity_tokens_S", "log_gamma_S")
 
 
@@ -59,49 +58,17 @@ STUDENT = Term(
     name="student",
     sentence="The excess of a student over its teacher is a power sum of its size and tokens, times a power of the teacher's loss.",
     parameters=(
-        Parameter(
-            "A_S",
-            "parameters^alpha_S",
-            "size coefficient of the distillation law",
-            "How much a limited size costs a student.",
-            domain="positive",
-            per=("params", "alpha_S"),
-        ),
-        Parameter(
-            "B_S",
-            "tokens^beta_S",
-            "token coefficient of the distillation law",
-            "How much limited data cost a student.",
-            domain="positive",
-            per=("tokens", "beta_S"),
-            unlimited=0.0,
-        ),
-        Parameter(
-            "alpha_S",
-            "1",
-            "size exponent of the distillation law",
-            "How fast the size term falls with size.",
-            domain="positive",
-        ),
-        Parameter(
-            "beta_S",
-            "1",
-            "token exponent of the distillation law",
-            "How fast the token term falls with tokens.",
-            domain="positive",
-            unlimited=0.0,
-        ),
-        Parameter("gamma_S", "1", "outer exponent of the distillation law", "The power of the sum.", domain="positive"),
+        *power_sum_parameters("", "_S", "distillation", "a student"),
         Parameter("c0", "1", "exponent of the teacher's loss", "How fast the excess grows as the teacher improves."),
     ),
     coordinates=(
         Coordinate(
             "log_excess_S",
             "how far a student stays above its teacher",
-            Prior(
+            normal(
                 -1.7,
                 1.0,
-                "ln(L_S - L_T) at the reference run ~ Normal(-1.7, 1)",
+                "ln(L_S - L_T) at the reference run",
                 "a student stays 0.02 to 1.3 nats above a middling teacher",
             ),
         ),
@@ -124,10 +91,10 @@ STUDENT = Term(
         Coordinate(
             "teacher_power",
             "the exponent of the teacher's loss",
-            Prior(
+            normal(
                 2.0,
                 1.5,
-                "power ~ Normal(2, 1.5)",
+                "power",
                 "the excess grows as the teacher improves, with a power that is not known well; c0 of equation 8",
             ),
         ),

@@ -20,12 +20,45 @@ reference run.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 from bayesdistill.law.formulas import exp, log, softplus
-from bayesdistill.law.parameters import Coordinate, Parameter, Prior, Reference, log_normal, log_sigmoid
+from bayesdistill.law.parameters import Coordinate, Parameter, Reference, log_normal, log_sigmoid, normal
 from bayesdistill.law.term import AtReference, Term, Values
+
+SUM = ("A", "B", "alpha", "beta", "gamma")
+"""Symbols of a power sum (A / N^alpha + B / D^beta)^gamma."""
+
+
+def power_sum_parameters(
+    unit: str, suffix: str, law: str, model: str, power: str = "The power of the sum."
+) -> tuple[Parameter, ...]:
+    """Return the symbols of the power sum of a law, whose names end in `suffix`; `unit` precedes that of the powers."""
+    A, B, alpha, beta, gamma = (f"{name}{suffix}" for name in SUM)
+    positive = functools.partial(Parameter, domain="positive")
+    of_law = f"of the {law} law"
+    return (
+        positive(
+            A,
+            f"{unit}parameters^{alpha}",
+            f"size coefficient {of_law}",
+            f"How much a limited size costs {model}.",
+            per=("params", alpha),
+        ),
+        positive(
+            B,
+            f"{unit}tokens^{beta}",
+            f"token coefficient {of_law}",
+            f"How much limited data cost {model}.",
+            per=("tokens", beta),
+            unlimited=0.0,
+        ),
+        positive(alpha, "1", f"size exponent {of_law}", "How fast the size term falls with size."),
+        positive(beta, "1", f"token exponent {of_law}", "How fast the token term falls with tokens.", unlimited=0.0),
+        positive(gamma, "1", f"outer exponent {of_law}", power),
+    )
 
 
 def power_sum(log_excess: Any, share: Any, log_eN: Any, log_eD: Any, log_gamma: Any) -> dict[str, Any]:
@@ -76,9 +109,7 @@ def _coordinates_of(p: Values, at: AtReference) -> dict[str, Any]:
     }
 
 
-EITHER_SHARE = Prior(
-    0.0, 1.5, "logit(share of the excess due to size) ~ Normal(0, 1.5)", "either of size and tokens may be short"
-)
+EITHER_SHARE = normal(0.0, 1.5, "logit(share of the excess due to size)", "either of size and tokens may be short")
 
 SUPERVISED = Term(
     name="supervised",
@@ -92,44 +123,12 @@ SUPERVISED = Term(
             "Loss with unlimited size and data.",
             domain="positive",
         ),
-        Parameter(
-            "A",
-            "nats^(1/gamma) parameters^alpha",
-            "size coefficient of the supervised law",
-            "How much a limited size costs a pretrained model.",
-            domain="positive",
-            per=("params", "alpha"),
-        ),
-        Parameter(
-            "B",
-            "nats^(1/gamma) tokens^beta",
-            "token coefficient of the supervised law",
-            "How much limited data cost a pretrained model.",
-            domain="positive",
-            per=("tokens", "beta"),
-            unlimited=0.0,
-        ),
-        Parameter(
-            "alpha",
-            "1",
-            "size exponent of the supervised law",
-            "How fast the size term falls with size.",
-            domain="positive",
-        ),
-        Parameter(
-            "beta",
-            "1",
-            "token exponent of the supervised law",
-            "How fast the token term falls with tokens.",
-            domain="positive",
-            unlimited=0.0,
-        ),
-        Parameter(
-            "gamma",
-            "1",
-            "outer exponent of the supervised law",
+        *power_sum_parameters(
+            "nats^(1/gamma) ",
+            "",
+            "supervised",
+            "a pretrained model",
             "The power of the sum; 1 is the form of Hoffmann et al. (2022).",
-            domain="positive",
         ),
     ),
     coordinates=(
@@ -146,10 +145,10 @@ SUPERVISED = Term(
         Coordinate(
             "reducible",
             "the irreducible loss",
-            Prior(
+            normal(
                 -0.6,
                 1.1,
-                "logit((L - E)/L at the reference run) ~ Normal(-0.6, 1.1)",
+                "logit((L - E)/L at the reference run)",
                 "training can still remove 6 to 83 % of that loss, the rest is the entropy of text",
             ),
         ),

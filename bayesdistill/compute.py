@@ -202,24 +202,18 @@ class Scenario:
                     f"`{key}` must be a fraction in [0, 1] (1/K if K students share the teacher), got {value!r}."
                 )
         if not self.name:
-            object.__setattr__(self, "name", _name_of(self.delta_lgt, self.delta_pre))
+            derived = f"delta_lgt={self.delta_lgt:g}, delta_pre={self.delta_pre:g}"
+            object.__setattr__(self, "name", _NAMES.get((self.delta_lgt, self.delta_pre), derived))
 
 
-def _name_of(delta_lgt: float, delta_pre: float) -> str:
-    for name, (lgt, pre) in _NAMED.items():
-        if (delta_lgt, delta_pre) == (lgt, pre):
-            return name
-    return f"delta_lgt={delta_lgt:g}, delta_pre={delta_pre:g}"
-
-
-_NAMED = {
-    "best case": (0.0, 0.0),
-    "teacher inference": (1.0, 0.0),
-    "teacher pretraining": (0.0, 1.0),
-    "teacher pretraining + inference": (1.0, 1.0),
+_NAMES = {
+    (0.0, 0.0): "best case",
+    (1.0, 0.0): "teacher inference",
+    (0.0, 1.0): "teacher pretraining",
+    (1.0, 1.0): "teacher pretraining + inference",
 }
 
-SCENARIOS: Mapping[str, Scenario] = MappingProxyType({name: Scenario(*deltas) for name, deltas in _NAMED.items()})
+SCENARIOS: Mapping[str, Scenario] = MappingProxyType({name: Scenario(*deltas) for deltas, name in _NAMES.items()})
 """The four scenarios of Busbridge et al. (2025): teacher and logits already paid for; logits to be computed; teacher to be
 trained, with logits stored and shared; one student charged for everything."""
 

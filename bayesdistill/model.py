@@ -124,27 +124,22 @@ def build_model(
         c = {name: values[i] for i, name in enumerate(priors.names)}
         reduced = law.reduced_symbols(c, reference)
         symbols = law.rescaled(reduced, reference)
+        scales = {effect.scale.name for effect in law.effects}
         for parameter in law.parameters:
             # Fixed extensions have no variable: ArviZ's diagnostics divide by the variance of every variable.
-            if not (parameter.name in law.fixed and parameter.neutral is not None) and not _is_effect(
-                law, parameter.name
-            ):
+            fixed = parameter.name in law.fixed and parameter.neutral is not None
+            if not fixed and parameter.name not in scales:
                 pm.Deterministic(parameter.name, symbols[parameter.name])
         if runs is not None and priors.asymptotic_width is not None:
             # A potential: the lead is a function of the coordinates, whose own priors stay as they are.
             lead = asymptotic_advantages(law, reduced)
-            pm.Potential(
-                "asymptotic_prior", -0.5 * pm.math.sqr(pm.math.maximum(lead, 0.0) / priors.asymptotic_width).mean()
-            )
+            excess = pm.math.maximum(lead, 0.0) / priors.asymptotic_width
+            pm.Potential("asymptotic_prior", -0.5 * pm.math.sqr(excess).mean())
         if runs is not None:
             _observe_distilled(runs, law, reduced, reference)
         if supervised is not None:
             _observe_supervised(supervised, law, reduced, reference)
     return model
-
-
-def _is_effect(law: Law, name: str) -> bool:
-    return name in {effect.scale.name for effect in law.effects}
 
 
 def _check_units(law: Law, priors: Priors, reference: Reference) -> None:
@@ -174,14 +169,14 @@ def _check_units(law: Law, priors: Priors, reference: Reference) -> None:
 
 def _observe_distilled(runs: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference) -> None:
     import pymc as pm
+    import pytensor.tensor as pt
 
-    model = pm.modelcontext(None)
-    _add_design(runs, "distilled")
+    model = _with_design(runs, "distilled")
     # The power sums depend on the student's size and tokens alone, and many runs share them.
     distinct, index = student_configurations(runs)
     of_run = pm.Data("configuration_of_run", index, dims="run")
     student = law.student(distinct[:, 0], distinct[:, 1], p, reference)
-    student = student.map(lambda values: _as_tensor(values)[of_run])
+    student = student.map(lambda values: pt.as_tensor_variable(values)[of_run])
     teacher_loss = model["teacher_loss"]
     mu = law.distilled_loss(student, teacher_loss, p)
     # Sizes of `student` are in units of the reference run.
@@ -189,27 +184,21 @@ def _observe_distilled(runs: pd.DataFrame, law: Law, p: dict[str, Any], referenc
     _observe(runs, law, "distilled", mu, sigma, p, reference)
 
 
-def _as_tensor(values: Any) -> Any:
-    import pytensor.tensor as pt
-
-    return pt.as_tensor_variable(values)
-
-
 def _observe_supervised(supervised: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference) -> None:
-    import pymc as pm
-
-    model = pm.modelcontext(None)
-    _add_design(supervised, "supervised")
+    model = _with_design(supervised, "supervised")
     mu = law.supervised_loss(model["params"] / reference.params, model["tokens"] / reference.tokens, p)
     _observe(supervised, law, "supervised", mu, p[supervised_scale(law)], p, reference)
 
 
-def _add_design(table: pd.DataFrame, kind: str) -> None:
+def _with_design(table: pd.DataFrame, kind: str) -> pm.Model:
+    """Add the columns of a table of runs to the PyMC model of the context, and return it."""
     import pymc as pm
 
-    pm.modelcontext(None).add_coord(RUN[kind], np.arange(len(table)))
+    model = pm.modelcontext(None)
+    model.add_coord(RUN[kind], np.arange(len(table)))
     for column in COLUMNS[kind]:
         pm.Data(column, table[column].to_numpy(dtype=float), dims=RUN[kind])
+    return model
 
 
 def _observe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.errors import ModelError
-from bayesdistill.posterior.fits import SAMPLE_STATS, Fit, posterior_dataset
+from bayesdistill.posterior.fits import SAMPLE_STATS, Fit, group_of, posterior_dataset
 from bayesdistill.posterior.summaries import stack
 
 
@@ -61,73 +62,54 @@ def convergence(fit: Fit, thresholds: ConvergenceThresholds = THRESHOLDS) -> dic
     """
     from arviz_stats.base import array_stats
 
-    dataset = posterior_dataset(fit)
-    worst: dict[str, tuple[float, str]] = {}
-    for name, variable in dataset.data_vars.items():
-        if not {"chain", "draw"} <= set(variable.dims):
-            continue
-        values = stack(variable)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found = {
-                "rhat": array_stats.rhat(values, chain_axis=-2, draw_axis=-1),
-                "ess_bulk": -np.asarray(array_stats.ess(values, chain_axis=-2, draw_axis=-1, method="bulk")),
-                "ess_tail": -np.asarray(
-                    array_stats.ess(values, chain_axis=-2, draw_axis=-1, method="tail", prob=(0.05, 0.95))
-                ),
-            }
-        constant = (values == values[..., :1, :1]).all(axis=(-2, -1))
-        for key, value in found.items():
-            # Fixed parameters (gamma = 1) have no R-hat and pass the check.
-            value = np.where(constant, -np.inf, value)
-            candidate = (float(np.max(value)), str(name)) if not np.isnan(value).any() else (math.inf, str(name))
-            if key not in worst or candidate[0] > worst[key][0]:
-                worst[key] = candidate
-    if not worst:
-        raise ModelError("The posterior contains no draws. Refit the model.")
-    stats = _sampler_statistics(fit)
-    numbers: dict[str, Any] = {
-        "rhat": worst["rhat"][0],
-        "rhat_variable": worst["rhat"][1],
-        "ess_bulk": max(0.0, -worst["ess_bulk"][0]),
-        "ess_bulk_variable": worst["ess_bulk"][1],
-        "ess_tail": max(0.0, -worst["ess_tail"][0]),
-        "ess_tail_variable": worst["ess_tail"][1],
-        **stats,
-        "chains": dataset.sizes["chain"],
-        "draws": dataset.sizes["draw"],
+    axes: Any = {"chain_axis": -2, "draw_axis": -1}
+    diagnostics: dict[str, Callable[[np.ndarray], Any]] = {  # larger is worse
+        "rhat": lambda values: array_stats.rhat(values, **axes),
+        "ess_bulk": lambda values: -np.asarray(array_stats.ess(values, **axes, method="bulk")),
+        "ess_tail": lambda values: -np.asarray(array_stats.ess(values, **axes, method="tail", prob=(0.05, 0.95))),
     }
+    dataset = posterior_dataset(fit)
+    variables = {str(n): stack(v) for n, v in dataset.data_vars.items() if {"chain", "draw"} <= set(v.dims)}
+    if not variables:
+        raise ModelError("The posterior contains no draws. Refit the model.")
+    numbers: dict[str, Any] = {}
+    for key, diagnostic in diagnostics.items():
+        worst = {name: _worst(diagnostic, values) for name, values in variables.items()}
+        variable = max(worst, key=lambda name: worst[name])
+        numbers[key] = worst[variable] if key == "rhat" else max(0.0, -worst[variable])
+        numbers[f"{key}_variable"] = variable
+    numbers |= _sampler_statistics(fit)
+    limits = asdict(thresholds)
     failed = []
-    if numbers["rhat"] > thresholds.max_rhat:
-        failed.append("rhat")
-    if numbers["ess_bulk"] < thresholds.min_ess_bulk:
-        failed.append("ess_bulk")
-    if numbers["ess_tail"] < thresholds.min_ess_tail:
-        failed.append("ess_tail")
-    if stats["divergences"] is not None and stats["divergences"] > thresholds.max_divergences:
-        failed.append("divergences")
-    if stats["treedepth_share"] is not None and stats["treedepth_share"] > thresholds.max_treedepth_share:
-        failed.append("treedepth_share")
-    if stats["bfmi"] is not None and stats["bfmi"] < thresholds.min_bfmi:
-        failed.append("bfmi")
-    has_statistics = isinstance(fit, xr.DataTree)
-    for key in ("rhat", "ess_bulk", "ess_tail"):
-        if not math.isfinite(numbers[key]):
-            numbers[key] = None
+    for limit, threshold in limits.items():
+        kind, key = limit.split("_", 1)
+        value = numbers[key]
+        if value is not None and (value > threshold if kind == "max" else value < threshold):
+            failed.append(key)
+    numbers |= {key: None for key in diagnostics if not math.isfinite(numbers[key])}
     return {
-        "converged": (not failed) if has_statistics else None,
+        "converged": (not failed) if isinstance(fit, xr.DataTree) else None,
         "failed": failed,
         **numbers,
-        "thresholds": asdict(thresholds),
+        "chains": dataset.sizes["chain"],
+        "draws": dataset.sizes["draw"],
+        "thresholds": limits,
     }
+
+
+def _worst(diagnostic: Callable[[np.ndarray], Any], values: np.ndarray) -> float:
+    """Return the largest value of a diagnostic of a variable; fixed elements (gamma = 1) have none and pass."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = diagnostic(values)
+    constant = (values == values[..., :1, :1]).all(axis=(-2, -1))
+    found = np.where(constant, -np.inf, found)
+    return math.inf if np.isnan(found).any() else float(np.max(found))
 
 
 def _sampler_statistics(fit: Fit) -> dict[str, Any]:
     """Return divergences, truncated trajectories and E-BFMI, with the names of several samplers."""
-    empty = {"divergences": None, "treedepth_share": None, "bfmi": None}
-    if not isinstance(fit, xr.DataTree) or SAMPLE_STATS not in fit.children:
-        return empty
-    stats = fit[SAMPLE_STATS].to_dataset()
-    result: dict[str, Any] = dict(empty)
+    result: dict[str, Any] = {"divergences": None, "treedepth_share": None, "bfmi": None}
+    stats = group_of(fit, SAMPLE_STATS)
     if "diverging" in stats:
         result["divergences"] = int(stats["diverging"].sum())
     for name in ("maxdepth_reached", "reached_max_treedepth"):

@@ -201,6 +201,11 @@ def is_distilled(fit: Fit) -> bool:
     return law_of(fit).distills
 
 
+def group_of(fit: Fit, name: str) -> xr.Dataset:
+    """Return a group of a fit; empty if it does not have the group, as for a Dataset of draws."""
+    return fit[name].to_dataset() if isinstance(fit, xr.DataTree) and name in fit.children else xr.Dataset()
+
+
 def seen_runs(fit: Fit) -> xr.Dataset:
     """Return the design of the fitted runs.
 
@@ -210,16 +215,12 @@ def seen_runs(fit: Fit) -> xr.Dataset:
         student_params, student_tokens and teacher_loss over `run`; params and tokens over `supervised_run`. Empty for a
         Dataset of draws.
     """
-    if isinstance(fit, xr.DataTree) and CONSTANT in fit.children:
-        return fit[CONSTANT].to_dataset()
-    return xr.Dataset()
+    return group_of(fit, CONSTANT)
 
 
 def observed_runs(fit: Fit) -> xr.Dataset:
     """Return the outcomes of the fitted runs: student_loss and loss."""
-    if isinstance(fit, xr.DataTree) and OBSERVED in fit.children:
-        return fit[OBSERVED].to_dataset()
-    return xr.Dataset()
+    return group_of(fit, OBSERVED)
 
 
 def provenance(fit: Fit) -> dict[str, Any]:
@@ -254,6 +255,4 @@ def provenance(fit: Fit) -> dict[str, Any]:
 
 def prior_table(fit: Fit) -> xr.Dataset:
     """Return the priors of a fit: `distribution` and `reason` over `parameter`."""
-    if isinstance(fit, xr.DataTree) and PRIOR_TABLE in fit.children:
-        return fit[PRIOR_TABLE].to_dataset()
-    return xr.Dataset()
+    return group_of(fit, PRIOR_TABLE)

@@ -14,6 +14,7 @@ import numpy as np
 
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws, Law, Prior, Reference
+from bayesdistill.priors.table import joint_priors
 
 
 def coordinates_of_draws(draws: Draws, law: Law, reference: Reference) -> dict[str, np.ndarray]:
@@ -91,16 +92,7 @@ def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float)
         mean[free], covariance[np.ix_(free, free)], [default[list(values)[i]] for i in free], widen
     )
     reason = f"an earlier posterior, standard deviations from its runs times {widen:g}"
-    table = {
-        name: Prior(
-            float(where),
-            math.sqrt(float(var)),
-            f"jointly Normal, marginally Normal({where:.4g}, {var**0.5:.2g})",
-            reason,
-        )
-        for name, where, var in zip(values, location, np.diagonal(covariance), strict=True)
-    }
-    return table, covariance
+    return joint_priors(values, location, covariance, reason), covariance
 
 
 def _temper(

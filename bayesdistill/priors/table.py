@@ -7,9 +7,9 @@ c = location + scale z. For joint priors (published supervised law, earlier post
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -215,37 +215,28 @@ def published_law_prior(
     scales = np.array([coordinate.prior.scale for coordinate in TERMS["supervised"].coordinates])
     covariance = np.linalg.inv(jacobian.T @ jacobian / tolerance**2 + np.diag(scales**-2))
     reason = f"published law of Busbridge et al. (2025), 480 pseudo-runs with a tolerance of {tolerance:g} nats"
-    table = {
-        name: Prior(float(where), float(scale), f"jointly Normal, marginally Normal({where:.4g}, {scale:.2g})", reason)
-        for name, where, scale in zip(names, location, np.sqrt(np.diagonal(covariance)), strict=True)
+    return joint_priors(names, location, covariance, reason), covariance
+
+
+def joint_priors(names: Iterable[str], location: np.ndarray, covariance: np.ndarray, reason: str) -> dict[str, Prior]:
+    """Return the marginal priors of coordinates that are jointly normal."""
+    return {
+        name: Prior(float(mean), float(scale), f"jointly Normal, marginally Normal({mean:.4g}, {scale:.2g})", reason)
+        for name, mean, scale in zip(names, location, np.sqrt(np.diagonal(covariance)), strict=True)
     }
-    return table, covariance
 
 
 def prior_frame(priors: Priors) -> pd.DataFrame:
     """Return the priors as a table with one row per coordinate."""
     import pandas as pd
 
-    rows: Sequence[dict[str, Any]] = [
-        {
-            "coordinate": name,
-            "location": prior.location,
-            "scale": prior.scale,
-            "distribution": prior.distribution,
-            "reason": prior.reason,
-        }
-        for name, prior in priors.table.items()
-    ]
+    table = dict(priors.table)
     if priors.asymptotic_width is not None:
-        rows = [
-            *rows,
-            {
-                "coordinate": "asymptotic_advantage",
-                "location": 0.0,
-                "scale": priors.asymptotic_width,
-                "distribution": f"max(a, 0) ~ Normal(0, {priors.asymptotic_width:g}), flat for a <= 0",
-                "reason": "With unlimited data, distillation cannot beat pretraining of the same student, but equation 8 does not"
-                " enforce this. a is the advantage in nats, in mean square over students around the reference size.",
-            },
-        ]
-    return pd.DataFrame(rows).set_index("coordinate")
+        table["asymptotic_advantage"] = Prior(
+            0.0,
+            priors.asymptotic_width,
+            f"max(a, 0) ~ Normal(0, {priors.asymptotic_width:g}), flat for a <= 0",
+            "With unlimited data, distillation cannot beat pretraining of the same student, but equation 8 does not enforce this. "
+            "a is the advantage in nats, in mean square over students around the reference size.",
+        )
+    return pd.DataFrame([asdict(prior) for prior in table.values()], index=pd.Index(table, name="coordinate"))

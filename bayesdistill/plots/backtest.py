@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bayesdistill.errors import ParameterError
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
-from bayesdistill.plots.layout import panel_title
-from bayesdistill.plots.style import MARKERS, OKABE_ITO
+from bayesdistill.plots import collection, grids, layout, style, visuals
 
 _NEEDED = "curve_share curve_mean_probability probability mean_difference difference forecaster"
 KINDS = {"run": "two single runs, with residual noise", "law": "expected losses, without residual noise"}
 NAMES = {"posterior": "posterior", "point": "Huber point fit", "bootstrap": "bootstrap"}
 
 
-@documented
+@collection.documented
 def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", dark: bool = False) -> Figure:
     """Calibration of the forecasts of a backtest, and their differences beside the observed ones.
 
@@ -52,51 +47,42 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
     grids.need(found, _NEEDED, "the argument of plot_backtest", "backtest()")
     if noise not in KINDS:
         raise ParameterError(f"noise is {noise!r}; use {' or '.join(map(repr, KINDS))}")
-    forecasters, scenarios = grids.names(found, "forecaster"), list(dict.fromkeys(grids.names(found, "scenario")))
-    with drawing(size, dark) as plot:
-        legend = plot.legend
+    forecasters, first = grids.cells(found.sel(noise=noise), "forecaster"), found.isel(forecaster=0)
+    scenarios = dict.fromkeys(grids.names(found, "scenario"))
+    with collection.drawing(size, dark) as (plot, look, legend):
         left, right = plot.pair(2.7, 4.8)
-        for number, (name, color) in enumerate(zip(forecasters, OKABE_ITO, strict=False)):
+        looks = zip(style.OKABE_ITO, style.MARKERS, strict=True)
+        for number, ((name, one), (color, marker)) in enumerate(zip(forecasters, looks, strict=False)):
             # Side by side, so that intervals of different forecasters can be told apart.
-            offset, marker = 0.008 * (number - (len(forecasters) - 1) / 2), MARKERS[number % len(MARKERS)]
-            _draw_curve(left, found.sel(forecaster=name, noise=noise), offset, color, marker=marker, zorder=4 - number)
+            x = one["curve_mean_probability"] + 0.008 * (number - (len(forecasters) - 1) / 2)
+            yerr = visuals.arms(one["curve_share"], one["curve_lower"], one["curve_upper"])
+            lines = {"linestyle": "-", "marker": marker, "zorder": 4 - number}
+            visuals.errors(left, x, one["curve_share"], color, 1.8, yerr=yerr, width=0.6, **lines)
             legend.line(NAMES.get(name, name), color, marker=marker)
-        visuals.line(left, [0, 1], [0, 1], plot.look.ink, 0.7, zorder=1)
+        visuals.line(left, [0, 1], [0, 1], look.ink, 0.7, zorder=1)
         left.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="stated probability", ylabel="share in which it was")
-        panel_title(left, "Is the distilled run ahead?")
-        for number, (name, color) in enumerate(zip(scenarios, OKABE_ITO[2:], strict=False)):
-            one = found.isel(forecaster=0, forecast=np.flatnonzero(found["scenario"].values == name))
-            _draw_differences(right, one, color, MARKERS[number % len(MARKERS)])
-            legend.points(name, color, MARKERS[number % len(MARKERS)])
-        seen, expected = found["difference"].values, found["mean_difference"].isel(forecaster=0).values
-        ends = [min(seen.min(), expected.min()), max(seen.max(), expected.max())]
-        visuals.line(right, ends, ends, plot.look.ink, 0.7, zorder=1)
+        layout.panel_title(left, "Is the distilled run ahead?")
+        for name, color, marker in zip(scenarios, style.OKABE_ITO[2:], style.MARKERS, strict=False):
+            one = first.isel(forecast=np.flatnonzero(found["scenario"].values == name))
+            xerr = visuals.arms(one["mean_difference"], one["lower_difference"], one["upper_difference"])
+            points = {"xerr": xerr, "marker": marker, "zorder": 3}
+            visuals.errors(right, one["mean_difference"], one["difference"], color, 1.5, width=0.35, **points)
+            legend.points(name, color, marker)
+        seen = first[["difference", "mean_difference"]].to_dataarray()
+        ends = [seen.min(), seen.max()]
+        visuals.line(right, ends, ends, look.ink, 0.7, zorder=1)
         for axis in "xy":
-            visuals.level(right, 0, plot.look.neutral, 0.5, axis=axis)
+            visuals.level(right, 0, look.neutral, 0.5, axis=axis)
         right.set_xlabel("forecast lead of the distilled run [nats per token]")
         right.set_ylabel("observed lead [nats per token]")
-        panel_title(right, NAMES.get(forecasters[0], forecasters[0]))
+        layout.panel_title(right, NAMES.get(forecasters[0][0], forecasters[0][0]))
         legend.line("as often as stated, as much as forecast", width=0.7)
-        warnings = []
-        if any(grids.names(found, "failed")):
-            warnings = ["Some of the fits behind these forecasts did not pass every convergence check."]
+        failed = ["Some of the fits behind these forecasts did not pass every convergence check."]
         cutoffs = ", ".join(style.power_of_ten(float(value)) for value in found["cutoff_fit"].values)
-        interval = round(100 * float(found.attrs.get("interval_prob", 0.9)))
+        interval = style.percent(float(found.attrs.get("interval_prob", 0.9)))
         notes = [
-            f"{found.sizes['forecast']} forecasts of pairs, cut off at {cutoffs} FLOPs; "
-            f"probabilities for {KINDS[noise]}. {interval} % intervals; those of shares count students, not pairs."
+            f"{found.sizes['forecast']} forecasts of pairs, cut off at {cutoffs} FLOPs; probabilities for {KINDS[noise]}. "
+            f"{interval} intervals; those of shares count students, not pairs."
         ]
         title = "Forecasts of runs above a cut-off of compute, from those below it"
-        return plot.finish(title, notes, warnings=warnings)
-
-
-def _draw_curve(ax: Axes, curve: xr.Dataset, offset: float, color: str, **kwargs: object) -> None:
-    x, y = curve["curve_mean_probability"].values + offset, curve["curve_share"].values
-    arms = np.maximum(np.stack([y - curve["curve_lower"].values, curve["curve_upper"].values - y]), 0)
-    visuals.errors(ax, x, y, color, 1.8, yerr=arms, width=0.6, linestyle="-", **kwargs)
-
-
-def _draw_differences(ax: Axes, one: xr.Dataset, color: str, marker: str) -> None:
-    x, y = one["mean_difference"].values, one["difference"].values
-    arms = np.maximum(np.stack([x - one["lower_difference"].values, one["upper_difference"].values - x]), 0)
-    visuals.errors(ax, x, y, color, 1.5, xerr=arms, width=0.35, marker=marker, zorder=3)
+        return plot.finish(title, notes, warnings=failed if any(grids.names(found, "failed")) else [])

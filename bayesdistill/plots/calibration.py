@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, style, visuals
 
 _NEEDED = "difference band_lower band_upper outside stated won won_lower won_upper decisions"
 _DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
 
 
-@documented
+@collection.documented
 def plot_calibration(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Rank distributions against uniform with a simultaneous band, and stated probabilities against what happened.
 
@@ -36,23 +36,20 @@ def plot_calibration(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
     >>> bd.plot_calibration(bd.rank_ecdf(calibration)).savefig("calibration.png")  # doctest: +SKIP
     """
     grids.need(found, _NEEDED, "the argument of plot_calibration", "rank_ecdf()")
-    outside, attrs = found["outside"].values, found.attrs
-    prob = attrs.get("prob", 0.95)
-    with drawing(size, dark) as plot:
-        look, legend = plot.look, plot.legend
+    attrs, x, outside = found.attrs, found["position"], found["outside"].values
+    prob, count = attrs.get("prob", 0.95), outside.size
+    worst = found.isel(quantity=np.flatnonzero(outside))
+    worst = worst.sortby("p_holm") if "p_holm" in found else worst
+    # The worst are named; the rest of those outside are drawn alike.
+    dashes = dict(zip(grids.names(worst, "quantity"), _DASHES, strict=False))
+    with collection.drawing(size, dark) as (plot, look, legend):
         left, right = plot.pair(2.8, 4.8)
-        x = found["position"].values
-        visuals.band(
-            left, x, found["band_lower"].values, found["band_upper"].values, look.neutral, 0.3, step="mid", zorder=1
-        )
+        visuals.band(left, x, found["band_lower"], found["band_upper"], look.neutral, 0.3, step="mid", zorder=1)
         legend.band(f"holds a curve with {style.percent(prob)}", look.neutral, 0.3)
         legend.line("a quantity", look.accent, width=0.5)
-        dashes = _worst(found)
-        for name, difference, out in zip(
-            grids.names(found, "quantity"), found["difference"].values, outside, strict=True
-        ):
-            color, width = (style.WARNING_COLOR, 1.0) if out else (look.accent, 0.4)
-            visuals.line(left, x, difference, color, width, linestyle=dashes.get(name, "-"))
+        for name, one in grids.cells(found, "quantity"):
+            color, width = (style.WARNING_COLOR, 1.0) if one["outside"] else (look.accent, 0.4)
+            visuals.line(left, x, one["difference"], color, width, linestyle=dashes.get(name, "-"))
             if name in dashes:
                 legend.line(style.plain(name), color, linestyle=dashes[name], width=width)
         visuals.level(left, 0, width=0.5, zorder=2)
@@ -60,7 +57,6 @@ def plot_calibration(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
         left.set_ylabel("share of ranks below, minus expected [1]")
         _draw_decisions(right, found)
         legend.line("as often as stated", look.neutral, linestyle="--")
-        count = outside.size
         notes = [
             f"{attrs.get('counted', '?')} simulations counted; {attrs.get('passed_when_refitted', 0)} of them after a longer "
             f"refit; {int(attrs.get('failed', 0))} failed the convergence checks.",
@@ -70,27 +66,17 @@ def plot_calibration(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
         return plot.finish("Simulations: are the posterior's probabilities right?", notes)
 
 
-def _worst(found: xr.Dataset) -> dict[str, object]:
-    """Return dashes for the worst of the quantities that leave the band; only these are named."""
-    outside = found.isel(quantity=np.flatnonzero(found["outside"].values))
-    if "p_holm" in found:
-        outside = outside.sortby("p_holm")
-    return dict(zip(grids.names(outside, "quantity"), _DASHES, strict=False))
-
-
 def _draw_decisions(ax: Axes, found: xr.Dataset) -> None:
     look, stated, won = visuals.look_of(ax), found["stated"].values, found["won"].values
     visuals.line(ax, [0, 1], [0, 1], look.neutral, linestyle="--", zorder=0.8)
-    arms = np.clip(np.stack([won - found["won_lower"].values, found["won_upper"].values - won]), 0, None)
-    visuals.errors(ax, stated, won, look.accent, 1.4, yerr=arms)
+    visuals.errors(ax, stated, won, look.accent, 1.4, yerr=visuals.arms(won, found["won_lower"], found["won_upper"]))
+    box = {"facecolor": look.paper, "edgecolor": "none", "pad": 0.3}
     for p, share, count in zip(stated, won, found["decisions"].values, strict=True):
         if np.isfinite(p):
             # Beside the point, away from the line: below it on the right, above it on the left, within the panel.
             right = share < p if 0.1 < p < 0.9 else p < 0.5
-            ax.annotate(
-                f"{int(count)}", (p, share), xytext=((1 if right else -1) * 1.6 * look.marker, 0), va="center", zorder=1,
-                textcoords="offset points", ha="left" if right else "right", fontsize=look.small,
-                bbox={"facecolor": look.paper, "edgecolor": "none", "pad": 0.3},
-            )  # fmt: skip
-    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="stated probability that distillation wins [1]")
-    ax.set_ylabel("share in which it wins [1]")
+            side, offset = ("left", 1.6 * look.marker) if right else ("right", -1.6 * look.marker)
+            place: dict[str, Any] = {"xytext": (offset, 0), "textcoords": "offset points", "ha": side, "va": "center"}
+            ax.annotate(f"{int(count)}", (p, share), fontsize=look.small, bbox=box, zorder=1, **place)
+    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), ylabel="share in which it wins [1]")
+    ax.set_xlabel("stated probability that distillation wins [1]")

@@ -7,17 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bayesdistill import posterior
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, style, visuals
 
 _NEEDED = "distilled_loss supervised_loss best_teacher probability_stronger_worse extrapolates training student teacher"
 
 
-@documented
-def plot_capacity_gap(
-    gap: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY, size: str = "page", dark: bool = False
-) -> Figure:
+@collection.documented
+def plot_capacity_gap(gap: xr.Dataset, *, prob: float = grids.PROB, size: str = "page", dark: bool = False) -> Figure:
     """Student loss against the teacher's loss or size, and the probability that a stronger teacher would be worse.
 
     Parameters
@@ -48,30 +44,19 @@ def plot_capacity_gap(
     grids.need(gap, _NEEDED, "the argument of plot_capacity_gap", "capacity_gap()")
     names, kept = ["distilled_loss", "supervised_loss", "best_teacher"], ["probability_stronger_worse", "extrapolates"]
     shown = grids.summaries(gap, names, prob, keep=kept)
-    cells = [(training_words(gap, float(value)), shown.sel(training=value)) for value in gap["training"].values]
-    with drawing(size, dark) as plot:
-        look, legend, teachers = plot.look, plot.legend, gap["teacher"].values
-        colors = style.size_colors(gap["student"].values, look)
-        for (top, bottom), cell in plot.facets(cells, look.pick([1.5, 0.8], [2.3, 1.1]), look.pick(1, 2, 4)):
+    cells = [(training_words(value), shown.sel(training=value)) for value in gap["training"]]
+    with collection.drawing(size, dark) as (plot, look, legend):
+        colors, heights = plot.sizes(gap["student"]), look.pick([1.5, 0.8], [2.3, 1.1])
+        for (top, bottom), cell in plot.facets(cells, heights, look.pick(1, 2, 4), x="teacher", over="student"):
             for student, color in colors.items():
                 one = cell.sel(student=student)
                 draw_gap(top, one, color)
-                visuals.level(top, float(one["supervised_loss"]), color, 0.8, linestyle=":", zorder=1.5)
-                chance, outside = (one[name].values for name in kept)
-                visuals.reach_line(bottom, teachers, chance, outside, color, dots=False)
+                visuals.level(top, one["supervised_loss"], color, 0.8, linestyle=":", zorder=1.5)
+                visuals.reach_line(bottom, "teacher", one, "probability_stronger_worse", color)
             visuals.level(bottom, 0.5)
             bottom.set_ylim(-0.05, 1.05)
-            for ax in (top, bottom):
-                visuals.hatch_outside(ax, teachers, cell["extrapolates"].all("student").values)
-            if gap.attrs.get("teacher_axis") == "params":
-                style.size_axis(bottom.xaxis)
         plot.label(teacher_label(gap), ["student loss\n[nats per token]", "P(stronger\nis worse)"])
-        percent = style.percent(prob)
-        legend.sizes(colors)
-        legend.band(f"{percent} interval of the law")
-        legend.line("pretrained on the same tokens", linestyle=":")
-        legend.line(f"best teacher: median, {percent} interval", marker="o")
-        legend.reach(dots=False)
+        gap_legend(legend, prob)
         notes = [
             "P(stronger is worse): that a slightly stronger teacher gives a worse student. Stronger teachers are to the "
             f"{'right' if gap.attrs.get('teacher_axis') == 'params' else 'left'}. {teacher_words(gap)}"
@@ -81,21 +66,18 @@ def plot_capacity_gap(
         return plot.finish("The capacity gap: a stronger teacher can give a worse student", notes, fit=gap)
 
 
-def training_words(gap: xr.Dataset, value: float) -> str:
+def training_words(training: xr.DataArray) -> str:
     """Return how long the students of a panel are trained, in words."""
-    unit = gap["training"].attrs.get("units", "1")
-    if unit == "FLOPs":
-        return f"students trained for {style.power_of_ten(value)} FLOPs"
-    if unit == "tokens":
-        return f"students trained on {style.short(value)} tokens"
-    return f"students at {value:g} tokens per parameter"
+    value = float(training)
+    words = {"FLOPs": f"for {style.power_of_ten(value)} FLOPs", "tokens": f"on {style.short(value)} tokens"}
+    unit = training.attrs.get("units", "1")
+    return f"students trained {words[unit]}" if unit in words else f"students at {value:g} tokens per parameter"
 
 
 def teacher_label(gap: xr.Dataset) -> str:
     """Return the label of the teachers' axis."""
-    if gap.attrs.get("teacher_axis") != "params":
-        return "teacher loss [nats per token]"
-    return "teacher size [non-embedding parameters]"
+    by_size = gap.attrs.get("teacher_axis") == "params"
+    return "teacher size [non-embedding parameters]" if by_size else "teacher loss [nats per token]"
 
 
 def draw_gap(ax: Axes, shown: xr.Dataset, color: object) -> None:
@@ -107,12 +89,22 @@ def draw_gap(ax: Axes, shown: xr.Dataset, color: object) -> None:
     visuals.points(ax, middle, height, color, 2.2, markeredgecolor=look.paper, edge=0.5, zorder=6)
 
 
+def gap_legend(
+    legend: collection.Legend, prob: float, color: str | None = None, whose: str = "for every student"
+) -> None:
+    """Add what `draw_gap` draws, and the loss of pretrained students in `color`."""
+    legend.band(f"{style.percent(prob)} interval of the law")
+    legend.line("pretrained on the same tokens", color, linestyle=":")
+    legend.line(f"best teacher: median, {style.percent(prob)} interval", marker="o")
+    legend.reach(whose=whose)
+
+
 def at_the_end(gap: xr.Dataset) -> list[str]:
     """Return a sentence where a median best teacher is the first or last of the axis: the best may not have been looked at."""
-    teachers, best = gap["teacher"].values, posterior.median(gap["best_teacher"])
-    if not ((best == teachers.min()) | (best == teachers.max())).any():
-        return []
-    return ["A best teacher at an end of the axis may lie beyond it."]
+    at_end = (
+        posterior.median(gap["best_teacher"]).isin([gap["teacher"].values.min(), gap["teacher"].values.max()]).any()
+    )
+    return ["A best teacher at an end of the axis may lie beyond it."] if at_end else []
 
 
 def teacher_words(gap: xr.Dataset) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +15,37 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from bayesdistill.plots import layout, picture, style
+from bayesdistill.plots import layout, picture, style, visuals
 from bayesdistill.plots.style import Look
+
+_SECTIONS = {
+    "{size}": """\
+size : {"column", "page", "slide"}
+    A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
+dark : bool
+    For dark backgrounds.""",
+    "{prob}": """\
+prob : float
+    Probability inside the equal-tailed intervals.""",
+    "{returns}": """\
+Returns
+-------
+Figure""",
+    "{raises}": """\
+Raises
+------
+ParameterError
+    If the Dataset lacks a variable, or there is no such size.""",
+}
+
+
+def documented[F: Callable[..., object]](plot: F) -> F:
+    """Replace the placeholders in a docstring by the sections they name."""
+    text = inspect.cleandoc(plot.__doc__ or "")
+    for placeholder, section in _SECTIONS.items():
+        text = text.replace(placeholder, section)
+    plot.__doc__ = text
+    return plot
 
 
 class Legend:
@@ -31,32 +61,19 @@ class Legend:
         self.look = look
         self.handles: list[Artist] = []
 
-    def line(
-        self,
-        label: str,
-        color: Any = None,
-        *,
-        width: float = 1.0,
-        linestyle: Any = "-",
-        marker: str = "",
-        hollow: bool = False,
-    ) -> None:
+    def line(self, label: str, color: Any = None, *, width: float = 1.0, linestyle: Any = "-", **kwargs: Any) -> None:
         """Add a line, with a marker if there is one."""
-        color = self.look.ink if color is None else color
-        self.handles.append(
-            Line2D(
-                [], [], color=color, linestyle=linestyle, marker=marker, linewidth=width * self.look.line, label=label,
-                markerfacecolor=self.look.paper if hollow else color,
-            )
-        )  # fmt: skip
+        kwargs = {"color": self.look.ink if color is None else color, "linewidth": width * self.look.line} | kwargs
+        self.handles.append(Line2D([], [], linestyle=linestyle, label=label, **kwargs))
 
     def points(self, label: str, color: Any = None, marker: str = "o", *, hollow: bool = False) -> None:
         """Add a marker without a line."""
-        self.line(label, color, linestyle="none", marker=marker, hollow=hollow)
+        face = self.look.paper if hollow else "auto"
+        self.line(label, color, linestyle="none", marker=marker, markerfacecolor=face)
 
     def patch(self, label: str, color: Any, **kwargs: Any) -> None:
         """Add a filled patch."""
-        self.handles.append(Patch(**{"facecolor": color, "edgecolor": "none", "label": label} | kwargs))
+        self.handles.append(Patch(label=label, **{"facecolor": color, "edgecolor": "none"} | kwargs))
 
     def band(self, label: str, color: Any = None, alpha: float = 0.25) -> None:
         """Add a band."""
@@ -66,22 +83,26 @@ class Legend:
         """Add a hatched region."""
         self.patch(label, "none", edgecolor=self.look.neutral, hatch=style.HATCH, linewidth=0, alpha=0.6)
 
-    def sizes(self, colors: Mapping[float, Any], width: float = 1.6, marker: str = "") -> None:
-        """Add the colors of student sizes; the first entry says what they are."""
-        for i, (size, color) in enumerate(colors.items()):
-            self.line(f"{'' if i else 'student '}{style.short(size)}", color, width=width, marker=marker)
+    def flagged(self, good: str, bad: str) -> None:
+        """Add what `visuals.flagged` draws."""
+        self.points(good, self.look.accent)
+        self.points(bad, style.WARNING_COLOR, "D")
 
-    def budgets(self, colors: Mapping[float, Any]) -> None:
-        """Add the colors of budgets."""
-        for budget, color in colors.items():
-            self.line(f"{style.power_of_ten(budget)} FLOPs", color, width=1.6)
+    def steps(self, what: str) -> None:
+        """Add the colors of `visuals.step_map`; the first entry says what is mapped."""
+        for i, color in enumerate(visuals.step_colors()):
+            self.patch(f"{'' if i else what} {visuals.STEPS[i]:g} to {visuals.STEPS[i + 1]:g}".strip(), color)
 
-    def levels(self, what: str, levels: Sequence[float], colors: Sequence[Any]) -> None:
-        """Add the colors of the levels of a map; the first entry says what is mapped."""
-        for i, color in enumerate(colors):
-            self.patch(f"{'' if i else what}{levels[i]:g} to {levels[i + 1]:g}", color)
+    def outcomes(
+        self, outcomes: Mapping[str, tuple[str, str]], chance: xr.DataArray, hatches: Mapping[str, str] | None = None
+    ) -> None:
+        """Add the outcomes (words, color) that have a chance."""
+        for name, (words, color) in outcomes.items():
+            if name in chance["outcome"] and float(chance.sel(outcome=name).max()) > 0:
+                looks = {"edgecolor": self.look.paper, "linewidth": 0, "hatch": (hatches or {}).get(name)}
+                self.patch(words, color or self.look.neutral, **looks)
 
-    def reach(self, *, dots: bool = True, whose: str = "for every student") -> None:
+    def reach(self, *, dots: bool = False, whose: str = "for every student") -> None:
         """Add what `visuals.reach_line` and `visuals.hatch_outside` draw."""
         self.line("inside the data", width=1.6, marker="o" if dots else "")
         self.line("extrapolated", linestyle="--", width=0.9)
@@ -128,12 +149,29 @@ class PlotCollection:
         first, second = self.panels(rows, columns, self.look.pick(column_height, height)).flat
         return first, second
 
-    def facets[Cell](
-        self, cells: Sequence[tuple[str, Cell]], heights: Sequence[float], columns: int | None = None
-    ) -> Iterator[tuple[np.ndarray, Cell]]:
-        """Yield stacked panels and cell for each (title, cell); `heights` are those of the panels of one cell.
+    def facets(
+        self,
+        cells: Sequence[tuple[str, xr.Dataset]],
+        heights: Sequence[float],
+        columns: int | None = None,
+        *,
+        x: str = "",
+        over: str = "",
+    ) -> Iterator[tuple[np.ndarray, xr.Dataset]]:
+        """Yield stacked panels and cell for each (title, cell).
 
-        Without a number of columns, the panels fill a page evenly.
+        Parameters
+        ----------
+        cells : sequence
+            Titles and parts of the data.
+        heights : sequence of float
+            Those of the panels of one cell, in inches.
+        columns : int, optional
+            By default, the panels fill a page evenly.
+        x : str
+            Dimension along the x axis; its units decide how the axis is labeled.
+        over : str
+            Dimension of the curves in a panel. Where all of them extrapolate, the panels are hatched.
         """
         count = len(cells)
         if columns is None:
@@ -141,18 +179,21 @@ class PlotCollection:
             columns = 4 if self.look.size == "slide" and count not in (2, 4) else columns
         self.columns = columns = min(columns, count)
         bands = -(-count // columns)
-        axes = self.panels(
-            len(heights) * bands, columns, bands * sum(heights), sharex=True, height_ratios=[*heights] * bands
-        )
+        ratios = [*heights] * bands
+        axes = self.panels(len(ratios), columns, sum(ratios), sharex=True, height_ratios=ratios)
         groups = axes.reshape(bands, len(heights), columns).swapaxes(1, 2).reshape(-1, len(heights))
         for ax in groups[count:].flat:
             ax.set_axis_off()
         self.groups = groups[:count]
         for i, (group, (title, cell)) in enumerate(zip(self.groups, cells, strict=True)):
-            for k, ax in enumerate(group):
-                ax.tick_params(labelbottom=k == len(group) - 1 and i + columns >= count)
+            for ax in group:
+                ax.tick_params(labelbottom=ax is group[-1] and i + columns >= count)
             layout.panel_title(group[0], title)
             yield group, cell
+            for ax in group if over else []:
+                visuals.hatch_outside(ax, cell[x].values, cell["extrapolates"].all(over).values)
+            if x:
+                style.axis_of_units(group[-1].xaxis, cell[x].attrs.get("units", ""))
 
     def label(self, x: str, y: Sequence[str], *, same: bool = True, repeat: bool | None = None) -> None:
         """Label the outer axes of the facets.
@@ -161,42 +202,49 @@ class PlotCollection:
         shows the numbers of its y axis.
         """
         look, columns, count = self.look, self.columns, len(self.groups)
-        repeat = not same if repeat is None else repeat
         if (look.size == "column" and columns > 1) or (look.size == "slide" and columns > 2 and len(x) > 26):
             x = x.replace(" [", "\n[")
         if look.size == "column" and columns > 1:
             x = x.replace("[non-embedding ", "[non-embedding\n")
-        for kind, text in enumerate(y):
-            stacked = self.groups[:, kind]
+        for ax in self.groups[max(0, count - columns) :, -1]:
+            ax.set_xlabel(x)
+        for stacked, text in zip(self.groups.T, y, strict=True):
             limits = np.array([ax.get_ylim() for ax in stacked])
             for i, ax in enumerate(stacked):
                 if same:
                     ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
-                ax.tick_params(labelleft=i % columns == 0 or repeat)
-                if i % columns == 0:
-                    text = text.replace(" [", "\n[") if look.size == "slide" else text
-                    ax.set_ylabel(text, fontsize=look.small if len(y) > 1 else look.font)
-        for i in range(max(0, count - columns), count):
-            self.groups[i, -1].set_xlabel(x)
+                ax.tick_params(labelleft=i % columns == 0 or (not same if repeat is None else repeat))
+            for ax in stacked[::columns]:
+                words = text.replace(" [", "\n[") if look.size == "slide" else text
+                ax.set_ylabel(words, fontsize=look.small if len(y) > 1 else look.font)
+
+    def sizes(self, values: xr.DataArray, **line: Any) -> dict[float, Any]:
+        """Return a color for each student size, smallest first, and add them to the legend; the first entry says what they are."""
+        colors = style.size_colors(values.values, self.look)
+        for i, (size, color) in enumerate(colors.items()):
+            self.legend.line(f"{'' if i else 'student '}{style.short(size)}", color, **{"width": 1.6} | line)
+        return colors
+
+    def budgets(self, values: xr.DataArray) -> dict[float, Any]:
+        """Return a color for each budget, smallest first, and add them to the legend."""
+        colors = style.budget_colors(values.values, self.look)
+        for budget, color in colors.items():
+            self.legend.line(f"{style.power_of_ten(budget)} FLOPs", color, width=1.6)
+        return colors
 
     def finish(
         self, title: str, notes: Sequence[str], *, warnings: Sequence[str] = (), fit: xr.Dataset | None = None
     ) -> Figure:
         """Return the figure with its title, legend and notes, and with what is to be said about the posterior of `fit`."""
-        about = style.fit_notes(fit) if fit is not None else ([], [])
-        layout.finish(
-            self.figure,
-            title=title,
-            handles=self.legend.handles,
-            warnings=[*about[0], *warnings],
-            notes=[*notes, *about[1]],
-        )
+        first, last = style.fit_notes(fit) if fit is not None else ([], [])
+        handles = self.legend.handles
+        layout.finish(self.figure, title=title, handles=handles, warnings=[*first, *warnings], notes=[*notes, *last])
         return self.figure
 
 
 @contextmanager
-def drawing(size: str, dark: bool) -> Iterator[PlotCollection]:
-    """Yield a new figure, with the settings of its size and background.
+def drawing(size: str, dark: bool) -> Iterator[tuple[PlotCollection, Look, Legend]]:
+    """Yield a new figure, its look and its legend, with the settings of its size and background.
 
     Raises
     ------
@@ -205,4 +253,5 @@ def drawing(size: str, dark: bool) -> Iterator[PlotCollection]:
     """
     look = style.make_look(size, dark)
     with picture.settings(look):
-        yield PlotCollection(look)
+        plot = PlotCollection(look)
+        yield plot, look, plot.legend

@@ -6,10 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from bayesdistill import posterior
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, style, visuals
 
 _ROWS = {
     "teacher_params": "teacher size\n[parameters]",
@@ -18,9 +15,9 @@ _ROWS = {
 }
 
 
-@documented
+@collection.documented
 def plot_compute_strategy(
-    plan: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY, size: str = "page", dark: bool = False
+    plan: xr.Dataset, *, prob: float = grids.PROB, size: str = "page", dark: bool = False
 ) -> Figure:
     """Teacher size, teacher tokens and student tokens against compute, for each scenario and student.
 
@@ -53,26 +50,22 @@ def plot_compute_strategy(
     best = [f"best_{name}" for name in _ROWS]
     grids.need(plan, [*_ROWS, *best, "probability", "extrapolates"], "plan", "plan()")
     shown = grids.summaries(plan, best, prob, keep=[*_ROWS, "extrapolates"])
-    with drawing(size, dark) as plot:
-        look, legend, budgets = plot.look, plot.legend, plan["budget"].values
-        colors = style.size_colors(plan["student"].values, look)
-        for group, cell in plot.facets(grids.cells(shown, "scenario"), [look.pick(1.0, 1.5)] * 3, look.pick(2, 4)):
+    with collection.drawing(size, dark) as (plot, look, legend):
+        colors, cells, heights = plot.sizes(plan["student"]), grids.cells(shown, "scenario"), [look.pick(1.0, 1.5)] * 3
+        for group, cell in plot.facets(cells, heights, look.pick(2, 4), x="budget", over="student"):
             for ax, name in zip(group, _ROWS, strict=True):
                 for student, color in colors.items():
                     one = cell.sel(student=student)
                     visuals.interval(ax, "budget", one, f"best_{name}", color)
-                    visuals.reach_line(ax, budgets, one[name].values, one["extrapolates"].values, color, dots=False)
+                    visuals.reach_line(ax, "budget", one, name, color)
                 limit = float(plan.attrs.get(f"max_{name}", np.inf))
                 if np.isfinite(limit):
                     visuals.level(ax, limit, look.neutral, 1.0, linestyle=":")
-                visuals.hatch_outside(ax, budgets, cell["extrapolates"].all("student").values)
                 style.size_axis(ax.yaxis)
-            style.flops_axis(group[-1].xaxis)
         plot.label("compute budget [FLOPs]", list(_ROWS.values()))
-        legend.sizes(colors)
         legend.band(f"strategy with perfect information, {style.percent(prob)} interval")
         legend.line("largest allowed", look.neutral, linestyle=":")
-        legend.reach(dots=False)
+        legend.reach()
         notes = [
             "Lines: the chosen strategy, with the smallest mean loss. Where the teacher is not charged, many teachers of "
             "nearly the same loss do as well, and its size is hardly determined.",

@@ -8,25 +8,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
-from bayesdistill.plots.style import OKABE_ITO
+from bayesdistill.plots import collection, grids, style, visuals
 
 _NEEDED = "crossover_quantile status_probability seen_budget slope_quantile slope_positive_probability student scenario outcome"
 _OUTCOMES = {
-    "crossed": ("pretraining overtakes", OKABE_ITO[1]),
-    "always": ("distillation always ahead", OKABE_ITO[0]),
-    "reversed": ("distillation overtakes", OKABE_ITO[4]),
-    "never": ("pretraining always ahead", OKABE_ITO[5]),
-    "impossible": ("no strategy fits", None),
+    "crossed": ("pretraining overtakes", style.OKABE_ITO[1]),
+    "always": ("distillation always ahead", style.OKABE_ITO[0]),
+    "reversed": ("distillation overtakes", style.OKABE_ITO[4]),
+    "never": ("pretraining always ahead", style.OKABE_ITO[5]),
+    "impossible": ("no strategy fits", ""),
 }
 """Outcome -> words and color: blues where distillation is ahead at the largest budget, reds where pretraining is. The two that
 overtake are of one lightness; the second is hatched, so that they differ in gray too."""
 _HATCHES = {"reversed": "...."}
 
 
-@documented
+@collection.documented
 def plot_crossover(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Quantiles of the crossover budget against student size, and the probability of each outcome, for each scenario.
 
@@ -54,42 +51,30 @@ def plot_crossover(found: xr.Dataset, *, size: str = "page", dark: bool = False)
     >>> bd.plot_crossover(found).savefig("crossover.png")  # doctest: +SKIP
     """
     grids.need(found, _NEEDED, "the argument of plot_crossover", "crossovers()")
-    lowest, highest = float(found.attrs["lowest_budget"]), float(found.attrs["highest_budget"])
+    limits = float(found.attrs["lowest_budget"]), float(found.attrs["highest_budget"])
     cells, columns = grids.cells(found, "scenario"), 4
     if "fit" in found.dims:
         columns = len(cells) if len(cells) > 1 else columns  # a row for each fit, or fits side by side
-        cells = [
-            (f"{fit}: {name}", cell)
-            for fit, part in grids.cells(found, "fit")
-            for name, cell in grids.cells(part, "scenario")
-        ]
-    with drawing(size, dark) as plot:
-        look, legend = plot.look, plot.legend
+        cells = grids.cells(found, "fit", "scenario", joint=": ")
+    with collection.drawing(size, dark) as (plot, look, legend):
         colors = style.size_colors(found["student"].values, look)
-        outcomes = {
-            k: (words, color or look.neutral) for k, (words, color) in _OUTCOMES.items() if k in found["outcome"]
-        }
         for (top, bottom), cell in plot.facets(cells, look.pick([1.5, 0.9], [2.2, 1.2]), min(columns, look.pick(2, 4))):
             for place, (student, color) in enumerate(colors.items()):
-                _draw_quantiles(top, place, cell.sel(student=student), color, lowest, highest)
-            _budget_axis(top, lowest, highest)
-            _draw_outcomes(bottom, cell.sel(student=list(colors)), outcomes)
-            top.text(
-                0.03, 0.98, _slope_words(cell), transform=top.transAxes, fontsize=look.small, va="top", zorder=6,
-                bbox={"facecolor": look.paper, "edgecolor": "none", "pad": 0.5},
-            )  # fmt: skip
+                _draw_quantiles(top, place, cell.sel(student=student), color, *limits)
+            _budget_axis(top, *limits)
+            _draw_outcomes(bottom, cell.sel(student=list(colors)))
+            box = {"facecolor": look.paper, "edgecolor": "none", "pad": 0.5}
+            visuals.text(top, 0.03, 0.98, _slope_words(cell), "axes fraction", va="top", zorder=6, bbox=box)
         plot.label("student size [parameters]", ["crossover budget [FLOPs]", "probability"])
         legend.line(f"crossover: median and quantiles, {grids.outer_quantiles(found)}", marker="o")
         legend.points("distillation still ahead at the largest budget", marker="^")
         legend.points("pretraining ahead throughout", marker="v")
         legend.band("pretraining budgets of the data", look.neutral, 0.3)
-        for outcome, (words, color) in outcomes.items():
-            if float(found["status_probability"].sel(outcome=outcome).max()) > 0:
-                legend.patch(words, color, edgecolor=look.paper, linewidth=0, hatch=_HATCHES.get(outcome))
+        legend.outcomes(_OUTCOMES, found["status_probability"], hatches=_HATCHES)
+        lowest, highest = map(style.power_of_ten, limits)
         notes = [
-            f"Crossover: the budget from which on pretraining is ahead, looked for from {style.power_of_ten(lowest)} to "
-            f"{style.power_of_ten(highest)} FLOPs. The power of the student's size with which it goes is that of the draws in "
-            "which every student crosses (median and outer quantiles)."
+            f"Crossover: the budget from which on pretraining is ahead, looked for from {lowest} to {highest} FLOPs. The power of "
+            "the student's size with which it goes is that of the draws in which every student crosses (median and outer quantiles)."
         ]
         return plot.finish("The budget beyond which pretraining wins", notes, fit=found)
 
@@ -104,7 +89,7 @@ def _draw_quantiles(ax: Axes, place: int, one: xr.Dataset, color: object, lowest
     drawn, count = np.clip(values, lowest, highest), len(values)
     for k in range(count // 2):
         # The outer pair thin, the next one thicker.
-        visuals.line(ax, [place, place], [drawn[k], drawn[count - 1 - k]], color, 1 + 2.5 * k, zorder=3)
+        visuals.line(ax, [place, place], [drawn[k], drawn[-1 - k]], color, 1 + 2.5 * k, zorder=3)
     if values[0] < lowest:
         visuals.points(ax, place, lowest, color, 3, marker="v", zorder=7, clip_on=False)
     if values[-1] > highest:
@@ -122,18 +107,15 @@ def _budget_axis(ax: Axes, lowest: float, highest: float) -> None:
     ax.yaxis.set_major_locator(FixedLocator(list(10.0 ** decades[:: max(1, round(len(decades) / 5))])))
 
 
-def _draw_outcomes(ax: Axes, cell: xr.Dataset, outcomes: dict[str, tuple[str, str]]) -> None:
-    look, places = visuals.look_of(ax), np.arange(cell.sizes["student"])
-    base = np.zeros(places.size)
-    for outcome, (_, color) in outcomes.items():
-        values = cell["status_probability"].sel(outcome=outcome).values
-        ax.bar(
-            places, values, 0.8, bottom=base, facecolor=color, edgecolor=look.paper, hatch=_HATCHES.get(outcome),
-            linewidth=0.3 * look.line, zorder=2,
-        )  # fmt: skip
+def _draw_outcomes(ax: Axes, cell: xr.Dataset) -> None:
+    look, places, base = visuals.look_of(ax), np.arange(cell.sizes["student"]), np.zeros(cell.sizes["student"])
+    for outcome in [name for name in _OUTCOMES if name in cell["outcome"]]:
+        values, color = cell["status_probability"].sel(outcome=outcome).values, _OUTCOMES[outcome][1] or look.neutral
+        bars = ax.bar(places, values, 0.8, bottom=base, color=color, linewidth=0.3 * look.line, zorder=2)
+        for bar in bars:
+            bar.set(edgecolor=look.paper, hatch=_HATCHES.get(outcome))
         base = base + values
-    ax.set_ylim(0, 1)
-    ax.set_xlim(-0.6, places.size - 0.4)
+    ax.set(xlim=(-0.6, places.size - 0.4), ylim=(0, 1))
     ax.set_xticks(places, [style.short(student) for student in cell["student"].values])
 
 

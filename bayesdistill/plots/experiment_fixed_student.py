@@ -5,19 +5,16 @@ from __future__ import annotations
 import xarray as xr
 from matplotlib.figure import Figure
 
-from bayesdistill import posterior
 from bayesdistill.errors import ParameterError
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.capacity_gap import at_the_end, draw_gap, teacher_label, training_words
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, visuals
+from bayesdistill.plots.capacity_gap import at_the_end, draw_gap, gap_legend, teacher_label, training_words
 
 _NEEDED = "distilled_loss supervised_loss best_teacher extrapolates training student teacher"
 
 
-@documented
+@collection.documented
 def plot_experiment_fixed_student(
-    gap: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY, size: str = "page", dark: bool = False
+    gap: xr.Dataset, *, prob: float = grids.PROB, size: str = "page", dark: bool = False
 ) -> Figure:
     """Student loss against teacher size at fixed teacher compute, a panel per student, a colour per teacher budget.
 
@@ -59,26 +56,18 @@ def plot_experiment_fixed_student(
         raise ParameterError("choose one length of the students' training, by gap.isel(training=[0])")
     names = ["distilled_loss", "supervised_loss", "best_teacher"]
     shown = grids.summaries(gap.isel(training=0), names, prob, keep=["extrapolates"])
-    with drawing(size, dark) as plot:
-        look, legend = plot.look, plot.legend
-        colors = style.budget_colors(gap["teacher_budget"].values, look)
-        for (ax,), cell in plot.facets(grids.cells(shown, "student"), [look.pick(1.5, 2.1)]):
+    with collection.drawing(size, dark) as (plot, look, legend):
+        colors, cells = plot.budgets(gap["teacher_budget"]), grids.cells(shown, "student")
+        for (ax,), cell in plot.facets(cells, [look.pick(1.5, 2.1)], x="teacher", over="teacher_budget"):
             for budget, color in colors.items():
                 draw_gap(ax, cell.sel(teacher_budget=budget), color)
-            alone = float(cell["supervised_loss"].isel(teacher_budget=0))
+            alone = cell["supervised_loss"].isel(teacher_budget=0)
             visuals.level(ax, alone, look.neutral, 1.0, linestyle=":", zorder=1.5)
-            visuals.hatch_outside(ax, gap["teacher"].values, cell["extrapolates"].all("teacher_budget").values)
-            style.size_axis(ax.xaxis)
         plot.label(teacher_label(gap), ["student loss [nats per token]"], same=False)
-        percent = style.percent(prob)
-        legend.budgets(colors)
-        legend.band(f"{percent} interval of the law")
-        legend.line("pretrained on the same tokens", look.neutral, linestyle=":")
-        legend.line(f"best teacher: median, {percent} interval", marker="o")
-        legend.reach(dots=False, whose="at every budget")
-        words = training_words(gap, float(gap["training"].values[0])).capitalize()
+        gap_legend(legend, prob, look.neutral, whose="at every budget")
+        words = training_words(gap["training"][0]).capitalize()
         notes = [
-            f"Colour: FLOPs of the teacher's pretraining. {words}. Panels have scales of their own.",
+            f"Color: FLOPs of the teacher's pretraining. {words}. Panels have scales of their own.",
             *at_the_end(gap),
         ]
         return plot.finish("Teachers of one compute budget, and their students", notes, fit=gap)

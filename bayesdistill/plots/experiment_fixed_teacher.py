@@ -5,19 +5,16 @@ from __future__ import annotations
 import xarray as xr
 from matplotlib.figure import Figure
 
-from bayesdistill import posterior
 from bayesdistill.errors import ParameterError
-from bayesdistill.plots import grids, style, visuals
+from bayesdistill.plots import collection, grids, style, visuals
 from bayesdistill.plots.capacity_gap import teacher_words
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
 
 _NEEDED = "distilled_loss supervised_loss teacher_loss extrapolates training student teacher"
 
 
-@documented
+@collection.documented
 def plot_experiment_fixed_teacher(
-    gap: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY, size: str = "page", dark: bool = False
+    gap: xr.Dataset, *, prob: float = grids.PROB, size: str = "page", dark: bool = False
 ) -> Figure:
     """Student loss against student size at fixed student compute, a panel per teacher, a colour per budget.
 
@@ -50,37 +47,28 @@ def plot_experiment_fixed_teacher(
     >>> bd.plot_experiment_fixed_teacher(gap).savefig("experiment_1.png")  # doctest: +SKIP
     """
     grids.need(gap, _NEEDED, "the argument of plot_experiment_fixed_teacher", "capacity_gap(student_budget=...)")
-    units = gap["training"].attrs.get("units", "none")
-    if units != "FLOPs":
-        raise ParameterError(
-            f"training has the units {units!r}; FLOPs are needed, as capacity_gap with student_budget gives them"
-        )
+    if (units := gap["training"].attrs.get("units", "none")) != "FLOPs":
+        maker = "capacity_gap with student_budget"
+        raise ParameterError(f"training has the units {units!r}; FLOPs are needed, as {maker} gives them")
     losses = ["distilled_loss", "supervised_loss", "teacher_loss"]
     shown = grids.summaries(gap.sortby("student"), losses, prob, keep=["extrapolates"])
+    teachers = gap["teacher"].values.tolist()
     by_size = gap.attrs.get("teacher_axis") == "params"
-    cells = [
-        (f"teacher {style.short(teacher) if by_size else f'loss {teacher:g}'}", shown.sel(teacher=teacher))
-        for teacher in gap["teacher"].values.tolist()
-    ]
-    with drawing(size, dark) as plot:
-        look, legend, sizes = plot.look, plot.legend, shown["student"].values
-        colors = style.budget_colors(gap["training"].values, look)
-        for (ax,), cell in plot.facets(cells, [look.pick(1.5, 2.1)]):
+    cells = [(style.short(t) if by_size else f"loss {t:g}", shown.sel(teacher=t)) for t in teachers]
+    with collection.drawing(size, dark) as (plot, look, legend):
+        colors = plot.budgets(gap["training"])
+        cells = [(f"teacher {name}", cell) for name, cell in cells]
+        for (ax,), cell in plot.facets(cells, [look.pick(1.5, 2.1)], x="student", over="training"):
             for budget, color in colors.items():
                 one = cell.sel(training=budget)
                 visuals.curve(ax, "student", one, "distilled_loss", color)
-                visuals.line(ax, sizes, one["supervised_loss"].values, color, 0.8, linestyle=":", zorder=1.5)
-            visuals.level(ax, float(cell["teacher_loss"]), look.neutral, 0.8)
-            visuals.hatch_outside(ax, sizes, cell["extrapolates"].all("training").values)
-            style.size_axis(ax.xaxis)
+                visuals.line(ax, one["student"], one["supervised_loss"], color, 0.8, linestyle=":", zorder=1.5)
+            visuals.level(ax, cell["teacher_loss"], look.neutral, 0.8)
         plot.label("student size [non-embedding parameters]", ["student loss [nats per token]"])
-        legend.budgets(colors)
         legend.band(f"{style.percent(prob)} interval of the law")
         legend.line("pretrained on the same tokens", linestyle=":")
         legend.line("the teacher", look.neutral, width=0.8)
-        legend.reach(dots=False, whose="at every budget")
-        notes = [
-            "Colour: FLOPs of the student's own training; a larger student sees fewer tokens. "
-            + teacher_words(gap).strip()
-        ]
-        return plot.finish("Students of one compute budget, distilled from fixed teachers", notes, fit=gap)
+        legend.reach(whose="at every budget")
+        words = "Color: FLOPs of the student's own training; a larger student sees fewer tokens. "
+        title = "Students of one compute budget, distilled from fixed teachers"
+        return plot.finish(title, [words + teacher_words(gap).strip()], fit=gap)

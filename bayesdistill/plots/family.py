@@ -8,9 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bayesdistill.errors import ParameterError
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, style, visuals
 
 _NEEDED = (
     "student_budget teacher_budget decision decision_probability probability_better expected_loss extrapolates "
@@ -19,7 +17,7 @@ _NEEDED = (
 _DECISIONS = {"distil": style.OKABE_ITO[0], "pretrain": style.OKABE_ITO[1]}
 
 
-@documented
+@collection.documented
 def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """The split of a family's compute for each option, and how sure each student's decision is.
 
@@ -43,24 +41,23 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
     grids.need(found, _NEEDED, "the argument of plot_family", "family_plan()")
     if "flag_meanings" not in found["decision"].attrs:
         raise ParameterError("decision has no attribute flag_meanings; the Dataset is not what family_plan() returned")
-    found = found.sortby("student")
+    found, ratios = found.sortby("student"), [found.sizes["option"], found.sizes["student"]]
     meanings = found["decision"].attrs["flag_meanings"].split()
     decided = [meanings[int(code)] for code in found["decision"].values]
-    with drawing(size, dark) as plot:
-        legend, ratios = plot.legend, [found.sizes["option"], found.sizes["student"]]
+    with collection.drawing(size, dark) as (plot, look, legend):
         top, bottom = plot.panels(2, 1, 0.33 * sum(ratios) + 1.4, height_ratios=ratios)[:, 0]
-        colors = style.size_colors(found["student"].values, plot.look)
-        _draw_split(top, found, colors)
-        _draw_decisions(bottom, found, decided)
+        colors = style.size_colors(found["student"].values, look)
         for i, (student, color) in enumerate(colors.items()):
             legend.patch(f"{'' if i else 'student '}{style.short(student)}", color)
-        legend.patch("teacher's pretraining", plot.look.neutral)
+        legend.patch("teacher's pretraining", look.neutral)
         for name, color in _DECISIONS.items():
             legend.patch(name, color)
         legend.points("P(this student is better than if all are pretrained)", marker="D")
-        chance, error = float(found["probability"]), float(found["probability_mcse"])
+        _draw_split(top, found, [*colors.values(), look.neutral])
+        _draw_decisions(bottom, found, decided)
         words = (
-            f"The plan beats pretraining all with probability {chance:.2f} (Monte Carlo standard error {error:.2f})."
+            f"The plan beats pretraining all with probability {float(found['probability']):.2f} (Monte Carlo standard error "
+            f"{float(found['probability_mcse']):.2f})."
         )
         outside = _outside(found.sel(option="plan"))
         notes = [
@@ -74,39 +71,29 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
 
 def _outside(plan: xr.Dataset) -> list[str]:
     """Return the students and the teacher of the plan that are extrapolated."""
-    names = [style.short(float(student)) for student in plan["student"].values[plan["extrapolates"].values]]
-    return names + (["the teacher"] if float(plan["teacher_extrapolation"]) != 1 else [])
+    students = [style.short(student) for student in plan["student"].values[plan["extrapolates"].values]]
+    return students + (["the teacher"] if float(plan["teacher_extrapolation"]) != 1 else [])
 
 
-def _draw_split(ax: Axes, found: xr.Dataset, colors: dict[float, object]) -> None:
-    budgets = [found["student_budget"].sel(student=student).values for student in colors]
-    losses = [
-        f"{loss:.4f} nats" if feasible else "cannot be paid"
-        for loss, feasible in zip(found["expected_loss"].values, found["feasible"].values, strict=True)
-    ]
-    names = zip(grids.names(found, "option"), losses, strict=True)
-    places = visuals.rows(ax, [f"{style.plain(name)}: {loss}" for name, loss in names])
-    start = np.zeros(places.size)
-    parts = zip(
-        [*budgets, found["teacher_budget"].values], [*colors.values(), visuals.look_of(ax).neutral], strict=True
-    )
-    for amount, color in parts:
-        ax.barh(places, np.nan_to_num(amount), 0.7, left=start, color=color, linewidth=0, zorder=2)
-        start = start + np.nan_to_num(amount)
+def _draw_split(ax: Axes, found: xr.Dataset, colors: list[object]) -> None:
+    """Draw the compute of each student and of the teacher, with a row for each option."""
+    each = zip(grids.names(found, "option"), found["expected_loss"].values, found["feasible"].values, strict=True)
+    losses = [(style.plain(name), f"{loss:.4f} nats" if paid else "cannot be paid") for name, loss, paid in each]
+    places = visuals.rows(ax, [f"{name}: {loss}" for name, loss in losses])
+    amounts = [*found["student_budget"].transpose("student", "option").values, found["teacher_budget"].values]
+    ends = np.cumsum(np.nan_to_num(amounts), axis=0)
+    for start, end, color in zip([np.zeros(places.size), *ends], ends, colors, strict=False):
+        visuals.bars(ax, places, end - start, color, left=start)
     style.small_numbers(ax.xaxis)
-    ax.set_xlabel("compute [FLOPs]")
-    ax.set_ylabel("option")
+    ax.set(xlabel="compute [FLOPs]", ylabel="option")
 
 
 def _draw_decisions(ax: Axes, found: xr.Dataset, decided: list[str]) -> None:
-    look = visuals.look_of(ax)
     each = zip(found["count"].values, found["student"].values, decided, strict=True)
     places = visuals.rows(ax, [f"{count:g} × {style.short(student)}: {name}" for count, student, name in each])
-    colors = [_DECISIONS.get(name, look.neutral) for name in decided]
-    ax.barh(places, found["decision_probability"].values, 0.7, color=colors, linewidth=0, zorder=2)
-    better = found["probability_better"].values
-    visuals.points(ax, better, places, look.ink, 2, marker="D", markeredgecolor=look.paper, clip_on=False, zorder=3)
+    look, colors = visuals.look_of(ax), [_DECISIONS[name] for name in decided]
+    visuals.bars(ax, places, found["decision_probability"].values, colors)
+    diamonds = {"marker": "D", "markeredgecolor": look.paper, "clip_on": False, "zorder": 3}
+    visuals.points(ax, found["probability_better"], places, look.ink, 2, **diamonds)
     visuals.level(ax, 0.5, axis="x", zorder=2.5)
-    ax.set_xlim(0, 1.02)
-    ax.set_xlabel("probability")
-    ax.set_ylabel("student")
+    ax.set(xlim=(0, 1.02), xlabel="probability", ylabel="student")

@@ -11,6 +11,8 @@ from bayesdistill import posterior
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots import style
 
+PROB = posterior.INTERVAL_PROBABILITY
+
 
 def need(data: xr.Dataset, names: Sequence[str] | str, what: str, maker: str) -> None:
     """Reject a Dataset that lacks variables, given as a sequence or as names with spaces between them.
@@ -26,19 +28,6 @@ def need(data: xr.Dataset, names: Sequence[str] | str, what: str, maker: str) ->
     missing = [name for name in names if name not in data.variables]
     if missing:
         raise ParameterError(f"this Dataset has no {', '.join(missing)}; {what} is what {maker} returns")
-
-
-def need_units(data: xr.Dataset, name: str, units: str, maker: str) -> None:
-    """Refuse a Dataset whose axis is of another kind.
-
-    Raises
-    ------
-    ParameterError
-        Naming the units that were found.
-    """
-    found = data[name].attrs.get("units", "none")
-    if found != units:
-        raise ParameterError(f"{name} has the units {found!r}; {units} are needed, as {maker} gives them")
 
 
 def need_several(data: xr.Dataset, name: str) -> None:
@@ -70,20 +59,16 @@ def spent_axis(plan: xr.Dataset) -> str:
 
 
 def left_out(plan: xr.Dataset) -> list[str]:
-    """Sentences on the cells that have no strategy, and are therefore not drawn."""
-    axis = spent_axis(plan)
-    missing = plan["probability"].isnull()
-    found = []
-    for scenario in plan["scenario"].values:
+    """Return a sentence on the cells that have no strategy, and are therefore not drawn."""
+    axis, found = spent_axis(plan), []
+    for scenario, cell in cells(plan, "scenario"):
         parts = []
         for student in plan["student"].values:
-            gone = missing.sel(scenario=scenario, student=student)
-            without = plan[axis].values[gone.values]
-            if without.size == plan.sizes[axis]:
-                parts.append(f"{style.short(student)} at every point")
-            elif without.size:
+            without = plan[axis].values[cell["probability"].sel(student=student).isnull().values]
+            where = f"at {without.size} points up to {style.power_of_ten(without.max(initial=0))}"
+            if without.size:
                 parts.append(
-                    f"{style.short(student)} at {without.size} points up to {style.power_of_ten(without.max())}"
+                    f"{style.short(student)} {'at every point' if without.size == plan.sizes[axis] else where}"
                 )
         if parts:
             found.append(f"{style.plain(scenario)}: {', '.join(parts)}")
@@ -95,11 +80,28 @@ def names(data: xr.Dataset, dim: str) -> list[str]:
     return [str(value) for value in data[dim].values]
 
 
-def cells(data: xr.Dataset, dim: str) -> list[tuple[str, xr.Dataset]]:
-    """Return (title, part) for each value of a dimension; students by size."""
+def cells(data: xr.Dataset, dim: str, inner: str = "", joint: str = ", ") -> list[tuple[str, xr.Dataset]]:
+    """Return (title, part) for each value of a dimension, or for each pair of values of two; students by size."""
+    if inner:
+        return [
+            (f"{first}{joint}{second}", part) for first, row in cells(data, dim) for second, part in cells(row, inner)
+        ]
     if dim == "student":
         return [(f"student {style.short(s)}", data.sel(student=s)) for s in sorted(data["student"].values.tolist())]
     return [(str(value), data.sel({dim: value})) for value in data[dim].values]
+
+
+def group_of(found: xr.Dataset, factor: str) -> xr.Dataset:
+    """Return the groups of runs that share a factor."""
+    return found.isel(group=np.flatnonzero(found["factor"].values == factor))
+
+
+def sharing_note(found: xr.Dataset) -> str:
+    """Return who pays for a shared teacher."""
+    return (
+        "The budget is that of one student. Charged to each of K students that share a teacher: 1/K of its pretraining and "
+        f"{style.percent(float(found.attrs.get('delta_lgt', np.nan)))} of its inference."
+    )
 
 
 def outer_quantiles(data: xr.Dataset, to: str = "to") -> str:

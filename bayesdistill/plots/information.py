@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, style, visuals
 
-_LEVELS = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
+_LEVELS = (0.0, 0.01, 0.05, 0.2, 0.5)
 _SLIDE_ROWS = 27
 
 
-@documented
+@collection.documented
 def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Value of knowing one quantity, as a fraction of the value of perfect information, against the budget.
 
@@ -46,40 +46,30 @@ def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
     budgets, share = found["budget"].values, found["evppi_share"].transpose("quantity", "budget", ...).clip(0, 1)
     middles = np.sqrt(budgets[1:] * budgets[:-1])
     edges = np.concatenate([[budgets[0] ** 2 / middles[0]], middles, [budgets[-1] ** 2 / middles[-1]]])
-    with drawing(size, dark) as plot:
-        look = plot.look
-        count = found.sizes["student"] * found.sizes["scenario"]
-        columns = min(look.pick(2, 4), count)
-        bands = -(-count // columns)
-        floor = _floor(share, _SLIDE_ROWS // bands if size == "slide" else np.inf)
+    with collection.drawing(size, dark) as (plot, look, legend):
+        columns = min(look.pick(2, 4), found.sizes["student"] * found.sizes["scenario"])
+        bands = -(-found.sizes["student"] * found.sizes["scenario"] // columns)
+        # The height of a slide is fixed: where there are many rows, it shows what matters most.
         most = share.max(["student", "scenario", "budget"]).fillna(0)
+        enough = [x for x in _LEVELS[1:] if size != "slide" or bands * int((most >= x).sum()) <= _SLIDE_ROWS]
+        floor = enough[0] if enough else _LEVELS[-1]
         shown = share.sel(quantity=most >= floor) if (most >= floor).any() else share
         idle = [style.plain(name) for name in found["quantity"].values if name not in shown["quantity"]]
-        cells = [
-            (f"{title.removeprefix('student ')}, {scenario}", cell)
-            for title, part in grids.cells(shown.to_dataset(), "student")
-            for scenario, cell in grids.cells(part, "scenario")
-        ]
+        count = shown.sizes["quantity"]
         # What is left of a panel of a slide without its title, in points, is shared by the names.
-        small = look.pick(look.small, look.small, min(look.small, (400 / bands - 56) / shown.sizes["quantity"]))
-        colors = [look.grid, *style.level_colors(look, len(_LEVELS) - 2)]
-        height = max(0.16 * shown.sizes["quantity"] + 0.45, 1.0) * look.pick(1.0, 1.2)
-        for (ax,), cell in plot.facets(cells, [height], columns):
-            visuals.tiles(ax, edges, cell["evppi_share"], _LEVELS, colors, fontsize=small, zorder=1)
-            style.flops_axis(ax.xaxis)
+        small = look.pick(look.small, look.small, min(look.small, (400 / bands - 56) / count))
+        colors = dict(zip(_LEVELS, [look.grid, *style.level_colors(look, len(_LEVELS) - 1)], strict=True))
+        cells = grids.cells(shown.to_dataset(), "student", "scenario", joint=", ")
+        for (ax,), cell in plot.facets(
+            cells, [max(0.16 * count + 0.45, 1.0) * look.pick(1.0, 1.2)], columns, x="budget"
+        ):
+            visuals.tiles(ax, edges, cell["evppi_share"], colors, fontsize=small, zorder=1)
         plot.label("compute budget [FLOPs]", ["quantity"], same=False, repeat=False)
-        for low, high, color in zip(_LEVELS[:-1], _LEVELS[1:], colors, strict=True):
-            plot.legend.patch(f"{100 * low:g} to {style.percent(high)}", color)
+        for low, high in pairwise([*_LEVELS, 1.0]):
+            legend.patch(f"{100 * low:g} to {style.percent(high)}", colors[low])
         notes = [
             "Fraction of the value of perfect information about the law, for the choice between pretraining and the chosen "
             "strategy. Empty where that is 0. Quantities are not independent: fractions do not add up to 100 %."
             + (f" Not shown, because below {style.percent(floor)} everywhere: {', '.join(idle)}." if idle else "")
         ]
         return plot.finish("What it would be worth to know one quantity", notes, fit=found)
-
-
-def _floor(share: xr.DataArray, rows: float) -> float:
-    """Return the level from which on quantities are shown: a slide, whose height is fixed, shows what matters most."""
-    most = share.max(["student", "scenario", "budget"]).fillna(0)
-    enough = [level for level in _LEVELS[1:-1] if int((most >= level).sum()) <= rows]
-    return enough[0] if enough else _LEVELS[-2]

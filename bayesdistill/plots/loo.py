@@ -7,14 +7,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from bayesdistill.errors import ParameterError
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, style, visuals
 
 GOOD_K = 0.7
 
 
-@documented
+@collection.documented
 def plot_loo(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Pareto k and the log predictive density of every run, or the comparison of models.
 
@@ -42,20 +40,17 @@ def plot_loo(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Fi
         raise ParameterError("the argument of plot_loo is what loo() or compare_loo() returns")
     grids.need(found, ["elpd_i", "elpd", "se"], "the argument of plot_loo", "loo()")
     bad = ~(found["pareto_k"].values <= GOOD_K)
-    with drawing(size, dark) as plot:
-        legend = plot.legend
+    warnings, notes = _verdict(found, bad)
+    notes.append(f"elpd {float(found['elpd']):.1f}, standard error {float(found['se']):.1f}.")
+    with collection.drawing(size, dark) as (plot, look, legend):
         top, bottom = plot.panels(2, 1, 3.2, sharex=True)[:, 0]
         for ax, name in ((top, "pareto_k"), (bottom, "elpd_i")):
-            visuals.flagged(ax, np.arange(bad.size), found[name].values, bad)
-        visuals.level(top, GOOD_K, plot.look.neutral, 1.0, linestyle="--", zorder=2)
+            visuals.flagged(ax, np.arange(bad.size), found[name], bad)
+        visuals.level(top, GOOD_K, look.neutral, 1.0, linestyle="--", zorder=2)
         top.set_ylabel("Pareto k [1]")
-        bottom.set_ylabel("log predictive\ndensity [1]")
-        bottom.set_xlabel("run, in the order of the table")
-        legend.points(f"k at most {GOOD_K}", plot.look.accent)
-        legend.points(f"k above {GOOD_K}", style.WARNING_COLOR, "D")
-        legend.line(f"k = {GOOD_K}", plot.look.neutral, linestyle="--")
-        warnings, notes = _verdict(found, bad)
-        notes.append(f"elpd {float(found['elpd']):.1f}, standard error {float(found['se']):.1f}.")
+        bottom.set(xlabel="run, in the order of the table", ylabel="log predictive\ndensity [1]")
+        legend.flagged(f"k at most {GOOD_K}", f"k above {GOOD_K}")
+        legend.line(f"k = {GOOD_K}", look.neutral, linestyle="--")
         return plot.finish("Every run left out in turn, by importance sampling", notes, warnings=warnings, fit=found)
 
 
@@ -68,18 +63,17 @@ def _verdict(found: xr.Dataset, bad: np.ndarray) -> tuple[list[str], list[str]]:
 def _plot_comparison(found: xr.Dataset, size: str, dark: bool) -> Figure:
     grids.need(found, ["difference_se", "bad", "weight"], "the argument of plot_loo", "compare_loo()")
     models, bad = [style.plain(name) for name in grids.names(found, "model")], found["bad"].values != 0
-    with drawing(size, dark) as plot:
+    warnings, notes = _verdict(found, bad)
+    notes.append("Others of the same teacher and student stay: see bd.leave_out.")
+    converged = grids.names(found, "converged") if "converged" in found else ["yes"] * len(models)
+    failed = [name for name, answer in zip(models, converged, strict=True) if answer == "no"]
+    if failed:
+        warnings.insert(0, f"Did not converge: {', '.join(failed)}; its numbers may be wrong.")
+    with collection.drawing(size, dark) as (plot, _, legend):
         ((ax,),) = plot.panels(1, 1, 0.25 * len(models) + 0.5)
         visuals.level(ax, 0, width=0.6, axis="x", zorder=2)
-        places, difference = visuals.rows(ax, models), found["elpd_difference"].values
-        visuals.flagged(ax, difference, places, bad, 1.4, xerr=2 * found["difference_se"].values)
+        places, difference = visuals.rows(ax, models), found["elpd_difference"]
+        visuals.flagged(ax, difference, places, bad, 1.4, xerr=2 * found["difference_se"])
         ax.set_xlabel("elpd minus that of the best model [1]")
-        plot.legend.points("difference, 2 standard errors", plot.look.accent)
-        plot.legend.points("Pareto k too large: no estimate", style.WARNING_COLOR, "D")
-        warnings, notes = _verdict(found, bad)
-        converged = grids.names(found, "converged") if "converged" in found else ["yes"] * len(models)
-        failed = [name for name, answer in zip(models, converged, strict=True) if answer == "no"]
-        if failed:
-            warnings.insert(0, f"Did not converge: {', '.join(failed)}; its numbers may be wrong.")
-        notes.append("Others of the same teacher and student stay: see bd.leave_out.")
+        legend.flagged("difference, 2 standard errors", "Pareto k too large: no estimate")
         return plot.finish("Models compared by leaving out single runs", notes, warnings=warnings)

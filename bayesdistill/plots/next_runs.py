@@ -7,9 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, style, visuals
 
 _NEEDED = (
     "evsi evsi_mcse cost kind params status batch_position extrapolation_factor batch_candidate batch_evsi "
@@ -18,7 +16,7 @@ _NEEDED = (
 _KINDS = {"distilled": "o", "supervised": "^"}
 
 
-@documented
+@collection.documented
 def plot_next_runs(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """The expected value of candidate runs for the decisions against their cost, and that of the batch, run by run.
 
@@ -43,24 +41,23 @@ def plot_next_runs(found: xr.Dataset, *, size: str = "page", dark: bool = False)
     >>> bd.plot_next_runs(found).savefig("next_runs.png")  # doctest: +SKIP
     """
     grids.need(found, _NEEDED, "the argument of plot_next_runs", "next_runs()")
-    trusted, kinds = found["status"].values == 0, grids.names(found, "kind")
-    with drawing(size, dark) as plot:
-        look, legend = plot.look, plot.legend
+    # The value of knowing the whole law, which no run can exceed; 1e-6 nats if that is nothing or not known.
+    most = float(found.attrs.get("mean_evpi", 0.0)) or 1e-6
+    with collection.drawing(size, dark) as (plot, look, legend):
         ratios = [look.pick(2.0, 2.6), 0.2 * found.sizes["step"] * look.font / 8 + 0.7]
         top, bottom = plot.panels(2, 1, sum(ratios), height_ratios=ratios)[:, 0]
         colors = style.size_colors(found["params"].values, look)
-        _draw_candidates(top, found, [colors[params] for params in found["params"].values], trusted)
-        _draw_batch(bottom, found)
+        _draw_candidates(top, found, colors, most)
+        _draw_batch(bottom, found, most)
         for params, color in colors.items():
             legend.points(style.short(params), color, "s")
-        for kind, marker in _KINDS.items():
-            if kind in kinds:
-                legend.points(f"{kind} run", marker=marker)
-        if not trusted.all():
+        for kind in sorted(set(grids.names(found, "kind")) & set(_KINDS)):
+            legend.points(f"{kind} run", marker=_KINDS[kind])
+        if found["status"].any():
             legend.points("too few effective draws", hollow=True)
         legend.line("± 2 Monte Carlo standard errors", width=0.7)
         figure = plot.finish("What the next run would be worth", _notes(found), fit=found)
-        _number_batch(top, found)
+        _number_batch(top, found.isel(candidate=np.flatnonzero(found["batch_position"].values > 0)))
         return figure
 
 
@@ -72,7 +69,7 @@ def _notes(found: xr.Dataset) -> list[str]:
     if "mean_evpi" in found.attrs:
         worth = style.power_of_ten(float(found.attrs["mean_evpi"]))
         notes.append(f"Knowing the whole law would be worth {worth} nats per token.")
-    if not found["evsi"].values.any():
+    if not found["evsi"].any():
         notes.append("Not one of these runs would change a choice: all values are 0.")
     outside = [style.plain(name) for name in found["candidate"].values[found["extrapolation_factor"].values > 1]]
     if outside:
@@ -81,60 +78,46 @@ def _notes(found: xr.Dataset) -> list[str]:
     return notes
 
 
-def _most(found: xr.Dataset) -> float:
-    """Return the value of knowing the whole law, which no run can exceed; 1e-6 nats if that is nothing or not known."""
-    return float(found.attrs.get("mean_evpi", 0.0)) or 1e-6
-
-
-def _draw_candidates(ax: Axes, found: xr.Dataset, colors: list[object], trusted: np.ndarray) -> None:
-    look, markers = visuals.look_of(ax), [_KINDS.get(kind, "s") for kind in grids.names(found, "kind")]
-    cost, value, error = (found[name].values for name in ("cost", "evsi", "evsi_mcse"))
+def _draw_candidates(ax: Axes, found: xr.Dataset, colors: dict[float, object], most: float) -> None:
+    names = ("cost", "evsi", "evsi_mcse", "params", "kind", "status")
     visuals.level(ax, 0, width=0.6)
-    for i, (color, marker) in enumerate(zip(colors, markers, strict=True)):
-        visuals.line(ax, [cost[i]] * 2, [value[i] - 2 * error[i], value[i] + 2 * error[i]], color, 0.7)
-        face = color if trusted[i] else look.paper
-        visuals.points(ax, cost[i], value[i], color, 2, marker=marker, markerfacecolor=face, edge=0.8, zorder=3)
+    for cost, value, error, params, kind, status in zip(*(found[name].values for name in names), strict=True):
+        color = colors[params]
+        visuals.line(ax, [cost, cost], [value - 2 * error, value + 2 * error], color, 0.7)
+        looks = {"marker": _KINDS.get(kind, "s"), "markerfacecolor": visuals.look_of(ax).paper if status else color}
+        visuals.points(ax, cost, value, color, 2, edge=0.8, zorder=3, **looks)
     style.flops_axis(ax.xaxis)
-    if not (value.any() or error.any()):
-        # Nothing to see but zeros: the axis is that of what there is to gain.
-        ax.set_ylim(-0.1 * _most(found), _most(found))
+    if not (found["evsi"].any() or found["evsi_mcse"].any()):
+        ax.set_ylim(-0.1 * most, most)  # nothing to see but zeros: the axis is that of what there is to gain
     style.small_numbers(ax.yaxis)
-    ax.set_xlabel("cost of the run [FLOPs]")
-    ax.set_ylabel("expected value\n[nats per token]")
+    ax.set(xlabel="cost of the run [FLOPs]", ylabel="expected value\n[nats per token]")
 
 
-def _number_batch(ax: Axes, found: xr.Dataset) -> None:
+def _number_batch(ax: Axes, chosen: xr.Dataset) -> None:
     """Write places in the batch beside the points, those of runs of about the same cost without overlap."""
     look, frame = visuals.look_of(ax), ax.get_window_extent()
     letter = look.small * ax.figure.dpi / 72
-    chosen = found.isel(candidate=np.flatnonzero(found["batch_position"].values > 0))
     to_axes = ax.transData + ax.transAxes.inverted()
     at = to_axes.transform(np.stack([chosen["cost"].values, chosen["evsi"].values], axis=1))
     close = 2.5 * letter / frame.width
     columns = np.round(at[:, 0] / close)
     for column in np.unique(columns):
-        mine = np.flatnonzero(columns == column)
+        mine = columns == column
         at[mine, 1] = visuals.spread(at[mine, 1], 1.1 * letter / frame.height, 0.0, 1.0)
     for (x, y), position in zip(at, chosen["batch_position"].values, strict=True):
-        ax.text(
-            x + 0.3 * close, y, f"{position:g}", transform=ax.transAxes, fontsize=look.small, weight="bold", va="center",
-            zorder=4,
-        )  # fmt: skip
+        place = (x + 0.3 * close, y, f"{position:g}", "axes fraction")
+        visuals.text(ax, *place, weight="bold", va="center", zorder=4)
 
 
-def _draw_batch(ax: Axes, found: xr.Dataset) -> None:
-    look = visuals.look_of(ax)
-    value, error = found["batch_evsi"].values, found["batch_evsi_mcse"].values
+def _draw_batch(ax: Axes, found: xr.Dataset, most: float) -> None:
+    look, value, error = visuals.look_of(ax), found["batch_evsi"], found["batch_evsi_mcse"]
     each = zip(grids.names(found, "batch_candidate"), found["batch_cost"].values, strict=True)
     names = [style.plain(f"{k}: {name} ({style.power_of_ten(cost)})") for k, (name, cost) in enumerate(each, start=1)]
     places = visuals.rows(ax, names)
-    ax.barh(places, value, 0.7, color=style.OKABE_ITO[4], linewidth=0, zorder=2)
+    visuals.bars(ax, places, value.values, style.OKABE_ITO[4])
     visuals.errors(ax, value, places, look.ink, xerr=2 * error, marker="", width=0.8, capsize=look.line, zorder=3)
-    ax.grid(visible=False, axis="y")
-    if value.any() or error.any():
-        ax.set_xlim(left=min(0.0, float((value - 2 * error).min())))
-    else:
-        ax.set_xlim(0, _most(found))
+    low = min(0.0, float((value - 2 * error).min()))
+    ax.set_xlim(low, None if value.any() or error.any() else most)
     style.small_numbers(ax.xaxis)
-    ax.set_xlabel(f"expected value of the batch{look.pick('\n', '')} so far [nats per token]")
-    ax.set_ylabel("batch")
+    line_end = look.pick("\n", "")
+    ax.set(xlabel=f"expected value of the batch{line_end} so far [nats per token]", ylabel="batch")

@@ -8,9 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bayesdistill.errors import ParameterError
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, style, visuals
 
 TITLES = {
     "student": "student configuration",
@@ -19,15 +17,12 @@ TITLES = {
     "tokens": "tokens of the student",
 }
 _NEEDED = "runs inside_90 inside_90_lower inside_90_upper mean mean_lower mean_upper factor label"
+_FACTORS = ("student", "ratio", "tokens")
 
 
-@documented
+@collection.documented
 def plot_posterior_predictive(
-    found: xr.Dataset,
-    *,
-    factors: tuple[str, ...] = ("student", "ratio", "tokens"),
-    size: str = "page",
-    dark: bool = False,
+    found: xr.Dataset, *, factors: tuple[str, ...] = _FACTORS, size: str = "page", dark: bool = False
 ) -> Figure:
     """Mean misfit and coverage of every group of runs, with what repetition of the runs would give.
 
@@ -56,43 +51,42 @@ def plot_posterior_predictive(
     known = list(dict.fromkeys(grids.names(found, "factor")))
     if not factors or set(factors) - set(known):
         raise ParameterError(f"factors is {factors!r}; choose from {', '.join(map(repr, known))}")
-    groups = [found.isel(group=np.flatnonzero(found["factor"].values == name)) for name in factors]
-    counts = [one.sizes["group"] for one in groups]
-    with drawing(size, dark) as plot:
-        look, legend, slide = plot.look, plot.legend, size == "slide"
+    groups = {name: grids.group_of(found, name) for name in factors}
+    counts = [one.sizes["group"] for one in groups.values()]
+    with collection.drawing(size, dark) as (plot, look, legend):
         # Not so low that a single group leaves no room for the axes beside titles and notes.
         height, ratios = max(1.5, sum(0.14 * count + 0.45 for count in counts)), [count + 2 for count in counts]
         axes = plot.panels(len(groups), 2, height, sharey="row", sharex="col", height_ratios=ratios)
-        for (left, right), one, name in zip(axes, groups, factors, strict=True):
-            # The height of a slide is fixed, and its rows are low.
-            small = min(look.small, 330 / (sum(counts) + 6)) if slide else look.small
+        # The height of a slide is fixed, and its rows are low.
+        small = look.pick(look.small, look.small, min(look.small, 330 / (sum(counts) + 6)))
+        for (left, right), (name, one) in zip(axes, groups.items(), strict=True):
             labels = zip(grids.names(one, "label"), one["runs"].values, strict=True)
             visuals.rows(left, [f"{style.plain(label)} ({int(n)})" for label, n in labels], fontsize=small)
             _draw(left, one, "mean", 0.0)
             _draw(right, one, "inside_90", 0.9)
             right.set_xlim(-0.03, 1.03)
             title = style.plain(TITLES.get(name, name))
-            left.set_ylabel(title.split(",")[0] if slide else title)
+            left.set_ylabel(look.pick(title, title, title.split(",")[0]))
         style.small_numbers(axes[-1, 0].xaxis, look.pick(3, 6))
         axes[-1, 0].set_xlabel("mean misfit\n[nats per token]")
         axes[-1, 1].set_xlabel("share in\n90 % interval [1]")
-        legend.points("observed, as the model allows", look.accent)
-        legend.points("observed, outside of 90 % of repetitions", style.WARNING_COLOR, "D")
+        legend.flagged("observed, as the model allows", "observed, outside of 90 % of repetitions")
         legend.band("90 % of repetitions", look.neutral, 0.4)
         notes = [
             "Misfit: observed minus predicted loss, of the runs that were fitted. Bands of coverage: if runs were independent. "
-            "In brackets: the number of runs.",
-            *(["r: the teacher's loss over the student's own."] if slide and "ratio" in factors else []),
+            "In brackets: the number of runs."
         ]
+        if size == "slide" and "ratio" in factors:
+            notes.append("r: the teacher's loss over the student's own.")
         return plot.finish("Runs repeated from the posterior, beside those observed", notes, fit=found)
 
 
 def _draw(ax: Axes, one: xr.Dataset, name: str, center: float) -> None:
-    look, y = visuals.look_of(ax), np.arange(one.sizes["group"])
     low, high, value = (one[f"{name}{end}"].values for end in ("_lower", "_upper", ""))
+    places, neutral = np.arange(value.size), visuals.look_of(ax).neutral
     ax.use_sticky_edges = False  # a band that ends at the axis looks cut
-    ax.barh(y, high - low, left=low, height=0.55, color=look.neutral, alpha=0.4, linewidth=0, zorder=1)
+    visuals.bars(ax, places, high - low, neutral, left=low, height=0.55, alpha=0.4, zorder=1)
     # Bounds of a count are inclusive: allow for rounding of the shares.
-    visuals.flagged(ax, value, y, (value < low - 1e-12) | (value > high + 1e-12), 1.2, zorder=3)
+    outside = (value < low - 1e-12) | (value > high + 1e-12)
+    visuals.flagged(ax, value, places, outside, 1.2, zorder=3)
     visuals.level(ax, center, width=0.6, axis="x", zorder=0.5)
-    ax.grid(visible=False, axis="y")

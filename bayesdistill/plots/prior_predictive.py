@@ -8,12 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogFormatterMathtext, LogLocator
 
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, style, visuals
 
 
-@documented
+@collection.documented
 def plot_prior_predictive(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Losses that the priors expect at every run's design, beside the losses observed.
 
@@ -41,32 +39,22 @@ def plot_prior_predictive(found: xr.Dataset, *, size: str = "page", dark: bool =
     grids.need(found, needed, "the argument of plot_prior_predictive", "prior_predictive()")
     found = found.sortby("student_loss")
     expected, x = found["expected"], np.arange(found.sizes["run"])
-    with drawing(size, dark) as plot:
-        look, legend, color = plot.look, plot.legend, plot.look.accent
+    with collection.drawing(size, dark) as (plot, look, legend):
         left, right = plot.pair(2.6, 4.4)
         for low, high, alpha in ((0.05, 0.95, 0.2), (0.25, 0.75, 0.4)):
-            bottom, top = (expected.sel(quantile=q).values for q in (low, high))
-            visuals.band(left, x, bottom, top, color, alpha, zorder=1)
-        visuals.line(left, x, expected.sel(quantile=0.5).values, color, 0.6)
-        visuals.points(left, x, found["student_loss"].values, look.ink, 0.6)
+            visuals.band(left, x, expected.sel(quantile=low), expected.sel(quantile=high), look.accent, alpha, zorder=1)
+        visuals.line(left, x, expected.sel(quantile=0.5), look.accent, 0.6)
+        visuals.points(left, x, found["student_loss"], look.ink, 0.6)
         _loss_axis(left, float(expected.min()), float(expected.max()))
-        left.set_xlabel("run, in the order of its loss")
-        left.set_ylabel("student loss [nats per token]")
-        right.hist(
-            found["position"].values,
-            bins=np.linspace(0, 1, 21).tolist(),
-            color=color,
-            edgecolor=look.paper,
-            linewidth=0.4,
-        )
+        left.set(xlabel="run, in the order of its loss", ylabel="student loss [nats per token]")
+        bins = np.linspace(0, 1, 21).tolist()
+        right.hist(found["position"].values, bins=bins, color=look.accent, edgecolor=look.paper, linewidth=0.4)
         visuals.level(right, x.size / 20, look.neutral, 1.0, linestyle="--", zorder=2)
-        right.set_xlim(0, 1)
-        right.set_xlabel("share of simulated losses below the observed one [1]")
-        right.set_ylabel("runs")
+        right.set(xlim=(0, 1), xlabel="share of simulated losses below the observed one [1]", ylabel="runs")
         legend.points("observed")
-        legend.line("prior, median", color, width=0.6)
-        legend.band("prior, 50 % of runs", color, 0.6)
-        legend.band("prior, 90 % of runs", color, 0.2)
+        legend.line("prior, median", look.accent, width=0.6)
+        legend.band("prior, 50 % of runs", look.accent, 0.6)
+        legend.band("prior, 90 % of runs", look.accent, 0.2)
         legend.line("if the prior were the truth", look.neutral, linestyle="--")
         inside = ", ".join(f"{100 * float(found[f'inside_{p}']):.0f} % in the {p} % interval" for p in (50, 90))
         notes = [f"Of {x.size} runs {inside}. With residual noise; {found.attrs.get('draws', '?')} draws of the law."]

@@ -6,15 +6,18 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, style, visuals
 
-_LEVELS = (0.0, 0.05, 0.1, 0.2, 0.4)
-_WORDS = ("sensitivity below 0.05", "0.05 to 0.1", "0.1 to 0.2", "0.2 to 0.4", "0.4 and more")
+_LEVELS = {
+    0.0: "sensitivity below 0.05",
+    0.05: "0.05 to 0.1",
+    0.1: "0.1 to 0.2",
+    0.2: "0.2 to 0.4",
+    0.4: "0.4 and more",
+}
 
 
-@documented
+@collection.documented
 def plot_prior_sensitivity(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Power-scaling sensitivity of every quantity to every prior and to the runs, as a map.
 
@@ -38,25 +41,20 @@ def plot_prior_sensitivity(found: xr.Dataset, *, size: str = "page", dark: bool 
     """
     needed = ["sensitivity", "component", "quantity"]
     grids.need(found, needed, "the argument of plot_prior_sensitivity", "prior_sensitivity()")
-    table = found["sensitivity"].transpose("quantity", "component")
-    names = grids.names(found, "component")
-    shown = [c for c in names if c in ("runs", "all priors") or (table.sel(component=c) >= _LEVELS[1]).any()]
-    silent = [name.replace("_", " ") for name in names if name not in shown]
-    table = table.sel(component=shown).assign_coords(
-        quantity=[name.replace("e+", "e") for name in grids.names(found, "quantity")]
-    )
-    count = table.sizes["quantity"]
-    with drawing(size, dark) as plot:
-        look = plot.look
-        ((ax,),) = plot.panels(1, 1, 0.14 * count + 1.1)
-        colors = [look.paper, *style.level_colors(look, len(_LEVELS) - 1)]
-        levels = [*_LEVELS, max(1e3, float(np.nanmax(table)) + 1)]
-        small = look.pick(look.small, look.small, min(look.small, 330 / count))
-        edges, line = np.arange(len(shown) + 1) - 0.5, 0.3 * look.line
-        visuals.tiles(ax, edges, table, levels, colors, fontsize=small, edgecolors=look.grid, linewidth=line)
+    table, components = found["sensitivity"].transpose("quantity", "component"), grids.names(found, "component")
+    shown = [c for c in components if c in ("runs", "all priors") or (table.sel(component=c) >= 0.05).any()]
+    silent = [c.replace("_", " ") for c in components if c not in shown]
+    quantities = [name.replace("e+", "e") for name in grids.names(found, "quantity")]
+    table = table.sel(component=shown).assign_coords(quantity=quantities)
+    with collection.drawing(size, dark) as (plot, look, legend):
+        ((ax,),) = plot.panels(1, 1, 0.14 * len(quantities) + 1.1)
+        colors = dict(zip(_LEVELS, [look.paper, *style.level_colors(look, len(_LEVELS) - 1)], strict=True))
+        small = look.pick(look.small, look.small, min(look.small, 330 / len(quantities)))
+        edges, border = np.arange(len(shown) + 1) - 0.5, {"edgecolors": look.grid, "linewidth": 0.3 * look.line}
+        visuals.tiles(ax, edges, table, colors, fontsize=small, **border)
         ax.set_xticks(range(len(shown)), [name.replace("_", " ") for name in shown], rotation=40, ha="right")
-        for color, words in zip(colors, _WORDS, strict=True):
-            plot.legend.patch(words, color, edgecolor=look.grid, linewidth=0.5)
+        for level, words in _LEVELS.items():
+            legend.patch(words, colors[level], edgecolor=look.grid, linewidth=0.5)
         rest = f" Nothing is sensitive to: {', '.join(silent)}." if silent else ""
         notes = [
             "Power-scaling sensitivity: change of the posterior, as a distance, when a component doubles in weight "

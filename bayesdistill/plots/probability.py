@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, visuals
 
 
-@documented
+@collection.documented
 def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Probability that distillation beats pretraining, a panel per scenario, a colour per student.
 
@@ -44,25 +41,20 @@ def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False
     axis = grids.spent_axis(plan)
     needed = ["probability", "probability_mcse", "extrapolates", "student", "scenario", axis]
     grids.need(plan, needed, "plan", "plan() or plan_tokens()")
-    with drawing(size, dark) as plot:
-        legend, spent = plot.legend, plan[axis].values
-        colors = style.size_colors(plan["student"].values, plot.look)
-        for (ax,), cell in plot.facets(grids.cells(plan, "scenario"), [plot.look.pick(1.5, 2.1)]):
+    with collection.drawing(size, dark) as (plot, look, legend):
+        colors, cells = plot.sizes(plan["student"]), grids.cells(plan, "scenario")
+        for (ax,), cell in plot.facets(cells, [look.pick(1.5, 2.1)], x=axis, over="student"):
             visuals.level(ax, 0.5)
             for student, color in colors.items():
                 one = cell.sel(student=student)
-                chance, error = one["probability"].values, 2 * one["probability_mcse"].values
-                low, high = np.clip(chance - error, 0, 1), np.clip(chance + error, 0, 1)
-                visuals.band(ax, spent, low, high, color, 0.3)
-                visuals.reach_line(ax, spent, chance, one["extrapolates"].values, color)
-            visuals.hatch_outside(ax, spent, cell["extrapolates"].all("student").values)
+                chance, error = one["probability"], 2 * one["probability_mcse"]
+                visuals.band(ax, one[axis], (chance - error).clip(0, 1), (chance + error).clip(0, 1), color, 0.3)
+                visuals.reach_line(ax, axis, one, "probability", color, dots=True)
             ax.set_ylim(-0.03, 1.03)
-            (style.flops_axis if axis == "budget" else style.size_axis)(ax.xaxis)
         words = "compute budget [FLOPs]" if axis == "budget" else "unique tokens of the student [tokens]"
         plot.label(words, ["P(distillation ahead)"])
-        legend.sizes(colors)
-        legend.reach()
-        legend.band("± 2 Monte Carlo standard errors", plot.look.neutral, 0.3)
+        legend.reach(dots=True)
+        legend.band("± 2 Monte Carlo standard errors", look.neutral, 0.3)
         legend.line("even odds", width=0.7)
         notes = [*grids.left_out(plan), grids.noise_note(plan)]
         return plot.finish("Probability that distilling the student beats pretraining it", notes, fit=plan)

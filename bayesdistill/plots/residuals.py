@@ -8,10 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
-from bayesdistill.plots.layout import panel_title
+from bayesdistill.plots import collection, grids, layout, style, visuals
 from bayesdistill.plots.posterior_predictive import TITLES
 
 _NEEDED = "residual ratio teacher_loss student_tokens student_params mean_residual share p_value neighbours"
@@ -23,7 +20,7 @@ _PANELS = (
 )
 
 
-@documented
+@collection.documented
 def plot_residuals(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Residuals of every run against student size, teacher loss, r and tokens, with the means of groups.
 
@@ -47,29 +44,31 @@ def plot_residuals(found: xr.Dataset, *, size: str = "page", dark: bool = False)
     >>> bd.plot_residuals(bd.residual_structure(bd.load("fit.nc"))).savefig("residuals.png")  # doctest: +SKIP
     """
     grids.need(found, _NEEDED, "the argument of plot_residuals", "residual_structure()")
-    with drawing(size, dark) as plot:
-        legend, columns = plot.legend, plot.look.pick(1, 2)
+    with collection.drawing(size, dark) as (plot, look, legend):
+        columns = look.pick(1, 2)
         axes = plot.panels(4 // columns, columns, 4 / columns * 1.75, sharey=True)
-        colors = style.size_colors(found["student_params"].values, plot.look)
+        colors = plot.sizes(found["student_params"], width=0.35, marker="o")
         for ax, (factor, name, label) in zip(axes.ravel(), _PANELS, strict=True):
             visuals.level(ax, 0, width=0.6)
             _draw_runs(ax, found, name, colors, "-" if factor in ("teacher", "ratio") else "none")
             if factor in ("ratio", "tokens"):
-                _draw_means(ax, found.isel(group=np.flatnonzero(found["factor"].values == factor)))
+                bins = grids.group_of(found, factor)
+                arms = 2 * bins["standard_error"].fillna(0)
+                middle, residual = bins["middle"], bins["mean_residual"]
+                visuals.errors(ax, middle, residual, style.WARNING_COLOR, yerr=arms, marker="D", zorder=4)
             if factor in ("student", "tokens"):
                 style.log_axis(ax.xaxis)
                 style.set_ticks(ax.xaxis, LogLocator(base=10, subs=(1.0, 3.0), numticks=9), style.short)
             ax.set_xlabel(label)
             share, chance = float(found["share"].sel(by=factor)), _chance(found, found["p_value"].sel(by=factor))
             words = f"by {TITLES[factor].split(',')[0]}: {100 * share:.0f} % of the variance, {chance}"
-            panel_title(ax, words, fontsize=plot.look.small)
+            layout.panel_title(ax, words, fontsize=look.small)
         for ax in axes[:, 0]:
             ax.set_ylabel("residual [nats per token]")
-        legend.sizes(colors, width=0.35, marker="o")
         legend.points("mean of a bin, 2 standard errors", style.WARNING_COLOR, "D")
         correlation, expected = float(found["neighbours"]), float(found["neighbours_expected"])
         notes = [
-            "Observed minus predicted loss. Lines join runs of one student configuration; those with neighbouring teachers "
+            "Observed minus predicted loss. Lines join runs of one student configuration; those with neighboring teachers "
             f"correlate by {correlation:.2f} ({_chance(found, found['neighbours_p'])}; noise alone: {expected:.2f})."
         ]
         return plot.finish("What the law leaves over", notes, fit=found)
@@ -82,15 +81,7 @@ def _chance(found: xr.Dataset, value: xr.DataArray) -> str:
 
 
 def _draw_runs(ax: Axes, found: xr.Dataset, name: str, colors: dict[float, object], linestyle: str) -> None:
+    looks = {"edge": 0, "linestyle": linestyle, "linewidth": 0.35 * visuals.look_of(ax).line, "zorder": 2}
     for k in np.unique(found["configuration_of_run"].values):
         mine = found.isel(run=np.flatnonzero(found["configuration_of_run"].values == k)).sortby(name)
-        visuals.points(
-            ax, mine[name].values, mine["residual"].values, colors[float(mine["student_params"][0])], 0.6, edge=0,
-            linestyle=linestyle, linewidth=0.35 * visuals.look_of(ax).line, zorder=2,
-        )  # fmt: skip
-
-
-def _draw_means(ax: Axes, groups: xr.Dataset) -> None:
-    arms = 2 * np.nan_to_num(groups["standard_error"].values)
-    x, y = groups["middle"].values, groups["mean_residual"].values
-    visuals.errors(ax, x, y, style.WARNING_COLOR, yerr=arms, marker="D", zorder=4)
+        visuals.points(ax, mine[name], mine["residual"], colors[float(mine["student_params"][0])], 0.6, **looks)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, style, visuals
 
 _NEEDED = (
     "mean lower upper run_lower run_upper configuration_params configuration_tokens student_loss residual "
@@ -18,7 +18,7 @@ _NEEDED = (
 _MOST_GROUPS = 4
 
 
-@documented
+@collection.documented
 def plot_runs(curves: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Student loss against teacher loss with the fitted law and its bands; residuals below.
 
@@ -43,19 +43,24 @@ def plot_runs(curves: xr.Dataset, *, size: str = "page", dark: bool = False) -> 
     >>> bd.plot_runs(bd.law_curves(fit)).savefig("runs.png")  # doctest: +SKIP
     """
     grids.need(curves, _NEEDED, "the argument of plot_runs", "law_curves()")
-    x = curves["teacher_loss"].values
-    groups = _token_groups(curves)
-    with drawing(size, dark) as plot:
-        look, legend = plot.look, plot.legend
+    x, percent = curves["teacher_loss"].values, style.percent(float(curves.attrs.get("interval_prob", np.nan)))
+    if "run_experiment" not in curves:
+        curves = curves.assign(run_experiment=xr.full_like(curves["configuration_of_run"], "runs", dtype=object))
+    experiments = dict.fromkeys(grids.names(curves, "run_experiment"))
+    markers = {name: style.MARKERS[i % len(style.MARKERS)] for i, name in enumerate(experiments)}
+    cells = _token_groups(curves)
+    with collection.drawing(size, dark) as (plot, look, legend):
         colors = style.size_colors(curves["configuration_params"].values, look)
-        markers = _markers(curves)
-        for (top, bottom), chosen in plot.facets(groups, look.pick([1.5, 1.0], [2.2, 1.1]), look.pick(2, 2, 4)):
-            _draw_law(top, curves.isel(configuration=chosen), colors)
-            _draw_runs(top, bottom, curves, chosen, colors, markers)
+        for (top, bottom), cell in plot.facets(cells, look.pick([1.5, 1.0], [2.2, 1.1]), look.pick(2, 2, 4)):
+            _draw_law(top, cell, colors)
+            visuals.level(bottom, 0, width=0.6)
+            for name, marker in markers.items():
+                mine = cell.isel(run=np.flatnonzero(cell["run_experiment"].values == name))
+                _draw_runs(top, mine, "student_loss", colors, marker)
+                _draw_runs(bottom, mine, "residual", colors, marker)
             # Room for the names of the students left of the curves.
             top.set_xlim(x[0] - look.pick(0.3, 0.17, 0.24) * (x[-1] - x[0]), x[-1])
         plot.label("teacher loss [nats per token]", ["student loss\n[nats per token]", "residual\n[nats per token]"])
-        percent = style.percent(float(curves.attrs.get("interval_prob", np.nan)))
         for name, marker in markers.items():
             legend.points(style.plain(name), marker=marker)
         legend.line("law, posterior mean", width=0.5)
@@ -63,80 +68,59 @@ def plot_runs(curves: xr.Dataset, *, size: str = "page", dark: bool = False) -> 
         legend.band(f"a new run, {percent} interval", alpha=0.18)
         legend.line("student as good as its teacher", look.neutral, linestyle=":")
         notes = [
-            "Colour and label: non-embedding parameters of the student; of curves of one colour, the label is the upper one's, and "
+            "Color and label: non-embedding parameters of the student; of curves of one color, the label is the upper one's, and "
             "lower ones have more tokens. Better teachers are to the left; where a curve rises towards them, the student cannot "
             "follow (capacity gap). Residual: observed minus posterior mean."
         ]
         figure = plot.finish("Distilled students against their teachers, with the fitted law", notes, fit=curves)
-        for (top, _), (_, chosen) in zip(plot.groups, groups, strict=True):
-            _label_students(top, curves.isel(configuration=chosen), colors)
+        for (top, _), (_, cell) in zip(plot.groups, cells, strict=True):
+            _label_students(top, cell, colors)
         return figure
 
 
-def _token_groups(curves: xr.Dataset) -> list[tuple[str, np.ndarray]]:
-    """Return (title, configurations) of each panel: tokens per parameter within a factor of two, four panels at most."""
+def _token_groups(curves: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
+    """Return (title, part) for each panel: tokens per parameter within a factor of two, four panels at most."""
     ratio = curves["configuration_tokens"].values / curves["configuration_params"].values
     octave = np.round(np.log2(ratio / 20)).astype(int)
     # Few panels are wanted: of neighbors, those are merged that have the fewest curves together.
-    levels = sorted(set(octave.tolist()))
-    while len(levels) > _MOST_GROUPS:
-        curves_of = [np.count_nonzero(octave == level) for level in levels]
-        least = int(np.argmin(np.add(curves_of[:-1], curves_of[1:])))
+    levels = np.unique(octave)
+    while levels.size > _MOST_GROUPS:
+        curves_of = np.count_nonzero(octave[:, None] == levels, axis=0)
+        least = int(np.argmin(curves_of[:-1] + curves_of[1:]))
         octave[octave == levels[least + 1]] = levels[least]
-        levels.pop(least + 1)
+        levels = np.unique(octave)
     groups = []
     for level in levels:
-        chosen = np.flatnonzero(octave == level)
-        low, high = f"{ratio[chosen].min():.0f}", f"{ratio[chosen].max():.0f}"
-        groups.append((f"{low if low == high else f'{low} to {high}'} tokens per parameter", chosen))
+        chosen, runs = octave == level, octave[curves["configuration_of_run"].values] == level
+        ends = dict.fromkeys([f"{ratio[chosen].min():.0f}", f"{ratio[chosen].max():.0f}"])
+        part = curves.isel(configuration=np.flatnonzero(chosen), run=np.flatnonzero(runs))
+        params = curves["configuration_params"].values[part["configuration_of_run"].values]
+        groups.append((f"{' to '.join(ends)} tokens per parameter", part.assign(run_params=("run", params))))
     return groups
 
 
-def _markers(curves: xr.Dataset) -> dict[str, str]:
-    """Return a marker per experiment, in order of appearance; one for all where runs name none."""
-    names = dict.fromkeys(grids.names(curves, "run_experiment")) if "run_experiment" in curves else ["runs"]
-    return {name: style.MARKERS[i % len(style.MARKERS)] for i, name in enumerate(names)}
-
-
-def _draw_law(ax: Axes, curves: xr.Dataset, colors: dict[float, object]) -> None:
-    x = curves["teacher_loss"].values
+def _draw_law(ax: Axes, cell: xr.Dataset, colors: dict[float, object]) -> None:
+    x = cell["teacher_loss"]
     visuals.line(ax, x, x, visuals.look_of(ax).neutral, linestyle=":", zorder=1)
-    for i, params in enumerate(curves["configuration_params"].values):
-        one, color = curves.isel(configuration=i), colors[params]
-        visuals.band(ax, x, one["run_lower"].values, one["run_upper"].values, color, 0.15, zorder=1.5)
-        visuals.band(ax, x, one["lower"].values, one["upper"].values, color, 0.45)
-        visuals.line(ax, x, one["mean"].values, color, 0.5, zorder=3)
+    for i, params in enumerate(cell["configuration_params"].values):
+        one, color = cell.isel(configuration=i), colors[params]
+        visuals.band(ax, x, one["run_lower"], one["run_upper"], color, 0.15, zorder=1.5)
+        visuals.band(ax, x, one["lower"], one["upper"], color, 0.45)
+        visuals.line(ax, x, one["mean"], color, 0.5, zorder=3)
 
 
-def _draw_runs(
-    top: Axes,
-    bottom: Axes,
-    curves: xr.Dataset,
-    chosen: np.ndarray,
-    colors: dict[float, object],
-    markers: dict[str, str],
-) -> None:
-    look, configuration = visuals.look_of(top), curves["configuration_of_run"].values
-    sizes = curves["configuration_params"].values[configuration]
-    visuals.level(bottom, 0, width=0.6)
-    for name, marker in markers.items():
-        mine = np.isin(configuration, chosen)
-        if "run_experiment" in curves:
-            mine &= curves["run_experiment"].values == name
-        for student in np.unique(sizes[mine]):
-            runs = curves.isel(run=np.flatnonzero(mine & (sizes == student)))
-            for ax, variable in ((top, "student_loss"), (bottom, "residual")):
-                visuals.points(
-                    ax, runs["run_teacher_loss"].values, runs[variable].values, colors[student], marker=marker,
-                    markeredgecolor=look.paper, edge=0.1, zorder=4,
-                )  # fmt: skip
+def _draw_runs(ax: Axes, runs: xr.Dataset, name: str, colors: dict[float, object], marker: str) -> None:
+    looks: dict[str, Any] = {"marker": marker, "markeredgecolor": visuals.look_of(ax).paper, "edge": 0.1, "zorder": 4}
+    for params in np.unique(runs["run_params"].values):
+        mine = runs.isel(run=np.flatnonzero(runs["run_params"].values == params))
+        visuals.points(ax, mine["run_teacher_loss"], mine[name], colors[params], **looks)
 
 
-def _label_students(ax: Axes, curves: xr.Dataset, colors: dict[float, object]) -> None:
+def _label_students(ax: Axes, cell: xr.Dataset, colors: dict[float, object]) -> None:
     """Write the size of each student at the left end of its curve; the highest curve of a size bears the name."""
     ends: dict[str, tuple[float, object]] = {}
-    for params, value in zip(curves["configuration_params"].values, curves["mean"].values[:, 0], strict=True):
+    for params, value in zip(cell["configuration_params"].values, cell["mean"].values[:, 0], strict=True):
         name = style.short(params)
         ends[name] = max(ends.get(name, (-np.inf,))[0], value), colors[params]
     left, right = ax.get_xlim()
-    visuals.direct_labels(ax, float(curves["teacher_loss"][0]) - 0.01 * (right - left), ends)
+    visuals.direct_labels(ax, float(cell["teacher_loss"][0]) - 0.01 * (right - left), ends)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, visuals
 
 
-@documented
+@collection.documented
 def plot_sharing_map(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Map of the probability that distillation beats pretraining over budget and students per teacher, a panel per student.
 
@@ -43,16 +40,11 @@ def plot_sharing_map(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
     grids.need(found, needed, "the argument of plot_sharing_map", "sharing_map()")
     for axis in ("budget", "students_per_teacher"):
         grids.need_several(found, axis)
-    with drawing(size, dark) as plot:
-        for (ax,), cell in plot.facets(grids.cells(found, "student"), [plot.look.pick(1.6, 2.4)]):
+    with collection.drawing(size, dark) as (plot, look, legend):
+        for (ax,), cell in plot.facets(grids.cells(found, "student"), [look.pick(1.6, 2.4)], x="budget"):
             visuals.step_map(ax, cell["probability"], cell["extrapolates"], "students_per_teacher")
-            style.flops_axis(ax.xaxis)
         plot.label("compute budget [FLOPs]", ["students that share the teacher"])
-        plot.legend.levels("P(distillation ahead) ", visuals.STEPS, visuals.step_colors())
-        plot.legend.hatch("extrapolated")
-        notes = [
-            "The budget is that of one student. Charged to each of K students that share a teacher: 1/K of its pretraining and "
-            f"{100 * float(found.attrs.get('delta_lgt', np.nan)):g} % of its inference. Chosen strategy.",
-            grids.noise_note(found),
-        ]
+        legend.steps("P(distillation ahead)")
+        legend.hatch("extrapolated")
+        notes = [f"{grids.sharing_note(found)} Chosen strategy.", grids.noise_note(found)]
         return plot.finish("Distilling against pretraining when students share a teacher", notes, fit=found)

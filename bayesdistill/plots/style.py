@@ -165,9 +165,15 @@ def flops_axis(axis: Any) -> None:
 def size_axis(axis: Any) -> None:
     """Label 1M, 100M, 10B; also 300M and 3B where there would be few labels. Call it after drawing."""
     log_axis(axis)
-    across, (low, high) = axis.axis_name == "x", sorted(axis.get_view_interval())
-    subs = (1.0, 3.0) if across and high < 150 * low else (1.0,)
-    set_ticks(axis, LogLocator(base=10, subs=subs, numticks=7 if across else 5), short)
+    low, high = sorted(axis.get_view_interval())
+    subs = (1.0, 3.0) if axis.axis_name == "x" and high < 150 * low else (1.0,)
+    set_ticks(axis, LogLocator(base=10, subs=subs, numticks=7 if axis.axis_name == "x" else 5), short)
+
+
+def axis_of_units(axis: Any, units: str) -> None:
+    """Label an axis as its units ask for. Call it after drawing."""
+    if units in _AXES:
+        _AXES[units](axis)
 
 
 def small_numbers(axis: Any, most: int = 5) -> None:
@@ -178,6 +184,9 @@ def small_numbers(axis: Any, most: int = 5) -> None:
 
     axis.set_major_locator(MaxNLocator(most))
     axis.set_major_formatter(lambda value, _: write(value))
+
+
+_AXES = {"FLOPs": flops_axis, "tokens": size_axis, "parameters": size_axis}
 
 
 # Notes on the fit ---------------------------------------------------------------------------------------------------

@@ -7,19 +7,16 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bayesdistill import posterior
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, style, visuals
 
 _LOSSES = ("distilled_loss", "new_distilled_loss", "supervised_loss")
 _KEPT = ("probability_best", "extrapolates")
 _ROTATED_FROM = 4
 
 
-@documented
+@collection.documented
 def plot_teacher_choice(
-    found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY, size: str = "page", dark: bool = False
+    found: xr.Dataset, *, prob: float = grids.PROB, size: str = "page", dark: bool = False
 ) -> Figure:
     """The student's loss with each existing teacher, weakest to strongest, and the probability that it is the best one.
 
@@ -48,29 +45,21 @@ def plot_teacher_choice(
     """
     needed = [*_LOSSES, *_KEPT, "measured_loss", "student", "scenario", "budget"]
     grids.need(found, needed, "the argument of plot_teacher_choice", "teacher_choice()")
-    ordered = found.sortby("measured_loss", ascending=False)
-    shown = grids.summaries(ordered, _LOSSES, prob, keep=_KEPT)
-    cells = [
-        (f"{student}, {scenario}" if found.sizes["scenario"] > 1 else student, cell)
-        for scenario, part in grids.cells(shown, "scenario")
-        for student, cell in grids.cells(part, "student")
-    ]
-    measured = zip(grids.names(ordered, "teacher"), ordered["measured_loss"].values, strict=True)
+    found = found.sortby("measured_loss", ascending=False)
+    shown = grids.summaries(found, _LOSSES, prob, keep=_KEPT)
+    cells = grids.cells(shown, "scenario", "student", joint=", ")
+    measured = zip(grids.names(found, "teacher"), found["measured_loss"].values, strict=True)
     names = [style.plain(f"{name} ({loss:.2f})") for name, loss in measured]
-    with drawing(size, dark) as plot:
-        look, legend, places = plot.look, plot.legend, np.arange(len(names))
-        colors = style.budget_colors(ordered["budget"].values, look)
+    with collection.drawing(size, dark) as (plot, look, legend):
+        colors, places = plot.budgets(found["budget"]), np.arange(len(names))
         for (top, bottom), cell in plot.facets(cells, look.pick([1.5, 0.8], [2.0, 1.0]), look.pick(1, 3, 4)):
-            for k, budget in enumerate(found["budget"].values):
-                one, color = cell.sel(budget=budget), colors[budget]
-                at = places + 0.6 * ((k + 0.5) / len(colors) - 0.5)
+            for k, (budget, color) in enumerate(colors.items()):
+                one, at = cell.sel(budget=budget), places + 0.6 * ((k + 0.5) / len(colors) - 0.5)
                 _draw_losses(top, one, at, color)
                 bottom.bar(at, one["probability_best"].values, 0.6 / len(colors), color=color, linewidth=0)
-            bottom.set_xlim(-0.6, len(names) - 0.4)
-            bottom.set_ylim(0, 1.02)
+            bottom.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 1.02))
             bottom.set_xticks(places, names, rotation=90 if len(names) >= _ROTATED_FROM else 0)
         plot.label("teacher (its loss [nats per token])", ["student loss\n[nats per token]", "P(best of\nthe table)"])
-        legend.budgets({budget: colors[budget] for budget in found["budget"].values})
         legend.line(f"median, {style.percent(prob)} interval of the law", marker="o")
         legend.points("extrapolated", hollow=True)
         legend.line("pretrained", linestyle=":")
@@ -83,11 +72,10 @@ def plot_teacher_choice(
 
 
 def _draw_losses(ax: Axes, one: xr.Dataset, at: np.ndarray, color: object) -> None:
-    look, outside = visuals.look_of(ax), one["extrapolates"].values
+    look, outside, middle = visuals.look_of(ax), one["extrapolates"].values, one["distilled_loss"].values
     low, high = one["distilled_loss_lower"].values, one["distilled_loss_upper"].values
     ax.vlines(at, low, high, colors=[color], linewidth=1.5 * look.line, zorder=3)  # type: ignore[list-item]
     for which, face in ((outside, look.paper), (~outside, color)):
-        middle = one["distilled_loss"].values[which]
-        visuals.points(ax, at[which], middle, color, 1.8, markerfacecolor=face, edge=0.8, zorder=4)
-    visuals.level(ax, float(one["supervised_loss"]), color, 1.0, linestyle=":", zorder=1.5)
-    visuals.level(ax, float(one["new_distilled_loss"]), color, 0.8, linestyle="-.", zorder=1.5)
+        visuals.points(ax, at[which], middle[which], color, 1.8, markerfacecolor=face, edge=0.8, zorder=4)
+    visuals.level(ax, one["supervised_loss"], color, 1.0, linestyle=":", zorder=1.5)
+    visuals.level(ax, one["new_distilled_loss"], color, 0.8, linestyle="-.", zorder=1.5)

@@ -9,16 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterMathtext, LogLocator
 
 from bayesdistill.errors import ParameterError
-from bayesdistill.plots import grids, style, visuals
-from bayesdistill.plots.collection import drawing
-from bayesdistill.plots.docstrings import documented
+from bayesdistill.plots import collection, grids, style, visuals
 
 MEASURES = {"nats": "", "flops": "_flops", "gpu_hours": "_gpu_hours", "money": "_money"}
 _FACTORS = (0.05, 50.0)
 """Equivalent compute over the budget that the axis shows."""
 
 
-@documented
+@collection.documented
 def plot_value(value: xr.Dataset, *, measure: str = "nats", size: str = "page", dark: bool = False) -> Figure:
     """How much compute pretraining would need for the distilled loss, and what a wrong or an ignorant choice costs.
 
@@ -50,29 +48,27 @@ def plot_value(value: xr.Dataset, *, measure: str = "nats", size: str = "page", 
         raise ParameterError(f"measure is {measure!r}; use {', '.join(repr(name) for name in MEASURES)}")
     regret, evpi = (f"{name}{MEASURES[measure]}" for name in ("regret", "evpi"))
     grids.need(value, ["compute_factor_quantile", regret, evpi, "budget"], "the argument of plot_value", "plan_value()")
-    with drawing(size, dark) as plot:
-        look, legend, budgets = plot.look, plot.legend, value["budget"].values
-        colors = style.size_colors(value["student"].values, look)
-        heights = look.pick([1.3, 1.0], [1.9, 1.5])
-        for (top, bottom), cell in plot.facets(grids.cells(value, "scenario"), heights, look.pick(2, 4)):
+    costs = value[[regret, evpi]]
+    costs = costs.where(np.isfinite(costs) & (costs > 0))
+    with collection.drawing(size, dark) as (plot, look, legend):
+        colors, heights = plot.sizes(value["student"], width=1.4), look.pick([1.3, 1.0], [1.9, 1.5])
+        shown = costs.assign(factor=value["compute_factor_quantile"].clip(*_FACTORS))
+        for (top, bottom), cell in plot.facets(grids.cells(shown, "scenario"), heights, look.pick(2, 4), x="budget"):
             visuals.level(top, 1)
             for student, color in colors.items():
                 one = cell.sel(student=student)
-                factor = np.clip(one["compute_factor_quantile"].transpose("quantile", "budget").values, *_FACTORS)
-                visuals.band(top, budgets, factor[0], factor[-1], color)
-                visuals.line(top, budgets, factor[len(factor) // 2], color, 1.4, zorder=3)
+                factor = one["factor"].transpose("quantile", "budget").values
+                visuals.band(top, one["budget"], factor[0], factor[-1], color)
+                visuals.line(top, one["budget"], factor[len(factor) // 2], color, 1.4, zorder=3)
                 for name, linestyle, piece in ((regret, "-", "_"), (evpi, ":", ".")):
-                    amount = one[name].where(np.isfinite(one[name]) & (one[name] > 0)).values
-                    visuals.line(bottom, budgets, amount, color, 1.2, linestyle=linestyle)
-                    visuals.dashes(bottom, budgets, amount, color, 2.4, marker=piece, edge=1.2)
+                    visuals.line(bottom, one["budget"], one[name], color, 1.2, linestyle=linestyle)
+                    visuals.lonely(bottom, one["budget"], one[name], color, 2.4, marker=piece, edge=1.2)
             style.log_axis(top.yaxis)
             top.set_ylim(*_FACTORS)
             style.set_ticks(top.yaxis, LogLocator(base=10), lambda factor: f"{factor:g}")
-            _cost_axis(bottom, value[[regret, evpi]].to_dataarray().values)
-            style.flops_axis(bottom.xaxis)
+            _cost_axis(bottom, costs.to_dataarray())
         unit = style.plain(value[regret].attrs.get("units", ""))
         plot.label("compute budget [FLOPs]", ["equivalent compute\nover the budget", f"expected cost\n[{unit}]"])
-        legend.sizes(colors, width=1.4)
         legend.band(f"quantiles, {grids.outer_quantiles(value)}")
         legend.line("regret")
         legend.line("value of perfect information", linestyle=":")
@@ -86,17 +82,16 @@ def plot_value(value: xr.Dataset, *, measure: str = "nats", size: str = "page", 
         return plot.finish("What distilling is worth", notes, fit=value)
 
 
-def _cost_axis(ax: Axes, costs: np.ndarray) -> None:
+def _cost_axis(ax: Axes, costs: xr.DataArray) -> None:
     """Set limits that cut no mark, with labels between the powers of ten where these alone would be one or two."""
     style.log_axis(ax.yaxis)
     style.set_ticks(ax.yaxis, LogLocator(base=10, numticks=5), LogFormatterMathtext())
-    shown = costs[np.isfinite(costs) & (costs > 0)]
-    if shown.size:
-        low, high = shown.min() / 1.4, shown.max() * 1.4
+    low, high = float(costs.min()) / 1.4, float(costs.max()) * 1.4
+    if low < high:
         ax.set_ylim(low, high)
-        if high < 100 * low:
-            subs = (1.0, 2.0, 5.0) if high < 20 * low else (1.0, 3.0)
-            style.set_ticks(ax.yaxis, LogLocator(base=10, subs=subs), style.power_of_ten)
+    if high < 100 * low:
+        subs = (1.0, 2.0, 5.0) if high < 20 * low else (1.0, 3.0)
+        style.set_ticks(ax.yaxis, LogLocator(base=10, subs=subs), style.power_of_ten)
 
 
 def _price(value: xr.Dataset, measure: str) -> list[str]:

@@ -18,7 +18,7 @@ from law_names import (
 
 import bayesdistill as bd
 from bayesdistill.criticism import _simulate_calibration as calibration
-from bayesdistill.criticism import calibration_summaries, truths
+from bayesdistill.criticism import calibration_summaries, refits, truths
 from bayesdistill.criticism import tasks as running
 from bayesdistill.errors import DataError, ModelError, ParameterError
 from bayesdistill.law import LAWS, Draws, Prior
@@ -243,7 +243,7 @@ def sampler(few, pool, monkeypatch):
 
     def install(spoil=lambda settings: False):
         fake = Sampler(pool, spoil)
-        monkeypatch.setattr(calibration, "refit", fake)
+        monkeypatch.setattr(refits, "refit", fake)
         monkeypatch.setattr(
             calibration, "refitter_for", lambda runs, priors: calibration.Refitter(runs, priors, reference, None)
         )

@@ -172,13 +172,7 @@ def backtest(
         for name, method in methods.items()
     }
     done = run_missing(
-        _fit_and_predict,
-        tasks,
-        checkpoint=checkpoint,
-        setting=setting,
-        executor=executor,
-        progress=progress,
-        what="backtest",
+        _fit_and_predict, tasks, setting, "backtest", checkpoint=checkpoint, executor=executor, progress=progress
     )
     results = {name: [done[f"{name} {k}"] for k in range(len(splits))] for name in methods}
     found = collect(runs, own, splits, results)

@@ -7,7 +7,7 @@ predictions of these runs: log score (elpd), CRPS, error of the mean, and covera
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import astuple
 from pathlib import Path
@@ -19,7 +19,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.criticism.left_out_scores import Fitted, run_predictions
-from bayesdistill.criticism.refits import digest, refit, refitter_for
+from bayesdistill.criticism.refits import digest, refit_until_converged, refitter_for
 from bayesdistill.criticism.results import NATS, ONE, Variables, dataset
 from bayesdistill.criticism.scores import score_draws
 from bayesdistill.criticism.tasks import run_missing
@@ -149,15 +149,9 @@ def leave_out(
     sampler = {"draws": draws, "tune": tune, "seed": seed}
     setting = {"split": split, "model": name, "parts": parts, **sampler}
     setting |= {"data": data_hash(runs), "thresholds": list(astuple(thresholds))}
-    done = run_missing(
-        _fold,
-        {str(k): (runs, model, out, sampler | {"seed": seed + k}, thresholds) for k, out in enumerate(groups)},
-        checkpoint=checkpoint,
-        setting=setting,
-        executor=executor,
-        progress=progress,
-        what=f"leave-out refits ({split})",
-    )
+    tasks = {str(k): (runs, model, ~out, sampler | {"seed": seed + k}, thresholds) for k, out in enumerate(groups)}
+    what = f"leave-out refits ({split})"
+    done = run_missing(_fold, tasks, setting, what, checkpoint=checkpoint, executor=executor, progress=progress)
     scored = pd.concat([pd.DataFrame(done[str(k)]).assign(fold=k) for k in range(len(groups))]).sort_values("run")
     attrs = {"split": split, "law": model.law.to_json() if isinstance(model, Priors) else name}
     return dataset(VARIABLES, dict(scored), {"run": scored["run"].to_numpy()}, attrs)
@@ -165,30 +159,19 @@ def leave_out(
 
 def _fold(task: tuple[Any, ...]) -> dict[str, Any]:
     """Refit without a group and score its runs."""
-    runs, model, out, sampler, thresholds = task
-    observed, converged = runs["student_loss"].to_numpy(dtype=float)[out], True
+    runs, model, kept, sampler, thresholds = task
+    observed, converged = runs["student_loss"].to_numpy(dtype=float)[~kept], True
     if isinstance(model, Priors):
-        scored, converged = _posterior_predictions(runs, model, ~out, sampler, thresholds)
+        longer = {"draws": LONGER, "tune": LONGER}
+        tree, attempts = refit_until_converged(refitter_for(runs, model), sampler, thresholds, longer=longer, kept=kept)
+        converged = not attempts[-1]["failed"]
+        fitted = Fitted(posterior.draws_of(tree), posterior.effects_of(tree), {"distilled": runs}, {"distilled": kept})
+        scored = run_predictions(fitted, np.random.default_rng(sampler["seed"]))
     else:
-        drawn, density = model(runs, ~out, sampler["seed"])
+        drawn, density = model(runs, kept, sampler["seed"])
         scored = {"mean": drawn.mean(axis=0), **score_draws(drawn, density, observed)}
     error = (np.asarray(scored.pop("mean")) - observed).tolist()
-    return {"run": np.flatnonzero(out).tolist(), "error": error, "converged": converged, **scored}
-
-
-def _posterior_predictions(
-    runs: pd.DataFrame, priors: Priors, kept: np.ndarray, sampler: dict[str, Any], thresholds: ConvergenceThresholds
-) -> tuple[dict[str, Any], bool]:
-    """Return scores of the left-out runs, and whether the refit converged."""
-    refitter = refitter_for(runs, priors)
-    for factor in (1, LONGER):
-        settings = sampler | {name: factor * sampler[name] for name in ("draws", "tune")}
-        tree = refit(refitter, kept, **settings)
-        converged = not posterior.convergence(tree, thresholds)["failed"]
-        if converged:
-            break
-    fitted = Fitted(posterior.draws_of(tree), posterior.effects_of(tree), {"distilled": runs}, {"distilled": kept})
-    return run_predictions(fitted, np.random.default_rng(sampler["seed"])), converged
+    return {"run": np.flatnonzero(~kept).tolist(), "error": error, "converged": converged, **scored}
 
 
 def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
@@ -214,26 +197,22 @@ def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     >>> bd.score_table({"mine": scored}).loc["mine", ["elpd", "rmse", "coverage_50"]].round(3).tolist()
     [3.0, 0.354, 0.5]
     """
-    names: Sequence[str] = list(results)
-    best = max(names, key=lambda name: float(results[name]["elpd"].sum()))
-    rows = []
-    for name in names:
-        scored = results[name]
+    best = max(results, key=lambda name: float(results[name]["elpd"].sum()))
+    rows = {}
+    for name, scored in results.items():
         difference = scored["elpd"] - results[best]["elpd"]
         per_fold = difference.groupby(scored["fold"]).sum().values
-        error = float(np.std(per_fold, ddof=1) * np.sqrt(per_fold.size)) if per_fold.size > 1 else float("nan")
-        rows.append(
-            {
-                "model": name,
-                "runs": scored.sizes["run"],
-                "elpd": float(scored["elpd"].sum()),
-                "elpd_difference": float(difference.sum()),
-                "standard_error": error,
-                "crps": float(scored["crps"].mean()),
-                "rmse": float(np.sqrt((scored["error"] ** 2).mean())),
-                "coverage_50": float(scored["inside_50"].mean()),
-                "coverage_90": float(scored["inside_90"].mean()),
-                "unconverged": int(np.unique(scored["fold"].values[~scored["converged"].values.astype(bool)]).size),
-            }
-        )
-    return pd.DataFrame(rows).sort_values("elpd", ascending=False).set_index("model")
+        converged = scored["converged"].values.astype(bool)
+        rows[name] = {
+            "runs": scored.sizes["run"],
+            "elpd": float(scored["elpd"].sum()),
+            "elpd_difference": float(difference.sum()),
+            "standard_error": np.std(per_fold, ddof=1) * np.sqrt(per_fold.size) if per_fold.size > 1 else np.nan,
+            "crps": float(scored["crps"].mean()),
+            "rmse": float(np.sqrt((scored["error"] ** 2).mean())),
+            "coverage_50": float(scored["inside_50"].mean()),
+            "coverage_90": float(scored["inside_90"].mean()),
+            "unconverged": np.unique(scored["fold"].values[~converged]).size,
+        }
+    index = pd.Index(list(rows), name="model")
+    return pd.DataFrame(list(rows.values()), index=index).sort_values("elpd", ascending=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.criticism.groupings import fit_attributes, short
+from bayesdistill.criticism.results import ONE, Variables, dataset
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.posterior import Fit
 from bayesdistill.posterior.prior_dominance import SUPERVISED_COORDINATES
@@ -21,6 +23,11 @@ from bayesdistill.priors import log_asymptotic_prior
 SENSITIVE = 0.05
 """A prior with at least this sensitivity is informative (Kallioinen et al. 2024)."""
 _BREAKS_TIES = 1e-9
+VARIABLES: Variables = {
+    "sensitivity": ("component quantity", ONE, "power-scaling sensitivity"),
+    "kind": ("quantity", ONE, "parameter of the law or advantage of a plan"),
+    "diagnosis": ("quantity", ONE, "interpretation of the sensitivities"),
+}
 
 
 def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
@@ -87,30 +94,19 @@ def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
         tied = priors["asymptotic"]
         priors["asymptotic"] = tied - _BREAKS_TIES * np.random.default_rng(0).random(tied.shape)
     tree = xr.DataTree.from_dict({"posterior": quantities, "log_prior": priors, "log_likelihood": likelihood})
-    names = [str(name) for name in quantities.data_vars]
-    found: dict[str, np.ndarray] = {}
+    chosen: dict[str, dict[str, Any]] = {"runs": {"group": "likelihood"}, "all priors": {"group": "prior"}}
+    chosen |= {str(name): {"group": "prior", "group_var_names": [name]} for name in priors.data_vars}
     with _quiet():
-        for component in ("runs", "all priors", *(str(name) for name in priors.data_vars)):
-            chosen: dict[str, Any] = {"group": "likelihood" if component == "runs" else "prior"}
-            if component not in ("runs", "all priors"):
-                chosen["group_var_names"] = [component]
-            scaled = psense(tree, **chosen)
-            found[component] = np.array([float(scaled[name]) for name in names])
-    sensitivity = np.stack(list(found.values()))
-    words = [_diagnose(*pair) for pair in zip(found["all priors"], found["runs"], strict=True)]
-    return xr.Dataset(
-        {
-            "sensitivity": (
-                ("component", "quantity"),
-                sensitivity,
-                {"units": "1", "long_name": "power-scaling sensitivity"},
-            ),
-            "kind": ("quantity", kinds, {"units": "1", "long_name": "parameter of the law or advantage of a plan"}),
-            "diagnosis": ("quantity", words, {"units": "1", "long_name": "interpretation of the sensitivities"}),
-        },
-        coords={"component": list(found), "quantity": names},
-        attrs={"threshold": SENSITIVE, **fit_attributes(fit)},
-    )
+        scaled = {component: psense(tree, **which) for component, which in chosen.items()}
+    names = [str(name) for name in quantities.data_vars]
+    found = {component: np.array([float(one[name]) for name in names]) for component, one in scaled.items()}
+    values = {
+        "sensitivity": np.stack(list(found.values())),
+        "kind": kinds,
+        "diagnosis": [_diagnose(*pair) for pair in zip(found["all priors"], found["runs"], strict=True)],
+    }
+    attrs = {"threshold": SENSITIVE, **fit_attributes(fit)}
+    return dataset(VARIABLES, values, {"component": list(found), "quantity": names}, attrs)
 
 
 def log_priors(fit: Fit) -> xr.Dataset:
@@ -162,15 +158,14 @@ def _quantities(draws: xr.Dataset, plan: xr.Dataset | None) -> tuple[xr.Dataset,
         raise ParameterError("The plan was computed from other draws than the fit. Call `bd.plan` with this fit.")
     axis = "tokens" if "tokens" in advantage.dims else "budget"
     unit = "tokens" if axis == "tokens" else "FLOPs"
-    for scenario in plan["scenario"].values:
-        for student in plan["student"].values:
-            for spent in plan[axis].values:
-                one = advantage.sel({"scenario": scenario, "student": student, axis: spent}).transpose("chain", "draw")
-                if bool(one.isnull().any()):
-                    continue  # no strategy fits the budget
-                name = f"advantage, {short(float(student))}, {scenario}, {spent:.3g} {unit}"
-                result[name] = one.reset_coords(drop=True)
-                kinds.append("advantage")
+    advantage = advantage.transpose("scenario", "student", axis, "chain", "draw")
+    for scenario, student, spent in itertools.product(*(plan[dim].values for dim in ("scenario", "student", axis))):
+        one = advantage.sel({"scenario": scenario, "student": student, axis: spent})
+        if bool(one.isnull().any()):
+            continue  # no strategy fits the budget
+        name = f"advantage, {short(float(student))}, {scenario}, {spent:.3g} {unit}"
+        result[name] = one.reset_coords(drop=True)
+        kinds.append("advantage")
     return result, kinds
 
 

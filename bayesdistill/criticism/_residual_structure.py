@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from bayesdistill.criticism.groupings import (
-    Grouping,
     distilled_runs,
     fit_attributes,
     group_coordinates,
@@ -101,9 +101,7 @@ def residual_structure(
     shuffled = np.stack([rng.permutation(residual) for _ in range(shuffles)])
     shares = [float(between(residual, grouping.index)) for grouping in groupings]
     p_values = [(between(shuffled, g.index) >= share).mean() for g, share in zip(groupings, shares, strict=True)]
-    means, errors, counts = (
-        np.concatenate(parts) for parts in zip(*(_means(residual, g) for g in groupings), strict=True)
-    )
+    by_group = pd.concat([pd.Series(residual).groupby(g.index).agg(["mean", "sem", "count"]) for g in groupings])
     students = groupings[0]
     sequences = _sequences(residual, runs["teacher_loss"].to_numpy(dtype=float), students.index)
     together = lag_correlation(sequences)
@@ -114,9 +112,9 @@ def residual_structure(
         "residual": residual,
         "ratio": ratio,
         "configuration_of_run": students.index,
-        "mean_residual": means,
-        "standard_error": errors,
-        "runs": counts,
+        "mean_residual": by_group["mean"],
+        "standard_error": by_group["sem"],
+        "runs": by_group["count"],
         "share": shares,
         "p_value": p_values,
         "neighbour_correlation": alone,
@@ -139,15 +137,6 @@ def between(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     means = values @ member / count
     within = ((values - means[..., index]) ** 2).sum(axis=-1) / max(1, index.size - count.size)
     return np.asarray(1 - within / values.var(axis=-1, ddof=1))
-
-
-def _means(residual: np.ndarray, grouping: Grouping) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    count = np.bincount(grouping.index)
-    means = np.bincount(grouping.index, weights=residual) / count
-    squares = np.bincount(grouping.index, weights=(residual - means[grouping.index]) ** 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        errors = np.sqrt(squares / (count - 1) / count)
-    return means, np.where(count > 1, errors, np.nan), count
 
 
 def _sequences(residual: np.ndarray, teacher_loss: np.ndarray, configuration: np.ndarray) -> list[np.ndarray]:

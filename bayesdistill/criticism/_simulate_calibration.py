@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import Executor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.criticism.refits import Refitter, refit, refitter_for
+from bayesdistill.criticism.refits import Refitter, refit_until_converged, refitter_for
+from bayesdistill.criticism.results import ONE, Variables, dataset
 from bayesdistill.criticism.tasks import run_tasks
 from bayesdistill.criticism.truths import (
     BREAK_EVEN,
@@ -59,9 +60,22 @@ the convergence checks and are counted as failed, in a time that allows hundreds
 LONGER_ACCEPT = 0.95
 """Target acceptance rate of the second refit if the first one had divergences."""
 
+ATTEMPT = ("failed", "rhat", "rhat_variable", "ess_bulk", "divergences")
 CHOICES = [*DECISIONS, *BREAK_EVEN]
 
 STATUSES = ("passed", "passed when refitted", "failed")
+
+VARIABLES: Variables = {
+    "rank": ("simulation quantity", ONE, f"rank of the truth among {RANKS} posterior draws"),
+    "status": ("simulation", ONE, "whether the refit passed the convergence checks"),
+    "rhat": ("simulation", ONE, "largest R-hat of the last refit"),
+    "ess_bulk": ("simulation", ONE, "smallest effective sample size of the last refit"),
+    "divergences": ("simulation", ONE, "divergent transitions of the last refit"),
+    "first_rhat": ("simulation", ONE, "largest R-hat of the first refit"),
+    "first_divergences": ("simulation", ONE, "divergent transitions of the first refit"),
+    "probability": ("simulation decision", ONE, "posterior probability that distillation wins"),
+    "won": ("simulation decision", ONE, "whether distillation wins under the truth"),
+}
 
 
 def simulate_calibration(
@@ -145,22 +159,18 @@ def simulate_calibration(
     if priors is None:
         priors = default_priors(as_law(law).for_runs(distilled=True, supervised=False), reference)
     design = runs.assign(student_loss=1.0)  # the outcomes are not used
-    prior = [
-        priors.law.to_json(),
-        list(priors.names),
-        priors.location.tolist(),
-        priors.covariance.tolist(),
-        priors.asymptotic_width,
-    ]
+    prior = [priors.law.to_json(), list(priors.names), priors.location.tolist(), priors.covariance.tolist()]
+    prior.append(priors.asymptotic_width)
     setting = json.dumps([seed, draws, tune, chains, astuple(thresholds), prior, data_hash(design), CHOICES])
     done = _read_log(log, setting)
     truths = draw_truths(priors, reference, simulations, seed)
     todo = [k for k in range(simulations) if k not in done]
-    cores = 2 if executor is None else 1
-    tasks = [(runs, priors, truths[k], draws, tune, chains, cores, thresholds, seed + 1 + k) for k in todo]
-    done_before = simulations - len(todo)
+    sampler = {"draws": draws, "tune": tune, "chains": chains, "maxdepth": MAX_TREEDEPTH}
+    sampler["cores"] = 2 if executor is None else 1
+    tasks = [(runs, priors, truths[k], sampler | {"seed": seed + 1 + k}, thresholds) for k in todo]
+    finished = simulations - len(todo)
     for i, result in run_tasks(
-        _simulation, tasks, executor=executor, progress=progress, done=done_before, what="simulations"
+        _simulation, tasks, executor=executor, progress=progress, done=finished, what="simulations"
     ):
         done[todo[i]] = result
         if log is not None:
@@ -191,134 +201,71 @@ def _read_log(log: str | Path | None, setting: str) -> dict[int, dict[str, Any]]
 
 
 def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
-    runs, priors, truth, draws, tune, chains, cores, thresholds, seed = task
+    runs, priors, truth, sampler, thresholds = task
     refitter = refitter_for(runs, priors)
     true_law = draws_of_truth(truth, priors.law, refitter.reference)
-    outcome, true_effects = simulate_outcomes(true_law, runs, np.random.default_rng(seed))
-    settings = {"chains": chains, "cores": cores, "seed": seed, "max_treedepth": MAX_TREEDEPTH}
-    attempts: list[dict[str, Any]] = []
-    for longer in (False, True):
-        if longer:
-            draws, tune = draws * LONGER["draws"], tune * LONGER["tune"]
-            if "divergences" in attempts[0]["failed"]:  # without divergences, shorter steps only take longer
-                settings |= {"target_accept": LONGER_ACCEPT}
-        tree = refit(refitter, student_loss=outcome, draws=draws, tune=tune, **settings)
-        verdict = posterior.convergence(tree, thresholds)
-        attempts.append({key: verdict[key] for key in ("failed", "rhat", "rhat_variable", "ess_bulk", "divergences")})
-        if not verdict["failed"]:
-            break
-    draws_found, effects = posterior.draws_of(tree), posterior.effects_of(tree)
-    gains, true_gains = decision_gains(draws_found), decision_gains(true_law)
-    z = posterior.posterior_dataset(tree)["z"].values.reshape(-1, truth["z"].size)
-    ranks = _ranks(
-        _Side(draws_found, effects, z, gains),
-        _Side(true_law, true_effects, truth["z"][None], true_gains),
-        refitter,
-        outcome,
+    outcome, true_effects = simulate_outcomes(true_law, runs, np.random.default_rng(sampler["seed"]))
+    # Without divergences, shorter steps only take longer.
+    tree, attempts = refit_until_converged(
+        refitter, sampler, thresholds, longer=LONGER, accept=LONGER_ACCEPT, student_loss=outcome
     )
-    one = int(np.random.default_rng([seed, 1]).integers(draws_found.n_draws))
-    picked = draws_found.take([one])
+    draws, effects = posterior.draws_of(tree), posterior.effects_of(tree)
+    z = posterior.posterior_dataset(tree)["z"].values.reshape(-1, truth["z"].size)
+    thin = np.linspace(0, draws.n_draws - 1, RANKS).round().astype(int)
+    some = draws.take(thin), {name: values[thin] for name, values in effects.items()}, z[thin]
+    found = _quantities(*some, refitter, outcome)
+    true = _quantities(true_law, true_effects, truth["z"][None], refitter, outcome)
+    gains, true_gains = decision_gains(draws), decision_gains(true_law)
+    one = int(np.random.default_rng([sampler["seed"], 1]).integers(draws.n_draws))
     for name in BREAK_EVEN:
-        tokens = break_even_tokens(picked, name)
-        gains[name] = break_even_gain(draws_found, name, tokens)
-        true_gains[name] = break_even_gain(true_law, name, tokens)
+        tokens = break_even_tokens(draws.take([one]), name)
         # At the picked draw both losses are equal by construction, so it is excluded.
-        gains[name] = np.delete(gains[name], one)
+        gains[name] = np.delete(break_even_gain(draws, name, tokens), one)
+        true_gains[name] = break_even_gain(true_law, name, tokens)
     return {
-        "rank": ranks,
-        "attempts": attempts,
+        "rank": {name: int((values < true[name]).sum()) for name, values in found.items()},
+        "attempts": [{name: attempt[name] for name in ATTEMPT} for attempt in attempts],
         "probability": {name: float((gains[name] > 0).mean()) for name in CHOICES},
         "won": {name: bool(true_gains[name] > 0) for name in CHOICES},
     }
 
 
-@dataclass(frozen=True)
-class _Side:
-    """Posterior draws, or the truth as a single draw; compared in `_ranks`."""
-
-    draws: Draws
-    effects: dict[str, np.ndarray]
-    z: np.ndarray
-    gains: dict[str, np.ndarray]
-
-    def take(self, index: np.ndarray) -> _Side:
-        effects, gains = ({n: value[index] for n, value in part.items()} for part in (self.effects, self.gains))
-        return _Side(self.draws.take(index), effects, self.z[index], gains)
-
-
-def _ranks(found: _Side, truth: _Side, refitter: Refitter, outcome: np.ndarray) -> dict[str, int]:
-    """Return, for every quantity, how many of 99 evenly thinned draws are below the true value."""
-    priors, law = refitter.priors, refitter.priors.law
-    some = found.take(np.linspace(0, found.draws.n_draws - 1, RANKS).round().astype(int))
+def _quantities(
+    draws: Draws, effects: dict[str, np.ndarray], z: np.ndarray, refitter: Refitter, outcome: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return every quantity that is ranked, at every draw or at the truth, (n_draws,)."""
+    priors, law, runs = refitter.priors, refitter.priors.law, refitter.runs
+    free = [name for name, is_free in zip(priors.names, priors.free, strict=True) if is_free]
     # Symbols that are fixed or determined by others have no rank.
     idle = {*law.fixed, *(name for term in law.terms for name in term.determines)}
-    idle |= {name.removeprefix("log_") for name, free in zip(priors.names, priors.free, strict=True) if not free}
-    pairs = {name: (values, truth.draws[name]) for name, values in some.draws.items() if name not in idle}
-    free = [name for name, is_free in zip(priors.names, priors.free, strict=True) if is_free]
-    pairs |= {f"z[{name}]": (some.z[:, i], truth.z[:, i]) for i, name in enumerate(free)}
-    configurations = [f"{n:.4g}, {d:.4g}" for n, d in student_configurations(refitter.runs)[0]]
+    idle |= {name.removeprefix("log_") for name in priors.names if name not in free}
+    found = {name: values for name, values in draws.items() if name not in idle}
+    found |= {f"z[{name}]": z[:, i] for i, name in enumerate(free)}
+    configurations = [f"{n:.4g}, {d:.4g}" for n, d in student_configurations(runs)[0]]
     for effect in law.effects:
-        if effect.name in some.effects:
-            labels = configurations if effect.dim == "student_configuration" else effect.groups(refitter.runs)[0]
-            for i, label in enumerate(labels):
-                both = (some.effects[effect.name][:, i], truth.effects[effect.name][:, i])
-                pairs[f"{effect.variable.name}[{label}]"] = both
-    pairs |= {f"gain: {name}": (some.gains[name], truth.gains[name]) for name in DECISIONS}
-    pairs["log-likelihood"] = (_log_likelihood(some, refitter, outcome), _log_likelihood(truth, refitter, outcome))
-    return {name: int((values < true).sum()) for name, (values, true) in pairs.items()}
-
-
-def _log_likelihood(side: _Side, refitter: Refitter, outcome: np.ndarray) -> np.ndarray:
-    """Return the joint log-likelihood of all runs at every draw, (n_draws,)."""
-    design = Design.of(side.draws.law, refitter.runs)
-    center = expected_loss(side.draws, design) + group_effects(side.draws, design, side.effects)
-    density = logpdf(outcome, center, residual_scale(side.draws, design), side.draws["nu"][:, None])
-    return np.asarray(density.sum(axis=1))
-
-
-def _status(attempts: list[dict[str, Any]]) -> str:
-    return "failed" if attempts[-1]["failed"] else STATUSES[len(attempts) - 1]
+        if effect.name in effects:
+            labels = configurations if effect.dim == "student_configuration" else effect.groups(runs)[0]
+            of_groups = zip(labels, effects[effect.name].T, strict=True)
+            found |= {f"{effect.variable.name}[{label}]": values for label, values in of_groups}
+    found |= {f"gain: {name}": gain for name, gain in decision_gains(draws).items()}
+    design = Design.of(law, runs)
+    center = expected_loss(draws, design) + group_effects(draws, design, effects)
+    density = logpdf(outcome, center, residual_scale(draws, design), draws["nu"][:, None])
+    return found | {"log-likelihood": np.asarray(density.sum(axis=1))}
 
 
 def _collect(results: list[dict[str, Any]]) -> xr.Dataset:
-    quantities, decisions = list(results[0]["rank"]), CHOICES
-    first, last = ([result["attempts"][i] for result in results] for i in (0, -1))
-
-    def numbers(attempts: list[dict[str, Any]], key: str) -> list[float]:
-        # R-hat is missing if a chain did not move or a draw is NaN.
-        return [float("nan") if attempt[key] is None else float(attempt[key]) for attempt in attempts]
-
-    one, words = ("simulation",), "of the last refit"
-    status = np.array([_status(result["attempts"]) for result in results])
-    table: dict[str, tuple[tuple[str, ...], Any, str]] = {
-        "rank": (
-            ("simulation", "quantity"),
-            [[result["rank"][name] for name in quantities] for result in results],
-            f"rank of the truth among {RANKS} posterior draws",
-        ),
-        "status": (one, status, "whether the refit passed the convergence checks"),
-        "rhat": (one, numbers(last, "rhat"), f"largest R-hat {words}"),
-        "ess_bulk": (one, numbers(last, "ess_bulk"), f"smallest effective sample size {words}"),
-        "divergences": (one, [attempt["divergences"] for attempt in last], f"divergent transitions {words}"),
-        "first_rhat": (one, numbers(first, "rhat"), "largest R-hat of the first refit"),
-        "first_divergences": (
-            one,
-            [attempt["divergences"] for attempt in first],
-            "divergent transitions of the first refit",
-        ),
-        "probability": (
-            ("simulation", "decision"),
-            [[result["probability"][name] for name in decisions] for result in results],
-            "posterior probability that distillation wins",
-        ),
-        "won": (
-            ("simulation", "decision"),
-            [[result["won"][name] for name in decisions] for result in results],
-            "whether distillation wins under the truth",
-        ),
+    last, first = ([result["attempts"][i] for result in results] for i in (-1, 0))
+    passed = [STATUSES[len(result["attempts"]) - 1] for result in results]
+    status = np.array([word if not end["failed"] else "failed" for word, end in zip(passed, last, strict=True)])
+    values: dict[str, Any] = {
+        name: pd.DataFrame([result[name] for result in results]) for name in ("rank", "probability", "won")
     }
-    return xr.Dataset(
-        {name: (dims, values, {"units": "1", "long_name": text}) for name, (dims, values, text) in table.items()},
-        coords={"simulation": np.arange(len(results)), "quantity": quantities, "decision": decisions},
-        attrs={"ranks": RANKS} | {name.replace(" ", "_"): int((status == name).sum()) for name in STATUSES},
-    )
+    # R-hat is None if a chain did not move or a draw is NaN.
+    values |= {name: np.array([end[name] for end in last], dtype=float) for name in ("rhat", "ess_bulk")}
+    values |= {"status": status, "divergences": [end["divergences"] for end in last]}
+    values["first_rhat"] = np.array([start["rhat"] for start in first], dtype=float)
+    values["first_divergences"] = [start["divergences"] for start in first]
+    coords = {"simulation": np.arange(len(results)), "quantity": list(results[0]["rank"]), "decision": CHOICES}
+    counts = {name.replace(" ", "_"): int((status == name).sum()) for name in STATUSES}
+    return dataset(VARIABLES, values, coords, {"ranks": RANKS, **counts})

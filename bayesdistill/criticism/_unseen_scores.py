@@ -8,18 +8,19 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.criticism._leave_out import score_table
+from bayesdistill.criticism.results import NATS, ONE, Variables, dataset
 from bayesdistill.errors import ParameterError
 
-_COLUMNS = {
-    "elpd": ("elpd", "1", "log predictive density of the left-out runs"),
-    "elpd_difference": ("elpd_difference", "1", "elpd minus the elpd of the best model of the split"),
-    "elpd_difference_se": ("standard_error", "1", "standard error of the difference, over folds"),
-    "crps": ("crps", "nats per token", "continuous ranked probability score"),
-    "rmse": ("rmse", "nats per token", "root mean square error of the mean"),
-    "coverage_50": ("coverage_50", "1", "fraction of left-out runs inside their 50% interval"),
-    "coverage_90": ("coverage_90", "1", "fraction of left-out runs inside their 90% interval"),
-    "runs": ("runs", "1", "number of left-out runs"),
-    "unconverged": ("unconverged", "1", "number of folds whose refit did not converge"),
+VARIABLES: Variables = {
+    "elpd": ("split model", ONE, "log predictive density of the left-out runs"),
+    "elpd_difference": ("split model", ONE, "elpd minus the elpd of the best model of the split"),
+    "elpd_difference_se": ("split model", ONE, "standard error of the difference, over folds"),
+    "crps": ("split model", NATS, "continuous ranked probability score"),
+    "rmse": ("split model", NATS, "root mean square error of the mean"),
+    "coverage_50": ("split model", ONE, "fraction of left-out runs inside their 50% interval"),
+    "coverage_90": ("split model", ONE, "fraction of left-out runs inside their 90% interval"),
+    "runs": ("split model", ONE, "number of left-out runs"),
+    "unconverged": ("split model", ONE, "number of folds whose refit did not converge"),
 }
 
 
@@ -57,23 +58,15 @@ def unseen_scores(results: Mapping[str, Mapping[str, xr.Dataset]]) -> xr.Dataset
         raise ParameterError(
             "`results` is empty or has a split without models. Pass {split: {model: result of bd.leave_out}}."
         )
-    models = list(dict.fromkeys(name for scored in results.values() for name in scored))
-    values = {name: np.full((len(results), len(models)), np.nan) for name in _COLUMNS}
-    for i, (split, scored) in enumerate(results.items()):
-        first = next(iter(scored.values()))
+    tables = []
+    for split, scored in results.items():
+        first = next(iter(scored))
         for name, one in scored.items():
-            if not np.array_equal(one["run"].values, first["run"].values):
+            if not np.array_equal(one["run"].values, scored[first]["run"].values):
                 raise ParameterError(
-                    f"Split {split!r}: {name!r} was scored on other runs than {next(iter(scored))!r}. Use the same runs."
+                    f"Split {split!r}: {name!r} was scored on other runs than {first!r}. Use the same runs."
                 )
-        table = score_table(scored)
-        for name, (column, _, _) in _COLUMNS.items():
-            for model in scored:
-                values[name][i, models.index(model)] = table.loc[model, column]
-    return xr.Dataset(
-        {
-            name: (("split", "model"), values[name], {"units": units, "long_name": words})
-            for name, (_, units, words) in _COLUMNS.items()
-        },
-        coords={"split": list(results), "model": models},
-    )
+        tables.append(score_table(scored).rename(columns={"standard_error": "elpd_difference_se"}))
+    models = list(dict.fromkeys(name for scored in results.values() for name in scored))
+    values = {name: np.stack([table[name].reindex(models) for table in tables]).astype(float) for name in VARIABLES}
+    return dataset(VARIABLES, values, {"split": list(results), "model": models}, {})

@@ -13,15 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.criticism.probability_scores import (
-    BINS,
-    brier,
-    brier_skill,
-    calibration_curve,
-    calibration_line,
-    grouped_interval,
-    mean_log_score,
-)
+from bayesdistill.criticism import probability_scores as scores
 from bayesdistill.criticism.results import FLOPS, NATS, ONE, Variables, columns, dataset
 from bayesdistill.law.effects import configuration_labels
 from bayesdistill.law.predictive import COLUMNS, OUTCOME
@@ -31,11 +23,11 @@ EXTRAPOLATION = (1.0, 3.0, 10.0, 30.0, math.inf)
 NOISE = ("law", "run")
 
 SCORES: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "brier": brier,
-    "brier_skill": brier_skill,
-    "log_score": mean_log_score,
-    "slope": lambda p, y: calibration_line(p, y)[1],
-    "intercept": lambda p, y: calibration_line(p, y)[0],
+    "brier": scores.brier,
+    "brier_skill": scores.brier_skill,
+    "log_score": scores.mean_log_score,
+    "slope": lambda p, y: scores.calibration_line(p, y)[1],
+    "intercept": lambda p, y: scores.calibration_line(p, y)[0],
 }
 INTERVALS = [(name, f"{name}_lower", f"{name}_upper") for name in ("brier", "brier_skill", "slope")]
 WORDS = {
@@ -45,7 +37,7 @@ WORDS = {
     "slope": "slope of the outcome's log odds against the predicted log odds, 1 if calibrated",
     "intercept": "intercept of the outcome's log odds against the predicted log odds, 0 if calibrated",
 }
-CELL = "group forecaster noise"
+CELL, GROUP, BIN = "group forecaster noise", "group forecaster", "forecaster noise bin"
 
 VARIABLES: Variables = {
     "outcome": ("forecast", ONE, "whether the distilled run has the lower loss"),
@@ -82,33 +74,21 @@ VARIABLES: Variables = {
         for name, *ends in INTERVALS
         for end in ends
     },
-    "coverage_50": ("group forecaster", ONE, "fraction of left-out runs inside their 50% interval"),
-    "coverage_90": ("group forecaster", ONE, "fraction of left-out runs inside their 90% interval"),
-    "coverage_90_lower": (
-        "group forecaster",
-        ONE,
-        "lower bound of the 90% interval of coverage_90, whole models resampled",
-    ),
-    "coverage_90_upper": (
-        "group forecaster",
-        ONE,
-        "upper bound of the 90% interval of coverage_90, whole models resampled",
-    ),
-    "rmse": ("group forecaster", NATS, "root mean square error of the predicted loss"),
-    "mean_elpd": ("group forecaster", ONE, "mean log predictive density of a left-out run"),
+    "coverage_50": (GROUP, ONE, "fraction of left-out runs inside their 50% interval"),
+    "coverage_90": (GROUP, ONE, "fraction of left-out runs inside their 90% interval"),
+    "coverage_90_lower": (GROUP, ONE, "lower bound of the 90% interval of coverage_90, whole models resampled"),
+    "coverage_90_upper": (GROUP, ONE, "upper bound of the 90% interval of coverage_90, whole models resampled"),
+    "rmse": (GROUP, NATS, "root mean square error of the predicted loss"),
+    "mean_elpd": (GROUP, ONE, "mean log predictive density of a left-out run"),
     "forecasts": ("group", ONE, "number of predicted pairs"),
     "configurations": ("group", ONE, "number of distinct student configurations"),
     "base_rate": ("group", ONE, "fraction of pairs in which the distilled run has the lower loss"),
     "predictions": ("group", ONE, "number of predicted runs"),
-    "curve_count": ("forecaster noise bin", ONE, "number of predictions in the bin"),
-    "curve_mean_probability": ("forecaster noise bin", ONE, "mean probability in the bin"),
-    "curve_share": (
-        "forecaster noise bin",
-        ONE,
-        "fraction of the pairs in which the distilled run has the lower loss",
-    ),
-    "curve_lower": ("forecaster noise bin", ONE, "lower bound of the 90% interval of the fraction"),
-    "curve_upper": ("forecaster noise bin", ONE, "upper bound of the 90% interval of the fraction"),
+    "curve_count": (BIN, ONE, "number of predictions in the bin"),
+    "curve_mean_probability": (BIN, ONE, "mean probability in the bin"),
+    "curve_share": (BIN, ONE, "fraction of the pairs in which the distilled run has the lower loss"),
+    "curve_lower": (BIN, ONE, "lower bound of the 90% interval of the fraction"),
+    "curve_upper": (BIN, ONE, "upper bound of the 90% interval of the fraction"),
 }
 
 
@@ -165,9 +145,9 @@ def collect(
         "forecaster": list(results),
         "noise": list(NOISE),
         "group": [name for name, _, _ in groups],
-        "bin": [f"{100 * low:g} to {100 * high:g} %" for low, high in itertools.pairwise(BINS)],
+        "bin": [f"{100 * low:g} to {100 * high:g} %" for low, high in itertools.pairwise(scores.BINS)],
     }
-    return dataset(VARIABLES, values, coords, {"calibration_edges": json.dumps(BINS), "interval_prob": 0.9})
+    return dataset(VARIABLES, values, coords, {"calibration_edges": json.dumps(scores.BINS), "interval_prob": 0.9})
 
 
 def _labels(runs: pd.DataFrame, kind: str) -> list[str]:
@@ -253,7 +233,7 @@ def _scores(values: Mapping[str, np.ndarray], groups: Sequence[Group]) -> dict[s
     )
     found |= columns([[_cover(values, runs, m) for m in methods] for _, _, runs in groups])
     found |= columns([_count(y[mine], student[mine], runs) for _, mine, runs in groups])
-    curves = columns([[calibration_curve(p[:, m, n], y, student) for n in kinds] for m in methods])
+    curves = columns([[scores.calibration_curve(p[:, m, n], y, student) for n in kinds] for m in methods])
     return found | {f"curve_{name}": value for name, value in curves.items()}
 
 
@@ -262,7 +242,7 @@ def _score(p: np.ndarray, y: np.ndarray, configuration: np.ndarray) -> dict[str,
         return dict.fromkeys([*SCORES, *(end for _, *ends in INTERVALS for end in ends)], math.nan)
     found = {name: score(p, y) for name, score in SCORES.items()}
     for name, lower, upper in INTERVALS:
-        interval = grouped_interval(lambda i, score=SCORES[name]: score(p[i], y[i]), configuration)  # type: ignore[misc]
+        interval = scores.grouped_interval(lambda i, score=SCORES[name]: score(p[i], y[i]), configuration)  # type: ignore[misc]
         found[lower], found[upper] = interval
     return found
 
@@ -274,7 +254,7 @@ def _cover(values: Mapping[str, np.ndarray], runs: np.ndarray, method: int) -> d
     narrow, held, predicted, elpd = (
         values[name][runs, method] for name in ("inside_50", "inside_90", "predicted", "elpd")
     )
-    interval = grouped_interval(lambda i: float(held[i].mean()), values["prediction_configuration"][runs])
+    interval = scores.grouped_interval(lambda i: float(held[i].mean()), values["prediction_configuration"][runs])
     error = float(np.sqrt(np.mean((predicted - values["observed"][runs]) ** 2)))
     return dict(zip(names, (narrow.mean(), held.mean(), *interval, error, elpd.mean()), strict=True))
 

@@ -8,10 +8,23 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesdistill.criticism.results import ONE, Variables, dataset
 from bayesdistill.errors import ModelError, ParameterError
 
 EDGES = (0.0, 0.05, 0.25, 0.75, 0.95, 1.0)
 """Edges of the bins of predicted probability."""
+ECDF: Variables = {
+    "difference": ("quantity position", ONE, "fraction of ranks up to a position, minus the position"),
+    "band_lower": ("position", ONE, "lower bound of the simultaneous band"),
+    "band_upper": ("position", ONE, "upper bound of the simultaneous band"),
+    "outside": ("quantity", ONE, "whether the curve leaves the band"),
+    "p_holm": ("quantity", ONE, "p-value of uniformity, corrected for all quantities"),
+    "stated": ("bin", ONE, "mean predicted probability that distillation wins"),
+    "won": ("bin", ONE, "fraction of decisions in which distillation wins"),
+    "won_lower": ("bin", ONE, "lower bound of the 90% interval of this fraction"),
+    "won_upper": ("bin", ONE, "upper bound of the 90% interval of this fraction"),
+    "decisions": ("bin", ONE, "number of decisions in the bin"),
+}
 
 
 def usable(calibration: xr.Dataset, include_failed: bool = False) -> xr.Dataset:
@@ -59,19 +72,14 @@ def rank_uniformity(calibration: xr.Dataset, *, include_failed: bool = False) ->
     from scipy.stats import chisquare
 
     counted = usable(calibration, include_failed)
-    rows = []
-    for name in counted["quantity"].values:
-        rank = counted["rank"].sel(quantity=name).values
-        counts = np.histogram(rank, bins=10, range=(-0.5, counted.attrs["ranks"] + 0.5))[0]
-        rows.append(
-            {
-                "quantity": str(name),
-                "simulations": rank.size,
-                "mean_rank": rank.mean() / counted.attrs["ranks"],
-                "p_value": chisquare(counts)[1],
-            }
-        )
-    frame = pd.DataFrame(rows).set_index("quantity")
+    top, ranks = counted.attrs["ranks"], counted["rank"].transpose("quantity", "simulation")
+    counts = np.stack([np.histogram(rank, bins=10, range=(-0.5, top + 0.5))[0] for rank in ranks.values])
+    columns = {
+        "simulations": ranks.sizes["simulation"],
+        "mean_rank": ranks.values.mean(axis=1) / top,
+        "p_value": chisquare(counts, axis=1)[1],
+    }
+    frame = pd.DataFrame(columns, index=pd.Index([str(name) for name in ranks["quantity"].values], name="quantity"))
     frame["p_holm"] = _holm(frame["p_value"].to_numpy())
     return frame
 
@@ -121,22 +129,13 @@ def decision_calibration(
     counted = usable(calibration, include_failed)
     stated, won = counted["probability"].values.ravel(), counted["won"].values.ravel().astype(float)
     bins = np.clip(np.digitize(stated, edges) - 1, 0, len(edges) - 2)
-    rows = []
-    for k in range(len(edges) - 1):
-        inside = bins == k
-        count, wins = int(inside.sum()), float(won[inside].sum())
-        low, high = (float(beta.ppf(q, wins + 0.5, count - wins + 0.5)) for q in (0.05, 0.95))
-        rows.append(
-            {
-                "bin": f"{edges[k]:g} to {edges[k + 1]:g}",
-                "simulations": count,
-                "stated": float(stated[inside].mean()) if count else float("nan"),
-                "won": wins / count if count else float("nan"),
-                "lower": low,
-                "upper": high,
-            }
-        )
-    return pd.DataFrame(rows).set_index("bin")
+    count, wins, total = (np.bincount(bins, weights, len(edges) - 1) for weights in (None, won, stated))
+    with np.errstate(invalid="ignore"):
+        columns = {"simulations": count, "stated": total / count, "won": wins / count}
+    ends = {end: beta.ppf(q, wins + 0.5, count - wins + 0.5) for end, q in (("lower", 0.05), ("upper", 0.95))}
+    return pd.DataFrame(
+        {**columns, **ends}, index=pd.Index([f"{a:g} to {b:g}" for a, b in pairwise(edges)], name="bin")
+    )
 
 
 def rank_ecdf(
@@ -192,43 +191,26 @@ def rank_ecdf(
     outside = ((shares < lower - 1e-12) | (shares > upper + 1e-12)).any(axis=1)
     decisions = decision_calibration(calibration, include_failed=include_failed)
     uniformity = rank_uniformity(calibration, include_failed=include_failed)
-    table = {
-        "difference": (
-            ("quantity", "position"),
-            shares - positions,
-            "fraction of ranks up to a position, minus the position",
-        ),
-        "band_lower": (("position",), lower - positions, "lower bound of the simultaneous band"),
-        "band_upper": (("position",), upper - positions, "upper bound of the simultaneous band"),
-        "outside": (("quantity",), outside, "whether the curve leaves the band"),
-        "p_holm": (
-            ("quantity",),
-            uniformity["p_holm"].to_numpy(),
-            "p-value of uniformity, corrected for all quantities",
-        ),
-        "stated": (("bin",), decisions["stated"].to_numpy(), "mean predicted probability that distillation wins"),
-        "won": (("bin",), decisions["won"].to_numpy(), "fraction of decisions in which distillation wins"),
-        "won_lower": (("bin",), decisions["lower"].to_numpy(), "lower bound of the 90% interval of this fraction"),
-        "won_upper": (("bin",), decisions["upper"].to_numpy(), "upper bound of the 90% interval of this fraction"),
-        "decisions": (("bin",), decisions["simulations"].to_numpy(), "number of decisions in the bin"),
+    values = {
+        "difference": shares - positions,
+        "band_lower": lower - positions,
+        "band_upper": upper - positions,
+        "outside": outside,
+        "p_holm": uniformity["p_holm"],
+        "stated": decisions["stated"],
+        "won": decisions["won"],
+        "won_lower": decisions["lower"],
+        "won_upper": decisions["upper"],
+        "decisions": decisions["simulations"],
     }
-    return xr.Dataset(
-        {name: (dims, values, {"units": "1", "long_name": words}) for name, (dims, values, words) in table.items()},
-        coords={
-            "quantity": counted["quantity"].values,
-            "position": ("position", positions, {"units": "1", "long_name": "fraction of posterior draws"}),
-            "bin_label": ("bin", decisions.index.to_numpy(dtype=str)),
-        },
-        attrs={
-            "prob": prob,
-            "counted": counted.sizes["simulation"],
-            **{
-                name: calibration.attrs[name]
-                for name in ("passed", "passed_when_refitted", "failed")
-                if name in calibration.attrs
-            },
-        },
-    )
+    coords = {
+        "quantity": counted["quantity"].values,
+        "position": ("position", positions, {"units": ONE, "long_name": "fraction of posterior draws"}),
+        "bin_label": ("bin", decisions.index.to_numpy(dtype=str)),
+    }
+    statuses = ("passed", "passed_when_refitted", "failed")
+    counts = {name: calibration.attrs[name] for name in statuses if name in calibration.attrs}
+    return dataset(ECDF, values, coords, {"prob": prob, "counted": counted.sizes["simulation"], **counts})
 
 
 def simultaneous_band(

@@ -97,27 +97,15 @@ def matched_pairs(
             cost = student_cost_per_token(student, teacher, scenario.delta_lgt) * tokens
             if scenario.delta_pre:
                 cost = cost + teacher_cost(teacher, column(distilled, "teacher_tokens"), scenario.delta_pre)
-        bought = cost / (3 * student)
+        bought, charged = cost / (3 * student), bool(scenario.delta_pre)
         for run in range(len(distilled)):
             match = _match(knots[params[run]], bought[run])
             if match is None:
                 continue
             low, high = (_of_seed(supervised, same, seeds[run]) for same in match[:2])
             weight = match[2]
-            pretrained = (1 - weight) * loss[low] + weight * loss[high]
-            rows.append(
-                {
-                    "distilled": run,
-                    "low": low,
-                    "high": high,
-                    "weight": weight,
-                    "scenario": scenario.name,
-                    "pays_teacher": bool(scenario.delta_pre),
-                    "tokens": bought[run],
-                    "cost": cost[run],
-                    "difference": pretrained - student_loss[run],
-                }
-            )
+            difference = (1 - weight) * loss[low] + weight * loss[high] - student_loss[run]
+            rows.append((run, low, high, weight, scenario.name, charged, bought[run], cost[run], difference))
     names = ["distilled", "low", "high", "weight", "scenario", "pays_teacher", "tokens", "cost", "difference"]
     return pd.DataFrame(rows, columns=names)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill import compiler
+from bayesdistill import compiler, posterior
 from bayesdistill.errors import ModelError
 from bayesdistill.law import Reference
 from bayesdistill.law.effects import STUDENT
 from bayesdistill.law.predictive import COLUMNS, OUTCOME
 from bayesdistill.model import build_model, reference_run
-from bayesdistill.posterior import with_law
 from bayesdistill.priors import Priors
 from bayesdistill.sampling import ADAPTATION, MAX_TREEDEPTH
 from bayesdistill.sampling.groups import labeled
@@ -94,19 +94,24 @@ def refitter_for(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | 
         return _LAST[key]
 
 
+SAMPLER = {
+    "draws": 500,
+    "tune": 700,
+    "chains": 4,
+    "cores": 2,
+    "seed": 0,
+    "target_accept": 0.9,
+    "maxdepth": MAX_TREEDEPTH,
+}
+"""Sampler settings of a refit, under nutpie's names."""
+
+
 def refit(
     refitter: Refitter,
     kept: np.ndarray | None = None,
     student_loss: np.ndarray | None = None,
     kept_supervised: np.ndarray | None = None,
-    *,
-    draws: int = 500,
-    tune: int = 700,
-    chains: int = 4,
-    cores: int = 2,
-    seed: int = 0,
-    target_accept: float = 0.9,
-    max_treedepth: int = MAX_TREEDEPTH,
+    **sampler: Any,
 ) -> xr.DataTree:
     """Sample the posterior of a compiled model for a subset of its runs or other outcomes.
 
@@ -119,11 +124,9 @@ def refit(
         Replace the outcomes of all distilled runs.
     kept_supervised : array of bool, (supervised_run,), optional
         Supervised runs in the likelihood, by default all.
-    draws, tune, chains, cores, seed, target_accept
-        As in `fit`.
-    max_treedepth : int
-        Maximum tree depth: a trajectory has at most 2 to this power steps. Truncation reduces the effective sample size but does
-        not bias the draws.
+    **sampler
+        Replace settings of SAMPLER. A smaller `maxdepth` truncates trajectories at 2 to this power steps. This reduces the
+        effective sample size but does not bias the draws.
 
     Returns
     -------
@@ -150,19 +153,48 @@ def refit(
     # The compiled model has no shared variables for unused data.
     used = {variable.name for variable in refitter.compiled.shared_var_keys}
     compiled = refitter.compiled.with_data(**{name: value for name, value in data.items() if name in used})
-    tree: xr.DataTree = nutpie.sample(
-        compiled,
-        draws=draws,
-        tune=tune,
-        chains=chains,
-        cores=cores,
-        seed=seed,
-        target_accept=target_accept,
-        maxdepth=max_treedepth,
-        progress_bar=False,
-        save_warmup=False,
-        **ADAPTATION,
-    )
+    settings = {**SAMPLER, **sampler, **ADAPTATION}
+    tree: xr.DataTree = nutpie.sample(compiled, progress_bar=False, save_warmup=False, **settings)
     drawn = labeled(tree["posterior"].to_dataset(), law)
-    tree["posterior"] = xr.DataTree(with_law(drawn, law, refitter.reference))
+    tree["posterior"] = xr.DataTree(posterior.with_law(drawn, law, refitter.reference))
     return tree
+
+
+def refit_until_converged(
+    refitter: Refitter,
+    sampler: Mapping[str, Any],
+    thresholds: posterior.ConvergenceThresholds,
+    *,
+    longer: Mapping[str, int],
+    accept: float | None = None,
+    **data: np.ndarray,
+) -> tuple[xr.DataTree, list[dict[str, Any]]]:
+    """Refit, once more with longer chains if the first refit fails the convergence checks.
+
+    Parameters
+    ----------
+    refitter, sampler, data
+        As for `refit`.
+    thresholds : ConvergenceThresholds
+    longer : mapping
+        Factors by which settings of the sampler increase in the second refit.
+    accept : float, optional
+        Target acceptance rate of the second refit if the first one had divergences.
+
+    Returns
+    -------
+    tree : DataTree
+        The last refit.
+    attempts : list of dict
+        Result of `posterior.convergence` for every refit.
+    """
+    attempts: list[dict[str, Any]] = []
+    for factors in ({}, longer):
+        settings = {**sampler, **{name: factor * sampler[name] for name, factor in factors.items()}}
+        if accept and attempts and "divergences" in attempts[0]["failed"]:
+            settings["target_accept"] = accept
+        tree = refit(refitter, **data, **settings)
+        attempts.append(posterior.convergence(tree, thresholds))
+        if not attempts[-1]["failed"]:
+            break
+    return tree, attempts

@@ -96,22 +96,22 @@ def keep_finished(checkpoint: str | Path | None, setting: dict[str, Any], finish
 def run_missing(
     function: Callable[[Any], Any],
     tasks: Mapping[str, Any],
+    setting: dict[str, Any],
+    what: str,
     *,
     checkpoint: str | Path | None,
-    setting: dict[str, Any],
     executor: Executor | None,
     progress: Progress,
-    what: str,
 ) -> dict[str, Any]:
     """Return the result of every task, from the checkpoint or by running it; keep each new result in the checkpoint.
 
     Parameters
     ----------
-    function, executor, progress, what
+    function, what, executor, progress
         As for `run_tasks`.
     tasks : mapping
         Key -> task.
-    checkpoint, setting
+    setting, checkpoint
         As for `read_finished`.
     """
     done = read_finished(checkpoint, setting)

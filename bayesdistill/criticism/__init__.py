@@ -8,27 +8,22 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# Public name -> module that defines it.
-_FILE_OF = {
-    "Check": "_check",
-    "backtest": "_backtest",
-    "check": "_check",
-    "compare_fits": "_compare_fits",
-    "compare_loo": "_loo",
-    "decision_calibration": "calibration_summaries",
-    "law_curves": "_law_curves",
-    "leave_out": "_leave_out",
-    "loo": "_loo",
-    "posterior_predictive": "predictive_checks",
-    "prior_predictive": "predictive_checks",
-    "prior_sensitivity": "_prior_sensitivity",
-    "rank_ecdf": "calibration_summaries",
-    "rank_uniformity": "calibration_summaries",
-    "residual_structure": "_residual_structure",
-    "score_table": "_leave_out",
-    "simulate_calibration": "_simulate_calibration",
-    "unseen_scores": "_unseen_scores",
+# Module -> the public names that it defines.
+_NAMES = {
+    "_backtest": "backtest",
+    "_check": "Check check",
+    "_compare_fits": "compare_fits",
+    "_law_curves": "law_curves",
+    "_leave_out": "leave_out score_table",
+    "_loo": "compare_loo loo",
+    "_prior_sensitivity": "prior_sensitivity",
+    "_residual_structure": "residual_structure",
+    "_simulate_calibration": "simulate_calibration",
+    "_unseen_scores": "unseen_scores",
+    "calibration_summaries": "decision_calibration rank_ecdf rank_uniformity",
+    "predictive_checks": "posterior_predictive prior_predictive",
 }
+_FILE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = list(_FILE_OF)
 

@@ -6,14 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.criticism.groupings import (
-    distilled_runs,
-    fit_attributes,
-    group_coordinates,
-    group_runs,
-    loss_ratio,
-    thinning,
-)
+from bayesdistill.criticism import groupings
 from bayesdistill.criticism.results import NATS, ONE, PARAMS, TOKENS, Variables, dataset
 from bayesdistill.errors import ParameterError
 from bayesdistill.law.predictive import Design, expected_loss
@@ -91,18 +84,18 @@ def residual_structure(
         raise ParameterError(
             f"`max_draws` must be at least 2 and `shuffles` at least 20, got {max_draws} and {shuffles}."
         )
-    runs = distilled_runs(fit, "residual_structure")
-    draws = draws_of(fit, thinning(fit, max_draws))
+    runs = groupings.distilled_runs(fit, "residual_structure")
+    draws = draws_of(fit, groupings.thinning(fit, max_draws))
     predicted = expected_loss(draws, Design.of(draws.law, runs)).mean(axis=0)
     residual = runs["student_loss"].to_numpy(dtype=float) - predicted
-    ratio = loss_ratio(draws, runs).mean(axis=0)
-    groupings = group_runs(runs, ratio, bins)
+    ratio = groupings.loss_ratio(draws, runs).mean(axis=0)
+    grouped = groupings.group_runs(runs, ratio, bins)
     rng = np.random.default_rng(seed)
     shuffled = np.stack([rng.permutation(residual) for _ in range(shuffles)])
-    shares = [float(between(residual, grouping.index)) for grouping in groupings]
-    p_values = [(between(shuffled, g.index) >= share).mean() for g, share in zip(groupings, shares, strict=True)]
-    by_group = pd.concat([pd.Series(residual).groupby(g.index).agg(["mean", "sem", "count"]) for g in groupings])
-    students = groupings[0]
+    shares = [float(between(residual, grouping.index)) for grouping in grouped]
+    p_values = [(between(shuffled, g.index) >= share).mean() for g, share in zip(grouped, shares, strict=True)]
+    by_group = pd.concat([pd.Series(residual).groupby(g.index).agg(["mean", "sem", "count"]) for g in grouped])
+    students = grouped[0]
     sequences = _sequences(residual, runs["teacher_loss"].to_numpy(dtype=float), students.index)
     together = lag_correlation(sequences)
     under = np.array([lag_correlation([rng.permutation(one) for one in sequences]) for _ in range(shuffles)])
@@ -122,9 +115,9 @@ def residual_structure(
         "neighbours_p": (under >= together).mean(),
         "neighbours_expected": under.mean(),
     }
-    coords = {"run": np.arange(len(runs)), "by": [g.factor for g in groupings], "configuration": students.labels}
-    coords |= group_coordinates(groupings)
-    return dataset(VARIABLES, values, coords, {"shuffles": shuffles, **fit_attributes(fit)})
+    coords = {"run": np.arange(len(runs)), "by": [g.factor for g in grouped], "configuration": students.labels}
+    coords |= groupings.group_coordinates(grouped)
+    return dataset(VARIABLES, values, coords, {"shuffles": shuffles, **groupings.fit_attributes(fit)})
 
 
 def between(values: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -21,19 +21,10 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.criticism import truths
 from bayesdistill.criticism.refits import Refitter, refit_until_converged, refitter_for
 from bayesdistill.criticism.results import ONE, Variables, dataset
 from bayesdistill.criticism.tasks import run_tasks
-from bayesdistill.criticism.truths import (
-    BREAK_EVEN,
-    DECISIONS,
-    break_even_gain,
-    break_even_tokens,
-    decision_gains,
-    draw_truths,
-    draws_of_truth,
-    simulate_outcomes,
-)
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import DataError, ParameterError
 from bayesdistill.law import DEFAULT_LAW, Draws, Law, as_law
@@ -61,7 +52,7 @@ LONGER_ACCEPT = 0.95
 """Target acceptance rate of the second refit if the first one had divergences."""
 
 ATTEMPT = ("failed", "rhat", "rhat_variable", "ess_bulk", "divergences")
-CHOICES = [*DECISIONS, *BREAK_EVEN]
+CHOICES = [*truths.DECISIONS, *truths.BREAK_EVEN]
 
 STATUSES = ("passed", "passed when refitted", "failed")
 
@@ -163,11 +154,11 @@ def simulate_calibration(
     prior.append(priors.asymptotic_width)
     setting = json.dumps([seed, draws, tune, chains, astuple(thresholds), prior, data_hash(design), CHOICES])
     done = _read_log(log, setting)
-    truths = draw_truths(priors, reference, simulations, seed)
+    drawn = truths.draw_truths(priors, reference, simulations, seed)
     todo = [k for k in range(simulations) if k not in done]
     sampler = {"draws": draws, "tune": tune, "chains": chains, "maxdepth": MAX_TREEDEPTH}
     sampler["cores"] = 2 if executor is None else 1
-    tasks = [(runs, priors, truths[k], sampler | {"seed": seed + 1 + k}, thresholds) for k in todo]
+    tasks = [(runs, priors, drawn[k], sampler | {"seed": seed + 1 + k}, thresholds) for k in todo]
     finished = simulations - len(todo)
     for i, result in run_tasks(
         _simulation, tasks, executor=executor, progress=progress, done=finished, what="simulations"
@@ -203,8 +194,8 @@ def _read_log(log: str | Path | None, setting: str) -> dict[int, dict[str, Any]]
 def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
     runs, priors, truth, sampler, thresholds = task
     refitter = refitter_for(runs, priors)
-    true_law = draws_of_truth(truth, priors.law, refitter.reference)
-    outcome, true_effects = simulate_outcomes(true_law, runs, np.random.default_rng(sampler["seed"]))
+    true_law = truths.draws_of_truth(truth, priors.law, refitter.reference)
+    outcome, true_effects = truths.simulate_outcomes(true_law, runs, np.random.default_rng(sampler["seed"]))
     # Without divergences, shorter steps only take longer.
     tree, attempts = refit_until_converged(
         refitter, sampler, thresholds, longer=LONGER, accept=LONGER_ACCEPT, student_loss=outcome
@@ -215,13 +206,13 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
     some = draws.take(thin), {name: values[thin] for name, values in effects.items()}, z[thin]
     found = _quantities(*some, refitter, outcome)
     true = _quantities(true_law, true_effects, truth["z"][None], refitter, outcome)
-    gains, true_gains = decision_gains(draws), decision_gains(true_law)
+    gains, true_gains = truths.decision_gains(draws), truths.decision_gains(true_law)
     one = int(np.random.default_rng([sampler["seed"], 1]).integers(draws.n_draws))
-    for name in BREAK_EVEN:
-        tokens = break_even_tokens(draws.take([one]), name)
+    for name in truths.BREAK_EVEN:
+        tokens = truths.break_even_tokens(draws.take([one]), name)
         # At the picked draw both losses are equal by construction, so it is excluded.
-        gains[name] = np.delete(break_even_gain(draws, name, tokens), one)
-        true_gains[name] = break_even_gain(true_law, name, tokens)
+        gains[name] = np.delete(truths.break_even_gain(draws, name, tokens), one)
+        true_gains[name] = truths.break_even_gain(true_law, name, tokens)
     return {
         "rank": {name: int((values < true[name]).sum()) for name, values in found.items()},
         "attempts": [{name: attempt[name] for name in ATTEMPT} for attempt in attempts],
@@ -247,7 +238,7 @@ def _quantities(
             labels = configurations if effect.dim == "student_configuration" else effect.groups(runs)[0]
             of_groups = zip(labels, effects[effect.name].T, strict=True)
             found |= {f"{effect.variable.name}[{label}]": values for label, values in of_groups}
-    found |= {f"gain: {name}": gain for name, gain in decision_gains(draws).items()}
+    found |= {f"gain: {name}": gain for name, gain in truths.decision_gains(draws).items()}
     design = Design.of(law, runs)
     center = expected_loss(draws, design) + group_effects(draws, design, effects)
     density = logpdf(outcome, center, residual_scale(draws, design), draws["nu"][:, None])

@@ -87,14 +87,9 @@ def group_runs(runs: pd.DataFrame, ratio: np.ndarray, bins: int = 8) -> list[Gro
     """
     if not isinstance(bins, int | np.integer) or isinstance(bins, bool) or bins < 2:
         raise ParameterError(f"`bins` must be an integer of at least 2, got {bins!r}.")
-    pairs, configuration = student_configurations(runs)
-    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-    students = Grouping(
-        "student",
-        [f"{short(pairs[i, 0])}, {short(pairs[i, 1])} tokens" for i in order],
-        np.argsort(order)[configuration],
-        pairs[order, 0],
-    )
+    pairs, configuration = student_configurations(runs)  # in order of size and tokens
+    labels = [f"{short(size)}, {short(tokens)} tokens" for size, tokens in pairs]
+    students = Grouping("student", labels, configuration, pairs[:, 0])
     names, teacher = teacher_groups(runs)
     loss = np.array([runs["teacher_loss"].to_numpy(dtype=float)[teacher == i].mean() for i in range(len(names))])
     order = np.argsort(loss)

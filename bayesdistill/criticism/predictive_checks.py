@@ -10,15 +10,7 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import binom
 
-from bayesdistill.criticism.groupings import (
-    Grouping,
-    distilled_runs,
-    fit_attributes,
-    group_coordinates,
-    group_runs,
-    loss_ratio,
-    thinning,
-)
+from bayesdistill.criticism import groupings
 from bayesdistill.criticism.results import NATS, ONE, PARAMS, TOKENS, Variables, columns, dataset
 from bayesdistill.criticism.truths import draw_truths, draws_of_truth, simulate_outcomes
 from bayesdistill.datasets import read_runs
@@ -171,8 +163,8 @@ def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed
     """
     if max_draws < 2:
         raise ParameterError(f"`max_draws` must be at least 2, got {max_draws}.")
-    runs = distilled_runs(fit, "posterior_predictive")
-    thin = thinning(fit, max_draws)
+    runs = groupings.distilled_runs(fit, "posterior_predictive")
+    thin = groupings.thinning(fit, max_draws)
     draws, rng = draws_of(fit, thin), np.random.default_rng(seed)
     design = Design.of(draws.law, runs)
     center = expected_loss(draws, design) + group_effects(draws, design, effects_of(fit, thin))
@@ -180,10 +172,10 @@ def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed
     replicated = center + residuals(draws, scale, rng)
     observed, middle = runs["student_loss"].to_numpy(dtype=float), center.mean(axis=0)
     pit = cdf(observed, center, scale, draws["nu"][:, None]).mean(axis=0)
-    groupings = group_runs(runs, loss_ratio(draws, runs).mean(axis=0), bins)
-    values = {"pit": pit, **_group_checks(groupings, observed - middle, replicated - middle, pit)}
-    coords = {"run": np.arange(len(runs)), **group_coordinates(groupings)}
-    return dataset(POSTERIOR, values, coords, {"draws": len(center), **fit_attributes(fit)})
+    grouped = groupings.group_runs(runs, groupings.loss_ratio(draws, runs).mean(axis=0), bins)
+    values = {"pit": pit, **_group_checks(grouped, observed - middle, replicated - middle, pit)}
+    coords = {"run": np.arange(len(runs)), **groupings.group_coordinates(grouped)}
+    return dataset(POSTERIOR, values, coords, {"draws": len(center), **groupings.fit_attributes(fit)})
 
 
 def _inside(position: np.ndarray) -> dict[str, float]:
@@ -192,10 +184,10 @@ def _inside(position: np.ndarray) -> dict[str, float]:
 
 
 def _group_checks(
-    groupings: Sequence[Grouping], seen: np.ndarray, replicated: np.ndarray, pit: np.ndarray
+    grouped: Sequence[groupings.Grouping], seen: np.ndarray, replicated: np.ndarray, pit: np.ndarray
 ) -> dict[str, np.ndarray]:
     rows = []
-    for mine in (grouping.index == k for grouping in groupings for k in range(len(grouping.labels))):
+    for mine in (grouping.index == k for grouping in grouped for k in range(len(grouping.labels))):
         count = int(mine.sum())
         low, high = np.asarray(binom.ppf((0.05, 0.95), count, 0.9)) / count
         row = {"runs": count, **_inside(pit[mine]), "inside_90_lower": low, "inside_90_upper": high}

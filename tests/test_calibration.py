@@ -413,7 +413,7 @@ def test_ranks_of_a_few_simulations_are_not_far_from_uniform(runs354, fit354, tm
     lines = log.read_text().count("\n")
     found = calibration.simulate_calibration(runs354, simulations=20, priors=near, **settings)
     assert (lines, log.read_text().count("\n")) == (5, 20)
-    assert {json.loads(line)["simulation"] for line in log.read_text().splitlines()} == set(range(20))
+    assert {int(json.loads(line)["task"]) for line in log.read_text().splitlines()} == set(range(20))
     assert int((found["status"] != "failed").sum()) >= 18
     mean = bd.rank_uniformity(found)["mean_rank"]
     # The mean of 20 uniform ranks has a standard deviation of 0.065.

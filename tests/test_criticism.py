@@ -307,7 +307,7 @@ def test_checkpoints_know_models_by_their_priors(runs354, tmp_path, monkeypatch)
     bd.leave_out(few, "paper", without, prior_settings={"asymptotic_width": None}, checkpoint=checkpoint)
     assert len(calls) == 4
     checkpoint.write_text("[]")
-    with pytest.raises(DataError, match="not a checkpoint"):
+    with pytest.raises(DataError, match="is not a finished task of this package"):
         bd.leave_out(few, "paper", checkpoint=checkpoint)
 
 

@@ -96,7 +96,7 @@ def backtest(
     draws, tune, seed : int
         Sampler settings of each fit (4 chains).
     checkpoint : path, optional
-        JSON file with the finished fits. A later call with the same runs, model and settings resumes from it.
+        File with one line per finished fit. A later call with the same runs, model and settings resumes from it.
     progress : bool or callable, optional
         A callable is called with (fits done, total fits). By default, a progress bar in a terminal or notebook.
     executor : concurrent.futures.Executor, optional
@@ -172,7 +172,7 @@ def backtest(
         for name, method in methods.items()
     }
     done = run_missing(
-        _fit_and_predict, tasks, setting, "backtest", checkpoint=checkpoint, executor=executor, progress=progress
+        _fit_and_predict, tasks, setting, "backtest", log=checkpoint, executor=executor, progress=progress
     )
     results = {name: [done[f"{name} {k}"] for k in range(len(splits))] for name in methods}
     found = collect(runs, own, splits, results)

@@ -118,7 +118,7 @@ def leave_out(
     draws, tune, seed : int
         Sampler settings of each refit (4 chains).
     checkpoint : path, optional
-        JSON file with the finished folds. A later call with the same runs and settings resumes from it.
+        File with one line per finished fold. A later call with the same runs and settings resumes from it.
     progress : bool or callable, optional
         A callable is called with (folds done, total folds). By default, a progress bar in a terminal or notebook.
     executor : concurrent.futures.Executor, optional
@@ -132,6 +132,13 @@ def leave_out(
         Over run, for the left-out runs: elpd (natural log of the predictive density), crps and error (mean minus observed,
         nats per token), inside_50 and inside_90 (whether the interval contains the outcome), fold, and converged (whether the
         last refit of the fold passed the convergence checks).
+
+    Raises
+    ------
+    DataError
+        If the checkpoint is not a log of this package.
+    ParameterError
+        If the split is unknown.
 
     Notes
     -----
@@ -151,7 +158,7 @@ def leave_out(
     setting |= {"data": data_hash(runs), "thresholds": list(astuple(thresholds))}
     tasks = {str(k): (runs, model, ~out, sampler | {"seed": seed + k}, thresholds) for k, out in enumerate(groups)}
     what = f"leave-out refits ({split})"
-    done = run_missing(_fold, tasks, setting, what, checkpoint=checkpoint, executor=executor, progress=progress)
+    done = run_missing(_fold, tasks, setting, what, log=checkpoint, executor=executor, progress=progress)
     scored = pd.concat([pd.DataFrame(done[str(k)]).assign(fold=k) for k in range(len(groups))]).sort_values("run")
     attrs = {"split": split, "law": model.law.to_json() if isinstance(model, Priors) else name}
     return dataset(VARIABLES, dict(scored), {"run": scored["run"].to_numpy()}, attrs)

@@ -10,7 +10,6 @@ Calibration does not test whether the law describes real runs. Use `leave_out` a
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import Executor
 from dataclasses import astuple
 from pathlib import Path
@@ -22,11 +21,11 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.criticism import truths
-from bayesdistill.criticism.refits import Refitter, refit_until_converged, refitter_for
+from bayesdistill.criticism.refits import Refitter, digest, refit_until_converged, refitter_for
 from bayesdistill.criticism.results import ONE, Variables, dataset
-from bayesdistill.criticism.tasks import run_tasks
+from bayesdistill.criticism.tasks import run_missing
 from bayesdistill.datasets import data_hash
-from bayesdistill.errors import DataError, ParameterError
+from bayesdistill.errors import ParameterError
 from bayesdistill.law import DEFAULT_LAW, Draws, Law, as_law
 from bayesdistill.law.effects import student_configurations
 from bayesdistill.law.predictive import Design, expected_loss, group_effects, logpdf, residual_scale
@@ -122,7 +121,7 @@ def simulate_calibration(
     Raises
     ------
     DataError
-        If a line of the log is not JSON.
+        If the log is not a log of this package.
     ModelError
         If almost no prior draws satisfy the asymptotic prior.
     ParameterError
@@ -150,45 +149,16 @@ def simulate_calibration(
     if priors is None:
         priors = default_priors(as_law(law).for_runs(distilled=True, supervised=False), reference)
     design = runs.assign(student_loss=1.0)  # the outcomes are not used
-    prior = [priors.law.to_json(), list(priors.names), priors.location.tolist(), priors.covariance.tolist()]
-    prior.append(priors.asymptotic_width)
-    setting = json.dumps([seed, draws, tune, chains, astuple(thresholds), prior, data_hash(design), CHOICES])
-    done = _read_log(log, setting)
-    drawn = truths.draw_truths(priors, reference, simulations, seed)
-    todo = [k for k in range(simulations) if k not in done]
     sampler = {"draws": draws, "tune": tune, "chains": chains, "maxdepth": MAX_TREEDEPTH}
-    sampler["cores"] = 2 if executor is None else 1
-    tasks = [(runs, priors, drawn[k], sampler | {"seed": seed + 1 + k}, thresholds) for k in todo]
-    finished = simulations - len(todo)
-    for i, result in run_tasks(
-        _simulation, tasks, executor=executor, progress=progress, done=finished, what="simulations"
-    ):
-        done[todo[i]] = result
-        if log is not None:
-            with Path(log).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"setting": setting, "simulation": todo[i], **result}) + "\n")
-    return _collect([done[k] for k in range(simulations)])
-
-
-def _read_log(log: str | Path | None, setting: str) -> dict[int, dict[str, Any]]:
-    if log is None or not Path(log).exists():
-        return {}
-    done = {}
-    text = Path(log).read_text(encoding="utf-8")
-    lines = text.splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            if number == len(lines):
-                # An interrupted write. The simulation is repeated and written to a new line.
-                with Path(log).open("a", encoding="utf-8") as file:
-                    file.write("" if text.endswith("\n") else "\n")
-                continue
-            raise DataError(f"Line {number} of {log} is not JSON. Delete the line or use a new log file.") from None
-        if entry.pop("setting") == setting:
-            done[int(entry.pop("simulation"))] = entry
-    return done
+    setting = {"data": data_hash(design), "model": digest(priors), **sampler, "seed": seed, "decisions": CHOICES}
+    setting["thresholds"] = list(astuple(thresholds))
+    cores = 2 if executor is None else 1
+    tasks = {
+        str(k): (runs, priors, truth, sampler | {"cores": cores, "seed": seed + 1 + k}, thresholds)
+        for k, truth in enumerate(truths.draw_truths(priors, reference, simulations, seed))
+    }
+    done = run_missing(_simulation, tasks, setting, "simulations", log=log, executor=executor, progress=progress)
+    return _collect(list(done.values()))
 
 
 def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def prepare_refits(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame 
 
 def digest(priors: Priors) -> str:
     """Return a digest of a law and its priors, 16 hexadecimal digits."""
-    parts = [priors.law.to_json(), repr(priors.table), priors.covariance.tolist(), priors.asymptotic_width]
+    numbers = [priors.location.tolist(), priors.covariance.tolist(), priors.asymptotic_width]
+    parts = [priors.law.to_json(), list(priors.names), repr(priors.table), numbers]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Run tasks sequentially or on an executor, with a progress bar and checkpoints."""
+"""Run tasks sequentially or on an executor, with a progress bar and a log of the finished ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from bayesdistill.errors import DataError, ParameterError
-from bayesdistill.files import replacing
 from bayesdistill.progress import Progress, reporting
 
 
@@ -66,44 +65,54 @@ def run_tasks(
                 future.cancel()
 
 
-def read_finished(checkpoint: str | Path | None, setting: dict[str, Any]) -> dict[str, Any]:
-    """Return the finished results of an earlier call with the same settings: key -> result.
+def read_finished(log: str | Path | None, setting: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the results that earlier calls with the same settings wrote to a log: key -> result.
 
     Raises
     ------
     DataError
-        If the file is not a checkpoint.
+        If the file is not a log.
     """
-    if checkpoint is None or not Path(checkpoint).exists():
+    if log is None or not Path(log).exists():
         return {}
-    try:
-        kept = json.loads(Path(checkpoint).read_text(encoding="utf-8"))
-        ours, finished = kept["setting"] == json.loads(json.dumps(setting)), dict(kept["finished"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{checkpoint} is not a checkpoint of this package. Use another file name, or delete the file."
-        ) from error
-    return finished if ours else {}
+    done, text, ours = {}, Path(log).read_text(encoding="utf-8"), json.loads(json.dumps(setting))
+    lines = text.splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            if number == len(lines) and not text.endswith("\n"):
+                # An interrupted write. The task is repeated and written to a new line.
+                Path(log).write_text(text + "\n", encoding="utf-8")
+                break
+            raise DataError(f"Line {number} of {log} is not JSON. Delete the line or use another file name.") from None
+        if not isinstance(entry, dict) or not {"setting", "task", "result"} <= set(entry):
+            raise DataError(
+                f"Line {number} of {log} is not a finished task of this package. Use another file name, or delete the file."
+            )
+        if entry["setting"] == ours:
+            done[entry["task"]] = entry["result"]
+    return done
 
 
-def keep_finished(checkpoint: str | Path | None, setting: dict[str, Any], finished: dict[str, Any]) -> None:
-    """Write the finished results to the checkpoint, replacing the file atomically."""
-    if checkpoint is not None:
-        with replacing(Path(checkpoint)) as aside:
-            aside.write_text(json.dumps({"setting": setting, "finished": finished}), encoding="utf-8")
+def keep_finished(log: str | Path | None, setting: Mapping[str, Any], key: str, result: Any) -> None:
+    """Append a result to the log, as a line of JSON."""
+    if log is not None:
+        with Path(log).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"setting": setting, "task": key, "result": result}) + "\n")
 
 
 def run_missing(
     function: Callable[[Any], Any],
     tasks: Mapping[str, Any],
-    setting: dict[str, Any],
+    setting: Mapping[str, Any],
     what: str,
     *,
-    checkpoint: str | Path | None,
+    log: str | Path | None,
     executor: Executor | None,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Return the result of every task, from the checkpoint or by running it; keep each new result in the checkpoint.
+    """Return the result of every task, from the log or by running it; write each new result to the log.
 
     Parameters
     ----------
@@ -111,13 +120,20 @@ def run_missing(
         As for `run_tasks`.
     tasks : mapping
         Key -> task.
-    setting, checkpoint
-        As for `read_finished`.
+    setting : mapping
+        Everything else that the results depend on.
+    log : path, optional
+        File with one line per finished task. Lines of other settings are skipped.
+
+    Raises
+    ------
+    DataError
+        If the file is not a log.
     """
-    done = read_finished(checkpoint, setting)
+    done = read_finished(log, setting)
     missing = [key for key in tasks if key not in done]
-    todo = [tasks[key] for key in missing]
-    for i, result in run_tasks(function, todo, executor=executor, progress=progress, done=len(done), what=what):
+    todo, finished = [tasks[key] for key in missing], len(tasks) - len(missing)
+    for i, result in run_tasks(function, todo, executor=executor, progress=progress, done=finished, what=what):
         done[missing[i]] = result
-        keep_finished(checkpoint, setting, done)
-    return done
+        keep_finished(log, setting, missing[i], result)
+    return {key: done[key] for key in tasks}

@@ -7,7 +7,6 @@ is the expected difference between the two options under the fit to all runs.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.criticism.pairs import Flops, own_costs
-from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
+from bayesdistill.criticism.refits import Refitter, digest, prepare_refits, refit
 from bayesdistill.criticism.tasks import keep_finished, read_finished
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.errors import ParameterError
@@ -81,7 +80,7 @@ def replay(
     draws, tune, chains, seed : int
         Sampler settings of every fit. The fit to all runs has twice as many draws.
     checkpoint : path, optional
-        JSON file with the finished studies. A later call with the same runs and settings resumes from it.
+        File with one line per finished study. A later call with the same runs and settings resumes from it.
     progress : callable, optional
         Called with (studies done, total studies). A study is one design method from one start.
 
@@ -109,9 +108,7 @@ def replay(
     setting = {
         "data": [data_hash(distilled), data_hash(supervised)],
         "groups": Design.of(law, supervised, "supervised").group_lists,
-        "model": hashlib.sha256(
-            (law.to_json() + repr(priors.table) + repr(priors.asymptotic_width)).encode()
-        ).hexdigest()[:16],
+        "model": digest(priors),
         "settings": [list(batches), draws, tune, chains, seed, WORST_RHAT],
     }
     done = read_finished(checkpoint, setting)
@@ -124,7 +121,7 @@ def replay(
 
     def keep(key: str, value: Any) -> None:
         done[key] = value
-        keep_finished(checkpoint, setting, done)
+        keep_finished(checkpoint, setting, key, value)
 
     for key in ["full", *(f"{name} {k}" for name, k in jobs)]:
         if key in done:

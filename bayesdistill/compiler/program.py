@@ -77,7 +77,7 @@ def load_program(program: Program) -> Any:
     except ImportError as error:
         raise UnsupportedGraphError(f"this version of nutpie ({error})") from error
     check_arrays(program, program.arrays)
-    code = load_code(program.code)
+    engine = load_code(program.code)
     keys, data = {}, {}
     for number, (value, name) in enumerate(zip(program.arrays, program.shared, strict=True)):
         key = f"{number:06d}"
@@ -89,8 +89,9 @@ def load_program(program: Program) -> Any:
         "dims": program.dims,
         "_coords": {name: pd.Index(labels) for name, labels in program.coords.items()},
         "_shapes": dict(zip(program.names, program.shapes, strict=True)),
-        "compiled_logp_func": SimpleNamespace(address=code.address("logp"), code=code),
-        "compiled_expand_func": SimpleNamespace(address=code.address("expand"), code=code),
+        # With the engine, which must exist as long as the functions are used.
+        "compiled_logp_func": SimpleNamespace(address=engine.get_function_address("logp"), engine=engine),
+        "compiled_expand_func": SimpleNamespace(address=engine.get_function_address("expand"), engine=engine),
         "initial_point_func": functools.partial(_initial_point, program.n_dim),
         "shared_data": data,
         "shared_var_keys": {shared: key for shared, key in keys.items() if shared.name is not None},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -83,23 +84,17 @@ class Law:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fixed", MappingProxyType(dict(self.fixed)))
-        for what, names in (
-            ("term", [term.name for term in self.terms]),
-            ("group effect", [effect.name for effect in self.effects]),
-        ):
-            for name in names:
-                if names.count(name) > 1:
-                    raise ParameterError(f"The law {self.name!r} has the {what} {name!r} twice.")
+        for what, parts in (("term", self.terms), ("group effect", self.effects)):
+            for name in _repeated(parts):
+                raise ParameterError(f"The law {self.name!r} has the {what} {name!r} twice.")
         if not self.terms or self.terms[0].name != "supervised":
             raise ParameterError(f"The first term of the law {self.name!r} must be 'supervised'.")
         if self.distills and "log_excess_S" not in {c.name for c in self.every_coordinate}:
             raise ParameterError(f"The law {self.name!r} can describe distilled runs only with the term 'student'.")
-        every = [c.name for c in self.every_coordinate]
-        for what, names in (("symbol", [p.name for p in self.parameters]), ("coordinate", every)):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
+        for what, names in (("symbol", self.parameters), ("coordinate", self.every_coordinate)):
+            for name in _repeated(names):
                 raise ParameterError(
-                    f"Two parts of the law {self.name!r} have the {what} {twice[0]!r}. Rename it in your own part."
+                    f"Two parts of the law {self.name!r} have the {what} {name!r}. Rename it in your own part."
                 )
         linked = {c.symbol: c for c in self.every_coordinate if c.symbol}
         domain = {parameter.name: parameter.domain for parameter in self.parameters}
@@ -442,6 +437,11 @@ def _modified(terms: Sequence[Term], slot: str, value: Any, *arguments: Any) -> 
                 "functions of bayesdistill.law.formulas, and symbols that are known there (see bayesdistill/law/term.py)."
             ) from error
     return value
+
+
+def _repeated(parts: Sequence[Any]) -> list[str]:
+    """Names that several parts have."""
+    return sorted(name for name, count in Counter(part.name for part in parts).items() if count > 1)
 
 
 def _relative(params: Any, tokens: Any, units: Reference) -> tuple[Any, Any]:

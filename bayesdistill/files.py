@@ -64,7 +64,7 @@ def digest_of_sources(*names: str) -> str:
     Parameters
     ----------
     *names : str
-        Files, and folders with all Python files at any depth.
+        Files, and folders with all Python and TOML files at any depth.
 
     Returns
     -------
@@ -83,5 +83,5 @@ def _sources(place: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
         yield path, place.read_bytes()
         return
     for inside in sorted(place.iterdir(), key=lambda entry: entry.name):
-        if inside.is_dir() or inside.name.endswith(".py"):
+        if inside.is_dir() or inside.name.endswith((".py", ".toml")):
             yield from _sources(inside, f"{path}/{inside.name}")

@@ -269,7 +269,7 @@ def test_files_of_another_format(small_fit, tmp_path, version):
 # Digest of sources ----------------------------------------------------------------------------------------------------
 
 
-def test_the_digest_covers_python_files_at_any_depth(tmp_path, monkeypatch):
+def test_the_digest_covers_python_and_toml_files_at_any_depth(tmp_path, monkeypatch):
     nested = tmp_path / "law" / "terms"
     nested.mkdir(parents=True)
     (tmp_path / "law" / "__init__.py").write_text("a = 1\n")
@@ -283,9 +283,11 @@ def test_the_digest_covers_python_files_at_any_depth(tmp_path, monkeypatch):
     assert digest("law", "model.py") == before
     (nested / "floor.py").write_text("b = 3\n")
     changed = digest("law", "model.py")
+    (tmp_path / "law" / "symbols.toml").write_text("d = 4\n")
+    declared = digest("law", "model.py")
     (nested / "floor.py").rename(tmp_path / "law" / "floor.py")
     moved = digest("law", "model.py")
     (tmp_path / "model.py").write_text("c = 4\n")
-    assert len({before, changed, moved, digest("law", "model.py")}) == 4
+    assert len({before, changed, declared, moved, digest("law", "model.py")}) == 5
     with pytest.raises(FileNotFoundError):
         digest("no_such_file.py")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -106,6 +108,15 @@ def python_mode():
 
 
 # One definition for PyMC and numpy ------------------------------------------------------------------------------------
+
+
+def test_the_table_of_symbols_declares_the_parts_of_laws_and_nothing_else():
+    declared = tomllib.loads((Path(bd.__file__).parent / "law" / "symbols.toml").read_text(encoding="utf-8"))
+    assert set(declared) | {"constant"} == {*TERMS, *RESIDUAL_NOISE, "residual", "residual_supervised"}
+    for name, part in (TERMS | dict(RESIDUAL_NOISE)).items():
+        entries = declared.get(name, {})
+        assert [p.name for p in part.parameters] == list(entries.get("parameters", {}))
+        assert [c.name for c in part.coordinates] == list(entries.get("coordinates", {}))
 
 
 @pytest.mark.parametrize("name", VARIANTS)

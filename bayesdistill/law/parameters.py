@@ -8,9 +8,12 @@ together (`Term.symbols`).
 
 from __future__ import annotations
 
+import functools
 import math
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
@@ -84,6 +87,11 @@ def log_normal(center: float, scale: float, what: str, reason: str) -> Prior:
     """A prior on the logarithm of something positive, given its median."""
     return Prior(math.log(center), scale, f"ln {what} ~ Normal(ln {center:g}, {scale:g})", reason)
 
+
+_PRIORS: Mapping[str, Callable[..., Prior]] = MappingProxyType(
+    {"normal": normal, "log_normal": log_normal, "prior": Prior}
+)
+"""Forms of a prior in `symbols.toml`."""
 
 DOMAINS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {
@@ -198,3 +206,31 @@ _LINK: dict[str, Callable[[Any], Any]] = {
     "identity": lambda x: x,
     "log above 1": lambda x: log(x - 1),
 }
+
+
+# Declarations ---------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _symbols() -> dict[str, Any]:
+    return tomllib.loads((resources.files("bayesdistill") / "law" / "symbols.toml").read_text(encoding="utf-8"))
+
+
+def declared(name: str) -> dict[str, Any]:
+    """Return the name, sentence, symbols and coordinates of a part of a law, as `symbols.toml` declares them."""
+    part = _symbols()[name]
+    return {
+        "name": name,
+        "sentence": part.get("sentence", ""),
+        "parameters": tuple(_parameter(symbol, **entry) for symbol, entry in part.get("parameters", {}).items()),
+        "coordinates": tuple(_coordinate(name, **entry) for name, entry in part["coordinates"].items()),
+    }
+
+
+def _parameter(name: str, per: list[str] | None = None, **entry: Any) -> Parameter:
+    return Parameter(name, **entry, per=None if per is None else (per[0], per[1]))
+
+
+def _coordinate(name: str, reason: str, **entry: Any) -> Coordinate:
+    form = next(form for form in _PRIORS if form in entry)
+    return Coordinate(name, prior=_PRIORS[form](*entry.pop(form), reason), **entry)

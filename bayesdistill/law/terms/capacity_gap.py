@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from bayesdistill.law.formulas import exp, log, log1p, log_gap, softplus
-from bayesdistill.law.parameters import Coordinate, Parameter, Prior, log_normal
+from bayesdistill.law.parameters import declared
 from bayesdistill.law.term import AtReference, Student, Term, Values
 
 CURVATURE_SCALE = 0.03
@@ -40,46 +40,4 @@ def _excess(log_excess: Any, student: Student, teacher_loss: Any, log_ratio: Any
     return log_excess + log_gap(log_ratio, c1=p["c1"], d1=p["d1"], f1=p["f1"])
 
 
-CAPACITY_GAP = Term(
-    name="capacity_gap",
-    sentence="A capacity gap keeps a student away from a teacher that is much better than the student could be by itself.",
-    parameters=(
-        Parameter("c1", "1", "strength of the capacity gap", "How strongly the gap closes.", domain="positive"),
-        Parameter(
-            "d1", "1", "loss ratio at which the capacity gap bends", "Where the gap starts to close.", domain="positive"
-        ),
-        Parameter("f1", "1", "width of the capacity gap", "How gradually the gap closes.", domain="positive"),
-    ),
-    coordinates=(
-        Coordinate(
-            "log_gap_strength",
-            "the strength of the capacity gap",
-            log_normal(
-                2.0, 0.7, "s", "G(1): a teacher no better than the student removes most of the excess, 1 - exp(-s)"
-            ),
-        ),
-        Coordinate(
-            "log_gap_slope",
-            "the slope of the capacity gap",
-            log_normal(
-                15.0,
-                0.7,
-                "k",
-                "dG/dln L_T at r = 1: the gap opens within some 10 % of the teacher's loss, sharp but not a step",
-            ),
-        ),
-        Coordinate(
-            "gap_curvature",
-            "the curvature of the capacity gap",
-            Prior(
-                0.0,
-                2.0,
-                "x ~ Normal(0, 2), u = 0.03 softplus(x)",
-                "u below 0.01 is a pure power of r, above 0.1 a kink; the data decide, the rest is nearly flat in u",
-            ),
-        ),
-    ),
-    symbols=_symbols,
-    coordinates_of=_coordinates_of,
-    excess=_excess,
-)
+CAPACITY_GAP = Term(**declared("capacity_gap"), symbols=_symbols, coordinates_of=_coordinates_of, excess=_excess)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from bayesdistill.law.formulas import log_student_term
-from bayesdistill.law.parameters import Coordinate, Parameter, log_normal, normal
+from bayesdistill.law.parameters import declared
 from bayesdistill.law.term import AtReference, Student, Term, Values
-from bayesdistill.law.terms.supervised import EITHER_SHARE, SUM, power_sum, power_sum_coordinates, power_sum_parameters
+from bayesdistill.law.terms.supervised import SUM, power_sum, power_sum_coordinates
 
 SUM_COORDINATES = ("share_S", "log_elasticity_params_S", "log_elasticity_tokens_S", "log_gamma_S")
 
@@ -55,50 +55,7 @@ def _excess(log_excess: Any, student: Student, teacher_loss: Any, log_ratio: Any
 
 
 STUDENT = Term(
-    name="student",
-    sentence="The excess of a student over its teacher is a power sum of its size and tokens, times a power of the teacher's loss.",
-    parameters=(
-        *power_sum_parameters("", "_S", "distillation", "a student"),
-        Parameter("c0", "1", "exponent of the teacher's loss", "How fast the excess grows as the teacher improves."),
-    ),
-    coordinates=(
-        Coordinate(
-            "log_excess_S",
-            "how far a student stays above its teacher",
-            normal(
-                -1.7,
-                1.0,
-                "ln(L_S - L_T) at the reference run",
-                "a student stays 0.02 to 1.3 nats above a middling teacher",
-            ),
-        ),
-        Coordinate("share_S", "what size and tokens each do to the student's loss", EITHER_SHARE),
-        Coordinate(
-            "log_elasticity_params_S",
-            "how fast the student's loss falls with size",
-            log_normal(0.12, 0.7, "elasticity in N_S", "as in the supervised law"),
-        ),
-        Coordinate(
-            "log_elasticity_tokens_S",
-            "how fast the student's loss falls with tokens",
-            log_normal(0.2, 0.7, "elasticity in D_S", "as in the supervised law"),
-        ),
-        Coordinate(
-            "log_gamma_S",
-            "the distillation law's outer exponent",
-            log_normal(0.7, 0.4, "gamma_S", "as in the supervised law"),
-        ),
-        Coordinate(
-            "teacher_power",
-            "the exponent of the teacher's loss",
-            normal(
-                2.0,
-                1.5,
-                "power",
-                "the excess grows as the teacher improves, with a power that is not known well; c0 of equation 8",
-            ),
-        ),
-    ),
+    **declared("student"),
     symbols=_symbols,
     coordinates_of=_coordinates_of,
     sum_symbols=_sum_symbols,

@@ -20,45 +20,15 @@ reference run.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 from bayesdistill.law.formulas import exp, log, softplus
-from bayesdistill.law.parameters import Coordinate, Parameter, Reference, log_normal, log_sigmoid, normal
+from bayesdistill.law.parameters import Reference, declared, log_sigmoid
 from bayesdistill.law.term import AtReference, Term, Values
 
 SUM = ("A", "B", "alpha", "beta", "gamma")
 """Symbols of a power sum (A / N^alpha + B / D^beta)^gamma."""
-
-
-def power_sum_parameters(
-    unit: str, suffix: str, law: str, model: str, power: str = "The power of the sum."
-) -> tuple[Parameter, ...]:
-    """Return the symbols of the power sum of a law, whose names end in `suffix`; `unit` precedes that of the powers."""
-    A, B, alpha, beta, gamma = (f"{name}{suffix}" for name in SUM)
-    positive = functools.partial(Parameter, domain="positive")
-    of_law = f"of the {law} law"
-    return (
-        positive(
-            A,
-            f"{unit}parameters^{alpha}",
-            f"size coefficient {of_law}",
-            f"How much a limited size costs {model}.",
-            per=("params", alpha),
-        ),
-        positive(
-            B,
-            f"{unit}tokens^{beta}",
-            f"token coefficient {of_law}",
-            f"How much limited data cost {model}.",
-            per=("tokens", beta),
-            unlimited=0.0,
-        ),
-        positive(alpha, "1", f"size exponent {of_law}", "How fast the size term falls with size."),
-        positive(beta, "1", f"token exponent {of_law}", "How fast the token term falls with tokens.", unlimited=0.0),
-        positive(gamma, "1", f"outer exponent {of_law}", power),
-    )
 
 
 def power_sum(log_excess: Any, share: Any, log_eN: Any, log_eD: Any, log_gamma: Any) -> dict[str, Any]:
@@ -109,72 +79,4 @@ def _coordinates_of(p: Values, at: AtReference) -> dict[str, Any]:
     }
 
 
-EITHER_SHARE = normal(0.0, 1.5, "logit(share of the excess due to size)", "either of size and tokens may be short")
-
-SUPERVISED = Term(
-    name="supervised",
-    sentence="Pretrained models follow the supervised scaling law.",
-    kind="supervised",
-    parameters=(
-        Parameter(
-            "E",
-            "nats per token",
-            "irreducible loss of the supervised law",
-            "Loss with unlimited size and data.",
-            domain="positive",
-        ),
-        *power_sum_parameters(
-            "nats^(1/gamma) ",
-            "",
-            "supervised",
-            "a pretrained model",
-            "The power of the sum; 1 is the form of Hoffmann et al. (2022).",
-        ),
-    ),
-    coordinates=(
-        Coordinate(
-            "log_loss",
-            "the supervised loss of a middling run",
-            log_normal(
-                2.5,
-                0.45,
-                "L at the reference run",
-                "loss of a middling run: 1.0 to 6.1 nats per token at two standard deviations, bytes to words",
-            ),
-        ),
-        Coordinate(
-            "reducible",
-            "the irreducible loss",
-            normal(
-                -0.6,
-                1.1,
-                "logit((L - E)/L at the reference run)",
-                "training can still remove 6 to 83 % of that loss, the rest is the entropy of text",
-            ),
-        ),
-        Coordinate("share", "what size and tokens each do to the supervised loss", EITHER_SHARE),
-        Coordinate(
-            "log_elasticity_params",
-            "how fast the supervised loss falls with size",
-            log_normal(
-                0.12, 0.7, "elasticity in N", "published laws have 0.1 to 0.16; a factor of 4 either way is possible"
-            ),
-        ),
-        Coordinate(
-            "log_elasticity_tokens",
-            "how fast the supervised loss falls with tokens",
-            log_normal(0.2, 0.7, "elasticity in D", "published laws have 0.08 to 0.2; a factor of 4 either way"),
-        ),
-        Coordinate(
-            "log_gamma",
-            "the supervised law's outer exponent",
-            log_normal(
-                0.7, 0.4, "gamma", "between the form of Hoffmann et al. (1) and that of Busbridge et al. (0.45)"
-            ),
-            symbol="gamma",
-            link="log",
-        ),
-    ),
-    symbols=_symbols,
-    coordinates_of=_coordinates_of,
-)
+SUPERVISED = Term(**declared("supervised"), kind="supervised", symbols=_symbols, coordinates_of=_coordinates_of)

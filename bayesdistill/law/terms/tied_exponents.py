@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from bayesdistill.law.formulas import exp, log
-from bayesdistill.law.parameters import Coordinate, log_normal
+from bayesdistill.law.parameters import declared
 from bayesdistill.law.term import AtReference, Term, Values
 from bayesdistill.law.terms.student import SUM_COORDINATES, log_excess_at_reference, log_term_at_reference
 
@@ -34,20 +34,7 @@ def _sum_coordinates(p: Values, at: AtReference) -> dict[str, Any]:
 
 
 TIED_EXPONENTS = Term(
-    name="tied_exponents",
-    sentence="Size and tokens enter the student's excess as they enter its own reducible loss: alpha_S = alpha, beta_S = beta.",
-    coordinates=(
-        Coordinate(
-            "log_power_S",
-            "how a student's excess grows with its own reducible loss",
-            log_normal(
-                1.0,
-                0.7,
-                "gamma_S / gamma",
-                "the excess grows as the student's own reducible loss, or as a power of it between 1/4 and 4",
-            ),
-        ),
-    ),
+    **declared("tied_exponents"),
     replaces=SUM_COORDINATES,
     determines=("alpha_S", "beta_S"),
     sum_symbols=_sum_symbols,

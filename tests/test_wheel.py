@@ -36,7 +36,7 @@ def test_wheel_ships_the_runs_with_their_provenance(tmp_path: Path) -> None:
         folders = [Path(name).parts for name in archive.namelist()]
     assert {parts[0].split("-")[0] for parts in folders} == {"bayesdistill"}
     assert not [parts for parts in folders if "studies" in parts]
-    code = "import bayesdistill as bd; print(len(bd.load_runs('busbridge2025'))); print(bd.__file__); bd.cite(), bd.table_text"
+    code = "import bayesdistill as bd; print(len(bd.load_runs('busbridge2025'))); print(bd.__file__); bd.cite(), bd.table_text, bd.LAWS"
     # -P: the current folder is not searched; PYTHONPATH comes before the editable install.
     found = subprocess.run(
         [sys.executable, "-P", "-c", code],

@@ -22,7 +22,8 @@ from bayesdistill.decisions import labels
 from bayesdistill.decisions._plan import plan_problem
 from bayesdistill.decisions.arguments import Number, Numbers, parse_number, parse_numbers
 from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
-from bayesdistill.decisions.fitted_draws import FittedDraws, distilled_extrapolation, pretraining_extrapolation
+from bayesdistill.decisions.extrapolation import choice_factors
+from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import QUANTILES
 from bayesdistill.decisions.planner import (
     NoisySearch,
@@ -33,7 +34,6 @@ from bayesdistill.decisions.planner import (
     with_options,
     workers_of,
 )
-from bayesdistill.decisions.pretraining import pretrained_tokens
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.decisions.solving import PERFECT_INFORMATION, solve_piece
 from bayesdistill.errors import ParameterError
@@ -242,10 +242,7 @@ def break_even_of_cell(
         number[which] = np.exp(ends[0] + share * (ends[1] - ends[0]))
         served[which] = at * (number[which] - 1)
     size = problem.students[0]
-    each = np.maximum(
-        distilled_extrapolation(fitted, size, tokens, teacher_loss),
-        pretraining_extrapolation(fitted, size, pretrained_tokens(problem, size, problem.budgets[0])),
-    )
+    each = choice_factors(fitted, problem, size, problem.budgets[0], tokens, teacher_loss).max(axis=0)
     factor = each[np.where(ever, first, len(grid)), np.arange(alone.size)]
     factor = np.where(possible, factor, np.nan)
     return {

@@ -13,27 +13,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from dataclasses import replace
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill import strategies
-from bayesdistill.answers import Answer
-from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Scenario, Shape, flops_per_token, pretraining_tokens
+from bayesdistill.answers import FLOPS, NATS, ONE, Table, variable
+from bayesdistill.compute import SCENARIOS, Scenario, flops_per_token
 from bayesdistill.decisions import labels
-from bayesdistill.decisions.arguments import (
-    Numbers,
-    Scenarios,
-    check_choice,
-    make_bounds,
-    parse_budgets,
-    parse_scenarios,
-    parse_students,
-    parse_teachers,
-)
+from bayesdistill.decisions.arguments import Numbers, Scenarios, check_choice
 from bayesdistill.decisions.crossover_search import (
     ALWAYS,
     CROSSED,
@@ -43,32 +33,73 @@ from bayesdistill.decisions.crossover_search import (
     classify,
     perfect_information_crossovers,
 )
-from bayesdistill.decisions.fitted_draws import (
-    FittedDraws,
+from bayesdistill.decisions.extrapolation import choice_factors
+from bayesdistill.decisions.fitted_draws import FittedDraws
+from bayesdistill.decisions.labels import CROSSOVER_STATUS, QUANTILES
+from bayesdistill.decisions.planner import (
+    GridSearch,
     Source,
-    distilled_extrapolation,
-    gather,
-    pretraining_extrapolation,
+    check_options,
+    planner_of,
+    problem_of,
+    with_options,
+    workers_of,
 )
-from bayesdistill.decisions.labels import CROSSOVER_STATUS, FLOPS, NATS, ONE, variable
-from bayesdistill.decisions.reductions import probability_given, probability_of, quantiles_of
+from bayesdistill.decisions.reductions import probability_given, probability_of, quantiles_given, quantiles_of
 from bayesdistill.decisions.solving import (
     CHOSEN,
     PERFECT_INFORMATION,
     STRATEGY_NAMES,
-    Problem,
     Workers,
     solve,
     solve_piece,
 )
 from bayesdistill.errors import ParameterError
-from bayesdistill.progress import Progress
+from bayesdistill.strategies import Problem, supervised_losses
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MOST_CHOSEN = 64  # Maximum number of budgets at which the chosen strategy is solved; each requires all draws.
 DEFAULT_BUDGETS = tuple(float(b) for b in np.geomspace(1e18, 1e30, 49))
 
+VARIABLES: Table = {
+    ("student scenario chain draw", FLOPS): {"crossover": "budget above which pretraining beats distillation"},
+    ("student scenario chain draw", CROSSOVER_STATUS): {
+        "crossover_status": "whether pretraining overtakes distillation"
+    },
+    ("student scenario chain draw", ONE): {
+        "crossover_sign_changes": "number of sign changes of the advantage within the budgets",
+        "crossover_extrapolation": "factor by which the crossover is outside the range of the data, 1 inside",
+    },
+    ("student scenario outcome", ONE): {"status_probability": "probability of each outcome"},
+    ("student scenario", ONE): {
+        "pretraining_ahead_probability": "probability that pretraining is better at the largest budget",
+        "crossed_within_data_probability": "probability that pretraining overtakes distillation within the range of the data",
+    },
+    ("student scenario quantile", FLOPS): {
+        "crossover_quantile": "quantiles of the crossover; infinite if distillation is better at the largest budget, 0 if it "
+        "never is"
+    },
+    ("student scenario quantile", ONE): {
+        "crossover_extrapolation_quantile": "quantiles of the extrapolation factor at the crossover among draws with a crossover"
+    },
+    ("student chain draw", NATS): {
+        "asymptotic_advantage": "pretrained minus distilled loss with perfect information and unlimited compute"
+    },
+    ("student", ONE): {"eventually_probability": "probability that pretraining is better with unlimited compute"},
+    ("student bound", FLOPS): {
+        "seen_budget": "range of pretraining budgets that corresponds to the tokens per parameter in the data"
+    },
+    ("scenario chain draw", ONE): {
+        "slope": "exponent of the crossover in the student's size, if every student has a crossover"
+    },
+    ("scenario quantile", ONE): {"slope_quantile": "quantiles of the slope among draws with a slope"},
+    ("scenario", ONE): {
+        "slope_probability": "probability that every student has a crossover",
+        "slope_positive_probability": "probability that the crossover grows with the student, among draws with a slope",
+    },
+}
 
+
+@with_options
 def crossovers(
     fit: Source,
     students: Numbers,
@@ -76,31 +107,19 @@ def crossovers(
     *,
     budgets: Numbers = DEFAULT_BUDGETS,
     strategy: str = "best",
-    max_teacher_params: float = 1e12,
-    max_teacher_tokens: float = 2e13,
-    max_student_tokens: float | None = None,
-    min_teacher_params: float = 1e6,
     teachers: pd.DataFrame | xr.Dataset | None = None,
-    shape: Shape = PUBLISHED_SHAPE,
-    allow_unconverged: bool = False,
-    executor: Executor | None = None,
-    threads: int | None = None,
-    progress: Progress = None,
+    **options: Unpack[GridSearch],
 ) -> xr.Dataset:
     """Return the distribution of the crossover budget and its growth with the student.
 
     Parameters
     ----------
-    fit, students, scenarios, max_teacher_params, max_teacher_tokens, max_student_tokens, min_teacher_params, teachers, shape
-        As for `plan`.
     budgets : float, str, or a list of them
         FLOPs. Crossovers are searched within this range; sign changes are detected between neighboring budgets.
     strategy : {"best", "committed"}
         "best": each draw uses its strategy with perfect information; the relative error of the crossover is about 1e-7.
         "committed": all draws share the chosen strategy, which minimizes the posterior mean loss at each budget; budgets are
         added where draws cross, until the relative error of the crossover is about 1e-4.
-    allow_unconverged, executor, threads, progress
-        As for `plan`.
 
     Returns
     -------
@@ -116,13 +135,6 @@ def crossovers(
         power of the student's size with which the crossover grows, in draws in which every student has a crossover; over
         scenario: slope_quantile, slope_probability (that a draw has a slope), slope_positive_probability (given that).
 
-    Raises
-    ------
-    ParameterError
-        If an argument is invalid.
-    ConvergenceError
-        If the posterior did not converge and `allow_unconverged` is False.
-
     Notes
     -----
     Statuses are defined as in `plan`. Busbridge et al. (2025, arXiv:2502.08606), section 5.2.
@@ -136,58 +148,58 @@ def crossovers(
     >>> bd.flag_names(found["crossover_status"]).dims
     ('student', 'scenario', 'chain', 'draw')
     """
-    fitted = gather(fit, allow_unconverged)
+    planner = planner_of(crossovers, fit, options)
+    fitted, workers = planner.fitted, workers_of(planner)
     check_choice(strategy, "strategy", (PERFECT_INFORMATION, CHOSEN))
-    chosen = parse_scenarios(scenarios)
-    table = parse_teachers(teachers, chosen)
-    problem = Problem(
-        parse_students(students),
-        parse_budgets(budgets),
-        chosen,
-        make_bounds(min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens),
-        shape,
-        None if table is None else table.arrays(),
-    )
+    problem, table = problem_of(planner, students, budgets, scenarios, teachers)
     if problem.budgets.size < 2:
         raise ParameterError(
             f"`budgets` must have at least two values, got {problem.budgets.size}. They define the search range."
         )
-    workers = Workers(executor, threads, progress)
     solved = solve(strategy, fitted.draws, problem, workers)
-    alone = strategies.supervised_losses(fitted.draws, problem)
-    advantage = alone[:, None] - solved["loss"]
-    if strategy == PERFECT_INFORMATION:
-        crossover, status, changes = perfect_information_crossovers(fitted.draws, problem, advantage, workers)
-    else:
-        crossover, status, changes = chosen_crossovers(fitted.draws, problem, advantage, workers)
+    advantage = supervised_losses(fitted.draws, problem)[:, None] - solved["loss"]
+    search = perfect_information_crossovers if strategy == PERFECT_INFORMATION else chosen_crossovers
+    crossover, status, changes = search(fitted.draws, problem, advantage, workers)
     extrapolation = _extrapolation(fitted, problem, strategy, crossover, workers)
     asymptote = _asymptotic_advantage(fitted, problem, workers.kernel_threads)
-    variables = _drawn(fitted, problem, crossover, status, changes, extrapolation, asymptote, strategy)
-    variables |= _summaries(fitted, crossover, status, extrapolation, asymptote)
-    variables |= _slopes(fitted, problem.students, crossover)
-    variables["seen_budget"] = variable(
-        ("student", "bound"),
-        _seen_budgets(fitted, problem),
-        FLOPS,
-        "range of pretraining budgets that corresponds to the tokens per parameter in the data",
-    )
-    coordinates = labels.grid_coordinates(problem) | labels.draw_coordinates(fitted.chain, fitted.draw)
+    always, never = np.isin(status, (ALWAYS, REVERSED)), status == NEVER
+    values = {
+        "crossover": crossover,
+        "crossover_status": status,
+        "crossover_sign_changes": changes,
+        "crossover_extrapolation": extrapolation,
+        "asymptotic_advantage": asymptote,
+        "status_probability": probability_of(fitted, status[:, :, None] == np.arange(len(CROSSOVER_STATUS))[:, None]),
+        "pretraining_ahead_probability": probability_of(fitted, (status == CROSSED) | never),
+        "eventually_probability": probability_of(fitted, asymptote < 0, ~np.isnan(asymptote)),
+        "crossed_within_data_probability": probability_of(fitted, extrapolation == 1),
+        "crossover_quantile": quantiles_of(np.select([always, never], [np.inf, 0.0], default=crossover), QUANTILES),
+        "crossover_extrapolation_quantile": quantiles_given(extrapolation, status == CROSSED, QUANTILES),
+        "seen_budget": _seen_budgets(fitted, problem),
+    }
+    values |= _slopes(fitted, problem.students, crossover)
+    coordinates = labels.grid_coordinates(problem)
     del coordinates["budget"]
     coordinates |= {
         "outcome": variable(["outcome"], list(CROSSOVER_STATUS), ONE, "whether pretraining overtakes distillation"),
-        "quantile": variable(["quantile"], np.array(QUANTILES), ONE, "cumulative probability"),
+        "quantile": np.array(QUANTILES),
         "bound": variable(["bound"], ["lower", "upper"], ONE, "end of the range"),
     }
-    attrs = {**labels.setting_attributes(problem.bounds, problem.shape), **fitted.attrs, "strategy": strategy}
+    attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
     attrs |= {
+        "strategy": strategy,
         "lowest_budget": float(problem.budgets[0]),
         "highest_budget": float(problem.budgets[-1]),
         "n_budgets": problem.budgets.size,
         "teachers": json.dumps(None if table is None else list(table.names)),
     }
-    return Answer(variables, coordinates, attrs)
+    result = labels.answer(fitted, VARIABLES, values, coordinates, attrs)
+    result["crossover"].attrs["long_name"] += f" ({STRATEGY_NAMES[strategy]})"
+    result["crossover"].attrs["strategy"] = strategy
+    return result
 
 
+@with_options
 def compare_crossovers(
     fits: Mapping[str, Source],
     students: Numbers,
@@ -195,26 +207,17 @@ def compare_crossovers(
     *,
     budgets: Numbers = DEFAULT_BUDGETS,
     strategy: str = "best",
-    max_teacher_params: float = 1e12,
-    max_teacher_tokens: float = 2e13,
-    max_student_tokens: float | None = None,
-    shape: Shape = PUBLISHED_SHAPE,
-    allow_unconverged: bool = False,
-    executor: Executor | None = None,
-    threads: int | None = None,
-    progress: Progress = None,
+    **options: Unpack[GridSearch],
 ) -> xr.Dataset:
     """Compare the crossovers of several posteriors, for example under different priors.
 
     Parameters
     ----------
-    fits : mapping of str to fit
+    fits : mapping of str to DataTree, Dataset or Planner
         Fits by name, for example with and without the prior on the asymptotic gap, with several widths of this prior, or a
         Dataset of prior draws.
-    students, scenarios, budgets, strategy, max_teacher_params, max_teacher_tokens, max_student_tokens, shape
+    budgets, strategy
         As for `crossovers`.
-    allow_unconverged, executor, threads, progress
-        As for `plan`.
 
     Returns
     -------
@@ -238,28 +241,15 @@ def compare_crossovers(
     >>> bd.compare_crossovers({"a": published, "b": other}, "1B", "best case")["fit"].values.tolist()
     ['a', 'b']
     """
+    check_options(compare_crossovers, options)
     if not isinstance(fits, Mapping) or not fits:
         raise ParameterError(
             "`fits` must be a non-empty mapping from names to fits, such as {'with': fit_1, 'without': fit_2}."
         )
-    parts = []
-    for fit in fits.values():
-        whole = crossovers(
-            fit,
-            students,
-            scenarios,
-            budgets=budgets,
-            strategy=strategy,
-            max_teacher_params=max_teacher_params,
-            max_teacher_tokens=max_teacher_tokens,
-            max_student_tokens=max_student_tokens,
-            shape=shape,
-            allow_unconverged=allow_unconverged,
-            executor=executor,
-            threads=threads,
-            progress=progress,
-        )
-        parts.append(whole.drop_dims(["chain", "draw"]))
+    wholes = [
+        crossovers(fit, students, scenarios, budgets=budgets, strategy=strategy, **options) for fit in fits.values()
+    ]
+    parts = [whole.drop_dims(["chain", "draw"]) for whole in wholes]
     names = xr.Variable("fit", [str(name) for name in fits], {"units": ONE, "long_name": "posterior"})
     result = xr.concat(
         parts, names, data_vars="all", combine_attrs="drop_conflicts", coords="minimal", compat="override"
@@ -302,27 +292,22 @@ def _asymptotic_advantage(fitted: FittedDraws, problem: Problem, threads: int | 
     """Return the advantage with perfect information and unlimited compute, (student, n_draws)."""
     unlimited = replace(problem, budgets=np.array([np.inf]), scenarios=(Scenario(0, 0),))
     found = solve_piece(PERFECT_INFORMATION, fitted.draws, unlimited, threads)
-    alone = strategies.supervised_losses(fitted.draws, unlimited)
-    return alone[:, 0] - found["loss"][:, 0, 0]
+    return supervised_losses(fitted.draws, unlimited)[:, 0] - found["loss"][:, 0, 0]
 
 
 def _extrapolation(
     fitted: FittedDraws, problem: Problem, strategy: str, crossover: np.ndarray, workers: Workers
 ) -> np.ndarray:
     """Return the largest extrapolation factor at each crossover."""
+    at_crossover = _perfect_information_at if strategy == PERFECT_INFORMATION else _chosen_at
     result = np.full(crossover.shape, np.nan)
     for i, j in np.ndindex(crossover.shape[:2]):
         crossed = np.flatnonzero(~np.isnan(crossover[i, j]))
-        if not crossed.size:
-            continue
-        student, budgets = problem.students[i], crossover[i, j, crossed]
-        at_crossover = _perfect_information_at if strategy == PERFECT_INFORMATION else _chosen_at
-        tokens, teacher_loss = at_crossover(fitted, problem.part(i, j, budgets), crossed, workers)
-        bought = np.minimum(pretraining_tokens(student, budgets, problem.shape), problem.bounds.max_student_tokens)
-        result[i, j, crossed] = np.maximum(
-            distilled_extrapolation(fitted, student, tokens, teacher_loss),
-            pretraining_extrapolation(fitted, student, bought),
-        )
+        if crossed.size:
+            budgets = crossover[i, j, crossed]
+            tokens, teacher_loss = at_crossover(fitted, problem.part(i, j, budgets), crossed, workers)
+            factors = choice_factors(fitted, problem, problem.students[i], budgets, tokens, teacher_loss)
+            result[i, j, crossed] = factors.max(axis=0)
     return result
 
 
@@ -357,103 +342,12 @@ def _chosen_at(
 
 
 def _seen_budgets(fitted: FittedDraws, problem: Problem) -> np.ndarray:
-    lowest, highest = fitted.ranges.get("pretraining_tokens_per_param", (np.nan, np.nan))
-    per_token = 3 * flops_per_token(problem.students, problem.shape)
-    return np.stack([per_token * problem.students * lowest, per_token * problem.students * highest], axis=-1)
+    """Return the pretraining budgets of the fewest and of the most tokens per parameter in the data, (student, 2)."""
+    seen = fitted.ranges.get("pretraining_tokens_per_param", (np.nan, np.nan))
+    return np.multiply.outer(3 * flops_per_token(problem.students, problem.shape) * problem.students, seen)
 
 
-def _drawn(
-    fitted: FittedDraws,
-    problem: Problem,
-    crossover: np.ndarray,
-    status: np.ndarray,
-    changes: np.ndarray,
-    extrapolation: np.ndarray,
-    asymptote: np.ndarray,
-    strategy: str,
-) -> dict[str, xr.Variable]:
-    dims = ("student", "scenario", "chain", "draw")
-    return {
-        "crossover": variable(
-            dims,
-            fitted.unflatten(crossover),
-            FLOPS,
-            f"budget above which pretraining beats distillation ({STRATEGY_NAMES[strategy]})",
-            {"strategy": strategy},
-        ),
-        "crossover_status": labels.flags(
-            dims, fitted.unflatten(status), CROSSOVER_STATUS, "whether pretraining overtakes distillation"
-        ),
-        "crossover_sign_changes": variable(
-            dims, fitted.unflatten(changes), ONE, "number of sign changes of the advantage within the budgets"
-        ),
-        "crossover_extrapolation": variable(
-            dims,
-            fitted.unflatten(extrapolation),
-            ONE,
-            "factor by which the crossover is outside the range of the data, 1 inside",
-        ),
-        "asymptotic_advantage": variable(
-            ("student", "chain", "draw"),
-            fitted.unflatten(asymptote),
-            NATS,
-            "pretrained minus distilled loss with perfect information and unlimited compute",
-        ),
-    }
-
-
-def _summaries(
-    fitted: FittedDraws, crossover: np.ndarray, status: np.ndarray, extrapolation: np.ndarray, asymptote: np.ndarray
-) -> dict[str, xr.Variable]:
-    pair = ("student", "scenario")
-    result: dict[str, xr.Variable] = {}
-
-    def add(name: str, dims: tuple[str, ...], found: tuple[np.ndarray, np.ndarray], text: str) -> None:
-        result[name] = variable(dims, found[0], ONE, text)
-        result[f"{name}_mcse"] = variable(dims, found[1], ONE, f"Monte Carlo standard error of {name}")
-
-    each = np.stack([status == code for code in range(len(CROSSOVER_STATUS))], axis=2)
-    add("status_probability", (*pair, "outcome"), probability_of(fitted, each), "probability of each outcome")
-    add(
-        "pretraining_ahead_probability",
-        pair,
-        probability_of(fitted, (status == CROSSED) | (status == NEVER)),
-        "probability that pretraining is better at the largest budget",
-    )
-    add(
-        "eventually_probability",
-        ("student",),
-        probability_of(fitted, asymptote < 0, ~np.isnan(asymptote)),
-        "probability that pretraining is better with unlimited compute",
-    )
-    add(
-        "crossed_within_data_probability",
-        pair,
-        probability_of(fitted, extrapolation == 1),
-        "probability that pretraining overtakes distillation within the range of the data",
-    )
-    placed = np.select([(status == ALWAYS) | (status == REVERSED), status == NEVER], [np.inf, 0.0], default=crossover)
-    result["crossover_quantile"] = variable(
-        (*pair, "quantile"),
-        quantiles_of(placed, QUANTILES),
-        FLOPS,
-        "quantiles of the crossover; infinite if distillation is better at the largest budget, 0 if it never is",
-    )
-    beyond = np.full((*crossover.shape[:2], len(QUANTILES)), np.nan)
-    for cell in np.ndindex(crossover.shape[:2]):
-        crossed = extrapolation[cell][status[cell] == CROSSED]
-        if crossed.size and not np.isnan(crossed).any():
-            beyond[cell] = quantiles_of(crossed, QUANTILES)
-    result["crossover_extrapolation_quantile"] = variable(
-        (*pair, "quantile"),
-        beyond,
-        ONE,
-        "quantiles of the extrapolation factor at the crossover among draws with a crossover",
-    )
-    return result
-
-
-def _slopes(fitted: FittedDraws, students: np.ndarray, crossover: np.ndarray) -> dict[str, xr.Variable]:
+def _slopes(fitted: FittedDraws, students: np.ndarray, crossover: np.ndarray) -> dict[str, Any]:
     """Fit the exponent of the crossover in the student's size, if all students cross."""
     size = np.log(students) - np.log(students).mean()
     with np.errstate(invalid="ignore"):
@@ -461,33 +355,9 @@ def _slopes(fitted: FittedDraws, students: np.ndarray, crossover: np.ndarray) ->
     if students.size < 2:
         slope = np.full_like(slope, np.nan)
     has = ~np.isnan(slope)
-    share, error = probability_of(fitted, has)
-    positive, positive_error = probability_given(fitted, slope > 0, has)
-    quantiles = np.full((slope.shape[0], len(QUANTILES)), np.nan)
-    for j in range(slope.shape[0]):
-        if has[j].any():
-            quantiles[j] = quantiles_of(slope[j, has[j]], QUANTILES)
     return {
-        "slope": variable(
-            ("scenario", "chain", "draw"),
-            fitted.unflatten(slope),
-            ONE,
-            "exponent of the crossover in the student's size, if every student has a crossover",
-        ),
-        "slope_quantile": variable(
-            ("scenario", "quantile"), quantiles, ONE, "quantiles of the slope among draws with a slope"
-        ),
-        "slope_probability": variable(("scenario",), share, ONE, "probability that every student has a crossover"),
-        "slope_probability_mcse": variable(
-            ("scenario",), error, ONE, "Monte Carlo standard error of slope_probability"
-        ),
-        "slope_positive_probability": variable(
-            ("scenario",),
-            positive,
-            ONE,
-            "probability that the crossover grows with the student, among draws with a slope",
-        ),
-        "slope_positive_probability_mcse": variable(
-            ("scenario",), positive_error, ONE, "Monte Carlo standard error of slope_positive_probability"
-        ),
+        "slope": slope,
+        "slope_quantile": quantiles_given(slope, has, QUANTILES),
+        "slope_probability": probability_of(fitted, has),
+        "slope_positive_probability": probability_given(fitted, slope > 0, has),
     }

@@ -35,7 +35,8 @@ from bayesdistill.decisions.arguments import (
     parse_students,
     parse_teachers,
 )
-from bayesdistill.decisions.fitted_draws import FittedDraws, distilled_extrapolation, gather, pretraining_extrapolation
+from bayesdistill.decisions.extrapolation import distilled_extrapolation, pretraining_extrapolation
+from bayesdistill.decisions.fitted_draws import FittedDraws, gather
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import mean_of, probability_of
 from bayesdistill.decisions.token_split import (

@@ -41,7 +41,7 @@ from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Numbers, Scenarios, TeacherTable
 from bayesdistill.decisions.crossover_search import perfect_information_crossovers
-from bayesdistill.decisions.fitted_draws import FittedDraws, extrapolation_factor
+from bayesdistill.decisions.extrapolation import DISTILLED_AXES, PRETRAINING_AXES, choice_factors
 from bayesdistill.decisions.labels import CELL, CELL_DRAWN, CROSSOVER_STATUS
 from bayesdistill.decisions.planner import (
     NoisySearch,
@@ -54,7 +54,6 @@ from bayesdistill.decisions.planner import (
     with_options,
     workers_of,
 )
-from bayesdistill.decisions.pretraining import pretrained_tokens
 from bayesdistill.decisions.reductions import mean_of, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
@@ -182,7 +181,9 @@ def plan_problem(
         values |= {"teacher_index": chosen["teacher_index"], "best_teacher_index": best["teacher_index"]}
         coordinates["teacher"] = list(teachers.names)
         attrs["teachers"] = json.dumps(list(teachers.names))
-    factors, coordinates["axis"] = _extrapolation(fitted, problem, chosen)
+    coordinates["axis"] = list(DISTILLED_AXES + PRETRAINING_AXES)
+    sizes, teacher_loss = problem.students[:, None, None], chosen["teacher_loss"].mean(axis=-1)
+    factors = choice_factors(fitted, problem, sizes, problem.budgets, chosen["student_tokens"], teacher_loss)
     # Without a known range, extrapolation cannot be excluded, so set the flag. Without a strategy, do not set it.
     outside = ~(factors == 1.0).all(axis=0) & ~np.isnan(chosen["student_tokens"])
     values |= {"extrapolation_factor": factors, "extrapolates": outside}
@@ -215,17 +216,3 @@ def _comparison(planner: Planner, problem: Problem, alone: np.ndarray, chosen: S
         "regret": smaller_mean - np.minimum(pretrained, chosen["loss"]).mean(axis=-1),
         "evpi": smaller_mean - np.minimum(pretrained, best["loss"]).mean(axis=-1),
     }
-
-
-def _extrapolation(fitted: FittedDraws, problem: Problem, chosen: Solved) -> tuple[np.ndarray, list[str]]:
-    """Return the extrapolation factors of the chosen strategy and of pretraining, and the names of the quantities."""
-    sizes = problem.students[:, None, None]
-    at = {
-        "student_params": sizes,
-        "student_tokens_per_param": chosen["student_tokens"] / sizes,
-        "teacher_loss": chosen["teacher_loss"].mean(axis=-1),
-        "pretraining_params": sizes,
-        "pretraining_tokens_per_param": pretrained_tokens(problem, sizes, problem.budgets) / sizes,
-    }
-    factors = [extrapolation_factor(values, fitted.ranges.get(axis)) for axis, values in at.items()]
-    return np.stack(np.broadcast_arrays(*factors)), list(at)

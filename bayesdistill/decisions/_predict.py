@@ -17,7 +17,8 @@ from bayesdistill import posterior
 from bayesdistill.answers import Answer
 from bayesdistill.datasets import COLUMNS, read_design
 from bayesdistill.decisions.arguments import check_choice
-from bayesdistill.decisions.fitted_draws import FittedDraws, extrapolation_factor, gather
+from bayesdistill.decisions.extrapolation import extrapolation_factor
+from bayesdistill.decisions.fitted_draws import FittedDraws, gather
 from bayesdistill.decisions.labels import NATS, ONE, draw_coordinates, variable
 from bayesdistill.decisions.marginals import Nodes, quantiles
 from bayesdistill.decisions.reductions import mean_of

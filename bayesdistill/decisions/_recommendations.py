@@ -30,12 +30,11 @@ from bayesdistill.decisions._plan import plan
 from bayesdistill.decisions._plan_tokens import plan_tokens
 from bayesdistill.decisions._teacher_choice import capacity_gap
 from bayesdistill.decisions.arguments import Numbers, parse_students
+from bayesdistill.decisions.extrapolation import distilled_extrapolation, pretraining_extrapolation
 from bayesdistill.decisions.fitted_draws import (
     FittedDraws,
     Source,
-    distilled_extrapolation,
     gather,
-    pretraining_extrapolation,
 )
 from bayesdistill.decisions.labels import NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import probability_of, quantiles_of

@@ -2,41 +2,79 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill import strategies
-from bayesdistill.answers import Answer
-from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, pretraining_tokens
+from bayesdistill.answers import FLOPS, NATS, ONE, PARAMS, TOKENS, Table, variable
+from bayesdistill.compute import Shape, pretraining_tokens
 from bayesdistill.decisions import labels
-from bayesdistill.decisions.arguments import (
-    Number,
-    Numbers,
-    Scenarios,
-    TeacherTable,
-    make_bounds,
-    parse_budgets,
-    parse_numbers,
-    parse_scenarios,
-    parse_students,
-    parse_teachers,
+from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable, parse_numbers, parse_students
+from bayesdistill.decisions.extrapolation import distilled_extrapolation
+from bayesdistill.decisions.fitted_draws import FittedDraws
+from bayesdistill.decisions.labels import CELL, CELL_DRAWN
+from bayesdistill.decisions.planner import (
+    Costs,
+    GridSearch,
+    Source,
+    planner_of,
+    problem_of,
+    with_options,
+    workers_of,
 )
-from bayesdistill.decisions.fitted_draws import FittedDraws, Source, distilled_extrapolation, gather
-from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import mean_of, probability_of
-from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Problem, Workers, solve
+from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
 from bayesdistill.errors import ParameterError
-from bayesdistill.progress import Progress
+from bayesdistill.law import Draws
+from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
-CELL = ("student", "scenario", "budget")
-EACH = (*CELL, "teacher")
+VARIABLES: Table = {
+    (f"{CELL} teacher chain draw", NATS): {"distilled_loss": "loss of the student distilled from this teacher"},
+    (f"{CELL} teacher", NATS): {
+        "expected_loss": "posterior mean of the distilled loss",
+        "regret": "expected loss of choosing this teacher, relative to the best in the table in each draw",
+    },
+    (f"{CELL} teacher", TOKENS): {"student_tokens": "distillation tokens of the student"},
+    (f"{CELL} teacher", ONE): {
+        "probability_best": "probability that this teacher is the best in the table",
+        "probability_stronger_worse": "probability that the next stronger teacher gives a worse student",
+        "probability_new_better": "probability that a newly trained teacher gives a better student",
+        "probability_pretraining_better": "probability that pretraining the student is better",
+        "extrapolates": "whether the student or its teacher is outside the range of the data",
+    },
+    (CELL, ONE): {"chosen": "position of the teacher with the smallest expected loss"},
+    (CELL, NATS): {"evpi": "expected value of perfect information for the choice from the table"},
+    ("student budget chain draw", NATS): {"supervised_loss": "loss of the student pretrained on the budget"},
+    (CELL_DRAWN, NATS): {"new_distilled_loss": "loss of the student with a newly trained teacher"},
+    (CELL, PARAMS): {"new_teacher_params": "non-embedding parameters of the newly trained teacher"},
+    (CELL, TOKENS): {"new_teacher_tokens": "tokens of the newly trained teacher"},
+    (CELL, STATUS): {"new_status": "whether a distillation strategy was found"},
+    ("teacher", PARAMS): {"teacher_params": "non-embedding parameters of the teacher"},
+    ("teacher", NATS): {"measured_loss": "measured loss of the teacher"},
+    ("teacher", ONE): {"stronger": "position of the next stronger teacher, -1 for the strongest"},
+}
+GAP_VARIABLES: Table = {
+    ("student training teacher chain draw", NATS): {"distilled_loss": "loss of the distilled student"},
+    ("student training chain draw", NATS): {
+        "supervised_loss": "loss of the student pretrained on the same tokens",
+        "best_teacher": "loss of the best teacher on the axis",
+    },
+    ("student training teacher", ONE): {
+        "probability_stronger_worse": "probability that a slightly stronger teacher gives a worse student",
+        "probability_better_alone": "probability that the student pretrained on the same tokens is better",
+        "extrapolates": "whether this is outside the range of the data",
+    },
+    ("student training", TOKENS): {"student_tokens": "tokens of the student"},
+    ("teacher chain draw", NATS): {"teacher_loss": "loss of the teacher"},
+    ("teacher", TOKENS): {"teacher_tokens": "tokens of the teacher"},
+}
 _STEP = 1e-6
 
 
+@with_options
 def teacher_choice(
     fit: Source,
     teachers: pd.DataFrame | xr.Dataset,
@@ -45,34 +83,18 @@ def teacher_choice(
     scenarios: Scenarios = "teacher inference",
     *,
     new_delta_pre: float = 1.0,
-    max_teacher_params: float = 1e12,
-    max_teacher_tokens: float = 2e13,
-    max_student_tokens: float | None = None,
-    min_teacher_params: float = 1e6,
-    shape: Shape = PUBLISHED_SHAPE,
-    allow_unconverged: bool = False,
-    executor: Executor | None = None,
-    threads: int | None = None,
-    progress: Progress = None,
+    **options: Unpack[GridSearch],
 ) -> xr.Dataset:
     """Return which existing teacher is the best, and with what probability.
 
     Parameters
     ----------
-    fit, students, budgets, shape
-        As for `plan`.
     teachers : DataFrame or Dataset
         One per row: params, loss (measured, nats per token), and optionally name and tokens.
     scenarios : str, Scenario, or a list of them
         Charged fractions of the existing teacher's costs; usually its inference.
     new_delta_pre : float
         Fraction of its pretraining that a newly trained teacher is charged in the comparison; 1/K if K students share it.
-    max_teacher_params, max_teacher_tokens, min_teacher_params : float
-        Bounds on the newly trained teacher.
-    max_student_tokens : float, optional
-        Upper bound on the student's tokens.
-    allow_unconverged, executor, threads, progress
-        As for `plan`.
 
     Returns
     -------
@@ -88,13 +110,6 @@ def teacher_choice(
         the next stronger teacher; -1 for the strongest). A teacher that is not affordable has NaN losses and
         probability_best 0.
 
-    Raises
-    ------
-    ParameterError
-        If an argument is invalid.
-    ConvergenceError
-        If the posterior did not converge and `allow_unconverged` is False.
-
     Notes
     -----
     The measured losses are treated as exact; the posterior describes the uncertainty of the law only.
@@ -109,154 +124,85 @@ def teacher_choice(
     >>> str(found["teacher"].values[found["chosen"].item()])
     'small'
     """
-    fitted = gather(fit, allow_unconverged)
-    chosen_scenarios = parse_scenarios(scenarios)
-    table = parse_teachers(teachers, chosen_scenarios)
+    planner = planner_of(teacher_choice, fit, options)
+    fitted, workers = planner.fitted, workers_of(planner)
+    problem, table = problem_of(planner, students, budgets, scenarios, teachers)
     if table is None:
         raise ParameterError("`teachers` must be a table of existing teachers. To plan with new teachers, use bd.plan.")
-    problem = Problem(
-        parse_students(students),
-        parse_budgets(budgets),
-        chosen_scenarios,
-        make_bounds(min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens),
-        shape,
-    )
-    workers = Workers(executor, threads, progress)
+    shared = tuple(replace(s, delta_pre=new_delta_pre) for s in problem.scenarios)
+    new = solve(CHOSEN, fitted.draws, replace(problem, scenarios=shared, teachers=None), workers)
     losses, tokens = _losses_of_each(fitted, problem, table, workers)
-    new_problem = Problem(
-        problem.students,
-        problem.budgets,
-        tuple(Scenario(s.delta_lgt, new_delta_pre, s.name) for s in chosen_scenarios),
-        problem.bounds,
-        shape,
-    )
-    new = solve(CHOSEN, fitted.draws, new_problem, workers)
-    alone = strategies.supervised_losses(fitted.draws, problem)
-    variables = _choice(fitted, losses, tokens, new, alone, table, problem)
-    coordinates = labels.grid_coordinates(problem) | labels.draw_coordinates(fitted.chain, fitted.draw)
-    coordinates["teacher"] = variable(["teacher"], list(table.names), ONE, "existing teachers")
-    attrs = {
-        **labels.setting_attributes(problem.bounds, shape),
-        **fitted.attrs,
-        "new_delta_pre": float(new_delta_pre),
+    alone = supervised_losses(fitted.draws, problem)
+    # The next stronger teacher of each teacher; the strongest has none.
+    order = np.argsort(table.loss, kind="stable")[::-1]
+    stronger = np.full(len(table.names), -1)
+    stronger[order[:-1]] = order[1:]
+    values = {
+        "distilled_loss": losses,
+        "student_tokens": tokens,
+        "extrapolates": ~(
+            distilled_extrapolation(fitted, problem.students[:, None, None, None], tokens, table.loss) == 1
+        )
+        & ~np.isnan(tokens),
+        "probability_stronger_worse": _probability_above(
+            fitted, np.where((stronger >= 0)[:, None], losses[:, :, :, stronger], np.nan), losses
+        ),
+        "probability_new_better": _probability_above(fitted, losses, new["loss"][:, :, :, None]),
+        "probability_pretraining_better": _probability_above(fitted, losses, alone[:, None, :, None]),
+        "supervised_loss": alone,
+        "new_distilled_loss": new["loss"],
+        **{f"new_{name}": new[name] for name in ("teacher_params", "teacher_tokens", "status")},
+        "teacher_params": table.params,
+        "measured_loss": table.loss,
+        "stronger": stronger,
     }
-    return Answer(variables, coordinates, attrs)
+    coordinates = labels.grid_coordinates(problem) | {"teacher": list(table.names)}
+    attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
+    attrs["new_delta_pre"] = float(new_delta_pre)
+    return labels.answer(fitted, VARIABLES, values | _choice(fitted, losses), coordinates, attrs)
 
 
 def _losses_of_each(
     fitted: FittedDraws, problem: Problem, table: TeacherTable, workers: Workers
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the student's loss (..., teacher, n_draws) and tokens (..., teacher)."""
-    losses, tokens = [], []
-    for k in range(len(table.names)):
-        one = Problem(
-            problem.students,
-            problem.budgets,
-            problem.scenarios,
-            problem.bounds,
-            problem.shape,
-            tuple(values[k : k + 1] for values in table.arrays()),
-        )
-        found = solve(PERFECT_INFORMATION, fitted.draws, one, Workers(workers.executor, workers.threads))
-        losses.append(found["loss"])
-        tokens.append(found["student_tokens"][..., 0])
-    return np.stack(losses, axis=3), np.stack(tokens, axis=3)
+    quiet = Workers(workers.executor, workers.threads)
+    alone = [
+        replace(problem, teachers=tuple(values[k : k + 1] for values in table.arrays()))
+        for k in range(len(table.names))
+    ]
+    found = [solve(PERFECT_INFORMATION, fitted.draws, one, quiet) for one in alone]
+    losses, tokens = ([of_one[name] for of_one in found] for name in ("loss", "student_tokens"))
+    return np.stack(losses, axis=3), np.stack(tokens, axis=3)[..., 0]
 
 
-def _choice(
-    fitted: FittedDraws,
-    losses: np.ndarray,
-    tokens: np.ndarray,
-    new: dict[str, np.ndarray],
-    alone: np.ndarray,
-    table: TeacherTable,
-    problem: Problem,
-) -> dict[str, xr.Variable]:
+def _probability_above(fitted: FittedDraws, values: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return probability_of(fitted, values > others, ~np.isnan(values) & ~np.isnan(others))
+
+
+def _choice(fitted: FittedDraws, losses: np.ndarray) -> dict[str, Any]:
+    """Return the choice from the table, its regret and its value of perfect information; losses (..., teacher, n_draws)."""
     comparable = np.where(np.isnan(losses), np.inf, losses)
-    lowest = comparable.min(axis=3, keepdims=True)
-    payable = np.isfinite(lowest[..., 0, 0])
-    pretrained = alone[:, None, :, None, :]
-    # Find the next stronger teacher of each teacher; the strongest has none.
-    order = np.argsort(table.loss, kind="stable")[::-1]
-    stronger = np.full(len(table.names), -1)
-    stronger[order[:-1]] = order[1:]
-    next_losses = np.where((stronger >= 0)[:, None], losses[:, :, :, stronger], np.nan)
+    lowest = comparable.min(axis=3)
+    payable = np.isfinite(lowest[..., 0])
     expected, _ = mean_of(fitted, losses)
     ranked = np.where(np.isnan(expected), np.inf, expected)
-    chosen = np.where(payable, ranked.argmin(axis=3), -1)
     with np.errstate(invalid="ignore"):
-        regret = np.where(np.isnan(expected), np.nan, (losses - lowest).mean(axis=-1))
-    result: dict[str, xr.Variable] = {}
-
-    def add(name: str, found: tuple[np.ndarray, np.ndarray], text: str) -> None:
-        result[name] = variable(EACH, found[0], ONE, text)
-        result[f"{name}_mcse"] = variable(EACH, found[1], ONE, f"Monte Carlo standard error of {name}")
-
+        regret = np.where(np.isnan(expected), np.nan, (losses - lowest[..., None, :]).mean(axis=-1))
+        evpi = np.where(payable, ranked.min(axis=3) - lowest.mean(axis=-1), np.nan)
     # Each draw has one best teacher; ties go to the first.
-    first = comparable.argmin(axis=3)[:, :, :, None, :] == np.arange(len(table.names))[:, None]
-    add(
-        "probability_best",
-        probability_of(fitted, first & np.isfinite(comparable), np.broadcast_to(payable[..., None, None], first.shape)),
-        "probability that this teacher is the best in the table",
-    )
-    for name, other, text in (
-        ("probability_stronger_worse", next_losses, "probability that the next stronger teacher gives a worse student"),
-        (
-            "probability_new_better",
-            new["loss"][:, :, :, None],
-            "probability that a newly trained teacher gives a better student",
-        ),
-        ("probability_pretraining_better", pretrained, "probability that pretraining the student is better"),
-    ):
-        known = ~np.isnan(losses) & ~np.isnan(other)
-        holds = other > losses if name == "probability_stronger_worse" else other < losses
-        add(name, probability_of(fitted, holds, known), text)
-    drawn = ("chain", "draw")
-    factor = distilled_extrapolation(fitted, problem.students[:, None, None, None], tokens, table.loss)
-    return result | {
-        "distilled_loss": variable(
-            (*EACH, *drawn), fitted.unflatten(losses), NATS, "loss of the student distilled from this teacher"
-        ),
-        "expected_loss": variable(EACH, expected, NATS, "posterior mean of the distilled loss"),
-        "regret": variable(
-            EACH, regret, NATS, "expected loss of choosing this teacher, relative to the best in the table in each draw"
-        ),
-        "student_tokens": variable(EACH, tokens, TOKENS, "distillation tokens of the student"),
-        "extrapolates": variable(
-            EACH,
-            ~(factor == 1) & ~np.isnan(tokens),
-            ONE,
-            "whether the student or its teacher is outside the range of the data",
-        ),
-        "chosen": variable(CELL, chosen, ONE, "position of the teacher with the smallest expected loss"),
-        "evpi": variable(
-            CELL,
-            np.where(payable, ranked.min(axis=3) - np.where(payable, lowest[..., 0, :].mean(axis=-1), 0), np.nan),
-            NATS,
-            "expected value of perfect information for the choice from the table",
-        ),
-        "supervised_loss": variable(
-            ("student", "budget", *drawn),
-            fitted.unflatten(alone),
-            NATS,
-            "loss of the student pretrained on the budget",
-        ),
-        "new_distilled_loss": variable(
-            (*CELL, *drawn), fitted.unflatten(new["loss"]), NATS, "loss of the student with a newly trained teacher"
-        ),
-        "new_teacher_params": variable(
-            CELL, new["teacher_params"], PARAMS, "non-embedding parameters of the newly trained teacher"
-        ),
-        "new_teacher_tokens": variable(CELL, new["teacher_tokens"], TOKENS, "tokens of the newly trained teacher"),
-        "new_status": labels.strategy_status(CELL, new["status"]),
-        "teacher_params": variable(("teacher",), table.params, PARAMS, "non-embedding parameters of the teacher"),
-        "measured_loss": variable(("teacher",), table.loss, NATS, "measured loss of the teacher"),
-        "stronger": variable(
-            ("teacher",), stronger, ONE, "position of the next stronger teacher, -1 for the strongest"
-        ),
+    first = comparable.argmin(axis=3)[:, :, :, None, :] == np.arange(losses.shape[3])[:, None]
+    known = np.broadcast_to(payable[..., None, None], first.shape)
+    return {
+        "expected_loss": expected,
+        "regret": regret,
+        "probability_best": probability_of(fitted, first & np.isfinite(comparable), known),
+        "chosen": np.where(payable, ranked.argmin(axis=3), -1),
+        "evpi": evpi,
     }
 
 
+@with_options
 def capacity_gap(
     fit: Source,
     students: Numbers,
@@ -268,15 +214,12 @@ def capacity_gap(
     teacher_params: Numbers | None = None,
     teacher_tokens_per_param: Number | None = None,
     teacher_budget: Number | None = None,
-    shape: Shape = PUBLISHED_SHAPE,
-    allow_unconverged: bool = False,
+    **options: Unpack[Costs],
 ) -> xr.Dataset:
     """Return the student loss as a function of the teacher, with its uncertainty.
 
     Parameters
     ----------
-    fit, students
-        As for `plan`.
     student_tokens, student_tokens_per_param, student_budget : float, str, or a list of them
         Training of the students: tokens, tokens per parameter, or FLOPs for the student alone. Give exactly one.
     teacher_losses : list of float
@@ -285,10 +228,6 @@ def capacity_gap(
         Sizes of the teachers; the supervised law predicts their losses.
     teacher_tokens_per_param, teacher_budget : float or str
         With teacher_params, give one of them: tokens per parameter, or FLOPs of each teacher's pretraining (isoFLOP teachers).
-    shape : Shape
-        Architecture parameters that determine FLOPs per token.
-    allow_unconverged : bool
-        As for `plan`.
 
     Returns
     -------
@@ -321,97 +260,67 @@ def capacity_gap(
     >>> round(curve["best_teacher"].item(), 2)
     2.14
     """
-    fitted = gather(fit, allow_unconverged)
+    planner = planner_of(capacity_gap, fit, options)
+    fitted, draws, shape = planner.fitted, planner.fitted.draws, planner.shape
     sizes = parse_students(students)
-    training, training_name, training_units, tokens = _training(
-        sizes, student_tokens, student_tokens_per_param, student_budget, shape
-    )
-    axis, by_size, teacher_tokens, teacher_loss = _teachers_axis(
-        fitted, teacher_losses, teacher_params, teacher_tokens_per_param, teacher_budget, shape
-    )
-    draws = fitted.draws
+    training, tokens = _training(sizes, student_tokens, student_tokens_per_param, student_budget, shape)
+    teachers = _teachers(draws, teacher_losses, teacher_params, teacher_tokens_per_param, teacher_budget, shape)
     alone = draws.supervised_loss(sizes[:, None, None], tokens[:, :, None])
     student = draws.student(sizes[:, None, None, None], tokens[:, :, None, None])
     distilled, nearby = (
-        draws.law.distilled_loss(student, teacher, draws) for teacher in (teacher_loss, teacher_loss * (1 - _STEP))
+        draws.law.distilled_loss(student, loss, draws) for loss in (teachers.loss, teachers.loss * (1 - _STEP))
     )
-    cell = ("student", "training", "teacher")
-    drawn = ("chain", "draw")
-    stronger, stronger_error = probability_of(fitted, nearby > distilled)
-    lonely, lonely_error = probability_of(fitted, alone[:, :, None, :] < distilled)
-    factor = distilled_extrapolation(fitted, sizes[:, None, None], tokens[:, :, None], teacher_loss.mean(axis=-1))
-    variables = {
-        "distilled_loss": variable((*cell, *drawn), fitted.unflatten(distilled), NATS, "loss of the distilled student"),
-        "supervised_loss": variable(
-            ("student", "training", *drawn), fitted.unflatten(alone), NATS, "loss of the student pretrained on the same tokens"
-        ),
-        "probability_stronger_worse": variable(
-            cell, stronger, ONE, "probability that a slightly stronger teacher gives a worse student"
-        ),
-        "probability_stronger_worse_mcse": variable(
-            cell, stronger_error, ONE, "Monte Carlo standard error of probability_stronger_worse"
-        ),
-        "probability_better_alone": variable(
-            cell, lonely, ONE, "probability that the student pretrained on the same tokens is better"
-        ),
-        "probability_better_alone_mcse": variable(
-            cell, lonely_error, ONE, "Monte Carlo standard error of probability_better_alone"
-        ),
-        "extrapolates": variable(cell, ~(factor == 1), ONE, "whether this is outside the range of the data"),
-        "student_tokens": variable(("student", "training"), tokens, TOKENS, "tokens of the student"),
-        "best_teacher": variable(
-            ("student", "training", *drawn),
-            fitted.unflatten(axis[distilled.argmin(axis=2)]),
-            PARAMS if by_size else NATS,
-            "size of the best teacher on the axis" if by_size else "loss of the best teacher on the axis",
-        ),
-        "teacher_loss": variable(
-            ("teacher", *drawn), fitted.unflatten(np.broadcast_to(teacher_loss, (axis.size, fitted.n_draws))), NATS,
-            "loss of the teacher",
-        ),
-    }  # fmt: skip
-    if by_size:
-        variables["teacher_tokens"] = variable(("teacher",), teacher_tokens, TOKENS, "tokens of the teacher")
-    coordinates = {
-        "student": labels.student_coordinate(sizes),
-        "training": variable(["training"], training, training_units, training_name),
-        "teacher": variable(
-            ["teacher"], axis, *((PARAMS, "size of the teacher") if by_size else (NATS, "loss of the teacher"))
-        ),
-        **labels.draw_coordinates(fitted.chain, fitted.draw),
+    factor = distilled_extrapolation(fitted, sizes[:, None, None], tokens[:, :, None], teachers.loss.mean(axis=-1))
+    values = {
+        "distilled_loss": distilled,
+        "supervised_loss": alone,
+        "probability_stronger_worse": probability_of(fitted, nearby > distilled),
+        "probability_better_alone": probability_of(fitted, alone[:, :, None, :] < distilled),
+        "extrapolates": ~(factor == 1),
+        "student_tokens": tokens,
+        "best_teacher": teachers.axis.values[distilled.argmin(axis=2)],
+        "teacher_loss": np.broadcast_to(teachers.loss, (teachers.axis.size, fitted.n_draws)),
     }
-    attrs = {**labels.shape_attributes(shape), **fitted.attrs, "teacher_axis": "params" if by_size else "loss"}
-    if by_size and teacher_budget is not None:
-        attrs["teacher_budget"] = float(parse_numbers(teacher_budget, "teacher_budget")[0])
-    if by_size and teacher_tokens_per_param is not None:
-        attrs["teacher_tokens_per_param"] = float(
-            parse_numbers(teacher_tokens_per_param, "teacher_tokens_per_param")[0]
-        )
-    return Answer(variables, coordinates, attrs)
+    if teachers.tokens is not None:
+        values["teacher_tokens"] = teachers.tokens
+    coordinates = {"student": sizes, "training": training, "teacher": teachers.axis}
+    attrs = labels.shape_attributes(shape) | fitted.attrs | teachers.attrs
+    result = labels.answer(fitted, GAP_VARIABLES, values, coordinates, attrs)
+    if teachers.tokens is not None:
+        result["best_teacher"].attrs |= {"units": PARAMS, "long_name": "size of the best teacher on the axis"}
+    return result
 
 
 def _training(
     sizes: np.ndarray, tokens: Any, per_param: Any, budget: Any, shape: Shape
-) -> tuple[np.ndarray, str, str, np.ndarray]:
-    """Return training values, description, units, and tokens (student, training)."""
+) -> tuple[xr.Variable, np.ndarray]:
+    """Return the coordinate of the training of the students, and their tokens (student, training)."""
     given = {"student_tokens": tokens, "student_tokens_per_param": per_param, "student_budget": budget}
     if sum(value is not None for value in given.values()) != 1:
         raise ParameterError(f"Specify the training of the students with exactly one of {', '.join(given)}.")
+    name, value = next((name, value) for name, value in given.items() if value is not None)
+    numbers = parse_numbers(value, name)
     if tokens is not None:
-        numbers = parse_numbers(tokens, "student_tokens")
-        return numbers, "tokens of the student", TOKENS, np.broadcast_to(numbers, (sizes.size, numbers.size))
-    if per_param is not None:
-        numbers = parse_numbers(per_param, "student_tokens_per_param")
-        return numbers, "tokens per parameter of the student", ONE, sizes[:, None] * numbers
-    numbers = parse_numbers(budget, "student_budget")
-    bought = pretraining_tokens(sizes[:, None], numbers[None, :], shape)
-    return numbers, "FLOPs of the student's own training", FLOPS, bought
+        units, text, seen = TOKENS, "tokens of the student", np.broadcast_to(numbers, (sizes.size, numbers.size))
+    elif per_param is not None:
+        units, text, seen = ONE, "tokens per parameter of the student", sizes[:, None] * numbers
+    else:
+        units, text = FLOPS, "FLOPs of the student's own training"
+        seen = pretraining_tokens(sizes[:, None], numbers[None, :], shape)
+    return variable(["training"], numbers, units, text), seen
 
 
-def _teachers_axis(
-    fitted: FittedDraws, losses: Any, params: Any, per_param: Any, budget: Any, shape: Shape
-) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray]:
-    """Return the teachers' axis, whether it has sizes, tokens, and losses (teacher, draws)."""
+@dataclass(frozen=True)
+class _Teachers:
+    """Teachers of the capacity gap: axis, tokens (None if given by loss), losses (teacher, n_draws) and attributes."""
+
+    axis: xr.Variable
+    tokens: np.ndarray | None
+    loss: np.ndarray
+    attrs: dict[str, Any]
+
+
+def _teachers(draws: Draws, losses: Any, params: Any, per_param: Any, budget: Any, shape: Shape) -> _Teachers:
     if (losses is None) == (params is None):
         raise ParameterError("Specify the teachers with exactly one of teacher_losses and teacher_params.")
     if losses is not None:
@@ -421,14 +330,19 @@ def _teachers_axis(
                 "teacher_losses."
             )
         axis = np.sort(parse_numbers(losses, "teacher_losses"))
-        return axis, False, np.full(axis.size, np.nan), axis[:, None]
+        coordinate = variable(["teacher"], axis, NATS, "loss of the teacher")
+        return _Teachers(coordinate, None, axis[:, None], {"teacher_axis": "loss"})
     if (per_param is None) == (budget is None):
         raise ParameterError(
             "teacher_params requires exactly one of teacher_tokens_per_param and teacher_budget, the teachers' training."
         )
     axis = np.sort(parse_numbers(params, "teacher_params"))
-    if per_param is not None:
-        tokens = axis * parse_numbers(per_param, "teacher_tokens_per_param")[0]
-    else:
-        tokens = pretraining_tokens(axis, parse_numbers(budget, "teacher_budget")[0], shape)
-    return axis, True, tokens, fitted.draws.supervised_loss(axis[:, None], tokens[:, None])
+    name, value = ("teacher_tokens_per_param", per_param) if per_param is not None else ("teacher_budget", budget)
+    number = float(parse_numbers(value, name)[0])
+    tokens = axis * number if per_param is not None else pretraining_tokens(axis, number, shape)
+    return _Teachers(
+        variable(["teacher"], axis, PARAMS, "size of the teacher"),
+        tokens,
+        draws.supervised_loss(axis[:, None], tokens[:, None]),
+        {"teacher_axis": "params", name: number},
+    )

@@ -204,8 +204,7 @@ def planner_of(
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
     """
-    for name in options.keys() - inspect.signature(function).parameters.keys():
-        raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}")
+    check_options(function, options)
     if not isinstance(fit, Planner):
         planner = Planner(fit, **options)
     else:
@@ -218,6 +217,12 @@ def planner_of(
             "distilled runs with bd.fit(runs) or bd.fit(runs, supervised=...)."
         )
     return planner
+
+
+def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raise a TypeError if a function does not have one of the options."""
+    for name in options.keys() - inspect.signature(function).parameters.keys():
+        raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}")
 
 
 def bounds_of(planner: Planner) -> Bounds:

@@ -61,3 +61,13 @@ def quantiles_of(values: np.ndarray, probs: Sequence[float]) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         found = np.quantile(values, list(probs), axis=-1, method="inverted_cdf")
     return np.moveaxis(found, 0, -1)
+
+
+def quantiles_given(values: np.ndarray, given: np.ndarray, probs: Sequence[float]) -> np.ndarray:
+    """Return quantiles over the draws that satisfy a condition; NaN if none does, or if one of their values is NaN."""
+    found = np.full((*values.shape[:-1], len(probs)), np.nan)
+    for cell in np.ndindex(values.shape[:-1]):
+        some = values[cell][given[cell]]
+        if some.size and not np.isnan(some).any():
+            found[cell] = quantiles_of(some, probs)
+    return found

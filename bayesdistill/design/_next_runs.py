@@ -33,7 +33,8 @@ from bayesdistill.decisions.arguments import (
     parse_students,
     parse_teachers,
 )
-from bayesdistill.decisions.fitted_draws import FittedDraws, Source, distilled_extrapolation, gather
+from bayesdistill.decisions.extrapolation import distilled_extrapolation
+from bayesdistill.decisions.fitted_draws import FittedDraws, Source, gather
 from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.solving import CHOSEN, Problem, Workers, solve
 from bayesdistill.design.candidates import DISTILLED, Candidates, Predictions, parse_candidates, predict

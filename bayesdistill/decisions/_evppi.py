@@ -15,45 +15,58 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from statistics import NormalDist
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
 
-from bayesdistill import posterior
-from bayesdistill.answers import Answer
+from bayesdistill.answers import FLOPS, NATS, ONE, Table, labeled, variable
 from bayesdistill.compute import Shape, flops_per_token, pretraining_tokens
+from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Number, parse_number
 from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
-from bayesdistill.decisions.fitted_draws import FittedDraws, gather
-from bayesdistill.decisions.labels import FLOPS, NATS, ONE, variable
+from bayesdistill.decisions.fitted_draws import FittedDraws
+from bayesdistill.decisions.labels import CELL, CELL_DIMS, CELL_DRAWN, QUANTILES
+from bayesdistill.decisions.planner import Source, Unconverged, planner_of, with_options
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.errors import ParameterError
 from bayesdistill.strategies.roots import find_roots
 
-CELL = ("student", "scenario", "budget")
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Degree of the regression. The bias of the estimate grows with the degree; it is about degree * variance / draws.
 _DEGREE = 5
 _BLOCKS = 20
 # Largest equivalent budget that is searched, as a multiple of the given budget.
 _LARGEST_FACTOR = 1e12
+_WORTH = {"gain": "expected_gain", "regret": "regret", "evpi": "evpi"}
+
+VARIABLES: Table = {
+    (CELL_DRAWN, FLOPS): {"equivalent_budget": "budget with which pretraining reaches the distilled loss"},
+    (CELL_DRAWN, ONE): {"compute_factor": "pretraining compute that reaches the distilled loss, divided by the budget"},
+    (f"{CELL} quantile", ONE): {"compute_factor_quantile": "quantiles of compute_factor"},
+    (CELL, ONE): {
+        "unreachable_probability": "probability that pretraining does not reach the distilled loss with any budget"
+    },
+}
+EVPPI_VARIABLES: Table = {
+    (f"quantity {CELL}", NATS): {"evppi": "expected value of perfect information about this quantity"},
+    (f"quantity {CELL}", ONE): {"evppi_share": "fraction of the value of perfect information for this choice"},
+}
 
 
+@with_options
 def plan_value(
-    fit: posterior.Fit,
+    fit: Source,
     plan: xr.Dataset,
     *,
     gpu_flops_per_second: Number | None = None,
     price_per_gpu_hour: Number | None = None,
     currency: str = "USD",
-    allow_unconverged: bool = False,
+    **options: Unpack[Unconverged],
 ) -> xr.Dataset:
     """Return the value of a plan in nats, equivalent pretraining compute, GPU-hours and money.
 
     Parameters
     ----------
-    fit : DataTree or Dataset
-        The fit from which the plan was computed.
     plan : Dataset
         The result of `plan`, with its draws.
     gpu_flops_per_second : float or str, optional
@@ -62,8 +75,6 @@ def plan_value(
         Price of one GPU-hour. Required for money.
     currency : str
         Unit of the price.
-    allow_unconverged : bool
-        As for `plan`.
 
     Returns
     -------
@@ -97,7 +108,7 @@ def plan_value(
     >>> bool(worth["compute_factor"] > 1)
     True
     """
-    fitted = gather(fit, allow_unconverged)
+    fitted = planner_of(plan_value, fit, options).fitted
     shape = check_same_posterior(fitted, plan)
     speed = None if gpu_flops_per_second is None else parse_number(gpu_flops_per_second, "gpu_flops_per_second")
     price = None if price_per_gpu_hour is None else parse_number(price_per_gpu_hour, "price_per_gpu_hour")
@@ -105,65 +116,52 @@ def plan_value(
         raise ParameterError("`price_per_gpu_hour` requires `gpu_flops_per_second`, the throughput of the accelerator.")
     students, budgets = plan["student"].values, plan["budget"].values
     cap = float(plan.attrs["max_student_tokens"])
-    distilled = _flat(plan["distilled_loss"], CELL)
+    distilled = _flat(plan["distilled_loss"], CELL_DIMS)
     tokens = tokens_for_loss(students[:, None, None, None], distilled, fitted, cap)
     equivalent = 3 * flops_per_token(students, shape)[:, None, None, None] * tokens
     factor = equivalent / budgets[:, None]
-    unreachable, error = probability_of(fitted, np.isinf(equivalent), ~np.isnan(distilled))
-    drawn = (*CELL, "chain", "draw")
-    variables = {
-        "equivalent_budget": variable(
-            drawn, fitted.unflatten(equivalent), FLOPS, "budget with which pretraining reaches the distilled loss"
-        ),
-        "compute_factor": variable(
-            drawn,
-            fitted.unflatten(factor),
-            ONE,
-            "pretraining compute that reaches the distilled loss, divided by the budget",
-        ),
-        "compute_factor_quantile": variable(
-            (*CELL, "quantile"), quantiles_of(factor, QUANTILES), ONE, "quantiles of compute_factor"
-        ),
-        "unreachable_probability": variable(
-            CELL, unreachable, ONE, "probability that pretraining does not reach the distilled loss with any budget"
-        ),
-        "unreachable_probability_mcse": variable(
-            CELL, error, ONE, "Monte Carlo standard error of unreachable_probability"
-        ),
+    values = {
+        "equivalent_budget": equivalent,
+        "compute_factor": factor,
+        "compute_factor_quantile": quantiles_of(factor, QUANTILES),
+        "unreachable_probability": probability_of(fitted, np.isinf(equivalent), ~np.isnan(distilled)),
     }
-    for name in ("expected_gain", "regret", "evpi"):
-        values = plan[name].transpose(*CELL)
-        variables[name] = variable(CELL, values.values, NATS, str(values.attrs["long_name"]))
-        flops = _extra_budget(fitted, students, budgets, values.values, shape, cap)
-        short = name.removeprefix("expected_")
-        text = f"additional pretraining compute equivalent to {name}"
-        variables[f"{short}_flops"] = variable(CELL, flops, FLOPS, text)
-        if speed is not None:
-            hours = flops / (3600 * speed)
-            variables[f"{short}_gpu_hours"] = variable(CELL, hours, "GPU-hours", text)
-            if price is not None:
-                variables[f"{short}_money"] = variable(CELL, hours * price, currency, text)
+    coordinates = {name: plan.coords[name].variable for name in (*CELL_DIMS, "delta_lgt", "delta_pre")}
+    result = labels.answer(fitted, VARIABLES, values, coordinates | {"quantile": np.array(QUANTILES)}, plan.attrs)
+    result = result.assign({name: plan[name].transpose(*CELL_DIMS) for name in _WORTH.values()})
+    flops = {
+        short: _extra_budget(fitted, (students, budgets), plan[name].transpose(*CELL_DIMS).values, shape, cap)
+        for short, name in _WORTH.items()
+    }
+    result = result.assign(_worth(flops, "flops", FLOPS))
     if speed is not None:
-        hours = budgets / (3600 * speed)
-        variables["budget_gpu_hours"] = variable(("budget",), hours, "GPU-hours", "the budget itself")
+        hours = {name: value / (3600 * speed) for name, value in (flops | {"budget": budgets}).items()}
+        result = result.assign(_worth(hours, "gpu_hours", "GPU-hours"))
+        result.attrs["gpu_flops_per_second"] = speed
         if price is not None:
-            variables["budget_money"] = variable(("budget",), hours * price, currency, "the budget itself")
-    coordinates = {name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre", "chain", "draw")}
-    coordinates["quantile"] = variable(["quantile"], np.array(QUANTILES), ONE, "cumulative probability")
-    attrs = dict(plan.attrs)
-    if speed is not None:
-        attrs["gpu_flops_per_second"] = speed
-    if price is not None:
-        attrs |= {"price_per_gpu_hour": price, "currency": str(currency)}
-    return Answer(variables, coordinates, attrs)
+            money = {name: value * price for name, value in hours.items()}
+            result = result.assign(_worth(money, "money", str(currency)))
+            result.attrs |= {"price_per_gpu_hour": price, "currency": str(currency)}
+    return result
 
 
+def _worth(values: Mapping[str, np.ndarray], suffix: str, units: str) -> dict[str, xr.Variable]:
+    """Return variables of compute in some unit."""
+    table: Table = {
+        (CELL, units): {
+            f"{short}_{suffix}": f"additional pretraining compute equivalent to {n}" for short, n in _WORTH.items()
+        },
+        ("budget", units): {f"budget_{suffix}": "the budget itself"},
+    }
+    return labeled(table, {f"{name}_{suffix}": value for name, value in values.items()})
+
+
+@with_options
 def evppi(
-    fit: posterior.Fit,
+    fit: Source,
     plan: xr.Dataset,
     quantities: Mapping[str, xr.DataArray] | None = None,
-    *,
-    allow_unconverged: bool = False,
+    **options: Unpack[Unconverged],
 ) -> xr.Dataset:
     """Return the expected value of perfect information about single parameters.
 
@@ -171,15 +169,11 @@ def evppi(
 
     Parameters
     ----------
-    fit : DataTree or Dataset
-        The fit from which the plan was computed.
     plan : Dataset
         The result of `plan`, with its draws.
     quantities : mapping of str to DataArray, optional
         Quantities that could become known, by name, with values over chain and draw. By default all parameters of the law.
         Functions of several parameters, such as the loss of a certain run, often match better what an experiment measures.
-    allow_unconverged : bool
-        As for `plan`.
 
     Returns
     -------
@@ -210,11 +204,10 @@ def evppi(
     >>> value["evppi"].sel(quantity="A").item()
     0.0
     """
-    fitted = gather(fit, allow_unconverged)
+    fitted = planner_of(evppi, fit, options).fitted
     check_same_posterior(fitted, plan)
     known = _quantities(fitted, quantities)
-    alone, distilled = plan["supervised_loss"], plan["distilled_loss"]
-    gain = _flat((alone - distilled), CELL)
+    gain = _flat(plan["supervised_loss"] - plan["distilled_loss"], CELL_DIMS)
     cells = gain.reshape(-1, fitted.n_draws)
     value = np.full((len(known), cells.shape[0]), np.nan)
     error = np.full_like(value, np.nan)
@@ -224,24 +217,14 @@ def evppi(
     fine = ~np.isnan(cells).any(axis=1) & ~agreed
     for k, values in enumerate(known.values()):
         value[k, fine], error[k, fine] = regression_evppi(cells[fine], values, fitted.chain.size)
-    shape = (len(known), *gain.shape[:-1])
-    regret = plan["regret"].transpose(*CELL).values
+    value, error = (array.reshape(len(known), *gain.shape[:-1]) for array in (value, error))
+    regret = plan["regret"].transpose(*CELL_DIMS).values
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(regret > 0, value.reshape(shape) / regret, np.nan)
-    dims = ("quantity", *CELL)
-    variables = {
-        "evppi": variable(
-            dims, value.reshape(shape), NATS, "expected value of perfect information about this quantity"
-        ),
-        "evppi_mcse": variable(dims, error.reshape(shape), NATS, "Monte Carlo standard error of evppi"),
-        "evppi_share": variable(dims, share, ONE, "fraction of the value of perfect information for this choice"),
-    }
-    coordinates = {name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre")}
+        share = np.where(regret > 0, value / regret, np.nan)
+    coordinates = {name: plan.coords[name].variable for name in (*CELL_DIMS, "delta_lgt", "delta_pre")}
     coordinates["quantity"] = variable(["quantity"], list(known), ONE, "quantity that could become known")
-    attrs = dict(plan.attrs) | {
-        "estimator": f"regression on Hermite polynomials of degree {_DEGREE} of the normal score"
-    }
-    return Answer(variables, coordinates, attrs)
+    attrs = plan.attrs | {"estimator": f"regression on Hermite polynomials of degree {_DEGREE} of the normal score"}
+    return labels.answer(fitted, EVPPI_VARIABLES, {"evppi": (value, error), "evppi_share": share}, coordinates, attrs)
 
 
 def _quantities(fitted: FittedDraws, quantities: Mapping[str, xr.DataArray] | None) -> dict[str, np.ndarray]:
@@ -330,12 +313,10 @@ def tokens_for_loss(params: np.ndarray, loss: np.ndarray, fitted: FittedDraws, c
 
 
 def _extra_budget(
-    fitted: FittedDraws, students: np.ndarray, budgets: np.ndarray, nats: np.ndarray, shape: Shape, cap: float
+    fitted: FittedDraws, grid: tuple[np.ndarray, np.ndarray], nats: np.ndarray, shape: Shape, cap: float
 ) -> np.ndarray:
-    """Return the additional compute that lowers the mean pretrained loss by the given nats."""
-    size, _, spent = (
-        v.ravel() for v in np.broadcast_arrays(students[:, None, None], np.zeros(nats.shape[1])[:, None], budgets)
-    )
+    """Return the additional compute that lowers the mean pretrained loss by the given nats, (student, scenario, budget)."""
+    size, spent, _ = (v.ravel() for v in np.broadcast_arrays(grid[0][:, None, None], grid[1], nats))
 
     def mean_loss(log_budget: np.ndarray, which: np.ndarray) -> np.ndarray:
         tokens = np.minimum(pretraining_tokens(size[which], np.exp(log_budget), shape), cap)
@@ -364,7 +345,7 @@ def check_same_posterior(fitted: FittedDraws, plan: xr.Dataset) -> Shape:
     needed = ("supervised_loss", "distilled_loss", "expected_gain", "regret", "evpi")
     if not isinstance(plan, xr.Dataset) or any(name not in plan for name in needed):
         raise ParameterError("Expected a Dataset returned by `bd.plan`, with its draws and scenarios.")
-    if any(name not in plan.dims for name in (*CELL, "chain", "draw")):
+    if any(name not in plan.dims for name in (*CELL_DIMS, "chain", "draw")):
         raise ParameterError(
             "The plan must have the dimensions student, scenario and budget. Select with lists, for example "
             "plan.sel(student=[1e9])."

@@ -17,27 +17,19 @@ search uses a thinned posterior; all reported values use all draws.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill import posterior
-from bayesdistill.answers import Answer
-from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape
+from bayesdistill.answers import FLOPS, NATS, ONE, PARAMS, TOKENS, Table, variable
+from bayesdistill.compute import Scenario
 from bayesdistill.decisions import labels
-from bayesdistill.decisions.arguments import (
-    Number,
-    Numbers,
-    TeacherTable,
-    make_bounds,
-    parse_number,
-    parse_students,
-    parse_teachers,
-)
+from bayesdistill.decisions.arguments import Number, Numbers, parse_number, parse_students, parse_teachers
 from bayesdistill.decisions.extrapolation import distilled_extrapolation, pretraining_extrapolation
-from bayesdistill.decisions.fitted_draws import FittedDraws, gather
-from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
+from bayesdistill.decisions.fitted_draws import FittedDraws
+from bayesdistill.decisions.planner import Source, StrategyBounds, bounds_of, planner_of, with_options
 from bayesdistill.decisions.reductions import mean_of, probability_of
 from bayesdistill.decisions.token_split import (
     SEARCH_DRAWS,
@@ -58,9 +50,49 @@ MOST_STUDENTS = 10
 OPTIONS = ("plan", "pretrain all", "distil all")
 DECISIONS = ("pretrain", "distil")
 
+VARIABLES: Table = {
+    ("option", NATS): {"expected_loss": "weighted posterior mean loss of the family"},
+    ("option chain draw", NATS): {"family_loss": "weighted mean loss of the family"},
+    ("option student chain draw", NATS): {"loss": "loss of the student"},
+    ("option student", TOKENS): {"student_tokens": "tokens of the student"},
+    ("option student", FLOPS): {
+        "student_budget": "compute of all students of this size, including the charged inference of the teacher"
+    },
+    ("option", PARAMS): {"teacher_params": "non-embedding parameters of the shared teacher"},
+    ("option", TOKENS): {"teacher_tokens": "tokens of the shared teacher"},
+    ("option", FLOPS): {"teacher_budget": "charged compute of its pretraining"},
+    ("option", ONE): {
+        "feasible": "whether the budget is sufficient",
+        "teacher_extrapolation": "factor by which the teacher is outside the data of the supervised law, 1 inside",
+        "teacher_index": "position of the teacher in the table, -1 for none",
+    },
+    ("option student", ONE): {
+        "extrapolation_factor": "factor outside the range of the data, 1 inside",
+        "extrapolates": "whether the student is outside the range of the data",
+    },
+    ("student", DECISIONS): {"decision": "decision of the plan for this student"},
+    ("student", NATS): {
+        "decision_value": "increase of the family's expected loss if this decision is reversed and the rest is replanned"
+    },
+    ("student", ONE): {
+        "decision_probability": "probability that the plan is better than with this decision reversed",
+        "probability_better": "probability that this student is better in the plan than if all are pretrained",
+        "count": "number of students of this size",
+        "weight": "weight in the family's loss",
+    },
+    ("", ONE): {"probability": "probability that the plan is better than pretraining all students"},
+}
 
+
+class FamilyOptions(StrategyBounds, total=False):
+    """Options of `family_plan`."""
+
+    progress: Progress
+
+
+@with_options
 def family_plan(
-    fit: posterior.Fit,
+    fit: Source,
     students: Numbers,
     budget: Number,
     *,
@@ -68,21 +100,15 @@ def family_plan(
     weights: Sequence[float] | None = None,
     delta_lgt: float = 1.0,
     delta_pre: float = 1.0,
-    max_teacher_params: float = 1e12,
-    max_teacher_tokens: float = 2e13,
-    max_student_tokens: float | None = None,
-    min_teacher_params: float = 1e6,
     teachers: pd.DataFrame | xr.Dataset | None = None,
-    shape: Shape = PUBLISHED_SHAPE,
-    allow_unconverged: bool = False,
-    progress: Progress = None,
+    **options: Unpack[FamilyOptions],
 ) -> xr.Dataset:
     """Plan a family of students: which to distil, and how to split one total budget.
 
     Parameters
     ----------
-    fit, students, max_teacher_params, max_teacher_tokens, max_student_tokens, min_teacher_params, teachers, shape
-        As for `plan`. At most 10 sizes.
+    students : float, str, or a list of them
+        Non-embedding parameters of at most 10 sizes, such as 3e8 or "300M". The result keeps their order.
     budget : float or str
         FLOPs for the whole family, including the teacher.
     counts : list of int, optional
@@ -93,8 +119,6 @@ def family_plan(
         Fraction of the teacher's inference that is charged (0 if its logits are already available).
     delta_pre : float
         Fraction of the teacher's pretraining that is charged to the family, once; 0 if the teacher is already paid for.
-    allow_unconverged, progress
-        As for `plan`.
 
     Returns
     -------
@@ -108,13 +132,6 @@ def family_plan(
         is reversed and the rest is replanned), decision_probability (that the plan is better than with this decision
         reversed) with its _mcse, probability_better (that the student's loss is lower in the plan than if all are pretrained)
         with its _mcse. Scalars: probability (that the family's loss is lower than if all are pretrained), probability_mcse.
-
-    Raises
-    ------
-    ParameterError
-        If an argument is invalid.
-    ConvergenceError
-        If the posterior did not converge and `allow_unconverged` is False.
 
     Notes
     -----
@@ -130,7 +147,8 @@ def family_plan(
     >>> bd.flag_names(found["decision"]).values.tolist()
     ['distil', 'distil']
     """
-    fitted = gather(fit, allow_unconverged)
+    planner = planner_of(family_plan, fit, options)
+    fitted = planner.fitted
     sizes = parse_students(students)
     if sizes.size > MOST_STUDENTS:
         raise ParameterError(
@@ -142,16 +160,14 @@ def family_plan(
     scenario = Scenario(delta_lgt, delta_pre)
     table = parse_teachers(teachers, [scenario])
     family = Family(
-        sizes,
-        numbers,
-        weight / weight.sum(),
-        parse_number(budget, "budget"),
-        float(delta_lgt),
-        float(delta_pre),
-        make_bounds(min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens),
-        shape,
+        sizes=sizes,
+        counts=numbers,
+        weights=weight / weight.sum(),
+        budget=parse_number(budget, "budget"),
+        scenario=scenario,
+        bounds=bounds_of(planner),
+        shape=planner.shape,
     )
-    thin = thinned(fitted.draws)
     listed = None
     if table is not None:
         tokens = np.zeros(len(table.names)) if table.tokens is None else table.tokens
@@ -159,25 +175,23 @@ def family_plan(
             Teacher(float(p), float(d), np.full(1, loss), k)
             for k, (p, d, loss) in enumerate(zip(table.params, tokens, table.loss, strict=True))
         ]
-    everyone = np.array([[bool(code >> i & 1) for i in range(sizes.size)] for code in range(2**sizes.size)])
-    with reporting(progress, sizes.size + 3, "planning") as report:
-        value, where = search(family, thin, everyone, listed)
-        report(1, sizes.size + 3)
-        chosen: dict[int, Choice] = {}
-
-        def settle(code: int) -> Choice:
-            if code not in chosen:
-                chosen[code] = settle_choice(family, fitted.draws, thin, everyone[code], where[code], listed)
-            return chosen[code]
-
-        best = int(np.argmin(np.where(np.isnan(value), np.inf, value)))
-        options = [settle(code) for code in (best, 0, everyone.shape[0] - 1)]
-        report(3, sizes.size + 3)
-        flips = []
-        for i in range(sizes.size):
-            flips.append(settle(best ^ 1 << i))
-            report(4 + i, sizes.size + 3)
-    return _describe(fitted, family, options, flips, table)
+    choices, flips = _choices(family, fitted, listed, planner.progress)
+    values = _losses(fitted, family, choices, flips) | _strategies(fitted, family, choices)
+    coordinates: dict[str, Any] = {
+        "student": sizes,
+        "option": variable(["option"], list(OPTIONS), ONE, "training of the family"),
+    }
+    if table is not None:
+        values["teacher_index"] = [-1 if c.teacher is None else c.teacher.index for c in choices]
+        coordinates["teacher"] = list(table.names)
+    attrs = labels.setting_attributes(family.bounds, family.shape) | fitted.attrs
+    attrs |= {
+        "budget": family.budget,
+        "delta_lgt": float(delta_lgt),
+        "delta_pre": float(delta_pre),
+        "search_draws": min(fitted.n_draws, SEARCH_DRAWS),
+    }
+    return labels.answer(fitted, VARIABLES, values, coordinates, attrs)
 
 
 def _per_student(values: Sequence[float] | None, name: str, n: int, default: np.ndarray) -> np.ndarray:
@@ -189,134 +203,87 @@ def _per_student(values: Sequence[float] | None, name: str, n: int, default: np.
     return numbers
 
 
-# Results ------------------------------------------------------------------------------------------------------------
+def _choices(
+    family: Family, fitted: FittedDraws, listed: list[Teacher] | None, progress: Progress
+) -> tuple[list[Choice], list[Choice]]:
+    """Return the choices of OPTIONS, and the best choices with the decision of each student reversed."""
+    n, thin = family.sizes.size, thinned(fitted.draws)
+    everyone = np.array([[bool(code >> i & 1) for i in range(n)] for code in range(2**n)])
+    chosen: dict[int, Choice] = {}
+    with reporting(progress, n + 3, "planning") as report:
+        value, where = search(family, thin, everyone, listed)
+        report(1, n + 3)
+
+        def settle(code: int) -> Choice:
+            if code not in chosen:
+                chosen[code] = settle_choice(family, (fitted.draws, thin), everyone[code], where[code], listed)
+            return chosen[code]
+
+        best = int(np.argmin(np.where(np.isnan(value), np.inf, value)))
+        options = [settle(code) for code in (best, 0, 2**n - 1)]
+        report(3, n + 3)
+        flips = []
+        for i in range(n):
+            flips.append(settle(best ^ 1 << i))
+            report(4 + i, n + 3)
+    return options, flips
 
 
-def _losses(fitted: FittedDraws, family: Family, choice: Choice) -> np.ndarray:
+def _losses_of(fitted: FittedDraws, family: Family, choice: Choice) -> np.ndarray:
     """Return the loss of every student in every draw, (student, n_draws)."""
-    tokens = choice.tokens[:, None]
+    tokens, distilled = choice.tokens[:, None], choice.distilled[:, None]
     alone = student_losses(family, fitted.draws, tokens, None)[:, 0]
     if choice.teacher is None:
-        return np.where(choice.distilled[:, None], np.nan, alone)
-    taught = student_losses(family, fitted.draws, tokens, choice.teacher)[:, 0]
-    return np.where(choice.distilled[:, None], taught, alone)
+        return np.where(distilled, np.nan, alone)
+    return np.where(distilled, student_losses(family, fitted.draws, tokens, choice.teacher)[:, 0], alone)
 
 
-def _extrapolation(fitted: FittedDraws, family: Family, options: list[Choice]) -> dict[str, xr.Variable]:
-    """Return the extrapolation factors of students and of new teachers in every option."""
-    factor = np.empty((len(options), family.sizes.size))
-    of_teacher = np.ones(len(options))
-    for i, choice in enumerate(options):
-        factor[i] = pretraining_extrapolation(fitted, family.sizes, choice.tokens)
-        if choice.teacher is not None:
-            taught = distilled_extrapolation(fitted, family.sizes, choice.tokens, choice.teacher.loss.mean())
-            factor[i] = np.where(choice.distilled, taught, factor[i])
-            if choice.teacher.index < 0:
-                of_teacher[i] = pretraining_extrapolation(fitted, choice.teacher.params, choice.teacher.tokens)
-        factor[i, np.isnan(choice.tokens)] = np.nan
-    planned = np.array([~np.isnan(choice.tokens) for choice in options])
-    each = ("option", "student")
-    return {
-        "extrapolation_factor": variable(each, factor, ONE, "factor outside the range of the data, 1 inside"),
-        "extrapolates": variable(
-            each, ~(factor == 1) & planned, ONE, "whether the student is outside the range of the data"
-        ),
-        "teacher_extrapolation": variable(
-            ("option",),
-            of_teacher,
-            ONE,
-            "factor by which the teacher is outside the data of the supervised law, 1 inside",
-        ),
-    }
-
-
-def _describe(
-    fitted: FittedDraws, family: Family, options: list[Choice], flips: list[Choice], table: TeacherTable | None
-) -> xr.Dataset:
-    losses = np.stack([_losses(fitted, family, choice) for choice in options])
+def _losses(fitted: FittedDraws, family: Family, options: list[Choice], flips: list[Choice]) -> dict[str, Any]:
+    """Return the losses of students and family, and their comparisons."""
+    losses = np.stack([_losses_of(fitted, family, choice) for choice in options])
     total = np.einsum("i,oin->on", family.weights, losses)
-    expected, expected_error = mean_of(fitted, total)
-    flipped = np.stack([family.weights @ _losses(fitted, family, choice) for choice in flips])
-    known = ~np.isnan(flipped) & ~np.isnan(total[0])
-    right, right_error = probability_of(fitted, total[0] < flipped, known)
-    better, better_error = probability_of(fitted, losses[0] < losses[1], ~np.isnan(losses[0] + losses[1]))
-    overall, overall_error = probability_of(fitted, total[0] < total[1], ~np.isnan(total[0] + total[1]))
+    flipped = np.stack([family.weights @ _losses_of(fitted, family, choice) for choice in flips])
+
+    def probability_below(values: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return probability_of(fitted, values < others, ~np.isnan(values + others))
+
+    return {
+        "expected_loss": mean_of(fitted, total),
+        "family_loss": total,
+        "loss": losses,
+        "decision_value": flipped.mean(axis=-1) - total[0].mean(),
+        "decision_probability": probability_below(total[0], flipped),
+        "probability_better": probability_below(losses[0], losses[1]),
+        "probability": probability_below(total[0], total[1]),
+    }
+
+
+def _strategies(fitted: FittedDraws, family: Family, options: list[Choice]) -> dict[str, Any]:
+    """Return teachers, split and extrapolation of every option."""
     tokens = np.stack([choice.tokens for choice in options])
-    costs = np.stack(
-        [
-            choice.tokens
-            * np.where(choice.distilled, cost_per_token(family, choice.teacher), cost_per_token(family, None))
-            for choice in options
-        ]
-    )
-
-    def of_teacher(value: str) -> list[float]:
-        return [np.nan if c.teacher is None else float(getattr(c.teacher, value)) for c in options]
-
-    drawn = ("chain", "draw")
-    each = ("option", "student")
-    variables = {
-        "expected_loss": variable(("option",), expected, NATS, "weighted posterior mean loss of the family"),
-        "expected_loss_mcse": variable(
-            ("option",), expected_error, NATS, "Monte Carlo standard error of expected_loss"
-        ),
-        "family_loss": variable(("option", *drawn), fitted.unflatten(total), NATS, "weighted mean loss of the family"),
-        "loss": variable((*each, *drawn), fitted.unflatten(losses), NATS, "loss of the student"),
-        "student_tokens": variable(each, tokens, TOKENS, "tokens of the student"),
-        "student_budget": variable(
-            each, costs, FLOPS, "compute of all students of this size, including the charged inference of the teacher"
-        ),
-        "teacher_params": variable(
-            ("option",), of_teacher("params"), PARAMS, "non-embedding parameters of the shared teacher"
-        ),
-        "teacher_tokens": variable(("option",), of_teacher("tokens"), TOKENS, "tokens of the shared teacher"),
-        "teacher_budget": variable(
-            ("option",), [fixed_cost(family, c.teacher) for c in options], FLOPS, "charged compute of its pretraining"
-        ),
-        "feasible": variable(("option",), ~np.isnan(tokens).any(axis=1), ONE, "whether the budget is sufficient"),
-        "decision": labels.flags(
-            ("student",), options[0].distilled.astype(np.int8), DECISIONS, "decision of the plan for this student"
-        ),
-        "decision_value": variable(
-            ("student",),
-            flipped.mean(axis=-1) - total[0].mean(),
-            NATS,
-            "increase of the family's expected loss if this decision is reversed and the rest is replanned",
-        ),
-        "decision_probability": variable(
-            ("student",), right, ONE, "probability that the plan is better than with this decision reversed"
-        ),
-        "decision_probability_mcse": variable(
-            ("student",), right_error, ONE, "Monte Carlo standard error of decision_probability"
-        ),
-        "probability_better": variable(
-            ("student",), better, ONE, "probability that this student is better in the plan than if all are pretrained"
-        ),
-        "probability_better_mcse": variable(
-            ("student",), better_error, ONE, "Monte Carlo standard error of probability_better"
-        ),
-        "probability": variable((), overall, ONE, "probability that the plan is better than pretraining all students"),
-        "probability_mcse": variable((), overall_error, ONE, "Monte Carlo standard error of probability"),
-        "count": variable(("student",), family.counts, ONE, "number of students of this size"),
-        "weight": variable(("student",), family.weights, ONE, "weight in the family's loss"),
+    costs, factor = np.empty_like(tokens), np.empty_like(tokens)
+    of_teacher = np.ones(len(options))
+    for i, (distilled, teacher, own) in enumerate((c.distilled, c.teacher, c.tokens) for c in options):
+        costs[i] = own * np.where(distilled, cost_per_token(family, teacher), cost_per_token(family, None))
+        factor[i] = pretraining_extrapolation(fitted, family.sizes, own)
+        if teacher is not None:
+            taught = distilled_extrapolation(fitted, family.sizes, own, teacher.loss.mean())
+            factor[i] = np.where(distilled, taught, factor[i])
+            if teacher.index < 0:
+                of_teacher[i] = pretraining_extrapolation(fitted, teacher.params, teacher.tokens)
+    planned = ~np.isnan(tokens)
+    teachers = [choice.teacher for choice in options]
+    return {
+        "student_tokens": tokens,
+        "student_budget": costs,
+        "teacher_params": [np.nan if t is None else float(t.params) for t in teachers],
+        "teacher_tokens": [np.nan if t is None else float(t.tokens) for t in teachers],
+        "teacher_budget": [fixed_cost(family, t) for t in teachers],
+        "feasible": planned.all(axis=1),
+        "decision": options[0].distilled,
+        "count": family.counts,
+        "weight": family.weights,
+        "extrapolation_factor": np.where(planned, factor, np.nan),
+        "extrapolates": ~(factor == 1) & planned,
+        "teacher_extrapolation": of_teacher,
     }
-    variables |= _extrapolation(fitted, family, options)
-    coordinates = {
-        "student": labels.student_coordinate(family.sizes),
-        "option": variable(["option"], list(OPTIONS), ONE, "training of the family"),
-        **labels.draw_coordinates(fitted.chain, fitted.draw),
-    }
-    attrs = {**labels.setting_attributes(family.bounds, family.shape), **fitted.attrs}
-    attrs |= {
-        "budget": family.budget,
-        "delta_lgt": family.delta_lgt,
-        "delta_pre": family.delta_pre,
-        "search_draws": min(fitted.n_draws, SEARCH_DRAWS),
-    }
-    if table is not None:
-        index = [-1 if c.teacher is None else c.teacher.index for c in options]
-        variables["teacher_index"] = variable(
-            ("option",), index, ONE, "position of the teacher in the table, -1 for none"
-        )
-        coordinates["teacher"] = variable(["teacher"], list(table.names), ONE, "existing teachers")
-    return Answer(variables, coordinates, attrs)

@@ -7,11 +7,13 @@ split of every assignment. The teacher is searched on a grid that is refined rep
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from bayesdistill.compute import Shape, flops_per_token, teacher_cost
+from bayesdistill.compute import Scenario, Shape, flops_per_token, teacher_cost
 from bayesdistill.law import Draws
 from bayesdistill.strategies import Bounds
 
@@ -32,7 +34,7 @@ class Family:
         Parameters of each student size, number of students, and weight in the family's loss (sum 1).
     budget : float
         FLOPs for the whole family.
-    delta_lgt, delta_pre : float
+    scenario : Scenario
         Charged fractions of the teacher's inference and pretraining.
     bounds : Bounds
     shape : Shape
@@ -42,8 +44,7 @@ class Family:
     counts: np.ndarray
     weights: np.ndarray
     budget: float
-    delta_lgt: float
-    delta_pre: float
+    scenario: Scenario
     bounds: Bounds
     shape: Shape
 
@@ -89,7 +90,7 @@ def cost_per_token(family: Family, teacher: Teacher | None) -> np.ndarray:
     """Return the FLOPs of one additional token for all students of each size."""
     per_token = 3 * flops_per_token(family.sizes, family.shape)
     if teacher is not None:
-        per_token = per_token + family.delta_lgt * flops_per_token(teacher.params, family.shape)
+        per_token = per_token + family.scenario.delta_lgt * flops_per_token(teacher.params, family.shape)
     return family.counts * per_token
 
 
@@ -97,7 +98,7 @@ def fixed_cost(family: Family, teacher: Teacher | None) -> float:
     """Return the FLOPs of the charged fraction of the teacher's pretraining."""
     if teacher is None:
         return 0.0
-    return float(teacher_cost(flops_per_token(teacher.params, family.shape), teacher.tokens, family.delta_pre))
+    return float(teacher_cost(flops_per_token(teacher.params, family.shape), teacher.tokens, family.scenario.delta_pre))
 
 
 def _interpolate(y: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -186,7 +187,9 @@ def _split_all(
 # The teacher --------------------------------------------------------------------------------------------------------
 
 
-def _trained(family: Family, draws: Draws, params: float, tokens: float) -> Teacher:
+def _trained(draws: Draws, place: Any) -> Teacher:
+    """Return a new teacher with log parameters and log tokens."""
+    params, tokens = (float(value) for value in np.exp(place))
     return Teacher(params, tokens, draws.supervised_loss(params, tokens))
 
 
@@ -198,45 +201,56 @@ def _box(family: Family) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+def _values(family: Family, draws: Draws, alone: Curves, teacher: Teacher, assignments: np.ndarray) -> np.ndarray:
+    """Return the family loss of every assignment with a teacher (NaN if infeasible)."""
+    fixed = fixed_cost(family, teacher)
+    if fixed >= family.budget:
+        return np.full(len(assignments), np.nan)
+    taught = _curves(family, draws, teacher, *_token_range(family, teacher))
+    return _split_all(family, alone, taught, fixed, assignments)
+
+
+Place = tuple[float, float] | int | None
+"""Log parameters and log tokens of a new teacher, position of an existing one, or None."""
+
+
 def search(
     family: Family, draws: Draws, assignments: np.ndarray, listed: list[Teacher] | None
-) -> tuple[np.ndarray, list[tuple[float, float] | int | None]]:
-    """Return the best value of every assignment over a grid or list of teachers."""
+) -> tuple[np.ndarray, list[Place]]:
+    """Return the best value of every assignment over a grid or list of teachers, and its teacher."""
     alone = _curves(family, draws, None, *_token_range(family, None))
-    best = _split_all(family, alone, None, 0.0, assignments[:1])
-    value = np.append(best, np.full(len(assignments) - 1, np.nan))
-    where: list[tuple[float, float] | int | None] = [None] * len(assignments)
-    candidates: list[tuple[tuple[float, float] | int, Teacher]] = []
+    value = np.full(len(assignments), np.nan)
+    value[:1] = _split_all(family, alone, None, 0.0, assignments[:1])
+    where: list[Place] = [None] * len(assignments)
+    candidates: list[tuple[Place, Teacher]] = []
     if listed is not None:
         candidates = [(k, teacher) for k, teacher in enumerate(listed)]
     else:
-        low, high = _box(family)
-        for log_params in np.linspace(low[0], high[0], _COARSE):
-            for log_tokens in np.linspace(low[1], high[1], _COARSE):
-                teacher = _trained(family, draws, float(np.exp(log_params)), float(np.exp(log_tokens)))
-                candidates.append(((float(log_params), float(log_tokens)), teacher))
-    taught_ones = assignments[1:]
+        for log_params, log_tokens in itertools.product(*np.linspace(*_box(family), _COARSE, axis=1).tolist()):
+            teacher = _trained(draws, (log_params, log_tokens))
+            candidates.append(((log_params, log_tokens), teacher))
     for place, teacher in candidates:
-        fixed = fixed_cost(family, teacher)
-        if fixed >= family.budget:
-            continue
-        taught = _curves(family, draws, teacher, *_token_range(family, teacher))
-        found = _split_all(family, alone, taught, fixed, taught_ones)
-        for k in np.flatnonzero(~np.isnan(found)):
-            if not value[k + 1] <= found[k]:
-                value[k + 1], where[k + 1] = found[k], place
+        found = _values(family, draws, alone, teacher, assignments[1:])
+        for k in np.flatnonzero(~np.isnan(found) & ~(value[1:] <= found)):
+            value[k + 1], where[k + 1] = found[k], place
     return value, where
 
 
 def settle_choice(
-    family: Family,
-    draws: Draws,
-    thin: Draws,
-    distilled: np.ndarray,
-    place: tuple[float, float] | int | None,
-    listed: list[Teacher] | None,
+    family: Family, both: tuple[Draws, Draws], distilled: np.ndarray, place: Place, listed: list[Teacher] | None
 ) -> Choice:
-    """Refine the teacher of one assignment, and compute its split over all draws."""
+    """Refine the teacher of one assignment over thinned draws, and compute its split over all draws.
+
+    Parameters
+    ----------
+    family, distilled, listed
+        Distilled students, and existing teachers, if any.
+    both : (Draws, Draws)
+        All and thinned draws.
+    place : Place
+        Teacher of this assignment, from `search`.
+    """
+    draws, thin = both
     if not distilled.any():
         return Choice(distilled, None, _exact_split(family, draws, distilled, None))
     if place is None:
@@ -246,24 +260,15 @@ def settle_choice(
         return Choice(distilled, listed[place], _exact_split(family, draws, distilled, listed[place]))
     alone = _curves(family, thin, None, *_token_range(family, None))
     low, high = _box(family)
-    center = np.array(place)
-    half = (high - low) / (_COARSE - 1)
-    best = np.inf
+    center, half, best = np.array(place), (high - low) / (_COARSE - 1), np.inf
+    around = np.array(list(itertools.product(np.linspace(-1, 1, _FINE), repeat=2)))
     for _ in range(_ROUNDS):
-        middle = center.copy()
-        for u in np.linspace(-1, 1, _FINE):
-            for v in np.linspace(-1, 1, _FINE):
-                point = np.clip(middle + half * [u, v], low, high)
-                teacher = _trained(family, thin, *np.exp(point).tolist())
-                fixed = fixed_cost(family, teacher)
-                if fixed >= family.budget:
-                    continue
-                taught = _curves(family, thin, teacher, *_token_range(family, teacher))
-                found = _split_all(family, alone, taught, fixed, distilled[None])[0]
-                if found < best:
-                    best, center = found, point
+        for point in np.clip(center + half * around, low, high):
+            found = _values(family, thin, alone, _trained(thin, point), distilled[None])[0]
+            if found < best:
+                best, center = found, point
         half = half / 2
-    teacher = _trained(family, draws, *np.exp(center).tolist())
+    teacher = _trained(draws, center)
     return Choice(distilled, teacher, _exact_split(family, draws, distilled, teacher))
 
 

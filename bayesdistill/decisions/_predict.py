@@ -7,20 +7,26 @@ import importlib.metadata
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.answers import Answer
+from bayesdistill.answers import NATS, ONE, Table, labeled, variable
 from bayesdistill.datasets import COLUMNS, read_design
+from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import check_choice
-from bayesdistill.decisions.extrapolation import extrapolation_factor
-from bayesdistill.decisions.fitted_draws import FittedDraws, gather
-from bayesdistill.decisions.labels import NATS, ONE, draw_coordinates, variable
+from bayesdistill.decisions.extrapolation import (
+    DISTILLED_AXES,
+    PRETRAINING_AXES,
+    distilled_factors,
+    pretraining_factors,
+)
+from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.marginals import Nodes, quantiles
+from bayesdistill.decisions.planner import Noise, Source, planner_of, with_options
 from bayesdistill.decisions.reductions import mean_of
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
@@ -36,13 +42,8 @@ from bayesdistill.law.predictive import (
     standard_residuals,
 )
 
-NOISE = ("law", "run")
 GROUPS = ("seen", "new")
 _LABELS = ("teacher", "student", "model", "experiment")
-_AXES = {
-    "distilled": ("student_params", "student_tokens_per_param", "teacher_loss"),
-    "supervised": ("pretraining_params", "pretraining_tokens_per_param"),
-}
 _TITLE = {
     ("law", "seen"): "Expected loss under the law, with the effects of groups in the data",
     ("law", "new"): "Expected loss under the law, without group effects",
@@ -52,26 +53,48 @@ _TITLE = {
 _CELLS = 2**22
 """Number of values (draws times runs) that are computed at once."""
 
+VARIABLES: Table = {
+    ("run", NATS): {
+        "mean": "expected loss",
+        "median": "median of the loss",
+        "lower": "lower end of the interval of the loss",
+        "upper": "upper end of the interval of the loss",
+        "sd": "standard deviation of the loss",
+        "mean_mcse": "Monte Carlo standard error of the expected loss",
+        "observed": "observed loss",
+        "residual": "observed minus expected loss",
+    },
+    ("run chain draw", NATS): {"loss": "predictive draws of the loss"},
+    ("run", ONE): {
+        "pit": "predictive probability of a loss below the observed one",
+        "extrapolation": "largest factor by which the run is outside the range of the data, 1 inside",
+        "extrapolates": "whether the run is outside the range of the data (or may be)",
+        **{name: f"label of the {name}" for name in _LABELS},
+    },
+    ("axis run", ONE): {"extrapolation_factor": "factor by which the run is outside the range of the data, 1 inside"},
+    ("run effect", ONE): {"group_seen": "whether the group of the run is in the data"},
+}
 
+
+@with_options
 def predict(
-    fit: posterior.Fit,
+    fit: Source,
     table: pd.DataFrame | str | os.PathLike[str],
     *,
-    noise: str = "law",
     groups: str = "seen",
     prob: float = posterior.INTERVAL_PROBABILITY,
     draws: bool = False,
-    seed: int = 0,
     kind: str | None = None,
     allow_suspicious: bool = False,
-    allow_unconverged: bool = False,
+    **options: Unpack[Noise],
 ) -> xr.Dataset:
     """Predict the loss of runs, with intervals and their distance from the data.
 
     Parameters
     ----------
-    fit : DataTree or Dataset
-        What `fit` returned. A fit of the supervised law alone predicts supervised runs only.
+    fit : DataTree, Dataset or Planner
+        The result of `fit` or `load`; a Dataset of draws, whose convergence is not checked; or a `Planner`, a fit with options. A
+        fit of the supervised law alone predicts supervised runs only.
     table : DataFrame or path
         Distilled runs (student_params, student_tokens, teacher_loss) or supervised runs (params, tokens), in memory or in a
         CSV or Parquet file. The outcome (student_loss or loss) and the labels teacher, student and model are optional. The
@@ -91,8 +114,6 @@ def predict(
         By default, the columns of the table determine it.
     allow_suspicious : bool
         As for `read_runs`.
-    allow_unconverged : bool
-        As for `plan`.
 
     Returns
     -------
@@ -145,13 +166,13 @@ def predict(
     >>> bd.predict(published, run)["mean"].round(3).item()
     2.432
     """
-    check_choice(noise, "noise", NOISE)
+    planner = planner_of(predict, fit, options, distilled=False)
+    fitted, noise, seed = planner.fitted, planner.noise, planner.seed
     check_choice(groups, "groups", GROUPS)
     if not 0 < prob < 1:
         raise ParameterError(f"`prob` must be between 0 and 1, got {prob!r}.")
     if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**64:
         raise ParameterError(f"`seed` must be an integer from 0 to 2^64 - 1, got {seed!r}.")
-    fitted = gather(fit, allow_unconverged, distilled=False)
     runs = read_design(table, kind, allow_suspicious=allow_suspicious)
     kind = str(runs.attrs["kind"])
     if kind == "distilled" and not fitted.draws.law.distills:
@@ -161,21 +182,30 @@ def predict(
         )
     if noise == "run":
         require_noise(fitted.draws)
-    member = _membership(fit, fitted.draws, runs, kind, noise, groups)
-    predicted = _Prediction(
-        fitted.draws, runs, kind, member, posterior.effects_of(fit), noise == "run", groups == "new"
+    member = _membership(planner.fit, fitted.draws, runs, kind, groups)
+    predicted = _Prediction(fitted.draws, runs, kind, member, posterior.effects_of(planner.fit), noise == "run")
+    outcome = OUTCOME[kind]
+    observed = runs[outcome].to_numpy(dtype=float) if outcome in runs else None
+    values, attrs = _summaries(fitted, predicted, prob, observed)
+    params, tokens, *teacher = design = [runs[name].to_numpy(dtype=float) for name in DESIGN[kind]]
+    factors = (
+        distilled_factors(fitted, params, tokens, *teacher) if teacher else pretraining_factors(fitted, params, tokens)
     )
-    variables, attrs = _summaries(fitted, predicted, prob)
-    variables |= _distance(fitted, runs, kind)
-    coordinates = {"run": variable(["run"], np.arange(len(runs)), ONE, "position of the run in the table")}
+    values |= {name: runs[name].astype(str).tolist() for name in _LABELS if name in runs}
+    values |= {
+        "extrapolation_factor": factors,
+        "extrapolation": factors.max(axis=0),
+        "extrapolates": ~(factors == 1.0).all(axis=0),
+    }
+    coordinates: dict[str, Any] = {
+        "run": variable(["run"], np.arange(len(runs)), ONE, "position of the run in the table"),
+        "axis": list(DISTILLED_AXES if teacher else PRETRAINING_AXES),
+    }
     if member:
-        seen = np.stack([group.position >= 0 for group in member], axis=1)
-        variables["group_seen"] = variable(("run", "effect"), seen, ONE, "whether the group of the run is in the data")
+        values["group_seen"] = np.stack([group.position >= 0 for group in member], axis=1)
         coordinates["effect"] = variable(["effect"], [group.effect.name for group in member], ONE, "group effect")
     if draws:
-        loss = fitted.unflatten(_draws_of_loss(predicted, int(seed)))
-        variables["loss"] = variable(("run", "chain", "draw"), loss, NATS, "predictive draws of the loss")
-        coordinates |= draw_coordinates(fitted.chain, fitted.draw)
+        values["loss"] = _draws_of_loss(predicted, int(seed))
     attrs |= {
         "title": _TITLE[noise, groups],
         "kind": kind,
@@ -188,7 +218,11 @@ def predict(
         "bayesdistill_version": importlib.metadata.version("bayesdistill"),
         **fitted.attrs,
     }
-    return Answer(variables, coordinates, attrs)
+    result = labels.answer(fitted, VARIABLES, values, coordinates, attrs)
+    for name in ("lower", "upper"):
+        result[name].attrs |= {"interval_kind": posterior.INTERVAL_KIND, "interval_prob": float(prob)}
+    columns: Table = {("run", COLUMNS[name].units): {name: COLUMNS[name].long_name} for name in DESIGN[kind]}
+    return result.assign(labeled(columns, dict(zip(DESIGN[kind], design, strict=True))))
 
 
 # Groups -------------------------------------------------------------------------------------------------------------
@@ -204,16 +238,17 @@ class _Membership:
     labels : list of str, (run,)
     position : ndarray of int, (run,)
         Among the groups of the fit; -1 for a group that is not in the data.
+    new : ndarray of bool, (run,)
+        Whether the group counts as new.
     """
 
     effect: GroupEffect
     labels: list[str]
     position: np.ndarray
+    new: np.ndarray
 
 
-def _membership(
-    fit: posterior.Fit, draws: Draws, runs: pd.DataFrame, kind: str, noise: str, groups: str
-) -> list[_Membership]:
+def _membership(fit: posterior.Fit, draws: Draws, runs: pd.DataFrame, kind: str, groups: str) -> list[_Membership]:
     """Return the groups of the runs for each of their group effects."""
     known, seen = posterior.seen_groups(fit), posterior.seen_runs(fit)
     found = []
@@ -227,7 +262,7 @@ def _membership(
             position = np.full(len(runs), -1)
         else:
             continue
-        found.append(_Membership(effect, labels, position))
+        found.append(_Membership(effect, labels, position, (position < 0) | (groups == "new")))
     return found
 
 
@@ -265,23 +300,18 @@ class _Prediction:
     member: Sequence[_Membership]
     effects: dict[str, np.ndarray]
     noisy: bool
-    new: bool
 
     def design(self, rows: slice) -> Design:
         """Select runs."""
         params, tokens, *teacher = (self.runs[name].to_numpy(dtype=float)[rows] for name in DESIGN[self.kind])
         return Design(self.kind, params, tokens, teacher[0] if teacher else None)
 
-    def is_new(self, group: _Membership) -> np.ndarray:
-        """Whether the group of each run counts as new, (run,) of bool."""
-        return np.full(len(self.runs), True) if self.new else group.position < 0
-
     def center(self, rows: slice) -> np.ndarray:
         """The law's mean loss with the known group effects, (n_draws, run)."""
         design = self.design(rows)
         total = expected_loss(self.draws, design)
         for group in self.member:
-            known = ~self.is_new(group)[rows]
+            known = ~group.new[rows]
             if known.any():
                 values = self.effects[group.effect.name][:, group.position[rows]]
                 covariate = group.effect.covariate(design.teacher_loss, self.draws.reference)
@@ -292,7 +322,7 @@ class _Prediction:
         """Scale of a standard normal new effect, (n_draws, run); 0 if the effect is known."""
         spread = new_group_scale(self.draws[group.effect.scale.name], self.draws.groups.get(group.effect.name))
         covariate = group.effect.covariate(self.design(rows).teacher_loss, self.draws.reference)
-        return np.asarray(spread[:, None] * np.where(self.is_new(group)[rows], covariate, 0.0))
+        return np.asarray(spread[:, None] * np.where(group.new[rows], covariate, 0.0))
 
     def new_variance(self, rows: slice) -> np.ndarray:
         """Total variance of the new group effects, (n_draws, run)."""
@@ -308,45 +338,21 @@ class _Prediction:
 
 
 def _summaries(
-    fitted: FittedDraws, predicted: _Prediction, prob: float
-) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
-    """Summarize the loss of every run; return variables and attributes."""
-    runs, outcome = predicted.runs, OUTCOME[predicted.kind]
-    observed = runs[outcome].to_numpy(dtype=float) if outcome in runs else None
+    fitted: FittedDraws, predicted: _Prediction, prob: float, observed: np.ndarray | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Summarize the loss of every run; return values and attributes."""
     blocks = [_block(fitted, predicted, rows, prob, observed) for rows in predicted.blocks()]
     found = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    words = {
-        "mean": "expected loss",
-        "median": "median of the loss",
-        "lower": "lower end of the interval of the loss",
-        "upper": "upper end of the interval of the loss",
-        "sd": "standard deviation of the loss",
-        "mean_mcse": "Monte Carlo standard error of the expected loss",
-    }
-    interval = {"interval_kind": posterior.INTERVAL_KIND, "interval_prob": float(prob)}
-    variables = {
-        name: variable(["run"], found[name], NATS, text, interval if name in ("lower", "upper") else None)
-        for name, text in words.items()
-    }
-    for name in DESIGN[predicted.kind]:
-        variables[name] = variable(
-            ["run"], runs[name].to_numpy(dtype=float), COLUMNS[name].units, COLUMNS[name].long_name
-        )
-    for name in _LABELS:
-        if name in runs:
-            variables[name] = variable(["run"], [str(label) for label in runs[name]], ONE, f"label of the {name}")
+    values: dict[str, Any] = {name: found[name] for name in ("mean", "median", "lower", "upper", "sd", "mean_mcse")}
     if observed is None:
-        return variables, {}
+        return values, {}
     residual = observed - found["mean"]
-    variables["observed"] = variable(["run"], observed, NATS, "observed loss")
-    variables["residual"] = variable(["run"], residual, NATS, "observed minus expected loss")
+    values |= {"observed": observed, "residual": residual}
     attrs = {"rms_residual": float(np.sqrt((residual**2).mean()))}
     if predicted.noisy:
-        variables["pit"] = variable(
-            ["run"], found["pit"], ONE, "predictive probability of a loss below the observed one"
-        )
+        values["pit"] = found["pit"]
         attrs["coverage"] = float(((found["lower"] <= observed) & (observed <= found["upper"])).mean())
-    return variables, attrs
+    return values, attrs
 
 
 def _block(
@@ -382,12 +388,12 @@ def _draws_of_loss(predicted: _Prediction, seed: int) -> np.ndarray:
         return total.T
     count = predicted.draws.n_draws
     for group in predicted.member:
-        scale, new = predicted.new_scale(group, rows), predicted.is_new(group)
+        scale = predicted.new_scale(group, rows)
         drawn = {
             label: _stream(seed, "effect", group.effect.name, label).standard_normal(count)
-            for label in {label for label, fresh in zip(group.labels, new, strict=True) if fresh}
+            for label in {label for label, new in zip(group.labels, group.new, strict=True) if new}
         }
-        for run in np.flatnonzero(new):
+        for run in np.flatnonzero(group.new):
             total[:, run] += scale[:, run] * drawn[group.labels[run]]
     scale = residual_scale(predicted.draws, predicted.design(rows))
     columns = [name for name in (*DESIGN[predicted.kind], *_LABELS) if name in predicted.runs]
@@ -406,23 +412,3 @@ def _stream(seed: int, *parts: str) -> np.random.Generator:
     """Return a random generator that depends only on a seed and on texts."""
     digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
     return np.random.default_rng([seed, *np.frombuffer(digest, dtype="<u4").tolist()])
-
-
-# Distance from the data ---------------------------------------------------------------------------------------------
-
-
-def _distance(fitted: FittedDraws, runs: pd.DataFrame, kind: str) -> dict[str, xr.Variable]:
-    """Return the extrapolation factor of every run."""
-    params, tokens, *teacher = (runs[name].to_numpy(dtype=float) for name in DESIGN[kind])
-    axes = _AXES[kind]
-    values = zip(axes, (params, tokens / params, *teacher), strict=True)
-    factors = np.stack([extrapolation_factor(value, fitted.ranges.get(axis)) for axis, value in values])
-    text = "factor by which the run is outside the range of the data, 1 inside"
-    return {
-        "extrapolation_factor": variable(("axis", "run"), factors, ONE, text),
-        "extrapolation": variable(["run"], factors.max(axis=0), ONE, f"largest {text}"),
-        "extrapolates": variable(
-            ["run"], ~(factors == 1.0).all(axis=0), ONE, "whether the run is outside the range of the data (or may be)"
-        ),
-        "axis": variable(["axis"], list(axes), ONE, "quantity whose range is known"),
-    }

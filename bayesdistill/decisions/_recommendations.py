@@ -12,17 +12,15 @@ strategy. Otherwise the entry is "the data cannot tell".
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.answers import Answer
-from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape, flops_per_token
+from bayesdistill.answers import NATS, ONE, PARAMS, TOKENS, Table, variable
+from bayesdistill.compute import flops_per_token
 from bayesdistill.decisions import labels
 from bayesdistill.decisions._break_even import break_even
 from bayesdistill.decisions._crossovers import crossovers
@@ -31,20 +29,26 @@ from bayesdistill.decisions._plan_tokens import plan_tokens
 from bayesdistill.decisions._teacher_choice import capacity_gap
 from bayesdistill.decisions.arguments import Numbers, parse_students
 from bayesdistill.decisions.extrapolation import distilled_extrapolation, pretraining_extrapolation
-from bayesdistill.decisions.fitted_draws import (
-    FittedDraws,
+from bayesdistill.decisions.planner import (
+    SAME,
+    GridSearch,
+    NoisySearch,
+    Planner,
     Source,
-    gather,
+    bounds_of,
+    planner_of,
+    with_options,
 )
-from bayesdistill.decisions.labels import NATS, ONE, PARAMS, TOKENS, variable
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.errors import ParameterError
-from bayesdistill.progress import Progress
 
-ADVICE = ("distil", "pretrain", "no difference", "the data cannot tell", "impossible")
-DISTIL, PRETRAIN, NO_DIFFERENCE, CANNOT_TELL, IMPOSSIBLE = range(len(ADVICE))
-VERDICTS = ("supported", "contradicted", "the data cannot tell")
-
+DISTIL, PRETRAIN, NO_DIFFERENCE, CANNOT_TELL, IMPOSSIBLE = ADVICE = (
+    "distil",
+    "pretrain",
+    "no difference",
+    "the data cannot tell",
+    "impossible",
+)
 _CASES = {
     "best case": "teacher and logits already paid for",
     "teacher inference": "teacher exists, logits to be computed",
@@ -53,6 +57,51 @@ _CASES = {
 }
 _WEAKEST_TEACHER = 2.9
 _TOKENS_PER_PARAM = 20.0
+
+VARIABLES: Table = {
+    ("row", ONE): {
+        "given": "what is given",
+        "case": "cost scenario, or source of the teacher's tokens",
+        "sentence": "recommendation as a sentence",
+        "advice": "recommendation",
+        "amount": "FLOPs if compute is given, unique tokens if data are given",
+        "probability": "probability that distillation beats pretraining",
+        "probability_mcse": "Monte Carlo standard error of probability",
+        "extrapolation": "largest factor of student, teacher loss and pretraining outside the range of the data",
+        "teacher_extrapolation": "factor by which the teacher is outside the data of the supervised law",
+        "extrapolates": "whether the strategy or pretraining is outside the range of the data (or may be)",
+        "restricted": "whether the strategy is restricted to teachers within the extrapolation limit",
+    },
+    ("row", PARAMS): {
+        "student": "non-embedding parameters of the student",
+        "teacher_params": "non-embedding parameters of the teacher",
+    },
+    ("row", TOKENS): {"teacher_tokens": "tokens of the teacher", "student_tokens": "tokens of the student"},
+    ("row", NATS): {
+        "expected_gain": "posterior mean of the law's advantage",
+        "teacher_loss": "posterior mean loss of the teacher",
+    },
+}
+CLAIM_VARIABLES: Table = {
+    ("row", ONE): {
+        "claim": "name of the claim",
+        "statement": "statement of the claim",
+        "probability": "probability of the claim",
+        "probability_mcse": "Monte Carlo standard error of probability",
+        "extrapolation": "factor by which the answer is outside the range of the data, 1 inside",
+        "verdict": "verdict of the posterior on the claim",
+    },
+    ("row", PARAMS): {"student": "non-embedding parameters of the student; NaN for a claim about all students"},
+}
+CLAIMS = {
+    "capacity_gap": "above some teacher strength, a stronger teacher gives a worse student",
+    "distil_if_free": "with the teacher paid for, distillation wins at moderate compute",
+    "pretrain_if_alone": "pretraining wins at moderate compute if one student pays for its teacher",
+    "sharing_pays": "distillation wins at moderate compute if enough students share the teacher",
+    "pretraining_overtakes": "there is a budget above which pretraining wins, whatever the teacher costs",
+    "crossover_grows": "the budget above which pretraining wins grows with the student",
+}
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -92,6 +141,7 @@ class Rule:
         return factor > self.max_extrapolation
 
 
+@with_options
 def recommendations(
     fit: Source,
     students: Numbers,
@@ -102,15 +152,7 @@ def recommendations(
     threshold: float = 0.9,
     indifference: float = 1e-3,
     max_extrapolation: float = 10.0,
-    max_teacher_params: float = 1e12,
-    max_teacher_tokens: float = 2e13,
-    shape: Shape = PUBLISHED_SHAPE,
-    noise: str = "law",
-    seed: int = 0,
-    allow_unconverged: bool = False,
-    executor: Executor | None = None,
-    threads: int | None = None,
-    progress: Progress = None,
+    **options: Unpack[NoisySearch],
 ) -> xr.Dataset:
     """Recommend whether to distil or to pretrain, with probabilities and a sentence.
 
@@ -118,8 +160,6 @@ def recommendations(
 
     Parameters
     ----------
-    fit, students, max_teacher_params, max_teacher_tokens, shape, noise, seed
-        As for `plan`.
     budgets : float, str, or a list of them
         FLOPs for one student, for the rows with given compute.
     tokens : float, str, or a list of them
@@ -132,8 +172,6 @@ def recommendations(
         Nats. If the two losses differ by less with probability `threshold`, the advice is `no difference`.
     max_extrapolation : float
         Extrapolation factor above which the advice is `the data cannot tell`.
-    allow_unconverged, executor, threads, progress
-        As for `plan`.
 
     Returns
     -------
@@ -147,13 +185,6 @@ def recommendations(
         or unknown); restricted (the teacher of the chosen strategy exceeds `max_extrapolation`, so the strategy is the best
         with a teacher within this limit).
 
-    Raises
-    ------
-    ParameterError
-        If an argument is invalid.
-    ConvergenceError
-        If the posterior did not converge and `allow_unconverged` is False.
-
     Examples
     --------
     >>> import bayesdistill as bd
@@ -163,74 +194,25 @@ def recommendations(
     >>> print(table["sentence"].values[0].split(": ")[1])  # one draw is too few for any advice
     the data do not determine the choice for a 1B student (probability above 0.99 ± 0.43; extrapolation unknown).
     """
-    fitted = gather(fit, allow_unconverged)
+    planner = planner_of(recommendations, fit, options)
+    bounds = bounds_of(planner)
     rule = Rule(threshold, indifference, max_extrapolation)
-    rows: list[dict[str, Any]] = []
-
-    common: dict[str, Any] = {"shape": shape, "noise": noise, "seed": seed, "executor": executor, "threads": threads}
-
-    def planner(scenario: str, table: pd.DataFrame | xr.Dataset | None) -> Planner:
-        def planned(sizes: Numbers, amounts: Numbers, bounds: Limits) -> xr.Dataset:
-            params, tokens = bounds
-            return plan(
-                fitted, sizes, amounts, scenario, max_teacher_params=params, max_teacher_tokens=float(tokens), teachers=table,
-                progress=progress, **common,
-            )  # fmt: skip
-
-        return planned
-
-    def short_of_data(sizes: Numbers, amounts: Numbers, bounds: Limits) -> xr.Dataset:
-        params, most = bounds
-        return plan_tokens(
-            fitted, sizes, amounts, max_teacher_params=params, max_teacher_tokens=most, progress=progress, **common
-        )
-
-    limits: Limits = (max_teacher_params, max_teacher_tokens)
-    for scenario in SCENARIOS:
-        case = Case("budget", "compute", _CASES[scenario], limits, new_teacher=True)
-        rows += _rows(fitted, rule, planner(scenario, None), students, budgets, case)
+    rows: list[Row] = []
+    for scenario, words in _CASES.items():
+        rows += _rows(rule, Case(planner, "compute", words, scenario), students, budgets)
     if teachers is not None:
-        case = Case("budget", "compute and teacher", "one of the existing teachers", limits, new_teacher=False)
-        rows += _rows(fitted, rule, planner("teacher inference", teachers), students, budgets, case)
-    for most_tokens, source in ((max_teacher_tokens, "teacher with other data"), ("same", "teacher on the same data")):
-        case = Case("tokens", "data", source, (max_teacher_params, most_tokens), new_teacher=True)
-        rows += _rows(fitted, rule, short_of_data, students, tokens, case)
-    text = {
-        "given": "what is given",
-        "case": "cost scenario, or source of the teacher's tokens",
-        "sentence": "recommendation as a sentence",
+        case = Case(planner, "compute and teacher", "one of the existing teachers", "teacher inference", teachers)
+        rows += _rows(rule, case, students, budgets)
+    same = planner_of(recommendations, planner, {"max_teacher_tokens": SAME})
+    for limited, source in ((planner, "teacher with other data"), (same, "teacher on the same data")):
+        rows += _rows(rule, Case(limited, "data", source), students, tokens)
+    result = _long_table(rows, VARIABLES, rule, planner)
+    result.attrs |= {
+        "noise": planner.noise,
+        "max_teacher_params": bounds.max_teacher_params,
+        "max_teacher_tokens": bounds.max_teacher_tokens,
     }
-    numbers = {
-        "student": (PARAMS, "non-embedding parameters of the student"),
-        "amount": (ONE, "FLOPs if compute is given, unique tokens if data are given"),
-        "probability": (ONE, "probability that distillation beats pretraining"),
-        "probability_mcse": (ONE, "Monte Carlo standard error of probability"),
-        "expected_gain": (NATS, "posterior mean of the law's advantage"),
-        "extrapolation": (ONE, "largest factor of student, teacher loss and pretraining outside the range of the data"),
-        "teacher_extrapolation": (ONE, "factor by which the teacher is outside the data of the supervised law"),
-        "teacher_params": (PARAMS, "non-embedding parameters of the teacher"),
-        "teacher_tokens": (TOKENS, "tokens of the teacher"),
-        "teacher_loss": (NATS, "posterior mean loss of the teacher"),
-        "student_tokens": (TOKENS, "tokens of the student"),
-    }
-    result = _long_table(rows, text, numbers, rule, fitted, shape)
-    words = np.array([ADVICE[row["advice"]] for row in rows], dtype=object)
-    result["advice"] = variable(("row",), words, ONE, "recommendation")
-    for name, meaning in (
-        ("extrapolates", "whether the strategy or pretraining is outside the range of the data (or may be)"),
-        (
-            "restricted",
-            "whether the strategy is restricted to teachers within the extrapolation limit",
-        ),
-    ):
-        result[name] = variable(("row",), np.array([row[name] for row in rows], dtype=bool), ONE, meaning)
-    result.attrs |= {"noise": noise, "max_teacher_params": max_teacher_params, "max_teacher_tokens": max_teacher_tokens}
     return result
-
-
-Limits = tuple[float, float | str]
-"""Upper bounds on the parameters and tokens of a teacher."""
-Planner = Callable[[Numbers, Numbers, Limits], xr.Dataset]
 
 
 @dataclass(frozen=True)
@@ -239,50 +221,53 @@ class Case:
 
     Parameters
     ----------
-    axis : str
-        "budget" or "tokens".
-    given, words : str
-        What is given, and the cost scenario.
-    limits : tuple
+    planner : Planner
         The caller's bounds on the teacher.
-    new_teacher : bool
-        Whether the supervised law predicts the teacher's loss (otherwise it is measured).
+    given : {"compute", "compute and teacher", "data"}
+    words : str
+        Cost scenario, or source of the teacher's tokens.
+    scenario : str
+        Name of the cost scenario if compute is given.
+    teachers : DataFrame or Dataset, optional
+        Existing teachers. By default, the supervised law predicts the loss of a new teacher.
     """
 
-    axis: str
+    planner: Planner
     given: str
     words: str
-    limits: Limits
-    new_teacher: bool
+    scenario: str = ""
+    teachers: pd.DataFrame | xr.Dataset | None = None
+
+    @property
+    def axis(self) -> str:
+        """Dimension of the plan: budget or tokens."""
+        return "tokens" if self.given == "data" else "budget"
+
+    def plan(self, students: Numbers, amounts: Numbers, **limits: Any) -> xr.Dataset:
+        """Return the plan, with other bounds on the teacher if given."""
+        if self.given == "data":
+            return plan_tokens(self.planner, students, amounts, **limits)
+        return plan(self.planner, students, amounts, self.scenario, teachers=self.teachers, **limits)
 
 
-def _rows(
-    fitted: FittedDraws, rule: Rule, planned: Planner, students: Numbers, amounts: Numbers, case: Case
-) -> list[dict[str, Any]]:
-    made = planned(students, amounts, case.limits)
+def _rows(rule: Rule, case: Case, students: Numbers, amounts: Numbers) -> list[Row]:
+    made = case.plan(students, amounts)
     rows = []
     for student in made["student"].values.tolist():
         for amount in made[case.axis].values.tolist():
-            row = _row(fitted, rule, made, student, amount, case)
+            row = _row(rule, case, made, student, amount)
             if rule.too_far(row["teacher_extrapolation"]) and not rule.too_far(row["extrapolation"]):
-                row = _nearer(fitted, rule, planned, row, case)
-            rows.append(row)
+                row = _nearer(rule, case, row)
+            rows.append(row | {"sentence": _sentence(rule, row, case)})
     return rows
 
 
-def _row(
-    fitted: FittedDraws,
-    rule: Rule,
-    made: xr.Dataset,
-    student: float,
-    amount: float,
-    case: Case,
-    restricted: bool = False,
-) -> dict[str, Any]:
+def _row(rule: Rule, case: Case, made: xr.Dataset, student: float, amount: float, restricted: bool = False) -> Row:
+    fitted = case.planner.fitted
     cell = made.isel(scenario=0).sel({"student": student, case.axis: amount})
     gain = (cell["supervised_loss"] - cell["distilled_loss"]).transpose("chain", "draw").values.reshape(1, -1)
-    equal, equal_error = probability_of(fitted, np.abs(gain) < rule.indifference, ~np.isnan(gain))
-    row: dict[str, Any] = {"student": student, "amount": amount, "given": case.given, "case": case.words}
+    equal, equal_mcse = probability_of(fitted, np.abs(gain) < rule.indifference, ~np.isnan(gain))
+    row: Row = {"student": student, "amount": amount, "given": case.given, "case": case.words}
     for name in (
         "probability",
         "probability_mcse",
@@ -295,35 +280,35 @@ def _row(
     row["teacher_loss"] = float(cell["teacher_loss"].mean(skipna=False))
     row["extrapolation"] = float(cell["extrapolation_factor"].max(skipna=False))
     row["teacher_extrapolation"] = 1.0
-    if case.new_teacher:
+    if case.teachers is None:
         far = pretraining_extrapolation(fitted, row["teacher_params"], row["teacher_tokens"])
         row["teacher_extrapolation"] = float(far)
-    row["restricted"] = restricted
-    possible = not np.isnan(row["probability"])
-    row["extrapolates"] = possible and not (row["extrapolation"] == 1 and row["teacher_extrapolation"] == 1)
-    row |= {"equal": float(equal[0]), "equal_mcse": float(equal_error[0])}
+    inside = row["extrapolation"] == 1 and row["teacher_extrapolation"] == 1
+    row |= {"restricted": restricted, "extrapolates": not (np.isnan(row["probability"]) or inside)}
+    row |= {"equal": float(equal[0]), "equal_mcse": float(equal_mcse[0])}
     row["advice"] = _advise(rule, row)
-    row["sentence"] = _sentence(rule, row, case)
     return row
 
 
-def _nearer(fitted: FittedDraws, rule: Rule, planned: Planner, row: dict[str, Any], case: Case) -> dict[str, Any]:
+def _nearer(rule: Rule, case: Case, row: Row) -> Row:
     """Repeat a row with teachers within the extrapolation limit, if this is conclusive."""
-    most_params, most_tokens = case.limits
-    _, largest = fitted.ranges["pretraining_params"]
-    shortest, longest = fitted.ranges["pretraining_tokens_per_param"]
+    ranges = case.planner.fitted.ranges
+    _, largest = ranges["pretraining_params"]
+    shortest, longest = ranges["pretraining_tokens_per_param"]
+    same = case.planner.max_teacher_tokens == SAME
+    most = bounds_of(planner_of(plan, case.planner, {"max_teacher_tokens": 2e13}) if same else case.planner)
     # One step suffices because the caps derive from the first teacher: with fewer tokens the optimal teacher is larger, and
     # with fewer parameters it is trained longer.
-    params = min(most_params, rule.max_extrapolation * largest)
-    tokens = most_tokens
+    params, tokens = min(most.max_teacher_params, rule.max_extrapolation * largest), most.max_teacher_tokens
     if row["teacher_tokens"] < shortest * row["teacher_params"] / rule.max_extrapolation:
         params = min(params, rule.max_extrapolation * row["teacher_tokens"] / shortest)
-    elif not isinstance(tokens, str):
+    elif not same:
         tokens = min(tokens, rule.max_extrapolation * longest * row["teacher_params"])
-    if (params, tokens) == case.limits:
+    if (params, tokens) == (most.max_teacher_params, most.max_teacher_tokens):
         return row
-    made = planned(row["student"], row["amount"], (params, tokens))
-    again = _row(fitted, rule, made, row["student"], row["amount"], case, restricted=True)
+    limits = {"max_teacher_params": params, "max_teacher_tokens": SAME if same else tokens}
+    made = case.plan(row["student"], row["amount"], **limits)
+    again = _row(rule, case, made, row["student"], row["amount"], restricted=True)
     # Restricting the teacher cannot improve distillation. If distillation wins with a restricted teacher, it wins in general. If
     # it loses, an unrestricted teacher could still win, unless the extrapolated law shows that it loses as well.
     everywhere = _advise(rule, row | {"teacher_extrapolation": 1.0})
@@ -331,7 +316,7 @@ def _nearer(fitted: FittedDraws, rule: Rule, planned: Planner, row: dict[str, An
     return again if settled else row
 
 
-def _advise(rule: Rule, row: dict[str, Any]) -> int:
+def _advise(rule: Rule, row: Row) -> str:
     probability, error = row["probability"], row["probability_mcse"]
     if np.isnan(probability):
         return IMPOSSIBLE
@@ -344,24 +329,20 @@ def _advise(rule: Rule, row: dict[str, Any]) -> int:
     return PRETRAIN if rule.sure(1 - probability, error) else CANNOT_TELL
 
 
-def _sentence(rule: Rule, row: dict[str, Any], case: Case) -> str:
+def _sentence(rule: Rule, row: Row, case: Case) -> str:
     amount = f"{row['amount']:.3g} FLOPs" if case.axis == "budget" else f"{_size(row['amount'])} unique tokens"
-    start = f"With {amount}, {row['case']}: "
-    who = f"a {_size(row['student'])} student"
+    who, far, gain = f"a {_size(row['student'])} student", _far(rule, row), row["expected_gain"]
     chance = _chance(row["probability"], row["probability_mcse"])
-    far = _far(rule, row)
-    match row["advice"]:
-        case 0:
-            return f"{start}distil {who} ({chance}, gain {row['expected_gain']:.3f} nats; {_teacher(rule, row)}{far})."
-        case 1:
-            other = _chance(1 - row["probability"], row["probability_mcse"])
-            return f"{start}pretrain {who} ({other}, gain {-row['expected_gain']:.3f} nats{far})."
-        case 2:
-            return f"{start}no relevant difference for {who} (within {rule.indifference:g} nats, {_chance(row['equal'], 0.0)}{far})."
-        case 3:
-            return f"{start}the data do not determine the choice for {who} ({chance}{far})."
-        case _:
-            return f"{start}impossible for {who} (no strategy fits the budget and the bounds)."
+    other = _chance(1 - row["probability"], row["probability_mcse"])
+    equal = _chance(row["equal"], 0.0)
+    words = {
+        DISTIL: f"distil {who} ({chance}, gain {gain:.3f} nats; {_teacher(rule, row)}{far})",
+        PRETRAIN: f"pretrain {who} ({other}, gain {-gain:.3f} nats{far})",
+        NO_DIFFERENCE: f"no relevant difference for {who} (within {rule.indifference:g} nats, {equal}{far})",
+        CANNOT_TELL: f"the data do not determine the choice for {who} ({chance}{far})",
+        IMPOSSIBLE: f"impossible for {who} (no strategy fits the budget and the bounds)",
+    }
+    return f"With {amount}, {row['case']}: {words[row['advice']]}."
 
 
 def _teacher(rule: Rule, row: dict[str, Any]) -> str:
@@ -408,43 +389,29 @@ def _size(value: float) -> str:
     return f"{value:.3g}"
 
 
+@with_options
 def paper_claims(
     fit: Source,
     students: Numbers,
     *,
     threshold: float = 0.9,
     max_extrapolation: float = 10.0,
-    max_teacher_params: float = 1e12,
-    max_teacher_tokens: float = 2e13,
-    shape: Shape = PUBLISHED_SHAPE,
-    allow_unconverged: bool = False,
-    executor: Executor | None = None,
-    threads: int | None = None,
-    progress: Progress = None,
+    **options: Unpack[GridSearch],
 ) -> xr.Dataset:
     """Return the posterior probability of each claim in the paper's summary.
 
     Parameters
     ----------
-    fit, students, max_teacher_params, max_teacher_tokens, shape
-        As for `plan`. Give at least two students, because one claim is about growth with the student.
+    students : list of float or str
+        Non-embedding parameters of at least two students, because one claim is about growth with the student.
     threshold, max_extrapolation : float
         As for `recommendations`.
-    allow_unconverged, executor, threads, progress
-        As for `plan`.
 
     Returns
     -------
     Dataset
         Over `row`: claim, statement, student (NaN for a claim about all students), probability with its _mcse, extrapolation
         (median extrapolation factor), verdict (`supported`, `contradicted`, `the data cannot tell`).
-
-    Raises
-    ------
-    ParameterError
-        If an argument is invalid.
-    ConvergenceError
-        If the posterior did not converge and `allow_unconverged` is False.
 
     Notes
     -----
@@ -465,138 +432,67 @@ def paper_claims(
     >>> claims["probability"].values[:2].tolist()
     [1.0, 1.0]
     """
-    fitted = gather(fit, allow_unconverged)
+    planner = planner_of(paper_claims, fit, options)
+    fitted, bounds = planner.fitted, bounds_of(planner)
     rule = Rule(threshold, 0.0, max_extrapolation)
     sizes = parse_students(students)
     if sizes.size < 2:
         raise ParameterError(
             "`students` must have at least two sizes to assess whether the crossover grows with the student."
         )
-    moderate = 3 * flops_per_token(sizes, shape) * sizes * _TOKENS_PER_PARAM
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
 
-    def add(claim: str, statement: str, student: float, found: tuple[Any, Any], factor: float) -> None:
-        row: dict[str, Any] = {"claim": claim, "statement": statement, "student": student, "extrapolation": factor}
-        row |= {"probability": float(found[0]), "probability_mcse": float(found[1])}
-        rows.append(row)
+    def add(claim: str, student: float, found: tuple[Any, Any], factor: float) -> None:
+        row = {"claim": claim, "statement": CLAIMS[claim], "student": student, "extrapolation": float(factor)}
+        rows.append(row | dict(zip(("probability", "probability_mcse"), map(float, found), strict=True)))
 
     # From the strongest teacher within the bounds in the most pessimistic draw to the weakest teacher in the paper's figures.
-    strongest = float(fitted.draws.supervised_loss(max_teacher_params, max_teacher_tokens).max())
+    strongest = float(fitted.draws.supervised_loss(bounds.max_teacher_params, bounds.max_teacher_tokens).max())
     losses = np.linspace(strongest, max(_WEAKEST_TEACHER, strongest + 1.0), 241)
     for size in sizes.tolist():
-        curve = capacity_gap(
-            fitted, size, student_tokens_per_param=_TOKENS_PER_PARAM, teacher_losses=losses, shape=shape
-        )
+        curve = capacity_gap(planner, size, student_tokens_per_param=_TOKENS_PER_PARAM, teacher_losses=losses)
         best = curve["best_teacher"].values.reshape(-1)
-        share, error = probability_of(fitted, best[None] > losses[0])
-        reach = float(distilled_extrapolation(fitted, size, size * _TOKENS_PER_PARAM, np.median(best)))
-        statement = "above some teacher strength, a stronger teacher gives a worse student"
-        add("capacity_gap", statement, size, (share[0], error[0]), reach)
+        reach = distilled_extrapolation(fitted, size, size * _TOKENS_PER_PARAM, np.median(best))
+        add("capacity_gap", size, probability_of(fitted, best > losses[0]), float(reach))
+    moderate = 3 * flops_per_token(sizes, planner.shape) * sizes * _TOKENS_PER_PARAM
     for size, budget in zip(sizes.tolist(), moderate.tolist(), strict=True):
-        for scenario, claim, statement in (
-            ("best case", "distil_if_free", "with the teacher paid for, distillation wins at moderate compute"),
-            (
-                "teacher pretraining + inference",
-                "pretrain_if_alone",
-                "pretraining wins at moderate compute if one student pays for its teacher",
-            ),
-        ):
-            made = plan(
-                fitted,
-                size,
-                budget,
-                scenario,
-                max_teacher_params=max_teacher_params,
-                max_teacher_tokens=max_teacher_tokens,
-                shape=shape,
-                executor=executor,
-                threads=threads,
-            )
-            probability, error = made["probability"].item(), made["probability_mcse"].item()
-            factor = float(made["extrapolation_factor"].max(skipna=False))
-            if claim == "pretrain_if_alone":
-                probability = 1 - probability
-            add(claim, statement, size, (probability, error), factor)
-        shared = break_even(
-            fitted,
-            size,
-            budget,
-            max_teacher_params=max_teacher_params,
-            max_teacher_tokens=max_teacher_tokens,
-            shape=shape,
-            executor=executor,
-            threads=threads,
-        )
-        names = labels.flag_names(shared["break_even_status"]).values.reshape(1, -1)
-        share, error = probability_of(fitted, np.isin(names, ["shared", "alone", "beyond"]))
-        statement = "distillation wins at moderate compute if enough students share the teacher"
-        add("sharing_pays", statement, size, (share[0], error[0]), factor)
-    crossing = crossovers(
-        fitted,
-        sizes,
-        "best case",
-        max_teacher_params=max_teacher_params,
-        max_teacher_tokens=max_teacher_tokens,
-        shape=shape,
-        executor=executor,
-        threads=threads,
-        progress=progress,
-    )
-    factors = crossing["crossover_extrapolation"].values.reshape(sizes.size, -1)
+        made = plan(planner, size, budget, ["best case", "teacher pretraining + inference"])
+        free, alone = made["probability"].values.ravel()
+        errors = made["probability_mcse"].values.ravel()
+        factors = made["extrapolation_factor"].max("axis", skipna=False).values.ravel()
+        add("distil_if_free", size, (free, errors[0]), factors[0])
+        add("pretrain_if_alone", size, (1 - alone, errors[1]), factors[1])
+        shared = labels.flag_names(break_even(planner, size, budget)["break_even_status"]).values.ravel()
+        pays = probability_of(fitted, np.isin(shared, ["shared", "alone", "beyond"]))
+        add("sharing_pays", size, pays, factors[1])
+    crossing = crossovers(planner, sizes, "best case")
+    far = crossing["crossover_extrapolation"].values.reshape(sizes.size, -1)
     # A draw without a crossover within the range can have a crossover only outside the range of the data.
     outcome = labels.flag_names(crossing["crossover_status"]).values.reshape(sizes.size, -1)
-    factors = np.where(np.isin(outcome, ["always", "reversed"]), np.inf, np.where(outcome == "never", 1.0, factors))
-    typical = np.array([np.nan if np.isnan(f).any() else quantiles_of(f, [0.5])[0] for f in factors])
+    far = np.where(np.isin(outcome, ["always", "reversed"]), np.inf, np.where(outcome == "never", 1.0, far))
+    typical = np.array([np.nan if np.isnan(f).any() else quantiles_of(f, [0.5])[0] for f in far])
     for i, size in enumerate(sizes.tolist()):
         found = crossing["pretraining_ahead_probability"][i, 0], crossing["pretraining_ahead_probability_mcse"][i, 0]
-        statement = "there is a budget above which pretraining wins, whatever the teacher costs"
-        add("pretraining_overtakes", statement, size, found, float(typical[i]))
+        add("pretraining_overtakes", size, found, float(typical[i]))
     found = crossing["slope_positive_probability"][0], crossing["slope_positive_probability_mcse"][0]
-    farthest = float(np.max(typical))
-    add("crossover_grows", "the budget above which pretraining wins grows with the student", np.nan, found, farthest)
-    text = {"claim": "name of the claim", "statement": "statement of the claim"}
-    numbers = {
-        "student": (PARAMS, "non-embedding parameters of the student; NaN for a claim about all students"),
-        "probability": (ONE, "probability of the claim"),
-        "probability_mcse": (ONE, "Monte Carlo standard error of probability"),
-        "extrapolation": (ONE, "factor by which the answer is outside the range of the data, 1 inside"),
-    }
-    result = _long_table(rows, text, numbers, rule, fitted, shape)
-    words = np.array([VERDICTS[_judge(rule, row)] for row in rows], dtype=object)
-    result["verdict"] = variable(("row",), words, ONE, "verdict of the posterior on the claim")
-    return result
+    add("crossover_grows", np.nan, found, float(np.max(typical)))
+    return _long_table([row | {"verdict": _verdict(rule, row)} for row in rows], CLAIM_VARIABLES, rule, planner)
 
 
-def _judge(rule: Rule, row: dict[str, Any]) -> int:
+def _verdict(rule: Rule, row: Row) -> str:
     probability, error = row["probability"], row["probability_mcse"]
     if rule.too_far(row["extrapolation"]):
-        return 2
+        return CANNOT_TELL
     if rule.sure(probability, error):
-        return 0
-    return 1 if rule.sure(1 - probability, error) else 2
+        return "supported"
+    return "contradicted" if rule.sure(1 - probability, error) else CANNOT_TELL
 
 
-def _long_table(
-    rows: list[dict[str, Any]],
-    text: dict[str, str],
-    numbers: dict[str, tuple[str, str]],
-    rule: Rule,
-    fitted: FittedDraws,
-    shape: Shape,
-) -> xr.Dataset:
-    variables = {
-        name: variable(("row",), np.array([str(row[name]) for row in rows], dtype=object), ONE, long_name)
-        for name, long_name in text.items()
-    }
-    variables |= {
-        name: variable(("row",), np.array([float(row[name]) for row in rows]), units, long_name)
-        for name, (units, long_name) in numbers.items()
+def _long_table(rows: list[Row], table: Table, rule: Rule, planner: Planner) -> xr.Dataset:
+    columns = {name: [row[name] for row in rows] for names in table.values() for name in names}
+    values = {
+        name: np.array(column, dtype=object if isinstance(column[0], str) else None) for name, column in columns.items()
     }
     coordinates = {"row": variable(["row"], np.arange(len(rows)), ONE, "row of the table")}
-    attrs = {**labels.shape_attributes(shape), **fitted.attrs}
-    attrs |= {
-        "threshold": rule.threshold,
-        "indifference": rule.indifference,
-        "max_extrapolation": rule.max_extrapolation,
-    }
-    return Answer(variables, coordinates, attrs)
+    attrs = labels.shape_attributes(planner.shape) | planner.fitted.attrs | vars(rule)
+    return labels.answer(planner.fitted, table, values, coordinates, attrs)

@@ -63,10 +63,7 @@ class FittedDraws:
         return values.reshape(*values.shape[:-1], self.chain.size, self.draw.size)
 
 
-Source = posterior.Fit | FittedDraws
-
-
-def gather(fit: Source, allow_unconverged: bool, *, distilled: bool = True) -> FittedDraws:
+def gather(fit: posterior.Fit, allow_unconverged: bool) -> FittedDraws:
     """Return the draws of a fit after checking convergence.
 
     Parameters
@@ -80,8 +77,6 @@ def gather(fit: Source, allow_unconverged: bool, *, distilled: bool = True) -> F
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False; if it is True, a ConvergenceWarning.
     """
-    if isinstance(fit, FittedDraws):
-        return fit
     law = posterior.law_draws(fit)
     if law.sizes["chain"] * law.sizes["draw"] == 0:
         raise ModelError("The posterior holds no draws. Refit the model.")

@@ -96,7 +96,7 @@ class Planner:
     True
     """
 
-    fit: posterior.Fit | FittedDraws = field(repr=False)
+    fit: posterior.Fit = field(repr=False)
     _: KW_ONLY
     min_teacher_params: Number = 1e6
     max_teacher_params: Number = 1e12
@@ -122,7 +122,7 @@ class Planner:
         return gather(self.fit, self.allow_unconverged)
 
 
-Source = posterior.Fit | FittedDraws | Planner
+Source = posterior.Fit | Planner
 
 
 class Unconverged(TypedDict, total=False):

@@ -14,34 +14,47 @@ The variance v is the inverse Fisher information of a Student-t distribution abo
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesdistill.answers import FLOPS, ONE, Table, variable
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape
+from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Number, check_choice, parse_number
-from bayesdistill.decisions.fitted_draws import Source, gather
-from bayesdistill.decisions.labels import FLOPS, ONE, variable
+from bayesdistill.decisions.planner import Costs, Source, planner_of, with_options
 from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.errors import ParameterError
 
 CRITERIA = ("information", "information_per_flop")
 
+VARIABLES: Table = {
+    ("candidate", "nats"): {
+        "information": "expected decrease of the posterior entropy (linear-normal approximation)",
+    },
+    ("candidate", FLOPS): {"cost": "compute of the run"},
+    ("candidate", ONE): {"position": "position in the greedy order, 1 is first; 0 is not in it"},
+    ("step", ONE): {"order": "run at this step"},
+    ("step", "nats"): {"total_information": "expected decrease of the posterior entropy from all runs so far"},
+}
 
+
+@with_options
 def information_order(
     fit: Source,
     candidates: pd.DataFrame,
     *,
     criterion: str = "information",
     compute: Number | None = None,
-    shape: Shape = PUBLISHED_SHAPE,
-    allow_unconverged: bool = False,
+    **options: Unpack[Costs],
 ) -> xr.Dataset:
     """Return the greedy D-optimal order of candidate runs.
 
     Parameters
     ----------
-    fit, candidates, shape, allow_unconverged
+    candidates : DataFrame
         As for `next_runs`.
     criterion : {"information", "information_per_flop"}
         Criterion of the greedy selection.
@@ -79,9 +92,10 @@ def information_order(
     >>> information_order(xr.Dataset(draws, attrs={"law": "busbridge2025"}), runs).sizes["candidate"]
     2
     """
+    planner = planner_of(information_order, fit, options)
     check_choice(criterion, "criterion", CRITERIA)
-    fitted = gather(fit, allow_unconverged)
-    runs = parse_candidates(candidates, shape)
+    fitted = planner.fitted
+    runs = parse_candidates(candidates, planner.shape)
     predictions = predict(fitted, runs)
     draws, law = fitted.draws, fitted.draws.law
     columns = [
@@ -126,29 +140,18 @@ def information_order(
         rest -= float(runs.cost[best])
     position = np.zeros(len(names), dtype=int)
     position[order] = np.arange(1, len(order) + 1)
-    return xr.Dataset(
-        {
-            "information": variable(
-                ("candidate",),
-                alone,
-                "nats",
-                "expected decrease of the posterior entropy (linear-normal approximation)",
-            ),
-            "cost": variable(("candidate",), runs.cost, FLOPS, "compute of the run"),
-            "position": variable(
-                ("candidate",), position, ONE, "position in the greedy order, 1 is first; 0 is not in it"
-            ),
-            "order": variable(("step",), names[order], ONE, "run at this step"),
-            "total_information": variable(
-                ("step",), np.array(total), "nats", "expected decrease of the posterior entropy from all runs so far"
-            ),
-        },
-        {
-            "candidate": variable(["candidate"], list(names), ONE, "candidate run"),
-            "step": variable(["step"], np.arange(1, len(order) + 1), ONE, "number of runs so far"),
-        },
-        {**fitted.attrs, "criterion": criterion},
-    )
+    values = {
+        "information": alone,
+        "cost": runs.cost,
+        "position": position,
+        "order": names[order],
+        "total_information": np.array(total),
+    }
+    axes = {
+        "candidate": variable(["candidate"], list(names), ONE, "candidate run"),
+        "step": variable(["step"], np.arange(1, len(order) + 1), ONE, "number of runs so far"),
+    }
+    return labels.answer(fitted, VARIABLES, values, axes, fitted.attrs | {"criterion": criterion})
 
 
 def cheapest_first(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) -> list[str]:

@@ -13,47 +13,82 @@ this, and the value of the run is reliable only after refitting the model.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Unpack
+
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill import strategies
-from bayesdistill.answers import Answer
-from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape
+from bayesdistill.answers import FLOPS, NATS, ONE, PARAMS, TOKENS, Table, variable
+from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions import labels
-from bayesdistill.decisions.arguments import (
-    Number,
-    Numbers,
-    Scenarios,
-    check_choice,
-    make_bounds,
-    parse_budgets,
-    parse_number,
-    parse_scenarios,
-    parse_students,
-    parse_teachers,
-)
+from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, check_choice, parse_number
 from bayesdistill.decisions.extrapolation import distilled_extrapolation
-from bayesdistill.decisions.fitted_draws import FittedDraws, Source, gather
-from bayesdistill.decisions.labels import FLOPS, NATS, ONE, PARAMS, TOKENS, variable
-from bayesdistill.decisions.solving import CHOSEN, Problem, Workers, solve
-from bayesdistill.design.candidates import DISTILLED, Candidates, Predictions, parse_candidates, predict
+from bayesdistill.decisions.fitted_draws import FittedDraws
+from bayesdistill.decisions.labels import CELL
+from bayesdistill.decisions.planner import Search, Source, planner_of, problem_of, with_options, workers_of
+from bayesdistill.decisions.solving import CHOSEN, solve
+from bayesdistill.design.candidates import DISTILLED, Candidates, parse_candidates, predict
 from bayesdistill.design.reweighting import (
     Blocks,
+    Decision,
     Worth,
     predictive_paths,
     predictive_quantiles,
-    value_of_knowing,
     worth_of,
 )
 from bayesdistill.errors import ParameterError
+from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
-CELL = ("student", "scenario", "budget")
 RUN_STATUS = ("ok", "few effective draws")
 OBJECTIVES = ("evsi_per_flop", "evsi")
-PER_FLOP = "nats per token per FLOP"
+
+VARIABLES: Table = {
+    ("candidate", NATS): {
+        "evsi": "expected value of the run's outcome for the decisions",
+        "predicted_loss": "posterior mean of the law at the run",
+        "predicted_sd": "posterior standard deviation of the law at the run",
+        "teacher_loss": "loss of the run's teacher; NaN for supervised runs",
+    },
+    ("candidate", FLOPS): {"cost": "compute of the run"},
+    ("candidate", "nats per token per FLOP"): {"evsi_per_flop": "expected value of the run's outcome per compute"},
+    ("candidate", PARAMS): {"params": "non-embedding parameters of the trained model"},
+    ("candidate", TOKENS): {"tokens": "tokens of the run"},
+    ("candidate", ONE): {
+        "change_probability": "probability that the run changes a choice",
+        "effective_draws": "effective draws after reweighting, mean over outcomes",
+        "effective_draws_lowest": "effective draws after reweighting, 5 % quantile over outcomes",
+        "expected_reduction": "expected value of the run as a fraction of evpi",
+        "rank": "rank by the objective, 1 is best",
+        "batch_position": "position in the batch, 1 is first; 0 is not in it",
+        "extrapolation_factor": "factor outside the range of the distilled runs, 1 inside; NaN for supervised runs or if unknown",
+        "kind": "distilled or supervised run",
+    },
+    ("candidate", RUN_STATUS): {"status": "whether the effective sample size is sufficient for a reliable evsi"},
+    (f"candidate {CELL}", NATS): {"cell_evsi": "expected value of the run's outcome for one decision"},
+    (CELL, NATS): {
+        "evpi": "expected value of perfect information about the law, for the choice between the two options",
+        "expected_gain": "posterior mean of the law's advantage of the chosen strategy",
+    },
+    (CELL, ONE): {"weight": "weight of the decision"},
+    (CELL, STATUS): {"status_of_strategy": "whether a distillation strategy was found"},
+    ("step", NATS): {"batch_evsi": "expected value of the outcomes of all runs so far for the decisions"},
+    ("step", FLOPS): {"batch_cost": "compute of all runs so far"},
+    ("step", ONE): {
+        "batch_candidate": "run that is added at this step",
+        "batch_effective_draws": "effective draws after reweighting by all runs so far, mean over outcomes",
+    },
+}
 
 
+class NextRunsOptions(Search, total=False):
+    """Options of `next_runs`."""
+
+    seed: int
+
+
+@with_options
 def next_runs(
     fit: Source,
     candidates: pd.DataFrame,
@@ -67,28 +102,17 @@ def next_runs(
     cell_weights: xr.DataArray | None = None,
     outcomes: int = 400,
     min_effective_draws: float = 100.0,
-    max_teacher_params: float = 1e12,
-    max_teacher_tokens: float = 2e13,
-    max_student_tokens: float | None = None,
-    min_teacher_params: float = 1e6,
     teachers: pd.DataFrame | xr.Dataset | None = None,
-    shape: Shape = PUBLISHED_SHAPE,
-    seed: int = 0,
-    allow_unconverged: bool = False,
-    threads: int | None = None,
+    **options: Unpack[NextRunsOptions],
 ) -> xr.Dataset:
     """Return the value of each candidate run for the decision, and the runs to make first.
 
     Parameters
     ----------
-    fit : DataTree or Dataset
-        The result of `fit` or `load`, or a Dataset of draws with sigma and nu.
     candidates : DataFrame
         One run per row: student_params, student_tokens, teacher_loss (a student of an existing teacher) or params, tokens
         (a model trained from scratch). Optional: name, cost (FLOPs; by default 3 F(N) D), and teacher_params, which adds the
         cost of the teacher's logits to a distilled run.
-    students, budgets, scenarios
-        Decisions that the runs inform, as for `plan`.
     batch : int, optional
         Number of runs to select sequentially, each given the previous runs; by default 1, or as many as `batch_compute` allows.
     batch_compute : float, str, optional
@@ -102,12 +126,6 @@ def next_runs(
         Number of outcomes per run.
     min_effective_draws : float
         Effective sample size, averaged over outcomes, below which a run is flagged.
-    max_teacher_params, max_teacher_tokens, max_student_tokens, min_teacher_params, teachers, shape
-        As for `plan`.
-    seed : int
-        Random seed for the outcomes.
-    allow_unconverged, threads
-        As for `plan`.
 
     Returns
     -------
@@ -149,13 +167,84 @@ def next_runs(
     >>> found["rank"].values.tolist()  # only the distilled run tells about A_S
     [1, 2]
     """
-    fitted = gather(fit, allow_unconverged)
+    planner = planner_of(next_runs, fit, options)
+    fitted = planner.fitted
     check_choice(objective, "objective", OBJECTIVES)
-    runs = parse_candidates(candidates, shape)
+    runs = parse_candidates(candidates, planner.shape)
+    limits = _limits(runs, batch, batch_compute)
+    _check_count("outcomes", outcomes, 2)
+    problem, _ = problem_of(planner, students, budgets, scenarios, teachers)
+    strategy = solve(CHOSEN, fitted.draws, problem, workers_of(planner))
+    advantage = supervised_losses(fitted.draws, problem)[:, None] - strategy["loss"]
+    feasible = ~np.isnan(advantage).any(axis=-1)
+    weight = _cell_weights(cell_weights, problem, feasible)
+    blocks = Blocks.of(fitted.chain.size, fitted.draw.size)
+    decision = Decision(advantage[feasible], weight[feasible], predict(fitted, runs), blocks)
+    everyone = np.arange(len(runs.names))
+    worth = worth_of(decision, everyone, predictive_quantiles(decision.predictions, outcomes, planner.seed))
+    order = _best_first(_score(worth.total, runs, everyone, objective), runs, everyone)
+    # Selection by value alone may spend everything on one run; selection by value per FLOP may buy many uninformative runs.
+    # With a compute limit, neither is always better. Comparing the two batches requires no additional runs.
+    rules = (objective,) if batch_compute is None else OBJECTIVES
+    batches = [_greedy(decision, runs, worth, limits, rule, planner.seed) for rule in rules]
+    best = int(np.argmax([found.value[-1] for found in batches]))
+    chosen = batches[best]
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        """Put values of feasible cells (last axis) on the grid; NaN elsewhere."""
+        whole = np.full((*values.shape[:-1], *feasible.shape), np.nan)
+        whole[..., feasible] = values
+        return whole
+
+    evpi = float(decision.perfect_information @ decision.weights)
+    rank, position = np.empty(everyone.size, dtype=int), np.zeros(everyone.size, dtype=int)
+    rank[order] = everyone + 1
+    position[chosen.picked] = np.arange(len(chosen.picked)) + 1
+    values = _per_candidate(fitted, runs, decision, worth) | {
+        "expected_reduction": worth.total / evpi if evpi > 0 else np.full(everyone.size, np.nan),
+        "rank": rank,
+        "batch_position": position,
+        "status": worth.effective.mean(axis=1) < min_effective_draws,
+        "cell_evsi": (spread(worth.cell), spread(worth.cell_mcse)),
+        "evpi": spread(decision.perfect_information),
+        "expected_gain": spread(decision.gain.mean(axis=-1)),
+        "weight": weight,
+        "status_of_strategy": strategy["status"],
+        "batch_candidate": np.array(runs.names)[chosen.picked],
+        "batch_evsi": (np.array(chosen.value), np.array(chosen.error)),
+        "batch_cost": np.cumsum(runs.cost[chosen.picked]),
+        "batch_effective_draws": np.array(chosen.effective),
+    }
+    steps = np.arange(len(chosen.picked)) + 1
+    coordinates = labels.grid_coordinates(problem) | {
+        "candidate": variable(["candidate"], runs.names, ONE, "candidate run"),
+        "step": variable(["step"], steps, ONE, "number of runs in the batch so far"),
+    }
+    attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
+    attrs |= {
+        "objective": objective,
+        "batch_rule": rules[best],
+        "batch_compute": float(limits.compute),
+        "outcomes": int(outcomes),
+        "seed": int(planner.seed),
+        "min_effective_draws": float(min_effective_draws),
+        "mean_evpi": evpi,
+        "estimator": "reweighted draws; mean of the apparent and the cross-fitted value",
+    }
+    return labels.answer(fitted, VARIABLES, values, coordinates, attrs)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Largest number of runs in the batch, and their total FLOPs."""
+
+    runs: int
+    compute: float
+
+
+def _limits(runs: Candidates, batch: int | None, batch_compute: Number | None) -> _Limits:
     most = (1 if batch_compute is None else len(runs.names)) if batch is None else batch
-    for name, value, lowest in (("batch", most, 1), ("outcomes", outcomes, 2)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
-            raise ParameterError(f"`{name}` must be an integer of at least {lowest}, got {value!r}.")
+    _check_count("batch", most, 1)
     if most > len(runs.names):
         raise ParameterError(f"`batch` is {batch}, but `candidates` has only {len(runs.names)} runs. Decrease `batch`.")
     affordable = np.inf if batch_compute is None else parse_number(batch_compute, "batch_compute")
@@ -164,103 +253,12 @@ def next_runs(
             f"`batch_compute` is {affordable:.3g} FLOPs, but the cheapest candidate costs {runs.cost.min():.3g} FLOPs. "
             "Increase `batch_compute`."
         )
-    chosen = parse_scenarios(scenarios)
-    table = parse_teachers(teachers, chosen)
-    problem = Problem(
-        parse_students(students),
-        parse_budgets(budgets),
-        chosen,
-        make_bounds(min_teacher_params, max_teacher_params, max_teacher_tokens, max_student_tokens),
-        shape,
-        None if table is None else table.arrays(),
-    )
-    strategy = solve(CHOSEN, fitted.draws, problem, Workers(threads=threads))
-    alone = strategies.supervised_losses(fitted.draws, problem)
-    advantage = alone[:, None] - strategy["loss"]
-    grid = advantage.shape[:-1]
-    feasible = ~np.isnan(advantage).any(axis=-1)
-    weight = _cell_weights(cell_weights, problem, feasible)
-    gain = advantage[feasible]
-    predictions = predict(fitted, runs)
-    blocks = Blocks.of(fitted.chain.size, fitted.draw.size)
-    seen = predictive_quantiles(predictions, outcomes, seed)
-    everyone = np.arange(len(runs.names))
-    worth = worth_of(gain, weight[feasible], predictions, everyone, seen, blocks)
-    score = worth.total / runs.cost if objective == "evsi_per_flop" else worth.total
-    order = _best_first(score, runs, everyone)
-    # Selection by value alone may spend everything on one run; selection by value per FLOP may buy many uninformative runs.
-    # With a compute limit, neither is always better. Comparing the two batches requires no additional runs.
-    rules = (objective,) if batch_compute is None else OBJECTIVES
-    batches = [
-        _greedy(gain, weight[feasible], predictions, blocks, worth, runs, most, affordable, rule, seed)
-        for rule in rules
-    ]
-    best = int(np.argmax([float(found["batch_evsi"].values[-1]) for found in batches]))
-    steps, rule = batches[best], rules[best]
-    spread = _Spread(grid, feasible)
-    variables = _per_candidate(fitted, runs, predictions, worth, order, min_effective_draws)
-    variables |= {
-        "cell_evsi": variable(
-            ("candidate", *CELL), spread(worth.cell), NATS, "expected value of the run's outcome for one decision"
-        ),
-        "cell_evsi_mcse": variable(
-            ("candidate", *CELL), spread(worth.cell_mcse), NATS, "Monte Carlo standard error of cell_evsi"
-        ),
-        "evpi": variable(
-            CELL,
-            spread(value_of_knowing(gain)),
-            NATS,
-            "expected value of perfect information about the law, for the choice between the two options",
-        ),
-        "expected_gain": variable(
-            CELL, spread(gain.mean(axis=-1)), NATS, "posterior mean of the law's advantage of the chosen strategy"
-        ),
-        "weight": variable(CELL, weight, ONE, "weight of the decision"),
-        "status_of_strategy": labels.strategy_status(CELL, strategy["status"]),
-    }
-    variables |= steps
-    evpi = float(value_of_knowing(gain) @ weight[feasible])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = worth.total / evpi if evpi > 0 else np.full(len(runs.names), np.nan)
-    variables["expected_reduction"] = variable(
-        ("candidate",), share, ONE, "expected value of the run as a fraction of evpi"
-    )
-    position = np.zeros(len(runs.names), dtype=int)
-    for step, name in enumerate(steps["batch_candidate"].values):
-        position[runs.names.index(str(name))] = step + 1
-    variables["batch_position"] = variable(
-        ("candidate",), position, ONE, "position in the batch, 1 is first; 0 is not in it"
-    )
-    coordinates = labels.grid_coordinates(problem)
-    coordinates["candidate"] = variable(["candidate"], runs.names, ONE, "candidate run")
-    coordinates["step"] = variable(
-        ["step"], np.arange(1, steps["batch_candidate"].size + 1), ONE, "number of runs in the batch so far"
-    )
-    attrs = {
-        **labels.setting_attributes(problem.bounds, shape),
-        **fitted.attrs,
-        "objective": objective,
-        "batch_rule": rule,
-        "batch_compute": float(affordable),
-        "outcomes": int(outcomes),
-        "seed": int(seed),
-        "min_effective_draws": float(min_effective_draws),
-        "mean_evpi": evpi,
-        "estimator": "reweighted draws; mean of the apparent and the cross-fitted value",
-    }
-    return Answer(variables, coordinates, attrs)
+    return _Limits(most, affordable)
 
 
-class _Spread:
-    """Function that puts values of feasible cells (last axis) on the grid (NaN elsewhere)."""
-
-    def __init__(self, grid: tuple[int, ...], feasible: np.ndarray) -> None:
-        self.grid, self.feasible = grid, feasible
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        whole = np.full((*values.shape[:-1], *self.grid), np.nan)
-        whole[..., self.feasible] = values
-        return whole
+def _check_count(name: str, value: Any, lowest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
+        raise ParameterError(f"`{name}` must be an integer of at least {lowest}, got {value!r}.")
 
 
 def _cell_weights(given: xr.DataArray | None, problem: Problem, feasible: np.ndarray) -> np.ndarray:
@@ -272,7 +270,7 @@ def _cell_weights(given: xr.DataArray | None, problem: Problem, feasible: np.nda
         )
     weight = np.ones(feasible.shape)
     if given is not None:
-        if not isinstance(given, xr.DataArray) or not set(given.dims) <= set(CELL):
+        if not isinstance(given, xr.DataArray) or not set(given.dims) <= set(CELL_DIMS):
             raise ParameterError("`cell_weights` must be a DataArray over some of student, scenario, budget.")
         coordinates = {
             "student": problem.students,
@@ -283,8 +281,8 @@ def _cell_weights(given: xr.DataArray | None, problem: Problem, feasible: np.nda
             picked = given.sel({str(d): coordinates[str(d)] for d in given.dims})
         except KeyError as error:
             raise ParameterError(f"`cell_weights` has no weight for {error}. Give a weight for each cell.") from None
-        blank = xr.DataArray(weight, dims=CELL)
-        weight = (blank * picked.drop_vars(list(picked.coords))).transpose(*CELL).values
+        blank = xr.DataArray(weight, dims=CELL_DIMS)
+        weight = (blank * picked.drop_vars(list(picked.coords))).transpose(*CELL_DIMS).values
         if not (np.isfinite(weight).all() and (weight >= 0).all()):
             raise ParameterError("`cell_weights` must be finite and non-negative.")
     weight = np.where(feasible, weight, 0.0)
@@ -298,112 +296,74 @@ def _best_first(score: np.ndarray, runs: Candidates, which: np.ndarray) -> np.nd
     return np.lexsort((np.array(runs.names)[which], runs.cost[which], -score))
 
 
-def _per_candidate(
-    fitted: FittedDraws,
-    runs: Candidates,
-    predictions: Predictions,
-    worth: Worth,
-    order: np.ndarray,
-    min_effective_draws: float,
-) -> dict[str, xr.Variable]:
-    rank = np.empty(order.size, dtype=int)
-    rank[order] = np.arange(1, order.size + 1)
-    effective = worth.effective.mean(axis=1)
-    far = np.full(order.size, np.nan)
-    for i, kind in enumerate(runs.kinds):
-        if kind == DISTILLED:
-            far[i] = float(distilled_extrapolation(fitted, runs.params[i], runs.tokens[i], runs.teacher_loss[i]))
-    per = {
-        "evsi": (worth.total, NATS, "expected value of the run's outcome for the decisions"),
-        "evsi_mcse": (worth.total_mcse, NATS, "Monte Carlo standard error of evsi"),
-        "cost": (runs.cost, FLOPS, "compute of the run"),
-        "evsi_per_flop": (worth.total / runs.cost, PER_FLOP, "expected value of the run's outcome per compute"),
-        "change_probability": (worth.change, ONE, "probability that the run changes a choice"),
-        "effective_draws": (effective, ONE, "effective draws after reweighting, mean over outcomes"),
-        "effective_draws_lowest": (
-            np.quantile(worth.effective, 0.05, axis=1),
-            ONE,
-            "effective draws after reweighting, 5 % quantile over outcomes",
-        ),
-        "rank": (rank, ONE, "rank by the objective, 1 is best"),
-        "predicted_loss": (predictions.mean.mean(axis=1), NATS, "posterior mean of the law at the run"),
-        "predicted_sd": (predictions.mean.std(axis=1), NATS, "posterior standard deviation of the law at the run"),
-        "extrapolation_factor": (
-            far,
-            ONE,
-            "factor outside the range of the distilled runs, 1 inside; NaN for supervised runs or if unknown",
-        ),
-        "params": (runs.params, PARAMS, "non-embedding parameters of the trained model"),
-        "tokens": (runs.tokens, TOKENS, "tokens of the run"),
-        "teacher_loss": (runs.teacher_loss, NATS, "loss of the run's teacher; NaN for supervised runs"),
-        "kind": (np.array(runs.kinds), ONE, "distilled or supervised run"),
+def _score(value: np.ndarray, runs: Candidates, which: np.ndarray, objective: str) -> np.ndarray:
+    return value / runs.cost[which] if objective == "evsi_per_flop" else value
+
+
+def _per_candidate(fitted: FittedDraws, runs: Candidates, decision: Decision, worth: Worth) -> dict[str, Any]:
+    law = decision.predictions.mean
+    far = distilled_extrapolation(fitted, runs.params, runs.tokens, runs.teacher_loss)
+    return {
+        "evsi": (worth.total, worth.total_mcse),
+        "cost": runs.cost,
+        "evsi_per_flop": worth.total / runs.cost,
+        "change_probability": worth.change,
+        "effective_draws": worth.effective.mean(axis=1),
+        "effective_draws_lowest": np.quantile(worth.effective, 0.05, axis=1),
+        "predicted_loss": law.mean(axis=1),
+        "predicted_sd": law.std(axis=1),
+        "extrapolation_factor": np.where(np.array(runs.kinds) == DISTILLED, far, np.nan),
+        "params": runs.params,
+        "tokens": runs.tokens,
+        "teacher_loss": runs.teacher_loss,
+        "kind": np.array(runs.kinds),
     }
-    found = {name: variable(("candidate",), *rest) for name, rest in per.items()}
-    found["status"] = labels.flags(
-        ("candidate",),
-        (effective < min_effective_draws).astype(np.int8),
-        RUN_STATUS,
-        "whether the effective sample size is sufficient for a reliable evsi",
-    )
-    return found
 
 
-def _greedy(
-    gain: np.ndarray,
-    weights: np.ndarray,
-    predictions: Predictions,
-    blocks: Blocks,
-    worth: Worth,
-    runs: Candidates,
-    batch: int,
-    affordable: float,
-    objective: str,
-    seed: int,
-) -> dict[str, xr.Variable]:
+@dataclass(frozen=True)
+class _Batch:
+    """Selected candidates in their order; after each, the value of all runs so far, its error and the effective draws."""
+
+    picked: list[int]
+    value: list[float]
+    error: list[float]
+    effective: list[float]
+
+    def add(self, candidate: int, worth: Worth, row: int) -> None:
+        """Add a candidate with the values in a row of `worth`."""
+        self.picked.append(candidate)
+        self.value.append(worth.total[row])
+        self.error.append(worth.total_mcse[row])
+        self.effective.append(worth.effective[row].mean())
+
+
+def _greedy(decision: Decision, runs: Candidates, worth: Worth, limits: _Limits, objective: str, seed: int) -> _Batch:
     """Select a batch greedily while compute is left."""
     outcomes = worth.effective.shape[1]
-
-    def best_of(added: np.ndarray, left: np.ndarray) -> int:
-        score = added / runs.cost[left] if objective == "evsi_per_flop" else added
-        return int(_best_first(score, runs, left)[0])
-
-    def payable(picked: list[int]) -> np.ndarray:
-        rest = affordable - runs.cost[picked].sum()
-        return np.array([i for i in range(len(runs.names)) if i not in picked and runs.cost[i] <= rest], dtype=int)
-
-    left = payable([])
-    first = int(left[best_of(worth.total[left], left)])
-    picked = [first]
-    value, error = [worth.total[first]], [worth.total_mcse[first]]
-    effective = [worth.effective[first].mean()]
+    batch = _Batch([], [], [], [])
     made: list[tuple[int, np.ndarray]] = []
 
-    def together(which: np.ndarray) -> Worth:
-        paths = predictive_paths(predictions, outcomes, seed, len(made))
-        return worth_of(gain, weights, predictions, which, paths[which], blocks, made, random_outcomes=True)
+    def payable() -> np.ndarray:
+        rest = limits.compute - runs.cost[batch.picked].sum()
+        free = [i for i in range(len(runs.names)) if i not in batch.picked and runs.cost[i] <= rest]
+        return np.array(free, dtype=int)
 
-    while len(picked) < batch and (left := payable(picked)).size:
-        last = np.array([picked[-1]])
+    def best_of(added: np.ndarray, left: np.ndarray) -> int:
+        return int(_best_first(_score(added, runs, left, objective), runs, left)[0])
+
+    def together(which: np.ndarray) -> Worth:
+        paths = predictive_paths(decision.predictions, outcomes, seed, len(made))
+        return worth_of(decision, which, paths[which], made, random_outcomes=True)
+
+    left = payable()
+    first = int(left[best_of(worth.total[left], left)])
+    batch.add(first, worth, first)
+    while len(batch.picked) < limits.runs and (left := payable()).size:
+        last = batch.picked[-1]
         # Use the same paths as the sums below, so that the increments are not dominated by Monte Carlo error.
-        before = together(last).total[0]
-        made.append((picked[-1], predictive_paths(predictions, outcomes, seed, len(made))[picked[-1]]))
+        before = together(np.array([last])).total[0]
+        made.append((last, predictive_paths(decision.predictions, outcomes, seed, len(made))[last]))
         joint = together(left)
         best = best_of(joint.total - before, left)
-        picked.append(int(left[best]))
-        value.append(joint.total[best])
-        error.append(joint.total_mcse[best])
-        effective.append(joint.effective[best].mean())
-    step = ("step",)
-    return {
-        "batch_candidate": variable(
-            step, np.array([runs.names[i] for i in picked]), ONE, "run that is added at this step"
-        ),
-        "batch_evsi": variable(
-            step, np.array(value), NATS, "expected value of the outcomes of all runs so far for the decisions"
-        ),
-        "batch_evsi_mcse": variable(step, np.array(error), NATS, "Monte Carlo standard error of batch_evsi"),
-        "batch_cost": variable(step, np.cumsum(runs.cost[picked]), FLOPS, "compute of all runs so far"),
-        "batch_effective_draws": variable(
-            step, np.array(effective), ONE, "effective draws after reweighting by all runs so far, mean over outcomes"
-        ),
-    }
+        batch.add(int(left[best]), joint, best)
+    return batch

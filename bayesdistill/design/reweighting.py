@@ -23,6 +23,7 @@ estimates.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,34 @@ class Blocks:
     def sums(self, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Return sums of weight (m, n) times value (n, k) in each block, (block, m, k)."""
         return np.stack([weights[:, a:b] @ values[a:b] for a, b in self.edges])
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the runs inform, and what they may show.
+
+    Parameters
+    ----------
+    gain : ndarray
+        (cell, n_draws): advantage of distilling, nats.
+    weights : ndarray
+        (cell,): weights of the cells, with sum 1.
+    predictions : Predictions
+        Outcomes of the candidates.
+    blocks : Blocks
+        Blocks of the draws.
+    """
+
+    gain: np.ndarray
+    weights: np.ndarray
+    predictions: Predictions
+    blocks: Blocks
+
+    @property
+    def perfect_information(self) -> np.ndarray:
+        """EVPI of every cell, (cell,), which is an upper bound on EVSI."""
+        sign = np.where(self.gain.mean(axis=1) > 0, -1.0, 1.0)
+        return np.asarray(np.maximum(sign[:, None] * self.gain, 0).mean(axis=1))
 
 
 @dataclass(frozen=True)
@@ -125,13 +154,10 @@ def predictive_paths(predictions: Predictions, count: int, seed: int, run: int) 
 
 
 def worth_of(
-    gain: np.ndarray,
-    weights: np.ndarray,
-    predictions: Predictions,
+    decision: Decision,
     which: np.ndarray,
     outcomes: np.ndarray,
-    blocks: Blocks,
-    made: list[tuple[int, np.ndarray]] | None = None,
+    made: Sequence[tuple[int, np.ndarray]] = (),
     *,
     random_outcomes: bool = False,
 ) -> Worth:
@@ -139,21 +165,17 @@ def worth_of(
 
     Parameters
     ----------
-    gain : ndarray
-        (cell, n_draws): advantage of distilling, nats.
-        (cell,): weights of the cells, with sum 1.
-        (cell,): weights of the cells, adding up to 1.
-    predictions : Predictions
+    decision : Decision
     which : ndarray
         Positions of the candidates to value.
     outcomes : ndarray
         (candidate, outcome): outcomes of the candidates.
-    blocks : Blocks
     made : list of (int, ndarray), optional
         Selected candidates and their outcomes on the same paths.
     random_outcomes : bool
         Whether the outcomes are simulated. If so, their number enters the standard error.
     """
+    gain, weights, predictions, blocks = decision.gain, decision.weights, decision.predictions, decision.blocks
     candidates, count = outcomes.shape
     cells, draws = gain.shape
     number = len(blocks.edges)
@@ -173,7 +195,7 @@ def worth_of(
     for start in range(0, count, rows):
         span = slice(start, min(start + rows, count))
         before = np.zeros((span.stop - span.start, draws))
-        for candidate, seen in made or []:
+        for candidate, seen in made:
             before += predictions.log_density(candidate, seen[span])
         for c in range(candidates):
             likelihood = predictions.log_density(int(which[c]), outcomes[c, span]) + before
@@ -195,8 +217,7 @@ def worth_of(
             crossed[c] += np.where(sign * judge > 0, sign * inside, 0).sum(axis=(0, 1))
     apparent /= count
     crossed /= count
-    limit = np.maximum(sign[:, None] * gain, 0).mean(axis=1)
-    cell = np.clip((apparent + crossed) / 2, 0, limit)
+    cell = np.clip((apparent + crossed) / 2, 0, decision.perfect_information)
     optimism = np.abs(apparent - crossed) / 2
     # Without a block, the outcomes follow the predictive distribution of the other draws, which receive its weight.
     partial *= (draws / (draws - sizes) / count)[:, None] if number > 1 else np.nan
@@ -214,9 +235,3 @@ def worth_of(
         change @ weights / count,
         effective,
     )
-
-
-def value_of_knowing(gain: np.ndarray) -> np.ndarray:
-    """Return the EVPI of every cell, (cell,), which is an upper bound on EVSI."""
-    sign = np.where(gain.mean(axis=1) > 0, -1.0, 1.0)
-    return np.asarray(np.maximum(sign[:, None] * gain, 0).mean(axis=1))

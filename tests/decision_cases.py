@@ -21,6 +21,15 @@ def draws_of(draws: dict[str, np.ndarray]) -> Draws:
     return Draws(laws.law_with(draws), draws)
 
 
+def assert_agree(found: xr.Dataset, expected: xr.Dataset) -> None:
+    """The same result, with numbers that agree to 1e-9 (relative)."""
+    xr.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    assert found.attrs == expected.attrs
+    assert {n: v.attrs.keys() for n, v in found.variables.items()} == {
+        n: v.attrs.keys() for n, v in expected.variables.items()
+    }
+
+
 def published(copies: int = 1) -> dict[str, np.ndarray]:
     return {k: np.full(copies, v) for k, v in laws.PUBLISHED.items()}
 

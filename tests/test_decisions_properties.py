@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from decision_cases import brute_force, posterior_of
+from decision_cases import assert_agree, brute_force, posterior_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -178,7 +178,7 @@ def test_order_units_and_pieces_change_nothing(draws, sizes, spent, piece):
     scenario = Scenario(1, 0.3)
     reference = plan(fit, [2e8, 1.3e9, 4e10], [1e19, 1e21, 1e24], scenario)
     shuffled = plan(fit, sizes, spent, scenario, piece=piece, threads=1)
-    xr.testing.assert_identical(shuffled.sel(student=reference["student"]), reference)
+    assert_agree(shuffled.sel(student=reference["student"]), reference)
     written = plan(fit, ["0.2B", "1300M", "40B"], ["1e19", "1e21", "1e24"], scenario)
     xr.testing.assert_identical(written, reference)
 

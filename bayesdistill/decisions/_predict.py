@@ -131,8 +131,6 @@ def predict(
         If the table is invalid.
     ParameterError
         If an argument is invalid, or the fit has no law for this kind of run.
-    ConvergenceError
-        If the posterior did not converge and `allow_unconverged` is False.
 
     Notes
     -----

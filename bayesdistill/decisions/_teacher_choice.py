@@ -243,8 +243,6 @@ def capacity_gap(
     ------
     ParameterError
         If not exactly one argument of each group is given, or an argument is invalid.
-    ConvergenceError
-        If the posterior did not converge and `allow_unconverged` is False.
 
     Notes
     -----

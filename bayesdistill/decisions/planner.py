@@ -297,7 +297,7 @@ _ENTRY = re.compile(r"^(\w[\w, ]*?)(?: : .*)?\n(?:(?:    .*)?\n)*", re.MULTILINE
 def with_options[F: Callable[..., Any]](function: F) -> F:
     """Complete the signature and the docstring of a function with the options in the TypedDict of its `options`.
 
-    Parameters without a description get the shared one, and a docstring without a section Raises gets the shared one.
+    Parameters and errors without a description get the shared one.
     """
     names = get_args(get_type_hints(function)["options"])[0].__annotations__
     signature = inspect.signature(function)
@@ -308,10 +308,16 @@ def with_options[F: Callable[..., Any]](function: F) -> F:
         sections = _sections(function.__doc__)
         described = _entries(_sections(Planner.__doc__)["Parameters"]) | _entries(_ARGUMENTS)
         described |= _entries(sections.pop("Parameters", ""))
-        used = dict.fromkeys(described[p.name] for p in [*own, *shared])
-        ordered = {"": sections.pop(""), "Parameters": "".join(used), "Returns": "", "Raises": _RAISES} | sections
+        errors = _entries(_RAISES) | _entries(sections.pop("Raises", ""))
+        ordered = {
+            "": sections.pop(""),
+            "Parameters": "".join(dict.fromkeys(described[p.name] for p in [*own, *shared])),
+            "Returns": sections.pop("Returns"),
+            "Raises": "".join(dict.fromkeys(errors.values())),
+        }
         function.__doc__ = "\n".join(
-            f"{title}\n{'-' * len(title)}\n{text.strip()}\n" if title else text for title, text in ordered.items()
+            f"{title}\n{'-' * len(title)}\n{text.strip()}\n" if title else text
+            for title, text in (ordered | sections).items()
         )
     return function
 

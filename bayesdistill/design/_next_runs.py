@@ -26,7 +26,7 @@ from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, check_choice, parse_number
 from bayesdistill.decisions.extrapolation import distilled_extrapolation
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.labels import CELL
+from bayesdistill.decisions.labels import CELL, CELL_DIMS
 from bayesdistill.decisions.planner import Search, Source, planner_of, problem_of, with_options, workers_of
 from bayesdistill.decisions.solving import CHOSEN, solve
 from bayesdistill.design.candidates import DISTILLED, Candidates, parse_candidates, predict
@@ -144,8 +144,6 @@ def next_runs(
         If the table of candidates is invalid; the message names row and column.
     ParameterError
         If an argument is invalid, or no cell has a strategy.
-    ConvergenceError
-        If the posterior did not converge and `allow_unconverged` is False.
 
     Notes
     -----

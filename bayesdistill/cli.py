@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ import typer
 from bayesdistill.errors import BayesdistillError, ParameterError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 app = typer.Typer(
@@ -32,8 +34,46 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
-_NUMBER = "NUMBER"
 
+
+def _number(text: str) -> Any:
+    """Declare an option whose text a command parses with `_real` or `_whole`."""
+    return typer.Option(metavar="NUMBER", help=text)
+
+
+def _one_of(choices: Sequence[str], text: str) -> Any:
+    return typer.Option(autocompletion=lambda: list(choices), help=text)
+
+
+def _output(text: str) -> Any:
+    return typer.Option("-o", "--output", callback=_writable, help=text)
+
+
+def _writable(path: Path | None) -> Path | None:
+    """Raise an error before the computation if the file cannot be written."""
+    from bayesdistill.errors import FileError
+
+    if path is not None and path.is_dir():
+        raise FileError(f"Cannot write '{path}': it is a folder. Use a file name such as '{path / 'result.nc'}'.")
+    if path is not None and not path.parent.is_dir():
+        raise FileError(f"Cannot write '{path}': the folder '{path.parent}' does not exist.")
+    return path
+
+
+def _law_names() -> list[str]:
+    from bayesdistill.law import LAWS
+
+    return list(LAWS)
+
+
+def _scenario_names() -> list[str]:
+    from bayesdistill.compute import SCENARIOS
+
+    return list(SCENARIOS)
+
+
+NOISE = ("law", "run")
+GROUPS = ("seen", "new")
 FitFile = Annotated[Path, typer.Argument(metavar="FIT", help="A fit written by `bayesdistill fit`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Unconverged = Annotated[bool, typer.Option(help="Use a posterior that failed `check`; every output is marked.")]
@@ -47,29 +87,23 @@ def fit_command(
             metavar="RUNS", help="Distilled runs: a CSV or Parquet file, or the name of a packaged data set."
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Output file of the fit (netCDF).")] = Path("fit.nc"),
+    output: Annotated[Path, _output("Output file of the fit (netCDF).")] = Path("fit.nc"),
     supervised: Annotated[
         Path | None,
         typer.Option(help="Supervised runs (params, tokens, loss). Without RUNS, fit only the supervised law."),
     ] = None,
     prior: Annotated[Path | None, typer.Option(help="Earlier fit to use as prior.")] = None,
-    widen: Annotated[
-        str, typer.Option(metavar=_NUMBER, help="Factor on the standard deviations of the earlier fit.")
-    ] = "2",
+    widen: Annotated[str, _number("Factor on the standard deviations of the earlier fit.")] = "2",
     law: Annotated[
         str,
-        typer.Option(help="Law to fit: busbridge2025 is equation 8 of the paper.", autocompletion=lambda: _law_names()),
+        typer.Option(help="Law to fit: busbridge2025 is equation 8 of the paper.", autocompletion=_law_names),
     ] = "tied_reducible",
-    gamma: Annotated[
-        str | None, typer.Option(metavar=_NUMBER, help="Fix the supervised law's gamma (1: Chinchilla's form).")
-    ] = None,
-    draws: Annotated[str, typer.Option(metavar=_NUMBER, help="Draws per chain.")] = "1000",
-    tune: Annotated[str, typer.Option(metavar=_NUMBER, help="Tuning draws per chain.")] = "1000",
-    chains: Annotated[str, typer.Option(metavar=_NUMBER, help="Number of chains.")] = "4",
-    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Random seed.")] = "0",
-    target_accept: Annotated[
-        str, typer.Option(metavar=_NUMBER, help="Target acceptance rate; increase it after divergences.")
-    ] = "0.9",
+    gamma: Annotated[str | None, _number("Fix the supervised law's gamma (1: Chinchilla's form).")] = None,
+    draws: Annotated[str, _number("Draws per chain.")] = "1000",
+    tune: Annotated[str, _number("Tuning draws per chain.")] = "1000",
+    chains: Annotated[str, _number("Number of chains.")] = "4",
+    seed: Annotated[str, _number("Random seed.")] = "0",
+    target_accept: Annotated[str, _number("Target acceptance rate; increase it after divergences.")] = "0.9",
     allow_suspicious: Annotated[bool, typer.Option(help="Accept tables with implausible values.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show a progress bar.")] = False,
     as_json: AsJson = False,
@@ -80,7 +114,6 @@ def fit_command(
     from bayesdistill.law import as_law
     from bayesdistill.sampling import fit, load, save
 
-    _writable(output)
     table: Any = runs
     other: Any = supervised
     if runs is not None and not Path(runs).suffix:
@@ -129,10 +162,7 @@ def plan_command(
     budgets: Annotated[str, typer.Option(help="FLOPs: lowest:highest:count on a log scale, or a list 1e20,1e21.")],
     scenario: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Cost scenario (default: all four). Repeat for more.",
-            autocompletion=lambda: _scenario_names(),
-        ),
+        typer.Option(help="Cost scenario (default: all four). Repeat for more.", autocompletion=_scenario_names),
     ] = None,
     delta: Annotated[
         list[str] | None,
@@ -140,23 +170,12 @@ def plan_command(
             help="Custom scenario LGT:PRE, such as 1:1/8: fractions of the teacher's inference and pretraining."
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Output file of the plan (netCDF).")] = None,
-    max_teacher_params: Annotated[
-        str, typer.Option(metavar=_NUMBER, help="Maximum non-embedding parameters of the teacher.")
-    ] = "1e12",
-    max_teacher_tokens: Annotated[
-        str, typer.Option(metavar=_NUMBER, help="Maximum training tokens of the teacher.")
-    ] = "2e13",
-    max_student_tokens: Annotated[
-        str | None, typer.Option(metavar=_NUMBER, help="Maximum tokens of the student.")
-    ] = None,
-    noise: Annotated[
-        str,
-        typer.Option(
-            help="law: expected losses; run: losses of two single runs.", autocompletion=lambda: ["law", "run"]
-        ),
-    ] = "law",
-    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Random seed for --noise run.")] = "0",
+    output: Annotated[Path | None, _output("Output file of the plan (netCDF).")] = None,
+    max_teacher_params: Annotated[str, _number("Maximum non-embedding parameters of the teacher.")] = "1e12",
+    max_teacher_tokens: Annotated[str, _number("Maximum training tokens of the teacher.")] = "2e13",
+    max_student_tokens: Annotated[str | None, _number("Maximum tokens of the student.")] = None,
+    noise: Annotated[str, _one_of(NOISE, "law: expected losses; run: losses of two single runs.")] = "law",
+    seed: Annotated[str, _number("Random seed for --noise run.")] = "0",
     allow_unconverged: Unconverged = False,
     as_json: AsJson = False,
 ) -> None:
@@ -167,8 +186,6 @@ def plan_command(
     from bayesdistill.sampling import save
     from bayesdistill.tables import plan_table, summary_table, table_text
 
-    if output is not None:
-        _writable(output)
     scenarios: list[Any] = list(scenario or []) + [_shares(text) for text in delta or []]
     result = plan(
         _load_fit(fit),
@@ -188,14 +205,12 @@ def plan_command(
     if output is not None:
         save(result, output)
     if as_json:
-        table = plan_table(result).assign(converged=result.attrs["converged"])
-        print(table.to_json(orient="records", double_precision=15))
-    else:
-        print(table_text(summary_table(result)))
-        if result.attrs["converged"] == "no":
-            print(f"The posterior did not converge, so these numbers may be wrong: bayesdistill check {fit}")
-        if output is not None:
-            print(f"Wrote {output}. Next: bayesdistill report {fit} --plan {output}")
+        _print_json(plan_table(result), result)
+        return
+    print(table_text(summary_table(result)))
+    _print_convergence(result, fit)
+    if output is not None:
+        print(f"Wrote {output}. Next: bayesdistill report {fit} --plan {output}")
 
 
 @app.command(name="predict")
@@ -209,25 +224,13 @@ def predict_command(
             "and tokens. The outcome may be missing.",
         ),
     ],
-    noise: Annotated[
-        str,
-        typer.Option(
-            help="law: the expected loss; run: the loss of a single new run.", autocompletion=lambda: ["law", "run"]
-        ),
-    ] = "law",
+    noise: Annotated[str, _one_of(NOISE, "law: the expected loss; run: the loss of a single new run.")] = "law",
     groups: Annotated[
-        str,
-        typer.Option(
-            help="seen: groups in the data keep their effects; new: every run belongs to new groups.",
-            autocompletion=lambda: ["seen", "new"],
-        ),
+        str, _one_of(GROUPS, "seen: groups in the data keep their effects; new: every run belongs to new groups.")
     ] = "seen",
-    prob: Annotated[str, typer.Option(metavar=_NUMBER, help="Probability inside the interval.")] = "0.9",
-    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Random seed of the draws in a .nc file.")] = "0",
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Output file of the predictions: .csv (table) or .nc (with draws)."),
-    ] = None,
+    prob: Annotated[str, _number("Probability inside the interval.")] = "0.9",
+    seed: Annotated[str, _number("Random seed of the draws in a .nc file.")] = "0",
+    output: Annotated[Path | None, _output("Output file of the predictions: .csv (table) or .nc (with draws).")] = None,
     allow_suspicious: Annotated[bool, typer.Option(help="Accept a table with implausible values.")] = False,
     allow_unconverged: Unconverged = False,
     as_json: AsJson = False,
@@ -238,37 +241,33 @@ def predict_command(
     from bayesdistill.sampling import save
     from bayesdistill.tables import decision_table, table_text, write_table
 
-    check_choice(noise, "--noise", ("law", "run"))
-    check_choice(groups, "--groups", ("seen", "new"))
+    check_choice(noise, "--noise", NOISE)
+    check_choice(groups, "--groups", GROUPS)
     inside = _real(prob, "--prob")
     if not 0 < inside < 1:
         raise ParameterError(f"--prob must be between 0 and 1, got {prob!r}.")
     number = _whole(seed, "--seed")
     if number < 0:
         raise ParameterError(f"--seed must not be negative, got {seed!r}.")
-    if output is not None:
-        _writable(output)
-        if output.suffix not in (".csv", ".nc"):
-            raise ParameterError(f"--output: {output.name} must end in .csv or .nc.")
+    if output is not None and output.suffix not in (".csv", ".nc"):
+        raise ParameterError(f"--output: {output.name} must end in .csv or .nc.")
+    with_draws = output is not None and output.suffix == ".nc"
     result = predict(
         _load_fit(fit),
         runs,
         noise=noise,
         groups=groups,
         prob=inside,
-        draws=output is not None and output.suffix == ".nc",
+        draws=with_draws,
         seed=number,
         allow_suspicious=allow_suspicious,
         allow_unconverged=allow_unconverged,
     )
     table = decision_table(result)
-    if output is not None and output.suffix == ".nc":
-        save(result, output)
-    elif output is not None:
-        write_table(table, output)
+    if output is not None:
+        save(result, output) if with_draws else write_table(table, output)
     if as_json:
-        table = table.assign(converged=result.attrs["converged"])
-        print(table.to_json(orient="records", double_precision=15))
+        _print_json(table, result)
         return
     print(f"{result.attrs['title']}\n")
     print(table_text(table.drop(columns=["loss_mean", "loss_sd"])))
@@ -276,8 +275,7 @@ def predict_command(
         print(
             f"\n{100 * result.attrs['coverage']:.0f}% of the observed losses are inside their {100 * inside:g}% interval."
         )
-    if result.attrs["converged"] == "no":
-        print(f"The posterior did not converge, so these numbers may be wrong: bayesdistill check {fit}")
+    _print_convergence(result, fit)
     if output is not None:
         print(f"Wrote {output}.")
 
@@ -312,7 +310,7 @@ def report_command(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Output folder; created if it does not exist.")] = Path("out"),
-    seed: Annotated[str, typer.Option(metavar=_NUMBER, help="Random seed of the sampler.")] = "0",
+    seed: Annotated[str, _number("Random seed of the sampler.")] = "0",
     as_json: AsJson = False,
 ) -> None:
     """Fit the law to the 354 published runs; write the fit, a plan, figures and a summary."""
@@ -324,18 +322,6 @@ def demo(
     with contextlib.redirect_stdout(sys.stderr):
         files = run_demo(out, seed=_whole(seed, "--seed"))
     print(json.dumps({"folder": str(out), "files": [str(path) for path in files]}))
-
-
-def _law_names() -> list[str]:
-    from bayesdistill.law import LAWS
-
-    return list(LAWS)
-
-
-def _scenario_names() -> list[str]:
-    from bayesdistill.compute import SCENARIOS
-
-    return list(SCENARIOS)
 
 
 def _real(text: str, option: str) -> float:
@@ -356,14 +342,14 @@ def _whole(text: str, option: str) -> int:
     return int(value)
 
 
-def _writable(path: Path) -> None:
-    """Raise an error before the computation if the file cannot be written."""
-    from bayesdistill.errors import FileError
+def _print_json(table: pd.DataFrame, result: xr.Dataset) -> None:
+    table = table.assign(converged=result.attrs["converged"])
+    print(table.to_json(orient="records", double_precision=15))
 
-    if path.is_dir():
-        raise FileError(f"Cannot write '{path}': it is a folder. Use a file name such as '{path / 'result.nc'}'.")
-    if not path.parent.is_dir():
-        raise FileError(f"Cannot write '{path}': the folder '{path.parent}' does not exist.")
+
+def _print_convergence(result: xr.Dataset, fit: Path) -> None:
+    if result.attrs["converged"] == "no":
+        print(f"The posterior did not converge, so these numbers may be wrong: bayesdistill check {fit}")
 
 
 def _load_fit(path: Path) -> xr.DataTree:

@@ -78,42 +78,36 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
     """
     import xarray as xr
 
+    def variable(values: np.ndarray | int, units: str, long_name: str) -> xr.Variable:
+        attrs = {"units": units, "long_name": long_name}
+        if isinstance(values, int):
+            return xr.Variable((), values, attrs)
+        return xr.Variable("statistic", [values.min(), np.median(values), values.max()], attrs)
+
+    def distinct(*columns: str) -> int:
+        return len(table[[*columns]].drop_duplicates())
+
     kind = _kind(table)
     size, tokens = KINDS[kind][:2]
-    values = {name: table[name].to_numpy(dtype=float) for name in KINDS[kind]}
-    units = {name: (COLUMNS[name].units, COLUMNS[name].long_name) for name in KINDS[kind]}
-    values["tokens_per_parameter"] = values[tokens] / values[size]
-    units["tokens_per_parameter"] = ("tokens per parameter", "ratio of training tokens to non-embedding parameters")
-    variables = {
-        name: xr.Variable("statistic", _range(values[name]), {"units": unit, "long_name": text})
-        for name, (unit, text) in units.items()
-    }
-
     teacher = ["teacher" if "teacher" in table else "teacher_loss"] if kind == "distilled" else []
-    counts = {
-        "runs": (len(table), "runs", "number of runs"),
-        "configurations": (_distinct(table, [size, tokens]), "pairs", "number of distinct pairs of size and tokens"),
-        "repeats": (
-            len(table) - _distinct(table, [size, tokens, *teacher]),
-            "runs",
-            "number of runs with the same size, tokens and teacher as an earlier run",
-        ),
-    }
+    values = {name: table[name].to_numpy(dtype=float) for name in KINDS[kind]}
+    variables = {name: variable(values[name], COLUMNS[name].units, COLUMNS[name].long_name) for name in KINDS[kind]}
+    variables["tokens_per_parameter"] = variable(
+        values[tokens] / values[size], "tokens per parameter", "ratio of training tokens to non-embedding parameters"
+    )
+    variables["runs"] = variable(len(table), "runs", "number of runs")
+    variables["configurations"] = variable(
+        distinct(size, tokens), "pairs", "number of distinct pairs of size and tokens"
+    )
+    variables["repeats"] = variable(
+        len(table) - distinct(size, tokens, *teacher),
+        "runs",
+        "number of runs with the same size, tokens and teacher as an earlier run",
+    )
     if teacher:
-        counts["teachers"] = (_distinct(table, teacher), "teachers", "number of distinct teachers")
-    for name, (count, unit, text) in counts.items():
-        variables[name] = xr.Variable((), count, {"units": unit, "long_name": text})
-
+        variables["teachers"] = variable(distinct(*teacher), "teachers", "number of distinct teachers")
     return xr.Dataset(
         variables,
         coords={"statistic": ["minimum", "median", "maximum"]},
         attrs={"kind": kind, "source": str(table.attrs.get("source", "a DataFrame")), "data_hash": data_hash(table)},
     )
-
-
-def _range(values: np.ndarray) -> np.ndarray:
-    return np.array([values.min(), np.median(values), values.max()])
-
-
-def _distinct(table: pd.DataFrame, columns: list[str]) -> int:
-    return len(table[columns].drop_duplicates())

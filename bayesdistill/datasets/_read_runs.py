@@ -19,16 +19,8 @@ import pandas as pd
 
 from bayesdistill.datasets import suspicions
 from bayesdistill.datasets.files import RawTable, read_raw
-from bayesdistill.datasets.schemas import (
-    COLUMNS,
-    GROUPS,
-    KINDS,
-    checked_vocabulary_size,
-    design_columns,
-    kind_of,
-    runs_schema,
-)
-from bayesdistill.errors import DataError
+from bayesdistill.datasets.schemas import COLUMNS, GROUPS, kind_of, required_columns, runs_schema
+from bayesdistill.errors import DataError, ParameterError
 
 _SHOWN = 5  # maximum number of problems in one message
 _MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "<na>", "-"})
@@ -90,7 +82,9 @@ def read_runs(
     Traceback (most recent call last):
     bayesdistill.errors.DataError: the table, row 1, column params: 100 is too few for ... probably 1e+08
     """
-    return _checked(source, kind, checked_vocabulary_size(vocabulary_size), allow_suspicious, design=False)
+    if vocabulary_size is not None and not (math.isfinite(vocabulary_size) and vocabulary_size >= 2):
+        raise ParameterError(f"`vocabulary_size` must be an integer of at least 2, or None, got {vocabulary_size!r}.")
+    return _checked(source, kind, vocabulary_size, allow_suspicious, design=False)
 
 
 def read_design(
@@ -144,14 +138,17 @@ def _checked(
     if len(raw.frame) == 0:
         required = "one row" if design else "two rows"
         raise DataError(f"{raw.where} has a header but no runs. It must have at least {required}.")
-    columns = design_columns(kind) if design and KINDS[kind][-1] not in raw.frame else KINDS[kind]
+    *_, target = required_columns(kind)
+    columns = required_columns(kind, outcome=not design or target in raw.frame)
     frame = _numbers(raw, columns)
-    faults = _cells(raw, frame, kind, columns, vocabulary_size)
-    _raise(raw.where, kind, faults, "Correct these cells or remove their rows")
-    if not design:
-        _raise(raw.where, kind, _rows(raw, frame, kind))
-    elif columns == KINDS[kind]:
-        _raise(raw.where, kind, _duplicates(raw, frame))
+    _raise(
+        raw.where, kind, _cells(raw, frame, kind, columns, vocabulary_size), "Correct these cells or remove their rows"
+    )
+    if not design and len(frame) < 2:
+        only = "is the only run; a fit requires at least two runs and should have a dozen or more"
+        _raise(raw.where, kind, [f"{raw.at(0)}, {only}"])
+    duplicates = _duplicates(raw, frame) if target in columns else []
+    _raise(raw.where, kind, duplicates + ([] if design else _constant_target(frame[target])))
     if not allow:
         suspicious = suspicions.found(raw, frame, kind, design=design)
         _raise(raw.where, kind, suspicious, "If the values are correct, pass allow_suspicious=True")
@@ -165,12 +162,10 @@ def _raise(where: str, kind: str, problems: list[str], fix: str = "") -> None:
         return
     if len(problems) == 1:
         raise DataError(f"{where}, {problems[0]}." + (f" {fix}." if fix else ""))
-    advice = f" {fix}:" if fix else ""
-    shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN])
-    more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    raise DataError(
-        f"{where} has {len(problems)} problems as a table of {kind} runs{'.' if fix else ':'}{advice}{shown}{more}"
-    )
+    more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+    shown = "".join(f"\n  {problem}" for problem in [*problems[:_SHOWN], *more])
+    advice = f". {fix}:" if fix else ":"
+    raise DataError(f"{where} has {len(problems)} problems as a table of {kind} runs{advice}{shown}")
 
 
 # Cells --------------------------------------------------------------------------------------------------------------
@@ -178,24 +173,19 @@ def _raise(where: str, kind: str, problems: list[str], fix: str = "") -> None:
 
 def _numbers(raw: RawTable, columns: Sequence[str]) -> pd.DataFrame:
     """Convert columns to float64; NaN if a cell is missing or not a number."""
-    return raw.frame.assign(**{name: [_number(cell) for cell in raw.frame[name]] for name in columns}).astype(
-        dict.fromkeys(columns, "float64")
-    )
+    numbers = {name: np.array([_number(cell) for cell in raw.frame[name]]) for name in columns}
+    return raw.frame.assign(**numbers)
 
 
 def _number(cell: Any) -> float:
     """Convert a cell to a correctly rounded float; NaN if it is missing or not a number."""
-    if isinstance(cell, str):
-        if "_" in cell:
-            return math.nan
-        try:
-            return float(cell)
-        except ValueError:
-            return math.nan
-    if isinstance(cell, bool | np.bool_) or not isinstance(cell, numbers.Real | Decimal):
+    is_text, is_flag = isinstance(cell, str), isinstance(cell, bool | np.bool_)
+    if (is_text and "_" in cell) or is_flag or not isinstance(cell, str | numbers.Real | Decimal):
         return math.nan
     try:
         return float(cell)
+    except ValueError:
+        return math.nan
     except OverflowError:  # an integer or Decimal larger than the largest float
         return math.inf
 
@@ -223,15 +213,10 @@ def _cells(
             key = (int(row), columns.index(column))
             found.setdefault(key, (f"{raw.at(row)}, column {column}: {text}", column, check))
     for place, name in enumerate(GROUPS, len(COLUMNS)):
-        if name in frame:
-            for row, cell in enumerate(frame[name]):
-                text = ""
-                if not pd.api.types.is_scalar(cell):
-                    text = f"{_shown(cell)} is not a label; expected text or a number"
-                elif _is_missing(cell):
-                    text = f"the {name} label is missing; label every row or drop the column"
-                if text:
-                    found[row, place] = (f"{raw.at(row)}, column {name}: {text}", name, "named")
+        for row, cell in enumerate(frame.get(name, ())):
+            text = _not_a_label(cell, name)
+            if text:
+                found[row, place] = (f"{raw.at(row)}, column {name}: {text}", name, "named")
     # Report a problem of a whole column once, so that it does not hide other problems.
     count = Counter(fault[1:] for fault in found.values())
     problems = []
@@ -246,19 +231,24 @@ def _cells(
     return problems
 
 
+def _not_a_label(cell: Any, name: str) -> str:
+    if not pd.api.types.is_scalar(cell):
+        return f"{_shown(cell)} is not a label; expected text or a number"
+    return f"the {name} label is missing; label every row or drop the column" if _is_missing(cell) else ""
+
+
 def _not_a_number(cell: Any, column: str) -> str:
     expected = f"expected a number ({COLUMNS[column].long_name}, in {COLUMNS[column].units})"
     if _is_missing(cell):
         return f"{_shown(cell)} is a missing value; {expected}"
-    hint = ""
-    if isinstance(cell, str):
-        suffixed = re.fullmatch(r"([0-9.]+)\s*([kmbgt])", cell.strip().lower())
-        if suffixed and math.isfinite(_number(suffixed[1])):
-            hint = f": write {_number(suffixed[1]) * _SUFFIXES[suffixed[2]]:g}"
-        elif re.fullmatch(r"[0-9]+,[0-9]{1,2}|[0-9]+,[0-9]{4,}", cell.strip()):
-            hint = f": write {cell.strip().replace(',', '.')}, with a decimal point"
-        elif re.fullmatch(r"[0-9]{1,3}([,_ ][0-9]{3})+(\.[0-9]*)?", cell.strip()):
-            hint = f": write {re.sub('[,_ ]', '', cell.strip())}, without separators"
+    text, hint = str(cell).strip() if isinstance(cell, str) else "", ""
+    suffixed = re.fullmatch(r"([0-9.]+)\s*([kmbgt])", text.lower())
+    if suffixed and math.isfinite(_number(suffixed[1])):
+        hint = f": write {_number(suffixed[1]) * _SUFFIXES[suffixed[2]]:g}"
+    elif re.fullmatch(r"[0-9]+,[0-9]{1,2}|[0-9]+,[0-9]{4,}", text):
+        hint = f": write {text.replace(',', '.')}, with a decimal point"
+    elif re.fullmatch(r"[0-9]{1,3}([,_ ][0-9]{3})+(\.[0-9]*)?", text):
+        hint = f": write {re.sub('[,_ ]', '', text)}, without separators"
     return f"{_shown(cell)} is not a number; {expected}{hint}"
 
 
@@ -270,13 +260,6 @@ def _shown(cell: Any) -> str:
 # Rows ---------------------------------------------------------------------------------------------------------------
 
 
-def _rows(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
-    """Return problems that are always errors: too few rows, duplicates, or a constant loss."""
-    if len(frame) < 2:
-        return [f"{raw.at(0)}, is the only run; a fit requires at least two runs and should have a dozen or more"]
-    return [*_duplicates(raw, frame), *_constant_target(frame, kind)]
-
-
 def _duplicates(raw: RawTable, frame: pd.DataFrame) -> list[str]:
     try:
         repeated = np.flatnonzero(frame.duplicated())
@@ -285,9 +268,7 @@ def _duplicates(raw: RawTable, frame: pd.DataFrame) -> list[str]:
     if not len(repeated):
         return []
     keys = [tuple(row) for row in frame.astype(str).to_numpy()]
-    first: dict[tuple[str, ...], int] = {}
-    for row, key in enumerate(keys):
-        first.setdefault(key, row)
+    first = {key: row for row, key in reversed(list(enumerate(keys)))}
     return [
         f"{raw.at(int(row))}: equal to {raw.at(first[keys[row]])} in every column; delete one or, if both are runs, add a "
         "column such as 'seed' to distinguish them"
@@ -295,11 +276,10 @@ def _duplicates(raw: RawTable, frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _constant_target(frame: pd.DataFrame, kind: str) -> list[str]:
-    target = KINDS[kind][-1]
-    if frame[target].min() < frame[target].max():
+def _constant_target(losses: pd.Series) -> list[str]:
+    if losses.min() < losses.max():
         return []
     return [
-        f"column {target}: all {len(frame)} values are {frame[target].iloc[0]:g}; measured losses differ between runs, so check "
+        f"column {losses.name}: all {len(losses)} values are {losses.iloc[0]:g}; measured losses differ between runs, so check "
         "how the column was computed"
     ]

@@ -102,12 +102,13 @@ def simulate_runs(
     """
     law = _law_with(parameters) if law is None else as_law(law)
     law = law.for_runs(distilled=checked_kind(kind) == "distilled", supervised=kind == "supervised")
-    missing = [name for name in law.symbols_of_law if name not in {**law.fixed, **parameters}]
+    known = {**law.fixed, **parameters}
+    missing = [name for name in law.symbols_of_law if name not in known]
     if missing:
         raise ParameterError(
             f"`parameters` must contain {', '.join(missing)}. The law of {kind} runs has {', '.join(law.symbols_of_law)}."
         )
-    truth = {name: float({**law.fixed, **parameters}[name]) for name in law.symbols_of_law}
+    truth = {name: float(known[name]) for name in law.symbols_of_law}
     for parameter in law.parameters:
         if parameter.name in truth and not law.valid({parameter.name: truth[parameter.name]}):
             raise ParameterError(
@@ -115,10 +116,10 @@ def simulate_runs(
             )
     noise = {"sigma": sigma, "nu": nu, "teacher_sd": teacher_sd, "student_sd": student_sd}
     for name, value in noise.items():
-        if not value >= 0 or (name == "nu" and value == 0) or (name != "nu" and math.isinf(value)):
-            raise ParameterError(
-                f"`{name}` must be {'positive' if name == 'nu' else 'finite and non-negative'}, got {value!r}."
-            )
+        if name == "nu" and not value > 0:
+            raise ParameterError(f"`nu` must be positive, got {value!r}.")
+        if name != "nu" and not 0 <= value < math.inf:
+            raise ParameterError(f"`{name}` must be finite and non-negative, got {value!r}.")
     if not (isinstance(repeats, int) and repeats >= 1):
         raise ParameterError(f"`repeats` must be a positive integer, got {repeats!r}.")
 
@@ -129,20 +130,20 @@ def simulate_runs(
     rng = np.random.default_rng(seed)
     effects = np.zeros(len(runs))
     # Draw all random numbers for any scale, so that the noise of a seed does not depend on the group effects.
-    for groups, scale in ((_teachers(runs, kind), teacher_sd), (_configurations(runs, kind), student_sd)):
+    teacher = ["teacher"] if kind == "distilled" else np.zeros(len(runs))
+    for labels, scale in ((teacher, teacher_sd), (list(KINDS[kind][:2]), student_sd)):
+        groups = runs.groupby(labels).ngroup().to_numpy()
         effects += scale * rng.standard_normal(int(groups.max()) + 1)[groups]
-    unit = standard_residuals(nu, (len(runs),), rng)
-    losses = expected + effects + sigma * unit
-    if not np.all(np.isfinite(losses) & (losses > 0)):
-        row = int(np.flatnonzero(~(np.isfinite(losses) & (losses > 0)))[0])
+    losses = expected + effects + sigma * standard_residuals(nu, (len(runs),), rng)
+    wrong = np.flatnonzero(~(np.isfinite(losses) & (losses > 0)))
+    if wrong.size:
+        row = int(wrong[0])
         raise ParameterError(
             f"The simulated loss in row {row + 1} of the design is {losses[row]:.4g} (expected loss {expected[row]:.4g}), but it "
             "must be positive and finite. Use parameters closer to PUBLISHED, or less noise."
         )
-
-    target = KINDS[kind][-1]
-    last = max(list(runs.columns).index(name) for name in KINDS[kind][:-1])
-    runs.insert(last + 1, target, losses)
+    *inputs, target = KINDS[kind]
+    runs.insert(max(list(runs.columns).index(name) for name in inputs) + 1, target, losses)
     runs.attrs = {"source": "simulated", "kind": kind, "truth": truth | {name: float(v) for name, v in noise.items()}}
     return runs
 
@@ -156,20 +157,19 @@ def _law_with(parameters: Mapping[str, float]) -> Law:
 
 def _laid_out(design: pd.DataFrame, kind: str, repeats: int) -> pd.DataFrame:
     """Return the design with labels and one row per run, without the outcome."""
-    needed = KINDS[kind][:-1]
-    missing = [name for name in needed if name not in design]
+    *inputs, target = KINDS[kind]
+    missing = [name for name in inputs if name not in design]
     if missing or not len(design):
         raise DataError(
             f"The design has no {', '.join(missing) or 'rows'}. A design of {kind} runs must have the columns "
-            f"{', '.join(needed)}."
+            f"{', '.join(inputs)}."
         )
-    runs = design.drop(columns=KINDS[kind][-1], errors="ignore").reset_index(drop=True)
+    runs = design.drop(columns=target, errors="ignore").reset_index(drop=True)
     if kind == "distilled":
         if "student" not in runs:
-            runs["student"] = [_size_name(params) for params in runs["student_params"]]
+            runs["student"] = runs["student_params"].map(_size_name)
         if "teacher" not in runs:
-            rank = runs["teacher_loss"].rank(method="dense").astype(int)
-            runs["teacher"] = [f"T{value:02d}" for value in rank]
+            runs["teacher"] = runs["teacher_loss"].rank(method="dense").astype(int).map("T{:02d}".format)
     if repeats > 1:
         runs = runs.loc[runs.index.repeat(repeats)].assign(seed=np.tile(np.arange(repeats), len(runs)))
     return runs.reset_index(drop=True)
@@ -180,11 +180,3 @@ def _size_name(params: float) -> str:
         if params >= unit:
             return f"{params / unit:.4g}{letter}"
     return f"{params:g}"
-
-
-def _teachers(runs: pd.DataFrame, kind: str) -> np.ndarray:
-    return runs.groupby("teacher").ngroup().to_numpy() if kind == "distilled" else np.zeros(len(runs), dtype=int)
-
-
-def _configurations(runs: pd.DataFrame, kind: str) -> np.ndarray:
-    return runs.groupby(list(KINDS[kind][:2])).ngroup().to_numpy()

@@ -15,24 +15,45 @@ if TYPE_CHECKING:
     import pandera.pandas as pa
 
 
+class Quantity(NamedTuple):
+    """What a column measures, and the range of values that are plausible for a language model."""
+
+    units: str
+    fewest: float
+    most: float
+
+
+QUANTITIES = MappingProxyType(
+    {
+        "params": Quantity("parameters", 1e3, 1e14),
+        "tokens": Quantity("tokens", 1e4, 1e17),
+        "loss": Quantity("nats per token", 0.0, 12.0),  # 12 nats: a uniform prediction over 163,000 tokens
+    }
+)
+
+
 class Column(NamedTuple):
     """Description of one column of a table of runs."""
 
     long_name: str
-    units: str
     quantity: str
-    """`params`, `tokens` or `loss`; determines the plausibility checks."""
+    """Key in `QUANTITIES`; determines the plausibility checks."""
+
+    @property
+    def units(self) -> str:
+        """Units of the quantity."""
+        return QUANTITIES[self.quantity].units
 
 
 COLUMNS = MappingProxyType(
     {
-        "student_params": Column("non-embedding parameters of the student", "parameters", "params"),
-        "student_tokens": Column("distillation tokens of the student", "tokens", "tokens"),
-        "teacher_loss": Column("validation cross-entropy of the teacher", "nats per token", "loss"),
-        "student_loss": Column("validation cross-entropy of the student", "nats per token", "loss"),
-        "params": Column("non-embedding parameters of the model", "parameters", "params"),
-        "tokens": Column("training tokens of the model", "tokens", "tokens"),
-        "loss": Column("validation cross-entropy of the model", "nats per token", "loss"),
+        "student_params": Column("non-embedding parameters of the student", "params"),
+        "student_tokens": Column("distillation tokens of the student", "tokens"),
+        "teacher_loss": Column("validation cross-entropy of the teacher", "loss"),
+        "student_loss": Column("validation cross-entropy of the student", "loss"),
+        "params": Column("non-embedding parameters of the model", "params"),
+        "tokens": Column("training tokens of the model", "tokens"),
+        "loss": Column("validation cross-entropy of the model", "loss"),
     }
 )
 """Columns of both kinds that the model uses."""
@@ -51,21 +72,22 @@ LABELS = ("teacher", "student", "experiment")
 GROUPS = ("teacher", "student")
 """Labels of random effects. Every row must have a label."""
 
+
 # Common alternative names, in lower case and without punctuation.
 _ALIASES = {
-    "student_params": ("ns", "nstudent", "studentn", "studentsize", "studentparameters"),
-    "student_tokens": ("ds", "dstudent", "studentd", "distillationtokens"),
-    "teacher_loss": ("lt", "lteacher", "teachercrossentropy", "teacherce", "teachervalloss"),
-    "student_loss": ("ls", "lstudent", "studentcrossentropy", "studentce", "studentvalloss"),
-    "params": ("n", "parameters", "size", "modelsize", "numparams", "nonembeddingparams"),
-    "tokens": ("d", "trainingtokens", "traintokens", "numtokens"),
-    "loss": ("l", "crossentropy", "ce", "valloss", "validationloss", "evalloss"),
+    "student_params": "ns nstudent studentn studentsize studentparameters",
+    "student_tokens": "ds dstudent studentd distillationtokens",
+    "teacher_loss": "lt lteacher teachercrossentropy teacherce teachervalloss",
+    "student_loss": "ls lstudent studentcrossentropy studentce studentvalloss",
+    "params": "n parameters size modelsize numparams nonembeddingparams",
+    "tokens": "d trainingtokens traintokens numtokens",
+    "loss": "l crossentropy ce valloss validationloss evalloss",
 }
 
 
-def design_columns(kind: str) -> tuple[str, ...]:
-    """Return the columns of one kind of table without the outcome."""
-    return KINDS[kind][:-1]
+def required_columns(kind: str, *, outcome: bool = True) -> tuple[str, ...]:
+    """Return the required columns of one kind of table, with or without the outcome."""
+    return KINDS[kind] if outcome else KINDS[kind][:-1]
 
 
 def runs_schema(
@@ -110,7 +132,7 @@ def runs_schema(
             checks.append(pa.Check.less_than_or_equal_to(bound, error=text))
         return pa.Column(float, checks, nullable=False, description=COLUMNS[name].long_name)
 
-    names = KINDS[checked_kind(kind)] if columns is None else columns
+    names = required_columns(checked_kind(kind)) if columns is None else columns
     return pa.DataFrameSchema({name: column(name) for name in names}, strict=False)
 
 
@@ -119,13 +141,6 @@ def checked_kind(kind: str) -> str:
     if kind not in KINDS:
         raise ParameterError(f"`kind` must be {', '.join(repr(name) for name in KINDS)} or None, got {kind!r}.")
     return kind
-
-
-def checked_vocabulary_size(vocabulary_size: int | None) -> int | None:
-    """Return the vocabulary size, or raise a ParameterError."""
-    if vocabulary_size is not None and not (math.isfinite(vocabulary_size) and vocabulary_size >= 2):
-        raise ParameterError(f"`vocabulary_size` must be an integer of at least 2, or None, got {vocabulary_size!r}.")
-    return vocabulary_size
 
 
 def kind_of(columns: Sequence[Any], kind: str | None, where: str, *, outcome: bool = True) -> str:
@@ -151,9 +166,9 @@ def kind_of(columns: Sequence[Any], kind: str | None, where: str, *, outcome: bo
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise DataError(f"{where} has more than one column {_quoted(repeated)}. Rename or drop all but one.")
-    complete = [candidate for candidate, needed in KINDS.items() if set(needed) <= set(names)]
+    complete = _complete(names, outcome=True)
     if not outcome and (kind is not None or len(complete) != 1):
-        complete = [candidate for candidate in KINDS if set(design_columns(candidate)) <= set(names)]
+        complete = _complete(names, outcome=False)
     if kind is not None:
         if checked_kind(kind) in complete:
             return kind
@@ -165,38 +180,36 @@ def kind_of(columns: Sequence[Any], kind: str | None, where: str, *, outcome: bo
             f"({_listed('supervised', outcome)}). Select one with kind='distilled' or kind='supervised'. If the table contains rows of "
             "both kinds, split it into two files."
         )
-    _reject_headerless(names, where)
-    raise DataError(_missing(names, kind, where, complete, outcome))
-
-
-def _reject_headerless(names: list[str], where: str) -> None:
     if sum(_is_number(name) for name in names) >= 3:
         raise DataError(
             f"{where} has no header; found {_quoted(names[:7])} instead of column names. Add a header: "
             f"{_listed('distilled')} for distilled runs, {_listed('supervised')} for supervised runs."
         )
+    raise DataError(_missing(names, kind, where, complete, outcome))
+
+
+def _complete(names: list[str], *, outcome: bool) -> list[str]:
+    return [kind for kind in KINDS if set(required_columns(kind, outcome=outcome)) <= set(names)]
 
 
 def _missing(names: list[str], kind: str | None, where: str, complete: list[str], outcome: bool) -> str:
-    needed = {candidate: KINDS[candidate] if outcome else design_columns(candidate) for candidate in KINDS}
+    """Describe missing columns, and which columns to rename or to add."""
+    needed = {candidate: required_columns(candidate, outcome=outcome) for candidate in KINDS}
     near = {candidate: _near_names(needed[candidate], names) for candidate in KINDS}
-    if kind is None:
-        found = {c: len(set(needed[c]) & set(names)) + len(near[c]) for c in KINDS}
-        best = max(found, key=lambda candidate: found[candidate] / len(needed[candidate]))
-        if found[best] == 0:
-            return (
-                f"{where} has no columns of runs; found {_quoted(names) or 'none'}. Distilled runs must have the columns "
-                f"{_listed('distilled', outcome)}; supervised runs must have {_listed('supervised', outcome)}."
-            )
-    else:
-        best = kind
+    found = {c: (len(set(needed[c]) & set(names)) + len(near[c])) / len(needed[c]) for c in KINDS}
+    if kind is None and not any(found.values()):
+        return (
+            f"{where} has no columns of runs; found {_quoted(names) or 'none'}. Distilled runs must have the columns "
+            f"{_listed('distilled', outcome)}; supervised runs must have {_listed('supervised', outcome)}."
+        )
+    best = kind or max(found, key=lambda candidate: found[candidate])
     missing = [name for name in needed[best] if name not in names]
     text = f"{where} has no column {_quoted(missing)}, which {best} runs require"
     if complete:
         return f"{text}; it has the columns of {complete[0]} runs ({_listed(complete[0], outcome)}), not of the requested {kind} runs."
     if near[best]:
-        similar = ", ".join(f"{found!r} looks like {name!r}" for name, found in near[best].items())
-        rename = ", ".join(f"{found!r}: {name!r}" for name, found in near[best].items())
+        similar = ", ".join(f"{alike!r} looks like {name!r}" for name, alike in near[best].items())
+        rename = ", ".join(f"{alike!r}: {name!r}" for name, alike in near[best].items())
         return (
             f"{text}; {similar}. Rename it, for example with runs.rename(columns={{{rename}}}). Found {_quoted(names)}."
         )
@@ -210,7 +223,7 @@ def _near_names(needed: Sequence[str], names: list[str]) -> dict[str, str]:
     for wanted in needed:
         if wanted in names:
             continue
-        hits = [bare for bare in (_bare(wanted), *_ALIASES[wanted]) if bare in free]
+        hits = [bare for bare in (_bare(wanted), *_ALIASES[wanted].split()) if bare in free]
         hits = hits or difflib.get_close_matches(_bare(wanted), list(free), n=1, cutoff=0.8)
         if hits:
             near[wanted] = free.pop(hits[0])
@@ -234,4 +247,4 @@ def _quoted(names: Sequence[str]) -> str:
 
 
 def _listed(kind: str, outcome: bool = True) -> str:
-    return " ".join(KINDS[kind] if outcome else design_columns(kind))
+    return " ".join(required_columns(kind, outcome=outcome))

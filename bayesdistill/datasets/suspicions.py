@@ -19,20 +19,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bayesdistill.datasets.files import RawTable
-from bayesdistill.datasets.schemas import COLUMNS, KINDS
+from bayesdistill.datasets.schemas import COLUMNS, KINDS, QUANTITIES
 
-_FEWEST = {"params": 1e3, "tokens": 1e4}
-_MOST = {"params": 1e14, "tokens": 1e17}
 _RATIO_RANGE = (0.05, 1.5e4)
 _USUAL_RATIO = 30.0
 _APART = 200.0
 _FACTORS = {1e3: "thousands", 1e6: "millions", 1e9: "billions"}
-_HIGHEST_LOSS = 12.0  # nats; loss of a uniform prediction over 163,000 tokens
 _HIGHEST_MEDIAN_LOSS = 7.5  # nats; about the loss of a unigram model with a large vocabulary
-_SWAPPED_SHARE, _SWAPPED_GAP = (
-    0.8,
-    0.02,
-)  # fraction of rows; nats. In the published runs, 12% of the students have a lower loss than their teacher
+# Fraction of rows; nats. In the published runs, 12% of the students have a lower loss than their teacher.
+_SWAPPED_SHARE, _SWAPPED_GAP = 0.8, 0.02
 _FEWEST_SWAPPED = 10  # runs of a design; in smaller designs, all students may be better than a weak teacher
 _LOSS_TOLERANCE = 1e-3  # nats within one teacher, for rounding
 _PARAMS_TOLERANCE = 0.01  # relative, within one student, for sizes rounded to three digits
@@ -79,30 +74,25 @@ def _magnitudes(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
 
 
 def _out_of_range(raw: RawTable, frame: pd.DataFrame, size: str, tokens: str) -> list[str]:
+    log_ratio = _log_ratio(frame[tokens], frame[size])
+    few_params = frame[size] < QUANTITIES["params"].fewest
+    few_tokens = frame[tokens] < QUANTITIES["tokens"].fewest
     problems = []
-    few_params, few_tokens = frame[size] < _FEWEST["params"], frame[tokens] < _FEWEST["tokens"]
     # If both are too small, assume that tokens are in billions, the most common unit, and infer the unit of the size.
     if few_params.any():
-        believed = frame[tokens].where(~few_tokens, 1e9 * frame[tokens])
-        factor = _likeliest_factor(_log_ratio(believed, frame[size])[few_params], of=size)
-        what = "is too few parameters for a language model"
-        problems.append(_slip(raw, frame[size], few_params, factor, what))
+        believed = log_ratio.where(~few_tokens, log_ratio + 9)[few_params]
+        factor = _likeliest_factor(believed, of=size)
+        problems.append(_slip(raw, frame[size], few_params, factor, "is too few parameters for a language model"))
     if few_tokens.any():
-        factor = 1e9
-        if not few_params.any():
-            factor = _likeliest_factor(_log_ratio(frame[tokens], frame[size])[few_tokens], of=tokens)
-        what = "is too few tokens to train a language model"
-        problems.append(_slip(raw, frame[tokens], few_tokens, factor, what))
-    for name in (size, tokens):
-        column = COLUMNS[name]
-        many = frame[name] > _MOST[column.quantity]
+        factor = 1e9 if few_params.any() else _likeliest_factor(log_ratio[few_tokens], of=tokens)
+        problems.append(_slip(raw, frame[tokens], few_tokens, factor, "is too few tokens to train a language model"))
+    for name, other in ((size, tokens), (tokens, size)):
+        many = frame[name] > QUANTITIES[COLUMNS[name].quantity].most
         if many.any():
             # Dividing one column changes the ratio like multiplying the other.
-            log_ratio = _log_ratio(frame[tokens], frame[size])[many]
-            factor = 1 / _likeliest_factor(log_ratio, of=tokens if name == size else size)
-            problems.append(
-                _slip(raw, frame[name], many, factor, f"is more {column.units} than any published model has")
-            )
+            factor = 1 / _likeliest_factor(log_ratio[many], of=other)
+            what = f"is more {COLUMNS[name].units} than any published model has"
+            problems.append(_slip(raw, frame[name], many, factor, what))
     return problems
 
 
@@ -182,14 +172,12 @@ def _culprit(
 
 
 def _losses(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
+    advice = "expected nats per token; take the natural logarithm of a perplexity, or multiply bits per token by 0.6931"
     problems = []
     for name in KINDS[kind]:
         if COLUMNS[name].quantity != "loss" or name not in frame:
             continue
-        values, high = frame[name], frame[name] > _HIGHEST_LOSS
-        advice = (
-            "expected nats per token; take the natural logarithm of a perplexity, or multiply bits per token by 0.6931"
-        )
+        values, high = frame[name], frame[name] > QUANTITIES["loss"].most
         if high.any():
             nats = math.log(values[high].iloc[0])
             what = f"is larger than the loss of a uniform prediction; if it is a perplexity, its logarithm is {nats:.4f}; {advice}"

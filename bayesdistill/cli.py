@@ -1,6 +1,7 @@
 """Command-line interface.
 
-Errors of the package are printed without a traceback and give exit code 2.
+Errors of the package are printed without a traceback and give exit code 2. `bd` imports a function when it is first used, so that
+help and completion are fast.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bayesdistill.errors import BayesdistillError, ParameterError
+import bayesdistill as bd
+from bayesdistill.errors import BayesdistillError, FileError, ParameterError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,25 +53,11 @@ def _output(text: str) -> Any:
 
 def _writable(path: Path | None) -> Path | None:
     """Raise an error before the computation if the file cannot be written."""
-    from bayesdistill.errors import FileError
-
     if path is not None and path.is_dir():
         raise FileError(f"Cannot write '{path}': it is a folder. Use a file name such as '{path / 'result.nc'}'.")
     if path is not None and not path.parent.is_dir():
         raise FileError(f"Cannot write '{path}': the folder '{path.parent}' does not exist.")
     return path
-
-
-def _law_names() -> list[str]:
-    from bayesdistill.law import LAWS
-
-    return list(LAWS)
-
-
-def _scenario_names() -> list[str]:
-    from bayesdistill.compute import SCENARIOS
-
-    return list(SCENARIOS)
 
 
 NOISE = ("law", "run")
@@ -96,7 +84,9 @@ def fit_command(
     widen: Annotated[str, _number("Factor on the standard deviations of the earlier fit.")] = "2",
     law: Annotated[
         str,
-        typer.Option(help="Law to fit: busbridge2025 is equation 8 of the paper.", autocompletion=_law_names),
+        typer.Option(
+            help="Law to fit: busbridge2025 is equation 8 of the paper.", autocompletion=lambda: list(bd.LAWS)
+        ),
     ] = "tied_reducible",
     gamma: Annotated[str | None, _number("Fix the supervised law's gamma (1: Chinchilla's form).")] = None,
     draws: Annotated[str, _number("Draws per chain.")] = "1000",
@@ -109,23 +99,20 @@ def fit_command(
     as_json: AsJson = False,
 ) -> None:
     """Fit the law to runs with NUTS."""
-    from bayesdistill.criticism import check
-    from bayesdistill.datasets import load_runs, read_runs
     from bayesdistill.law import as_law
-    from bayesdistill.sampling import fit, load, save
 
     table: Any = runs
     other: Any = supervised
     if runs is not None and not Path(runs).suffix:
-        table = load_runs(runs)
+        table = bd.load_runs(runs)
     elif runs is not None and allow_suspicious:
-        table = read_runs(runs, "distilled", allow_suspicious=True)
+        table = bd.read_runs(runs, "distilled", allow_suspicious=True)
     if supervised is not None and allow_suspicious:
-        other = read_runs(supervised, "supervised", allow_suspicious=True)
-    result = fit(
+        other = bd.read_runs(supervised, "supervised", allow_suspicious=True)
+    result = bd.fit(
         table,
         other,
-        priors=None if prior is None else load(prior),
+        priors=None if prior is None else bd.load(prior),
         widen=_real(widen, "--widen"),
         law=as_law(law) if gamma is None else as_law(law).with_fixed(gamma=_real(gamma, "--gamma")),
         draws=_whole(draws, "--draws"),
@@ -135,8 +122,8 @@ def fit_command(
         target_accept=_real(target_accept, "--target-accept"),
         progress=False if quiet or as_json else None,
     )
-    save(result, output)
-    found = check(result)
+    bd.save(result, output)
+    found = bd.check(result)
     if as_json:
         print(json.dumps({"fit": str(output), "verdict": found.verdict, **found.numbers}))
         return
@@ -147,9 +134,7 @@ def fit_command(
 @app.command(name="check")
 def check_command(fit: FitFile, as_json: AsJson = False) -> None:
     """Check convergence and fit quality; suggest fixes. The exit code is 1 if a check fails."""
-    from bayesdistill.criticism import check
-
-    found = check(_load_fit(fit))
+    found = bd.check(_load_fit(fit))
     print(json.dumps({"verdict": found.verdict, **found.numbers}) if as_json else found)
     if found.ok is False:
         raise typer.Exit(1)
@@ -162,7 +147,9 @@ def plan_command(
     budgets: Annotated[str, typer.Option(help="FLOPs: lowest:highest:count on a log scale, or a list 1e20,1e21.")],
     scenario: Annotated[
         list[str] | None,
-        typer.Option(help="Cost scenario (default: all four). Repeat for more.", autocompletion=_scenario_names),
+        typer.Option(
+            help="Cost scenario (default: all four). Repeat for more.", autocompletion=lambda: list(bd.SCENARIOS)
+        ),
     ] = None,
     delta: Annotated[
         list[str] | None,
@@ -180,34 +167,28 @@ def plan_command(
     as_json: AsJson = False,
 ) -> None:
     """Compute the probability that distillation beats pretraining, and the strategies."""
-    from bayesdistill.compute import SCENARIOS
-    from bayesdistill.decisions import plan
-    from bayesdistill.decisions.arguments import parse_number
-    from bayesdistill.sampling import save
-    from bayesdistill.tables import plan_table, summary_table, table_text
-
     scenarios: list[Any] = list(scenario or []) + [_shares(text) for text in delta or []]
-    result = plan(
+    result = bd.plan(
         _load_fit(fit),
         student,
         _budgets(budgets),
-        scenarios or list(SCENARIOS),
-        max_teacher_params=parse_number(max_teacher_params, "--max-teacher-params"),
-        max_teacher_tokens=parse_number(max_teacher_tokens, "--max-teacher-tokens"),
+        scenarios or list(bd.SCENARIOS),
+        max_teacher_params=_positive(max_teacher_params, "--max-teacher-params"),
+        max_teacher_tokens=_positive(max_teacher_tokens, "--max-teacher-tokens"),
         max_student_tokens=None
         if max_student_tokens is None
-        else parse_number(max_student_tokens, "--max-student-tokens"),
+        else _positive(max_student_tokens, "--max-student-tokens"),
         noise=noise,
         seed=_whole(seed, "--seed"),
         allow_unconverged=allow_unconverged,
         progress=False if as_json else None,
     )
     if output is not None:
-        save(result, output)
+        bd.save(result, output)
     if as_json:
-        _print_json(plan_table(result), result)
+        _print_json(bd.plan_table(result), result)
         return
-    print(table_text(summary_table(result)))
+    print(bd.table_text(bd.summary_table(result)))
     _print_convergence(result, fit)
     if output is not None:
         print(f"Wrote {output}. Next: bayesdistill report {fit} --plan {output}")
@@ -236,10 +217,7 @@ def predict_command(
     as_json: AsJson = False,
 ) -> None:
     """Predict the loss of runs, with intervals and their distance from the data."""
-    from bayesdistill.decisions import predict
     from bayesdistill.decisions.arguments import check_choice
-    from bayesdistill.sampling import save
-    from bayesdistill.tables import decision_table, table_text, write_table
 
     check_choice(noise, "--noise", NOISE)
     check_choice(groups, "--groups", GROUPS)
@@ -252,7 +230,7 @@ def predict_command(
     if output is not None and output.suffix not in (".csv", ".nc"):
         raise ParameterError(f"--output: {output.name} must end in .csv or .nc.")
     with_draws = output is not None and output.suffix == ".nc"
-    result = predict(
+    result = bd.predict(
         _load_fit(fit),
         runs,
         noise=noise,
@@ -263,14 +241,14 @@ def predict_command(
         allow_suspicious=allow_suspicious,
         allow_unconverged=allow_unconverged,
     )
-    table = decision_table(result)
+    table = bd.decision_table(result)
     if output is not None:
-        save(result, output) if with_draws else write_table(table, output)
+        bd.save(result, output) if with_draws else bd.write_table(table, output)
     if as_json:
         _print_json(table, result)
         return
     print(f"{result.attrs['title']}\n")
-    print(table_text(table.drop(columns=["loss_mean", "loss_sd"])))
+    print(bd.table_text(table.drop(columns=["loss_mean", "loss_sd"])))
     if "coverage" in result.attrs:
         print(
             f"\n{100 * result.attrs['coverage']:.0f}% of the observed losses are inside their {100 * inside:g}% interval."
@@ -292,13 +270,11 @@ def report_command(
     """Write a self-contained HTML report of a fit and a plan, with tables and figures as files."""
     import xarray as xr
 
-    from bayesdistill.errors import FileError
     from bayesdistill.reporting import report_files, write_report
-    from bayesdistill.sampling import load
 
     if output.exists() and not output.is_dir():
         raise FileError(f"Cannot write to '{output}': it is a file. Use a folder with -o.")
-    planned = None if plan is None else load(plan)
+    planned = None if plan is None else bd.load(plan)
     if planned is not None and not isinstance(planned, xr.Dataset):
         raise FileError(f"{plan} contains a fit, not a plan. Create a plan with: bayesdistill plan FIT -o plan.nc")
     files = report_files(_load_fit(fit), planned)
@@ -324,15 +300,19 @@ def demo(
     print(json.dumps({"folder": str(out), "files": [str(path) for path in files]}))
 
 
-def _real(text: str, option: str) -> float:
-    """Parse a number such as 1e9 or 1B. The called function checks its range."""
+def _positive(text: str, option: str) -> float:
+    """Parse a positive number such as 1e9 or 1B."""
     from bayesdistill.decisions.arguments import parse_number
 
-    try:
-        value = float(text)
-    except ValueError:
-        return parse_number(text, option)
-    return value if math.isfinite(value) else parse_number(text, option)
+    return parse_number(text, option)
+
+
+def _real(text: str, option: str) -> float:
+    """Parse a number such as -1, 1e9 or 1B. The called function checks its range."""
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    return _positive(text, option)
 
 
 def _whole(text: str, option: str) -> int:
@@ -355,40 +335,33 @@ def _print_convergence(result: xr.Dataset, fit: Path) -> None:
 def _load_fit(path: Path) -> xr.DataTree:
     import xarray as xr
 
-    from bayesdistill.errors import FileError
-    from bayesdistill.sampling import load
-
     if not path.exists():
         raise FileError(f"The file {path} does not exist. Create a fit with: bayesdistill fit RUNS -o {path}")
-    result = load(path)
+    result = bd.load(path)
     if not isinstance(result, xr.DataTree):
         raise FileError(f"{path} contains a plan, not a fit. Create a fit with: bayesdistill fit RUNS -o fit.nc")
     return result
 
 
 def _shares(text: str) -> Any:
-    from bayesdistill.compute import Scenario
-
     try:
         lgt, pre = (float(Fraction(part.strip())) for part in text.split(":"))
     except (ValueError, ZeroDivisionError):
         raise ParameterError(f"--delta must be two fractions such as 1:0.1 or 1:1/8, got {text!r}.") from None
-    return Scenario(delta_lgt=lgt, delta_pre=pre)
+    return bd.Scenario(delta_lgt=lgt, delta_pre=pre)
 
 
 def _budgets(text: str) -> list[float]:
     import numpy as np
 
-    from bayesdistill.decisions.arguments import parse_number
-
     if ":" not in text:
-        return [parse_number(part, "--budgets") for part in text.split(",")]
+        return [_positive(part, "--budgets") for part in text.split(",")]
     parts = text.split(":")
     if len(parts) != 3 or not parts[2].isdigit() or int(parts[2]) < 2:
         raise ParameterError(
             f"--budgets must be lowest:highest:count with a count of at least 2, such as 1e19:1e25:25, got {text!r}."
         )
-    low, high = (parse_number(part, "--budgets") for part in parts[:2])
+    low, high = (_positive(part, "--budgets") for part in parts[:2])
     if low >= high:
         raise ParameterError(f"The lowest budget of --budgets must be less than the highest, got {text!r}.")
     return [float(value) for value in np.geomspace(low, high, int(parts[2]))]

@@ -201,7 +201,7 @@ def test_every_numeric_option_takes_them(
     fit354: xr.DataTree, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, object] = {}
-    monkeypatch.setattr("bayesdistill.sampling.fit", lambda *_, **options: asked.update(options) or fit354)
+    monkeypatch.setattr("bayesdistill.fit", lambda *_, **options: asked.update(options) or fit354)
     numbers = {"draws": "1.2k", "tune": "2e3", "chains": "4e0", "seed": "1M", "widen": "1e1"}
     options = ["--gamma", "1e0", *(part for name, text in numbers.items() for part in (f"--{name}", text))]
     output = tmp_path / "fit.nc"
@@ -341,7 +341,7 @@ def test_options_reach_the_fit(
         asked.update(options, arguments=arguments)
         return fit354
 
-    monkeypatch.setattr("bayesdistill.sampling.fit", fit)
+    monkeypatch.setattr("bayesdistill.fit", fit)
     output = tmp_path / "fit.nc"
     code, out, _ = command("fit", "busbridge2025", "-o", output, "-q")
     assert code == 0
@@ -378,7 +378,7 @@ def test_an_interrupt_loses_no_earlier_file(command: Command, tmp_path: Path, mo
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bayesdistill.sampling.fit", interrupted)
+    monkeypatch.setattr("bayesdistill.fit", interrupted)
     earlier = tmp_path / "fit.nc"
     earlier.write_bytes(b"an earlier result")
     code, out, err = command("fit", "busbridge2025", "-o", earlier)

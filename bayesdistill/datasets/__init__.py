@@ -15,16 +15,3 @@ from bayesdistill.datasets._load_runs import load_runs
 from bayesdistill.datasets._read_runs import read_design, read_runs
 from bayesdistill.datasets._simulate_runs import published_design, simulate_runs
 from bayesdistill.datasets.schemas import COLUMNS, KINDS, runs_schema
-
-__all__ = [
-    "COLUMNS",
-    "KINDS",
-    "data_hash",
-    "describe_runs",
-    "load_runs",
-    "published_design",
-    "read_design",
-    "read_runs",
-    "runs_schema",
-    "simulate_runs",
-]

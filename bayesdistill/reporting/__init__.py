@@ -4,5 +4,3 @@ from bayesdistill.reporting._cite import cite
 from bayesdistill.reporting._methods_text import methods_text
 from bayesdistill.reporting._report import PAGE, report, report_files, write_report
 from bayesdistill.reporting.sentences import answer_sentences
-
-__all__ = ["PAGE", "answer_sentences", "cite", "methods_text", "report", "report_files", "write_report"]

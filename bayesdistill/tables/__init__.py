@@ -14,19 +14,4 @@ from bayesdistill.tables._write_table import latex, markdown, table_text, write_
 from bayesdistill.tables.display import display_html, display_text
 from bayesdistill.tables.formatting import readable
 
-__all__ = [
-    "backtest_table",
-    "criticism_table",
-    "decision_table",
-    "display_html",
-    "display_text",
-    "latex",
-    "markdown",
-    "plan_table",
-    "readable",
-    "summary_table",
-    "table_text",
-    "write_table",
-]
-
 register_display(display_text, display_html)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import time
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -64,11 +65,12 @@ def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
     write_table(plan_table(planned), out / "plan.csv")
     say("drawing")
     curves = law_curves(fitted)
-    for name, figure in (
-        ("runs.png", plot_runs(curves, size="page")),
-        ("probability.png", plot_probability(planned, size="page")),
-        ("best_loss.png", plot_best_loss(planned, size="page")),
-    ):
+    figures = {
+        "runs.png": plot_runs(curves, size="page"),
+        "probability.png": plot_probability(planned, size="page"),
+        "best_loss.png": plot_best_loss(planned, size="page"),
+    }
+    for name, figure in figures.items():
         with replacing(out / name) as aside:
             figure.savefig(aside, dpi=150)
     say("writing the report")
@@ -76,31 +78,14 @@ def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
     with replacing(out / "README.md") as aside:
         aside.write_text(summary_text(fitted, planned), encoding="utf-8")
     say("done")
-    print()
-    print(table_text(summary_table(planned)))
-    print()
-    names = ("README.md", PAGE, "fit.nc", "plan.nc", "plan.csv", "runs.png", "probability.png", "best_loss.png")
-    for name in names:
-        print(f"  {out / name}")
-    return [out / name for name in names]
+    written = [out / name for name in ("README.md", PAGE, "fit.nc", "plan.nc", "plan.csv", *figures)]
+    print(f"\n{table_text(summary_table(planned))}\n", *(f"  {path}" for path in written), sep="\n")
+    return written
 
 
 def summary_text(fitted: xr.DataTree, planned: xr.Dataset) -> str:
     """Return the summary of the demo: three sentences and a list of the files."""
     found = posterior.provenance(fitted)
-    text = "\n\n".join(textwrap.fill(sentence, 118) for sentence in answer_sentences(fitted, planned))
-    return f"""# Results
-
-{text}
-
-| file | content |
-| --- | --- |
-| `{PAGE}` | the full report on one page; its tables and figures are in `tables/` and `figures/` |
-| `fit.nc` | the posterior: `bayesdistill.load("fit.nc")`, an xarray DataTree for ArviZ |
-| `plan.nc`, `plan.csv` | probability, gain, strategy and status for every student, scenario and budget |
-| `runs.png` | the {found["data"]["distilled"]["runs"]} runs with the fitted law and its bands: the capacity gap |
-| `probability.png` | the probability that distillation beats pretraining by budget |
-| `best_loss.png` | lowest cross-entropy by compute, distilled and pretrained |
-
-Seed {found["seed"]}, data sha256 {found["data"]["distilled"]["sha256"][:16]}, supervised law from: {found["supervised_law"]}.
-"""
+    answer = "\n\n".join(textwrap.fill(sentence, 118) for sentence in answer_sentences(fitted, planned))
+    template = files("bayesdistill").joinpath("demo.md").read_text(encoding="utf-8")
+    return template.format(answer=answer, page=PAGE, data=found["data"]["distilled"], found=found)

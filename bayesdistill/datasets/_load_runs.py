@@ -13,18 +13,16 @@ from bayesdistill.errors import DataError
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def _folders() -> dict[str, Path]:
-    """Return data set -> folder, in the package (wheel) or next to it (checkout)."""
+def _tables() -> dict[str, dict[str, Path]]:
+    """Return data set -> kind -> file, in the package (wheel) or next to it (checkout)."""
     root = _PACKAGE / "data"
     if not root.is_dir():
         root = _PACKAGE.parent / "data"
-    if not root.is_dir():
-        return {}
-    return {folder.name: folder for folder in sorted(root.iterdir()) if _kinds_in(folder)}
-
-
-def _kinds_in(folder: Path) -> list[str]:
-    return [kind for kind in KINDS if (folder / f"{kind}.csv").is_file()]
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(root.glob("*/*.csv")):
+        if path.stem in KINDS:
+            found.setdefault(path.parent.name, {})[path.stem] = path
+    return found
 
 
 def load_runs(name: str = "busbridge2025", kind: str = "distilled") -> pd.DataFrame:
@@ -55,13 +53,13 @@ def load_runs(name: str = "busbridge2025", kind: str = "distilled") -> pd.DataFr
     >>> bd.load_runs("busbridge2025").shape
     (354, 7)
     """
-    folders = _folders()
-    if name not in folders or kind not in _kinds_in(folders[name]):
-        there = [f"{found!r} ({', '.join(_kinds_in(folder))})" for found, folder in folders.items()]
+    tables = _tables()
+    if kind not in tables.get(name, {}):
+        there = [f"{found!r} ({', '.join(kinds)})" for found, kinds in tables.items()]
         raise DataError(
             f"There is no packaged data set {name!r} of kind {kind!r}. Available: {', '.join(there) or 'none'}. To read your own "
             "table, use bd.read_runs(path)."
         )
-    table = read_runs(folders[name] / f"{kind}.csv", kind)
+    table = read_runs(tables[name][kind], kind)
     table.attrs["source"] = f"{name}/{kind}"
     return table

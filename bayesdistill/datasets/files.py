@@ -63,12 +63,16 @@ def read_raw(source: str | os.PathLike[str] | pd.DataFrame) -> RawTable:
     content = _bytes_of(path, where)
     if name.endswith(_PARQUET):
         return RawTable(_parquet(content, where), where, None)
-    return _csv(_text(content, where, compressed=name.endswith(".gz")), where)
+    return _csv(_text(content, where), where)
 
 
 def _bytes_of(path: Path, where: str) -> bytes:
     try:
         content = path.read_bytes()
+        if path.name.lower().endswith(".gz"):
+            content = gzip.decompress(content)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{where} is not a gzip file or is damaged: {error}") from None
     except FileNotFoundError:
         raise FileError(f"{where} does not exist. Check the working directory, or use an absolute path.") from None
     except OSError as error:
@@ -99,14 +103,7 @@ def _without_index(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def _text(content: bytes, where: str, compressed: bool) -> str:
-    if compressed:
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{where} is not a gzip file or is damaged: {error}") from None
-        if not content.strip():
-            raise DataError(f"{where} is empty. It must have a header and at least two runs.")
+def _text(content: bytes, where: str) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{where} is encoded in UTF-16. Save it as CSV in UTF-8.")
     try:

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import pandas as pd
+
 from bayesdistill.errors import DataError, ParameterError
 
 if TYPE_CHECKING:
@@ -115,7 +118,6 @@ def runs_schema(
     >>> list(runs_schema("supervised").columns)
     ['params', 'tokens', 'loss']
     """
-    import numpy as np
     import pandera.pandas as pa
 
     def column(name: str) -> pa.Column:
@@ -180,7 +182,7 @@ def kind_of(columns: Sequence[Any], kind: str | None, where: str, *, outcome: bo
             f"({_listed('supervised', outcome)}). Select one with kind='distilled' or kind='supervised'. If the table contains rows of "
             "both kinds, split it into two files."
         )
-    if sum(_is_number(name) for name in names) >= 3:
+    if pd.to_numeric(pd.Series(names), errors="coerce").notna().sum() >= 3:
         raise DataError(
             f"{where} has no header; found {_quoted(names[:7])} instead of column names. Add a header: "
             f"{_listed('distilled')} for distilled runs, {_listed('supervised')} for supervised runs."
@@ -232,14 +234,6 @@ def _near_names(needed: Sequence[str], names: list[str]) -> dict[str, str]:
 
 def _bare(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -16,7 +16,6 @@ import math
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from bayesdistill.datasets.files import RawTable
 from bayesdistill.datasets.schemas import COLUMNS, KINDS, QUANTITIES
@@ -66,15 +65,15 @@ def found(raw: RawTable, frame: pd.DataFrame, kind: str, *, design: bool = False
 
 def _magnitudes(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
     size, tokens = KINDS[kind][:2]
+    log_ratio = np.log10(frame[tokens]) - np.log10(frame[size])  # unlike D/N, it does not overflow
     return (
-        _out_of_range(raw, frame, size, tokens)
-        or _ratio_of_table(frame, size, tokens)
-        or _ratio_of_rows(raw, frame, size, tokens)
+        _out_of_range(raw, frame, log_ratio, size, tokens)
+        or _ratio_of_table(log_ratio, size, tokens)
+        or _ratio_of_rows(raw, frame, log_ratio, size, tokens)
     )
 
 
-def _out_of_range(raw: RawTable, frame: pd.DataFrame, size: str, tokens: str) -> list[str]:
-    log_ratio = _log_ratio(frame[tokens], frame[size])
+def _out_of_range(raw: RawTable, frame: pd.DataFrame, log_ratio: pd.Series, size: str, tokens: str) -> list[str]:
     few_params = frame[size] < QUANTITIES["params"].fewest
     few_tokens = frame[tokens] < QUANTITIES["tokens"].fewest
     problems = []
@@ -94,11 +93,6 @@ def _out_of_range(raw: RawTable, frame: pd.DataFrame, size: str, tokens: str) ->
             what = f"is more {COLUMNS[name].units} than any published model has"
             problems.append(_slip(raw, frame[name], many, factor, what))
     return problems
-
-
-def _log_ratio(tokens: pd.Series, size: pd.Series) -> pd.Series:
-    """Return log10 of the tokens per parameter; unlike D/N, it does not overflow."""
-    return np.log10(tokens) - np.log10(size)
 
 
 def _likeliest_factor(log_ratio: pd.Series, of: str) -> float:
@@ -124,8 +118,7 @@ def _power(factor: float) -> str:
     return f"1e{round(math.log10(factor))}"
 
 
-def _ratio_of_table(frame: pd.DataFrame, size: str, tokens: str) -> list[str]:
-    log_ratio = _log_ratio(frame[tokens], frame[size])
+def _ratio_of_table(log_ratio: pd.Series, size: str, tokens: str) -> list[str]:
     ratio = 10 ** float(log_ratio.median())
     low, high = _RATIO_RANGE
     if low <= ratio <= high:
@@ -139,9 +132,8 @@ def _ratio_of_table(frame: pd.DataFrame, size: str, tokens: str) -> list[str]:
     ]
 
 
-def _ratio_of_rows(raw: RawTable, frame: pd.DataFrame, size: str, tokens: str) -> list[str]:
-    """Find rows whose tokens per parameter differ by a factor of about 1e3, 1e6 or 1e9."""
-    ratio = _log_ratio(frame[tokens], frame[size])
+def _ratio_of_rows(raw: RawTable, frame: pd.DataFrame, ratio: pd.Series, size: str, tokens: str) -> list[str]:
+    """Find rows whose tokens per parameter (log10) differ by a factor of about 1e3, 1e6 or 1e9."""
     ordered = np.sort(ratio)
     for cut in np.flatnonzero(np.diff(ordered) > math.log10(_APART)):
         for odd, direction in ((ratio <= ordered[cut], 1), (ratio > ordered[cut], -1)):
@@ -151,21 +143,12 @@ def _ratio_of_rows(raw: RawTable, frame: pd.DataFrame, size: str, tokens: str) -
             for factor in _FACTORS:
                 corrected = ratio[odd] + direction * math.log10(factor)
                 if corrected.between(rest.min() - 0.3, rest.max() + 0.3).all():
-                    name, change = _culprit(frame, odd, direction, factor, size, tokens)
+                    small, large = (tokens, size) if direction > 0 else (size, tokens)
+                    large_is_odd = (frame.loc[odd, large] > 10 * frame.loc[~odd, large].max()).all()
+                    name, change = (large, 1 / factor) if large_is_odd else (small, factor)
                     what = f"gives {10 ** ratio[odd].iloc[0]:.3g} tokens per parameter, far from all other runs"
                     return [_slip(raw, frame[name], odd, change, what)]
     return []
-
-
-def _culprit(
-    frame: pd.DataFrame, odd: pd.Series, direction: int, factor: float, size: str, tokens: str
-) -> tuple[str, float]:
-    """Return the column that probably has wrong units, and the factor to correct it."""
-    small, large = (tokens, size) if direction > 0 else (size, tokens)
-    values: NDArray[np.float64] = frame.loc[odd, large].to_numpy()
-    others = frame.loc[~odd, large]
-    large_is_odd = (values > 10 * others.max()).all()
-    return (large, 1 / factor) if large_is_odd else (small, factor)
 
 
 # Losses -------------------------------------------------------------------------------------------------------------

@@ -119,28 +119,20 @@ def law_functions(law: Law) -> str:
     names = [_name(number) for number in prepared]
     shared, repeated = _split(evaluated, [from_teacher], {"N", *names, *(f"p.{name}" for name in p)})
     fields = f"{{ {', '.join(['p', 'N', *names])} }}"
-    return "\n".join(
-        [
-            "function supervisedLoss(p, N, D) {",
-            *_statements(every, [supervised], "return {};"),
-            "}",
-            "function prepare(p, N) {",
-            *_statements(every, prepared),
-            f"  return {fields};",
-            "}",
-            f"function distilledLoss({fields}, D, T) {{",
-            *_statements(evaluated, [distilled], "return {};"),
-            "}",
-            "function meanDistilledLoss(students, D, N_T, D_T) {",
+    functions = {
+        "supervisedLoss(p, N, D)": _statements(every, [supervised], "return {};"),
+        "prepare(p, N)": [*_statements(every, prepared), f"  return {fields};"],
+        f"distilledLoss({fields}, D, T)": _statements(evaluated, [distilled], "return {};"),
+        "meanDistilledLoss(students, D, N_T, D_T)": [
             *_statements(evaluated, shared),
             "  let sum = 0;",
             f"  for (const {fields} of students) {{",
             *("  " + line for line in _statements(repeated, [from_teacher], "sum += {};")),
             "  }",
             "  return sum / students.length;",
-            "}",
-        ]
-    )
+        ],
+    }
+    return "\n".join("\n".join([f"function {head} {{", *body, "}"]) for head, body in functions.items())
 
 
 def _name(number: int) -> str:

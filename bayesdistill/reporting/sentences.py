@@ -30,11 +30,14 @@ def _listed(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+def _sizes(plan: xr.Dataset) -> list[str]:
+    return [short(float(size)) for size in plan["student"].values]
+
+
 def _at(plan: xr.Dataset, scenario: str, budget: float) -> str:
     """Format the probabilities of all students at one budget."""
-    row = plan["probability"].sel(scenario=scenario, budget=budget)
-    sizes = [short(float(size)) for size in plan["student"].values]
-    words = [percent(float(p)) for p in row.values]
+    sizes = _sizes(plan)
+    words = [percent(float(p)) for p in plan["probability"].sel(scenario=scenario, budget=budget).values]
     if len(sizes) == 1:
         return f"{words[0]} for a student of {sizes[0]}"
     if len(set(words)) == 1:
@@ -50,14 +53,12 @@ def question(plan: xr.Dataset | None) -> str:
     """Return the question of a report in a sentence."""
     if plan is None:
         return "Which scaling law do the runs support? This report does not include a plan."
-    sizes = _listed([short(float(size)) for size in plan["student"].values])
-    budgets, scenarios = plan["budget"].values, [str(name) for name in plan["scenario"].values]
-    span = f"{power_of_ten(float(budgets.min()))} FLOPs"
-    if budgets.size > 1:
-        span = f"{power_of_ten(float(budgets.min()))} to {power_of_ten(float(budgets.max()))} FLOPs ({budgets.size} budgets)"
+    budgets = plan["budget"].values
+    lowest, highest = power_of_ten(float(budgets.min())), power_of_ten(float(budgets.max()))
+    span = f"{lowest} to {highest} FLOPs ({budgets.size} budgets)" if budgets.size > 1 else f"{lowest} FLOPs"
     return (
-        f"With {span}, should a language model of {sizes} non-embedding parameters be distilled from a teacher, or "
-        f"pretrained with the same budget? Cost scenarios: {_listed(scenarios)}."
+        f"With {span}, should a language model of {_listed(_sizes(plan))} non-embedding parameters be distilled from a "
+        f"teacher, or pretrained with the same budget? Cost scenarios: {_listed([str(s) for s in plan['scenario'].values])}."
     )
 
 

@@ -1,6 +1,6 @@
 """Labeled results: a Dataset with a hook for its display, and its variables declared as data.
 
-A function declares its variables in a `Table`, by dimensions and units, and computes their values; `labeled` makes the variables.
+Dimensions, units and long names are declared in tables (`Variables`); `labeled` makes the variables of a table from their values.
 
 Nothing here knows how an answer is displayed. `tables` registers its displays, and the package's metadata names it as entry point of
 the group "bayesdistill.display", which is loaded when an answer is displayed for the first time.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -20,11 +20,9 @@ FLOPS = "FLOPs"
 PARAMS = "parameters"
 TOKENS = "tokens"
 ONE = "1"
-Units = str | tuple[str, ...]
-"""Units of a variable, or the names of its integer codes (flags)."""
-Table = Mapping[tuple[str, Units], Mapping[str, str]]
-"""Declared variables: (dimensions separated by spaces, units) -> name -> long_name."""
 DRAWS = ("chain", "draw")
+Variables = Mapping[str, tuple[str, str, str]]
+"""Name of a variable -> its dimensions, separated by spaces, units and long_name."""
 
 ENTRY_POINTS = "bayesdistill.display"
 _displays: dict[str, Callable[..., str | None]] = {}
@@ -50,43 +48,48 @@ def _display(kind: str, *arguments: object) -> str | None:
     return _displays[kind](*arguments) if kind in _displays else None
 
 
-def variable(dims: Sequence[str], values: Any, units: Units, long_name: str) -> xr.Variable:
-    """Return a variable with units and long_name, or with flag_values and flag_meanings (CF convention)."""
-    attrs: dict[str, Any] = {"units": units, "long_name": long_name}
-    if isinstance(units, tuple):
-        meanings = " ".join(name.replace(" ", "_") for name in units)
-        attrs |= {"units": ONE, "flag_values": np.arange(len(units), dtype=np.int8), "flag_meanings": meanings}
-        values = np.asarray(values).astype(np.int8)
-    return xr.Variable(tuple(dims), values, attrs)
+class Codes(NamedTuple):
+    """Integer codes of names: a variable with flag_values and flag_meanings (CF convention)."""
+
+    values: np.ndarray
+    names: Sequence[str]
 
 
-def labeled(table: Table, values: Mapping[str, Any], draws: tuple[int, int] = (1, -1)) -> dict[str, xr.Variable]:
-    """Return the variables of a table.
+def variable(dims: Sequence[str], values: Any, units: str, long_name: str) -> xr.Variable:
+    """Return a variable with units and long_name."""
+    return xr.Variable(tuple(dims), values, {"units": units, "long_name": long_name})
+
+
+def labeled(table: Variables, values: Mapping[str, Any], draws: tuple[int, int] = (1, -1)) -> dict[str, xr.Variable]:
+    """Return the variables of a table that have values.
 
     Parameters
     ----------
-    table : Table
-        Declarations; those without a value are not used.
+    table : Variables
     values : mapping
-        Name -> array, or (estimate, Monte Carlo standard error), which makes two variables, the second with suffix `_mcse`. If
-        the dimensions end with chain and draw, the last axis of the array may hold the flattened draws.
+        Name -> array, Codes, a variable, or (estimate, Monte Carlo standard error), which makes two variables, the second with
+        suffix `_mcse`. If the dimensions end with chain and draw, the last axis of the array may hold the flattened draws.
     draws : (int, int)
         Number of chains, and of draws in each.
     """
-    declared = {
-        name: (tuple(dims.split()), units, text)
-        for (dims, units), names in table.items()
-        for name, text in names.items()
-    }
     found = {}
     for name, value in values.items():
-        dims, units, text = declared[name]
-        value, *error = value if isinstance(value, tuple) else (value,)
-        if dims[-2:] == DRAWS and np.ndim(value) == len(dims) - 1:
-            value = value.reshape(*value.shape[:-1], *draws)
-        found[name] = variable(dims, value, units, text)
-        if error:
-            found[f"{name}_mcse"] = variable(dims, error[0], units, f"Monte Carlo standard error of {name}")
+        if isinstance(value, xr.Variable):
+            found[name] = value
+            continue
+        dims, units, text = table[name]
+        along = tuple(dims.split())
+        if isinstance(value, tuple) and not isinstance(value, Codes):
+            value, error = value
+            found[f"{name}_mcse"] = variable(along, error, units, f"Monte Carlo standard error of {name}")
+        array = value.values.astype(np.int8) if isinstance(value, Codes) else value
+        if along[-2:] == DRAWS and np.ndim(array) == len(along) - 1:
+            array = array.reshape(*array.shape[:-1], *draws)
+        found[name] = variable(along, array, units, text)
+        if isinstance(value, Codes):
+            meanings = " ".join(flag.replace(" ", "_") for flag in value.names)
+            flags = np.arange(len(value.names), dtype=np.int8)
+            found[name].attrs |= {"flag_values": flags, "flag_meanings": meanings}
     return found
 
 

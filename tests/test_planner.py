@@ -14,6 +14,7 @@ import xarray as xr
 from decision_cases import posterior_of, scattered
 
 import bayesdistill as bd
+from bayesdistill.decisions.labels import declared
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ParameterError
 
 TABLE = pd.DataFrame({"name": ["small", "large"], "params": [1e9, 7e9], "loss": [2.3, 2.05], "tokens": [1e11, 3e11]})
@@ -35,7 +36,7 @@ def fit_of(source: xr.Dataset | bd.Planner) -> xr.Dataset:
 
 # Function -> (the options that it uses, with a value that is not the default; the call).
 CALLS = {
-    "plan": (SEARCH | NOISE, lambda f, **o: bd.plan(f, STUDENTS, BUDGETS, **o)),
+    "plan": (SEARCH | NOISE, lambda f, **o: bd.plan(f, STUDENTS, BUDGETS, teachers=TABLE, **o)),
     "plan_tokens": (BOUNDS | SHAPE | NOISE | WORK, lambda f, **o: bd.plan_tokens(f, STUDENTS, [1e10, 1e11], **o)),
     "sharing_map": (SEARCH | NOISE, lambda f, **o: bd.sharing_map(f, STUDENTS, BUDGETS, [1, 8], **o)),
     "break_even": (ALL | SHAPE | WORK, lambda f, **o: bd.break_even(f, STUDENTS, BUDGETS, **o)),
@@ -47,10 +48,15 @@ CALLS = {
     "teacher_choice": (SEARCH, lambda f, **o: bd.teacher_choice(f, TABLE, STUDENTS, BUDGETS, **o)),
     "capacity_gap": (
         SHAPE,
-        lambda f, **o: bd.capacity_gap(f, STUDENTS, student_budget=1e21, teacher_losses=[2.0, 2.4], **o),
+        lambda f, **o: bd.capacity_gap(f, STUDENTS, student_budget=1e21, teacher_params=[1e9, 7e9], teacher_budget=1e22, **o),
     ),
-    "family_plan": (ALL | SHAPE | {"progress": False}, lambda f, **o: bd.family_plan(f, STUDENTS, 1e22, **o)),
-    "plan_value": ({}, lambda f, **o: bd.plan_value(f, bd.plan(fit_of(f), 1e9, 1e21), **o)),
+    "family_plan": (ALL | SHAPE | {"progress": False}, lambda f, **o: bd.family_plan(f, STUDENTS, 1e22, teachers=TABLE, **o)),
+    "plan_value": (
+        {},
+        lambda f, **o: bd.plan_value(
+            f, bd.plan(fit_of(f), 1e9, 1e21), gpu_flops_per_second=4e14, price_per_gpu_hour=2, **o
+        ),
+    ),
     "evppi": ({}, lambda f, **o: bd.evppi(f, bd.plan(fit_of(f), 1e9, 1e21), **o)),
     "predict": (NOISE, lambda f, **o: bd.predict(f, RUNS, draws=True, **o)),
     "recommendations": (
@@ -64,6 +70,9 @@ CALLS = {
     ),
     "information_order": (SHAPE, lambda f, **o: bd.information_order(f, RUNS, **o)),
 }  # fmt: skip
+OPTIONAL = {
+    "predict": {"observed", "residual", "pit", "group_seen", "effect", "teacher", "student", "model", "experiment"}
+}
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(bd.Planner) if field.name != "fit"}
 
 
@@ -84,7 +93,8 @@ def test_a_planner_gives_what_the_keywords_give(name, fit):
     other = {k: v for k, v in (ALL | SHAPE | NOISE | WORK).items() if k not in options}
     others = {k: DEFAULTS[k] for k in options}
     xr.testing.assert_identical(short, call(bd.Planner(fit, **others, **other), **options))
-    # The options do matter.
+    # The result has the variables that are declared for it, and the options do matter.
+    assert declared()[name].keys() - short.variables.keys() == OPTIONAL.get(name, set())
     assert not options.keys() - {"allow_unconverged", "progress"} or not short.equals(call(fit))
 
 

@@ -16,7 +16,7 @@ from typing import Unpack
 import numpy as np
 import xarray as xr
 
-from bayesdistill.answers import ONE, TOKENS, Table, variable
+from bayesdistill.answers import Codes
 from bayesdistill.compute import Scenario
 from bayesdistill.decisions import labels
 from bayesdistill.decisions._plan import plan_problem
@@ -44,28 +44,6 @@ BREAK_EVEN_STATUS = ("shared", "alone", "never", "beyond", "impossible")
 SHARED, ALONE, NEVER, BEYOND, IMPOSSIBLE = range(len(BREAK_EVEN_STATUS))
 _STEPS_A_DECADE = 4
 _INNER = np.array([0.25, 0.5, 0.75])
-
-VARIABLES: Table = {
-    ("student budget chain draw", ONE): {
-        "students_per_teacher": "students that must share a teacher for distillation to pay",
-        "extrapolation_factor": "factor by which the break-even is outside the range of the data, 1 inside",
-    },
-    ("student budget chain draw", TOKENS): {
-        "served_tokens": "additional tokens that the teacher must serve for distillation to pay"
-    },
-    ("student budget chain draw", BREAK_EVEN_STATUS): {"break_even_status": "whether distillation pays"},
-    ("student budget outcome", ONE): {"status_probability": "probability of each outcome"},
-    ("student budget quantile", ONE): {
-        "students_per_teacher_quantile": "quantiles of the break-even number; 1 if distillation pays for one student, "
-        "infinite if it never pays",
-    },
-    ("student budget quantile", TOKENS): {"served_tokens_quantile": "quantiles of the served tokens"},
-    ("student budget shared_by", ONE): {
-        "pays_probability": "probability that distillation pays with this many students (strategy with perfect information)",
-        "pays_extrapolates": "whether distillation or pretraining with this many students is outside the range of the data",
-    },
-    ("student budget", ONE): {"extrapolates": "whether the break-even is outside the range of the data"},
-}
 
 
 @with_options
@@ -107,7 +85,7 @@ def sharing_map(
     problem, _ = problem_of(planner, students, budgets, _shared(delta_lgt, numbers))
     result = plan_problem(planner, problem, workers_of(planner))
     result = result.drop_vars(["scenario", "delta_lgt"]).rename(scenario="students_per_teacher")
-    result = result.assign_coords(students_per_teacher=_shared_axis(numbers))
+    result = result.assign_coords(labels.variables("sharing_map", {"students_per_teacher": numbers}))
     result.attrs["delta_lgt"] = float(delta_lgt)
     return result
 
@@ -180,6 +158,7 @@ def break_even(
     number, served, status = (found[name] for name in ("students_per_teacher", "served_tokens", "break_even_status"))
     pays = found.pop("pays")
     values = found | {
+        "break_even_status": Codes(status, BREAK_EVEN_STATUS),
         "status_probability": probability_of(fitted, status[:, :, None] == np.arange(len(BREAK_EVEN_STATUS))[:, None]),
         "students_per_teacher_quantile": quantiles_of(number, QUANTILES),
         "served_tokens_quantile": quantiles_of(served, QUANTILES),
@@ -190,22 +169,18 @@ def break_even(
     coordinates = {
         "student": problem.students,
         "budget": problem.budgets,
-        "shared_by": _shared_axis(grid, "shared_by"),
-        "outcome": variable(["outcome"], list(BREAK_EVEN_STATUS), ONE, "whether distilling pays"),
+        "shared_by": grid,
+        "outcome": list(BREAK_EVEN_STATUS),
         "quantile": np.array(QUANTILES),
     }
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
     attrs |= {"delta_lgt": float(delta_lgt), "max_students_per_teacher": highest}
-    return labels.answer(fitted, VARIABLES, values, coordinates, attrs)
+    return labels.answer("break_even", fitted, values, coordinates, attrs)
 
 
 def _shared(delta_lgt: float, numbers: np.ndarray) -> tuple[Scenario, ...]:
     """Return the scenarios of teachers that are shared by these numbers of students."""
     return tuple(Scenario(delta_lgt, 1 / k, f"K = {k!r}") for k in numbers.tolist())
-
-
-def _shared_axis(numbers: np.ndarray, name: str = "students_per_teacher") -> xr.Variable:
-    return variable([name], numbers, ONE, "students that share the teacher's pretraining")
 
 
 def break_even_of_cell(

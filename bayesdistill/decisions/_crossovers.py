@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.answers import FLOPS, NATS, ONE, Table, variable
+from bayesdistill.answers import Codes
 from bayesdistill.compute import SCENARIOS, Scenario, flops_per_token
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Numbers, Scenarios, check_choice
@@ -59,44 +59,6 @@ from bayesdistill.strategies import Problem, supervised_losses
 
 _MOST_CHOSEN = 64  # Maximum number of budgets at which the chosen strategy is solved; each requires all draws.
 DEFAULT_BUDGETS = tuple(float(b) for b in np.geomspace(1e18, 1e30, 49))
-
-VARIABLES: Table = {
-    ("student scenario chain draw", FLOPS): {"crossover": "budget above which pretraining beats distillation"},
-    ("student scenario chain draw", CROSSOVER_STATUS): {
-        "crossover_status": "whether pretraining overtakes distillation"
-    },
-    ("student scenario chain draw", ONE): {
-        "crossover_sign_changes": "number of sign changes of the advantage within the budgets",
-        "crossover_extrapolation": "factor by which the crossover is outside the range of the data, 1 inside",
-    },
-    ("student scenario outcome", ONE): {"status_probability": "probability of each outcome"},
-    ("student scenario", ONE): {
-        "pretraining_ahead_probability": "probability that pretraining is better at the largest budget",
-        "crossed_within_data_probability": "probability that pretraining overtakes distillation within the range of the data",
-    },
-    ("student scenario quantile", FLOPS): {
-        "crossover_quantile": "quantiles of the crossover; infinite if distillation is better at the largest budget, 0 if it "
-        "never is"
-    },
-    ("student scenario quantile", ONE): {
-        "crossover_extrapolation_quantile": "quantiles of the extrapolation factor at the crossover among draws with a crossover"
-    },
-    ("student chain draw", NATS): {
-        "asymptotic_advantage": "pretrained minus distilled loss with perfect information and unlimited compute"
-    },
-    ("student", ONE): {"eventually_probability": "probability that pretraining is better with unlimited compute"},
-    ("student bound", FLOPS): {
-        "seen_budget": "range of pretraining budgets that corresponds to the tokens per parameter in the data"
-    },
-    ("scenario chain draw", ONE): {
-        "slope": "exponent of the crossover in the student's size, if every student has a crossover"
-    },
-    ("scenario quantile", ONE): {"slope_quantile": "quantiles of the slope among draws with a slope"},
-    ("scenario", ONE): {
-        "slope_probability": "probability that every student has a crossover",
-        "slope_positive_probability": "probability that the crossover grows with the student, among draws with a slope",
-    },
-}
 
 
 @with_options
@@ -165,7 +127,7 @@ def crossovers(
     always, never = np.isin(status, (ALWAYS, REVERSED)), status == NEVER
     values = {
         "crossover": crossover,
-        "crossover_status": status,
+        "crossover_status": Codes(status, CROSSOVER_STATUS),
         "crossover_sign_changes": changes,
         "crossover_extrapolation": extrapolation,
         "asymptotic_advantage": asymptote,
@@ -181,9 +143,9 @@ def crossovers(
     coordinates = labels.grid_coordinates(problem)
     del coordinates["budget"]
     coordinates |= {
-        "outcome": variable(["outcome"], list(CROSSOVER_STATUS), ONE, "whether pretraining overtakes distillation"),
+        "outcome": list(CROSSOVER_STATUS),
         "quantile": np.array(QUANTILES),
-        "bound": variable(["bound"], ["lower", "upper"], ONE, "end of the range"),
+        "bound": ["lower", "upper"],
     }
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
     attrs |= {
@@ -193,7 +155,7 @@ def crossovers(
         "n_budgets": problem.budgets.size,
         "teachers": json.dumps(None if table is None else list(table.names)),
     }
-    result = labels.answer(fitted, VARIABLES, values, coordinates, attrs)
+    result = labels.answer("crossovers", fitted, values, coordinates, attrs)
     result["crossover"].attrs["long_name"] += f" ({STRATEGY_NAMES[strategy]})"
     result["crossover"].attrs["strategy"] = strategy
     return result
@@ -250,22 +212,18 @@ def compare_crossovers(
         crossovers(fit, students, scenarios, budgets=budgets, strategy=strategy, **options) for fit in fits.values()
     ]
     parts = [whole.drop_dims(["chain", "draw"]) for whole in wholes]
-    names = xr.Variable("fit", [str(name) for name in fits], {"units": ONE, "long_name": "posterior"})
+    names = labels.variables("compare_crossovers", {"fit": [str(name) for name in fits]})["fit"]
     result = xr.concat(
         parts, names, data_vars="all", combine_attrs="drop_conflicts", coords="minimal", compat="override"
     )
-    for name, answer in (
-        ("pretraining_ahead_range", "pretraining_ahead_probability"),
-        ("eventually_range", "eventually_probability"),
-    ):
-        moved = result[answer].max("fit") - result[answer].min("fit")
-        result[name] = variable(
-            [str(dim) for dim in moved.dims], moved.values, ONE, f"largest minus smallest {answer} among the posteriors"
-        )
-    each = {str(k): p.attrs["converged"] for k, p in zip(fits, parts, strict=True)}
-    result.attrs["converged_each"] = json.dumps(each)
+    for name in ("pretraining_ahead", "eventually"):
+        each = result[f"{name}_probability"]
+        moved = {f"{name}_range": (each.max("fit") - each.min("fit")).values}
+        result = result.assign(labels.variables("compare_crossovers", moved))
+    converged = {str(k): p.attrs["converged"] for k, p in zip(fits, parts, strict=True)}
+    result.attrs["converged_each"] = json.dumps(converged)
     # Report the worst convergence state: a comparison is only as reliable as its least converged posterior.
-    result.attrs["converged"] = next((state for state in ("no", "unknown") if state in each.values()), "yes")
+    result.attrs["converged"] = next((state for state in ("no", "unknown") if state in converged.values()), "yes")
     return result
 
 

@@ -15,18 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from statistics import NormalDist
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
 
-from bayesdistill.answers import FLOPS, NATS, ONE, Table, labeled, variable
 from bayesdistill.compute import Shape, flops_per_token, pretraining_tokens
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Number, parse_number
 from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.labels import CELL, CELL_DIMS, CELL_DRAWN, QUANTILES
+from bayesdistill.decisions.labels import CELL, QUANTILES
 from bayesdistill.decisions.planner import Source, Unconverged, planner_of, with_options
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.errors import ParameterError
@@ -38,19 +37,6 @@ _BLOCKS = 20
 # Largest equivalent budget that is searched, as a multiple of the given budget.
 _LARGEST_FACTOR = 1e12
 _WORTH = {"gain": "expected_gain", "regret": "regret", "evpi": "evpi"}
-
-VARIABLES: Table = {
-    (CELL_DRAWN, FLOPS): {"equivalent_budget": "budget with which pretraining reaches the distilled loss"},
-    (CELL_DRAWN, ONE): {"compute_factor": "pretraining compute that reaches the distilled loss, divided by the budget"},
-    (f"{CELL} quantile", ONE): {"compute_factor_quantile": "quantiles of compute_factor"},
-    (CELL, ONE): {
-        "unreachable_probability": "probability that pretraining does not reach the distilled loss with any budget"
-    },
-}
-EVPPI_VARIABLES: Table = {
-    (f"quantity {CELL}", NATS): {"evppi": "expected value of perfect information about this quantity"},
-    (f"quantity {CELL}", ONE): {"evppi_share": "fraction of the value of perfect information for this choice"},
-}
 
 
 @with_options
@@ -116,7 +102,7 @@ def plan_value(
         raise ParameterError("`price_per_gpu_hour` requires `gpu_flops_per_second`, the throughput of the accelerator.")
     students, budgets = plan["student"].values, plan["budget"].values
     cap = float(plan.attrs["max_student_tokens"])
-    distilled = _flat(plan["distilled_loss"], CELL_DIMS)
+    distilled = _flat(plan["distilled_loss"], CELL)
     tokens = tokens_for_loss(students[:, None, None, None], distilled, fitted, cap)
     equivalent = 3 * flops_per_token(students, shape)[:, None, None, None] * tokens
     factor = equivalent / budgets[:, None]
@@ -126,34 +112,26 @@ def plan_value(
         "compute_factor_quantile": quantiles_of(factor, QUANTILES),
         "unreachable_probability": probability_of(fitted, np.isinf(equivalent), ~np.isnan(distilled)),
     }
-    coordinates = {name: plan.coords[name].variable for name in (*CELL_DIMS, "delta_lgt", "delta_pre")}
-    result = labels.answer(fitted, VARIABLES, values, coordinates | {"quantile": np.array(QUANTILES)}, plan.attrs)
-    result = result.assign({name: plan[name].transpose(*CELL_DIMS) for name in _WORTH.values()})
+    coordinates = {name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre")}
+    result = labels.answer("plan_value", fitted, values, coordinates | {"quantile": np.array(QUANTILES)}, plan.attrs)
+    result = result.assign({name: plan[name].transpose(*CELL) for name in _WORTH.values()})
     flops = {
-        short: _extra_budget(fitted, (students, budgets), plan[name].transpose(*CELL_DIMS).values, shape, cap)
+        short: _extra_budget(fitted, (students, budgets), plan[name].transpose(*CELL).values, shape, cap)
         for short, name in _WORTH.items()
     }
-    result = result.assign(_worth(flops, "flops", FLOPS))
+    worth = {f"{short}_flops": values for short, values in flops.items()}
     if speed is not None:
-        hours = {name: value / (3600 * speed) for name, value in (flops | {"budget": budgets}).items()}
-        result = result.assign(_worth(hours, "gpu_hours", "GPU-hours"))
+        hours = {short: values / (3600 * speed) for short, values in (flops | {"budget": budgets}).items()}
+        worth |= {f"{short}_gpu_hours": values for short, values in hours.items()}
         result.attrs["gpu_flops_per_second"] = speed
         if price is not None:
-            money = {name: value * price for name, value in hours.items()}
-            result = result.assign(_worth(money, "money", str(currency)))
+            worth |= {f"{short}_money": values * price for short, values in hours.items()}
             result.attrs |= {"price_per_gpu_hour": price, "currency": str(currency)}
-    return result
-
-
-def _worth(values: Mapping[str, np.ndarray], suffix: str, units: str) -> dict[str, xr.Variable]:
-    """Return variables of compute in some unit."""
-    table: Table = {
-        (CELL, units): {
-            f"{short}_{suffix}": f"additional pretraining compute equivalent to {n}" for short, n in _WORTH.items()
-        },
-        ("budget", units): {f"budget_{suffix}": "the budget itself"},
-    }
-    return labeled(table, {f"{name}_{suffix}": value for name, value in values.items()})
+    found = labels.variables("plan_value", worth)
+    for name in found:
+        if name.endswith("_money"):
+            found[name].attrs["units"] = str(currency)
+    return result.assign(found)
 
 
 @with_options
@@ -207,7 +185,7 @@ def evppi(
     fitted = planner_of(evppi, fit, options).fitted
     check_same_posterior(fitted, plan)
     known = _quantities(fitted, quantities)
-    gain = _flat(plan["supervised_loss"] - plan["distilled_loss"], CELL_DIMS)
+    gain = _flat(plan["supervised_loss"] - plan["distilled_loss"], CELL)
     cells = gain.reshape(-1, fitted.n_draws)
     value = np.full((len(known), cells.shape[0]), np.nan)
     error = np.full_like(value, np.nan)
@@ -218,13 +196,13 @@ def evppi(
     for k, values in enumerate(known.values()):
         value[k, fine], error[k, fine] = regression_evppi(cells[fine], values, fitted.chain.size)
     value, error = (array.reshape(len(known), *gain.shape[:-1]) for array in (value, error))
-    regret = plan["regret"].transpose(*CELL_DIMS).values
+    regret = plan["regret"].transpose(*CELL).values
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(regret > 0, value / regret, np.nan)
-    coordinates = {name: plan.coords[name].variable for name in (*CELL_DIMS, "delta_lgt", "delta_pre")}
-    coordinates["quantity"] = variable(["quantity"], list(known), ONE, "quantity that could become known")
+    coordinates: dict[str, Any] = {name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre")}
+    coordinates["quantity"] = list(known)
     attrs = plan.attrs | {"estimator": f"regression on Hermite polynomials of degree {_DEGREE} of the normal score"}
-    return labels.answer(fitted, EVPPI_VARIABLES, {"evppi": (value, error), "evppi_share": share}, coordinates, attrs)
+    return labels.answer("evppi", fitted, {"evppi": (value, error), "evppi_share": share}, coordinates, attrs)
 
 
 def _quantities(fitted: FittedDraws, quantities: Mapping[str, xr.DataArray] | None) -> dict[str, np.ndarray]:
@@ -345,7 +323,7 @@ def check_same_posterior(fitted: FittedDraws, plan: xr.Dataset) -> Shape:
     needed = ("supervised_loss", "distilled_loss", "expected_gain", "regret", "evpi")
     if not isinstance(plan, xr.Dataset) or any(name not in plan for name in needed):
         raise ParameterError("Expected a Dataset returned by `bd.plan`, with its draws and scenarios.")
-    if any(name not in plan.dims for name in (*CELL_DIMS, "chain", "draw")):
+    if any(name not in plan.dims for name in (*CELL, "chain", "draw")):
         raise ParameterError(
             "The plan must have the dimensions student, scenario and budget. Select with lists, for example "
             "plan.sel(student=[1e9])."

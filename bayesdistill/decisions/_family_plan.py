@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.answers import FLOPS, NATS, ONE, PARAMS, TOKENS, Table, variable
+from bayesdistill.answers import Codes
 from bayesdistill.compute import Scenario
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Number, Numbers, parse_number, parse_students, parse_teachers
@@ -49,39 +49,6 @@ from bayesdistill.progress import Progress, reporting
 MOST_STUDENTS = 10
 OPTIONS = ("plan", "pretrain all", "distil all")
 DECISIONS = ("pretrain", "distil")
-
-VARIABLES: Table = {
-    ("option", NATS): {"expected_loss": "weighted posterior mean loss of the family"},
-    ("option chain draw", NATS): {"family_loss": "weighted mean loss of the family"},
-    ("option student chain draw", NATS): {"loss": "loss of the student"},
-    ("option student", TOKENS): {"student_tokens": "tokens of the student"},
-    ("option student", FLOPS): {
-        "student_budget": "compute of all students of this size, including the charged inference of the teacher"
-    },
-    ("option", PARAMS): {"teacher_params": "non-embedding parameters of the shared teacher"},
-    ("option", TOKENS): {"teacher_tokens": "tokens of the shared teacher"},
-    ("option", FLOPS): {"teacher_budget": "charged compute of its pretraining"},
-    ("option", ONE): {
-        "feasible": "whether the budget is sufficient",
-        "teacher_extrapolation": "factor by which the teacher is outside the data of the supervised law, 1 inside",
-        "teacher_index": "position of the teacher in the table, -1 for none",
-    },
-    ("option student", ONE): {
-        "extrapolation_factor": "factor outside the range of the data, 1 inside",
-        "extrapolates": "whether the student is outside the range of the data",
-    },
-    ("student", DECISIONS): {"decision": "decision of the plan for this student"},
-    ("student", NATS): {
-        "decision_value": "increase of the family's expected loss if this decision is reversed and the rest is replanned"
-    },
-    ("student", ONE): {
-        "decision_probability": "probability that the plan is better than with this decision reversed",
-        "probability_better": "probability that this student is better in the plan than if all are pretrained",
-        "count": "number of students of this size",
-        "weight": "weight in the family's loss",
-    },
-    ("", ONE): {"probability": "probability that the plan is better than pretraining all students"},
-}
 
 
 class FamilyOptions(StrategyBounds, total=False):
@@ -179,7 +146,7 @@ def family_plan(
     values = _losses(fitted, family, choices, flips) | _strategies(fitted, family, choices)
     coordinates: dict[str, Any] = {
         "student": sizes,
-        "option": variable(["option"], list(OPTIONS), ONE, "training of the family"),
+        "option": list(OPTIONS),
     }
     if table is not None:
         values["teacher_index"] = [-1 if c.teacher is None else c.teacher.index for c in choices]
@@ -191,7 +158,7 @@ def family_plan(
         "delta_pre": float(delta_pre),
         "search_draws": min(fitted.n_draws, SEARCH_DRAWS),
     }
-    return labels.answer(fitted, VARIABLES, values, coordinates, attrs)
+    return labels.answer("family_plan", fitted, values, coordinates, attrs)
 
 
 def _per_student(values: Sequence[float] | None, name: str, n: int, default: np.ndarray) -> np.ndarray:
@@ -280,7 +247,7 @@ def _strategies(fitted: FittedDraws, family: Family, options: list[Choice]) -> d
         "teacher_tokens": [np.nan if t is None else float(t.tokens) for t in teachers],
         "teacher_budget": [fixed_cost(family, t) for t in teachers],
         "feasible": planned.all(axis=1),
-        "decision": options[0].distilled,
+        "decision": Codes(options[0].distilled, DECISIONS),
         "count": family.counts,
         "weight": family.weights,
         "extrapolation_factor": np.where(planned, factor, np.nan),

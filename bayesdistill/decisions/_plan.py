@@ -36,13 +36,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.answers import FLOPS, NATS, ONE, PARAMS, TOKENS, Table
+from bayesdistill.answers import Codes
 from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Numbers, Scenarios, TeacherTable
 from bayesdistill.decisions.crossover_search import perfect_information_crossovers
 from bayesdistill.decisions.extrapolation import DISTILLED_AXES, PRETRAINING_AXES, choice_factors
-from bayesdistill.decisions.labels import CELL, CELL_DRAWN, CROSSOVER_STATUS
+from bayesdistill.decisions.labels import CROSSOVER_STATUS
 from bayesdistill.decisions.planner import (
     NoisySearch,
     Planner,
@@ -58,49 +58,6 @@ from bayesdistill.decisions.reductions import mean_of, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
-VARIABLES: Table = {
-    ("student budget chain draw", NATS): {"supervised_loss": "loss of the student pretrained on the whole budget"},
-    (CELL_DRAWN, NATS): {
-        "distilled_loss": "loss of the student distilled with the chosen strategy",
-        "best_distilled_loss": "loss of the student distilled with perfect information",
-        "teacher_loss": "loss of the chosen teacher",
-        "best_teacher_loss": "loss of the teacher with perfect information",
-        "advantage": "pretrained minus distilled loss of the chosen strategy; positive if distillation is better",
-    },
-    (CELL, PARAMS): {"teacher_params": "non-embedding parameters of the chosen teacher"},
-    (CELL_DRAWN, PARAMS): {"best_teacher_params": "non-embedding parameters of the teacher with perfect information"},
-    (CELL, TOKENS): {
-        "teacher_tokens": "tokens of the chosen teacher",
-        "student_tokens": "distillation tokens of the chosen strategy",
-    },
-    (CELL_DRAWN, TOKENS): {
-        "best_teacher_tokens": "tokens of the teacher with perfect information",
-        "best_student_tokens": "distillation tokens with perfect information",
-    },
-    (CELL, STATUS): {"status": "whether a distillation strategy was found"},
-    (CELL, ONE): {
-        "probability": "probability that distillation beats pretraining (chosen strategy)",
-        "probability_best": "probability that distillation beats pretraining (strategy with perfect information)",
-        "extrapolates": "whether the chosen strategy or pretraining is outside the range of the data",
-        "teacher_index": "position of the chosen teacher in the table",
-    },
-    (CELL_DRAWN, ONE): {"best_teacher_index": "position of the teacher with perfect information in the table"},
-    (CELL, NATS): {
-        "expected_gain": "posterior mean of the law's advantage of the chosen strategy",
-        "regret": "expected loss of choosing the option with the smaller mean, relative to the better option in each draw",
-        "evpi": "expected value of perfect information about the law, for the choice and the strategy",
-    },
-    ("student scenario chain draw", FLOPS): {
-        "crossover": "budget above which pretraining beats distillation (strategy with perfect information)"
-    },
-    ("student scenario chain draw", CROSSOVER_STATUS): {
-        "crossover_status": "whether pretraining overtakes distillation within the budgets"
-    },
-    ("student scenario chain draw", ONE): {
-        "crossover_sign_changes": "number of sign changes of the advantage within the budgets"
-    },
-    (f"axis {CELL}", ONE): {"extrapolation_factor": "factor outside the range of the data, 1 inside"},
-}
 _STRATEGY = ("teacher_params", "teacher_tokens", "teacher_loss", "student_tokens")
 Solved = dict[str, np.ndarray]
 
@@ -168,9 +125,9 @@ def plan_problem(
         "supervised_loss": alone,
         "distilled_loss": chosen["loss"],
         "best_distilled_loss": best["loss"],
-        "status": chosen["status"],
+        "status": Codes(chosen["status"], STATUS),
         "crossover": crossover,
-        "crossover_status": crossover_status,
+        "crossover_status": Codes(crossover_status, CROSSOVER_STATUS),
         "crossover_sign_changes": changes,
     }
     values |= {name: chosen[name] for name in _STRATEGY} | {f"best_{name}": best[name] for name in _STRATEGY}
@@ -187,7 +144,7 @@ def plan_problem(
     # Without a known range, extrapolation cannot be excluded, so set the flag. Without a strategy, do not set it.
     outside = ~(factors == 1.0).all(axis=0) & ~np.isnan(chosen["student_tokens"])
     values |= {"extrapolation_factor": factors, "extrapolates": outside}
-    result = labels.answer(fitted, VARIABLES, values, coordinates, attrs)
+    result = labels.answer("plan", fitted, values, coordinates, attrs)
     result["advantage"].attrs["noise"] = planner.noise
     result["crossover"].attrs |= {
         "strategy": PERFECT_INFORMATION,

@@ -13,7 +13,8 @@ from typing import Unpack
 import numpy as np
 import xarray as xr
 
-from bayesdistill.answers import ONE, TOKENS, Table, labeled, variable
+from bayesdistill.answers import Codes
+from bayesdistill.decisions import labels
 from bayesdistill.decisions._crossovers import interpolated_crossovers
 from bayesdistill.decisions._plan import plan_problem
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, parse_number, parse_numbers
@@ -30,13 +31,6 @@ from bayesdistill.decisions.planner import (
 )
 from bayesdistill.decisions.solving import Workers
 from bayesdistill.progress import reporting
-
-_PAIR = "student scenario chain draw"
-VARIABLES: Table = {
-    (_PAIR, TOKENS): {"crossover_tokens": "unique tokens above which pretraining beats distillation"},
-    (_PAIR, CROSSOVER_STATUS): {"crossover_status": "whether pretraining overtakes distillation within the tokens"},
-    (_PAIR, ONE): {"crossover_sign_changes": "number of sign changes of the advantage within the tokens"},
-}
 
 
 class TokensOptions(TeacherBounds, Noise, Work, total=False):
@@ -92,7 +86,7 @@ def plan_tokens(
             part = plan_problem(planner, replace(problem, bounds=bounds), workers)
             parts.append(part.isel(budget=0, drop=True))
             report(i + 1, caps.size)
-    axis = variable(["tokens"], caps, TOKENS, "unique tokens available to the student")
+    axis = labels.variables("plan_tokens", {"tokens": caps})["tokens"]
     fixed = [
         name for name, values in parts[0].variables.items() if "budget" not in values.dims and name in parts[0].coords
     ]
@@ -109,8 +103,12 @@ def plan_tokens(
     crossover, status, changes = interpolated_crossovers(
         caps, advantage.transpose("student", "scenario", "tokens", "sample").values
     )
-    found = {"crossover_tokens": crossover, "crossover_status": status, "crossover_sign_changes": changes}
-    result = result.assign(labeled(VARIABLES, found, planner.fitted.size))
+    found = {
+        "crossover_tokens": crossover,
+        "crossover_status": Codes(status, CROSSOVER_STATUS),
+        "crossover_sign_changes": changes,
+    }
+    result = result.assign(labels.variables("plan_tokens", found, planner.fitted.size))
     del result.attrs["max_student_tokens"]
     limit = SAME if same else float(problem.bounds.max_teacher_tokens)
     result.attrs |= {"budget": float(problem.budgets[0]), "max_teacher_tokens": limit}

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.answers import NATS, ONE, Table, labeled, variable
+from bayesdistill.answers import labeled
 from bayesdistill.datasets import COLUMNS, read_design
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import check_choice
@@ -52,28 +52,6 @@ _TITLE = {
 }
 _CELLS = 2**22
 """Number of values (draws times runs) that are computed at once."""
-
-VARIABLES: Table = {
-    ("run", NATS): {
-        "mean": "expected loss",
-        "median": "median of the loss",
-        "lower": "lower end of the interval of the loss",
-        "upper": "upper end of the interval of the loss",
-        "sd": "standard deviation of the loss",
-        "mean_mcse": "Monte Carlo standard error of the expected loss",
-        "observed": "observed loss",
-        "residual": "observed minus expected loss",
-    },
-    ("run chain draw", NATS): {"loss": "predictive draws of the loss"},
-    ("run", ONE): {
-        "pit": "predictive probability of a loss below the observed one",
-        "extrapolation": "largest factor by which the run is outside the range of the data, 1 inside",
-        "extrapolates": "whether the run is outside the range of the data (or may be)",
-        **{name: f"label of the {name}" for name in _LABELS},
-    },
-    ("axis run", ONE): {"extrapolation_factor": "factor by which the run is outside the range of the data, 1 inside"},
-    ("run effect", ONE): {"group_seen": "whether the group of the run is in the data"},
-}
 
 
 @with_options
@@ -196,12 +174,12 @@ def predict(
         "extrapolates": ~(factors == 1.0).all(axis=0),
     }
     coordinates: dict[str, Any] = {
-        "run": variable(["run"], np.arange(len(runs)), ONE, "position of the run in the table"),
+        "run": np.arange(len(runs)),
         "axis": list(DISTILLED_AXES if teacher else PRETRAINING_AXES),
     }
     if member:
         values["group_seen"] = np.stack([group.position >= 0 for group in member], axis=1)
-        coordinates["effect"] = variable(["effect"], [group.effect.name for group in member], ONE, "group effect")
+        coordinates["effect"] = [group.effect.name for group in member]
     if draws:
         values["loss"] = _draws_of_loss(predicted, int(seed))
     attrs |= {
@@ -216,10 +194,10 @@ def predict(
         "bayesdistill_version": importlib.metadata.version("bayesdistill"),
         **fitted.attrs,
     }
-    result = labels.answer(fitted, VARIABLES, values, coordinates, attrs)
+    result = labels.answer("predict", fitted, values, coordinates, attrs)
     for name in ("lower", "upper"):
         result[name].attrs |= {"interval_kind": posterior.INTERVAL_KIND, "interval_prob": float(prob)}
-    columns: Table = {("run", COLUMNS[name].units): {name: COLUMNS[name].long_name} for name in DESIGN[kind]}
+    columns = {name: ("run", COLUMNS[name].units, COLUMNS[name].long_name) for name in DESIGN[kind]}
     return result.assign(labeled(columns, dict(zip(DESIGN[kind], design, strict=True))))
 
 

@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.answers import NATS, ONE, PARAMS, TOKENS, Table, variable
 from bayesdistill.compute import flops_per_token
 from bayesdistill.decisions import labels
 from bayesdistill.decisions._break_even import break_even
@@ -58,41 +57,6 @@ _CASES = {
 _WEAKEST_TEACHER = 2.9
 _TOKENS_PER_PARAM = 20.0
 
-VARIABLES: Table = {
-    ("row", ONE): {
-        "given": "what is given",
-        "case": "cost scenario, or source of the teacher's tokens",
-        "sentence": "recommendation as a sentence",
-        "advice": "recommendation",
-        "amount": "FLOPs if compute is given, unique tokens if data are given",
-        "probability": "probability that distillation beats pretraining",
-        "probability_mcse": "Monte Carlo standard error of probability",
-        "extrapolation": "largest factor of student, teacher loss and pretraining outside the range of the data",
-        "teacher_extrapolation": "factor by which the teacher is outside the data of the supervised law",
-        "extrapolates": "whether the strategy or pretraining is outside the range of the data (or may be)",
-        "restricted": "whether the strategy is restricted to teachers within the extrapolation limit",
-    },
-    ("row", PARAMS): {
-        "student": "non-embedding parameters of the student",
-        "teacher_params": "non-embedding parameters of the teacher",
-    },
-    ("row", TOKENS): {"teacher_tokens": "tokens of the teacher", "student_tokens": "tokens of the student"},
-    ("row", NATS): {
-        "expected_gain": "posterior mean of the law's advantage",
-        "teacher_loss": "posterior mean loss of the teacher",
-    },
-}
-CLAIM_VARIABLES: Table = {
-    ("row", ONE): {
-        "claim": "name of the claim",
-        "statement": "statement of the claim",
-        "probability": "probability of the claim",
-        "probability_mcse": "Monte Carlo standard error of probability",
-        "extrapolation": "factor by which the answer is outside the range of the data, 1 inside",
-        "verdict": "verdict of the posterior on the claim",
-    },
-    ("row", PARAMS): {"student": "non-embedding parameters of the student; NaN for a claim about all students"},
-}
 CLAIMS = {
     "capacity_gap": "above some teacher strength, a stronger teacher gives a worse student",
     "distil_if_free": "with the teacher paid for, distillation wins at moderate compute",
@@ -206,7 +170,7 @@ def recommendations(
     same = planner_of(recommendations, planner, {"max_teacher_tokens": SAME})
     for limited, source in ((planner, "teacher with other data"), (same, "teacher on the same data")):
         rows += _rows(rule, Case(limited, "data", source), students, tokens)
-    result = _long_table(rows, VARIABLES, rule, planner)
+    result = _long_table("recommendations", rows, rule, planner)
     result.attrs |= {
         "noise": planner.noise,
         "max_teacher_params": bounds.max_teacher_params,
@@ -476,7 +440,7 @@ def paper_claims(
         add("pretraining_overtakes", size, found, float(typical[i]))
     found = crossing["slope_positive_probability"][0], crossing["slope_positive_probability_mcse"][0]
     add("crossover_grows", np.nan, found, float(np.max(typical)))
-    return _long_table([row | {"verdict": _verdict(rule, row)} for row in rows], CLAIM_VARIABLES, rule, planner)
+    return _long_table("paper_claims", [row | {"verdict": _verdict(rule, row)} for row in rows], rule, planner)
 
 
 def _verdict(rule: Rule, row: Row) -> str:
@@ -488,11 +452,10 @@ def _verdict(rule: Rule, row: Row) -> str:
     return "contradicted" if rule.sure(1 - probability, error) else CANNOT_TELL
 
 
-def _long_table(rows: list[Row], table: Table, rule: Rule, planner: Planner) -> xr.Dataset:
-    columns = {name: [row[name] for row in rows] for names in table.values() for name in names}
+def _long_table(result: str, rows: list[Row], rule: Rule, planner: Planner) -> xr.Dataset:
+    columns = {name: [row[name] for row in rows] for name in labels.declared()[result] if name != "row"}
     values = {
         name: np.array(column, dtype=object if isinstance(column[0], str) else None) for name, column in columns.items()
     }
-    coordinates = {"row": variable(["row"], np.arange(len(rows)), ONE, "row of the table")}
     attrs = labels.shape_attributes(planner.shape) | planner.fitted.attrs | vars(rule)
-    return labels.answer(planner.fitted, table, values, coordinates, attrs)
+    return labels.answer(result, planner.fitted, values, {"row": np.arange(len(rows))}, attrs)

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.answers import FLOPS, NATS, ONE, PARAMS, TOKENS, Table, variable
+from bayesdistill.answers import FLOPS, NATS, ONE, PARAMS, TOKENS, Codes, variable
 from bayesdistill.compute import Shape, pretraining_tokens
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable, parse_numbers, parse_students
 from bayesdistill.decisions.extrapolation import distilled_extrapolation
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.labels import CELL, CELL_DRAWN
 from bayesdistill.decisions.planner import (
     Costs,
     GridSearch,
@@ -31,46 +30,6 @@ from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
-VARIABLES: Table = {
-    (f"{CELL} teacher chain draw", NATS): {"distilled_loss": "loss of the student distilled from this teacher"},
-    (f"{CELL} teacher", NATS): {
-        "expected_loss": "posterior mean of the distilled loss",
-        "regret": "expected loss of choosing this teacher, relative to the best in the table in each draw",
-    },
-    (f"{CELL} teacher", TOKENS): {"student_tokens": "distillation tokens of the student"},
-    (f"{CELL} teacher", ONE): {
-        "probability_best": "probability that this teacher is the best in the table",
-        "probability_stronger_worse": "probability that the next stronger teacher gives a worse student",
-        "probability_new_better": "probability that a newly trained teacher gives a better student",
-        "probability_pretraining_better": "probability that pretraining the student is better",
-        "extrapolates": "whether the student or its teacher is outside the range of the data",
-    },
-    (CELL, ONE): {"chosen": "position of the teacher with the smallest expected loss"},
-    (CELL, NATS): {"evpi": "expected value of perfect information for the choice from the table"},
-    ("student budget chain draw", NATS): {"supervised_loss": "loss of the student pretrained on the budget"},
-    (CELL_DRAWN, NATS): {"new_distilled_loss": "loss of the student with a newly trained teacher"},
-    (CELL, PARAMS): {"new_teacher_params": "non-embedding parameters of the newly trained teacher"},
-    (CELL, TOKENS): {"new_teacher_tokens": "tokens of the newly trained teacher"},
-    (CELL, STATUS): {"new_status": "whether a distillation strategy was found"},
-    ("teacher", PARAMS): {"teacher_params": "non-embedding parameters of the teacher"},
-    ("teacher", NATS): {"measured_loss": "measured loss of the teacher"},
-    ("teacher", ONE): {"stronger": "position of the next stronger teacher, -1 for the strongest"},
-}
-GAP_VARIABLES: Table = {
-    ("student training teacher chain draw", NATS): {"distilled_loss": "loss of the distilled student"},
-    ("student training chain draw", NATS): {
-        "supervised_loss": "loss of the student pretrained on the same tokens",
-        "best_teacher": "loss of the best teacher on the axis",
-    },
-    ("student training teacher", ONE): {
-        "probability_stronger_worse": "probability that a slightly stronger teacher gives a worse student",
-        "probability_better_alone": "probability that the student pretrained on the same tokens is better",
-        "extrapolates": "whether this is outside the range of the data",
-    },
-    ("student training", TOKENS): {"student_tokens": "tokens of the student"},
-    ("teacher chain draw", NATS): {"teacher_loss": "loss of the teacher"},
-    ("teacher", TOKENS): {"teacher_tokens": "tokens of the teacher"},
-}
 _STEP = 1e-6
 
 
@@ -151,7 +110,8 @@ def teacher_choice(
         "probability_pretraining_better": _probability_above(fitted, losses, alone[:, None, :, None]),
         "supervised_loss": alone,
         "new_distilled_loss": new["loss"],
-        **{f"new_{name}": new[name] for name in ("teacher_params", "teacher_tokens", "status")},
+        **{f"new_{name}": new[name] for name in ("teacher_params", "teacher_tokens")},
+        "new_status": Codes(new["status"], STATUS),
         "teacher_params": table.params,
         "measured_loss": table.loss,
         "stronger": stronger,
@@ -159,7 +119,7 @@ def teacher_choice(
     coordinates = labels.grid_coordinates(problem) | {"teacher": list(table.names)}
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
     attrs["new_delta_pre"] = float(new_delta_pre)
-    return labels.answer(fitted, VARIABLES, values | _choice(fitted, losses), coordinates, attrs)
+    return labels.answer("teacher_choice", fitted, values | _choice(fitted, losses), coordinates, attrs)
 
 
 def _losses_of_each(
@@ -283,7 +243,7 @@ def capacity_gap(
         values["teacher_tokens"] = teachers.tokens
     coordinates = {"student": sizes, "training": training, "teacher": teachers.axis}
     attrs = labels.shape_attributes(shape) | fitted.attrs | teachers.attrs
-    result = labels.answer(fitted, GAP_VARIABLES, values, coordinates, attrs)
+    result = labels.answer("capacity_gap", fitted, values, coordinates, attrs)
     if teachers.tokens is not None:
         result["best_teacher"].attrs |= {"units": PARAMS, "long_name": "size of the best teacher on the axis"}
     return result

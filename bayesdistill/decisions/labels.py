@@ -1,45 +1,48 @@
-"""Dimensions, coordinates and attributes of the results of decisions."""
+"""Labels and attributes of the results of decisions.
+
+`variables.csv` declares the dimensions, units and long name of every variable and coordinate of every result.
+"""
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from bayesdistill.answers import FLOPS, ONE, PARAMS, Answer, Table, labeled
+from bayesdistill.answers import Answer, labeled
 from bayesdistill.compute import Shape
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.strategies import Bounds, Problem
 
-CELL = "student scenario budget"
-CELL_DIMS = tuple(CELL.split())
-CELL_DRAWN = f"{CELL} chain draw"
-_BOUNDS = ("min_teacher_params", "max_teacher_params", "min_teacher_tokens", "max_teacher_tokens", "max_student_tokens")
+CELL = ("student", "scenario", "budget")
 CROSSOVER_STATUS = ("crossed", "always", "never", "reversed", "impossible")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_BOUNDS = ("min_teacher_params", "max_teacher_params", "min_teacher_tokens", "max_teacher_tokens", "max_student_tokens")
 
-COORDINATES: Table = {
-    ("student", PARAMS): {"student": "non-embedding parameters of the student"},
-    ("budget", FLOPS): {"budget": "compute budget of the student"},
-    ("scenario", ONE): {
-        "scenario": "cost scenario",
-        "delta_lgt": "charged fraction of the teacher's inference",
-        "delta_pre": "charged fraction of the teacher's pretraining",
-    },
-    ("teacher", ONE): {"teacher": "existing teachers"},
-    ("axis", ONE): {"axis": "quantity whose range is known"},
-    ("quantile", ONE): {"quantile": "cumulative probability"},
-    ("chain", ONE): {"chain": "chain"},
-    ("draw", ONE): {"draw": "draw within a chain"},
-}
+
+@cache
+def declared() -> dict[str, dict[str, tuple[str, str, str]]]:
+    """Return the tables of variables.csv: result -> variable -> dimensions, units, long_name; "" for shared coordinates."""
+    tables: dict[str, dict[str, tuple[str, str, str]]] = {}
+    for row in csv.DictReader(files(__package__).joinpath("variables.csv").read_text(encoding="utf-8").splitlines()):
+        tables.setdefault(row["result"], {})[row["variable"]] = (row["dimensions"], row["units"], row["long_name"])
+    return tables
+
+
+def variables(result: str, values: Mapping[str, Any], draws: tuple[int, int] = (1, -1)) -> dict[str, xr.Variable]:
+    """Return labeled variables and coordinates of a result, such as "plan"; values as for `answers.labeled`."""
+    return labeled(declared()[""] | declared()[result], values, draws)
 
 
 def answer(
+    result: str,
     fitted: FittedDraws,
-    table: Table,
     values: Mapping[str, Any],
     coordinates: Mapping[str, Any],
     attrs: Mapping[str, Any],
@@ -48,21 +51,19 @@ def answer(
 
     Parameters
     ----------
+    result : str
+        Name of the result in variables.csv.
     fitted : FittedDraws
-    table, values
+    values : mapping
         As for `answers.labeled`.
     coordinates : mapping
-        Name -> values of a coordinate in COORDINATES, or a variable. Chain and draw are added if a variable has them.
+        Name -> values, or a variable. Chain and draw are added if a variable has them.
     attrs : mapping
     """
-    variables = labeled(table, values, fitted.size)
-    if any("chain" in of.dims for of in variables.values()):
+    found = variables(result, values, fitted.size)
+    if any("chain" in of.dims for of in found.values()):
         coordinates = {**coordinates, "chain": fitted.chain, "draw": fitted.draw}
-    made = {
-        name: value if isinstance(value, xr.Variable) else labeled(COORDINATES, {name: value})[name]
-        for name, value in coordinates.items()
-    }
-    return Answer(variables, made, attrs)
+    return Answer(found, variables(result, coordinates), attrs)
 
 
 def flag_names(codes: xr.DataArray) -> xr.DataArray:
@@ -94,14 +95,13 @@ def flag_names(codes: xr.DataArray) -> xr.DataArray:
 
 def grid_coordinates(problem: Problem) -> dict[str, Any]:
     """Return the student, budget and scenario coordinates of a problem."""
-    values = {
+    return {
         "student": problem.students,
         "budget": problem.budgets,
         "scenario": [s.name for s in problem.scenarios],
         "delta_lgt": [float(s.delta_lgt) for s in problem.scenarios],
         "delta_pre": [float(s.delta_pre) for s in problem.scenarios],
     }
-    return dict(labeled(COORDINATES, values))
 
 
 def shape_attributes(shape: Shape) -> dict[str, Any]:

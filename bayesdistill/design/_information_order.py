@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.answers import FLOPS, ONE, Table, variable
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Number, check_choice, parse_number
@@ -29,16 +28,6 @@ from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.errors import ParameterError
 
 CRITERIA = ("information", "information_per_flop")
-
-VARIABLES: Table = {
-    ("candidate", "nats"): {
-        "information": "expected decrease of the posterior entropy (linear-normal approximation)",
-    },
-    ("candidate", FLOPS): {"cost": "compute of the run"},
-    ("candidate", ONE): {"position": "position in the greedy order, 1 is first; 0 is not in it"},
-    ("step", ONE): {"order": "run at this step"},
-    ("step", "nats"): {"total_information": "expected decrease of the posterior entropy from all runs so far"},
-}
 
 
 @with_options
@@ -148,10 +137,10 @@ def information_order(
         "total_information": np.array(total),
     }
     axes = {
-        "candidate": variable(["candidate"], list(names), ONE, "candidate run"),
-        "step": variable(["step"], np.arange(1, len(order) + 1), ONE, "number of runs so far"),
+        "candidate": list(names),
+        "step": np.arange(1, len(order) + 1),
     }
-    return labels.answer(fitted, VARIABLES, values, axes, fitted.attrs | {"criterion": criterion})
+    return labels.answer("information_order", fitted, values, axes, fitted.attrs | {"criterion": criterion})
 
 
 def cheapest_first(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) -> list[str]:

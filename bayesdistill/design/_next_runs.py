@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.answers import FLOPS, NATS, ONE, PARAMS, TOKENS, Table, variable
+from bayesdistill.answers import Codes
 from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions import labels
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, check_choice, parse_number
 from bayesdistill.decisions.extrapolation import distilled_extrapolation
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.labels import CELL, CELL_DIMS
+from bayesdistill.decisions.labels import CELL
 from bayesdistill.decisions.planner import Search, Source, planner_of, problem_of, with_options, workers_of
 from bayesdistill.decisions.solving import CHOSEN, solve
 from bayesdistill.design.candidates import DISTILLED, Candidates, parse_candidates, predict
@@ -43,43 +43,6 @@ from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
 RUN_STATUS = ("ok", "few effective draws")
 OBJECTIVES = ("evsi_per_flop", "evsi")
-
-VARIABLES: Table = {
-    ("candidate", NATS): {
-        "evsi": "expected value of the run's outcome for the decisions",
-        "predicted_loss": "posterior mean of the law at the run",
-        "predicted_sd": "posterior standard deviation of the law at the run",
-        "teacher_loss": "loss of the run's teacher; NaN for supervised runs",
-    },
-    ("candidate", FLOPS): {"cost": "compute of the run"},
-    ("candidate", "nats per token per FLOP"): {"evsi_per_flop": "expected value of the run's outcome per compute"},
-    ("candidate", PARAMS): {"params": "non-embedding parameters of the trained model"},
-    ("candidate", TOKENS): {"tokens": "tokens of the run"},
-    ("candidate", ONE): {
-        "change_probability": "probability that the run changes a choice",
-        "effective_draws": "effective draws after reweighting, mean over outcomes",
-        "effective_draws_lowest": "effective draws after reweighting, 5 % quantile over outcomes",
-        "expected_reduction": "expected value of the run as a fraction of evpi",
-        "rank": "rank by the objective, 1 is best",
-        "batch_position": "position in the batch, 1 is first; 0 is not in it",
-        "extrapolation_factor": "factor outside the range of the distilled runs, 1 inside; NaN for supervised runs or if unknown",
-        "kind": "distilled or supervised run",
-    },
-    ("candidate", RUN_STATUS): {"status": "whether the effective sample size is sufficient for a reliable evsi"},
-    (f"candidate {CELL}", NATS): {"cell_evsi": "expected value of the run's outcome for one decision"},
-    (CELL, NATS): {
-        "evpi": "expected value of perfect information about the law, for the choice between the two options",
-        "expected_gain": "posterior mean of the law's advantage of the chosen strategy",
-    },
-    (CELL, ONE): {"weight": "weight of the decision"},
-    (CELL, STATUS): {"status_of_strategy": "whether a distillation strategy was found"},
-    ("step", NATS): {"batch_evsi": "expected value of the outcomes of all runs so far for the decisions"},
-    ("step", FLOPS): {"batch_cost": "compute of all runs so far"},
-    ("step", ONE): {
-        "batch_candidate": "run that is added at this step",
-        "batch_effective_draws": "effective draws after reweighting by all runs so far, mean over outcomes",
-    },
-}
 
 
 class NextRunsOptions(Search, total=False):
@@ -202,12 +165,12 @@ def next_runs(
         "expected_reduction": worth.total / evpi if evpi > 0 else np.full(everyone.size, np.nan),
         "rank": rank,
         "batch_position": position,
-        "status": worth.effective.mean(axis=1) < min_effective_draws,
+        "status": Codes(worth.effective.mean(axis=1) < min_effective_draws, RUN_STATUS),
         "cell_evsi": (spread(worth.cell), spread(worth.cell_mcse)),
         "evpi": spread(decision.perfect_information),
         "expected_gain": spread(decision.gain.mean(axis=-1)),
         "weight": weight,
-        "status_of_strategy": strategy["status"],
+        "status_of_strategy": Codes(strategy["status"], STATUS),
         "batch_candidate": np.array(runs.names)[chosen.picked],
         "batch_evsi": (np.array(chosen.value), np.array(chosen.error)),
         "batch_cost": np.cumsum(runs.cost[chosen.picked]),
@@ -215,8 +178,8 @@ def next_runs(
     }
     steps = np.arange(len(chosen.picked)) + 1
     coordinates = labels.grid_coordinates(problem) | {
-        "candidate": variable(["candidate"], runs.names, ONE, "candidate run"),
-        "step": variable(["step"], steps, ONE, "number of runs in the batch so far"),
+        "candidate": runs.names,
+        "step": steps,
     }
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
     attrs |= {
@@ -229,7 +192,7 @@ def next_runs(
         "mean_evpi": evpi,
         "estimator": "reweighted draws; mean of the apparent and the cross-fitted value",
     }
-    return labels.answer(fitted, VARIABLES, values, coordinates, attrs)
+    return labels.answer("next_runs", fitted, values, coordinates, attrs)
 
 
 @dataclass(frozen=True)
@@ -268,7 +231,7 @@ def _cell_weights(given: xr.DataArray | None, problem: Problem, feasible: np.nda
         )
     weight = np.ones(feasible.shape)
     if given is not None:
-        if not isinstance(given, xr.DataArray) or not set(given.dims) <= set(CELL_DIMS):
+        if not isinstance(given, xr.DataArray) or not set(given.dims) <= set(CELL):
             raise ParameterError("`cell_weights` must be a DataArray over some of student, scenario, budget.")
         coordinates = {
             "student": problem.students,
@@ -279,8 +242,8 @@ def _cell_weights(given: xr.DataArray | None, problem: Problem, feasible: np.nda
             picked = given.sel({str(d): coordinates[str(d)] for d in given.dims})
         except KeyError as error:
             raise ParameterError(f"`cell_weights` has no weight for {error}. Give a weight for each cell.") from None
-        blank = xr.DataArray(weight, dims=CELL_DIMS)
-        weight = (blank * picked.drop_vars(list(picked.coords))).transpose(*CELL_DIMS).values
+        blank = xr.DataArray(weight, dims=CELL)
+        weight = (blank * picked.drop_vars(list(picked.coords))).transpose(*CELL).values
         if not (np.isfinite(weight).all() and (weight >= 0).all()):
             raise ParameterError("`cell_weights` must be finite and non-negative.")
     weight = np.where(feasible, weight, 0.0)

@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
+_FOLDER = "Output folder; created if it does not exist."
 
 
 def _number(text: str) -> Any:
@@ -262,9 +263,7 @@ def predict_command(
 def report_command(
     fit: FitFile,
     plan: Annotated[Path | None, typer.Option(help="Plan of this fit, written by `bayesdistill plan`.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Output folder; created if it does not exist.")] = Path(
-        "report"
-    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help=_FOLDER)] = Path("report"),
     as_json: AsJson = False,
 ) -> None:
     """Write a self-contained HTML report of a fit and a plan, with tables and figures as files."""
@@ -285,19 +284,17 @@ def report_command(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Output folder; created if it does not exist.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help=_FOLDER)] = Path("out"),
     seed: Annotated[str, _number("Random seed of the sampler.")] = "0",
     as_json: AsJson = False,
 ) -> None:
     """Fit the law to the 354 published runs; write the fit, a plan, figures and a summary."""
     from bayesdistill.demo import run_demo
 
-    if not as_json:
-        run_demo(out, seed=_whole(seed, "--seed"))
-        return
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
         files = run_demo(out, seed=_whole(seed, "--seed"))
-    print(json.dumps({"folder": str(out), "files": [str(path) for path in files]}))
+    if as_json:
+        print(json.dumps({"folder": str(out), "files": [str(path) for path in files]}))
 
 
 def _positive(text: str, option: str) -> float:

@@ -366,9 +366,8 @@ def _budgets(text: str) -> list[float]:
 
 def _as_options(message: str) -> str:
     """Replace function arguments in an error message by command-line options."""
-    for name in ("allow_suspicious", "allow_unconverged"):
-        message = message.replace(f"{name}=True", f"--{name.replace('_', '-')}")
-    return message
+    message = message.replace("allow_suspicious=True", "--allow-suspicious")
+    return message.replace("allow_unconverged=True", "--allow-unconverged")
 
 
 def main() -> None:

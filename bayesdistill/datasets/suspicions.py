@@ -212,14 +212,10 @@ def _labels(raw: RawTable, frame: pd.DataFrame) -> list[str]:
 
 
 def _constant(frame: pd.DataFrame, kind: str) -> list[str]:
-    undetermined = {
-        "params": "the dependence of the loss on size",
-        "tokens": "the dependence of the loss on tokens",
-        "loss": "the dependence of the loss on the teacher",
-    }
+    causes = {"params": "size", "tokens": "tokens", "loss": "the teacher"}
     return [
-        f"column {name}: all {len(frame)} values are {frame[name].iloc[0]:.6g}, so these runs do not determine "
-        f"{undetermined[COLUMNS[name].quantity]}; add runs with other values"
+        f"column {name}: all {len(frame)} values are {frame[name].iloc[0]:.6g}, so these runs do not determine the "
+        f"dependence of the loss on {causes[COLUMNS[name].quantity]}; add runs with other values"
         for name in KINDS[kind][:-1]
         if frame[name].min() == frame[name].max()
     ]

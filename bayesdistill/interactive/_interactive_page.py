@@ -14,8 +14,6 @@ from bayesdistill.files import replacing
 from bayesdistill.interactive.contents import Sliders, page_data
 from bayesdistill.interactive.javascript import law_functions
 
-_LAW_PLACE, _DATA_PLACE = "@@LAW@@", "@@DATA@@"
-
 
 @with_options
 def interactive_page(
@@ -167,4 +165,4 @@ def page_text(planner: Planner, sliders: Sliders) -> str:
         data = data.replace(character, f"\\u{ord(character):04x}")
     template = files("bayesdistill.interactive").joinpath("template.html").read_text(encoding="utf-8")
     # The law comes first: the data hold text from files.
-    return template.replace(_LAW_PLACE, law_functions(planner.fitted.draws.law)).replace(_DATA_PLACE, data)
+    return template.replace("@@LAW@@", law_functions(planner.fitted.draws.law)).replace("@@DATA@@", data)

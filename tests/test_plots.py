@@ -22,6 +22,7 @@ import pytest
 import test_criticism_plots
 import xarray as xr
 from decision_cases import posterior_of, scattered
+from figure_checks import assert_readable, words_of
 from matplotlib.collections import FillBetweenPolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -141,41 +142,12 @@ def test_the_last_bits_of_the_layout_change_no_byte(name, monkeypatch):
 # Layout ---------------------------------------------------------------------------------------------------------------
 
 
-def texts_of(figure: Figure) -> list[tuple[str, object]]:
-    """Visible texts with their boxes, and to which panel they belong."""
-    figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()
-    found = [(t.get_text(), t.get_window_extent(renderer)) for t in figure.texts if t.get_text()]
-    for legend in figure.legends:
-        found += [(t.get_text(), t.get_window_extent(renderer)) for t in legend.get_texts()]
-    for ax in figure.axes:
-        if not ax.axison:
-            continue
-        parts = [ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
-        for axis in (ax.xaxis, ax.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
-            axis.get_ticklabels()  # brings their texts up to date
-            parts += [t.label1 for t in ticks]
-        found += [(t.get_text(), t.get_window_extent(renderer)) for t in parts if t.get_text() and t.get_visible()]
-    return found
-
-
 @pytest.mark.parametrize(
     "size", ["page", *(pytest.param(size, marks=pytest.mark.slow) for size in ("column", "slide"))]
 )
 @pytest.mark.parametrize("name", MAKERS)
 def test_no_text_is_cut_or_overprinted(name, size):
-    figure = drawn(name, size)
-    texts, boxes = zip(*texts_of(figure), strict=True)
-    x0, y0, x1, y1 = np.array([box.extents for box in boxes]).T
-    width, height = figure.bbox.size
-    cut = (x0 < -1) | (y0 < -1) | (x1 > width + 1) | (y1 > height + 1)
-    assert not cut.any(), f"cut: {[text for text, out in zip(texts, cut, strict=True) if out]}"
-    across = np.minimum(x1[:, None], x1) - np.maximum(x0[:, None], x0)
-    down = np.minimum(y1[:, None], y1) - np.maximum(y0[:, None], y0)
-    over = np.argwhere(np.triu((across > 1.5) & (down > 1.5), k=1))
-    assert not over.size, f"overprinted: {[(texts[a], texts[b]) for a, b in over]}"
+    assert_readable(drawn(name, size))
 
 
 @pytest.mark.parametrize(
@@ -513,10 +485,6 @@ def test_outcomes_fill_the_bar():
 
 
 # What the reader is told ----------------------------------------------------------------------------------------------
-
-
-def words_of(figure: Figure) -> str:
-    return " ".join(" ".join(t.get_text().split()) for t in figure.texts)
 
 
 @pytest.mark.parametrize("name", MAKERS)

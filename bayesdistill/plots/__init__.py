@@ -1,6 +1,7 @@
 """Figures of plans, curves and runs. Every function takes a Dataset, returns a Figure, and computes nothing.
 
-One file per figure; `style` holds sizes, colours and layout, `grids` what figures over student, scenario, budget share.
+One module per figure. `collection` is their skeleton: panels, legend, notes. `visuals` draws into panels and marks what is
+extrapolated, `grids` reads results, `style` holds sizes, colors and formats, `layout` and `picture` make the page.
 """
 
 from bayesdistill.plots.backtest import plot_backtest

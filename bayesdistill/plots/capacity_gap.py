@@ -27,7 +27,7 @@ def plot_capacity_gap(gap: xr.Dataset, *, prob: float = grids.PROB, size: str = 
     Returns
     -------
     Figure
-        A pair of panels for each length of the students' training, a colour per student.
+        A pair of panels for each length of the students' training, a color per student.
 
     {raises}
 

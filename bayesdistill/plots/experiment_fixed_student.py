@@ -16,7 +16,7 @@ _NEEDED = "distilled_loss supervised_loss best_teacher extrapolates training stu
 def plot_experiment_fixed_student(
     gap: xr.Dataset, *, prob: float = grids.PROB, size: str = "page", dark: bool = False
 ) -> Figure:
-    """Student loss against teacher size at fixed teacher compute, a panel per student, a colour per teacher budget.
+    """Student loss against teacher size at fixed teacher compute, a panel per student, a color per teacher budget.
 
     Experiment 2 of Busbridge et al. (2025): the teachers of a curve share the FLOPs of their pretraining, so that a larger one
     has seen fewer tokens; the students have a fixed number of tokens per parameter.

@@ -16,7 +16,7 @@ _NEEDED = "distilled_loss supervised_loss teacher_loss extrapolates training stu
 def plot_experiment_fixed_teacher(
     gap: xr.Dataset, *, prob: float = grids.PROB, size: str = "page", dark: bool = False
 ) -> Figure:
-    """Student loss against student size at fixed student compute, a panel per teacher, a colour per budget.
+    """Student loss against student size at fixed student compute, a panel per teacher, a color per budget.
 
     Experiment 1 of Busbridge et al. (2025): the teachers have a fixed number of tokens per parameter, the students share the
     FLOPs of their own training, so that a larger student sees fewer tokens.

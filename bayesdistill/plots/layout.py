@@ -17,8 +17,8 @@ from bayesdistill.plots.picture import Picture
 from bayesdistill.plots.style import SLIDE_HEIGHT, WARNING_COLOR, Look, plain
 
 _GRAIN = 6  # decimals of the figure's width and height: a thousandth of a point at most
-_TITLE = 0.85
-"""Part of the width of a column of panels that the title of a panel may take."""
+_LABELS = 8
+"""Room that the labels left of the panels take, in letters; the rest is for the panels, of which a title may fill most."""
 
 
 def finish(
@@ -63,11 +63,11 @@ def _size(artist: Artist) -> Bbox:
     return artist.get_window_extent(figure.canvas.get_renderer()).transformed(figure.dpi_scale_trans.inverted())
 
 
-def _wrap(text: Text, room: float) -> None:
-    """Break a text into lines of at most `room` inches."""
+def _wrap(text: Text, room: float, side: str = "width") -> None:
+    """Break a text into lines of at most `room` inches; `side` is that of their box along which the lines run."""
     words = text.get_text()
-    letters = max(20, int(len(words) * room / max(_size(text).width, 1e-6)))
-    while _size(text).width > room and letters > 10:
+    letters = max(20, int(len(words) * room / max(getattr(_size(text), side), 1e-6)))
+    while getattr(_size(text), side) > room and letters > 10:
         text.set_text(textwrap.fill(words, letters))
         letters -= 1
 
@@ -77,7 +77,8 @@ def panel_title(ax: Axes, text: str, **style: Any) -> None:
     figure, spec = ax.get_figure(), ax.get_subplotspec()
     assert isinstance(figure, Picture)
     assert spec is not None
-    _wrap(ax.set_title(plain(text), **style), _TITLE * figure.look.width / spec.get_gridspec().ncols)
+    room = figure.look.width - _LABELS * figure.look.font / 72
+    _wrap(ax.set_title(plain(text), **style), 0.95 * room / spec.get_gridspec().ncols)
 
 
 def _place_legend(figure: Picture, handles: Sequence[Artist], usable: float) -> Legend:
@@ -121,4 +122,5 @@ def _break_long_label(ax: Axes, look: Look) -> bool:
         label.set_text(f"{text[:place]}\n{text[place + 1 :]}")
     if _size(label).height > room:
         label.set_fontsize(look.small)
+    _wrap(label, room, "height")
     return bool(spaces)

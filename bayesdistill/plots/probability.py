@@ -10,7 +10,7 @@ from bayesdistill.plots import collection, grids, visuals
 
 @collection.documented
 def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
-    """Probability that distillation beats pretraining, a panel per scenario, a colour per student.
+    """Probability that distillation beats pretraining, a panel per scenario, a color per student.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ _MOST_GROUPS = 4
 def plot_runs(curves: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
     """Student loss against teacher loss with the fitted law and its bands; residuals below.
 
-    A panel per tokens-per-parameter of the student, a colour per student size. Where a curve turns up again towards better
+    A panel per tokens-per-parameter of the student, a color per student size. Where a curve turns up again towards better
     teachers (to the left), the student cannot follow its teacher: the capacity gap.
 
     Parameters

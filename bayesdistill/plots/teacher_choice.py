@@ -30,7 +30,7 @@ def plot_teacher_choice(
     Returns
     -------
     Figure
-        A pair of panels for each student and scenario, a colour per budget. Hollow points are extrapolated.
+        A pair of panels for each student and scenario, a color per budget. Hollow points are extrapolated.
 
     {raises}
 

@@ -86,9 +86,9 @@ def _cost_axis(ax: Axes, costs: xr.DataArray) -> None:
     """Set limits that cut no mark, with labels between the powers of ten where these alone would be one or two."""
     style.log_axis(ax.yaxis)
     style.set_ticks(ax.yaxis, LogLocator(base=10, numticks=5), LogFormatterMathtext())
-    low, high = float(costs.min()) / 1.4, float(costs.max()) * 1.4
-    if low < high:
-        ax.set_ylim(low, high)
+    # Where nothing costs anything, an empty panel.
+    low, high = float(costs.min().fillna(1e-6)) / 1.4, float(costs.max().fillna(1e-3)) * 1.4
+    ax.set_ylim(low, high)
     if high < 100 * low:
         subs = (1.0, 2.0, 5.0) if high < 20 * low else (1.0, 3.0)
         style.set_ticks(ax.yaxis, LogLocator(base=10, subs=subs), style.power_of_ten)

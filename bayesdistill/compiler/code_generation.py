@@ -130,22 +130,19 @@ class Function(Text):
         self, order: Sequence[Operation], users: Mapping[Operation, set[Operation]], final: set[Operation]
     ) -> str:
         """Allocate memory for results that one loop passes to another; return its address."""
+
+        def read_elsewhere(op: Operation) -> bool:
+            """Whether something outside the iteration that computes an element reads it."""
+            loop = (op.level, self._key(op.loop))
+            return op in final or any(
+                (user.level, self._key(user.loop)) != loop or _waits(user) or at_random(user, op) for user in users[op]
+            )
+
         size, offsets = "0", {}
         for op in order:
-            if op.kind in LEAVES:
-                continue
             if op.kind in COLLECTS and not op.dims:
                 self._cells[op] = self._cell(_START[op.payload])
-            elif op.dims and (
-                op.kind in COLLECTS
-                or op in final
-                or any(
-                    (user.level, self._key(user.loop)) != (op.level, self._key(op.loop))
-                    or _waits(user)
-                    or at_random(user, op)
-                    for user in users[op]
-                )
-            ):
+            elif op.kind in COLLECTS or (op.kind not in LEAVES and op.dims and read_elsewhere(op)):
                 offsets[op] = size
                 size = self._do(f"add i64 {size}, {self._size(op.dims)}", entry=True)
         size = self._do(f"mul i64 {size}, 8", entry=True)

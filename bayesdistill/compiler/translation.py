@@ -82,7 +82,7 @@ def translate(model: pm.Model) -> Functions:
     text = preamble(lanes()) + logp.build("logp", {"dim": n_dim}, gradient, density.op)
     text += expand.build("expand", {"dim": n_dim, "count": n_expanded}, outputs)
     names += [variable.name for variable in others]
-    return Functions(text, lowering, names, shapes, n_dim, n_expanded, values, merged)
+    return Functions(text, lowering, names, shapes, n_dim, n_expanded, values=values, results=merged)
 
 
 def _shape_of_normal(model: pm.Model, variable: Any) -> tuple[int, ...]:

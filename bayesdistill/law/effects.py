@@ -117,24 +117,25 @@ class GroupEffect(Part):
 
 
 def _effect(
-    name: str, what: str, shares: str, scale: float, reason: str, *, short: str, dim: str, **more: Any
+    name: str, what: str, sentence: str, scale: float, reason: str, *, dim: str, slope: bool = False, **more: Any
 ) -> GroupEffect:
-    """A group effect whose names follow from a few words."""
-    slope = bool(more.get("slope"))
+    """A group effect whose names follow from a few words; `scale` and `reason` are those of its prior."""
     long = f"change of the {what} effect per 10 % of the teacher's loss" if slope else f"{what} effect"
+    sigma = f"sigma_{name}"
     return GroupEffect(
         name=name,
-        sentence=shares,
-        variable=Parameter(f"effect_{short}", "nats per token", f"{long}"),
-        scale=Parameter(f"sigma_{name}", "nats per token", f"standard deviation of the {long}", domain="positive"),
+        sentence=sentence,
+        variable=Parameter(f"effect_{name if slope else dim}", "nats per token", long),
+        scale=Parameter(sigma, "nats per token", f"standard deviation of the {long}", domain="positive"),
         coordinate=Coordinate(
-            f"log_sigma_{name}",
+            f"log_{sigma}",
             f"the size of the {what} {'slopes' if slope else 'effects'}",
-            log_normal(scale, 0.7, f"sigma_{name}", reason),
-            symbol=f"sigma_{name}",
+            log_normal(scale, 0.7, sigma, reason),
+            symbol=sigma,
             link="log",
         ),
         dim=dim,
+        slope=slope,
         **more,
     )
 
@@ -145,7 +146,6 @@ TEACHER = _effect(
     "Runs with the same teacher share a random effect (normal, sum-to-zero).",
     0.004,
     "runs of one teacher share 0.001 to 0.016 nats of misfit",
-    short="teacher",
     dim="teacher",
     groups=teacher_groups,
     index="teacher_of_run",
@@ -157,7 +157,6 @@ STUDENT = _effect(
     0.01,
     "a law misses a student configuration by 0.0025 to 0.04 nats, about the tolerance"
     " with which the published law is taken",
-    short="student_configuration",
     dim="student_configuration",
     groups=configuration_groups,
     index="configuration_of_run",
@@ -169,7 +168,6 @@ STUDENT_SLOPE = _effect(
     "Each student configuration also has a random slope over the logarithm of the teacher's loss (normal, sum-to-zero).",
     0.003,
     "a law misses what a teacher worse by 10 % does to one student configuration by 0.001 to 0.012 nats",
-    short="student_slope",
     dim="student_configuration",
     groups=configuration_groups,
     index="configuration_of_run",
@@ -181,7 +179,6 @@ MODEL = _effect(
     "Supervised runs of the same model share a random effect (normal, sum-to-zero).",
     0.01,
     "a law misses a model by 0.0025 to 0.04 nats; its checkpoints share this",
-    short="model",
     dim="model",
     groups=model_groups,
     index="model_of_run",

@@ -37,7 +37,7 @@ class Repetition:
     --------
     >>> from bayesdistill.strategies import Repetition
     >>> f"{Repetition(1e11).effective(4e11):.2e}"
-    '3.72e+11'
+    '3.73e+11'
     """
 
     unique_tokens: float

@@ -14,7 +14,7 @@ from bayesdistill.decisions._predict import predict
 from bayesdistill.decisions._recommendations import paper_claims, recommendations
 from bayesdistill.decisions._teacher_choice import capacity_gap, teacher_choice
 from bayesdistill.decisions.labels import flag_names
-from bayesdistill.decisions.planner import Planner
+from bayesdistill.decisions.planning import Planner
 
 __all__ = [
     "Planner",

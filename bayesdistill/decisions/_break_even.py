@@ -18,22 +18,13 @@ import xarray as xr
 
 from bayesdistill.answers import Codes
 from bayesdistill.compute import Scenario
-from bayesdistill.decisions import labels
+from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions._plan import plan_problem
 from bayesdistill.decisions.arguments import Number, Numbers, parse_number, parse_numbers
 from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
 from bayesdistill.decisions.extrapolation import choice_factors
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import QUANTILES
-from bayesdistill.decisions.planner import (
-    NoisySearch,
-    Search,
-    Source,
-    planner_of,
-    problem_of,
-    with_options,
-    workers_of,
-)
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.decisions.solving import PERFECT_INFORMATION, solve_piece
 from bayesdistill.errors import ParameterError
@@ -46,15 +37,15 @@ _STEPS_A_DECADE = 4
 _INNER = np.array([0.25, 0.5, 0.75])
 
 
-@with_options
+@planning.with_options
 def sharing_map(
-    fit: Source,
+    fit: planning.Source,
     students: Numbers,
     budgets: Numbers,
     students_per_teacher: Numbers,
     *,
     delta_lgt: float = 1.0,
-    **options: Unpack[NoisySearch],
+    **options: Unpack[planning.NoisySearch],
 ) -> xr.Dataset:
     """Return the probability that distillation beats pretraining by budget and sharing.
 
@@ -78,27 +69,27 @@ def sharing_map(
     >>> bd.sharing_map(published, "1B", 1e21, [1, 10])["probability"].dims
     ('student', 'students_per_teacher', 'budget')
     """
-    planner = planner_of(sharing_map, fit, options)
+    planner = planning.planner_of(sharing_map, fit, options)
     numbers = np.sort(parse_numbers(students_per_teacher, "students_per_teacher"))
     if numbers.min() < 1:
         raise ParameterError(f"`students_per_teacher` must be at least 1, got {numbers.min():g}.")
-    problem, _ = problem_of(planner, students, budgets, _shared(delta_lgt, numbers))
-    result = plan_problem(planner, problem, workers_of(planner))
+    problem, _ = planning.problem_of(planner, students, budgets, _shared(delta_lgt, numbers))
+    result = plan_problem(planner, problem, planning.workers_of(planner))
     result = result.drop_vars(["scenario", "delta_lgt"]).rename(scenario="students_per_teacher")
     result = result.assign_coords(labels.variables("sharing_map", {"students_per_teacher": numbers}))
     result.attrs["delta_lgt"] = float(delta_lgt)
     return result
 
 
-@with_options
+@planning.with_options
 def break_even(
-    fit: Source,
+    fit: planning.Source,
     students: Numbers,
     budgets: Numbers,
     *,
     delta_lgt: float = 1.0,
     max_students_per_teacher: Number = 1e6,
-    **options: Unpack[Search],
+    **options: Unpack[planning.Search],
 ) -> xr.Dataset:
     """Return how many students must share a teacher for distillation to pay.
 
@@ -136,14 +127,14 @@ def break_even(
     >>> bd.flag_names(found["break_even_status"]).item() in ("shared", "alone", "never")
     True
     """
-    planner = planner_of(break_even, fit, options)
+    planner = planning.planner_of(break_even, fit, options)
     fitted = planner.fitted
-    problem, _ = problem_of(planner, students, budgets, Scenario(delta_lgt, 1.0))
+    problem, _ = planning.problem_of(planner, students, budgets, Scenario(delta_lgt, 1.0))
     highest = parse_number(max_students_per_teacher, "max_students_per_teacher")
     if highest <= 1:
         raise ParameterError(f"`max_students_per_teacher` must be greater than 1, got {highest:g}.")
     grid = np.geomspace(1, highest, int(np.ceil(_STEPS_A_DECADE * np.log10(highest))) + 1)
-    workers = workers_of(planner)
+    workers = planning.workers_of(planner)
     tasks = [
         (fitted, replace(problem, students=np.array([size]), budgets=np.array([spent])), grid, workers.kernel_threads)
         for size in problem.students

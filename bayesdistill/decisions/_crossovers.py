@@ -22,38 +22,13 @@ import xarray as xr
 
 from bayesdistill.answers import Codes
 from bayesdistill.compute import SCENARIOS, Scenario, flops_per_token
-from bayesdistill.decisions import labels
+from bayesdistill.decisions import labels, planning, solving
 from bayesdistill.decisions.arguments import Numbers, Scenarios, check_choice
-from bayesdistill.decisions.crossover_search import (
-    ALWAYS,
-    CROSSED,
-    NEVER,
-    REVERSED,
-    chosen_crossovers,
-    classify,
-    perfect_information_crossovers,
-)
+from bayesdistill.decisions.crossover_search import CROSSED, chosen_crossovers, classify, perfect_information_crossovers
 from bayesdistill.decisions.extrapolation import choice_factors
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import CROSSOVER_STATUS, QUANTILES
-from bayesdistill.decisions.planner import (
-    GridSearch,
-    Source,
-    check_options,
-    planner_of,
-    problem_of,
-    with_options,
-    workers_of,
-)
 from bayesdistill.decisions.reductions import probability_given, probability_of, quantiles_given, quantiles_of
-from bayesdistill.decisions.solving import (
-    CHOSEN,
-    PERFECT_INFORMATION,
-    STRATEGY_NAMES,
-    Workers,
-    solve,
-    solve_piece,
-)
 from bayesdistill.errors import ParameterError
 from bayesdistill.strategies import Problem, supervised_losses
 
@@ -61,16 +36,16 @@ _MOST_CHOSEN = 64  # Maximum number of budgets at which the chosen strategy is s
 DEFAULT_BUDGETS = tuple(float(b) for b in np.geomspace(1e18, 1e30, 49))
 
 
-@with_options
+@planning.with_options
 def crossovers(
-    fit: Source,
+    fit: planning.Source,
     students: Numbers,
     scenarios: Scenarios = tuple(SCENARIOS),
     *,
     budgets: Numbers = DEFAULT_BUDGETS,
     strategy: str = "best",
     teachers: pd.DataFrame | xr.Dataset | None = None,
-    **options: Unpack[GridSearch],
+    **options: Unpack[planning.GridSearch],
 ) -> xr.Dataset:
     """Return the distribution of the crossover budget and its growth with the student.
 
@@ -110,21 +85,23 @@ def crossovers(
     >>> bd.flag_names(found["crossover_status"]).dims
     ('student', 'scenario', 'chain', 'draw')
     """
-    planner = planner_of(crossovers, fit, options)
-    fitted, workers = planner.fitted, workers_of(planner)
-    check_choice(strategy, "strategy", (PERFECT_INFORMATION, CHOSEN))
-    problem, table = problem_of(planner, students, budgets, scenarios, teachers)
+    planner = planning.planner_of(crossovers, fit, options)
+    fitted, workers = planner.fitted, planning.workers_of(planner)
+    check_choice(strategy, "strategy", (solving.PERFECT_INFORMATION, solving.CHOSEN))
+    problem, table = planning.problem_of(planner, students, budgets, scenarios, teachers)
     if problem.budgets.size < 2:
         raise ParameterError(
             f"`budgets` must have at least two values, got {problem.budgets.size}. They define the search range."
         )
-    solved = solve(strategy, fitted.draws, problem, workers)
+    solved = solving.solve(strategy, fitted.draws, problem, workers)
     advantage = supervised_losses(fitted.draws, problem)[:, None] - solved["loss"]
-    search = perfect_information_crossovers if strategy == PERFECT_INFORMATION else chosen_crossovers
+    informed = strategy == solving.PERFECT_INFORMATION
+    search = perfect_information_crossovers if informed else chosen_crossovers
     crossover, status, changes = search(fitted.draws, problem, advantage, workers)
     extrapolation = _extrapolation(fitted, problem, strategy, crossover, workers)
     asymptote = _asymptotic_advantage(fitted, problem, workers.kernel_threads)
-    always, never = np.isin(status, (ALWAYS, REVERSED)), status == NEVER
+    crossed, always, never, reversed_, _ = (status == code for code in range(len(CROSSOVER_STATUS)))
+    placed = np.select([always | reversed_, never], [np.inf, 0.0], default=crossover)
     values = {
         "crossover": crossover,
         "crossover_status": Codes(status, CROSSOVER_STATUS),
@@ -132,11 +109,11 @@ def crossovers(
         "crossover_extrapolation": extrapolation,
         "asymptotic_advantage": asymptote,
         "status_probability": probability_of(fitted, status[:, :, None] == np.arange(len(CROSSOVER_STATUS))[:, None]),
-        "pretraining_ahead_probability": probability_of(fitted, (status == CROSSED) | never),
+        "pretraining_ahead_probability": probability_of(fitted, crossed | never),
         "eventually_probability": probability_of(fitted, asymptote < 0, ~np.isnan(asymptote)),
         "crossed_within_data_probability": probability_of(fitted, extrapolation == 1),
-        "crossover_quantile": quantiles_of(np.select([always, never], [np.inf, 0.0], default=crossover), QUANTILES),
-        "crossover_extrapolation_quantile": quantiles_given(extrapolation, status == CROSSED, QUANTILES),
+        "crossover_quantile": quantiles_of(placed, QUANTILES),
+        "crossover_extrapolation_quantile": quantiles_given(extrapolation, crossed, QUANTILES),
         "seen_budget": _seen_budgets(fitted, problem),
     }
     values |= _slopes(fitted, problem.students, crossover)
@@ -156,20 +133,20 @@ def crossovers(
         "teachers": json.dumps(None if table is None else list(table.names)),
     }
     result = labels.answer("crossovers", fitted, values, coordinates, attrs)
-    result["crossover"].attrs["long_name"] += f" ({STRATEGY_NAMES[strategy]})"
+    result["crossover"].attrs["long_name"] += f" ({solving.STRATEGY_NAMES[strategy]})"
     result["crossover"].attrs["strategy"] = strategy
     return result
 
 
-@with_options
+@planning.with_options
 def compare_crossovers(
-    fits: Mapping[str, Source],
+    fits: Mapping[str, planning.Source],
     students: Numbers,
     scenarios: Scenarios = tuple(SCENARIOS),
     *,
     budgets: Numbers = DEFAULT_BUDGETS,
     strategy: str = "best",
-    **options: Unpack[GridSearch],
+    **options: Unpack[planning.GridSearch],
 ) -> xr.Dataset:
     """Compare the crossovers of several posteriors, for example under different priors.
 
@@ -203,7 +180,7 @@ def compare_crossovers(
     >>> bd.compare_crossovers({"a": published, "b": other}, "1B", "best case")["fit"].values.tolist()
     ['a', 'b']
     """
-    check_options(compare_crossovers, options)
+    planning.check_options(compare_crossovers, options)
     if not isinstance(fits, Mapping) or not fits:
         raise ParameterError(
             "`fits` must be a non-empty mapping from names to fits, such as {'with': fit_1, 'without': fit_2}."
@@ -249,15 +226,15 @@ def interpolated_crossovers(budgets: np.ndarray, advantage: np.ndarray) -> tuple
 def _asymptotic_advantage(fitted: FittedDraws, problem: Problem, threads: int | None) -> np.ndarray:
     """Return the advantage with perfect information and unlimited compute, (student, n_draws)."""
     unlimited = replace(problem, budgets=np.array([np.inf]), scenarios=(Scenario(0, 0),))
-    found = solve_piece(PERFECT_INFORMATION, fitted.draws, unlimited, threads)
+    found = solving.solve_piece(solving.PERFECT_INFORMATION, fitted.draws, unlimited, threads)
     return supervised_losses(fitted.draws, unlimited)[:, 0] - found["loss"][:, 0, 0]
 
 
 def _extrapolation(
-    fitted: FittedDraws, problem: Problem, strategy: str, crossover: np.ndarray, workers: Workers
+    fitted: FittedDraws, problem: Problem, strategy: str, crossover: np.ndarray, workers: solving.Workers
 ) -> np.ndarray:
     """Return the largest extrapolation factor at each crossover."""
-    at_crossover = _perfect_information_at if strategy == PERFECT_INFORMATION else _chosen_at
+    at_crossover = _perfect_information_at if strategy == solving.PERFECT_INFORMATION else _chosen_at
     result = np.full(crossover.shape, np.nan)
     for i, j in np.ndindex(crossover.shape[:2]):
         crossed = np.flatnonzero(~np.isnan(crossover[i, j]))
@@ -270,16 +247,16 @@ def _extrapolation(
 
 
 def _perfect_information_at(
-    fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: Workers
+    fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: solving.Workers
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return student tokens and teacher loss with perfect information at each crossover."""
     own = replace(cell.for_draws(crossed), budgets=cell.budgets[None, :])
-    found = solve_piece(PERFECT_INFORMATION, fitted.draws.take(crossed), own, workers.kernel_threads)
+    found = solving.solve_piece(solving.PERFECT_INFORMATION, fitted.draws.take(crossed), own, workers.kernel_threads)
     return found["student_tokens"][0, 0, 0], found["teacher_loss"][0, 0, 0]
 
 
 def _chosen_at(
-    fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: Workers
+    fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: solving.Workers
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return student tokens and teacher loss of the chosen strategy at each crossover.
 
@@ -290,8 +267,8 @@ def _chosen_at(
     nodes = np.unique(cell.budgets)
     if nodes.size > _MOST_CHOSEN:
         nodes = np.geomspace(nodes[0], nodes[-1], _MOST_CHOSEN)
-    quiet = Workers(workers.executor, workers.threads, None, workers.piece)
-    found = solve(CHOSEN, fitted.draws, replace(cell, budgets=nodes), quiet)
+    quiet = solving.Workers(workers.executor, workers.threads, None, workers.piece)
+    found = solving.solve(solving.CHOSEN, fitted.draws, replace(cell, budgets=nodes), quiet)
     at = np.log(nodes)
     tokens = np.exp(np.interp(wanted, at, np.log(found["student_tokens"][0, 0])))
     of_draws = found["teacher_loss"][0, 0][:, crossed].T

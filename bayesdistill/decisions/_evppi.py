@@ -21,12 +21,11 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.compute import Shape, flops_per_token, pretraining_tokens
-from bayesdistill.decisions import labels
+from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Number, parse_number
 from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import CELL, QUANTILES
-from bayesdistill.decisions.planner import Source, Unconverged, planner_of, with_options
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.errors import ParameterError
 from bayesdistill.strategies.roots import find_roots
@@ -39,15 +38,15 @@ _LARGEST_FACTOR = 1e12
 _WORTH = {"gain": "expected_gain", "regret": "regret", "evpi": "evpi"}
 
 
-@with_options
+@planning.with_options
 def plan_value(
-    fit: Source,
+    fit: planning.Source,
     plan: xr.Dataset,
     *,
     gpu_flops_per_second: Number | None = None,
     price_per_gpu_hour: Number | None = None,
     currency: str = "USD",
-    **options: Unpack[Unconverged],
+    **options: Unpack[planning.Unconverged],
 ) -> xr.Dataset:
     """Return the value of a plan in nats, equivalent pretraining compute, GPU-hours and money.
 
@@ -94,7 +93,7 @@ def plan_value(
     >>> bool(worth["compute_factor"] > 1)
     True
     """
-    fitted = planner_of(plan_value, fit, options).fitted
+    fitted = planning.planner_of(plan_value, fit, options).fitted
     shape = check_same_posterior(fitted, plan)
     speed = None if gpu_flops_per_second is None else parse_number(gpu_flops_per_second, "gpu_flops_per_second")
     price = None if price_per_gpu_hour is None else parse_number(price_per_gpu_hour, "price_per_gpu_hour")
@@ -134,12 +133,12 @@ def plan_value(
     return result.assign(found)
 
 
-@with_options
+@planning.with_options
 def evppi(
-    fit: Source,
+    fit: planning.Source,
     plan: xr.Dataset,
     quantities: Mapping[str, xr.DataArray] | None = None,
-    **options: Unpack[Unconverged],
+    **options: Unpack[planning.Unconverged],
 ) -> xr.Dataset:
     """Return the expected value of perfect information about single parameters.
 
@@ -182,7 +181,7 @@ def evppi(
     >>> value["evppi"].sel(quantity="A").item()
     0.0
     """
-    fitted = planner_of(evppi, fit, options).fitted
+    fitted = planning.planner_of(evppi, fit, options).fitted
     check_same_posterior(fitted, plan)
     known = _quantities(fitted, quantities)
     gain = _flat(plan["supervised_loss"] - plan["distilled_loss"], CELL)

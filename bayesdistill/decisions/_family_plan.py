@@ -25,11 +25,10 @@ import xarray as xr
 
 from bayesdistill.answers import Codes
 from bayesdistill.compute import Scenario
-from bayesdistill.decisions import labels
+from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Number, Numbers, parse_number, parse_students, parse_teachers
 from bayesdistill.decisions.extrapolation import distilled_extrapolation, pretraining_extrapolation
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.planner import Source, StrategyBounds, bounds_of, planner_of, with_options
 from bayesdistill.decisions.reductions import mean_of, probability_of
 from bayesdistill.decisions.token_split import (
     SEARCH_DRAWS,
@@ -51,15 +50,15 @@ OPTIONS = ("plan", "pretrain all", "distil all")
 DECISIONS = ("pretrain", "distil")
 
 
-class FamilyOptions(StrategyBounds, total=False):
+class FamilyOptions(planning.StrategyBounds, total=False):
     """Options of `family_plan`."""
 
     progress: Progress
 
 
-@with_options
+@planning.with_options
 def family_plan(
-    fit: Source,
+    fit: planning.Source,
     students: Numbers,
     budget: Number,
     *,
@@ -114,7 +113,7 @@ def family_plan(
     >>> bd.flag_names(found["decision"]).values.tolist()
     ['distil', 'distil']
     """
-    planner = planner_of(family_plan, fit, options)
+    planner = planning.planner_of(family_plan, fit, options)
     fitted = planner.fitted
     sizes = parse_students(students)
     if sizes.size > MOST_STUDENTS:
@@ -132,7 +131,7 @@ def family_plan(
         weights=weight / weight.sum(),
         budget=parse_number(budget, "budget"),
         scenario=scenario,
-        bounds=bounds_of(planner),
+        bounds=planning.bounds_of(planner),
         shape=planner.shape,
     )
     listed = None

@@ -38,22 +38,11 @@ import xarray as xr
 
 from bayesdistill.answers import Codes
 from bayesdistill.compute import SCENARIOS
-from bayesdistill.decisions import labels
+from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Numbers, Scenarios, TeacherTable
 from bayesdistill.decisions.crossover_search import perfect_information_crossovers
 from bayesdistill.decisions.extrapolation import DISTILLED_AXES, PRETRAINING_AXES, choice_factors
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
-from bayesdistill.decisions.planner import (
-    NoisySearch,
-    Planner,
-    Source,
-    noise_attributes,
-    planner_of,
-    problem_of,
-    run_noise_of,
-    with_options,
-    workers_of,
-)
 from bayesdistill.decisions.reductions import mean_of, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
@@ -62,15 +51,15 @@ _STRATEGY = ("teacher_params", "teacher_tokens", "teacher_loss", "student_tokens
 Solved = dict[str, np.ndarray]
 
 
-@with_options
+@planning.with_options
 def plan(
-    fit: Source,
+    fit: planning.Source,
     students: Numbers,
     budgets: Numbers,
     scenarios: Scenarios = tuple(SCENARIOS),
     *,
     teachers: pd.DataFrame | xr.Dataset | None = None,
-    **options: Unpack[NoisySearch],
+    **options: Unpack[planning.NoisySearch],
 ) -> xr.Dataset:
     """Return the probability that distillation beats pretraining, and the chosen strategy.
 
@@ -105,13 +94,13 @@ def plan(
     >>> plan["probability"].values.ravel().tolist()
     [1.0, 1.0]
     """
-    planner = planner_of(plan, fit, options)
-    problem, table = problem_of(planner, students, budgets, scenarios, teachers)
-    return plan_problem(planner, problem, workers_of(planner), table)
+    planner = planning.planner_of(plan, fit, options)
+    problem, table = planning.problem_of(planner, students, budgets, scenarios, teachers)
+    return plan_problem(planner, problem, planning.workers_of(planner), table)
 
 
 def plan_problem(
-    planner: Planner, problem: Problem, workers: Workers, teachers: TeacherTable | None = None
+    planner: planning.Planner, problem: Problem, workers: Workers, teachers: TeacherTable | None = None
 ) -> xr.Dataset:
     """Compute the plan of a problem."""
     fitted = planner.fitted
@@ -133,7 +122,7 @@ def plan_problem(
     values |= {name: chosen[name] for name in _STRATEGY} | {f"best_{name}": best[name] for name in _STRATEGY}
     values |= _comparison(planner, problem, alone, chosen, best)
     coordinates = labels.grid_coordinates(problem)
-    attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs | noise_attributes(planner)
+    attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs | planning.noise_attributes(planner)
     if teachers is not None:
         values |= {"teacher_index": chosen["teacher_index"], "best_teacher_index": best["teacher_index"]}
         coordinates["teacher"] = list(teachers.names)
@@ -154,9 +143,11 @@ def plan_problem(
     return result
 
 
-def _comparison(planner: Planner, problem: Problem, alone: np.ndarray, chosen: Solved, best: Solved) -> dict[str, Any]:
+def _comparison(
+    planner: planning.Planner, problem: Problem, alone: np.ndarray, chosen: Solved, best: Solved
+) -> dict[str, Any]:
     """Return advantage, probabilities, expected gain, regret and value of perfect information."""
-    fitted, noise = planner.fitted, run_noise_of(planner)
+    fitted, noise = planner.fitted, planning.run_noise_of(planner)
     pretrained = np.broadcast_to(alone[:, None], chosen["loss"].shape)
     gain, best_gain = pretrained - chosen["loss"], pretrained - best["loss"]
     seen, best_seen = gain, best_gain

@@ -14,32 +14,22 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.answers import Codes
-from bayesdistill.decisions import labels
+from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions._crossovers import interpolated_crossovers
 from bayesdistill.decisions._plan import plan_problem
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, parse_number, parse_numbers
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
-from bayesdistill.decisions.planner import (
-    SAME,
-    Noise,
-    Source,
-    TeacherBounds,
-    Work,
-    planner_of,
-    problem_of,
-    with_options,
-)
 from bayesdistill.decisions.solving import Workers
 from bayesdistill.progress import reporting
 
 
-class TokensOptions(TeacherBounds, Noise, Work, total=False):
+class TokensOptions(planning.TeacherBounds, planning.Noise, planning.Work, total=False):
     """Options of `plan_tokens`, whose `tokens` take the place of max_student_tokens."""
 
 
-@with_options
+@planning.with_options
 def plan_tokens(
-    fit: Source,
+    fit: planning.Source,
     students: Numbers,
     tokens: Numbers,
     *,
@@ -71,34 +61,26 @@ def plan_tokens(
     >>> bd.plan_tokens(published, "1B", [1e9, 1e10], max_teacher_tokens="same")["student_tokens"].values.ravel().tolist()
     [1000000000.0, 10000000000.0]
     """
-    planner = planner_of(plan_tokens, fit, options)
-    same = planner.max_teacher_tokens == SAME
+    planner = planning.planner_of(plan_tokens, fit, options)
+    same = planner.max_teacher_tokens == planning.SAME
     given = replace(planner, max_student_tokens=None, max_teacher_tokens=2e13 if same else planner.max_teacher_tokens)
     caps = np.sort(parse_numbers(tokens, "tokens"))
-    problem, _ = problem_of(given, students, None if budget is None else parse_number(budget, "budget"), scenarios)
+    problem, _ = planning.problem_of(
+        given, students, None if budget is None else parse_number(budget, "budget"), scenarios
+    )
     parts = []
     with reporting(planner.progress, caps.size, "planning") as report:
         for i, cap in enumerate(caps):
             bounds = replace(problem.bounds, max_student_tokens=cap)
             if same:
                 bounds = replace(bounds, max_teacher_tokens=cap)
-            workers = Workers(planner.executor, planner.threads)
-            part = plan_problem(planner, replace(problem, bounds=bounds), workers)
-            parts.append(part.isel(budget=0, drop=True))
+            part = plan_problem(planner, replace(problem, bounds=bounds), Workers(planner.executor, planner.threads))
+            parts.append(
+                part.isel(budget=0, drop=True).drop_vars(["crossover", "crossover_status", "crossover_sign_changes"])
+            )
             report(i + 1, caps.size)
     axis = labels.variables("plan_tokens", {"tokens": caps})["tokens"]
-    fixed = [
-        name for name, values in parts[0].variables.items() if "budget" not in values.dims and name in parts[0].coords
-    ]
-    result = xr.concat(
-        [part.drop_vars(["crossover", "crossover_status", "crossover_sign_changes"]) for part in parts],
-        axis,
-        data_vars="all",
-        coords="minimal",
-        compat="override",
-        combine_attrs="override",
-    )
-    result = result.assign_coords({name: parts[0].coords[name] for name in fixed})
+    result = xr.concat(parts, axis, data_vars="all", coords="minimal", compat="override", combine_attrs="override")
     advantage = (result["supervised_loss"] - result["best_distilled_loss"]).stack(sample=("chain", "draw"))
     crossover, status, changes = interpolated_crossovers(
         caps, advantage.transpose("student", "scenario", "tokens", "sample").values
@@ -110,6 +92,6 @@ def plan_tokens(
     }
     result = result.assign(labels.variables("plan_tokens", found, planner.fitted.size))
     del result.attrs["max_student_tokens"]
-    limit = SAME if same else float(problem.bounds.max_teacher_tokens)
+    limit = planning.SAME if same else float(problem.bounds.max_teacher_tokens)
     result.attrs |= {"budget": float(problem.budgets[0]), "max_teacher_tokens": limit}
     return result

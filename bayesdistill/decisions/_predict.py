@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -16,7 +16,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.answers import labeled
 from bayesdistill.datasets import COLUMNS, read_design
-from bayesdistill.decisions import labels
+from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import check_choice
 from bayesdistill.decisions.extrapolation import (
     DISTILLED_AXES,
@@ -26,7 +26,6 @@ from bayesdistill.decisions.extrapolation import (
 )
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.marginals import Nodes, quantiles
-from bayesdistill.decisions.planner import Noise, Source, planner_of, with_options
 from bayesdistill.decisions.reductions import mean_of
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
@@ -54,9 +53,9 @@ _CELLS = 2**22
 """Number of values (draws times runs) that are computed at once."""
 
 
-@with_options
+@planning.with_options
 def predict(
-    fit: Source,
+    fit: planning.Source,
     table: pd.DataFrame | str | os.PathLike[str],
     *,
     groups: str = "seen",
@@ -64,7 +63,7 @@ def predict(
     draws: bool = False,
     kind: str | None = None,
     allow_suspicious: bool = False,
-    **options: Unpack[Noise],
+    **options: Unpack[planning.Noise],
 ) -> xr.Dataset:
     """Predict the loss of runs, with intervals and their distance from the data.
 
@@ -142,7 +141,7 @@ def predict(
     >>> bd.predict(published, run)["mean"].round(3).item()
     2.432
     """
-    planner = planner_of(predict, fit, options, distilled=False)
+    planner = planning.planner_of(predict, fit, options, distilled=False)
     fitted, noise, seed = planner.fitted, planner.noise, planner.seed
     check_choice(groups, "groups", GROUPS)
     if not 0 < prob < 1:
@@ -159,11 +158,14 @@ def predict(
     if noise == "run":
         require_noise(fitted.draws)
     member = _membership(planner.fit, fitted.draws, runs, kind, groups)
-    predicted = _Prediction(fitted.draws, runs, kind, member, posterior.effects_of(planner.fit), noise == "run")
+    params, tokens, *teacher = design = [runs[name].to_numpy(dtype=float) for name in DESIGN[kind]]
+    effects = posterior.effects_of(planner.fit)
+    predicted = _Prediction(
+        fitted.draws, Design(kind, params, tokens, teacher[0] if teacher else None), member, effects, noise == "run"
+    )
     outcome = OUTCOME[kind]
     observed = runs[outcome].to_numpy(dtype=float) if outcome in runs else None
     values, attrs = _summaries(fitted, predicted, prob, observed)
-    params, tokens, *teacher = design = [runs[name].to_numpy(dtype=float) for name in DESIGN[kind]]
     factors = (
         distilled_factors(fitted, params, tokens, *teacher) if teacher else pretraining_factors(fitted, params, tokens)
     )
@@ -181,7 +183,7 @@ def predict(
         values["group_seen"] = np.stack([group.position >= 0 for group in member], axis=1)
         coordinates["effect"] = [group.effect.name for group in member]
     if draws:
-        values["loss"] = _draws_of_loss(predicted, int(seed))
+        values["loss"] = _draws_of_loss(predicted, runs, int(seed))
     attrs |= {
         "title": _TITLE[noise, groups],
         "kind": kind,
@@ -271,79 +273,69 @@ class _Prediction:
     """Runs and the components of their predictive distribution."""
 
     draws: Draws
-    runs: pd.DataFrame
-    kind: str
+    design: Design
     member: Sequence[_Membership]
     effects: dict[str, np.ndarray]
     noisy: bool
 
-    def design(self, rows: slice) -> Design:
-        """Select runs."""
-        params, tokens, *teacher = (self.runs[name].to_numpy(dtype=float)[rows] for name in DESIGN[self.kind])
-        return Design(self.kind, params, tokens, teacher[0] if teacher else None)
+    def part(self, rows: slice) -> _Prediction:
+        """Return the prediction of some of the runs."""
+        d = self.design
+        losses = None if d.teacher_loss is None else d.teacher_loss[rows]
+        member = [_Membership(g.effect, g.labels[rows], g.position[rows], g.new[rows]) for g in self.member]
+        return replace(self, design=Design(d.kind, d.params[rows], d.tokens[rows], losses), member=member)
 
-    def center(self, rows: slice) -> np.ndarray:
+    def covariate(self, group: _Membership) -> Any:
+        """Return the factor of a group effect."""
+        return group.effect.covariate(self.design.teacher_loss, self.draws.reference)
+
+    def center(self) -> np.ndarray:
         """The law's mean loss with the known group effects, (n_draws, run)."""
-        design = self.design(rows)
-        total = expected_loss(self.draws, design)
+        total = expected_loss(self.draws, self.design)
         for group in self.member:
-            known = ~group.new[rows]
-            if known.any():
-                values = self.effects[group.effect.name][:, group.position[rows]]
-                covariate = group.effect.covariate(design.teacher_loss, self.draws.reference)
-                total = total + np.where(known, covariate * values, 0.0)
+            if not group.new.all():
+                values = self.effects[group.effect.name][:, group.position]
+                total = total + np.where(group.new, 0.0, self.covariate(group) * values)
         return total
 
-    def new_scale(self, group: _Membership, rows: slice) -> np.ndarray:
+    def new_scale(self, group: _Membership) -> np.ndarray:
         """Scale of a standard normal new effect, (n_draws, run); 0 if the effect is known."""
         spread = new_group_scale(self.draws[group.effect.scale.name], self.draws.groups.get(group.effect.name))
-        covariate = group.effect.covariate(self.design(rows).teacher_loss, self.draws.reference)
-        return np.asarray(spread[:, None] * np.where(group.new[rows], covariate, 0.0))
-
-    def new_variance(self, rows: slice) -> np.ndarray:
-        """Total variance of the new group effects, (n_draws, run)."""
-        found = np.zeros((self.draws.n_draws, self.design(rows).params.size))
-        for group in self.member:
-            found += self.new_scale(group, rows) ** 2
-        return found
-
-    def blocks(self) -> list[slice]:
-        """Yield slices of the runs that are small enough to compute at once."""
-        step = max(1, _CELLS // self.draws.n_draws)
-        return [slice(start, start + step) for start in range(0, len(self.runs), step)]
+        return np.asarray(spread[:, None] * np.where(group.new, self.covariate(group), 0.0))
 
 
 def _summaries(
     fitted: FittedDraws, predicted: _Prediction, prob: float, observed: np.ndarray | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Summarize the loss of every run; return values and attributes."""
-    blocks = [_block(fitted, predicted, rows, prob, observed) for rows in predicted.blocks()]
+    step, count = max(1, _CELLS // predicted.draws.n_draws), predicted.design.params.size
+    blocks = []
+    for rows in (slice(start, start + step) for start in range(0, count, step)):
+        seen = None if observed is None else observed[rows]
+        blocks.append(_block(fitted, predicted.part(rows), prob, seen))
     found = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    values: dict[str, Any] = {name: found[name] for name in ("mean", "median", "lower", "upper", "sd", "mean_mcse")}
     if observed is None:
-        return values, {}
+        return found, {}
     residual = observed - found["mean"]
-    values |= {"observed": observed, "residual": residual}
     attrs = {"rms_residual": float(np.sqrt((residual**2).mean()))}
     if predicted.noisy:
-        values["pit"] = found["pit"]
         attrs["coverage"] = float(((found["lower"] <= observed) & (observed <= found["upper"])).mean())
-    return values, attrs
+    return found | {"observed": observed, "residual": residual}, attrs
 
 
 def _block(
-    fitted: FittedDraws, predicted: _Prediction, rows: slice, prob: float, observed: np.ndarray | None
+    fitted: FittedDraws, predicted: _Prediction, prob: float, observed: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     draws, levels = predicted.draws, np.array([(1 - prob) / 2, 0.5, (1 + prob) / 2])
-    center = predicted.center(rows)
+    center = predicted.center()
     mean, error = mean_of(fitted, center.T)
     found = {"mean": mean, "mean_mcse": error}
     variance = center.var(axis=0)
     if not predicted.noisy:
         bounds = np.quantile(center, levels, axis=0)
     else:
-        scale = residual_scale(draws, predicted.design(rows))
-        new, nodes = predicted.new_variance(rows), Nodes(draws["nu"])
+        scale, nodes = residual_scale(draws, predicted.design), Nodes(draws["nu"])
+        new = sum((predicted.new_scale(group) ** 2 for group in predicted.member), np.zeros_like(center))
         with np.errstate(divide="ignore", invalid="ignore"):
             of_t = np.where(draws["nu"] > 2, draws["nu"] / (draws["nu"] - 2), np.inf)
         variance = variance + new.mean(axis=0) + (scale**2 * of_t[:, None]).mean(axis=0)
@@ -351,36 +343,34 @@ def _block(
         for run in range(mean.size):
             values = nodes.values(center[:, run], np.sqrt(new[:, run]), scale[:, run])
             bounds[:, run] = quantiles(values, levels)
-            below[run] = np.nan if observed is None else (values < observed[rows][run]).mean()
-        found["pit"] = below
+            below[run] = np.nan if observed is None else (values < observed[run]).mean()
+        if observed is not None:
+            found["pit"] = below
     return {**found, "sd": np.sqrt(variance), **dict(zip(("lower", "median", "upper"), bounds, strict=True))}
 
 
-def _draws_of_loss(predicted: _Prediction, seed: int) -> np.ndarray:
+def _draws_of_loss(predicted: _Prediction, runs: pd.DataFrame, seed: int) -> np.ndarray:
     """Return joint draws of the losses of all runs, (run, n_draws)."""
-    rows = slice(None)
-    total = predicted.center(rows)
+    total, draws = predicted.center(), predicted.draws
     if not predicted.noisy:
         return total.T
-    count = predicted.draws.n_draws
     for group in predicted.member:
-        scale = predicted.new_scale(group, rows)
+        scale = predicted.new_scale(group)
         drawn = {
-            label: _stream(seed, "effect", group.effect.name, label).standard_normal(count)
+            label: _stream(seed, "effect", group.effect.name, label).standard_normal(draws.n_draws)
             for label in {label for label, new in zip(group.labels, group.new, strict=True) if new}
         }
         for run in np.flatnonzero(group.new):
             total[:, run] += scale[:, run] * drawn[group.labels[run]]
-    scale = residual_scale(predicted.draws, predicted.design(rows))
-    columns = [name for name in (*DESIGN[predicted.kind], *_LABELS) if name in predicted.runs]
+    scale = residual_scale(draws, predicted.design)
+    kind = predicted.design.kind
+    columns = [name for name in (*DESIGN[kind], *_LABELS) if name in runs]
     earlier: dict[tuple[str, ...], int] = {}
-    for place, row in enumerate(zip(*(predicted.runs[name].tolist() for name in columns), strict=True)):
-        key = (predicted.kind, *(f"{name}={value!r}" for name, value in zip(columns, row, strict=True)))
+    for place, row in enumerate(zip(*(runs[name].tolist() for name in columns), strict=True)):
+        key = (kind, *(f"{name}={value!r}" for name, value in zip(columns, row, strict=True)))
         earlier[key] = earlier.get(key, -1) + 1
         stream = _stream(seed, "residual", *key, str(earlier[key]))
-        total[:, place] += scale[:, place] * standard_residuals(
-            predicted.draws["nu"], (predicted.draws.n_draws,), stream
-        )
+        total[:, place] += scale[:, place] * standard_residuals(draws["nu"], (draws.n_draws,), stream)
     return total.T
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill.compute import flops_per_token
-from bayesdistill.decisions import labels
+from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions._break_even import break_even
 from bayesdistill.decisions._crossovers import crossovers
 from bayesdistill.decisions._plan import plan
@@ -28,16 +28,6 @@ from bayesdistill.decisions._plan_tokens import plan_tokens
 from bayesdistill.decisions._teacher_choice import capacity_gap
 from bayesdistill.decisions.arguments import Numbers, parse_students
 from bayesdistill.decisions.extrapolation import distilled_extrapolation, pretraining_extrapolation
-from bayesdistill.decisions.planner import (
-    SAME,
-    GridSearch,
-    NoisySearch,
-    Planner,
-    Source,
-    bounds_of,
-    planner_of,
-    with_options,
-)
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.errors import ParameterError
 
@@ -105,9 +95,9 @@ class Rule:
         return factor > self.max_extrapolation
 
 
-@with_options
+@planning.with_options
 def recommendations(
-    fit: Source,
+    fit: planning.Source,
     students: Numbers,
     *,
     budgets: Numbers = (1e20, 1e21, 1e22),
@@ -116,7 +106,7 @@ def recommendations(
     threshold: float = 0.9,
     indifference: float = 1e-3,
     max_extrapolation: float = 10.0,
-    **options: Unpack[NoisySearch],
+    **options: Unpack[planning.NoisySearch],
 ) -> xr.Dataset:
     """Recommend whether to distil or to pretrain, with probabilities and a sentence.
 
@@ -158,8 +148,8 @@ def recommendations(
     >>> print(table["sentence"].values[0].split(": ")[1])  # one draw is too few for any advice
     the data do not determine the choice for a 1B student (probability above 0.99 ± 0.43; extrapolation unknown).
     """
-    planner = planner_of(recommendations, fit, options)
-    bounds = bounds_of(planner)
+    planner = planning.planner_of(recommendations, fit, options)
+    bounds = planning.bounds_of(planner)
     rule = Rule(threshold, indifference, max_extrapolation)
     rows: list[Row] = []
     for scenario, words in _CASES.items():
@@ -167,7 +157,7 @@ def recommendations(
     if teachers is not None:
         case = Case(planner, "compute and teacher", "one of the existing teachers", "teacher inference", teachers)
         rows += _rows(rule, case, students, budgets)
-    same = planner_of(recommendations, planner, {"max_teacher_tokens": SAME})
+    same = planning.planner_of(recommendations, planner, {"max_teacher_tokens": planning.SAME})
     for limited, source in ((planner, "teacher with other data"), (same, "teacher on the same data")):
         rows += _rows(rule, Case(limited, "data", source), students, tokens)
     result = _long_table("recommendations", rows, rule, planner)
@@ -196,7 +186,7 @@ class Case:
         Existing teachers. By default, the supervised law predicts the loss of a new teacher.
     """
 
-    planner: Planner
+    planner: planning.Planner
     given: str
     words: str
     scenario: str = ""
@@ -259,8 +249,10 @@ def _nearer(rule: Rule, case: Case, row: Row) -> Row:
     ranges = case.planner.fitted.ranges
     _, largest = ranges["pretraining_params"]
     shortest, longest = ranges["pretraining_tokens_per_param"]
-    same = case.planner.max_teacher_tokens == SAME
-    most = bounds_of(planner_of(plan, case.planner, {"max_teacher_tokens": 2e13}) if same else case.planner)
+    same = case.planner.max_teacher_tokens == planning.SAME
+    most = planning.bounds_of(
+        planning.planner_of(plan, case.planner, {"max_teacher_tokens": 2e13}) if same else case.planner
+    )
     # One step suffices because the caps derive from the first teacher: with fewer tokens the optimal teacher is larger, and
     # with fewer parameters it is trained longer.
     params, tokens = min(most.max_teacher_params, rule.max_extrapolation * largest), most.max_teacher_tokens
@@ -270,7 +262,7 @@ def _nearer(rule: Rule, case: Case, row: Row) -> Row:
         tokens = min(tokens, rule.max_extrapolation * longest * row["teacher_params"])
     if (params, tokens) == (most.max_teacher_params, most.max_teacher_tokens):
         return row
-    limits = {"max_teacher_params": params, "max_teacher_tokens": SAME if same else tokens}
+    limits = {"max_teacher_params": params, "max_teacher_tokens": planning.SAME if same else tokens}
     made = case.plan(row["student"], row["amount"], **limits)
     again = _row(rule, case, made, row["student"], row["amount"], restricted=True)
     # Restricting the teacher cannot improve distillation. If distillation wins with a restricted teacher, it wins in general. If
@@ -353,14 +345,14 @@ def _size(value: float) -> str:
     return f"{value:.3g}"
 
 
-@with_options
+@planning.with_options
 def paper_claims(
-    fit: Source,
+    fit: planning.Source,
     students: Numbers,
     *,
     threshold: float = 0.9,
     max_extrapolation: float = 10.0,
-    **options: Unpack[GridSearch],
+    **options: Unpack[planning.GridSearch],
 ) -> xr.Dataset:
     """Return the posterior probability of each claim in the paper's summary.
 
@@ -396,8 +388,8 @@ def paper_claims(
     >>> claims["probability"].values[:2].tolist()
     [1.0, 1.0]
     """
-    planner = planner_of(paper_claims, fit, options)
-    fitted, bounds = planner.fitted, bounds_of(planner)
+    planner = planning.planner_of(paper_claims, fit, options)
+    fitted, bounds = planner.fitted, planning.bounds_of(planner)
     rule = Rule(threshold, 0.0, max_extrapolation)
     sizes = parse_students(students)
     if sizes.size < 2:
@@ -452,7 +444,7 @@ def _verdict(rule: Rule, row: Row) -> str:
     return "contradicted" if rule.sure(1 - probability, error) else CANNOT_TELL
 
 
-def _long_table(result: str, rows: list[Row], rule: Rule, planner: Planner) -> xr.Dataset:
+def _long_table(result: str, rows: list[Row], rule: Rule, planner: planning.Planner) -> xr.Dataset:
     columns = {name: [row[name] for row in rows] for name in labels.declared()[result] if name != "row"}
     values = {
         name: np.array(column, dtype=object if isinstance(column[0], str) else None) for name, column in columns.items()

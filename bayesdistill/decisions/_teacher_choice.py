@@ -11,19 +11,10 @@ import xarray as xr
 
 from bayesdistill.answers import FLOPS, NATS, ONE, PARAMS, TOKENS, Codes, variable
 from bayesdistill.compute import Shape, pretraining_tokens
-from bayesdistill.decisions import labels
+from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable, parse_numbers, parse_students
 from bayesdistill.decisions.extrapolation import distilled_extrapolation
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.planner import (
-    Costs,
-    GridSearch,
-    Source,
-    planner_of,
-    problem_of,
-    with_options,
-    workers_of,
-)
 from bayesdistill.decisions.reductions import mean_of, probability_of
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
 from bayesdistill.errors import ParameterError
@@ -33,16 +24,16 @@ from bayesdistill.strategies import STATUS, Problem, supervised_losses
 _STEP = 1e-6
 
 
-@with_options
+@planning.with_options
 def teacher_choice(
-    fit: Source,
+    fit: planning.Source,
     teachers: pd.DataFrame | xr.Dataset,
     students: Numbers,
     budgets: Numbers,
     scenarios: Scenarios = "teacher inference",
     *,
     new_delta_pre: float = 1.0,
-    **options: Unpack[GridSearch],
+    **options: Unpack[planning.GridSearch],
 ) -> xr.Dataset:
     """Return which existing teacher is the best, and with what probability.
 
@@ -83,9 +74,9 @@ def teacher_choice(
     >>> str(found["teacher"].values[found["chosen"].item()])
     'small'
     """
-    planner = planner_of(teacher_choice, fit, options)
-    fitted, workers = planner.fitted, workers_of(planner)
-    problem, table = problem_of(planner, students, budgets, scenarios, teachers)
+    planner = planning.planner_of(teacher_choice, fit, options)
+    fitted, workers = planner.fitted, planning.workers_of(planner)
+    problem, table = planning.problem_of(planner, students, budgets, scenarios, teachers)
     if table is None:
         raise ParameterError("`teachers` must be a table of existing teachers. To plan with new teachers, use bd.plan.")
     shared = tuple(replace(s, delta_pre=new_delta_pre) for s in problem.scenarios)
@@ -162,9 +153,9 @@ def _choice(fitted: FittedDraws, losses: np.ndarray) -> dict[str, Any]:
     }
 
 
-@with_options
+@planning.with_options
 def capacity_gap(
-    fit: Source,
+    fit: planning.Source,
     students: Numbers,
     *,
     student_tokens: Numbers | None = None,
@@ -174,7 +165,7 @@ def capacity_gap(
     teacher_params: Numbers | None = None,
     teacher_tokens_per_param: Number | None = None,
     teacher_budget: Number | None = None,
-    **options: Unpack[Costs],
+    **options: Unpack[planning.Costs],
 ) -> xr.Dataset:
     """Return the student loss as a function of the teacher, with its uncertainty.
 
@@ -218,7 +209,7 @@ def capacity_gap(
     >>> round(curve["best_teacher"].item(), 2)
     2.14
     """
-    planner = planner_of(capacity_gap, fit, options)
+    planner = planning.planner_of(capacity_gap, fit, options)
     fitted, draws, shape = planner.fitted, planner.fitted.draws, planner.shape
     sizes = parse_students(students)
     training, tokens = _training(sizes, student_tokens, student_tokens_per_param, student_budget, shape)

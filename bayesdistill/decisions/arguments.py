@@ -17,7 +17,6 @@ import xarray as xr
 
 from bayesdistill.compute import SCENARIOS, Scenario, scenario
 from bayesdistill.errors import ParameterError
-from bayesdistill.strategies import Bounds
 
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 _NUMBER = re.compile(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([kmbt]?)\s*", re.IGNORECASE)
@@ -166,36 +165,6 @@ def parse_teachers(teachers: pd.DataFrame | xr.Dataset | None, scenarios: Sequen
         if names.count(name) > 1:
             raise ParameterError(f"Column 'name' of `teachers` contains {name!r} more than once. Use different names.")
     return TeacherTable(tuple(names), columns["params"], columns["loss"], columns.get("tokens"))
-
-
-def make_bounds(
-    min_teacher_params: Number,
-    max_teacher_params: Number,
-    max_teacher_tokens: Number,
-    max_student_tokens: Number | None,
-) -> Bounds:
-    """Parse the bounds on teachers and student tokens."""
-    low = parse_number(min_teacher_params, "min_teacher_params")
-    high = parse_number(max_teacher_params, "max_teacher_params")
-    if low > high:
-        raise ParameterError(
-            f"`min_teacher_params` ({low:g}) is larger than `max_teacher_params` ({high:g}), so no teacher is left. "
-            "Increase the maximum or decrease the minimum."
-        )
-    tokens = parse_number(max_teacher_tokens, "max_teacher_tokens")
-    if tokens < Bounds().min_teacher_tokens:
-        raise ParameterError(
-            f"`max_teacher_tokens` is {tokens:g}, but teachers are trained on at least {Bounds().min_teacher_tokens:g} "
-            "tokens, so no teacher is left. Increase it."
-        )
-    return Bounds(
-        min_teacher_params=low,
-        max_teacher_params=high,
-        max_teacher_tokens=tokens,
-        max_student_tokens=np.inf
-        if max_student_tokens is None
-        else parse_number(max_student_tokens, "max_student_tokens"),
-    )
 
 
 def check_choice(value: Any, argument: str, choices: Sequence[str]) -> str:

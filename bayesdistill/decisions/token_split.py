@@ -8,6 +8,7 @@ split of every assignment. The teacher is searched on a grid that is refined rep
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,17 +104,10 @@ def fixed_cost(family: Family, teacher: Teacher | None) -> float:
 
 def _interpolate(y: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Interpolate rows y (student, points) at 0, 1, 2, ... cubically at positions (student, m)."""
-    last = y.shape[1] - 1
-    first = np.clip(np.floor(at).astype(int) - 1, 0, last - 3)
-    t = at - first
-    rows = np.arange(y.shape[0])[:, None]
-    p0, p1, p2, p3 = (y[rows, first + k] for k in range(4))
-    return (
-        -p0 * (t - 1) * (t - 2) * (t - 3) / 6
-        + p1 * t * (t - 2) * (t - 3) / 2
-        - p2 * t * (t - 1) * (t - 3) / 2
-        + p3 * t * (t - 1) * (t - 2) / 6
-    )
+    first = np.clip(np.floor(at).astype(int) - 1, 0, y.shape[1] - 4)
+    t, rows = at - first, np.arange(y.shape[0])[:, None]
+    lagrange = [math.prod((t - m) / (k - m) for m in range(4) if m != k) for k in range(4)]
+    return np.asarray(sum(weight * y[rows, first + k] for k, weight in enumerate(lagrange)))
 
 
 @dataclass(frozen=True)
@@ -165,17 +159,12 @@ def _split_all(
     both = [alone] if taught is None else [alone, taught]
     prices = np.concatenate([c.prices(family.weights).ravel() for c in both])
     log_price = np.linspace(np.log(prices.max()), np.log(prices.min()) - 1e-3, _PRICES)
-    spend, loss = [], []
-    for curves in both:
-        log_tokens, value = curves.at_prices(family.weights, log_price)
-        spend.append(curves.cost[:, None] * np.exp(log_tokens))
-        loss.append(family.weights[:, None] * value)
     z = assignments.astype(float)
-    if taught is None:
-        spent, value = (1 - z) @ spend[0], (1 - z) @ loss[0]
-    else:
-        spent = (1 - z) @ spend[0] + z @ spend[1]
-        value = (1 - z) @ loss[0] + z @ loss[1]
+    spent, value = np.zeros((2, len(assignments), log_price.size))
+    for share, curves in zip((1 - z, z), both, strict=False):
+        log_tokens, losses = curves.at_prices(family.weights, log_price)
+        spent += share @ (curves.cost[:, None] * np.exp(log_tokens))
+        value += share @ (family.weights[:, None] * losses)
     available = family.budget - np.where(assignments.any(axis=1), fixed, 0.0)
     result = np.full(len(assignments), np.nan)
     for k in range(len(assignments)):

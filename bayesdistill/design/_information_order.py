@@ -21,23 +21,22 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape
-from bayesdistill.decisions import labels
+from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Number, check_choice, parse_number
-from bayesdistill.decisions.planner import Costs, Source, planner_of, with_options
 from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.errors import ParameterError
 
 CRITERIA = ("information", "information_per_flop")
 
 
-@with_options
+@planning.with_options
 def information_order(
-    fit: Source,
+    fit: planning.Source,
     candidates: pd.DataFrame,
     *,
     criterion: str = "information",
     compute: Number | None = None,
-    **options: Unpack[Costs],
+    **options: Unpack[planning.Costs],
 ) -> xr.Dataset:
     """Return the greedy D-optimal order of candidate runs.
 
@@ -81,7 +80,7 @@ def information_order(
     >>> information_order(xr.Dataset(draws, attrs={"law": "busbridge2025"}), runs).sizes["candidate"]
     2
     """
-    planner = planner_of(information_order, fit, options)
+    planner = planning.planner_of(information_order, fit, options)
     check_choice(criterion, "criterion", CRITERIA)
     fitted = planner.fitted
     runs = parse_candidates(candidates, planner.shape)

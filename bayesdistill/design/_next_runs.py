@@ -22,12 +22,11 @@ import xarray as xr
 
 from bayesdistill.answers import Codes
 from bayesdistill.compute import SCENARIOS
-from bayesdistill.decisions import labels
+from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, check_choice, parse_number
 from bayesdistill.decisions.extrapolation import distilled_extrapolation
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import CELL
-from bayesdistill.decisions.planner import Search, Source, planner_of, problem_of, with_options, workers_of
 from bayesdistill.decisions.solving import CHOSEN, solve
 from bayesdistill.design.candidates import DISTILLED, Candidates, parse_candidates, predict
 from bayesdistill.design.reweighting import (
@@ -45,15 +44,15 @@ RUN_STATUS = ("ok", "few effective draws")
 OBJECTIVES = ("evsi_per_flop", "evsi")
 
 
-class NextRunsOptions(Search, total=False):
+class NextRunsOptions(planning.Search, total=False):
     """Options of `next_runs`."""
 
     seed: int
 
 
-@with_options
+@planning.with_options
 def next_runs(
-    fit: Source,
+    fit: planning.Source,
     candidates: pd.DataFrame,
     students: Numbers,
     budgets: Numbers,
@@ -128,14 +127,14 @@ def next_runs(
     >>> found["rank"].values.tolist()  # only the distilled run tells about A_S
     [1, 2]
     """
-    planner = planner_of(next_runs, fit, options)
+    planner = planning.planner_of(next_runs, fit, options)
     fitted = planner.fitted
     check_choice(objective, "objective", OBJECTIVES)
     runs = parse_candidates(candidates, planner.shape)
     limits = _limits(runs, batch, batch_compute)
     _check_count("outcomes", outcomes, 2)
-    problem, _ = problem_of(planner, students, budgets, scenarios, teachers)
-    strategy = solve(CHOSEN, fitted.draws, problem, workers_of(planner))
+    problem, _ = planning.problem_of(planner, students, budgets, scenarios, teachers)
+    strategy = solve(CHOSEN, fitted.draws, problem, planning.workers_of(planner))
     advantage = supervised_losses(fitted.draws, problem)[:, None] - strategy["loss"]
     feasible = ~np.isnan(advantage).any(axis=-1)
     weight = _cell_weights(cell_weights, problem, feasible)

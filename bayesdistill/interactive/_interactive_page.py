@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Unpack
 
 from bayesdistill.decisions.arguments import Number
-from bayesdistill.decisions.planner import Planner, Source, StrategyBounds, planner_of, with_options
+from bayesdistill.decisions.planning import Planner, Source, StrategyBounds, planner_of, with_options
 from bayesdistill.files import replacing
 from bayesdistill.interactive.contents import Sliders, page_data
 from bayesdistill.interactive.javascript import law_functions

@@ -15,7 +15,7 @@ from bayesdistill import posterior
 from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions.arguments import Number, check_choice, parse_numbers, parse_students
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.planner import Planner, bounds_of
+from bayesdistill.decisions.planning import Planner, bounds_of
 from bayesdistill.errors import ParameterError
 
 SCENARIO_TEXTS = {

@@ -34,7 +34,7 @@ import bayesdistill as bd
 from bayesdistill import posterior, strategies
 from bayesdistill.compute import PUBLISHED_SHAPE
 from bayesdistill.criticism.refits import Refitter, prepare_refits, refit
-from bayesdistill.decisions.arguments import make_bounds, parse_scenarios
+from bayesdistill.decisions.arguments import parse_scenarios
 from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.decisions.solving import CHOSEN, Problem, Workers, solve
 from bayesdistill.design import information_order, next_runs, random_order
@@ -52,7 +52,7 @@ PROBLEM = Problem(
     np.array(STUDENTS),
     np.array(BUDGETS),
     parse_scenarios(SCENARIOS),
-    make_bounds(1e6, 1e12, 2e13, None),
+    strategies.Bounds(),
     PUBLISHED_SHAPE,
 )
 INITIAL, POOL = 40, 60

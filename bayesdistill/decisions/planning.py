@@ -27,8 +27,8 @@ from bayesdistill.decisions.arguments import (
     Scenarios,
     TeacherTable,
     check_choice,
-    make_bounds,
     parse_budgets,
+    parse_number,
     parse_scenarios,
     parse_students,
     parse_teachers,
@@ -226,10 +226,22 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> N
 
 
 def bounds_of(planner: Planner) -> Bounds:
-    """Return the bounds of a Planner."""
-    return make_bounds(
-        planner.min_teacher_params, planner.max_teacher_params, planner.max_teacher_tokens, planner.max_student_tokens
-    )
+    """Return the bounds on teachers and student tokens of a Planner."""
+    given = {
+        name: getattr(planner, name) for name in StrategyBounds.__annotations__ if name.startswith(("min_", "max_"))
+    }
+    bounds = Bounds(**{name: parse_number(value, name) for name, value in given.items() if value is not None})
+    if bounds.min_teacher_params > bounds.max_teacher_params:
+        raise ParameterError(
+            f"`min_teacher_params` ({bounds.min_teacher_params:g}) is larger than `max_teacher_params` "
+            f"({bounds.max_teacher_params:g}), so no teacher is left. Increase the maximum or decrease the minimum."
+        )
+    if bounds.max_teacher_tokens < bounds.min_teacher_tokens:
+        raise ParameterError(
+            f"`max_teacher_tokens` is {bounds.max_teacher_tokens:g}, but teachers are trained on at least "
+            f"{bounds.min_teacher_tokens:g} tokens, so no teacher is left. Increase it."
+        )
+    return bounds
 
 
 def workers_of(planner: Planner) -> Workers:

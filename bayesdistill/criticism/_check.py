@@ -12,6 +12,14 @@ from typing import Any
 from bayesdistill import posterior
 from bayesdistill.posterior import THRESHOLDS, ConvergenceThresholds, Fit
 
+_LABELS = {
+    "rhat": "largest R-hat",
+    "ess_bulk": "smallest bulk ESS",
+    "ess_tail": "smallest tail ESS",
+    "divergences": "number of divergent transitions",
+    "treedepth_share": "fraction of truncated trajectories",
+    "bfmi": "smallest E-BFMI",
+}
 _ADVICE = {
     "rhat": "The chains disagree. Sample longer (tune=2000, draws=2000); if this does not help, check the priors and the runs.",
     "ess_bulk": "The effective sample size is too small. Increase draws.",
@@ -94,15 +102,9 @@ def check(fit: Fit, *, thresholds: ConvergenceThresholds = THRESHOLDS) -> Check:
     """
     numbers = posterior.convergence(fit, thresholds)
     rows, problems = [], []
-    for key, label, threshold, relation in (
-        ("rhat", "largest R-hat", thresholds.max_rhat, "<="),
-        ("ess_bulk", "smallest bulk ESS", thresholds.min_ess_bulk, ">="),
-        ("ess_tail", "smallest tail ESS", thresholds.min_ess_tail, ">="),
-        ("divergences", "number of divergent transitions", thresholds.max_divergences, "<="),
-        ("treedepth_share", "fraction of truncated trajectories", thresholds.max_treedepth_share, "<="),
-        ("bfmi", "smallest E-BFMI", thresholds.min_bfmi, ">="),
-    ):
-        value = numbers[key]
+    for limit, threshold in numbers["thresholds"].items():
+        kind, key = limit.split("_", 1)
+        label, relation, value = _LABELS[key], "<=" if kind == "max" else ">=", numbers[key]
         failed = key in numbers["failed"]
         variable = numbers.get(f"{key}_variable")
         text = "unknown" if value is None else _number(value) + (f" ({variable})" if variable else "")

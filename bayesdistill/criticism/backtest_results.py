@@ -127,8 +127,9 @@ def collect(
     results : mapping
         Name of a forecaster -> its results, one for each split.
     """
-    values = _forecasts(runs["distilled"], own["distilled"], splits) | _predictions(runs, own, splits)
-    values |= _fits(splits, results.get("posterior", [{}] * len(splits)))
+    found = _forecasts(runs["distilled"], own["distilled"], splits) | _predictions(runs, own, splits)
+    found |= _fits(splits, results.get("posterior", [{}] * len(splits)))
+    values = {name: np.asarray(value) for name, value in found.items()}
 
     def each(part: str, name: str) -> np.ndarray:
         """Concatenate a number per pair or run over the cutoffs, (n, forecaster)."""
@@ -155,7 +156,6 @@ def _labels(runs: pd.DataFrame, kind: str) -> list[str]:
 
 
 def _forecasts(distilled: pd.DataFrame, own: np.ndarray, splits: Sequence[Split]) -> dict[str, Any]:
-
     pairs = pd.concat([split.pairs.assign(cutoff=split.cutoff) for split in splits])
     rows = pairs["distilled"].to_numpy(dtype=int)
     return {
@@ -174,7 +174,6 @@ def _forecasts(distilled: pd.DataFrame, own: np.ndarray, splits: Sequence[Split]
 def _predictions(
     runs: Mapping[str, pd.DataFrame], own: Mapping[str, np.ndarray], splits: Sequence[Split]
 ) -> dict[str, Any]:
-
     parts = []
     for split, (kind, table) in itertools.product(splits, runs.items()):
         out = ~split.kept[kind]
@@ -209,8 +208,7 @@ Group = tuple[str, np.ndarray, np.ndarray]
 
 def _groups(values: Mapping[str, np.ndarray], cutoffs: Sequence[float]) -> list[Group]:
     """Return the groups: name, mask of pairs and mask of runs."""
-    factors = [np.asarray(values[name]) for name in ("extrapolation_factor", "prediction_factor")]
-    limits = [np.asarray(values[name]) for name in ("cutoff", "prediction_cutoff")]
+    factors, limits = (values["extrapolation_factor"], values["prediction_factor"]), ("cutoff", "prediction_cutoff")
     scenario, kind = values["scenario"], values["kind"]
     groups: list[Group] = [("all", np.ones(scenario.size, dtype=bool), np.ones(kind.size, dtype=bool))]
     for low, high in itertools.pairwise(EXTRAPOLATION):
@@ -218,7 +216,7 @@ def _groups(values: Mapping[str, np.ndarray], cutoffs: Sequence[float]) -> list[
         first = 0.0 if low == 1 else low
         pairs, runs = ((first < factor) & (factor <= high) for factor in factors)
         groups.append((name, pairs, runs))
-    groups += [(f"cut-off {cutoff:.2g}", limits[0] == cutoff, limits[1] == cutoff) for cutoff in cutoffs]
+    groups += [(f"cut-off {cutoff:.2g}", *(values[one] == cutoff for one in limits)) for cutoff in cutoffs]
     groups += [(name, scenario == name, np.zeros(kind.size, bool)) for name in dict.fromkeys(scenario.tolist())]
     groups += [(f"{name} runs", np.zeros(scenario.size, bool), kind == name) for name in dict.fromkeys(kind.tolist())]
     return groups
@@ -226,7 +224,7 @@ def _groups(values: Mapping[str, np.ndarray], cutoffs: Sequence[float]) -> list[
 
 def _scores(values: Mapping[str, np.ndarray], groups: Sequence[Group]) -> dict[str, np.ndarray]:
     """Return the scores of every group, and the calibration curves of all pairs."""
-    p, y, student = (np.asarray(values[name]) for name in ("probability", "outcome", "configuration"))
+    p, y, student = (values[name] for name in ("probability", "outcome", "configuration"))
     methods, kinds = range(p.shape[1]), range(p.shape[2])
     found = columns(
         [[[_score(p[mine, m, n], y[mine], student[mine]) for n in kinds] for m in methods] for _, mine, _ in groups]

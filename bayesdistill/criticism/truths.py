@@ -110,14 +110,17 @@ def _distilled(draws: Draws, params: float, tokens: float, teacher: Sequence[flo
     return draws.distilled_loss(params, tokens, draws.supervised_loss(*teacher))
 
 
+def _gain(draws: Draws, params: float, tokens: float, pretrained: float, teacher: Sequence[float]) -> np.ndarray:
+    """Return pretrained minus distilled loss in nats, (n_draws,)."""
+    return draws.supervised_loss(params, pretrained) - _distilled(draws, params, tokens, teacher)
+
+
 def break_even_tokens(truth: Draws, name: str) -> float:
     """Return the pretraining tokens that match the distilled student, for one draw."""
     params, tokens, *teacher = BREAK_EVEN[name]
     law = {symbol: float(value[0]) for symbol, value in truth.items()}
     excess = float(_distilled(truth, params, tokens, teacher)[0]) - law["E"]
-    if excess <= 0:
-        return MOST_TOKENS
-    left = excess ** (1 / law["gamma"]) - law["A"] * params ** -law["alpha"]
+    left = excess ** (1 / law["gamma"]) - law["A"] * params ** -law["alpha"] if excess > 0 else 0.0
     with np.errstate(over="ignore"):
         return float(min(MOST_TOKENS, (left / law["B"]) ** (-1 / law["beta"]))) if left > 0 else MOST_TOKENS
 
@@ -125,15 +128,12 @@ def break_even_tokens(truth: Draws, name: str) -> float:
 def break_even_gain(draws: Draws, name: str, pretrained: float) -> np.ndarray:
     """Return pretrained minus distilled loss in nats of a decision of BREAK_EVEN, (n_draws,)."""
     params, tokens, *teacher = BREAK_EVEN[name]
-    return draws.supervised_loss(params, pretrained) - _distilled(draws, params, tokens, teacher)
+    return _gain(draws, params, tokens, pretrained, teacher)
 
 
 def decision_gains(draws: Draws) -> dict[str, np.ndarray]:
     """Return pretrained minus distilled loss in nats for each of DECISIONS, (n_draws,)."""
-    return {
-        name: draws.supervised_loss(params, pretrained) - _distilled(draws, params, tokens, teacher)
-        for name, (params, tokens, pretrained, *teacher) in DECISIONS.items()
-    }
+    return {name: _gain(draws, *one[:3], teacher=one[3:]) for name, one in DECISIONS.items()}
 
 
 def draws_of_truth(truth: dict[str, Any], law: Law, reference: Reference) -> Draws:

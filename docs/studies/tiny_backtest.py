@@ -40,9 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("--draws", type=int, default=1000)
     chosen = command.parse_args(arguments)
     folder, draws, variants = chosen.folder, chosen.draws, VARIANTS
-    limits = {}
+    methods, limits = ["posterior", joint_baselines.point, joint_baselines.bootstrap], {}
     if chosen.quick:
-        draws, variants, limits = 50, {"plain": VARIANTS["plain"]}, {"cutoffs": [4.5e12]}
+        draws, variants, methods, limits = 50, {"plain": VARIANTS["plain"]}, methods[:2], {"cutoffs": [4.5e12]}
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{len(distilled)} distilled and {len(supervised)} supervised runs")
     for name, variant in variants.items():
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
             distilled,
             supervised,
             flops=flops,
-            forecasters=["posterior", joint_baselines.point, joint_baselines.bootstrap],
+            forecasters=methods,
             draws=draws,
             tune=draws,
             checkpoint=folder / f"{name}.json",

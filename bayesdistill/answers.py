@@ -1,6 +1,6 @@
 """Labeled results: a Dataset with a hook for its display, and its variables declared as data.
 
-Dimensions, units and long names are declared in tables (`Variables`); `labeled` makes the variables of a table from their values.
+Dimensions, units and long names are declared in tables (`Variables`), in a file of each subpackage; `labeled` makes the variables of a table from their values.
 
 Nothing here knows how an answer is displayed. `tables` registers its displays, and the package's metadata names it as entry point of
 the group "bayesdistill.display", which is loaded when an answer is displayed for the first time.
@@ -8,7 +8,10 @@ the group "bayesdistill.display", which is loaded when an answer is displayed fo
 
 from __future__ import annotations
 
+import csv
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
@@ -58,6 +61,16 @@ class Codes(NamedTuple):
 def variable(dims: Sequence[str], values: Any, units: str, long_name: str) -> xr.Variable:
     """Return a variable with units and long_name."""
     return xr.Variable(tuple(dims), values, {"units": units, "long_name": long_name})
+
+
+@functools.cache
+def declared_in(package: str) -> Mapping[str, Variables]:
+    """Return the tables in variables.csv of a subpackage: name of a result -> its variables."""
+    tables: dict[str, dict[str, tuple[str, str, str]]] = {}
+    text = resources.files(package).joinpath("variables.csv").read_text(encoding="utf-8")
+    for row in csv.DictReader(text.splitlines()):
+        tables.setdefault(row["result"], {})[row["variable"]] = (row["dimensions"], row["units"], row["long_name"])
+    return tables
 
 
 def labeled(table: Variables, values: Mapping[str, Any], draws: tuple[int, int] = (1, -1)) -> dict[str, xr.Variable]:

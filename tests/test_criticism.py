@@ -12,11 +12,12 @@ from law_names import EXTENSION_PARAMETERS, LAW_PARAMETERS, distilled_loss
 from scipy import stats
 
 import bayesdistill as bd
-from bayesdistill import posterior
+from bayesdistill import criticism, posterior
+from bayesdistill.answers import declared_in
 from bayesdistill.criticism import _leave_out as unseen_groups
 from bayesdistill.criticism import _prior_sensitivity as prior_power
 from bayesdistill.criticism import _residual_structure as residuals
-from bayesdistill.criticism import scores, truths
+from bayesdistill.criticism import results, scores, truths
 from bayesdistill.errors import DataError, ModelError, ParameterError
 from bayesdistill.law import LAWS, Reference
 from bayesdistill.model import reference_run
@@ -572,6 +573,41 @@ def test_prior_and_runs_that_pull_alike_have_like_sensitivities():
     assert prior == pytest.approx(runs, rel=0.15)
     assert prior > 0.05
     assert found["diagnosis"].item() == "sensitive to the priors and the data"
+
+
+# Declared variables ---------------------------------------------------------------------------------------------------
+
+
+def test_variables_are_declared_for_public_functions_and_have_units():
+    tables = declared_in("bayesdistill.criticism")
+    assert set(tables) <= set(criticism.__all__)
+    for function in tables:
+        for name, (dims, units, words) in tables[function].items():
+            assert units in ("1", "nats per token", "FLOPs", "parameters", "tokens"), (function, name)
+            assert words, (function, name)
+            assert all(dim.isidentifier() for dim in dims.split()), (function, name)
+
+
+def test_a_result_has_what_is_declared_and_no_more():
+    found = results.dataset(
+        "rank_ecdf",
+        {name: [0.5] for name in ("stated", "won", "won_lower", "won_upper", "decisions")}
+        | {"difference": [[0.0]], "band_lower": [0.0], "band_upper": [0.0], "outside": [False], "p_holm": [1.0]}
+        | {"something else": [1.0]},
+        {"position": [0.5], "bin_label": ("bin", ["all"])},
+        {},
+    )
+    assert set(found.variables) == {*results.declared("rank_ecdf"), "bin_label"}
+    assert found["difference"].dims == ("quantity", "position")
+    assert found["position"].attrs == {"units": "1", "long_name": "fraction of posterior draws"}
+    with pytest.raises(KeyError, match="kind"):
+        results.dataset("prior_sensitivity", {"sensitivity": [[1.0]]}, {}, {})
+
+
+def test_records_become_arrays():
+    found = results.columns([[{"a": 1, "b": [1.0, 2.0]}, {"a": 2, "b": [3.0, 4.0]}]])
+    assert found["a"].tolist() == [[1, 2]]
+    assert found["b"].shape == (1, 2, 2)
 
 
 # Scores on unseen groups ----------------------------------------------------------------------------------------------

@@ -9,29 +9,11 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.criticism.groupings import distilled_runs, fit_attributes, thinning
-from bayesdistill.criticism.results import NATS, ONE, PARAMS, TOKENS, Variables, dataset, labelled
+from bayesdistill.criticism.results import dataset
 from bayesdistill.errors import ParameterError
 from bayesdistill.law.effects import student_configurations
 from bayesdistill.law.predictive import Design, RunNoise, expected_loss
 from bayesdistill.posterior import INTERVAL_KIND, INTERVAL_PROBABILITY
-
-CURVE = "configuration teacher_loss"
-VARIABLES: Variables = {
-    "mean": (CURVE, NATS, "posterior mean of the expected loss"),
-    "lower": (CURVE, NATS, "lower bound of the expected loss"),
-    "upper": (CURVE, NATS, "upper bound of the expected loss"),
-    "run_lower": (CURVE, NATS, "lower bound of a new run"),
-    "run_upper": (CURVE, NATS, "upper bound of a new run"),
-    "student_loss": ("run", NATS, "validation cross-entropy of the student"),
-    "predicted": ("run", NATS, "posterior mean of the expected loss of the run"),
-    "residual": ("run", NATS, "observed minus predicted student loss"),
-    "configuration_of_run": ("run", ONE, "student configuration of the run"),
-}
-AXES: Variables = {
-    "configuration_params": ("configuration", PARAMS, "non-embedding parameters of the student"),
-    "configuration_tokens": ("configuration", TOKENS, "tokens of the student"),
-    "teacher_loss": ("teacher_loss", NATS, "validation cross-entropy of the teacher"),
-}
 
 
 def law_curves(
@@ -96,14 +78,14 @@ def law_curves(
     }
     values["lower"], values["upper"] = np.quantile(curve, tails, axis=-1)
     values["run_lower"], values["run_upper"] = np.quantile(new_run, tails, axis=-1)
-    axes = {"configuration_params": pairs[:, 0], "configuration_tokens": pairs[:, 1], "teacher_loss": teacher}
-    coords = {"configuration": np.arange(len(pairs)), **labelled(AXES, axes)}
+    coords = {"configuration": np.arange(len(pairs)), "teacher_loss": teacher}
+    coords |= {"configuration_params": pairs[:, 0], "configuration_tokens": pairs[:, 1]}
     attrs = {"interval_kind": INTERVAL_KIND, "interval_prob": prob, **fit_attributes(fit)}
     attrs["prior_dominated"] = json.dumps(posterior.prior_dominated(fit))
-    result = dataset(VARIABLES, values, coords, attrs)
+    result = dataset("law_curves", values, coords, attrs)
     # `teacher_loss` is the axis of the curves, so the columns of the runs require another name.
     for name, value in posterior.seen_runs(fit).items():
         if value.dims == ("run",):
-            plain = {"units": ONE, "long_name": f"run {name}".replace("_", " ")}
+            plain = {"units": "1", "long_name": f"run {name}".replace("_", " ")}
             result[f"run_{name}"] = value.assign_attrs(value.attrs if value.attrs.get("units") else plain)
     return result

@@ -20,7 +20,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.criticism.left_out_scores import Fitted, run_predictions
 from bayesdistill.criticism.refits import digest, refit_until_converged, refitter_for
-from bayesdistill.criticism.results import NATS, ONE, Variables, dataset
+from bayesdistill.criticism.results import dataset
 from bayesdistill.criticism.scores import score_draws
 from bayesdistill.criticism.tasks import run_missing
 from bayesdistill.datasets import data_hash
@@ -35,15 +35,6 @@ from bayesdistill.progress import Progress
 SPLITS = ("teacher", "student", "paper")
 REFIT_THRESHOLDS = ConvergenceThresholds(max_rhat=1.03, min_ess_bulk=200, min_ess_tail=200, max_divergences=20)
 """Thresholds of a refit. They are looser than the defaults, because a few divergences do not affect the scores."""
-VARIABLES: Variables = {
-    "elpd": ("run", ONE, "log predictive density of the left-out run"),
-    "crps": ("run", NATS, "continuous ranked probability score"),
-    "error": ("run", NATS, "predicted mean minus observed student loss"),
-    "inside_50": ("run", ONE, "whether the 50% interval contains the outcome"),
-    "inside_90": ("run", ONE, "whether the 90% interval contains the outcome"),
-    "fold": ("run", ONE, "index of the left-out group"),
-    "converged": ("run", ONE, "whether the refit passed the convergence checks"),
-}
 LONGER = 3
 """Factor by which draws and tuning draws increase if a refit fails the convergence checks."""
 PAPER_THRESHOLD = 2.3
@@ -161,7 +152,7 @@ def leave_out(
     done = run_missing(_fold, tasks, setting, what, log=checkpoint, executor=executor, progress=progress)
     scored = pd.concat([pd.DataFrame(done[str(k)]).assign(fold=k) for k in range(len(groups))]).sort_values("run")
     attrs = {"split": split, "law": model.law.to_json() if isinstance(model, Priors) else name}
-    return dataset(VARIABLES, dict(scored), {"run": scored["run"].to_numpy()}, attrs)
+    return dataset("leave_out", dict(scored), {"run": scored["run"].to_numpy()}, attrs)
 
 
 def _fold(task: tuple[Any, ...]) -> dict[str, Any]:

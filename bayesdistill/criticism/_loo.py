@@ -11,30 +11,12 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.criticism.groupings import fit_attributes
-from bayesdistill.criticism.results import ONE, Variables, dataset
+from bayesdistill.criticism.results import dataset
 from bayesdistill.errors import ModelError
 from bayesdistill.posterior import Fit
 
 GOOD_K = 0.7
 """For larger values of Pareto k, importance sampling is unreliable (Vehtari et al. 2024, arXiv:1507.02646)."""
-LOO = {
-    "elpd_i": ("run", "log predictive density of the left-out run"),
-    "pareto_k": ("run", "Pareto k of the importance weights"),
-    "elpd": ("", "expected log predictive density"),
-    "se": ("", "standard error of elpd"),
-    "p": ("", "effective number of parameters"),
-    "bad": ("", f"number of runs with k above {GOOD_K}"),
-}
-COMPARED: Variables = {
-    "elpd": ("model", ONE, "expected log predictive density"),
-    "se": ("model", ONE, "standard error of elpd"),
-    "p": ("model", ONE, "effective number of parameters"),
-    "elpd_difference": ("model", ONE, "elpd minus the elpd of the best model"),
-    "difference_se": ("model", ONE, "standard error of the difference"),
-    "weight": ("model", ONE, "stacking weight"),
-    "bad": ("model", ONE, f"number of runs with k above {GOOD_K}"),
-    "converged": ("model", ONE, "whether the draws of the fit converged"),
-}
 
 
 def loo(fit: Fit) -> xr.Dataset:
@@ -74,9 +56,9 @@ def loo(fit: Fit) -> xr.Dataset:
     k = np.asarray(estimate.pareto_k, dtype=float).ravel()
     values = {"elpd_i": np.ravel(estimate.elpd_i), "pareto_k": k, "bad": int((k > GOOD_K).sum())}
     values |= {part: float(getattr(estimate, part)) for part in ("elpd", "se", "p")}
-    variables = {part: (dim if dims == "run" else dims, ONE, words) for part, (dims, words) in LOO.items()}
     attrs = {"verdict": describe_k(k), "likelihood": name, **fit_attributes(fit)}
-    return dataset(variables, values, {dim: np.arange(k.size)}, attrs)
+    found = dataset("loo", values, {"run": np.arange(k.size)}, attrs)
+    return found if dim == "run" else found.rename(run=dim)
 
 
 def describe_k(k: np.ndarray) -> str:
@@ -141,7 +123,7 @@ def compare_loo(fits: Mapping[str, Fit]) -> xr.Dataset:
     values |= {"elpd_difference": -table["elpd_diff"].abs().to_numpy(dtype=float), "difference_se": table["dse"]}
     values["bad"] = [int((~(np.ravel(estimates[name][1].pareto_k) <= GOOD_K)).sum()) for name in order]
     values["converged"] = [fit_attributes(fits[name])["converged"] for name in order]
-    found = dataset(COMPARED, values, {"model": order}, {})
+    found = dataset("compare_loo", values, {"model": order}, {})
     found.attrs = {"verdict": _describe_comparison(found)}
     return found
 

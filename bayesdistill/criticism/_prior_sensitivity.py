@@ -14,7 +14,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.criticism.groupings import fit_attributes, short
-from bayesdistill.criticism.results import ONE, Variables, dataset
+from bayesdistill.criticism.results import dataset
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.posterior import Fit
 from bayesdistill.posterior.prior_dominance import SUPERVISED_COORDINATES
@@ -23,11 +23,6 @@ from bayesdistill.priors import log_asymptotic_prior
 SENSITIVE = 0.05
 """A prior with at least this sensitivity is informative (Kallioinen et al. 2024)."""
 _BREAKS_TIES = 1e-9
-VARIABLES: Variables = {
-    "sensitivity": ("component quantity", ONE, "power-scaling sensitivity"),
-    "kind": ("quantity", ONE, "parameter of the law or advantage of a plan"),
-    "diagnosis": ("quantity", ONE, "interpretation of the sensitivities"),
-}
 
 
 def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
@@ -106,7 +101,7 @@ def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
         "diagnosis": [_diagnose(*pair) for pair in zip(found["all priors"], found["runs"], strict=True)],
     }
     attrs = {"threshold": SENSITIVE, **fit_attributes(fit)}
-    return dataset(VARIABLES, values, {"component": list(found), "quantity": names}, attrs)
+    return dataset("prior_sensitivity", values, {"component": list(found), "quantity": names}, attrs)
 
 
 def log_priors(fit: Fit) -> xr.Dataset:

@@ -7,29 +7,12 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill.criticism import groupings
-from bayesdistill.criticism.results import NATS, ONE, PARAMS, TOKENS, Variables, dataset
+from bayesdistill.criticism.results import dataset
 from bayesdistill.errors import ParameterError
 from bayesdistill.law.predictive import Design, expected_loss
 from bayesdistill.posterior import Fit, draws_of
 
 SHUFFLES = 2000
-VARIABLES: Variables = {
-    "residual": ("run", NATS, "observed minus predicted student loss"),
-    "ratio": ("run", ONE, "ratio of teacher loss to the supervised loss of the student"),
-    "student_params": ("run", PARAMS, "size of the student"),
-    "student_tokens": ("run", TOKENS, "tokens of the student"),
-    "teacher_loss": ("run", NATS, "loss of the teacher"),
-    "configuration_of_run": ("run", ONE, "student configuration of the run"),
-    "mean_residual": ("group", NATS, "mean residual"),
-    "standard_error": ("group", NATS, "standard error of the mean residual"),
-    "runs": ("group", ONE, "number of runs in the group"),
-    "share": ("by", ONE, "fraction of the variance between groups"),
-    "p_value": ("by", ONE, "fraction of permutations with at least this value"),
-    "neighbour_correlation": ("configuration", ONE, "correlation of neighboring runs within the configuration"),
-    "neighbours": ("", ONE, "correlation of neighboring runs within configurations"),
-    "neighbours_p": ("", ONE, "fraction of permutations with at least this correlation"),
-    "neighbours_expected": ("", ONE, "expected correlation of independent residuals"),
-}
 
 
 def residual_structure(
@@ -117,7 +100,7 @@ def residual_structure(
     }
     coords = {"run": np.arange(len(runs)), "by": [g.factor for g in grouped], "configuration": students.labels}
     coords |= groupings.group_coordinates(grouped)
-    return dataset(VARIABLES, values, coords, {"shuffles": shuffles, **groupings.fit_attributes(fit)})
+    return dataset("residual_structure", values, coords, {"shuffles": shuffles, **groupings.fit_attributes(fit)})
 
 
 def between(values: np.ndarray, index: np.ndarray) -> np.ndarray:

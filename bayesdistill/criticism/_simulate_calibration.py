@@ -22,7 +22,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.criticism import truths
 from bayesdistill.criticism.refits import Refitter, digest, refit_until_converged, refitter_for
-from bayesdistill.criticism.results import ONE, Variables, dataset
+from bayesdistill.criticism.results import dataset
 from bayesdistill.criticism.tasks import run_missing
 from bayesdistill.datasets import data_hash
 from bayesdistill.errors import ParameterError
@@ -54,18 +54,6 @@ ATTEMPT = ("failed", "rhat", "rhat_variable", "ess_bulk", "divergences")
 CHOICES = [*truths.DECISIONS, *truths.BREAK_EVEN]
 
 STATUSES = ("passed", "passed when refitted", "failed")
-
-VARIABLES: Variables = {
-    "rank": ("simulation quantity", ONE, f"rank of the truth among {RANKS} posterior draws"),
-    "status": ("simulation", ONE, "whether the refit passed the convergence checks"),
-    "rhat": ("simulation", ONE, "largest R-hat of the last refit"),
-    "ess_bulk": ("simulation", ONE, "smallest effective sample size of the last refit"),
-    "divergences": ("simulation", ONE, "divergent transitions of the last refit"),
-    "first_rhat": ("simulation", ONE, "largest R-hat of the first refit"),
-    "first_divergences": ("simulation", ONE, "divergent transitions of the first refit"),
-    "probability": ("simulation decision", ONE, "posterior probability that distillation wins"),
-    "won": ("simulation decision", ONE, "whether distillation wins under the truth"),
-}
 
 
 def simulate_calibration(
@@ -229,4 +217,4 @@ def _collect(results: list[dict[str, Any]]) -> xr.Dataset:
     values["first_divergences"] = [start["divergences"] for start in first]
     coords = {"simulation": np.arange(len(results)), "quantity": list(results[0]["rank"]), "decision": CHOICES}
     counts = {name.replace(" ", "_"): int((status == name).sum()) for name in STATUSES}
-    return dataset(VARIABLES, values, coords, {"ranks": RANKS, **counts})
+    return dataset("simulate_calibration", values, coords, {"ranks": RANKS, **counts})

@@ -8,20 +8,8 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.criticism._leave_out import score_table
-from bayesdistill.criticism.results import NATS, ONE, Variables, dataset
+from bayesdistill.criticism.results import dataset, declared
 from bayesdistill.errors import ParameterError
-
-VARIABLES: Variables = {
-    "elpd": ("split model", ONE, "log predictive density of the left-out runs"),
-    "elpd_difference": ("split model", ONE, "elpd minus the elpd of the best model of the split"),
-    "elpd_difference_se": ("split model", ONE, "standard error of the difference, over folds"),
-    "crps": ("split model", NATS, "continuous ranked probability score"),
-    "rmse": ("split model", NATS, "root mean square error of the mean"),
-    "coverage_50": ("split model", ONE, "fraction of left-out runs inside their 50% interval"),
-    "coverage_90": ("split model", ONE, "fraction of left-out runs inside their 90% interval"),
-    "runs": ("split model", ONE, "number of left-out runs"),
-    "unconverged": ("split model", ONE, "number of folds whose refit did not converge"),
-}
 
 
 def unseen_scores(results: Mapping[str, Mapping[str, xr.Dataset]]) -> xr.Dataset:
@@ -68,5 +56,8 @@ def unseen_scores(results: Mapping[str, Mapping[str, xr.Dataset]]) -> xr.Dataset
                 )
         tables.append(score_table(scored).rename(columns={"standard_error": "elpd_difference_se"}))
     models = list(dict.fromkeys(name for scored in results.values() for name in scored))
-    values = {name: np.stack([table[name].reindex(models) for table in tables]).astype(float) for name in VARIABLES}
-    return dataset(VARIABLES, values, {"split": list(results), "model": models}, {})
+    values = {
+        name: np.stack([table[name].reindex(models) for table in tables]).astype(float)
+        for name in declared("unseen_scores")
+    }
+    return dataset("unseen_scores", values, {"split": list(results), "model": models}, {})

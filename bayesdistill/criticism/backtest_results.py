@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill.criticism import probability_scores as scores
-from bayesdistill.criticism.results import FLOPS, NATS, ONE, Variables, columns, dataset
+from bayesdistill.criticism.results import columns, dataset
 from bayesdistill.law.effects import configuration_labels
 from bayesdistill.law.predictive import COLUMNS, OUTCOME
 
@@ -30,66 +30,6 @@ SCORES: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "intercept": lambda p, y: scores.calibration_line(p, y)[0],
 }
 INTERVALS = [(name, f"{name}_lower", f"{name}_upper") for name in ("brier", "brier_skill", "slope")]
-WORDS = {
-    "brier": "mean squared difference between probability and outcome",
-    "brier_skill": "1 minus the ratio of the Brier score to the Brier score of the base rate",
-    "log_score": "mean natural logarithm of the probability of the outcome",
-    "slope": "slope of the outcome's log odds against the predicted log odds, 1 if calibrated",
-    "intercept": "intercept of the outcome's log odds against the predicted log odds, 0 if calibrated",
-}
-CELL, GROUP, BIN = "group forecaster noise", "group forecaster", "forecaster noise bin"
-
-VARIABLES: Variables = {
-    "outcome": ("forecast", ONE, "whether the distilled run has the lower loss"),
-    "difference": ("forecast", NATS, "observed pretrained minus distilled loss"),
-    "cutoff": ("forecast", FLOPS, "compute cutoff of the fitted runs"),
-    "scenario": ("forecast", ONE, "cost scenario"),
-    "extrapolation_factor": ("forecast", ONE, "compute of the more expensive run divided by the cutoff"),
-    "configuration": ("forecast", ONE, "student configuration"),
-    "teacher_loss": ("forecast", NATS, "measured loss of the teacher"),
-    "distilled_run": ("forecast", ONE, "row number of the distilled run"),
-    "interpolated": ("forecast", ONE, "whether the pretrained loss is interpolated"),
-    "probability": ("forecast forecaster noise", ONE, "probability that the distilled run has the lower loss"),
-    "mean_difference": ("forecast forecaster", NATS, "expected pretrained minus distilled loss"),
-    "lower_difference": ("forecast forecaster", NATS, "5% quantile of the difference of two runs"),
-    "upper_difference": ("forecast forecaster", NATS, "95% quantile of the difference of two runs"),
-    "observed": ("prediction", NATS, "loss of the left-out run"),
-    "prediction_factor": ("prediction", ONE, "compute of the run divided by the cutoff"),
-    "prediction_cutoff": ("prediction", FLOPS, "compute cutoff of the fitted runs"),
-    "kind": ("prediction", ONE, "distilled or supervised run"),
-    "prediction_configuration": ("prediction", ONE, "model configuration"),
-    "predicted": ("prediction forecaster", NATS, "expected loss"),
-    "elpd": ("prediction forecaster", ONE, "log predictive density of the left-out run"),
-    "inside_50": ("prediction forecaster", ONE, "whether the 50% interval contains the loss"),
-    "inside_90": ("prediction forecaster", ONE, "whether the 90% interval contains the loss"),
-    "cutoff_fit": ("cutoff_fit", FLOPS, "compute cutoff of the fitted runs"),
-    "fitted_distilled": ("cutoff_fit", ONE, "number of fitted distilled runs"),
-    "fitted_supervised": ("cutoff_fit", ONE, "number of fitted supervised runs"),
-    "rhat": ("cutoff_fit", ONE, "largest R-hat"),
-    "divergences": ("cutoff_fit", ONE, "number of divergent transitions"),
-    "failed": ("cutoff_fit", ONE, "convergence checks that the posterior's fit failed"),
-    **{name: (CELL, ONE, words) for name, words in WORDS.items()},
-    **{
-        end: (CELL, ONE, f"{WORDS[name]} (90% interval, whole students resampled)")
-        for name, *ends in INTERVALS
-        for end in ends
-    },
-    "coverage_50": (GROUP, ONE, "fraction of left-out runs inside their 50% interval"),
-    "coverage_90": (GROUP, ONE, "fraction of left-out runs inside their 90% interval"),
-    "coverage_90_lower": (GROUP, ONE, "lower bound of the 90% interval of coverage_90, whole models resampled"),
-    "coverage_90_upper": (GROUP, ONE, "upper bound of the 90% interval of coverage_90, whole models resampled"),
-    "rmse": (GROUP, NATS, "root mean square error of the predicted loss"),
-    "mean_elpd": (GROUP, ONE, "mean log predictive density of a left-out run"),
-    "forecasts": ("group", ONE, "number of predicted pairs"),
-    "configurations": ("group", ONE, "number of distinct student configurations"),
-    "base_rate": ("group", ONE, "fraction of pairs in which the distilled run has the lower loss"),
-    "predictions": ("group", ONE, "number of predicted runs"),
-    "curve_count": (BIN, ONE, "number of predictions in the bin"),
-    "curve_mean_probability": (BIN, ONE, "mean probability in the bin"),
-    "curve_share": (BIN, ONE, "fraction of the pairs in which the distilled run has the lower loss"),
-    "curve_lower": (BIN, ONE, "lower bound of the 90% interval of the fraction"),
-    "curve_upper": (BIN, ONE, "upper bound of the 90% interval of the fraction"),
-}
 
 
 @dataclass(frozen=True)
@@ -148,7 +88,7 @@ def collect(
         "group": [name for name, _, _ in groups],
         "bin": [f"{100 * low:g} to {100 * high:g} %" for low, high in itertools.pairwise(scores.BINS)],
     }
-    return dataset(VARIABLES, values, coords, {"calibration_edges": json.dumps(scores.BINS), "interval_prob": 0.9})
+    return dataset("backtest", values, coords, {"calibration_edges": json.dumps(scores.BINS), "interval_prob": 0.9})
 
 
 def _labels(runs: pd.DataFrame, kind: str) -> list[str]:

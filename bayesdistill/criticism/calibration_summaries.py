@@ -8,23 +8,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.criticism.results import ONE, Variables, dataset
+from bayesdistill.criticism.results import dataset
 from bayesdistill.errors import ModelError, ParameterError
 
 EDGES = (0.0, 0.05, 0.25, 0.75, 0.95, 1.0)
 """Edges of the bins of predicted probability."""
-ECDF: Variables = {
-    "difference": ("quantity position", ONE, "fraction of ranks up to a position, minus the position"),
-    "band_lower": ("position", ONE, "lower bound of the simultaneous band"),
-    "band_upper": ("position", ONE, "upper bound of the simultaneous band"),
-    "outside": ("quantity", ONE, "whether the curve leaves the band"),
-    "p_holm": ("quantity", ONE, "p-value of uniformity, corrected for all quantities"),
-    "stated": ("bin", ONE, "mean predicted probability that distillation wins"),
-    "won": ("bin", ONE, "fraction of decisions in which distillation wins"),
-    "won_lower": ("bin", ONE, "lower bound of the 90% interval of this fraction"),
-    "won_upper": ("bin", ONE, "upper bound of the 90% interval of this fraction"),
-    "decisions": ("bin", ONE, "number of decisions in the bin"),
-}
 
 
 def usable(calibration: xr.Dataset, include_failed: bool = False) -> xr.Dataset:
@@ -130,12 +118,11 @@ def decision_calibration(
     stated, won = counted["probability"].values.ravel(), counted["won"].values.ravel().astype(float)
     bins = np.clip(np.digitize(stated, edges) - 1, 0, len(edges) - 2)
     count, wins, total = (np.bincount(bins, weights, len(edges) - 1) for weights in (None, won, stated))
-    with np.errstate(invalid="ignore"):
-        columns = {"simulations": count, "stated": total / count, "won": wins / count}
-    ends = {end: beta.ppf(q, wins + 0.5, count - wins + 0.5) for end, q in (("lower", 0.05), ("upper", 0.95))}
-    return pd.DataFrame(
-        {**columns, **ends}, index=pd.Index([f"{a:g} to {b:g}" for a, b in pairwise(edges)], name="bin")
-    )
+    labels = pd.Index([f"{low:g} to {high:g}" for low, high in pairwise(edges)], name="bin")
+    frame = pd.DataFrame({"simulations": count}, index=labels)
+    frame["stated"], frame["won"] = total / frame["simulations"], wins / frame["simulations"]
+    frame["lower"], frame["upper"] = np.asarray(beta.ppf([[0.05], [0.95]], wins + 0.5, count - wins + 0.5))
+    return frame
 
 
 def rank_ecdf(
@@ -192,25 +179,24 @@ def rank_ecdf(
     decisions = decision_calibration(calibration, include_failed=include_failed)
     uniformity = rank_uniformity(calibration, include_failed=include_failed)
     values = {
+        **decisions,
         "difference": shares - positions,
         "band_lower": lower - positions,
         "band_upper": upper - positions,
         "outside": outside,
         "p_holm": uniformity["p_holm"],
-        "stated": decisions["stated"],
-        "won": decisions["won"],
         "won_lower": decisions["lower"],
         "won_upper": decisions["upper"],
         "decisions": decisions["simulations"],
     }
     coords = {
         "quantity": counted["quantity"].values,
-        "position": ("position", positions, {"units": ONE, "long_name": "fraction of posterior draws"}),
+        "position": positions,
         "bin_label": ("bin", decisions.index.to_numpy(dtype=str)),
     }
     statuses = ("passed", "passed_when_refitted", "failed")
     counts = {name: calibration.attrs[name] for name in statuses if name in calibration.attrs}
-    return dataset(ECDF, values, coords, {"prob": prob, "counted": counted.sizes["simulation"], **counts})
+    return dataset("rank_ecdf", values, coords, {"prob": prob, "counted": counted.sizes["simulation"], **counts})
 
 
 def simultaneous_band(

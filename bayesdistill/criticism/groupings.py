@@ -15,14 +15,6 @@ from bayesdistill.law import Draws
 from bayesdistill.law.effects import student_configurations, teacher_groups
 from bayesdistill.posterior import Fit
 
-FACTORS = {
-    "student": "student configuration",
-    "teacher": "teacher",
-    "ratio": "r, ratio of teacher loss to the supervised loss of the student",
-    "tokens": "tokens of the student",
-}
-"""Factors that group the runs. Ratios and tokens are binned by quantiles, so all bins have similar numbers of runs."""
-
 
 @dataclass(frozen=True)
 class Grouping:
@@ -30,8 +22,8 @@ class Grouping:
 
     Parameters
     ----------
-    factor : str
-        A key of FACTORS.
+    factor : {"student", "teacher", "ratio", "tokens"}
+        Student configuration, teacher, loss ratio r, or tokens of the student.
     labels : list of str
         Labels of the groups, in order of size, loss, ratio or tokens.
     index : ndarray of int, (run,)
@@ -70,7 +62,9 @@ def loss_ratio(draws: Draws, runs: pd.DataFrame) -> np.ndarray:
 
 
 def group_runs(runs: pd.DataFrame, ratio: np.ndarray, bins: int = 8) -> list[Grouping]:
-    """Return the groupings by every factor of FACTORS.
+    """Return the groupings by student configuration, teacher, loss ratio and tokens, in this order.
+
+    Ratios and tokens are binned by quantiles, so all bins have similar numbers of runs.
 
     Parameters
     ----------

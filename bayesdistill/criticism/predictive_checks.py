@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.stats import binom
 
 from bayesdistill.criticism import groupings
-from bayesdistill.criticism.results import NATS, ONE, PARAMS, TOKENS, Variables, columns, dataset
+from bayesdistill.criticism.results import columns, dataset
 from bayesdistill.criticism.truths import draw_truths, draws_of_truth, simulate_outcomes
 from bayesdistill.datasets import read_runs
 from bayesdistill.errors import ParameterError
@@ -22,31 +22,6 @@ from bayesdistill.posterior import Fit, draws_of, effects_of
 from bayesdistill.priors import default_priors
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-PRIOR: Variables = {
-    "student_params": ("run", PARAMS, "non-embedding parameters of the student"),
-    "student_tokens": ("run", TOKENS, "tokens of the student"),
-    "teacher_loss": ("run", NATS, "loss of the teacher"),
-    "student_loss": ("run", NATS, "observed loss of the student"),
-    "expected": ("quantile run", NATS, "quantiles of simulated losses"),
-    "position": ("run", ONE, "fraction of simulated losses below the observed one"),
-    "inside_50": ("", ONE, "fraction of runs inside their 50% interval"),
-    "inside_90": ("", ONE, "fraction of runs inside their 90% interval"),
-}
-POSTERIOR = {
-    "pit": ("run", ONE, "predictive probability of a loss below the observed one"),
-    "runs": ("group", ONE, "number of runs in the group"),
-    "inside_50": ("group", ONE, "fraction of runs inside their 50% interval"),
-    "inside_90": ("group", ONE, "fraction of runs inside their 90% interval"),
-    "inside_90_lower": ("group", ONE, "5% quantile of this fraction if the intervals are calibrated"),
-    "inside_90_upper": ("group", ONE, "95% quantile of this fraction if the intervals are calibrated"),
-}
-for _name, _words in (("mean", "mean"), ("spread", "standard deviation")):
-    POSTERIOR |= {
-        _name: ("group", NATS, f"{_words} of observed minus predicted loss"),
-        f"{_name}_lower": ("group", NATS, f"5% quantile of the {_words} of replicated runs"),
-        f"{_name}_upper": ("group", NATS, f"95% quantile of the {_words} of replicated runs"),
-        f"{_name}_p": ("group", ONE, f"fraction of replications with a larger {_words}"),
-    }
 
 
 def prior_predictive(
@@ -116,7 +91,7 @@ def prior_predictive(
         "supervised_law": priors.supervised_law,
         "converged": "yes",  # independent draws of the prior
     }
-    return dataset(PRIOR, values, {"quantile": list(QUANTILES), "run": np.arange(len(table))}, attrs)
+    return dataset("prior_predictive", values, {"quantile": list(QUANTILES), "run": np.arange(len(table))}, attrs)
 
 
 def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed: int = 0) -> xr.Dataset:
@@ -175,7 +150,7 @@ def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed
     grouped = groupings.group_runs(runs, groupings.loss_ratio(draws, runs).mean(axis=0), bins)
     values = {"pit": pit, **_group_checks(grouped, observed - middle, replicated - middle, pit)}
     coords = {"run": np.arange(len(runs)), **groupings.group_coordinates(grouped)}
-    return dataset(POSTERIOR, values, coords, {"draws": len(center), **groupings.fit_attributes(fit)})
+    return dataset("posterior_predictive", values, coords, {"draws": len(center), **groupings.fit_attributes(fit)})
 
 
 def _inside(position: np.ndarray) -> dict[str, float]:

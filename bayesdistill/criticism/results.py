@@ -1,4 +1,4 @@
-"""Result Datasets from tables of their variables."""
+"""Result Datasets, whose variables `variables.csv` declares."""
 
 from __future__ import annotations
 
@@ -8,25 +8,33 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-NATS, ONE, FLOPS, PARAMS, TOKENS = "nats per token", "1", "FLOPs", "parameters", "tokens"
-
-Variables = Mapping[str, tuple[str, str, str]]
-"""Name of a variable -> its dimensions, separated by spaces, units and long_name."""
+from bayesdistill.answers import Variables, declared_in, labeled
 
 
-def labelled(variables: Variables, values: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the variables of a table with their values, in its order, for `xarray.Dataset`."""
-    return {
-        name: (dims.split(), np.asarray(values[name]), {"units": units, "long_name": words})
-        for name, (dims, units, words) in variables.items()
-    }
+def declared(function: str) -> Variables:
+    """Return the variables of the result of a function."""
+    return declared_in(__package__)[function]
 
 
 def dataset(
-    variables: Variables, values: Mapping[Any, Any], coords: Mapping[str, Any], attrs: Mapping[str, Any]
+    function: str, values: Mapping[Any, Any], coords: Mapping[str, Any], attrs: Mapping[str, Any]
 ) -> xr.Dataset:
-    """Return a Dataset with the variables of a table."""
-    return xr.Dataset(labelled(variables, values), coords=coords, attrs=attrs)
+    """Return the result of a function, with the declared dimensions, units and long names.
+
+    Parameters
+    ----------
+    function : str
+        Name of the result in variables.csv.
+    values : mapping
+        Name of a declared variable -> values. Other names are ignored.
+    coords : mapping
+        Coordinates. Those that are declared may be plain values.
+    attrs : mapping
+    """
+    table = declared(function)
+    variables = {name: np.asarray(values[name]) for name in table if name not in coords}
+    axes = {name: np.asarray(coords[name]) for name in table if name in coords}
+    return xr.Dataset(labeled(table, variables), {**coords, **labeled(table, axes)}, attrs)
 
 
 def columns(cells: Any) -> dict[str, np.ndarray]:

@@ -5,17 +5,14 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from bayesdistill.answers import Answer, labeled
+from bayesdistill.answers import Answer, Variables, declared_in, labeled
 from bayesdistill.compute import Shape
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.strategies import Bounds, Problem
@@ -26,18 +23,14 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BOUNDS = ("min_teacher_params", "max_teacher_params", "min_teacher_tokens", "max_teacher_tokens", "max_student_tokens")
 
 
-@cache
-def declared() -> dict[str, dict[str, tuple[str, str, str]]]:
+def declared() -> Mapping[str, Variables]:
     """Return the tables of variables.csv: result -> variable -> dimensions, units, long_name; "" for shared coordinates."""
-    tables: dict[str, dict[str, tuple[str, str, str]]] = {}
-    for row in csv.DictReader(files(__package__).joinpath("variables.csv").read_text(encoding="utf-8").splitlines()):
-        tables.setdefault(row["result"], {})[row["variable"]] = (row["dimensions"], row["units"], row["long_name"])
-    return tables
+    return declared_in(__package__)
 
 
 def variables(result: str, values: Mapping[str, Any], draws: tuple[int, int] = (1, -1)) -> dict[str, xr.Variable]:
     """Return labeled variables and coordinates of a result, such as "plan"; values as for `answers.labeled`."""
-    return labeled(declared()[""] | declared()[result], values, draws)
+    return labeled({**declared()[""], **declared()[result]}, values, draws)
 
 
 def answer(

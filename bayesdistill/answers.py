@@ -1,6 +1,7 @@
 """Labeled results: a Dataset with a hook for its display, and its variables declared as data.
 
-Dimensions, units and long names are declared in tables (`Variables`), in a file of each subpackage; `labeled` makes the variables of a table from their values.
+Each subpackage declares dimensions, units and long names of its results in a table (`Variables`, variables.csv); `labeled` makes the
+variables of a table from their values.
 
 Nothing here knows how an answer is displayed. `tables` registers its displays, and the package's metadata names it as entry point of
 the group "bayesdistill.display", which is loaded when an answer is displayed for the first time.

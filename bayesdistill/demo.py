@@ -10,16 +10,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from bayesdistill import posterior
-from bayesdistill.criticism import check, law_curves
-from bayesdistill.datasets import load_runs
-from bayesdistill.decisions import plan
-from bayesdistill.errors import FileError
+import bayesdistill as bd
 from bayesdistill.files import replacing
-from bayesdistill.plots import plot_best_loss, plot_probability, plot_runs
 from bayesdistill.reporting import PAGE, answer_sentences, report_files, write_report
-from bayesdistill.sampling import fit, save
-from bayesdistill.tables import plan_table, summary_table, table_text, write_table
 
 STUDENTS = (3e8, 1e9, 3e9, 1e10)
 BUDGETS = np.geomspace(1e19, 1e25, 25)
@@ -53,22 +46,22 @@ def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"Cannot create the folder '{out}': {error.strerror}.") from error
-    runs = load_runs("busbridge2025")
+        raise bd.FileError(f"Cannot create the folder '{out}': {error.strerror}.") from error
+    runs = bd.load_runs("busbridge2025")
     say(f"{len(runs)} distilled runs of Busbridge et al. (2025); compiling and sampling the law")
-    fitted = fit(runs, seed=seed)
-    save(fitted, out / "fit.nc")
-    say(check(fitted).verdict)
+    fitted = bd.fit(runs, seed=seed)
+    bd.save(fitted, out / "fit.nc")
+    say(bd.check(fitted).verdict)
     say("planning: 4 students, 4 scenarios, 25 budgets, all draws")
-    planned = plan(fitted, STUDENTS, BUDGETS)
-    save(planned, out / "plan.nc")
-    write_table(plan_table(planned), out / "plan.csv")
+    planned = bd.plan(fitted, STUDENTS, BUDGETS)
+    bd.save(planned, out / "plan.nc")
+    bd.write_table(bd.plan_table(planned), out / "plan.csv")
     say("drawing")
-    curves = law_curves(fitted)
+    curves = bd.law_curves(fitted)
     figures = {
-        "runs.png": plot_runs(curves, size="page"),
-        "probability.png": plot_probability(planned, size="page"),
-        "best_loss.png": plot_best_loss(planned, size="page"),
+        "runs.png": bd.plot_runs(curves, size="page"),
+        "probability.png": bd.plot_probability(planned, size="page"),
+        "best_loss.png": bd.plot_best_loss(planned, size="page"),
     }
     for name, figure in figures.items():
         with replacing(out / name) as aside:
@@ -79,13 +72,13 @@ def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
         aside.write_text(summary_text(fitted, planned), encoding="utf-8")
     say("done")
     written = [out / name for name in ("README.md", PAGE, "fit.nc", "plan.nc", "plan.csv", *figures)]
-    print(f"\n{table_text(summary_table(planned))}\n", *(f"  {path}" for path in written), sep="\n")
+    print(f"\n{bd.table_text(bd.summary_table(planned))}\n", *(f"  {path}" for path in written), sep="\n")
     return written
 
 
 def summary_text(fitted: xr.DataTree, planned: xr.Dataset) -> str:
     """Return the summary of the demo: three sentences and a list of the files."""
-    found = posterior.provenance(fitted)
+    found = bd.provenance(fitted)
     answer = "\n\n".join(textwrap.fill(sentence, 118) for sentence in answer_sentences(fitted, planned))
     template = files("bayesdistill").joinpath("demo.md").read_text(encoding="utf-8")
     return template.format(answer=answer, page=PAGE, data=found["data"]["distilled"], found=found)

@@ -155,7 +155,7 @@ def test_the_demo_leaves_what_it_says(fit354, monkeypatch, tmp_path, capsys):
     from bayesdistill import demo
     from bayesdistill.reporting import answer_sentences
 
-    monkeypatch.setattr(demo, "fit", lambda runs, seed: fit354)
+    monkeypatch.setattr("bayesdistill.fit", lambda runs, seed: fit354)
     monkeypatch.setattr(demo, "STUDENTS", (3e8, 1e9))
     monkeypatch.setattr(demo, "BUDGETS", np.geomspace(1e20, 1e22, 3))
     demo.run_demo(tmp_path / "out")

@@ -65,6 +65,9 @@ class Operation:
     kept: tuple[int, ...] = ()
     level: int = 0
 
+    def __post_init__(self) -> None:
+        self.loop = self.loop or self.dims
+
 
 class Dimensions:
     """Dimensions and their lengths, and which of them must be equal.

@@ -49,7 +49,7 @@ class Lowering:
         offset = 0
         for variable, shape in shapes.items():
             axes, dims = self._axes([self.dims.fixed(length) if length != 1 else None for length in shape])
-            self._known[variable] = Handle(Operation("point", dims=dims, payload=offset, loop=dims), axes)
+            self._known[variable] = Handle(Operation("point", dims=dims, payload=offset), axes)
             offset += math.prod(shape)
 
     def lower(self, variable: Any) -> Handle:
@@ -107,7 +107,7 @@ class Lowering:
             for axis, length in enumerate(shape)
         ]
         axes, dims = self._axes(lengths)
-        return Handle(Operation("input", dims=dims, payload=(number, dtype), loop=dims), axes)
+        return Handle(Operation("input", dims=dims, payload=(number, dtype)), axes)
 
     def _scalar_or_array(self, variable: Any) -> Handle:
         found = self._get(variable)
@@ -175,9 +175,9 @@ class Lowering:
         if function in VARIADIC and len(args) == 1:
             function = "identity"
         count = 2 if function in VARIADIC else len(args)
-        op = Operation("map", args[:count], dims, function, dims)
+        op = Operation("map", args[:count], dims, function)
         for arg in args[count:]:
-            op = Operation("map", ((op, tuple(range(len(dims)))), arg), dims, function, dims)
+            op = Operation("map", ((op, tuple(range(len(dims)))), arg), dims, function)
         return Handle(op, axes)
 
     @staticmethod
@@ -265,7 +265,7 @@ class Lowering:
             if place is not None and target is not None:
                 self.dims.same(handle.op.dims[place], dims[target])
         args = ((handle.op, self._positions(handle, padded, axes)), (Operation("const", payload=0.0), ()))
-        return Handle(Operation("map", args, dims, "first", dims), axes)
+        return Handle(Operation("map", args, dims, "first"), axes)
 
     def _asked(self, variable: Any) -> int:
         op = self._scalar_or_array(variable).op
@@ -340,7 +340,7 @@ class Lowering:
         if count == length:
             return found
         axes, dims = self._axes([] if isinstance(at, int) else [None if count == 1 else self.dims.fixed(count)])
-        return Handle(Operation("slice", ((vector, ()),), dims, start, dims), axes)
+        return Handle(Operation("slice", ((vector, ()),), dims, start), axes)
 
     def _lower_IncSubtensor(self, node: Any) -> Handle:
         base, values = (self._scalar_or_array(i) for i in node.inputs[:2])
@@ -356,14 +356,14 @@ class Lowering:
         if values.op.dims:
             self.dims.same(values.op.dims[0], self.dims.fixed(count))
         args = ((vector, (0,)), (values.op, ()))
-        return Handle(Operation("pad", args, vector.dims, (start, count), vector.dims), (0,))
+        return Handle(Operation("pad", args, vector.dims, (start, count)), (0,))
 
     def _lower_AdvancedSubtensor(self, node: Any) -> Handle:
         found, index = self._scalar_or_array(node.inputs[0]), self._chosen(node.inputs[1:], node.op)
         vector, _ = self._vector(found)
         self.gathered.append((index.op.payload[0], vector.dims[0]))
         dims = index.op.dims
-        return Handle(Operation("gather", ((vector, ()), (index.op, (0,))), dims, None, dims), (0,))
+        return Handle(Operation("gather", ((vector, ()), (index.op, (0,))), dims), (0,))
 
     def _lower_AdvancedIncSubtensor(self, node: Any) -> Handle:
         base, values = (self._scalar_or_array(i) for i in node.inputs[:2])

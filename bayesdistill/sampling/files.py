@@ -167,13 +167,12 @@ def _check_coordinates(tree: xr.DataTree, law: Law, path: Path) -> None:
     names = [{c.name, c.symbol} if c.symbol in law.fixed else {c.name} for c in law.every_coordinate]
     lacking = sorted(c.name for c, either in zip(law.every_coordinate, names, strict=True) if not either & fitted)
     more = sorted(fitted - set().union(*names))
-    if lacking or more:
+    found = (("the fit has no", lacking), ("it has", more))
+    differences = "; ".join(f"{what} {', '.join(names)}" for what, names in found if names)
+    if differences:
         raise FileError(
-            f"{path} is not a fit of the law {law.name!r}: "
-            + "; ".join(
-                [f"the fit has no {', '.join(lacking)}"] * bool(lacking) + [f"it has {', '.join(more)}"] * bool(more)
-            )
-            + f". Pass its law to bd.load, for example one of {', '.join(map(repr, LAWS))}."
+            f"{path} is not a fit of the law {law.name!r}: {differences}. Pass its law to bd.load, for example one of "
+            f"{', '.join(map(repr, LAWS))}."
         )
 
 

@@ -15,6 +15,8 @@ PACKAGE = Path(bayesdistill.__file__).parent
 PAGE = Path(__file__).parents[1] / "ARCHITECTURE.md"
 SAMPLERS = {"pymc", "nutpie", "pytensor", "numpyro", "jax"}
 ANYWHERE = {"errors", "files", "progress"}
+MOST_POSITIONAL = 7
+"""Arguments of a call without a name; a reader cannot tell more of them apart."""
 
 
 def table() -> dict[str, set[str]]:
@@ -169,6 +171,16 @@ def test_no_module_hides_an_exported_function():
     assert not top & set(bayesdistill.__all__)
     for name, subpackage in bayesdistill._SUBPACKAGE_OF.items():
         assert not (PACKAGE / subpackage / f"{name}.py").exists(), f"{subpackage}/{name}.py"
+
+
+def test_no_call_has_more_than_seven_positional_arguments():
+    for _, path in files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                plain = [each for each in node.args if not isinstance(each, ast.Starred)]
+                assert len(plain) <= MOST_POSITIONAL, (
+                    f"{path.relative_to(PACKAGE)}:{node.lineno} {ast.unparse(node.func)}"
+                )
 
 
 def test_the_paths_of_the_page_exist_and_it_fits_on_a_screen():

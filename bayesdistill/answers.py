@@ -82,7 +82,7 @@ def labeled(table: Variables, values: Mapping[str, Any], draws: tuple[int, int] 
     table : Variables
     values : mapping
         Name -> array, Codes, a variable, or (estimate, Monte Carlo standard error), which makes two variables, the second with
-        suffix `_mcse`. If the dimensions end with chain and draw, the last axis of the array may hold the flattened draws.
+        suffix `_mcse`. If the last two dimensions are chain and one of draws, the last axis may hold the flattened draws.
     draws : (int, int)
         Number of chains, and of draws in each.
     """
@@ -97,7 +97,7 @@ def labeled(table: Variables, values: Mapping[str, Any], draws: tuple[int, int] 
             value, error = value
             found[f"{name}_mcse"] = variable(along, error, units, f"Monte Carlo standard error of {name}")
         array = value.values.astype(np.int8) if isinstance(value, Codes) else value
-        if along[-2:] == DRAWS and np.ndim(array) == len(along) - 1:
+        if along[-2:-1] == DRAWS[:1] and np.ndim(array) == len(along) - 1:
             array = array.reshape(*array.shape[:-1], *draws)
         found[name] = variable(along, array, units, text)
         if isinstance(value, Codes):

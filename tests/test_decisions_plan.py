@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 from decision_cases import (
     assert_agree,
+    best_of,
     brute_force,
     posterior_of,
     published,
@@ -53,10 +54,12 @@ def test_every_variable_has_units_dimensions_and_a_name(small_plan):
         assert small_plan[name].dims == cell
     for name in ("teacher_params", "teacher_tokens", "student_tokens", "extrapolates"):
         assert small_plan[name].dims == cell
-    for name in ("distilled_loss", "best_distilled_loss", "advantage", "teacher_loss", "best_teacher_params"):
+    for name in ("distilled_loss", "advantage", "teacher_loss"):
         assert small_plan[name].dims == (*cell, "chain", "draw")
+    for name in ("best_distilled_loss", "best_teacher_params"):
+        assert small_plan[name].dims == (*cell, "chain", "thinned_draw")
     assert small_plan["supervised_loss"].dims == ("student", "budget", "chain", "draw")
-    assert small_plan["crossover"].dims == ("student", "scenario", "chain", "draw")
+    assert small_plan["crossover"].dims == ("student", "scenario", "chain", "thinned_draw")
     assert small_plan["student"].values.tolist() == [3e8, 3e9]
     assert small_plan["delta_pre"].values.tolist() == [0, 0, 1, 1]
 
@@ -166,7 +169,7 @@ def test_probability_is_one_or_zero_when_all_draws_agree(B_S, expected):
 
 def test_summaries_are_those_of_the_losses_of_the_draws(small_plan):
     alone, committed = small_plan["supervised_loss"], small_plan["distilled_loss"]
-    best, draws = small_plan["best_distilled_loss"], ("chain", "draw")
+    best, draws = best_of(small_plan), ("chain", "draw")
     chosen = np.minimum(alone.mean(draws), committed.mean(draws))
     wanted = {
         "expected_gain": (alone - committed).mean(draws),
@@ -218,7 +221,40 @@ def test_a_conditional_probability_has_the_error_of_the_draws_that_fulfil_the_co
 def test_evpi_is_at_least_regret_and_neither_is_negative(small_plan):
     assert (small_plan["regret"] >= 0).all()
     assert (small_plan["evpi"] >= small_plan["regret"] - 1e-9).all()
-    assert (small_plan["best_distilled_loss"] <= small_plan["distilled_loss"] + 1e-9).all()
+    assert (best_of(small_plan) <= small_plan["distilled_loss"] + 1e-9).all()
+
+
+def test_perfect_information_of_thinned_draws_is_that_of_these_draws_and_its_value_is_within_its_error():
+    fit = posterior_of(scattered(600), chains=2)
+    cells = (fit, 1e9, np.geomspace(1e20, 1e24, 9), ["best case", "teacher pretraining"])
+    whole, some = plan(*cells, draws=600), plan(*cells, draws=60)
+    assert whole.sizes["thinned_draw"] == whole.sizes["draw"] == 300
+    assert some.sizes["thinned_draw"] == 30
+    assert some["thinned_draw"].values[[0, -1]].tolist() == whole["draw"].values[[0, -1]].tolist()
+    same = whole.sel(thinned_draw=some["thinned_draw"])
+    for name in ("best_distilled_loss", "best_teacher_loss", "best_student_tokens", "crossover"):
+        np.testing.assert_allclose(some[name], same[name], rtol=1e-6)
+    for name in ("distilled_loss", "probability", "regret", "advantage"):
+        xr.testing.assert_identical(some[name], whole[name])
+    for name in ("evpi", "probability_best"):
+        error = np.hypot(some[f"{name}_mcse"], whole[f"{name}_mcse"])
+        assert (np.abs(some[name] - whole[name]) <= 4 * error + 1e-12).all()
+        assert (some[f"{name}_mcse"] >= whole[f"{name}_mcse"] * 0.99).mean() > 0.9
+    assert (some["evpi"] > some["regret"]).any()
+    for wrong in (0, 2.5, True):
+        with pytest.raises(ParameterError, match="draws"):
+            plan(*cells, draws=wrong)
+
+
+def test_neighbors_along_the_budgets_do_not_change_the_optimum():
+    """Plans of many close budgets start from neighbors; each budget alone does not."""
+    budgets = np.geomspace(1e18, 1e26, 41)
+    fit = posterior_of(scattered(40))
+    options = {"scenarios": [*SCENARIOS, Scenario(0.3, 0.2)], "max_student_tokens": 3e12}
+    together = best_of(plan(fit, [1e8, 3e9], budgets, **options))
+    for k in range(1, 41, 3):
+        alone = best_of(plan(fit, [1e8, 3e9], budgets[k], **options))
+        np.testing.assert_allclose(together.isel(budget=[k]), alone, atol=1e-9, rtol=0)
 
 
 # Crossovers -----------------------------------------------------------------------------------------------------------
@@ -260,8 +296,8 @@ def test_crossover_of_a_plan_is_that_of_the_best_strategy():
     budgets = np.geomspace(1e20, 1e27, 57)
     found = plan(posterior_of(scattered(8)), 1e9, budgets, "teacher inference").isel(student=0, scenario=0, chain=0)
     alone = found["supervised_loss"].transpose("budget", "draw").values
-    for name, same in (("best_distilled_loss", True), ("distilled_loss", False)):
-        known = classify(alone - found[name].transpose("budget", "draw").values, budgets)
+    for losses, same in ((best_of(found), True), (found["distilled_loss"], False)):
+        known = classify(alone - losses.transpose("budget", "draw").values, budgets)
         crossed = known["status"] == 0
         inside = (found["crossover"] > budgets[known["lower"]]) & (found["crossover"] < budgets[known["upper"]])
         agrees = (found["crossover_status"].values == known["status"]) & (inside.values | ~crossed)
@@ -378,9 +414,9 @@ def test_run_noise_widens_the_advantage_and_leaves_the_law_alone():
     n = 4000
     draws = simple(n, B_S=500.0, A_S=250.0) | {"sigma": np.full(n, 0.05), "nu": np.full(n, 30.0)}
     fit = posterior_of(draws, chains=4)
-    law = plan(fit, 1e9, [1e22], "best case")
-    run = plan(fit, 1e9, [1e22], "best case", noise="run", seed=3)
-    again = plan(fit, 1e9, [1e22], "best case", noise="run", seed=3)
+    law = plan(fit, 1e9, [1e22], "best case", draws=n)
+    run = plan(fit, 1e9, [1e22], "best case", noise="run", seed=3, draws=n)
+    again = plan(fit, 1e9, [1e22], "best case", noise="run", seed=3, draws=n)
     other = plan(fit, 1e9, [1e22], "best case", noise="run", seed=4)
     assert law["probability"].item() == 1
     gain = law["advantage"].mean().item()

@@ -67,10 +67,10 @@ def plan(
     -------
     Dataset
         Over student, scenario, budget (and chain, draw): supervised_loss (no scenario), distilled_loss and teacher_loss of the
-        chosen strategy, best_distilled_loss, best_teacher_params, best_teacher_tokens, best_teacher_loss and
-        best_student_tokens of the strategy with perfect information, advantage. Without draws: probability, probability_best
-        (each with its _mcse), expected_gain, expected_gain_mcse, regret, evpi, teacher_params, teacher_tokens,
-        student_tokens, status, extrapolates, and extrapolation_factor over `axis`. Over student, scenario, chain, draw:
+        chosen strategy, advantage. Over `thinned_draw` in place of draw: best_distilled_loss, best_teacher_params,
+        best_teacher_tokens, best_teacher_loss and best_student_tokens of the strategy with perfect information. Without draws:
+        probability, probability_best, expected_gain, regret, evpi (each with its _mcse), teacher_params, teacher_tokens,
+        student_tokens, status, extrapolates, and extrapolation_factor over `axis`. Over student, scenario, chain, thinned_draw:
         crossover (FLOPs; the budget within the range of `budgets` above which pretraining beats distillation with perfect
         information), crossover_status (`crossed`; `always`: distillation is better at every budget; `never`: pretraining is
         better at every budget; `reversed`: pretraining is better at first and distillation at the largest budget;
@@ -81,8 +81,10 @@ def plan(
 
     Notes
     -----
-    The module docstring has the definitions. With the same seed, the same machine returns the same plan. The numbers can change by
-    1e-9 (relative) if other students or budgets are added, or with another executor or number of threads. Busbridge et al. (2025,
+    The module docstring has the definitions. The strategy with perfect information is found for `draws` of the posterior draws. The
+    value of perfect information is the regret, from all draws, plus what that strategy saves on top of it, from these draws. With
+    the same seed, the same machine returns the same plan. The numbers can change by 1e-9
+    (relative) if other students or budgets are added, or with another executor or number of threads. Busbridge et al. (2025,
     arXiv:2502.08606), sections 4 and 5.
 
     Examples
@@ -105,26 +107,29 @@ def plan_problem(
     """Compute the plan of a problem."""
     fitted = planner.fitted
     chosen = solve(CHOSEN, fitted.draws, problem, workers)
-    best = solve(PERFECT_INFORMATION, fitted.draws, problem, workers)
+    thinned, index = fitted.thinned(planner.draws)
+    best = solve(PERFECT_INFORMATION, thinned.draws, problem, workers)
     alone = supervised_losses(fitted.draws, problem)
     crossover, crossover_status, changes = perfect_information_crossovers(
-        fitted.draws, problem, alone[:, None] - best["loss"], workers
+        thinned.draws, problem, alone[:, None, :, index] - best["loss"], workers
     )
+    informed = {f"best_{name}": best[name] for name in _STRATEGY}
+    informed |= {"best_distilled_loss": best["loss"], "crossover": crossover, "crossover_sign_changes": changes}
     values = {
         "supervised_loss": alone,
         "distilled_loss": chosen["loss"],
-        "best_distilled_loss": best["loss"],
         "status": Codes(chosen["status"], STATUS),
-        "crossover": crossover,
-        "crossover_status": Codes(crossover_status, CROSSOVER_STATUS),
-        "crossover_sign_changes": changes,
+        "crossover_status": Codes(thinned.unflatten(crossover_status), CROSSOVER_STATUS),
     }
-    values |= {name: chosen[name] for name in _STRATEGY} | {f"best_{name}": best[name] for name in _STRATEGY}
+    values |= {name: chosen[name] for name in _STRATEGY}
+    values |= {name: thinned.unflatten(value) for name, value in informed.items()}
     values |= _comparison(planner, problem, alone, chosen, best)
     coordinates = labels.grid_coordinates(problem)
+    coordinates["thinned_draw"] = thinned.draw
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs | planning.noise_attributes(planner)
     if teachers is not None:
-        values |= {"teacher_index": chosen["teacher_index"], "best_teacher_index": best["teacher_index"]}
+        values["teacher_index"] = chosen["teacher_index"]
+        values["best_teacher_index"] = thinned.unflatten(best["teacher_index"])
         coordinates["teacher"] = list(teachers.names)
         attrs["teachers"] = json.dumps(list(teachers.names))
     coordinates["axis"] = list(DISTILLED_AXES + PRETRAINING_AXES)
@@ -148,19 +153,24 @@ def _comparison(
 ) -> dict[str, Any]:
     """Return advantage, probabilities, expected gain, regret and value of perfect information."""
     fitted, noise = planner.fitted, planning.run_noise_of(planner)
+    thinned, index = fitted.thinned(planner.draws)
     pretrained = np.broadcast_to(alone[:, None], chosen["loss"].shape)
-    gain, best_gain = pretrained - chosen["loss"], pretrained - best["loss"]
+    gain, best_gain = pretrained - chosen["loss"], pretrained[..., index] - best["loss"]
     seen, best_seen = gain, best_gain
     if noise is not None:
         sizes = problem.students[:, None, None, None]
         seen = gain + noise.difference(sizes, chosen["student_tokens"][..., None], chosen["teacher_loss"])
-        best_seen = best_gain + noise.difference(sizes, best["student_tokens"], best["teacher_loss"])
-    smaller_mean = np.minimum(pretrained.mean(axis=-1), chosen["loss"].mean(axis=-1))
+        best_seen = best_gain + noise.take(index).difference(sizes, best["student_tokens"], best["teacher_loss"])
+    # The better option in each draw, relative to the option with the smaller mean.
+    better = np.minimum(pretrained, chosen["loss"])
+    distill = (gain.mean(axis=-1) > 0)[..., None]
+    regret, regret_error = mean_of(fitted, np.where(distill, chosen["loss"], pretrained) - better)
+    saved, saved_error = mean_of(thinned, better[..., index] - np.minimum(pretrained[..., index], best["loss"]))
     return {
         "advantage": seen,
         "probability": probability_positive(fitted, seen),
-        "probability_best": probability_positive(fitted, best_seen),
+        "probability_best": probability_positive(thinned, best_seen),
         "expected_gain": mean_of(fitted, gain),
-        "regret": smaller_mean - np.minimum(pretrained, chosen["loss"]).mean(axis=-1),
-        "evpi": smaller_mean - np.minimum(pretrained, best["loss"]).mean(axis=-1),
+        "regret": (regret, regret_error),
+        "evpi": (regret + saved, np.hypot(regret_error, saved_error)),
     }

@@ -23,7 +23,7 @@ from bayesdistill.decisions.solving import Workers
 from bayesdistill.progress import reporting
 
 
-class TokensOptions(planning.TeacherBounds, planning.Noise, planning.Work, total=False):
+class TokensOptions(planning.TeacherBounds, planning.Noise, planning.PlanOptions, planning.Work, total=False):
     """Options of `plan_tokens`, whose `tokens` take the place of max_student_tokens."""
 
 
@@ -50,7 +50,7 @@ def plan_tokens(
     -------
     Dataset
         The variables of `plan` over student, scenario, `tokens` (in place of budget) and chain, draw; and over student,
-        scenario, chain, draw crossover_tokens (unique tokens above which pretraining beats distillation with perfect
+        scenario, chain, thinned_draw crossover_tokens (unique tokens above which pretraining beats distillation with perfect
         information, interpolated linearly in log tokens) with crossover_status as in `plan`.
 
     Examples
@@ -81,7 +81,8 @@ def plan_tokens(
             report(i + 1, caps.size)
     axis = labels.variables("plan_tokens", {"tokens": caps})["tokens"]
     result = xr.concat(parts, axis, data_vars="all", coords="minimal", compat="override", combine_attrs="override")
-    advantage = (result["supervised_loss"] - result["best_distilled_loss"]).stack(sample=("chain", "draw"))
+    alone = result["supervised_loss"].sel(draw=result["thinned_draw"])
+    advantage = (alone - result["best_distilled_loss"]).stack(sample=("chain", "thinned_draw"))
     crossover, status, changes = interpolated_crossovers(
         caps, advantage.transpose("student", "scenario", "tokens", "sample").values
     )
@@ -90,7 +91,8 @@ def plan_tokens(
         "crossover_status": Codes(status, CROSSOVER_STATUS),
         "crossover_sign_changes": changes,
     }
-    result = result.assign(labels.variables("plan_tokens", found, planner.fitted.size))
+    size = (result.sizes["chain"], result.sizes["thinned_draw"])
+    result = result.assign(labels.variables("plan_tokens", found, size))
     del result.attrs["max_student_tokens"]
     limit = planning.SAME if same else float(problem.bounds.max_teacher_tokens)
     result.attrs |= {"budget": float(problem.budgets[0]), "max_teacher_tokens": limit}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,13 @@ class FittedDraws:
     def size(self) -> tuple[int, int]:
         """Number of chains, and of draws in each."""
         return self.chain.size, self.draw.size
+
+    def thinned(self, count: int) -> tuple[FittedDraws, np.ndarray]:
+        """Return about `count` draws, evenly spaced within each chain, and their positions."""
+        kept = min(self.draw.size, max(1, count // max(1, self.chain.size)))
+        within = np.unique(np.linspace(0, self.draw.size - 1, kept).round().astype(int)) if kept else np.arange(0)
+        index = (np.arange(self.chain.size)[:, None] * self.draw.size + within).ravel()
+        return replace(self, draws=self.draws.take(index), draw=self.draw[within]), index
 
     def unflatten(self, values: np.ndarray) -> np.ndarray:
         """Reshape an array (..., n_draws) to (..., chain, draw)."""

@@ -257,6 +257,11 @@ class RunNoise:
                 other[effect.name] = alone
         return cls(draws, residual, pretrained, own, other)
 
+    def take(self, index: Any) -> RunNoise:
+        """Return the deviations of some of the posterior draws."""
+        own, other = ({k: v[index] for k, v in e.items()} for e in (self.effects, self.pretrained_effects))
+        return RunNoise(self.draws.take(index), self.residual[index], self.pretrained_residual[index], own, other)
+
     def distilled(self, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
         """Deviation of the distilled run, (..., n_draws); arguments (..., 1) or (..., n_draws), nats per token."""
         draws, law = self.draws, self.draws.law

@@ -131,4 +131,4 @@ def crossover_summary(
     whole = crossover.where(~above, 10 * highest).where(status != names["never"], lowest / 10)
     shown = summaries(whole.to_dataset(name="crossover"), ["crossover"], prob)
     shown = shown.rename(crossover="median", crossover_lower="lower", crossover_upper="upper")
-    return shown.where((status != names["impossible"]).all(("chain", "draw")))
+    return shown.where((status != names["impossible"]).all(posterior.draw_dimensions(status)))

@@ -33,6 +33,7 @@ from bayesdistill.posterior.prior_dominance import PRIOR_SHARE, SUPERVISED_COORD
 from bayesdistill.posterior.summaries import (
     INTERVAL_KIND,
     INTERVAL_PROBABILITY,
+    draw_dimensions,
     interval,
     mean,
     mean_mcse,

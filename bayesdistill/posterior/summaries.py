@@ -15,9 +15,14 @@ INTERVAL_KIND = "equal-tailed"
 INTERVAL_PROBABILITY = 0.9
 
 
+def draw_dimensions(values: xr.DataArray) -> tuple[str, str]:
+    """Return the dimensions of the draws: chain, and draw or thinned_draw."""
+    return "chain", "thinned_draw" if "thinned_draw" in values.dims else "draw"
+
+
 def stack(values: xr.DataArray) -> np.ndarray:
     """Return values with chain and draw as last dimensions, (..., chain, draw)."""
-    return np.asarray(values.transpose(..., "chain", "draw").values, dtype=float)
+    return np.asarray(values.transpose(..., *draw_dimensions(values)).values, dtype=float)
 
 
 def probability(indicator: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
@@ -26,7 +31,7 @@ def probability(indicator: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     Parameters
     ----------
     indicator : DataArray
-        Booleans (or 0 and 1) with dimensions chain, draw and others. NaN if the event is undefined.
+        Booleans (or 0 and 1) with dimensions chain, draw (or thinned_draw) and others. NaN if the event is undefined.
 
     Returns
     -------
@@ -49,7 +54,7 @@ def probability(indicator: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     constant = (values == values[..., :1, :1]).all(axis=(-2, -1))
     ess = np.where(constant | ~np.isfinite(ess), draws, ess)
     q = (draws * share + 0.5) / (draws + 1)
-    template = indicator.isel(chain=0, draw=0, drop=True).astype(float)
+    template = indicator.isel(dict.fromkeys(draw_dimensions(indicator), 0), drop=True).astype(float)
     p = template.copy(data=share)
     error = template.copy(data=np.where(np.isfinite(share), np.sqrt(q * (1 - q) / ess), np.nan))
     p.attrs = {"units": "1", "long_name": "probability"}
@@ -67,7 +72,7 @@ def mean_mcse(values: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     array = stack(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.asarray(array_stats.mcse(array, chain_axis=-2, draw_axis=-1, method="mean"), dtype=float)
-    template = values.isel(chain=0, draw=0, drop=True).astype(float)
+    template = values.isel(dict.fromkeys(draw_dimensions(values), 0), drop=True).astype(float)
     mean = template.copy(data=array.mean(axis=(-2, -1)))
     mean.attrs = dict(values.attrs)
     mcse = template.copy(data=error)
@@ -96,7 +101,7 @@ def interval(values: xr.DataArray, prob: float = INTERVAL_PROBABILITY) -> xr.Dat
     if not 0 < prob < 1:
         raise ParameterError(f"`prob` must be between 0 and 1, got {prob!r}.")
     tails = [(1 - prob) / 2, (1 + prob) / 2]
-    result = values.quantile(tails, dim=("chain", "draw"), skipna=False).rename(quantile="bound")
+    result = values.quantile(tails, dim=draw_dimensions(values), skipna=False).rename(quantile="bound")
     result = result.assign_coords(bound=["lower", "upper"])
     result.attrs = {**values.attrs, "interval_kind": INTERVAL_KIND, "interval_prob": prob}
     return result
@@ -104,9 +109,9 @@ def interval(values: xr.DataArray, prob: float = INTERVAL_PROBABILITY) -> xr.Dat
 
 def mean(values: xr.DataArray) -> xr.DataArray:
     """Return the posterior mean over chain and draw; NaN if any draw is NaN."""
-    return values.mean(dim=("chain", "draw"), keep_attrs=True, skipna=False)
+    return values.mean(dim=draw_dimensions(values), keep_attrs=True, skipna=False)
 
 
 def median(values: xr.DataArray) -> xr.DataArray:
     """Return the posterior median over chain and draw; NaN if any draw is NaN."""
-    return values.median(dim=("chain", "draw"), keep_attrs=True, skipna=False)
+    return values.median(dim=draw_dimensions(values), keep_attrs=True, skipna=False)

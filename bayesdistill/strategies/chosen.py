@@ -51,7 +51,7 @@ class Stage:
     rounds: int
 
 
-_STAGES = (Stage(64, 0.1, 8), Stage(256, 0.05, 20))
+_STAGES = (Stage(64, 0.1, 8), Stage(256, 0.01, 20))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ class Strategies:
     loss, teacher_loss : array
         Nats per token. The loss is infinite where the student gets less than one token.
     teacher_params, teacher_tokens, student_tokens : array
+    position : array
+        Position s on the curve.
     """
 
     loss: np.ndarray
@@ -36,6 +38,7 @@ class Strategies:
     teacher_tokens: np.ndarray
     teacher_loss: np.ndarray
     student_tokens: np.ndarray
+    position: np.ndarray
 
     def take(self, columns: np.ndarray) -> Strategies:
         """Return the strategies of some problems (last axis)."""
@@ -88,7 +91,12 @@ class Curves:
         frontier = replace(self.frontier, losses=self.losses.take(index[-1]))
         return Curves(self.student, frontier, *(np.broadcast_to(v, shape)[index] for v in own))
 
-    def rows(self, part: slice) -> Curves:
+    def as_row(self) -> Curves:
+        """Return problems (n,) as those of one budget and n draws."""
+        own = (self.budgets, self.start, self.end, self.crowding)
+        return Curves(self.student, self.frontier, *(v[None] for v in own))
+
+    def rows(self, part: slice | np.ndarray) -> Curves:
         """Return the problems of some of the budgets."""
         own = (self.budgets, self.start, self.end, self.crowding)
         return Curves(self.student, self.frontier, *(v[part] if v.shape[0] > 1 else v for v in own))
@@ -100,8 +108,8 @@ class Curves:
         teacher = self.frontier.teacher(t, self.budgets)
         teacher_loss = self.losses.supervised(teacher.params, teacher.tokens)
         tokens = self.frontier.charges.student_tokens(self.budgets, teacher.flops, teacher.tokens)
-        loss = self.losses.distilled(self.student, np.maximum(tokens, 1.0), teacher_loss)
-        return Strategies(np.where(tokens >= 1, loss, np.inf), teacher.params, teacher.tokens, teacher_loss, tokens)
+        loss = self.losses.distilled(self.student, tokens, teacher_loss)
+        return Strategies(loss, teacher.params, teacher.tokens, teacher_loss, tokens, np.asarray(s))
 
     def deficit(self, found: Strategies) -> np.ndarray:
         """Return teacher loss minus student loss without a teacher (laws may have a kink at 0)."""

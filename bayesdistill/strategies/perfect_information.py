@@ -28,6 +28,10 @@ from bayesdistill.strategies.targets import budgets_for_targets
 _PROBLEMS = 16_384  # number of problems solved together; with smaller arrays threads wait for each other
 _AT_ONCE = 65_536  # number of losses computed at once; larger arrays exceed the processor's cache
 _STEP = 0.05  # distance of the three points of a cubic model, relative to the spacing of the grid
+_CLOSE = np.log(5)  # log ratio of budgets whose strategies are near each other, as a rule
+_NEAR = np.linspace(
+    -0.6, 0.6, 5
+)  # positions relative to the expected one at which a minimum between neighbors is searched
 _NO_GAIN = 1e-12  # nats
 _NEGLIGIBLE = 1e-10  # nats; minima that are lower by less are ignored
 _EVEN = 4.0  # maximum ratio of second differences of a loss that counts as evenly convex
@@ -94,7 +98,7 @@ def perfect_information_strategies(draws: Draws, problem: Problem, threads: int 
         return budgets_for_targets(perfect_information_strategies, draws, problem, threads)
     spent = budgets_per_draw(problem.budgets, draws.n_draws)
     grid = (*problem.shape_of_grid, draws.n_draws)
-    out = {field.name: np.full(grid, np.nan) for field in fields(Strategies)}
+    out = {field.name: np.full(grid, np.nan) for field in fields(Strategies) if field.name != "position"}
     teachers = None if problem.teachers is None else Teachers.of(problem.teachers, draws.n_draws)
     if teachers is not None:
         out["teacher_index"] = np.full(grid, -1)
@@ -150,9 +154,9 @@ def _solve(cell: Cell, budgets: np.ndarray, where: tuple[Any, ...], out: dict[st
     same = (budgets == budgets[:, :1]).all()
     found = search(Curves.of(cell.size, cell.frontier, budgets[:, :1] if same else budgets))
     nothing = ~np.isfinite(found["loss"])
-    for name, values in found.items():
-        values[nothing] = np.nan
-        out[name][where] = values
+    for name in out.keys() & found.keys():
+        found[name][nothing] = np.nan
+        out[name][where] = found[name]
 
 
 def _best_existing(cell: Cell, teachers: Teachers, spent: np.ndarray) -> dict[str, np.ndarray]:
@@ -175,6 +179,9 @@ def _best_existing(cell: Cell, teachers: Teachers, spent: np.ndarray) -> dict[st
 def search(curves: Curves) -> dict[str, np.ndarray]:
     """Return the strategy with the lowest loss for each problem.
 
+    If budgets are close to each other, only some of them are searched everywhere. Between two of them, the optimum is near theirs
+    if these are near each other; if no certain minimum is there, it is searched everywhere, too.
+
     Parameters
     ----------
     curves : Curves
@@ -185,6 +192,39 @@ def search(curves: Curves) -> dict[str, np.ndarray]:
     dict of (n_budgets, n_draws) arrays
         Fields of `Strategies`. The loss is infinite if no teacher is affordable.
     """
+    n = curves.budgets.shape[0]
+    spacing = np.diff(np.log(curves.budgets), axis=0)
+    every = int(min(3, _CLOSE / spacing.max())) if n > 2 and spacing.min() > 0 else 1
+    if every < 2:
+        return _search_everywhere(curves)
+    known = np.unique(np.append(np.arange(0, n, every), n - 1))
+    some = _search_everywhere(curves.rows(known))
+    found = {name: np.empty((n, values.shape[1])) for name, values in some.items()}
+    for name, values in some.items():
+        found[name][known] = values
+    row, column = (v.ravel() for v in np.indices(found["loss"].shape))
+    between = np.flatnonzero(~np.isin(row, known))
+    row, column = row[between], column[between]
+    after = np.searchsorted(known, row)
+    solved = np.concatenate([np.zeros(0, int), *(
+        part[_search_between(curves, (row[part], column[part]), (known[after[part] - 1], known[after[part]]), found)]
+        for part in _chunks(row.size, _AT_ONCE // _NEAR.size)
+    )])  # fmt: skip
+    rest = np.setdiff1d(np.arange(row.size), solved)
+    for part in _chunks(rest.size, _AT_ONCE // LAST):
+        problems = (row[rest[part]], column[rest[part]])
+        for name, values in _search_everywhere(curves.take(*problems).as_row()).items():
+            found[name][problems] = values[0]
+    return found
+
+
+def _chunks(count: int, size: int) -> list[np.ndarray]:
+    """Split the numbers from 0 to count - 1 into parts of at most `size`."""
+    return [np.arange(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+def _search_everywhere(curves: Curves) -> dict[str, np.ndarray]:
+    """Return the strategies of problems about whose optimum nothing is known."""
     with np.errstate(all="ignore"):
         grid = _look_everywhere(curves)
         lowest = grid.loss.argmin(axis=0)
@@ -192,6 +232,36 @@ def search(curves: Curves) -> dict[str, np.ndarray]:
         _look_closely(curves, doubtful, found)
         _look_closely(curves, _other_intervals(curves, grid, lowest, found["loss"]), found)
     return found
+
+
+def _search_between(
+    curves: Curves,
+    problems: tuple[np.ndarray, np.ndarray],
+    neighbors: tuple[np.ndarray, np.ndarray],
+    found: dict[str, np.ndarray],
+) -> np.ndarray:
+    """Store the strategies of some problems (row, column) that are near those of their neighbors; return which these are."""
+    row, column = problems
+    before, after = ({name: found[name][k, column] for name in ("position", "loss")} for k in neighbors)
+    share = (row - neighbors[0]) / (neighbors[1] - neighbors[0])
+    center = before["position"] + share * (after["position"] - before["position"])
+    inside = (center > _NEAR[-1]) & (center < LAST - _NEAR[-1])
+    near = np.flatnonzero(inside & (np.abs(after["position"] - before["position"]) < 1))
+    if not near.size:
+        return near
+    with np.errstate(all="ignore"):
+        some = curves.take(row[near], column[near])
+        points = center[near] + _NEAR[:, None]
+        strategies = some.strategies(points)
+        k = strategies.loss.argmin(axis=0)
+        landing = _settle(some, points, strategies, k)
+    # The loss does not increase with the budget.
+    loss = landing.strategies["loss"]
+    plausible = (loss <= before["loss"][near] + _NO_GAIN) & (loss >= after["loss"][near] - _NO_GAIN)
+    good = landing.certain & plausible & (k > 0) & (k < _NEAR.size - 1)
+    for name, values in landing.strategies.items():
+        found[name][row[near[good]], column[near[good]]] = values[good]
+    return near[good]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import math
 import numbers
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -173,8 +172,7 @@ def _raise(where: str, kind: str, problems: list[str], fix: str = "") -> None:
 
 def _numbers(raw: RawTable, columns: Sequence[str]) -> pd.DataFrame:
     """Convert columns to float64; NaN if a cell is missing or not a number."""
-    numbers = {name: np.array([_number(cell) for cell in raw.frame[name]]) for name in columns}
-    return raw.frame.assign(**numbers)
+    return raw.frame.assign(**{name: np.array([_number(cell) for cell in raw.frame[name]]) for name in columns})
 
 
 def _number(cell: Any) -> float:
@@ -202,7 +200,7 @@ def _cells(
     """Return the problems of single cells, one per cell, in order of the rows."""
     import pandera.pandas as pa
 
-    found: dict[tuple[int, int], tuple[str, ...]] = {}
+    found = []
     try:
         runs_schema(kind, vocabulary_size, columns).validate(frame, lazy=True)
     except pa.errors.SchemaErrors as errors:
@@ -210,25 +208,20 @@ def _cells(
         for column, check, row in zip(cases["column"], cases["check"], cases["index"], strict=True):
             cell = raw.frame[column].iloc[row]
             text = _not_a_number(cell, column) if check == "not_nullable" else f"{_shown(cell)}; expected {check}"
-            key = (int(row), columns.index(column))
-            found.setdefault(key, (f"{raw.at(row)}, column {column}: {text}", column, check))
-    for place, name in enumerate(GROUPS, len(COLUMNS)):
-        for row, cell in enumerate(frame.get(name, ())):
-            text = _not_a_label(cell, name)
-            if text:
-                found[row, place] = (f"{raw.at(row)}, column {name}: {text}", name, "named")
+            found.append((row, columns.index(column), column, check, text))
+    for place, label in enumerate(GROUPS, len(columns)):
+        faults = [_not_a_label(cell, label) for cell in frame.get(label, ())]
+        found += [(row, place, label, "label", text) for row, text in enumerate(faults) if text]
+    cells = pd.DataFrame(found, columns=["row", "place", "column", "check", "text"])
+    cells = cells.sort_values(["row", "place"], kind="stable").drop_duplicates(["row", "place"])
+    cells["alike"] = cells.groupby(["column", "check"])["text"].transform("size")
     # Report a problem of a whole column once, so that it does not hide other problems.
-    count = Counter(fault[1:] for fault in found.values())
-    problems = []
-    for key in sorted(found):
-        text, *fault = found[key]
-        cells = count[tuple(fault)]
-        if cells > _SHOWN:
-            problems.append(f"{text} (one of {cells} such cells in this column)")
-            count[tuple(fault)] = 0
-        elif cells:
-            problems.append(text)
-    return problems
+    cells = cells[(cells["alike"] <= _SHOWN) | ~cells.duplicated(["column", "check"])]
+    return [
+        f"{raw.at(row)}, column {column}: {text}"
+        + (f" (one of {alike} such cells in this column)" if alike > _SHOWN else "")
+        for row, column, text, alike in cells[["row", "column", "text", "alike"]].to_numpy().tolist()
+    ]
 
 
 def _not_a_label(cell: Any, name: str) -> str:

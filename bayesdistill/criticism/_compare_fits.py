@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.criticism.results import columns, dataset
 from bayesdistill.errors import ParameterError
 
 INTERVAL = 0.9
@@ -69,19 +70,15 @@ def compare_fits(first: posterior.Fit, second: posterior.Fit) -> xr.Dataset:
     if not names:
         raise ParameterError("The two fits have no parameters in common.")
     tails = [(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2]
-    columns: dict[str, list[float]] = {}
+    rows = []
     for name in names:
         a, b = (np.sort(values[name].values.ravel()) for values in (ours, theirs))
-        for which, values in (("first", a), ("second", b)):
-            for end, value in zip(("lower", "median", "upper"), np.quantile(values, tails), strict=True):
-                columns.setdefault(f"{which}_{end}", []).append(float(value))
+        row = dict(zip(("first_lower", "first_median", "first_upper"), np.quantile(a, tails), strict=True))
+        row |= dict(zip(("second_lower", "second_median", "second_upper"), np.quantile(b, tails), strict=True))
         # Over all pairs of draws; ties count as one half.
         below = np.searchsorted(b, a, side="left") + np.searchsorted(b, a, side="right")
-        columns.setdefault("probability_first_larger", []).append(float(below.mean() / (2 * b.size)))
-    data = {name: ("parameter", np.array(values), {"units": "1"}) for name, values in columns.items()}
-    found = xr.Dataset(
-        data, coords={"parameter": names}, attrs={"interval_kind": "equal-tailed", "interval_prob": INTERVAL}
-    )
-    apart = (found["first_lower"] > found["second_upper"]) | (found["first_upper"] < found["second_lower"])
-    found["separated"] = apart.assign_attrs(units="1", long_name="whether the two intervals do not overlap")
-    return found
+        row["probability_first_larger"] = below.mean() / (2 * b.size)
+        row["separated"] = row["first_lower"] > row["second_upper"] or row["first_upper"] < row["second_lower"]
+        rows.append(row)
+    attrs = {"interval_kind": "equal-tailed", "interval_prob": INTERVAL}
+    return dataset("compare_fits", columns(rows), {"parameter": names}, attrs)

@@ -76,12 +76,8 @@ def prior_predictive(
     law = as_law(law).for_runs(distilled=True, supervised=False)
     priors = default_priors(law, reference, **dict(prior_settings or {}))
     rng = np.random.default_rng(seed)
-    simulated = np.stack(
-        [
-            simulate_outcomes(draws_of_truth(truth, law, reference), table, rng)[0]
-            for truth in draw_truths(priors, reference, draws, seed)
-        ]
-    )
+    drawn = (draws_of_truth(truth, law, reference) for truth in draw_truths(priors, reference, draws, seed))
+    simulated = np.stack([simulate_outcomes(truth, table, rng)[0] for truth in drawn])
     position = (simulated < table["student_loss"].to_numpy(dtype=float)).mean(axis=0)
     values = {**table, "expected": np.quantile(simulated, QUANTILES, axis=0), "position": position, **_inside(position)}
     width = priors.asymptotic_width

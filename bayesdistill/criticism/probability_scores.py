@@ -100,19 +100,15 @@ def calibration_curve(
     bins = len(BINS) - 1
     which = np.clip(np.searchsorted(BINS, p, side="right") - 1, 0, bins - 1)
     found = {name: np.full(bins, np.nan) for name in ("mean_probability", "share", "lower", "upper")}
-    found["count"] = np.zeros(bins)
-    tails = np.array([(1 - probability) / 2, (1 + probability) / 2])
-    for b in range(bins):
+    found["count"] = np.bincount(which, minlength=bins).astype(float)
+    for b in np.unique(which):
         mine = which == b
-        found["count"][b] = mine.sum()
-        if not mine.any():
-            continue
         share, effective = float(y[mine].mean()), np.unique(groups[mine]).size
         found["mean_probability"][b], found["share"][b] = p[mine].mean(), share
+        tails = np.array([(1 - probability) / 2, (1 + probability) / 2])
         lower, upper = beta.ppf(tails, effective * share + 0.5, effective * (1 - share) + 0.5)
         # The usual modification of the Jeffreys interval if all outcomes are equal.
-        found["lower"][b] = 0.0 if share == 0 else lower
-        found["upper"][b] = 1.0 if share == 1 else upper
+        found["lower"][b], found["upper"][b] = 0.0 if share == 0 else lower, 1.0 if share == 1 else upper
     return found
 
 

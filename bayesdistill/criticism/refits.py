@@ -83,11 +83,8 @@ def refitter_for(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | 
 
     Each process keeps one model, because the workers of an executor keep no other state between tasks.
     """
-    tables = [
-        None if table is None else pd.util.hash_pandas_object(table).to_numpy().tobytes()
-        for table in (runs, supervised)
-    ]
-    key = (digest(priors), *tables)
+    tables = [table for table in (runs, supervised) if table is not None]
+    key = (digest(priors), *(pd.util.hash_pandas_object(table).to_numpy().tobytes() for table in tables))
     with _COMPILING:
         if key not in _LAST:
             _LAST.clear()
@@ -95,15 +92,7 @@ def refitter_for(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | 
         return _LAST[key]
 
 
-SAMPLER = {
-    "draws": 500,
-    "tune": 700,
-    "chains": 4,
-    "cores": 2,
-    "seed": 0,
-    "target_accept": 0.9,
-    "maxdepth": MAX_TREEDEPTH,
-}
+SAMPLER = {"draws": 500, "tune": 700, "chains": 4, "cores": 2, "seed": 0, "target_accept": 0.9}
 """Sampler settings of a refit, under nutpie's names."""
 
 
@@ -126,7 +115,7 @@ def refit(
     kept_supervised : array of bool, (supervised_run,), optional
         Supervised runs in the likelihood, by default all.
     **sampler
-        Replace settings of SAMPLER. A smaller `maxdepth` truncates trajectories at 2 to this power steps. This reduces the
+        Replace or add to settings of SAMPLER. A smaller `maxdepth` truncates trajectories at 2 to this power steps. This reduces the
         effective sample size but does not bias the draws.
 
     Returns
@@ -154,7 +143,7 @@ def refit(
     # The compiled model has no shared variables for unused data.
     used = {variable.name for variable in refitter.compiled.shared_var_keys}
     compiled = refitter.compiled.with_data(**{name: value for name, value in data.items() if name in used})
-    settings = {**SAMPLER, **sampler, **ADAPTATION}
+    settings = {"maxdepth": MAX_TREEDEPTH, **SAMPLER, **sampler, **ADAPTATION}
     tree: xr.DataTree = nutpie.sample(compiled, progress_bar=False, save_warmup=False, **settings)
     drawn = labeled(tree["posterior"].to_dataset(), law)
     tree["posterior"] = xr.DataTree(posterior.with_law(drawn, law, refitter.reference))

@@ -112,7 +112,8 @@ def python_mode():
 
 def test_the_table_of_symbols_declares_the_parts_of_laws_and_nothing_else():
     declared = tomllib.loads((Path(bd.__file__).parent / "law" / "symbols.toml").read_text(encoding="utf-8"))
-    assert set(declared) | {"constant"} == {*TERMS, *RESIDUAL_NOISE, "residual", "residual_supervised"}
+    assert set(declared) | {"constant"} == {*TERMS, *RESIDUAL_NOISE, "residual", "residual_supervised", "effects"}
+    assert list(declared["effects"]) == list(EFFECTS)
     for name, part in (TERMS | dict(RESIDUAL_NOISE)).items():
         entries = declared.get(name, {})
         assert [p.name for p in part.parameters] == list(entries.get("parameters", {}))

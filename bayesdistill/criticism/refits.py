@@ -20,7 +20,7 @@ import xarray as xr
 from bayesdistill import compiler, posterior
 from bayesdistill.errors import ModelError
 from bayesdistill.law import Reference
-from bayesdistill.law.effects import STUDENT
+from bayesdistill.law.effects import EFFECTS
 from bayesdistill.law.predictive import COLUMNS, OUTCOME
 from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import Priors
@@ -138,7 +138,11 @@ def refit(
         found[f"{OUTCOME[kind]}_observed"] = table[OUTCOME[kind]].to_numpy(dtype=float)
         if kind == "distilled" and student_loss is not None:
             found[f"{OUTCOME[kind]}_observed"] = np.asarray(student_loss, dtype=float)
-        found |= {effect.index: effect.groups(table)[1] for effect in (STUDENT, *law.effects) if effect.kind == kind}
+        found |= {
+            effect.index: effect.groups(table)[1]
+            for effect in (EFFECTS["student"], *law.effects)
+            if effect.kind == kind
+        }
         data |= {name: values[chosen] for name, values in found.items()}
     # The compiled model has no shared variables for unused data.
     used = {variable.name for variable in refitter.compiled.shared_var_keys}

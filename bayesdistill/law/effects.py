@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesdistill.law.formulas import teacher_axis
-from bayesdistill.law.parameters import Coordinate, Parameter, Reference, log_normal
+from bayesdistill.law.parameters import Coordinate, Parameter, Reference, log_normal, symbol_table
 from bayesdistill.law.term import Part
 
 if TYPE_CHECKING:
@@ -117,9 +117,9 @@ class GroupEffect(Part):
 
 
 def _effect(
-    name: str, what: str, sentence: str, scale: float, reason: str, *, dim: str, slope: bool = False, **more: Any
+    name: str, *, what: str, sentence: str, scale: float, reason: str, dim: str, slope: bool = False, **more: Any
 ) -> GroupEffect:
-    """A group effect whose names follow from a few words; `scale` and `reason` are those of its prior."""
+    """A group effect as `symbols.toml` declares it; `scale` and `reason` are those of its prior."""
     long = f"change of the {what} effect per 10 % of the teacher's loss" if slope else f"{what} effect"
     sigma = f"sigma_{name}"
     return GroupEffect(
@@ -140,50 +140,9 @@ def _effect(
     )
 
 
-TEACHER = _effect(
-    "teacher",
-    "teacher",
-    "Runs with the same teacher share a random effect (normal, sum-to-zero).",
-    0.004,
-    "runs of one teacher share 0.001 to 0.016 nats of misfit",
-    dim="teacher",
-    groups=teacher_groups,
-    index="teacher_of_run",
-)
-STUDENT = _effect(
-    "student",
-    "student configuration",
-    "Runs with the same student configuration share a random effect (normal, sum-to-zero).",
-    0.01,
-    "a law misses a student configuration by 0.0025 to 0.04 nats, about the tolerance"
-    " with which the published law is taken",
-    dim="student_configuration",
-    groups=configuration_groups,
-    index="configuration_of_run",
-    of_pretrained=True,
-)
-STUDENT_SLOPE = _effect(
-    "student_slope",
-    "student configuration",
-    "Each student configuration also has a random slope over the logarithm of the teacher's loss (normal, sum-to-zero).",
-    0.003,
-    "a law misses what a teacher worse by 10 % does to one student configuration by 0.001 to 0.012 nats",
-    dim="student_configuration",
-    groups=configuration_groups,
-    index="configuration_of_run",
-    slope=True,
-)
-MODEL = _effect(
-    "model",
-    "model",
-    "Supervised runs of the same model share a random effect (normal, sum-to-zero).",
-    0.01,
-    "a law misses a model by 0.0025 to 0.04 nats; its checkpoints share this",
-    dim="model",
-    groups=model_groups,
-    index="model_of_run",
-    kind="supervised",
-)
+_GROUPS = {"teacher": teacher_groups, "student_configuration": configuration_groups, "model": model_groups}
 
-EFFECTS: Mapping[str, GroupEffect] = MappingProxyType({e.name: e for e in (TEACHER, STUDENT, STUDENT_SLOPE, MODEL)})
+EFFECTS: Mapping[str, GroupEffect] = MappingProxyType(
+    {name: _effect(name, **entry, groups=_GROUPS[entry["dim"]]) for name, entry in symbol_table()["effects"].items()}
+)
 """Group effects of the package by name."""

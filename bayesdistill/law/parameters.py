@@ -212,13 +212,14 @@ _LINK: dict[str, Callable[[Any], Any]] = {
 
 
 @functools.cache
-def _symbols() -> dict[str, Any]:
+def symbol_table() -> dict[str, Any]:
+    """Return the content of `symbols.toml`."""
     return tomllib.loads((resources.files("bayesdistill") / "law" / "symbols.toml").read_text(encoding="utf-8"))
 
 
 def declared(name: str) -> dict[str, Any]:
     """Return the name, sentence, symbols and coordinates of a part of a law, as `symbols.toml` declares them."""
-    part = _symbols()[name]
+    part = symbol_table()[name]
     return {
         "name": name,
         "sentence": part.get("sentence", ""),

@@ -1,6 +1,6 @@
 """The solver against SLSQP, problem by problem, and a large plan: time, memory, and which optimum is lower.
 
-    python tests/benchmarks/bench_plan.py [--rounds 24] [--per-round 16] [--plans 3] [--threads 2] [--fit FILE] [--only solver|plan]
+    python tests/benchmarks/bench_plan.py [--rounds 24] [--per-round 16] [--plans 3] [--before FOLDER] [--only solver|plan]
 
 Problems are a posterior draw of the 354 runs, a student, a budget and a scenario. *Solver*: both sides take turns. In each round
 the package solves all draws for random students, budgets and bounds in each scenario, and `scipy.optimize.minimize` solves some of
@@ -10,9 +10,9 @@ is that of the clock, in which the package uses `--threads` threads and SciPy it
 work on the machine changes less. SLSQP also runs with a tolerance of 1e-12, and from the package's optimum, to see whether a lower
 loss is near. Optima are compared on one evaluation of the laws.
 
-*Plan*: 4 students, 4 scenarios, 31 budgets, 4000 draws, committed and best, in processes of their own. Each makes a small plan, the
-first of its process, and then is timed. Memory is that of the whole
-process at its peak. With `--fit` the posterior is read from a file (bd.save) instead of sampled.
+*Plan*: 4 students, 4 scenarios, 31 budgets and 4000 draws, and the crossovers of 3 students, in processes of their own
+(`time_plan.py`). Each makes a small plan first. Memory is that of the whole process at its peak. With `--before FOLDER`, a clone of an
+earlier version takes turns with this one, and the results are compared.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.law import SUPERVISED_SYMBOLS
 from bayesdistill.strategies import Bounds, Problem, perfect_information_strategies
 
-STUDENTS = ("300M", "1B", "3B", "10B")
-BUDGETS = (1e19, 1e25, 31)
+CHILD = str(Path(__file__).with_name("time_plan.py"))
 DRAWS = 1000  # of each of 4 chains
 WORSE = 1e-9  # nats
 BUDGETS_A_ROUND = 31  # as many as the plan has
@@ -154,7 +153,8 @@ def compare_solvers(draws, rounds, per_round, threads):
                     continue
                 law = {name: float(draws[name][i]) for name in draws.law.symbols_of_law}
                 problem = (law, student, float(budgets[c]), scene, bounds)
-                box = np.log(bounds.limits).reshape(2, 2).tolist()
+                limits = (bounds.teacher_params, (bounds.min_teacher_tokens, bounds.max_teacher_tokens))
+                box = np.log(limits).tolist()
                 flops = float(bd.flops_per_token(student))
                 tokens = min(20 * student, 0.3 * budgets[c] / (3 * flops))
                 start = np.clip(np.log([student, tokens]), *np.transpose(box))
@@ -200,48 +200,37 @@ def compare_solvers(draws, rounds, per_round, threads):
 # A large plan ---------------------------------------------------------------------------------------------------------
 
 
-def time_plan(file, threads):
-    """Child process: a small plan, which loads modules, and the large one."""
-    import resource
-
-    fit = bd.load(file)
-    started = time.perf_counter()
-    bd.plan(fit, "1B", [1e20, 1e21], threads=threads)
-    warm = time.perf_counter() - started
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started, busy = time.perf_counter(), time.process_time()
-    plan = bd.plan(fit, STUDENTS, np.geomspace(*BUDGETS), threads=threads)
-    wall, busy = time.perf_counter() - started, time.process_time() - busy
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        json.dumps(
-            {
-                "draws": fit["posterior"]["E"].size,
-                "cells": plan["probability"].size,
-                "warm": warm,
-                "wall": wall,
-                "busy": busy,
-                "result": plan.nbytes / 1e6,
-                "before": before * unit / 1e6,
-                "peak": peak * unit / 1e6,
-            }
-        )
-    )
-
-
-def run_plans(file, plans, threads):
-    for _ in range(plans):
-        command = [sys.executable, __file__, "--child", file, "--threads", str(threads)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        r = json.loads(done.stdout.splitlines()[-1])
-        print(
-            f"  small plan {r['warm']:6.2f} s; {r['cells']} cells of "
-            f"{r['draws']} draws {r['wall']:6.2f} s on the clock, {r['busy']:6.2f} s of processor time; "
-            f"peak {r['peak']:.0f} MB, of which {r['before']:.0f} before and {r['result']:.0f} the plan itself; "
-            f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors",
-            flush=True,
-        )
+def run_plans(versions, plans, threads):
+    """Time each version in turns; print the medians, their ratios, and how far the results are apart."""
+    records = {name: [] for name in versions}
+    for turn in range(plans + 1):  # the first makes the fits
+        for name, (folder, work) in versions.items():
+            command = [
+                sys.executable,
+                CHILD,
+                str(work / "fit.nc"),
+                str(work / "results.npz"),
+                "--threads",
+                str(threads),
+            ]
+            path = {"PYTHONPATH": str(folder)}
+            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=work, env=os.environ | path)
+            if not turn:
+                continue
+            records[name].append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"  {name}: {done.stdout.splitlines()[-1]}; load {os.getloadavg()[0]:.1f}", flush=True)
+    median = {name: {k: float(np.median([r[k] for r in found])) for k in found[0]} for name, found in records.items()}
+    print(f"{'median of ' + str(plans):<24}" + "".join(f"{name:>12}" for name in median))
+    for key in median["after"]:
+        row = [values[key] for values in median.values()]
+        ratio = f"   ratio {row[-1] / row[0]:.2f}" if len(row) > 1 else ""
+        print(f"{key:<24}" + "".join(f"{value:12.2f}" for value in row) + ratio)
+    if len(versions) > 1:
+        old, new = (np.load(work / "results.npz") for _, work in versions.values())
+        for key in new:
+            with np.errstate(invalid="ignore"):
+                apart = np.nanmax(np.abs(new[key] / old[key] - 1 if key == "crossover" else new[key] - old[key]))
+            print(f"{key}: changed by at most {apart:.2g}{' (relative)' if key == 'crossover' else ''}")
 
 
 def main() -> None:
@@ -250,21 +239,22 @@ def main() -> None:
     parser.add_argument("--per-round", type=int, default=16)
     parser.add_argument("--plans", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--fit")
+    parser.add_argument("--before", type=Path, help="folder of a clone of an earlier version")
     parser.add_argument("--only", choices=("solver", "plan"))
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.child:
-        time_plan(chosen.child, chosen.threads)
-        return
     with tempfile.TemporaryDirectory() as folder:
-        file = chosen.fit or str(Path(folder) / "fit.nc")
-        if chosen.fit is None:
-            bd.save(bd.fit(bd.load_runs("busbridge2025"), seed=0, draws=DRAWS, chains=4, progress=False), file)
         if chosen.only != "plan":
-            compare_solvers(gather(bd.load(file), False).draws, chosen.rounds, chosen.per_round, chosen.threads)
+            fit = bd.fit(bd.load_runs("busbridge2025"), seed=0, draws=DRAWS, chains=4, progress=False)
+            compare_solvers(gather(fit, False).draws, chosen.rounds, chosen.per_round, chosen.threads)
         if chosen.only != "solver":
-            run_plans(file, chosen.plans, chosen.threads)
+            clones = {"before": chosen.before} if chosen.before else {}
+            clones["after"] = Path(__file__).parents[2]
+            versions = {}
+            for name, clone in clones.items():
+                work = Path(folder) / name
+                work.mkdir()
+                versions[name] = (clone.resolve(), work)
+            run_plans(versions, chosen.plans, chosen.threads)
 
 
 if __name__ == "__main__":

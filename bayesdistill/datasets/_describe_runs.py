@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -78,11 +78,7 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
     """
     import xarray as xr
 
-    def variable(values: np.ndarray | int, units: str, long_name: str) -> xr.Variable:
-        attrs = {"units": units, "long_name": long_name}
-        if isinstance(values, int):
-            return xr.Variable((), values, attrs)
-        return xr.Variable("statistic", [values.min(), np.median(values), values.max()], attrs)
+    from bayesdistill.answers import declared_in, labeled
 
     def distinct(*columns: str) -> int:
         return len(table[[*columns]].drop_duplicates())
@@ -90,24 +86,17 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
     kind = _kind(table)
     size, tokens = KINDS[kind][:2]
     teacher = ["teacher" if "teacher" in table else "teacher_loss"] if kind == "distilled" else []
-    values = {name: table[name].to_numpy(dtype=float) for name in KINDS[kind]}
-    variables = {name: variable(values[name], COLUMNS[name].units, COLUMNS[name].long_name) for name in KINDS[kind]}
-    variables["tokens_per_parameter"] = variable(
-        values[tokens] / values[size], "tokens per parameter", "ratio of training tokens to non-embedding parameters"
-    )
-    variables["runs"] = variable(len(table), "runs", "number of runs")
-    variables["configurations"] = variable(
-        distinct(size, tokens), "pairs", "number of distinct pairs of size and tokens"
-    )
-    variables["repeats"] = variable(
-        len(table) - distinct(size, tokens, *teacher),
-        "runs",
-        "number of runs with the same size, tokens and teacher as an earlier run",
-    )
+    declared = dict(declared_in("bayesdistill.datasets")["describe_runs"])
+    declared |= {name: ("statistic", COLUMNS[name].units, COLUMNS[name].long_name) for name in KINDS[kind]}
+    columns = {name: table[name].to_numpy(dtype=float) for name in KINDS[kind]}
+    columns["tokens_per_parameter"] = columns[tokens] / columns[size]
+    values: dict[str, Any] = {name: [v.min(), np.median(v), v.max()] for name, v in columns.items()}
+    values |= {"runs": len(table), "configurations": distinct(size, tokens)}
+    values["repeats"] = len(table) - distinct(size, tokens, *teacher)
     if teacher:
-        variables["teachers"] = variable(distinct(*teacher), "teachers", "number of distinct teachers")
+        values["teachers"] = distinct(*teacher)
     return xr.Dataset(
-        variables,
+        labeled(declared, values),
         coords={"statistic": ["minimum", "median", "maximum"]},
         attrs={"kind": kind, "source": str(table.attrs.get("source", "a DataFrame")), "data_hash": data_hash(table)},
     )

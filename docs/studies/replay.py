@@ -133,7 +133,10 @@ def replay(
             continue
         name, k = key.rsplit(" ", 1)
         first = _start(len(distilled), costs, int(k), seed)
-        keep(key, _study(refitter, orders[name], decide, first, candidates, batches, sampler, int(k)))
+        result = _study(
+            refitter, first, candidates, batches, sampler=sampler, which=int(k), choose=orders[name], decide=decide
+        )
+        keep(key, result)
         if progress is not None:
             progress(len(done) - 1, len(jobs))
     return _collect(done, list(orders), starts, batches)
@@ -173,13 +176,14 @@ def candidates_of(distilled: pd.DataFrame, supervised: pd.DataFrame, costs: np.n
 
 def _study(
     refitter: Refitter,
-    choose: Choose,
-    decide: Decide,
     selected: np.ndarray,
     candidates: pd.DataFrame,
     batches: Sequence[int],
+    *,
     sampler: dict[str, Any],
     which: int,
+    choose: Choose,
+    decide: Decide,
 ) -> dict[str, list[Any]]:
     selected = selected.copy()
     spent = 0.0

@@ -24,7 +24,7 @@ the search along the curves; `region` the allowed teachers of the chosen strateg
 """
 
 from bayesdistill.strategies.chosen import chosen_strategies
-from bayesdistill.strategies.losses import evaluate_strategies, supervised_losses
+from bayesdistill.strategies.losses import supervised_losses
 from bayesdistill.strategies.perfect_information import perfect_information_strategies
 from bayesdistill.strategies.problems import FIRST_FAILURE, STATUS, Bounds, Problem
 from bayesdistill.strategies.repetition import Repetition
@@ -36,7 +36,6 @@ __all__ = [
     "Problem",
     "Repetition",
     "chosen_strategies",
-    "evaluate_strategies",
     "perfect_information_strategies",
     "supervised_losses",
 ]

@@ -1,4 +1,4 @@
-"""Losses of given strategies and of pretraining."""
+"""Losses of models, and of pretraining on a budget."""
 
 from __future__ import annotations
 
@@ -8,63 +8,9 @@ from typing import Any
 import numpy as np
 
 from bayesdistill.compute import pretraining_tokens
-from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
 from bayesdistill.strategies.problems import Problem, budgets_per_draw
 from bayesdistill.strategies.repetition import Repetition
-
-
-def evaluate_strategies(
-    draws: Draws,
-    students: Any,
-    student_tokens: Any,
-    teacher_params: Any = None,
-    teacher_tokens: Any = None,
-    *,
-    teacher_loss: Any = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the losses of the student and of the teacher under every draw, for given strategies.
-
-    Parameters
-    ----------
-    draws : Draws
-    students, student_tokens, teacher_params, teacher_tokens : float or array
-        Strategies; they broadcast against each other.
-    teacher_loss : float or array, optional
-        Measured losses of teachers; replaces their size and tokens.
-
-    Returns
-    -------
-    loss, teacher_loss : (..., n_draws) arrays
-        Nats per token.
-
-    Raises
-    ------
-    ParameterError
-        If neither the teacher's size and tokens nor its loss are given.
-
-    Examples
-    --------
-    >>> import bayesdistill as bd
-    >>> from bayesdistill.law import LAWS, Draws
-    >>> from bayesdistill.strategies import evaluate_strategies
-    >>> draws = Draws(LAWS["busbridge2025"], bd.PUBLISHED)
-    >>> evaluate_strategies(draws, 5.46e8, 1.207e10, teacher_loss=2.18485)[0].round(3)
-    array([2.432])
-    """
-    if teacher_loss is None and (teacher_params is None or teacher_tokens is None):
-        raise ParameterError("The teacher is missing. Give teacher_params and teacher_tokens, or teacher_loss.")
-
-    def column(values: Any) -> np.ndarray:
-        return np.asarray(values, float)[..., None]
-
-    with np.errstate(all="ignore"):
-        if teacher_loss is None:
-            of_teacher = draws.supervised_loss(column(teacher_params), column(teacher_tokens))
-        else:
-            of_teacher = column(teacher_loss)
-        loss = draws.distilled_loss(column(students), column(student_tokens), of_teacher)
-    return loss, np.broadcast_to(of_teacher, loss.shape)
 
 
 @dataclass(frozen=True)

@@ -117,13 +117,8 @@ def decide(tree: xr.DataTree) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 def advantage(draws: Draws, strategy: dict[str, np.ndarray]) -> np.ndarray:
     """Of a given strategy, under other draws than those it was made for: (student, scenario, budget, n_draws)."""
-    distilled, _ = strategies.evaluate_strategies(
-        draws,
-        PROBLEM.students[:, None, None],
-        strategy["student_tokens"],
-        strategy["teacher_params"],
-        strategy["teacher_tokens"],
-    )
+    params, tokens, own = (strategy[name][..., None] for name in ("teacher_params", "teacher_tokens", "student_tokens"))
+    distilled = draws.distilled_loss(PROBLEM.students[:, None, None, None], own, draws.supervised_loss(params, tokens))
     alone = strategies.supervised_losses(draws, PROBLEM)
     return alone[:, None] - distilled
 

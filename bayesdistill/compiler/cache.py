@@ -2,21 +2,24 @@
 
 The name of a file is a digest of everything that its content depends on: the key of the model, the sources of the compiler, package
 versions, the processor and PyTensor's settings. So a file cannot be out of date; unused files are deleted after a while. Each file
-starts with a digest of its content. Damaged files, and files in a folder into which other users can write, are ignored: a file is a
-pickle with machine code. A model that cannot be read or stored is compiled as usual, to the same machine code.
+starts with a digest of its content. Damaged files, and files in a folder into which other users can write, are ignored. A model that
+cannot be read or stored is compiled as usual, to the same machine code.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
-import pickle
 import platform
 import sys
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
+
+import numpy as np
 
 from bayesdistill.compiler.machine_code import processor
 from bayesdistill.compiler.program import Program
@@ -85,10 +88,15 @@ def read_program(folder: Path, key: str) -> Program | None:
         content = path.read_bytes()
         if content[:_DIGEST_LENGTH] != hashlib.sha256(content[_DIGEST_LENGTH:]).digest():
             return None
-        stored_key, difference, fields = pickle.loads(content[_DIGEST_LENGTH:])
-        if stored_key != key or not 0 <= difference <= TOLERANCE:
+        with np.load(io.BytesIO(content[_DIGEST_LENGTH:]), allow_pickle=False) as stored:
+            rest, code, *arrays = (stored[f"arr_{number}"] for number in range(len(stored.files)))
+        named = json.loads(rest.tobytes())
+        if named.pop("key") != key or not 0 <= named.pop("difference_from_pytensor") <= TOLERANCE:
             return None
-        program = Program(**fields)
+        for name in ("axes", "indices", "shapes"):
+            named[name] = [tuple(row) for row in named[name]]
+        named["dims"] = {name: tuple(dims) for name, dims in named["dims"].items()}
+        program = Program(code=code.tobytes(), arrays=arrays, **named)
     except Exception:  # a file of unknown content can raise anything
         return None
     with contextlib.suppress(OSError):
@@ -101,7 +109,13 @@ def write_program(folder: Path, key: str, program: Program, difference: float) -
 
     `difference` is the result of `verification.verify`. If the folder is not writable, nothing is stored.
     """
-    content = pickle.dumps((key, difference, vars(program)))
+    rest = {
+        field.name: getattr(program, field.name) for field in fields(program) if field.name not in ("code", "arrays")
+    }
+    texts = (json.dumps(rest | {"key": key, "difference_from_pytensor": difference}).encode(), program.code)
+    buffer = io.BytesIO()
+    np.savez(buffer, *(np.frombuffer(text, dtype=np.uint8) for text in texts), *program.arrays)
+    content = buffer.getvalue()
     with contextlib.suppress(OSError, FileError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(folder):

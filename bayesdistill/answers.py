@@ -24,7 +24,6 @@ FLOPS = "FLOPs"
 PARAMS = "parameters"
 TOKENS = "tokens"
 ONE = "1"
-DRAWS = ("chain", "draw")
 Variables = Mapping[str, tuple[str, str, str]]
 """Name of a variable -> its dimensions, separated by spaces, units and long_name."""
 
@@ -74,7 +73,7 @@ def declared_in(package: str) -> Mapping[str, Variables]:
     return tables
 
 
-def labeled(table: Variables, values: Mapping[str, Any], draws: tuple[int, int] = (1, -1)) -> dict[str, xr.Variable]:
+def labeled(table: Variables, values: Mapping[str, Any], chains: int = 1) -> dict[str, xr.Variable]:
     """Return the variables of a table that have values.
 
     Parameters
@@ -82,9 +81,9 @@ def labeled(table: Variables, values: Mapping[str, Any], draws: tuple[int, int] 
     table : Variables
     values : mapping
         Name -> array, Codes, a variable, or (estimate, Monte Carlo standard error), which makes two variables, the second with
-        suffix `_mcse`. If the last two dimensions are chain and one of draws, the last axis may hold the flattened draws.
-    draws : (int, int)
-        Number of chains, and of draws in each.
+        suffix `_mcse`. If the last two dimensions are chain and draws, the last axis may hold the flattened draws.
+    chains : int
+        Number of chains.
     """
     found = {}
     for name, value in values.items():
@@ -97,8 +96,8 @@ def labeled(table: Variables, values: Mapping[str, Any], draws: tuple[int, int] 
             value, error = value
             found[f"{name}_mcse"] = variable(along, error, units, f"Monte Carlo standard error of {name}")
         array = value.values.astype(np.int8) if isinstance(value, Codes) else value
-        if along[-2:-1] == DRAWS[:1] and np.ndim(array) == len(along) - 1:
-            array = array.reshape(*array.shape[:-1], *draws)
+        if "chain" in along and np.ndim(array) == len(along) - 1:
+            array = array.reshape(*array.shape[:-1], chains, -1)
         found[name] = variable(along, array, units, text)
         if isinstance(value, Codes):
             meanings = " ".join(flag.replace(" ", "_") for flag in value.names)

@@ -25,7 +25,7 @@ from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
 from bayesdistill.decisions.extrapolation import choice_factors
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import QUANTILES
-from bayesdistill.decisions.reductions import probability_of, quantiles_of
+from bayesdistill.decisions.reductions import lagrange, probability_of, quantiles_of
 from bayesdistill.decisions.solving import PERFECT_INFORMATION, solve_piece
 from bayesdistill.errors import ParameterError
 from bayesdistill.strategies import Problem, supervised_losses
@@ -34,7 +34,7 @@ from bayesdistill.strategies.roots import find_roots
 BREAK_EVEN_STATUS = ("shared", "alone", "never", "beyond", "impossible")
 SHARED, ALONE, NEVER, BEYOND, IMPOSSIBLE = range(len(BREAK_EVEN_STATUS))
 _STEPS_A_DECADE = 4
-_INNER = np.array([0.25, 0.5, 0.75])
+_NODES = np.linspace(0, 1, 5)
 
 
 @planning.with_options
@@ -201,7 +201,7 @@ def break_even_of_cell(
     for k in np.unique(first[status == SHARED]):
         which = np.flatnonzero((status == SHARED) & (first == k))
         ends = np.log(grid[k - 1]), np.log(grid[k])
-        between, tokens_between, _ = solve(which, np.exp(ends[0] + _INNER * (ends[1] - ends[0])))
+        between, tokens_between, _ = solve(which, np.exp(ends[0] + _NODES[1:-1] * (ends[1] - ends[0])))
         values = np.vstack([advantage[k - 1, which], between, advantage[k, which]])
         own = np.vstack([tokens[k - 1, which], tokens_between, tokens[k, which]])
         share, at = _read_off(values, own)
@@ -230,30 +230,12 @@ def _outside(factor: np.ndarray, possible: np.ndarray) -> np.ndarray:
 
 
 def _read_off(values: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Locate the sign change of five equally spaced values, and the tokens there."""
-    nodes = np.array([0, 0.25, 0.5, 0.75, 1.0])
-    # Barycentric weights of five equally spaced nodes.
-    weights = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
-
-    def polynomial(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        gap = x[None, :] - nodes[:, None]
-        exact = gap == 0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            terms = weights[:, None] / gap
-            smooth = (terms * y).sum(axis=0) / terms.sum(axis=0)
-        return np.where(exact.any(axis=0), np.where(exact, y, 0).sum(axis=0), smooth)
-
+    """Locate the sign change of values at _NODES, and the tokens there."""
     first = np.argmax(values > 0, axis=0)
-    columns = np.arange(values.shape[1])
-    lower, upper = nodes[np.maximum(first - 1, 0)], nodes[first]
-    smooth = np.isfinite(values).all(axis=0)
-    share = upper.copy()  # If a neighboring value is not finite, there is nothing to interpolate.
-    if smooth.any():
-        part = np.flatnonzero(smooth)
-        share[part] = find_roots(
-            lambda x, k: polynomial(x, values[:, k]), lower[part], upper[part], part, ROOT_TOLERANCE
-        )
-    own = tokens[first, columns]
-    if smooth.any():
-        own[part] = np.exp(polynomial(share[part], np.log(tokens[:, part])))
+    # If a neighboring value is not finite, there is nothing to interpolate.
+    share, own = _NODES[first], tokens[first, np.arange(first.size)]
+    part = np.flatnonzero(np.isfinite(values).all(axis=0))
+    lower, upper = _NODES[np.maximum(first[part] - 1, 0)], share[part]
+    share[part] = find_roots(lambda x, k: lagrange(_NODES, values[:, k], x), lower, upper, part, ROOT_TOLERANCE)
+    own[part] = np.exp(lagrange(_NODES, np.log(tokens[:, part]), share[part]))
     return share, own

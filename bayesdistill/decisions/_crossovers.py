@@ -28,7 +28,13 @@ from bayesdistill.decisions.crossover_search import CROSSED, chosen_crossovers, 
 from bayesdistill.decisions.extrapolation import choice_factors
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import CROSSOVER_STATUS, QUANTILES
-from bayesdistill.decisions.reductions import probability_given, probability_of, quantiles_given, quantiles_of
+from bayesdistill.decisions.reductions import (
+    probability_given,
+    probability_of,
+    probability_positive,
+    quantiles_given,
+    quantiles_of,
+)
 from bayesdistill.errors import ParameterError
 from bayesdistill.strategies import Problem, supervised_losses
 
@@ -110,7 +116,7 @@ def crossovers(
         "asymptotic_advantage": asymptote,
         "status_probability": probability_of(fitted, status[:, :, None] == np.arange(len(CROSSOVER_STATUS))[:, None]),
         "pretraining_ahead_probability": probability_of(fitted, crossed | never),
-        "eventually_probability": probability_of(fitted, asymptote < 0, ~np.isnan(asymptote)),
+        "eventually_probability": probability_positive(fitted, -asymptote),
         "crossed_within_data_probability": probability_of(fitted, extrapolation == 1),
         "crossover_quantile": quantiles_of(placed, QUANTILES),
         "crossover_extrapolation_quantile": quantiles_given(extrapolation, crossed, QUANTILES),

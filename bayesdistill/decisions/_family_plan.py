@@ -29,7 +29,7 @@ from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Number, Numbers, parse_number, parse_students, parse_teachers
 from bayesdistill.decisions.extrapolation import distilled_extrapolation, pretraining_extrapolation
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.reductions import mean_of, probability_of
+from bayesdistill.decisions.reductions import mean_of, probability_positive
 from bayesdistill.decisions.token_split import (
     SEARCH_DRAWS,
     Choice,
@@ -209,18 +209,14 @@ def _losses(fitted: FittedDraws, family: Family, options: list[Choice], flips: l
     losses = np.stack([_losses_of(fitted, family, choice) for choice in options])
     total = np.einsum("i,oin->on", family.weights, losses)
     flipped = np.stack([family.weights @ _losses_of(fitted, family, choice) for choice in flips])
-
-    def probability_below(values: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return probability_of(fitted, values < others, ~np.isnan(values + others))
-
     return {
         "expected_loss": mean_of(fitted, total),
         "family_loss": total,
         "loss": losses,
         "decision_value": flipped.mean(axis=-1) - total[0].mean(),
-        "decision_probability": probability_below(total[0], flipped),
-        "probability_better": probability_below(losses[0], losses[1]),
-        "probability": probability_below(total[0], total[1]),
+        "decision_probability": probability_positive(fitted, flipped - total[0]),
+        "probability_better": probability_positive(fitted, losses[1] - losses[0]),
+        "probability": probability_positive(fitted, total[1] - total[0]),
     }
 
 

@@ -113,23 +113,23 @@ def plan_problem(
     crossover, crossover_status, changes = perfect_information_crossovers(
         thinned.draws, problem, alone[:, None, :, index] - best["loss"], workers
     )
-    informed = {f"best_{name}": best[name] for name in _STRATEGY}
-    informed |= {"best_distilled_loss": best["loss"], "crossover": crossover, "crossover_sign_changes": changes}
     values = {
         "supervised_loss": alone,
         "distilled_loss": chosen["loss"],
+        "best_distilled_loss": best["loss"],
         "status": Codes(chosen["status"], STATUS),
-        "crossover_status": Codes(thinned.unflatten(crossover_status), CROSSOVER_STATUS),
+        "crossover": crossover,
+        "crossover_status": Codes(crossover_status, CROSSOVER_STATUS),
+        "crossover_sign_changes": changes,
     }
-    values |= {name: chosen[name] for name in _STRATEGY}
-    values |= {name: thinned.unflatten(value) for name, value in informed.items()}
+    values |= {name: chosen[name] for name in _STRATEGY} | {f"best_{name}": best[name] for name in _STRATEGY}
     values |= _comparison(planner, problem, alone, chosen, best)
     coordinates = labels.grid_coordinates(problem)
     coordinates["thinned_draw"] = thinned.draw
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs | planning.noise_attributes(planner)
     if teachers is not None:
         values["teacher_index"] = chosen["teacher_index"]
-        values["best_teacher_index"] = thinned.unflatten(best["teacher_index"])
+        values["best_teacher_index"] = best["teacher_index"]
         coordinates["teacher"] = list(teachers.names)
         attrs["teachers"] = json.dumps(list(teachers.names))
     coordinates["axis"] = list(DISTILLED_AXES + PRETRAINING_AXES)

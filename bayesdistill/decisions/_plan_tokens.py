@@ -91,8 +91,7 @@ def plan_tokens(
         "crossover_status": Codes(status, CROSSOVER_STATUS),
         "crossover_sign_changes": changes,
     }
-    size = (result.sizes["chain"], result.sizes["thinned_draw"])
-    result = result.assign(labels.variables("plan_tokens", found, size))
+    result = result.assign(labels.variables("plan_tokens", found, result.sizes["chain"]))
     del result.attrs["max_student_tokens"]
     limit = planning.SAME if same else float(problem.bounds.max_teacher_tokens)
     result.attrs |= {"budget": float(problem.budgets[0]), "max_teacher_tokens": limit}

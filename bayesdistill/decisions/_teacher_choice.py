@@ -15,7 +15,7 @@ from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable, parse_numbers, parse_students
 from bayesdistill.decisions.extrapolation import distilled_extrapolation
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.reductions import mean_of, probability_of
+from bayesdistill.decisions.reductions import mean_of, probability_of, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
@@ -87,18 +87,15 @@ def teacher_choice(
     order = np.argsort(table.loss, kind="stable")[::-1]
     stronger = np.full(len(table.names), -1)
     stronger[order[:-1]] = order[1:]
+    next_losses = np.where((stronger >= 0)[:, None], losses[:, :, :, stronger], np.nan)
+    factor = distilled_extrapolation(fitted, problem.students[:, None, None, None], tokens, table.loss)
     values = {
         "distilled_loss": losses,
         "student_tokens": tokens,
-        "extrapolates": ~(
-            distilled_extrapolation(fitted, problem.students[:, None, None, None], tokens, table.loss) == 1
-        )
-        & ~np.isnan(tokens),
-        "probability_stronger_worse": _probability_above(
-            fitted, np.where((stronger >= 0)[:, None], losses[:, :, :, stronger], np.nan), losses
-        ),
-        "probability_new_better": _probability_above(fitted, losses, new["loss"][:, :, :, None]),
-        "probability_pretraining_better": _probability_above(fitted, losses, alone[:, None, :, None]),
+        "extrapolates": ~(factor == 1) & ~np.isnan(tokens),
+        "probability_stronger_worse": probability_positive(fitted, next_losses - losses),
+        "probability_new_better": probability_positive(fitted, losses - new["loss"][:, :, :, None]),
+        "probability_pretraining_better": probability_positive(fitted, losses - alone[:, None, :, None]),
         "supervised_loss": alone,
         "new_distilled_loss": new["loss"],
         **{f"new_{name}": new[name] for name in ("teacher_params", "teacher_tokens")},
@@ -125,10 +122,6 @@ def _losses_of_each(
     found = [solve(PERFECT_INFORMATION, fitted.draws, one, quiet) for one in alone]
     losses, tokens = ([of_one[name] for of_one in found] for name in ("loss", "student_tokens"))
     return np.stack(losses, axis=3), np.stack(tokens, axis=3)[..., 0]
-
-
-def _probability_above(fitted: FittedDraws, values: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return probability_of(fitted, values > others, ~np.isnan(values) & ~np.isnan(others))
 
 
 def _choice(fitted: FittedDraws, losses: np.ndarray) -> dict[str, Any]:
@@ -223,8 +216,8 @@ def capacity_gap(
     values = {
         "distilled_loss": distilled,
         "supervised_loss": alone,
-        "probability_stronger_worse": probability_of(fitted, nearby > distilled),
-        "probability_better_alone": probability_of(fitted, alone[:, :, None, :] < distilled),
+        "probability_stronger_worse": probability_positive(fitted, nearby - distilled),
+        "probability_better_alone": probability_positive(fitted, distilled - alone[:, :, None, :]),
         "extrapolates": ~(factor == 1),
         "student_tokens": tokens,
         "best_teacher": teachers.axis.values[distilled.argmin(axis=2)],

@@ -5,6 +5,7 @@ Each error message names the argument and the value, and suggests a fix.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -35,19 +36,13 @@ def parse_number(value: Number, argument: str) -> float:
     ParameterError
         If the value is not a positive finite number; the message names `argument`.
     """
-    if isinstance(value, str):
-        match = _NUMBER.fullmatch(value)
-        try:
-            number = float(match[1]) * _SUFFIXES[match[2].lower()] if match else math.nan
-        except ValueError:
-            number = math.nan
-    elif isinstance(value, bool | np.bool_):
-        number = math.nan
-    else:
-        try:
+    number = math.nan
+    with contextlib.suppress(TypeError, ValueError):
+        if isinstance(value, str):
+            if match := _NUMBER.fullmatch(value):
+                number = float(match[1]) * _SUFFIXES[match[2].lower()]
+        elif not isinstance(value, bool | np.bool_):
             number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
     if not (math.isfinite(number) and number > 0):
         raise ParameterError(
             f"Cannot parse {value!r} in {argument}. Use a positive finite number such as 1e9, '1e9', '1B' or '300M'."
@@ -145,10 +140,11 @@ def parse_teachers(teachers: pd.DataFrame | xr.Dataset | None, scenarios: Sequen
             raise ParameterError(f"`teachers` has no column {column!r}. Found the columns {list(teachers.columns)}.")
     if teachers.empty:
         raise ParameterError("`teachers` has no rows. Omit it to plan with newly trained teachers.")
-    columns: dict[str, np.ndarray] = {}
-    for column in ("params", "loss", "tokens"):
-        if column in teachers:
-            columns[column] = np.array([parse_number(v, f"column {column!r} of teachers") for v in teachers[column]])
+    columns = {
+        column: np.array([parse_number(value, f"column {column!r} of teachers") for value in teachers[column]])
+        for column in ("params", "loss", "tokens")
+        if column in teachers
+    }
     if columns["params"].min() < _FEWEST_PARAMS:
         raise ParameterError(
             f"Column 'params' of `teachers` contains {columns['params'].min():g}, which is too small for a number of "

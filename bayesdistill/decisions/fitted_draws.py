@@ -65,10 +65,6 @@ class FittedDraws:
         index = (np.arange(self.chain.size)[:, None] * self.draw.size + within).ravel()
         return replace(self, draws=self.draws.take(index), draw=self.draw[within]), index
 
-    def unflatten(self, values: np.ndarray) -> np.ndarray:
-        """Reshape an array (..., n_draws) to (..., chain, draw)."""
-        return values.reshape(*values.shape[:-1], self.chain.size, self.draw.size)
-
 
 def gather(fit: posterior.Fit, allow_unconverged: bool) -> FittedDraws:
     """Return the draws of a fit after checking convergence.

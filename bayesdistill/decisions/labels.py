@@ -28,9 +28,9 @@ def declared() -> Mapping[str, Variables]:
     return declared_in(__package__)
 
 
-def variables(result: str, values: Mapping[str, Any], draws: tuple[int, int] = (1, -1)) -> dict[str, xr.Variable]:
+def variables(result: str, values: Mapping[str, Any], chains: int = 1) -> dict[str, xr.Variable]:
     """Return labeled variables and coordinates of a result, such as "plan"; values as for `answers.labeled`."""
-    return labeled({**declared()[""], **declared()[result]}, values, draws)
+    return labeled({**declared()[""], **declared()[result]}, values, chains)
 
 
 def answer(
@@ -53,7 +53,7 @@ def answer(
         Name -> values, or a variable. Chain and draw are added if a variable has them.
     attrs : mapping
     """
-    found = variables(result, values, fitted.size)
+    found = variables(result, values, fitted.chain.size)
     if any("chain" in of.dims for of in found.values()):
         coordinates = {**coordinates, "chain": fitted.chain, "draw": fitted.draw}
     return Answer(found, variables(result, coordinates), attrs)

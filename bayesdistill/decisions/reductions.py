@@ -5,7 +5,9 @@ The flattened draws are the last axis of each array, in the order of `FittedDraw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,7 +17,8 @@ from bayesdistill.decisions.fitted_draws import FittedDraws
 
 
 def _with_draws(fitted: FittedDraws, values: np.ndarray) -> xr.DataArray:
-    spread = fitted.unflatten(np.asarray(values, dtype=float))
+    flat = np.asarray(values, dtype=float)
+    spread = flat.reshape(*flat.shape[:-1], *fitted.size)
     return xr.DataArray(spread, dims=[*(f"d{i}" for i in range(spread.ndim - 2)), "chain", "draw"])
 
 
@@ -71,3 +74,12 @@ def quantiles_given(values: np.ndarray, given: np.ndarray, probs: Sequence[float
         if some.size and not np.isnan(some).any():
             found[cell] = quantiles_of(some, probs)
     return found
+
+
+def lagrange(nodes: Any, values: Any, at: np.ndarray) -> np.ndarray:
+    """Return the polynomial through the values at some nodes."""
+    total = np.zeros(at.shape)
+    for node, value in zip(nodes, values, strict=True):
+        others = [other for other in nodes if other != node]
+        total += value * math.prod(at - other for other in others) / math.prod(node - other for other in others)
+    return total

@@ -8,13 +8,13 @@ split of every assignment. The teacher is searched on a grid that is refined rep
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bayesdistill.compute import Scenario, Shape, flops_per_token, teacher_cost
+from bayesdistill.decisions.reductions import lagrange
 from bayesdistill.law import Draws
 from bayesdistill.strategies import Bounds
 
@@ -105,9 +105,8 @@ def fixed_cost(family: Family, teacher: Teacher | None) -> float:
 def _interpolate(y: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Interpolate rows y (student, points) at 0, 1, 2, ... cubically at positions (student, m)."""
     first = np.clip(np.floor(at).astype(int) - 1, 0, y.shape[1] - 4)
-    t, rows = at - first, np.arange(y.shape[0])[:, None]
-    lagrange = [math.prod((t - m) / (k - m) for m in range(4) if m != k) for k in range(4)]
-    return np.asarray(sum(weight * y[rows, first + k] for k, weight in enumerate(lagrange)))
+    rows = np.arange(y.shape[0])[:, None]
+    return lagrange(range(4), [y[rows, first + k] for k in range(4)], at - first)
 
 
 @dataclass(frozen=True)

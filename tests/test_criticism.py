@@ -535,7 +535,7 @@ def test_the_log_priors_are_those_of_the_model(fit354, runs354):
 
 def test_what_the_runs_do_not_say_hangs_on_its_prior(fit354):
     plan = bd.plan(fit354, 1e9, [1e21, 1e25], scenarios=["best case"])
-    found = bd.prior_sensitivity(fit354, plan)
+    found = bd.prior_sensitivity(bd.Planner(fit354), plan)
     assert found["kind"].values.tolist().count("advantage") == 2
     advantage = found["sensitivity"].sel(
         quantity=[n for n in found["quantity"].values if str(n).startswith("advantage")]

@@ -76,6 +76,12 @@ def test_an_unconverged_posterior_has_a_banner(jittered_draws, files):
     assert banner not in files["report.html"].decode()
 
 
+def test_a_planner_reports_its_fit(jittered_draws, tmp_path):
+    one = bd.report(jittered_draws, folder=tmp_path / "fit", date="today")
+    other = bd.report(bd.Planner(jittered_draws), folder=tmp_path / "planner", date="today")
+    assert one.read_bytes() == other.read_bytes()
+
+
 def test_a_plan_of_another_fit_is_refused(jittered_draws, planned):
     with pytest.raises(bd.ParameterError, match="another fit"):
         bd.report(jittered_draws, planned)

@@ -15,6 +15,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.criticism.groupings import fit_attributes, short
 from bayesdistill.criticism.results import dataset
+from bayesdistill.decisions.planning import Source, fit_of
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.posterior import Fit
 from bayesdistill.posterior.prior_dominance import SUPERVISED_COORDINATES
@@ -25,12 +26,12 @@ SENSITIVE = 0.05
 _BREAKS_TIES = 1e-9
 
 
-def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
+def prior_sensitivity(fit: Source, plan: xr.Dataset | None = None) -> xr.Dataset:
     """Return the sensitivity of a law and a plan to each prior and to the runs.
 
     Parameters
     ----------
-    fit : DataTree
+    fit : DataTree or Planner
         Result of `fit`.
     plan : Dataset, optional
         Result of `plan` for this fit. Its advantages (pretrained minus distilled loss in nats) are additional quantities, one
@@ -68,6 +69,7 @@ def prior_sensitivity(fit: Fit, plan: xr.Dataset | None = None) -> xr.Dataset:
     """
     from arviz_stats import psense
 
+    fit = fit_of(fit)
     draws = posterior.posterior_dataset(fit)
     if not isinstance(fit, xr.DataTree) or "z" not in draws or posterior.LOG_LIKELIHOOD not in fit.children:
         raise ModelError(

@@ -53,11 +53,6 @@ class FittedDraws:
         """Total number of draws in all chains."""
         return self.chain.size * self.draw.size
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Number of chains, and of draws in each."""
-        return self.chain.size, self.draw.size
-
     def thinned(self, count: int) -> tuple[FittedDraws, np.ndarray]:
         """Return about `count` draws, evenly spaced within each chain, and their positions."""
         kept = min(self.draw.size, max(1, count // max(1, self.chain.size)))

@@ -72,7 +72,7 @@ class Planner:
         probabilities.
     draws : int
         Number of posterior draws, evenly spaced within each chain, for which the strategy with perfect information is found in a
-        plan. It takes most of the time, and 1,000 draws suffice for its summaries.
+        plan. It takes most of the time, and 1,000 draws suffice for its summaries. `predict` has another argument of this name.
     seed : int
         Random seed of all random numbers, such as the noise of single runs.
     allow_unconverged : bool
@@ -129,6 +129,11 @@ class Planner:
 
 
 Source = posterior.Fit | Planner
+
+
+def fit_of(source: Source) -> posterior.Fit:
+    """Return the fit of a Planner, or the fit itself."""
+    return source.fit if isinstance(source, Planner) else source
 
 
 class Unconverged(TypedDict, total=False):

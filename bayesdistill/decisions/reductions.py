@@ -18,7 +18,7 @@ from bayesdistill.decisions.fitted_draws import FittedDraws
 
 def _with_draws(fitted: FittedDraws, values: np.ndarray) -> xr.DataArray:
     flat = np.asarray(values, dtype=float)
-    spread = flat.reshape(*flat.shape[:-1], *fitted.size)
+    spread = flat.reshape(*flat.shape[:-1], fitted.chain.size, fitted.draw.size)
     return xr.DataArray(spread, dims=[*(f"d{i}" for i in range(spread.ndim - 2)), "chain", "draw"])
 
 

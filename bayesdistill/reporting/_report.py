@@ -16,6 +16,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.criticism import check, law_curves
+from bayesdistill.decisions.planning import Source, fit_of
 from bayesdistill.errors import FileError, ParameterError
 from bayesdistill.files import replacing
 from bayesdistill.plots.grids import need
@@ -29,12 +30,14 @@ from bayesdistill.tables import latex, markdown, readable
 PAGE = "report.html"
 
 
-def report(fit: Fit, plan: xr.Dataset | None = None, *, folder: str | Path = "report", date: str | None = None) -> Path:
+def report(
+    fit: Source, plan: xr.Dataset | None = None, *, folder: str | Path = "report", date: str | None = None
+) -> Path:
     """Write a report: a self-contained HTML page, and its tables and figures as files.
 
     Parameters
     ----------
-    fit : DataTree or Dataset
+    fit : DataTree, Dataset or Planner
         Result of `fit`. If the posterior did not converge, the report has a warning banner.
     plan : Dataset, optional
         Result of `plan` for this fit.
@@ -63,7 +66,7 @@ def report(fit: Fit, plan: xr.Dataset | None = None, *, folder: str | Path = "re
     >>> import bayesdistill as bd
     >>> bd.report(bd.load("fit.nc"), bd.load("plan.nc"), folder="report")  # doctest: +SKIP
     """
-    return write_report(report_files(fit, plan, date=date), folder)
+    return write_report(report_files(fit_of(fit), plan, date=date), folder)
 
 
 def report_files(

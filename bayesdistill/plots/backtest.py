@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots import collection, grids, layout, style, visuals
 
-_NEEDED = "curve_share curve_mean_probability probability mean_difference difference forecaster"
 KINDS = {"run": "two single runs, with residual noise", "law": "expected losses, without residual noise"}
 NAMES = {"posterior": "posterior", "point": "Huber point fit", "bootstrap": "bootstrap"}
 
@@ -44,12 +43,11 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
     >>> found = bd.backtest(bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised"))  # doctest: +SKIP
     >>> bd.plot_backtest(found).savefig("backtest.png")  # doctest: +SKIP
     """
-    grids.need(found, _NEEDED, "the argument of plot_backtest", "backtest()")
     if noise not in KINDS:
         raise ParameterError(f"noise is {noise!r}; use {' or '.join(map(repr, KINDS))}")
-    forecasters, first = grids.cells(found.sel(noise=noise), "forecaster"), found.isel(forecaster=0)
-    scenarios = dict.fromkeys(grids.names(found, "scenario"))
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("backtest", found, size, dark) as (plot, look, legend):
+        forecasters, first = grids.cells(found.sel(noise=noise), "forecaster"), found.isel(forecaster=0)
+        scenarios = dict.fromkeys(grids.names(found, "scenario"))
         left, right = plot.pair(2.7, 4.8)
         looks = zip(style.OKABE_ITO, style.MARKERS, strict=True)
         for number, ((name, one), (color, marker)) in enumerate(zip(forecasters, looks, strict=False)):
@@ -77,12 +75,9 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
         right.set_ylabel("observed lead [nats per token]")
         layout.panel_title(right, NAMES.get(forecasters[0][0], forecasters[0][0]))
         legend.line("as often as stated, as much as forecast", width=0.7)
-        failed = ["Some of the fits behind these forecasts did not pass every convergence check."]
+        words = "Some of the fits behind these forecasts did not pass every convergence check."
+        warnings = [words] if any(grids.names(found, "failed")) else []
         cutoffs = ", ".join(style.power_of_ten(float(value)) for value in found["cutoff_fit"].values)
         interval = style.percent(float(found.attrs.get("interval_prob", 0.9)))
-        notes = [
-            f"{found.sizes['forecast']} forecasts of pairs, cut off at {cutoffs} FLOPs; probabilities for {KINDS[noise]}. "
-            f"{interval} intervals; those of shares count students, not pairs."
-        ]
-        title = "Forecasts of runs above a cut-off of compute, from those below it"
-        return plot.finish(title, notes, warnings=failed if any(grids.names(found, "failed")) else [])
+        count, kind = found.sizes["forecast"], KINDS[noise]
+        return plot.finish(warnings=warnings, count=count, cutoffs=cutoffs, kind=kind, interval=interval)

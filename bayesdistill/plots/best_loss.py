@@ -45,15 +45,12 @@ def plot_best_loss(plan: xr.Dataset, *, prob: float = grids.PROB, size: str = "p
     >>> figure = bd.plot_best_loss(bd.plan(published, "1B", [1e20, 1e21], "best case"))
     >>> figure.savefig("best_loss.png")  # doctest: +SKIP
     """
-    needed = [*_LOSSES, "crossover", "crossover_status", "extrapolates", "probability"]
-    grids.need(plan, needed, "plan", "plan()")
-    shown = grids.summaries(plan, _LOSSES, prob, keep=["extrapolates"])
-    ends = float(plan["budget"].min()), float(plan["budget"].max())
-    shown = shown.assign(grids.crossover_summary(plan["crossover"], plan["crossover_status"], *ends, prob))
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("best_loss", plan, size, dark) as (plot, look, legend):
+        shown = grids.summaries(plan, _LOSSES, prob, keep=["extrapolates"])
+        ends = float(plan["budget"].min()), float(plan["budget"].max())
+        shown = shown.assign(grids.crossover_summary(plan["crossover"], plan["crossover_status"], *ends, prob))
         colors, cells = plot.sizes(plan["student"]), grids.cells(shown, "scenario")
-        heights = look.pick([1.2, 1.1, 0.5], [1.7, 1.5, 0.6], [1.4, 1.3, 0.8])
-        for (losses, gain, cross), cell in plot.facets(cells, heights, look.pick(2, 4), x="budget", over="student"):
+        for (losses, gain, cross), cell in plot.facets(cells, x="budget", over="student"):
             visuals.level(gain, 0)
             for place, (student, color) in enumerate(colors.items()):
                 one = cell.sel(student=student)
@@ -66,21 +63,12 @@ def plot_best_loss(plan: xr.Dataset, *, prob: float = grids.PROB, size: str = "p
             cross.set_ylim(-0.6, len(colors) - 0.4)
             cross.set_yticks(range(len(colors)), [style.short(student) for student in colors])
             cross.grid(visible=False, axis="y")
-        labels = ["loss\n[nats per token]", "gain\n[nats per token]", "crossover"]
-        plot.label("compute budget [FLOPs]", labels)
         legend.line("pretrained", look.neutral, width=0.8)
         legend.band(f"{style.percent(prob)} interval", alpha=0.3)
         legend.reach()
         legend.line(f"crossover: median, {style.percent(prob)} interval", marker="o")
         legend.points("beyond the budgets shown", marker=">")
-        notes = [
-            "Gain: pretrained minus distilled loss (logarithmic beyond 0.001 nats). Crossover: the budget from which on "
-            "pretraining beats the strategy with perfect information. An arrow to the right alone: distillation is ahead at the "
-            "highest budget; to the left alone: pretraining is ahead throughout.",
-            *grids.left_out(plan),
-            grids.noise_note(plan),
-        ]
-        return plot.finish("Cross-entropy that a budget buys, distilled and pretrained", notes, fit=plan)
+        return plot.finish([*grids.left_out(plan), grids.noise_note(plan)])
 
 
 def _gain_axis(ax: Axes) -> None:

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from bayesdistill.plots import collection, grids, style, visuals
 
-_NEEDED = "pays_probability pays_extrapolates students_per_teacher_quantile status_probability shared_by budget student"
 _OUTCOMES = {
     "alone": ("pays for one student", style.OKABE_ITO[0]),
     "shared": ("pays if shared", style.OKABE_ITO[4]),
@@ -50,25 +49,18 @@ def plot_break_even(found: xr.Dataset, *, size: str = "page", dark: bool = False
     >>> found = bd.break_even(published, "1B", [1e20, 1e21, 1e22])
     >>> bd.plot_break_even(found).savefig("break_even.png")  # doctest: +SKIP
     """
-    grids.need(found, _NEEDED, "the argument of plot_break_even", "break_even()")
-    grids.need_several(found, "budget")
-    with collection.drawing(size, dark) as (plot, look, legend):
-        cells, heights = grids.cells(found, "student"), look.pick([1.5, 0.8], [2.2, 1.0])
-        for (top, bottom), cell in plot.facets(cells, heights, look.pick(2, 2, 4), x="budget"):
+    with collection.drawing("break_even", found, size, dark) as (plot, _, legend):
+        grids.need_several(found, "budget")
+        for (top, bottom), cell in plot.facets(grids.cells(found, "student"), x="budget"):
             visuals.step_map(top, cell["pays_probability"], cell["pays_extrapolates"], "shared_by")
             _draw_quantiles(top, cell)
             _draw_outcomes(bottom, cell)
-        plot.label("compute budget [FLOPs]", ["students that\nshare the teacher", "probability"])
         legend.steps("P(distilling pays)")
         legend.hatch("extrapolated")
         legend.line("break-even: median", width=1.4)
         legend.line(f"break-even: {grids.outer_quantiles(found, 'and')} quantile", linestyle=":", width=1.2)
         legend.outcomes(_OUTCOMES, found["status_probability"])
-        notes = [
-            f"{grids.sharing_note(found)} Best strategy of each draw. Hatched where, in the median over draws, it or pretraining "
-            "lies outside the runs that the posterior has seen."
-        ]
-        return plot.finish("How many students must share a teacher before distilling pays", notes, fit=found)
+        return plot.finish(share=grids.share(found, "delta_lgt"))
 
 
 def _draw_quantiles(ax: Axes, cell: xr.Dataset) -> None:

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from bayesdistill.plots import collection, grids, style, visuals
 
-_NEEDED = "difference band_lower band_upper outside stated won won_lower won_upper decisions"
 _DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
 
 
@@ -35,14 +34,13 @@ def plot_calibration(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
     >>> calibration = bd.simulate_calibration(bd.load_runs("busbridge2025"), log="calibration.jsonl")  # doctest: +SKIP
     >>> bd.plot_calibration(bd.rank_ecdf(calibration)).savefig("calibration.png")  # doctest: +SKIP
     """
-    grids.need(found, _NEEDED, "the argument of plot_calibration", "rank_ecdf()")
-    attrs, x, outside = found.attrs, found["position"], found["outside"].values
-    prob, count = attrs.get("prob", 0.95), outside.size
-    worst = found.isel(quantity=np.flatnonzero(outside))
-    worst = worst.sortby("p_holm") if "p_holm" in found else worst
-    # The worst are named; the rest of those outside are drawn alike.
-    dashes = dict(zip(grids.names(worst, "quantity"), _DASHES, strict=False))
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("calibration", found, size, dark) as (plot, look, legend):
+        attrs, x, outside = found.attrs, found["position"], found["outside"].values
+        prob, count = attrs.get("prob", 0.95), outside.size
+        worst = found.isel(quantity=np.flatnonzero(outside))
+        worst = worst.sortby("p_holm") if "p_holm" in found else worst
+        # The worst are named; the rest of those outside are drawn alike.
+        dashes = dict(zip(grids.names(worst, "quantity"), _DASHES, strict=False))
         left, right = plot.pair(2.8, 4.8)
         visuals.band(left, x, found["band_lower"], found["band_upper"], look.neutral, 0.3, step="mid", zorder=1)
         legend.band(f"holds a curve with {style.percent(prob)}", look.neutral, 0.3)
@@ -57,13 +55,9 @@ def plot_calibration(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
         left.set_ylabel("share of ranks below, minus expected [1]")
         _draw_decisions(right, found)
         legend.line("as often as stated", look.neutral, linestyle="--")
-        notes = [
-            f"{attrs.get('counted', '?')} simulations counted; {attrs.get('passed_when_refitted', 0)} of them after a longer "
-            f"refit; {int(attrs.get('failed', 0))} failed the convergence checks.",
-            f"{np.count_nonzero(outside)} of {count} quantities leave the band; by chance about {(1 - prob) * count:.0f} would. "
-            "Right: decisions in bins of stated probability, with their number and 90 % intervals.",
-        ]
-        return plot.finish("Simulations: are the posterior's probabilities right?", notes)
+        said = {"counted": attrs.get("counted", "?"), "failed": int(attrs.get("failed", 0))}
+        said["refitted"] = attrs.get("passed_when_refitted", 0)
+        return plot.finish(**said, outside=np.count_nonzero(outside), count=count, expected=(1 - prob) * count)
 
 
 def _draw_decisions(ax: Axes, found: xr.Dataset) -> None:

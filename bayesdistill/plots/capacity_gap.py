@@ -9,8 +9,6 @@ from matplotlib.figure import Figure
 from bayesdistill import posterior
 from bayesdistill.plots import collection, grids, style, visuals
 
-_NEEDED = "distilled_loss supervised_loss best_teacher probability_stronger_worse extrapolates training student teacher"
-
 
 @collection.documented
 def plot_capacity_gap(gap: xr.Dataset, *, prob: float = grids.PROB, size: str = "page", dark: bool = False) -> Figure:
@@ -41,13 +39,15 @@ def plot_capacity_gap(gap: xr.Dataset, *, prob: float = grids.PROB, size: str = 
     ... )
     >>> bd.plot_capacity_gap(gap).savefig("capacity_gap.png")  # doctest: +SKIP
     """
-    grids.need(gap, _NEEDED, "the argument of plot_capacity_gap", "capacity_gap()")
-    names, kept = ["distilled_loss", "supervised_loss", "best_teacher"], ["probability_stronger_worse", "extrapolates"]
-    shown = grids.summaries(gap, names, prob, keep=kept)
-    cells = [(training_words(value), shown.sel(training=value)) for value in gap["training"]]
-    with collection.drawing(size, dark) as (plot, look, legend):
-        colors, heights = plot.sizes(gap["student"]), look.pick([1.5, 0.8], [2.3, 1.1])
-        for (top, bottom), cell in plot.facets(cells, heights, look.pick(1, 2, 4), x="teacher", over="student"):
+    with collection.drawing("capacity_gap", gap, size, dark) as (plot, _, legend):
+        names, kept = (
+            ["distilled_loss", "supervised_loss", "best_teacher"],
+            ["probability_stronger_worse", "extrapolates"],
+        )
+        shown = grids.summaries(gap, names, prob, keep=kept)
+        cells = [(training_words(value), shown.sel(training=value)) for value in gap["training"]]
+        colors = plot.sizes(gap["student"])
+        for (top, bottom), cell in plot.facets(cells, x="teacher", over="student"):
             for student, color in colors.items():
                 one = cell.sel(student=student)
                 draw_gap(top, one, color)
@@ -55,15 +55,9 @@ def plot_capacity_gap(gap: xr.Dataset, *, prob: float = grids.PROB, size: str = 
                 visuals.reach_line(bottom, "teacher", one, "probability_stronger_worse", color)
             visuals.level(bottom, 0.5)
             bottom.set_ylim(-0.05, 1.05)
-        plot.label(teacher_label(gap), ["student loss\n[nats per token]", "P(stronger\nis worse)"])
         gap_legend(legend, prob)
-        notes = [
-            "P(stronger is worse): that a slightly stronger teacher gives a worse student. Stronger teachers are to the "
-            f"{'right' if gap.attrs.get('teacher_axis') == 'params' else 'left'}. {teacher_words(gap)}"
-            "What the teacher costs is not charged.",
-            *at_the_end(gap),
-        ]
-        return plot.finish("The capacity gap: a stronger teacher can give a worse student", notes, fit=gap)
+        side = "right" if gap.attrs.get("teacher_axis") == "params" else "left"
+        return plot.finish(at_the_end(gap), teacher=teacher_label(gap), teachers=teacher_words(gap), side=side)
 
 
 def training_words(training: xr.DataArray) -> str:

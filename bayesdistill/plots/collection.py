@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -15,35 +17,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from bayesdistill.plots import layout, picture, style, visuals
+from bayesdistill.plots import grids, layout, picture, style, visuals
 from bayesdistill.plots.style import Look
 
-_SECTIONS = {
-    "{size}": """\
-size : {"column", "page", "slide"}
-    A column of a two-column paper (3.4 inches wide), a page (7 inches) or a slide (13.3 by 7.5 inches).
-dark : bool
-    For dark backgrounds.""",
-    "{prob}": """\
-prob : float
-    Probability inside the equal-tailed intervals.""",
-    "{returns}": """\
-Returns
--------
-Figure""",
-    "{raises}": """\
-Raises
-------
-ParameterError
-    If the Dataset lacks a variable, or there is no such size.""",
-}
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((resources.files(__package__) / name).read_text("utf-8"))
+
+
+FIGURES = _read("figures.toml")
+_SECTIONS = _read("docstrings.toml")
 
 
 def documented[F: Callable[..., object]](plot: F) -> F:
     """Replace the placeholders in a docstring by the sections they name."""
     text = inspect.cleandoc(plot.__doc__ or "")
-    for placeholder, section in _SECTIONS.items():
-        text = text.replace(placeholder, section)
+    for name, section in _SECTIONS.items():
+        text = text.replace(f"{{{name}}}", section)
     plot.__doc__ = text
     return plot
 
@@ -114,12 +104,16 @@ class PlotCollection:
 
     Parameters
     ----------
+    declared : mapping
+        What the figure says and how its panels are arranged, as in `figures.toml`.
+    data : Dataset
+        What is drawn.
     look : Look
         Measures and colors.
     """
 
-    def __init__(self, look: Look) -> None:
-        self.look = look
+    def __init__(self, declared: Mapping[str, Any], data: xr.Dataset, look: Look) -> None:
+        self.declared, self.data, self.look = declared, data, look
         self.legend = Legend(look)
         self.figure: picture.Picture
         self.groups: np.ndarray
@@ -152,11 +146,11 @@ class PlotCollection:
     def facets(
         self,
         cells: Sequence[tuple[str, xr.Dataset]],
-        heights: Sequence[float],
-        columns: int | None = None,
         *,
         x: str = "",
         over: str = "",
+        heights: Sequence[float] | None = None,
+        columns: int | None = None,
     ) -> Iterator[tuple[np.ndarray, xr.Dataset]]:
         """Yield stacked panels and cell for each (title, cell).
 
@@ -164,16 +158,19 @@ class PlotCollection:
         ----------
         cells : sequence
             Titles and parts of the data.
-        heights : sequence of float
-            Those of the panels of one cell, in inches.
-        columns : int, optional
-            By default, the panels fill a page evenly.
         x : str
             Dimension along the x axis; its units decide how the axis is labeled.
         over : str
             Dimension of the curves in a panel. Where all of them extrapolate, the panels are hatched.
+        heights : sequence of float, optional
+            Heights of the panels of one cell, in inches. By default, those that are declared.
+        columns : int, optional
+            Most panels side by side. By default, as declared, or so that they fill a page evenly.
         """
         count = len(cells)
+        heights = self.look.pick(**self.declared["heights"]) if heights is None else heights
+        if columns is None and "columns" in self.declared:
+            columns = self.look.pick(**self.declared["columns"])
         if columns is None:
             columns = 1 if count == 3 and self.look.size == "column" else 2
             columns = 4 if self.look.size == "slide" and count not in (2, 4) else columns
@@ -195,13 +192,11 @@ class PlotCollection:
             if x:
                 style.axis_of_units(group[-1].xaxis, cell[x].attrs.get("units", ""))
 
-    def label(self, x: str, y: Sequence[str], *, same: bool = True, repeat: bool | None = None) -> None:
-        """Label the outer axes of the facets.
-
-        With `same`, panels that are compared get the same limits; with `repeat` (by default where limits differ) every panel
-        shows the numbers of its y axis.
-        """
+    def _label(self, x: str, y: Sequence[str]) -> None:
+        """Label the outer axes of the facets, and give panels that are compared the same limits."""
         look, columns, count = self.look, self.columns, len(self.groups)
+        same = self.declared.get("same", True)
+        repeat = self.declared.get("repeat", not same)
         if (look.size == "column" and columns > 1) or (look.size == "slide" and columns > 2 and len(x) > 26):
             x = x.replace(" [", "\n[")
         if look.size == "column" and columns > 1:
@@ -213,7 +208,7 @@ class PlotCollection:
             for i, ax in enumerate(stacked):
                 if same:
                     ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
-                ax.tick_params(labelleft=i % columns == 0 or (not same if repeat is None else repeat))
+                ax.tick_params(labelleft=i % columns == 0 or repeat)
             for ax in stacked[::columns]:
                 words = text.replace(" [", "\n[") if look.size == "slide" else text
                 ax.set_ylabel(words, fontsize=look.small if len(y) > 1 else look.font)
@@ -232,26 +227,38 @@ class PlotCollection:
             self.legend.line(f"{style.power_of_ten(budget)} FLOPs", color, width=1.6)
         return colors
 
-    def finish(
-        self, title: str, notes: Sequence[str], *, warnings: Sequence[str] = (), fit: xr.Dataset | None = None
-    ) -> Figure:
-        """Return the figure with its title, legend and notes, and with what is to be said about the posterior of `fit`."""
-        first, last = style.fit_notes(fit) if fit is not None else ([], [])
-        handles = self.legend.handles
-        layout.finish(self.figure, title=title, handles=handles, warnings=[*first, *warnings], notes=[*notes, *last])
+    def finish(self, notes: Sequence[str] = (), *, warnings: Sequence[str] = (), **fields: object) -> Figure:
+        """Return the figure with its title, labels, legend and notes.
+
+        Declared texts come first, with their fields filled. What is to be said about the posterior behind the data is added.
+        """
+        declared = self.declared
+        if "y" in declared:
+            self._label(declared["x"].format(**fields), [label.format(**fields) for label in declared["y"]])
+        first, last = style.fit_notes(self.data) if declared.get("fit", True) else ([], [])
+        own = [declared["notes"].strip().format(**fields)] if "notes" in declared else []
+        warnings, notes = [*first, *warnings], [*own, *notes, *last]
+        layout.finish(self.figure, title=declared["title"], handles=self.legend.handles, warnings=warnings, notes=notes)
         return self.figure
 
 
 @contextmanager
-def drawing(size: str, dark: bool) -> Iterator[tuple[PlotCollection, Look, Legend]]:
+def drawing(
+    figure: str | Mapping[str, Any], data: xr.Dataset, size: str, dark: bool, *, needs: Sequence[str] = ()
+) -> Iterator[tuple[PlotCollection, Look, Legend]]:
     """Yield a new figure, its look and its legend, with the settings of its size and background.
+
+    `figure` is a name in `figures.toml` or a mapping with the same keys; `needs` are further variables of the data.
 
     Raises
     ------
     ParameterError
-        If there is no such size.
+        If the data lack a variable, or there is no such size.
     """
+    declared = FIGURES[figure] if isinstance(figure, str) else figure
+    argument = declared.get("argument", f"the argument of plot_{figure}")
+    grids.need(data, [*declared["needs"].split(), *needs], argument, declared["maker"])
     look = style.make_look(size, dark)
     with picture.settings(look):
-        plot = PlotCollection(look)
+        plot = PlotCollection(declared, data, look)
         yield plot, look, plot.legend

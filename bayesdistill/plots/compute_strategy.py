@@ -8,11 +8,7 @@ from matplotlib.figure import Figure
 
 from bayesdistill.plots import collection, grids, style, visuals
 
-_ROWS = {
-    "teacher_params": "teacher size\n[parameters]",
-    "teacher_tokens": "teacher tokens\n[tokens]",
-    "student_tokens": "student tokens\n[tokens]",
-}
+_ROWS = ("teacher_params", "teacher_tokens", "student_tokens")
 
 
 @collection.documented
@@ -47,12 +43,10 @@ def plot_compute_strategy(
     >>> figure = bd.plot_compute_strategy(bd.plan(published, "1B", [1e20, 1e21], "teacher inference"))
     >>> figure.savefig("strategy.png")  # doctest: +SKIP
     """
-    best = [f"best_{name}" for name in _ROWS]
-    grids.need(plan, [*_ROWS, *best, "probability", "extrapolates"], "plan", "plan()")
-    shown = grids.summaries(plan, best, prob, keep=[*_ROWS, "extrapolates"])
-    with collection.drawing(size, dark) as (plot, look, legend):
-        colors, cells, heights = plot.sizes(plan["student"]), grids.cells(shown, "scenario"), [look.pick(1.0, 1.5)] * 3
-        for group, cell in plot.facets(cells, heights, look.pick(2, 4), x="budget", over="student"):
+    with collection.drawing("compute_strategy", plan, size, dark) as (plot, look, legend):
+        shown = grids.summaries(plan, [f"best_{name}" for name in _ROWS], prob, keep=[*_ROWS, "extrapolates"])
+        colors, cells = plot.sizes(plan["student"]), grids.cells(shown, "scenario")
+        for group, cell in plot.facets(cells, x="budget", over="student"):
             for ax, name in zip(group, _ROWS, strict=True):
                 for student, color in colors.items():
                     one = cell.sel(student=student)
@@ -62,13 +56,7 @@ def plot_compute_strategy(
                 if np.isfinite(limit):
                     visuals.level(ax, limit, look.neutral, 1.0, linestyle=":")
                 style.size_axis(ax.yaxis)
-        plot.label("compute budget [FLOPs]", list(_ROWS.values()))
         legend.band(f"strategy with perfect information, {style.percent(prob)} interval")
         legend.line("largest allowed", look.neutral, linestyle=":")
         legend.reach()
-        notes = [
-            "Lines: the chosen strategy, with the smallest mean loss. Where the teacher is not charged, many teachers of "
-            "nearly the same loss do as well, and its size is hardly determined.",
-            *grids.left_out(plan),
-        ]
-        return plot.finish("Where the compute goes: the teacher and the student's tokens", notes, fit=plan)
+        return plot.finish(grids.left_out(plan))

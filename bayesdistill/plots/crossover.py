@@ -10,7 +10,6 @@ from matplotlib.ticker import FixedLocator
 
 from bayesdistill.plots import collection, grids, style, visuals
 
-_NEEDED = "crossover_quantile status_probability seen_budget slope_quantile slope_positive_probability student scenario outcome"
 _OUTCOMES = {
     "crossed": ("pretraining overtakes", style.OKABE_ITO[1]),
     "always": ("distillation always ahead", style.OKABE_ITO[0]),
@@ -50,33 +49,29 @@ def plot_crossover(found: xr.Dataset, *, size: str = "page", dark: bool = False)
     >>> found = bd.crossovers(published, ["300M", "1B"], "best case", budgets=[1e19, 1e21, 1e23, 1e25])
     >>> bd.plot_crossover(found).savefig("crossover.png")  # doctest: +SKIP
     """
-    grids.need(found, _NEEDED, "the argument of plot_crossover", "crossovers()")
-    limits = float(found.attrs["lowest_budget"]), float(found.attrs["highest_budget"])
-    cells, columns = grids.cells(found, "scenario"), 4
-    if "fit" in found.dims:
-        columns = len(cells) if len(cells) > 1 else columns  # a row for each fit, or fits side by side
-        cells = grids.cells(found, "fit", "scenario", joint=": ")
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("crossover", found, size, dark) as (plot, look, legend):
+        limits = float(found.attrs["lowest_budget"]), float(found.attrs["highest_budget"])
+        cells, columns = grids.cells(found, "scenario"), look.pick(2, 4)
+        if "fit" in found.dims:
+            columns = (
+                min(columns, len(cells)) if len(cells) > 1 else columns
+            )  # a row for each fit, or fits side by side
+            cells = grids.cells(found, "fit", "scenario", joint=": ")
         colors = style.size_colors(found["student"].values, look)
-        for (top, bottom), cell in plot.facets(cells, look.pick([1.5, 0.9], [2.2, 1.2]), min(columns, look.pick(2, 4))):
+        for (top, bottom), cell in plot.facets(cells, columns=columns):
             for place, (student, color) in enumerate(colors.items()):
                 _draw_quantiles(top, place, cell.sel(student=student), color, *limits)
             _budget_axis(top, *limits)
             _draw_outcomes(bottom, cell.sel(student=list(colors)))
             box = {"facecolor": look.paper, "edgecolor": "none", "pad": 0.5}
             visuals.text(top, 0.03, 0.98, _slope_words(cell), "axes fraction", va="top", zorder=6, bbox=box)
-        plot.label("student size [parameters]", ["crossover budget [FLOPs]", "probability"])
         legend.line(f"crossover: median and quantiles, {grids.outer_quantiles(found)}", marker="o")
         legend.points("distillation still ahead at the largest budget", marker="^")
         legend.points("pretraining ahead throughout", marker="v")
         legend.band("pretraining budgets of the data", look.neutral, 0.3)
         legend.outcomes(_OUTCOMES, found["status_probability"], hatches=_HATCHES)
         lowest, highest = map(style.power_of_ten, limits)
-        notes = [
-            f"Crossover: the budget from which on pretraining is ahead, looked for from {lowest} to {highest} FLOPs. The power of "
-            "the student's size with which it goes is that of the draws in which every student crosses (median and outer quantiles)."
-        ]
-        return plot.finish("The budget beyond which pretraining wins", notes, fit=found)
+        return plot.finish(lowest=lowest, highest=highest)
 
 
 def _draw_quantiles(ax: Axes, place: int, one: xr.Dataset, color: object, lowest: float, highest: float) -> None:

@@ -9,8 +9,6 @@ from bayesdistill.errors import ParameterError
 from bayesdistill.plots import collection, grids, visuals
 from bayesdistill.plots.capacity_gap import at_the_end, draw_gap, gap_legend, teacher_label, training_words
 
-_NEEDED = "distilled_loss supervised_loss best_teacher extrapolates training student teacher"
-
 
 @collection.documented
 def plot_experiment_fixed_student(
@@ -47,27 +45,23 @@ def plot_experiment_fixed_student(
     ... )
     >>> bd.plot_experiment_fixed_student(gap).savefig("experiment_2.png")  # doctest: +SKIP
     """
-    grids.need(gap, _NEEDED, "the argument of plot_experiment_fixed_student", "capacity_gap(teacher_budget=...)")
-    if "teacher_budget" not in gap.dims:
-        if "teacher_budget" not in gap.attrs:
-            raise ParameterError("this Dataset has no teacher_budget; make it by capacity_gap(..., teacher_budget=...)")
-        gap = gap.expand_dims(teacher_budget=[float(gap.attrs["teacher_budget"])])
-    if gap.sizes["training"] != 1:
-        raise ParameterError("choose one length of the students' training, by gap.isel(training=[0])")
-    names = ["distilled_loss", "supervised_loss", "best_teacher"]
-    shown = grids.summaries(gap.isel(training=0), names, prob, keep=["extrapolates"])
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("experiment_fixed_student", gap, size, dark) as (plot, look, legend):
+        if "teacher_budget" not in gap.dims:
+            if "teacher_budget" not in gap.attrs:
+                raise ParameterError(
+                    "this Dataset has no teacher_budget; make it by capacity_gap(..., teacher_budget=...)"
+                )
+            gap = gap.expand_dims(teacher_budget=[float(gap.attrs["teacher_budget"])])
+        if gap.sizes["training"] != 1:
+            raise ParameterError("choose one length of the students' training, by gap.isel(training=[0])")
+        names = ["distilled_loss", "supervised_loss", "best_teacher"]
+        shown = grids.summaries(gap.isel(training=0), names, prob, keep=["extrapolates"])
         colors, cells = plot.budgets(gap["teacher_budget"]), grids.cells(shown, "student")
-        for (ax,), cell in plot.facets(cells, [look.pick(1.5, 2.1)], x="teacher", over="teacher_budget"):
+        for (ax,), cell in plot.facets(cells, x="teacher", over="teacher_budget"):
             for budget, color in colors.items():
                 draw_gap(ax, cell.sel(teacher_budget=budget), color)
             alone = cell["supervised_loss"].isel(teacher_budget=0)
             visuals.level(ax, alone, look.neutral, 1.0, linestyle=":", zorder=1.5)
-        plot.label(teacher_label(gap), ["student loss [nats per token]"], same=False)
         gap_legend(legend, prob, look.neutral, whose="at every budget")
         words = training_words(gap["training"][0]).capitalize()
-        notes = [
-            f"Color: FLOPs of the teacher's pretraining. {words}. Panels have scales of their own.",
-            *at_the_end(gap),
-        ]
-        return plot.finish("Teachers of one compute budget, and their students", notes, fit=gap)
+        return plot.finish(at_the_end(gap), teacher=teacher_label(gap), training=words)

@@ -9,8 +9,6 @@ from bayesdistill.errors import ParameterError
 from bayesdistill.plots import collection, grids, style, visuals
 from bayesdistill.plots.capacity_gap import teacher_words
 
-_NEEDED = "distilled_loss supervised_loss teacher_loss extrapolates training student teacher"
-
 
 @collection.documented
 def plot_experiment_fixed_teacher(
@@ -46,29 +44,25 @@ def plot_experiment_fixed_teacher(
     ... )
     >>> bd.plot_experiment_fixed_teacher(gap).savefig("experiment_1.png")  # doctest: +SKIP
     """
-    grids.need(gap, _NEEDED, "the argument of plot_experiment_fixed_teacher", "capacity_gap(student_budget=...)")
-    if (units := gap["training"].attrs.get("units", "none")) != "FLOPs":
-        maker = "capacity_gap with student_budget"
-        raise ParameterError(f"training has the units {units!r}; FLOPs are needed, as {maker} gives them")
-    losses = ["distilled_loss", "supervised_loss", "teacher_loss"]
-    shown = grids.summaries(gap.sortby("student"), losses, prob, keep=["extrapolates"])
-    teachers = gap["teacher"].values.tolist()
-    by_size = gap.attrs.get("teacher_axis") == "params"
-    cells = [(style.short(t) if by_size else f"loss {t:g}", shown.sel(teacher=t)) for t in teachers]
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("experiment_fixed_teacher", gap, size, dark) as (plot, look, legend):
+        if (units := gap["training"].attrs.get("units", "none")) != "FLOPs":
+            maker = "capacity_gap with student_budget"
+            raise ParameterError(f"training has the units {units!r}; FLOPs are needed, as {maker} gives them")
+        losses = ["distilled_loss", "supervised_loss", "teacher_loss"]
+        shown = grids.summaries(gap.sortby("student"), losses, prob, keep=["extrapolates"])
+        teachers = gap["teacher"].values.tolist()
+        by_size = gap.attrs.get("teacher_axis") == "params"
+        names = [style.short(teacher) if by_size else f"loss {teacher:g}" for teacher in teachers]
+        cells = [(f"teacher {n}", shown.sel(teacher=t)) for n, t in zip(names, teachers, strict=True)]
         colors = plot.budgets(gap["training"])
-        cells = [(f"teacher {name}", cell) for name, cell in cells]
-        for (ax,), cell in plot.facets(cells, [look.pick(1.5, 2.1)], x="student", over="training"):
+        for (ax,), cell in plot.facets(cells, x="student", over="training"):
             for budget, color in colors.items():
                 one = cell.sel(training=budget)
                 visuals.curve(ax, "student", one, "distilled_loss", color)
                 visuals.line(ax, one["student"], one["supervised_loss"], color, 0.8, linestyle=":", zorder=1.5)
             visuals.level(ax, cell["teacher_loss"], look.neutral, 0.8)
-        plot.label("student size [non-embedding parameters]", ["student loss [nats per token]"])
         legend.band(f"{style.percent(prob)} interval of the law")
         legend.line("pretrained on the same tokens", linestyle=":")
         legend.line("the teacher", look.neutral, width=0.8)
         legend.reach(whose="at every budget")
-        words = "Color: FLOPs of the student's own training; a larger student sees fewer tokens. "
-        title = "Students of one compute budget, distilled from fixed teachers"
-        return plot.finish(title, [words + teacher_words(gap).strip()], fit=gap)
+        return plot.finish(teachers=teacher_words(gap).strip())

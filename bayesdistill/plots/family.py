@@ -10,10 +10,6 @@ from matplotlib.figure import Figure
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots import collection, grids, style, visuals
 
-_NEEDED = (
-    "student_budget teacher_budget decision decision_probability probability_better expected_loss extrapolates "
-    "teacher_extrapolation student option count"
-)
 _DECISIONS = {"distil": style.OKABE_ITO[0], "pretrain": style.OKABE_ITO[1]}
 
 
@@ -38,13 +34,14 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
     >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> bd.plot_family(bd.family_plan(published, ["300M", "1B"], 1e21)).savefig("family.png")  # doctest: +SKIP
     """
-    grids.need(found, _NEEDED, "the argument of plot_family", "family_plan()")
-    if "flag_meanings" not in found["decision"].attrs:
-        raise ParameterError("decision has no attribute flag_meanings; the Dataset is not what family_plan() returned")
-    found, ratios = found.sortby("student"), [found.sizes["option"], found.sizes["student"]]
-    meanings = found["decision"].attrs["flag_meanings"].split()
-    decided = [meanings[int(code)] for code in found["decision"].values]
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("family", found, size, dark) as (plot, look, legend):
+        if "flag_meanings" not in found["decision"].attrs:
+            raise ParameterError(
+                "decision has no attribute flag_meanings; the Dataset is not what family_plan() returned"
+            )
+        found, ratios = found.sortby("student"), [found.sizes["option"], found.sizes["student"]]
+        meanings = found["decision"].attrs["flag_meanings"].split()
+        decided = [meanings[int(code)] for code in found["decision"].values]
         top, bottom = plot.panels(2, 1, 0.33 * sum(ratios) + 1.4, height_ratios=ratios)[:, 0]
         colors = style.size_colors(found["student"].values, look)
         for i, (student, color) in enumerate(colors.items()):
@@ -60,13 +57,10 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
             f"{float(found['probability_mcse']):.2f})."
         )
         outside = _outside(found.sel(option="plan"))
-        notes = [
-            words if "distil" in decided else "The plan is to pretrain all.",
-            "Beside each option: the mean loss of the family. Bars below: probability that the plan is better than the best "
-            "one with this decision turned round.",
-            f"Outside the runs that the posterior has seen: {', '.join(outside)}." if outside else "Not extrapolated.",
-        ]
-        return plot.finish("A family of students that shares a budget and a teacher", notes, fit=found)
+        seen = (
+            f"Outside the runs that the posterior has seen: {', '.join(outside)}." if outside else "Not extrapolated."
+        )
+        return plot.finish(plan=words if "distil" in decided else "The plan is to pretrain all.", outside=seen)
 
 
 def _outside(plan: xr.Dataset) -> list[str]:

@@ -14,8 +14,8 @@ from bayesdistill.plots import style
 PROB = posterior.INTERVAL_PROBABILITY
 
 
-def need(data: xr.Dataset, names: Sequence[str] | str, what: str, maker: str) -> None:
-    """Reject a Dataset that lacks variables, given as a sequence or as names with spaces between them.
+def need(data: xr.Dataset, names: Sequence[str], what: str, maker: str) -> None:
+    """Reject a Dataset that lacks variables.
 
     Raises
     ------
@@ -24,14 +24,13 @@ def need(data: xr.Dataset, names: Sequence[str] | str, what: str, maker: str) ->
     """
     if not isinstance(data, xr.Dataset):
         raise ParameterError(f"{what} is a {type(data).__name__}; an xarray Dataset as {maker} returns it is needed")
-    names = names.split() if isinstance(names, str) else names
     missing = [name for name in names if name not in data.variables]
     if missing:
         raise ParameterError(f"this Dataset has no {', '.join(missing)}; {what} is what {maker} returns")
 
 
 def need_several(data: xr.Dataset, name: str) -> None:
-    """Refuse a Dataset with a single point on an axis along which something is drawn.
+    """Reject a Dataset with a single point on an axis along which something is drawn.
 
     Raises
     ------
@@ -96,12 +95,9 @@ def group_of(found: xr.Dataset, factor: str) -> xr.Dataset:
     return found.isel(group=np.flatnonzero(found["factor"].values == factor))
 
 
-def sharing_note(found: xr.Dataset) -> str:
-    """Return who pays for a shared teacher."""
-    return (
-        "The budget is that of one student. Charged to each of K students that share a teacher: 1/K of its pretraining and "
-        f"{style.percent(float(found.attrs.get('delta_lgt', np.nan)))} of its inference."
-    )
+def share(data: xr.Dataset, name: str) -> str:
+    """Return an attribute in percent."""
+    return style.percent(float(data.attrs.get(name, np.nan)))
 
 
 def outer_quantiles(data: xr.Dataset, to: str = "to") -> str:

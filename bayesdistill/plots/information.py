@@ -41,12 +41,11 @@ def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
     >>> plan = bd.plan(fit, "1B", [1e22, 1e23, 1e24])  # doctest: +SKIP
     >>> bd.plot_information(bd.evppi(fit, plan)).savefig("information.png")  # doctest: +SKIP
     """
-    grids.need(found, "evppi_share quantity student scenario", "the argument of plot_information", "evppi()")
-    grids.need_several(found, "budget")
-    budgets, share = found["budget"].values, found["evppi_share"].transpose("quantity", "budget", ...).clip(0, 1)
-    middles = np.sqrt(budgets[1:] * budgets[:-1])
-    edges = np.concatenate([[budgets[0] ** 2 / middles[0]], middles, [budgets[-1] ** 2 / middles[-1]]])
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("information", found, size, dark) as (plot, look, legend):
+        grids.need_several(found, "budget")
+        budgets, share = found["budget"].values, found["evppi_share"].transpose("quantity", "budget", ...).clip(0, 1)
+        middles = np.sqrt(budgets[1:] * budgets[:-1])
+        edges = np.concatenate([[budgets[0] ** 2 / middles[0]], middles, [budgets[-1] ** 2 / middles[-1]]])
         columns = min(look.pick(2, 4), found.sizes["student"] * found.sizes["scenario"])
         bands = -(-found.sizes["student"] * found.sizes["scenario"] // columns)
         # The height of a slide is fixed: where there are many rows, it shows what matters most.
@@ -60,16 +59,10 @@ def plot_information(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
         small = look.pick(look.small, look.small, min(look.small, (400 / bands - 56) / count))
         colors = dict(zip(_LEVELS, [look.grid, *style.level_colors(look, len(_LEVELS) - 1)], strict=True))
         cells = grids.cells(shown.to_dataset(), "student", "scenario", joint=", ")
-        for (ax,), cell in plot.facets(
-            cells, [max(0.16 * count + 0.45, 1.0) * look.pick(1.0, 1.2)], columns, x="budget"
-        ):
+        heights = [max(0.16 * count + 0.45, 1.0) * look.pick(1.0, 1.2)]
+        for (ax,), cell in plot.facets(cells, x="budget", heights=heights, columns=columns):
             visuals.tiles(ax, edges, cell["evppi_share"], colors, fontsize=small, zorder=1)
-        plot.label("compute budget [FLOPs]", ["quantity"], same=False, repeat=False)
         for low, high in pairwise([*_LEVELS, 1.0]):
             legend.patch(f"{100 * low:g} to {style.percent(high)}", colors[low])
-        notes = [
-            "Fraction of the value of perfect information about the law, for the choice between pretraining and the chosen "
-            "strategy. Empty where that is 0. Quantities are not independent: fractions do not add up to 100 %."
-            + (f" Not shown, because below {style.percent(floor)} everywhere: {', '.join(idle)}." if idle else "")
-        ]
-        return plot.finish("What it would be worth to know one quantity", notes, fit=found)
+        words = f"Not shown, because below {style.percent(floor)} everywhere: {', '.join(idle)}."
+        return plot.finish([words] if idle else [])

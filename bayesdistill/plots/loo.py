@@ -38,11 +38,9 @@ def plot_loo(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Fi
         return _plot_comparison(found, size, dark)
     if not isinstance(found, xr.Dataset) or "pareto_k" not in found:
         raise ParameterError("the argument of plot_loo is what loo() or compare_loo() returns")
-    grids.need(found, ["elpd_i", "elpd", "se"], "the argument of plot_loo", "loo()")
-    bad = ~(found["pareto_k"].values <= GOOD_K)
-    warnings, notes = _verdict(found, bad)
-    notes.append(f"elpd {float(found['elpd']):.1f}, standard error {float(found['se']):.1f}.")
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("loo", found, size, dark) as (plot, look, legend):
+        bad = ~(found["pareto_k"].values <= GOOD_K)
+        warnings, verdict = _verdict(found, bad)
         top, bottom = plot.panels(2, 1, 3.2, sharex=True)[:, 0]
         for ax, name in ((top, "pareto_k"), (bottom, "elpd_i")):
             visuals.flagged(ax, np.arange(bad.size), found[name], bad)
@@ -51,29 +49,27 @@ def plot_loo(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Fi
         bottom.set(xlabel="run, in the order of the table", ylabel="log predictive\ndensity [1]")
         legend.flagged(f"k at most {GOOD_K}", f"k above {GOOD_K}")
         legend.line(f"k = {GOOD_K}", look.neutral, linestyle="--")
-        return plot.finish("Every run left out in turn, by importance sampling", notes, warnings=warnings, fit=found)
+        return plot.finish(warnings=warnings, verdict=verdict, elpd=float(found["elpd"]), se=float(found["se"]))
 
 
-def _verdict(found: xr.Dataset, bad: np.ndarray) -> tuple[list[str], list[str]]:
-    """Return the verdict as a warning if anything is bad, otherwise as a note."""
-    verdict = [str(found.attrs.get("verdict", ""))]
-    return (verdict, []) if bad.any() else ([], verdict)
+def _verdict(found: xr.Dataset, bad: np.ndarray) -> tuple[list[str], str]:
+    """Return the verdict as a warning if anything is bad, otherwise as the beginning of the notes."""
+    verdict = str(found.attrs.get("verdict", ""))
+    return ([verdict], "") if bad.any() else ([], f"{verdict} ")
 
 
 def _plot_comparison(found: xr.Dataset, size: str, dark: bool) -> Figure:
-    grids.need(found, ["difference_se", "bad", "weight"], "the argument of plot_loo", "compare_loo()")
-    models, bad = [style.plain(name) for name in grids.names(found, "model")], found["bad"].values != 0
-    warnings, notes = _verdict(found, bad)
-    notes.append("Others of the same teacher and student stay: see bd.leave_out.")
-    converged = grids.names(found, "converged") if "converged" in found else ["yes"] * len(models)
-    failed = [name for name, answer in zip(models, converged, strict=True) if answer == "no"]
-    if failed:
-        warnings.insert(0, f"Did not converge: {', '.join(failed)}; its numbers may be wrong.")
-    with collection.drawing(size, dark) as (plot, _, legend):
+    with collection.drawing("loo_comparison", found, size, dark) as (plot, _, legend):
+        models, bad = [style.plain(name) for name in grids.names(found, "model")], found["bad"].values != 0
+        warnings, verdict = _verdict(found, bad)
+        converged = grids.names(found, "converged") if "converged" in found else ["yes"] * len(models)
+        failed = [name for name, answer in zip(models, converged, strict=True) if answer == "no"]
+        if failed:
+            warnings.insert(0, f"Did not converge: {', '.join(failed)}; its numbers may be wrong.")
         ((ax,),) = plot.panels(1, 1, 0.25 * len(models) + 0.5)
         visuals.level(ax, 0, width=0.6, axis="x", zorder=2)
         places, difference = visuals.rows(ax, models), found["elpd_difference"]
         visuals.flagged(ax, difference, places, bad, 1.4, xerr=2 * found["difference_se"])
         ax.set_xlabel("elpd minus that of the best model [1]")
         legend.flagged("difference, 2 standard errors", "Pareto k too large: no estimate")
-        return plot.finish("Models compared by leaving out single runs", notes, warnings=warnings)
+        return plot.finish(warnings=warnings, verdict=verdict)

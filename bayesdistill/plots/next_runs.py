@@ -9,10 +9,6 @@ from matplotlib.figure import Figure
 
 from bayesdistill.plots import collection, grids, style, visuals
 
-_NEEDED = (
-    "evsi evsi_mcse cost kind params status batch_position extrapolation_factor batch_candidate batch_evsi "
-    "batch_evsi_mcse batch_cost candidate step"
-)
 _KINDS = {"distilled": "o", "supervised": "^"}
 
 
@@ -40,10 +36,9 @@ def plot_next_runs(found: xr.Dataset, *, size: str = "page", dark: bool = False)
     >>> found = bd.next_runs(fit, candidates, "1B", [1e22, 1e23], batch=3)  # doctest: +SKIP
     >>> bd.plot_next_runs(found).savefig("next_runs.png")  # doctest: +SKIP
     """
-    grids.need(found, _NEEDED, "the argument of plot_next_runs", "next_runs()")
-    # The value of knowing the whole law, which no run can exceed; 1e-6 nats if that is nothing or not known.
-    most = float(found.attrs.get("mean_evpi", 0.0)) or 1e-6
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("next_runs", found, size, dark) as (plot, look, legend):
+        # The value of knowing the whole law, which no run can exceed; 1e-6 nats if that is nothing or not known.
+        most = float(found.attrs.get("mean_evpi", 0.0)) or 1e-6
         ratios = [look.pick(2.0, 2.6), 0.2 * found.sizes["step"] * look.font / 8 + 0.7]
         top, bottom = plot.panels(2, 1, sum(ratios), height_ratios=ratios)[:, 0]
         colors = style.size_colors(found["params"].values, look)
@@ -56,16 +51,13 @@ def plot_next_runs(found: xr.Dataset, *, size: str = "page", dark: bool = False)
         if found["status"].any():
             legend.points("too few effective draws", hollow=True)
         legend.line("± 2 Monte Carlo standard errors", width=0.7)
-        figure = plot.finish("What the next run would be worth", _notes(found), fit=found)
+        figure = plot.finish(_notes(found))
         _number_batch(top, found.isel(candidate=np.flatnonzero(found["batch_position"].values > 0)))
         return figure
 
 
 def _notes(found: xr.Dataset) -> list[str]:
-    notes = [
-        "Value: nats gained on average by choosing after the run instead of now. Numbers: places in the batch; in brackets "
-        "below, the compute so far [FLOPs]."
-    ]
+    notes = []
     if "mean_evpi" in found.attrs:
         worth = style.power_of_ten(float(found.attrs["mean_evpi"]))
         notes.append(f"Knowing the whole law would be worth {worth} nats per token.")

@@ -16,7 +16,6 @@ TITLES = {
     "ratio": "r, teacher over student's own loss",
     "tokens": "tokens of the student",
 }
-_NEEDED = "runs inside_90 inside_90_lower inside_90_upper mean mean_lower mean_upper factor label"
 _FACTORS = ("student", "ratio", "tokens")
 
 
@@ -47,13 +46,12 @@ def plot_posterior_predictive(
     >>> found = bd.posterior_predictive(bd.load("fit.nc"))  # doctest: +SKIP
     >>> bd.plot_posterior_predictive(found, factors=("teacher",)).savefig("teachers.png")  # doctest: +SKIP
     """
-    grids.need(found, _NEEDED, "the argument of plot_posterior_predictive", "posterior_predictive()")
-    known = list(dict.fromkeys(grids.names(found, "factor")))
-    if not factors or set(factors) - set(known):
-        raise ParameterError(f"factors is {factors!r}; choose from {', '.join(map(repr, known))}")
-    groups = {name: grids.group_of(found, name) for name in factors}
-    counts = [one.sizes["group"] for one in groups.values()]
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("posterior_predictive", found, size, dark) as (plot, look, legend):
+        known = list(dict.fromkeys(grids.names(found, "factor")))
+        if not factors or set(factors) - set(known):
+            raise ParameterError(f"factors is {factors!r}; choose from {', '.join(map(repr, known))}")
+        groups = {name: grids.group_of(found, name) for name in factors}
+        counts = [one.sizes["group"] for one in groups.values()]
         # Not so low that a single group leaves no room for the axes beside titles and notes.
         height, ratios = max(1.5, sum(0.14 * count + 0.45 for count in counts)), [count + 2 for count in counts]
         axes = plot.panels(len(groups), 2, height, sharey="row", sharex="col", height_ratios=ratios)
@@ -72,13 +70,8 @@ def plot_posterior_predictive(
         axes[-1, 1].set_xlabel("share in\n90 % interval [1]")
         legend.flagged("observed, as the model allows", "observed, outside of 90 % of repetitions")
         legend.band("90 % of repetitions", look.neutral, 0.4)
-        notes = [
-            "Misfit: observed minus predicted loss, of the runs that were fitted. Bands of coverage: if runs were independent. "
-            "In brackets: the number of runs."
-        ]
-        if size == "slide" and "ratio" in factors:
-            notes.append("r: the teacher's loss over the student's own.")
-        return plot.finish("Runs repeated from the posterior, beside those observed", notes, fit=found)
+        short = size == "slide" and "ratio" in factors
+        return plot.finish(["r: the teacher's loss over the student's own."] if short else [])
 
 
 def _draw(ax: Axes, one: xr.Dataset, name: str, center: float) -> None:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogFormatterMathtext, LogLocator
 
-from bayesdistill.plots import collection, grids, style, visuals
+from bayesdistill.plots import collection, style, visuals
 
 
 @collection.documented
@@ -35,11 +35,9 @@ def plot_prior_predictive(found: xr.Dataset, *, size: str = "page", dark: bool =
     >>> found = bd.prior_predictive(bd.load_runs("busbridge2025"), draws=40)
     >>> bd.plot_prior_predictive(found).savefig("prior.png")  # doctest: +SKIP
     """
-    needed = ["expected", "student_loss", "position", "inside_90"]
-    grids.need(found, needed, "the argument of plot_prior_predictive", "prior_predictive()")
-    found = found.sortby("student_loss")
-    expected, x = found["expected"], np.arange(found.sizes["run"])
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("prior_predictive", found, size, dark) as (plot, look, legend):
+        found = found.sortby("student_loss")
+        expected, x = found["expected"], np.arange(found.sizes["run"])
         left, right = plot.pair(2.6, 4.4)
         for low, high, alpha in ((0.05, 0.95, 0.2), (0.25, 0.75, 0.4)):
             visuals.band(left, x, expected.sel(quantile=low), expected.sel(quantile=high), look.accent, alpha, zorder=1)
@@ -56,9 +54,8 @@ def plot_prior_predictive(found: xr.Dataset, *, size: str = "page", dark: bool =
         legend.band("prior, 50 % of runs", look.accent, 0.6)
         legend.band("prior, 90 % of runs", look.accent, 0.2)
         legend.line("if the prior were the truth", look.neutral, linestyle="--")
-        inside = ", ".join(f"{100 * float(found[f'inside_{p}']):.0f} % in the {p} % interval" for p in (50, 90))
-        notes = [f"Of {x.size} runs {inside}. With residual noise; {found.attrs.get('draws', '?')} draws of the law."]
-        return plot.finish("What the priors expect of these runs", notes, fit=found)
+        shares = {name: f"{100 * float(found[name]):.0f} %" for name in ("inside_50", "inside_90")}
+        return plot.finish(runs=x.size, draws=found.attrs.get("draws", "?"), **shares)
 
 
 def _loss_axis(ax: Axes, low: float, high: float) -> None:

@@ -39,14 +39,12 @@ def plot_prior_sensitivity(found: xr.Dataset, *, size: str = "page", dark: bool 
     >>> import bayesdistill as bd
     >>> bd.plot_prior_sensitivity(bd.prior_sensitivity(bd.load("fit.nc"))).savefig("prior.png")  # doctest: +SKIP
     """
-    needed = ["sensitivity", "component", "quantity"]
-    grids.need(found, needed, "the argument of plot_prior_sensitivity", "prior_sensitivity()")
-    table, components = found["sensitivity"].transpose("quantity", "component"), grids.names(found, "component")
-    shown = [c for c in components if c in ("runs", "all priors") or (table.sel(component=c) >= 0.05).any()]
-    silent = [c.replace("_", " ") for c in components if c not in shown]
-    quantities = [name.replace("e+", "e") for name in grids.names(found, "quantity")]
-    table = table.sel(component=shown).assign_coords(quantity=quantities)
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("prior_sensitivity", found, size, dark) as (plot, look, legend):
+        table, components = found["sensitivity"].transpose("quantity", "component"), grids.names(found, "component")
+        shown = [c for c in components if c in ("runs", "all priors") or (table.sel(component=c) >= 0.05).any()]
+        silent = [c.replace("_", " ") for c in components if c not in shown]
+        quantities = [name.replace("e+", "e") for name in grids.names(found, "quantity")]
+        table = table.sel(component=shown).assign_coords(quantity=quantities)
         ((ax,),) = plot.panels(1, 1, 0.14 * len(quantities) + 1.1)
         colors = dict(zip(_LEVELS, [look.paper, *style.level_colors(look, len(_LEVELS) - 1)], strict=True))
         small = look.pick(look.small, look.small, min(look.small, 330 / len(quantities)))
@@ -55,9 +53,4 @@ def plot_prior_sensitivity(found: xr.Dataset, *, size: str = "page", dark: bool 
         ax.set_xticks(range(len(shown)), [name.replace("_", " ") for name in shown], rotation=40, ha="right")
         for level, words in _LEVELS.items():
             legend.patch(words, colors[level], edgecolor=look.grid, linewidth=0.5)
-        rest = f" Nothing is sensitive to: {', '.join(silent)}." if silent else ""
-        notes = [
-            "Power-scaling sensitivity: change of the posterior, as a distance, when a component doubles in weight "
-            f"(extrapolated from a small change). Blank: below 0.05.{rest}"
-        ]
-        return plot.finish("What hangs on which prior", notes, fit=found)
+        return plot.finish([f"Nothing is sensitive to: {', '.join(silent)}."] if silent else [])

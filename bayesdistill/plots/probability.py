@@ -39,11 +39,9 @@ def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False
     >>> figure.savefig("probability.png")  # doctest: +SKIP
     """
     axis = grids.spent_axis(plan)
-    needed = ["probability", "probability_mcse", "extrapolates", "student", "scenario", axis]
-    grids.need(plan, needed, "plan", "plan() or plan_tokens()")
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("probability", plan, size, dark, needs=[axis]) as (plot, look, legend):
         colors, cells = plot.sizes(plan["student"]), grids.cells(plan, "scenario")
-        for (ax,), cell in plot.facets(cells, [look.pick(1.5, 2.1)], x=axis, over="student"):
+        for (ax,), cell in plot.facets(cells, x=axis, over="student"):
             visuals.level(ax, 0.5)
             for student, color in colors.items():
                 one = cell.sel(student=student)
@@ -52,9 +50,7 @@ def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False
                 visuals.reach_line(ax, axis, one, "probability", color, dots=True)
             ax.set_ylim(-0.03, 1.03)
         words = "compute budget [FLOPs]" if axis == "budget" else "unique tokens of the student [tokens]"
-        plot.label(words, ["P(distillation ahead)"])
         legend.reach(dots=True)
         legend.band("± 2 Monte Carlo standard errors", look.neutral, 0.3)
         legend.line("even odds", width=0.7)
-        notes = [*grids.left_out(plan), grids.noise_note(plan)]
-        return plot.finish("Probability that distilling the student beats pretraining it", notes, fit=plan)
+        return plot.finish([*grids.left_out(plan), grids.noise_note(plan)], spent=words)

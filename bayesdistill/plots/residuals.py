@@ -11,7 +11,6 @@ from matplotlib.ticker import LogLocator
 from bayesdistill.plots import collection, grids, layout, style, visuals
 from bayesdistill.plots.posterior_predictive import TITLES
 
-_NEEDED = "residual ratio teacher_loss student_tokens student_params mean_residual share p_value neighbours"
 _PANELS = (
     ("student", "student_params", "student [parameters]"),
     ("teacher", "teacher_loss", "teacher loss [nats per token]"),
@@ -43,8 +42,7 @@ def plot_residuals(found: xr.Dataset, *, size: str = "page", dark: bool = False)
     >>> import bayesdistill as bd
     >>> bd.plot_residuals(bd.residual_structure(bd.load("fit.nc"))).savefig("residuals.png")  # doctest: +SKIP
     """
-    grids.need(found, _NEEDED, "the argument of plot_residuals", "residual_structure()")
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("residuals", found, size, dark) as (plot, look, legend):
         columns = look.pick(1, 2)
         axes = plot.panels(4 // columns, columns, 4 / columns * 1.75, sharey=True)
         colors = plot.sizes(found["student_params"], width=0.35, marker="o")
@@ -67,11 +65,7 @@ def plot_residuals(found: xr.Dataset, *, size: str = "page", dark: bool = False)
             ax.set_ylabel("residual [nats per token]")
         legend.points("mean of a bin, 2 standard errors", style.WARNING_COLOR, "D")
         correlation, expected = float(found["neighbours"]), float(found["neighbours_expected"])
-        notes = [
-            "Observed minus predicted loss. Lines join runs of one student configuration; those with neighboring teachers "
-            f"correlate by {correlation:.2f} ({_chance(found, found['neighbours_p'])}; noise alone: {expected:.2f})."
-        ]
-        return plot.finish("What the law leaves over", notes, fit=found)
+        return plot.finish(correlation=correlation, expected=expected, chance=_chance(found, found["neighbours_p"]))
 
 
 def _chance(found: xr.Dataset, value: xr.DataArray) -> str:

@@ -11,10 +11,6 @@ from matplotlib.figure import Figure
 
 from bayesdistill.plots import collection, grids, style, visuals
 
-_NEEDED = (
-    "mean lower upper run_lower run_upper configuration_params configuration_tokens student_loss residual "
-    "configuration_of_run run_teacher_loss teacher_loss"
-)
 _MOST_GROUPS = 4
 
 
@@ -42,16 +38,15 @@ def plot_runs(curves: xr.Dataset, *, size: str = "page", dark: bool = False) -> 
     >>> fit = bd.fit(bd.load_runs("busbridge2025"), seed=0)  # doctest: +SKIP
     >>> bd.plot_runs(bd.law_curves(fit)).savefig("runs.png")  # doctest: +SKIP
     """
-    grids.need(curves, _NEEDED, "the argument of plot_runs", "law_curves()")
-    x, percent = curves["teacher_loss"].values, style.percent(float(curves.attrs.get("interval_prob", np.nan)))
-    if "run_experiment" not in curves:
-        curves = curves.assign(run_experiment=xr.full_like(curves["configuration_of_run"], "runs", dtype=object))
-    experiments = dict.fromkeys(grids.names(curves, "run_experiment"))
-    markers = {name: style.MARKERS[i % len(style.MARKERS)] for i, name in enumerate(experiments)}
-    cells = _token_groups(curves)
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("runs", curves, size, dark) as (plot, look, legend):
+        x, percent = curves["teacher_loss"].values, style.percent(float(curves.attrs.get("interval_prob", np.nan)))
+        if "run_experiment" not in curves:
+            curves = curves.assign(run_experiment=xr.full_like(curves["configuration_of_run"], "runs", dtype=object))
+        experiments = dict.fromkeys(grids.names(curves, "run_experiment"))
+        markers = {name: style.MARKERS[i % len(style.MARKERS)] for i, name in enumerate(experiments)}
+        cells = _token_groups(curves)
         colors = style.size_colors(curves["configuration_params"].values, look)
-        for (top, bottom), cell in plot.facets(cells, look.pick([1.5, 1.0], [2.2, 1.1]), look.pick(2, 2, 4)):
+        for (top, bottom), cell in plot.facets(cells):
             _draw_law(top, cell, colors)
             visuals.level(bottom, 0, width=0.6)
             for name, marker in markers.items():
@@ -60,19 +55,13 @@ def plot_runs(curves: xr.Dataset, *, size: str = "page", dark: bool = False) -> 
                 _draw_runs(bottom, mine, "residual", colors, marker)
             # Room for the names of the students left of the curves.
             top.set_xlim(x[0] - look.pick(0.3, 0.17, 0.24) * (x[-1] - x[0]), x[-1])
-        plot.label("teacher loss [nats per token]", ["student loss\n[nats per token]", "residual\n[nats per token]"])
         for name, marker in markers.items():
             legend.points(style.plain(name), marker=marker)
         legend.line("law, posterior mean", width=0.5)
         legend.band(f"law, {percent} interval", alpha=0.5)
         legend.band(f"a new run, {percent} interval", alpha=0.18)
         legend.line("student as good as its teacher", look.neutral, linestyle=":")
-        notes = [
-            "Color and label: non-embedding parameters of the student; of curves of one color, the label is the upper one's, and "
-            "lower ones have more tokens. Better teachers are to the left; where a curve rises towards them, the student cannot "
-            "follow (capacity gap). Residual: observed minus posterior mean."
-        ]
-        figure = plot.finish("Distilled students against their teachers, with the fitted law", notes, fit=curves)
+        figure = plot.finish()
         for (top, _), (_, cell) in zip(plot.groups, cells, strict=True):
             _label_students(top, cell, colors)
         return figure

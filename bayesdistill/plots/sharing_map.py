@@ -36,15 +36,11 @@ def plot_sharing_map(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
     >>> found = bd.sharing_map(published, "1B", [1e20, 1e21, 1e22], [1, 10, 100])
     >>> bd.plot_sharing_map(found).savefig("sharing.png")  # doctest: +SKIP
     """
-    needed = ["probability", "extrapolates", "student", "students_per_teacher", "budget"]
-    grids.need(found, needed, "the argument of plot_sharing_map", "sharing_map()")
-    for axis in ("budget", "students_per_teacher"):
-        grids.need_several(found, axis)
-    with collection.drawing(size, dark) as (plot, look, legend):
-        for (ax,), cell in plot.facets(grids.cells(found, "student"), [look.pick(1.6, 2.4)], x="budget"):
+    with collection.drawing("sharing_map", found, size, dark) as (plot, _, legend):
+        for axis in ("budget", "students_per_teacher"):
+            grids.need_several(found, axis)
+        for (ax,), cell in plot.facets(grids.cells(found, "student"), x="budget"):
             visuals.step_map(ax, cell["probability"], cell["extrapolates"], "students_per_teacher")
-        plot.label("compute budget [FLOPs]", ["students that share the teacher"])
         legend.steps("P(distillation ahead)")
         legend.hatch("extrapolated")
-        notes = [f"{grids.sharing_note(found)} Chosen strategy.", grids.noise_note(found)]
-        return plot.finish("Distilling against pretraining when students share a teacher", notes, fit=found)
+        return plot.finish([grids.noise_note(found)], share=grids.share(found, "delta_lgt"))

@@ -167,7 +167,9 @@ def size_axis(axis: Any) -> None:
     log_axis(axis)
     low, high = sorted(axis.get_view_interval())
     subs = (1.0, 3.0) if axis.axis_name == "x" and high < 150 * low else (1.0,)
-    set_ticks(axis, LogLocator(base=10, subs=subs, numticks=7 if axis.axis_name == "x" else 5), short)
+    locator = LogLocator(base=10, subs=subs, numticks=7 if axis.axis_name == "x" else 5)
+    # On less than a decade, a LogLocator puts more ticks than can be read.
+    set_ticks(axis, locator if high > 8 * low else MaxNLocator(3), short)
 
 
 def axis_of_units(axis: Any, units: str) -> None:

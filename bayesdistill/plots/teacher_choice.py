@@ -43,32 +43,25 @@ def plot_teacher_choice(
     >>> found = bd.teacher_choice(published, table, "300M", 1e20)
     >>> bd.plot_teacher_choice(found).savefig("teachers.png")  # doctest: +SKIP
     """
-    needed = [*_LOSSES, *_KEPT, "measured_loss", "student", "scenario", "budget"]
-    grids.need(found, needed, "the argument of plot_teacher_choice", "teacher_choice()")
-    found = found.sortby("measured_loss", ascending=False)
-    shown = grids.summaries(found, _LOSSES, prob, keep=_KEPT)
-    cells = grids.cells(shown, "scenario", "student", joint=", ")
-    measured = zip(grids.names(found, "teacher"), found["measured_loss"].values, strict=True)
-    names = [style.plain(f"{name} ({loss:.2f})") for name, loss in measured]
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("teacher_choice", found, size, dark) as (plot, _, legend):
+        found = found.sortby("measured_loss", ascending=False)
+        shown = grids.summaries(found, _LOSSES, prob, keep=_KEPT)
+        cells = grids.cells(shown, "scenario", "student", joint=", ")
+        measured = zip(grids.names(found, "teacher"), found["measured_loss"].values, strict=True)
+        names = [style.plain(f"{name} ({loss:.2f})") for name, loss in measured]
         colors, places = plot.budgets(found["budget"]), np.arange(len(names))
-        for (top, bottom), cell in plot.facets(cells, look.pick([1.5, 0.8], [2.0, 1.0]), look.pick(1, 3, 4)):
+        for (top, bottom), cell in plot.facets(cells):
             for k, (budget, color) in enumerate(colors.items()):
                 one, at = cell.sel(budget=budget), places + 0.6 * ((k + 0.5) / len(colors) - 0.5)
                 _draw_losses(top, one, at, color)
                 bottom.bar(at, one["probability_best"].values, 0.6 / len(colors), color=color, linewidth=0)
             bottom.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 1.02))
             bottom.set_xticks(places, names, rotation=90 if len(names) >= _ROTATED_FROM else 0)
-        plot.label("teacher (its loss [nats per token])", ["student loss\n[nats per token]", "P(best of\nthe table)"])
         legend.line(f"median, {style.percent(prob)} interval of the law", marker="o")
         legend.points("extrapolated", hollow=True)
         legend.line("pretrained", linestyle=":")
         legend.line("with a newly trained teacher", linestyle="-.")
-        notes = [
-            "Teachers from weak to strong. A teacher that cannot be paid has no point. "
-            f"The newly trained one is charged {100 * float(found.attrs.get('new_delta_pre', np.nan)):g} % of its pretraining."
-        ]
-        return plot.finish("Which of the existing teachers", notes, fit=found)
+        return plot.finish(share=grids.share(found, "new_delta_pre"))
 
 
 def _draw_losses(ax: Axes, one: xr.Dataset, at: np.ndarray, color: object) -> None:

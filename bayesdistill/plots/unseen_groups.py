@@ -9,7 +9,6 @@ from matplotlib.ticker import MaxNLocator
 
 from bayesdistill.plots import collection, grids, layout, style, visuals
 
-_NEEDED = "elpd_difference elpd_difference_se coverage_50 coverage_90 rmse"
 _LABELS = ("elpd minus the best's [1]", "coverage [1]", "RMSE [nats per token]")
 
 
@@ -38,9 +37,8 @@ def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
     >>> results = {"students": {"point fit": bd.leave_out(runs, "student", "point")}}  # doctest: +SKIP
     >>> bd.plot_unseen_groups(bd.unseen_scores(results)).savefig("unseen.png")  # doctest: +SKIP
     """
-    grids.need(found, _NEEDED, "the argument of plot_unseen_groups", "unseen_scores()")
-    models, splits = [style.plain(name) for name in grids.names(found, "model")], grids.cells(found, "split")
-    with collection.drawing(size, dark) as (plot, look, legend):
+    with collection.drawing("unseen_groups", found, size, dark) as (plot, look, legend):
+        models, splits = [style.plain(name) for name in grids.names(found, "model")], grids.cells(found, "split")
         blue, orange = look.accent, style.OKABE_ITO[1]
         rows, columns = look.pick((3 * len(splits), 1), (len(splits), 3))
         axes = plot.panels(rows, columns, rows * (0.15 * len(models) + 0.5)).reshape(len(splits), 3)
@@ -57,8 +55,7 @@ def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
         legend.points("RMSE", blue, "s")
         failed = int(np.nansum(found["unconverged"].values)) if "unconverged" in found else 0
         words = f"{failed} of the refits behind this figure did not converge; its numbers may be wrong."
-        notes = ["Standard errors over folds; a split of one fold has none."]
-        return plot.finish("Runs of groups that the model has not seen", notes, warnings=[words] if failed else [])
+        return plot.finish(warnings=[words] if failed else [])
 
 
 def _draw_scores(group: np.ndarray, one: xr.Dataset, blue: str, orange: str) -> None:

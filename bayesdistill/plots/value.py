@@ -47,13 +47,12 @@ def plot_value(value: xr.Dataset, *, measure: str = "nats", size: str = "page", 
     if measure not in MEASURES:
         raise ParameterError(f"measure is {measure!r}; use {', '.join(repr(name) for name in MEASURES)}")
     regret, evpi = (f"{name}{MEASURES[measure]}" for name in ("regret", "evpi"))
-    grids.need(value, ["compute_factor_quantile", regret, evpi, "budget"], "the argument of plot_value", "plan_value()")
-    costs = value[[regret, evpi]]
-    costs = costs.where(np.isfinite(costs) & (costs > 0))
-    with collection.drawing(size, dark) as (plot, look, legend):
-        colors, heights = plot.sizes(value["student"], width=1.4), look.pick([1.3, 1.0], [1.9, 1.5])
+    with collection.drawing("value", value, size, dark, needs=[regret, evpi]) as (plot, _, legend):
+        costs = value[[regret, evpi]]
+        costs = costs.where(np.isfinite(costs) & (costs > 0))
+        colors = plot.sizes(value["student"], width=1.4)
         shown = costs.assign(factor=value["compute_factor_quantile"].clip(*_FACTORS))
-        for (top, bottom), cell in plot.facets(grids.cells(shown, "scenario"), heights, look.pick(2, 4), x="budget"):
+        for (top, bottom), cell in plot.facets(grids.cells(shown, "scenario"), x="budget"):
             visuals.level(top, 1)
             for student, color in colors.items():
                 one = cell.sel(student=student)
@@ -68,18 +67,10 @@ def plot_value(value: xr.Dataset, *, measure: str = "nats", size: str = "page", 
             style.set_ticks(top.yaxis, LogLocator(base=10), lambda factor: f"{factor:g}")
             _cost_axis(bottom, costs.to_dataarray())
         unit = style.plain(value[regret].attrs.get("units", ""))
-        plot.label("compute budget [FLOPs]", ["equivalent compute\nover the budget", f"expected cost\n[{unit}]"])
         legend.band(f"quantiles, {grids.outer_quantiles(value)}")
         legend.line("regret")
         legend.line("value of perfect information", linestyle=":")
-        notes = [
-            "Above: the compute with which pretraining reaches the distilled loss, over the budget (above 1 distilling is "
-            f"ahead; cut at {_FACTORS[1]:g}, where it may be that no compute does). Below: what the choice with the smaller "
-            "mean loss costs on average against the right one (regret), and against one who knows the law; what is "
-            "exactly 0 is not drawn. How far this lies outside the data is shown by plot_probability of the same plan.",
-            *_price(value, measure),
-        ]
-        return plot.finish("What distilling is worth", notes, fit=value)
+        return plot.finish(_price(value, measure), unit=unit, most=f"{_FACTORS[1]:g}")
 
 
 def _cost_axis(ax: Axes, costs: xr.DataArray) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import path as mpath
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
-from matplotlib.path import Path
 from matplotlib.transforms import Bbox, IdentityTransform, Transform
 
 from bayesdistill.plots.style import SLIDE_HEIGHT, Look
@@ -24,18 +25,15 @@ from bayesdistill.plots.style import SLIDE_HEIGHT, Look
 # What of the caller's rcParams must not leak into a figure. The font family is theirs.
 _OWN_RC = "axes errorbar figure grid hatch legend lines markers patch xtick ytick"
 
-# Unhinted letters have the same width, relative to the figure, at every resolution: what fits once fits always.
-_UNHINTED: dict[Any, Any] = {"text.hinting": "none"}
+_SHARED = matplotlib.rc_params_from_file(Path(__file__).with_name("figure.mplstyle"), use_default_template=False)
 
 
 @contextmanager
 def settings(look: Look) -> Iterator[None]:
     """Use matplotlib's own defaults with the look's sizes and colors, whatever the caller has set."""
     own = {k: v for k, v in matplotlib.rcParamsDefault.items() if k.split(".")[0] in _OWN_RC.split()}
-    own |= _UNHINTED | {
+    own |= _SHARED | {
         "font.size": look.font,
-        "font.weight": "normal",
-        "font.style": "normal",
         "text.color": look.ink,
         "figure.facecolor": look.paper,
         "figure.edgecolor": look.paper,
@@ -44,22 +42,11 @@ def settings(look: Look) -> Iterator[None]:
         "axes.labelcolor": look.ink,
         "axes.linewidth": 0.5 * look.line,
         "axes.titlesize": look.font,
-        "axes.titlelocation": "left",
         "axes.labelsize": look.font,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
         "lines.linewidth": look.line,
         "lines.markersize": look.marker,
-        "lines.solid_capstyle": "butt",
-        "lines.dashed_pattern": (3.0, 1.4),
         "hatch.linewidth": 0.35 * look.line,
         "legend.fontsize": look.small,
-        "legend.frameon": False,
-        "legend.borderpad": 0.0,
-        "legend.borderaxespad": 0.0,
-        "legend.columnspacing": 1.4,
-        "legend.handlelength": 2.2,
-        "legend.labelspacing": 0.35,
     }
     with matplotlib.rc_context(own):
         yield
@@ -76,9 +63,9 @@ def _steady(renderer: Any) -> Iterator[None]:
         yield
         return
 
-    def steady(path: Path, transform: Transform) -> Path:
+    def steady(path: mpath.Path, transform: Transform) -> mpath.Path:
         found = transform.transform_path(path)
-        rounded = Path(np.round(np.asarray(found.vertices), 3), found.codes)
+        rounded = mpath.Path(np.round(np.asarray(found.vertices), 3), found.codes)
         rounded.should_simplify, rounded.simplify_threshold = path.should_simplify, path.simplify_threshold
         return rounded
 
@@ -101,7 +88,7 @@ class Picture(Figure):
 
     def draw(self, renderer: Any) -> None:
         """Draw with unhinted letters, and the same to the byte each time."""
-        with matplotlib.rc_context(_UNHINTED), _steady(renderer):
+        with matplotlib.rc_context({"text.hinting": "none"}), _steady(renderer):
             super().draw(renderer)
 
     def get_tightbbox(self, *_: Any, **__: Any) -> Bbox:

@@ -125,11 +125,7 @@ def crossovers(
     values |= _slopes(fitted, problem.students, crossover)
     coordinates = labels.grid_coordinates(problem)
     del coordinates["budget"]
-    coordinates |= {
-        "outcome": list(CROSSOVER_STATUS),
-        "quantile": np.array(QUANTILES),
-        "bound": ["lower", "upper"],
-    }
+    coordinates |= {"outcome": list(CROSSOVER_STATUS), "quantile": np.array(QUANTILES), "bound": ["lower", "upper"]}
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
     attrs |= {
         "strategy": strategy,

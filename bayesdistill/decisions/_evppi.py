@@ -237,8 +237,8 @@ def regression_evppi(gain: np.ndarray, quantity: np.ndarray, chains: int) -> tup
     n = quantity.size
     if np.ptp(quantity) == 0 or n < 4 * (_DEGREE + 1):
         # A constant carries no information, and very few draws do not allow an estimate.
-        constant = np.ptp(quantity) == 0
-        return np.full(len(gain), 0.0 if constant else np.nan), np.full(len(gain), 0.0 if constant else np.nan)
+        nothing = np.full(len(gain), 0.0 if np.ptp(quantity) == 0 else np.nan)
+        return nothing, nothing.copy()
     basis = np.polynomial.hermite_e.hermevander(_normal_score(quantity), _DEGREE)
     basis /= np.sqrt((basis**2).mean(axis=0))
     gram, moments = basis.T @ basis, basis.T @ gain.T

@@ -143,10 +143,7 @@ def family_plan(
         ]
     choices, flips = _choices(family, fitted, listed, planner.progress)
     values = _losses(fitted, family, choices, flips) | _strategies(fitted, family, choices)
-    coordinates: dict[str, Any] = {
-        "student": sizes,
-        "option": list(OPTIONS),
-    }
+    coordinates: dict[str, Any] = {"student": sizes, "option": list(OPTIONS)}
     if table is not None:
         values["teacher_index"] = [-1 if c.teacher is None else c.teacher.index for c in choices]
         coordinates["teacher"] = list(table.names)

@@ -31,13 +31,9 @@ from bayesdistill.decisions.extrapolation import distilled_extrapolation, pretra
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.errors import ParameterError
 
-DISTIL, PRETRAIN, NO_DIFFERENCE, CANNOT_TELL, IMPOSSIBLE = ADVICE = (
-    "distil",
-    "pretrain",
-    "no difference",
-    "the data cannot tell",
-    "impossible",
-)
+DISTIL, PRETRAIN, NO_DIFFERENCE = "distil", "pretrain", "no difference"
+CANNOT_TELL, IMPOSSIBLE = "the data cannot tell", "impossible"
+_OF_PLAN = ("probability", "probability_mcse", "expected_gain", "teacher_params", "teacher_tokens", "student_tokens")
 _CASES = {
     "best case": "teacher and logits already paid for",
     "teacher inference": "teacher exists, logits to be computed",
@@ -222,15 +218,7 @@ def _row(rule: Rule, case: Case, made: xr.Dataset, student: float, amount: float
     gain = (cell["supervised_loss"] - cell["distilled_loss"]).transpose("chain", "draw").values.reshape(1, -1)
     equal, equal_mcse = probability_of(fitted, np.abs(gain) < rule.indifference, ~np.isnan(gain))
     row: Row = {"student": student, "amount": amount, "given": case.given, "case": case.words}
-    for name in (
-        "probability",
-        "probability_mcse",
-        "expected_gain",
-        "teacher_params",
-        "teacher_tokens",
-        "student_tokens",
-    ):
-        row[name] = cell[name].item()
+    row |= {name: cell[name].item() for name in _OF_PLAN}
     row["teacher_loss"] = float(cell["teacher_loss"].mean(skipna=False))
     row["extrapolation"] = float(cell["extrapolation_factor"].max(skipna=False))
     row["teacher_extrapolation"] = 1.0

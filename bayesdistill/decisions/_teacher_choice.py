@@ -233,23 +233,33 @@ def capacity_gap(
     return result
 
 
+def _only(message: str, **given: Any) -> tuple[str, np.ndarray]:
+    """Return the name and the numbers of the only argument that is given."""
+    found = [name for name, value in given.items() if value is not None]
+    if len(found) != 1:
+        raise ParameterError(message)
+    return found[0], parse_numbers(given[found[0]], found[0])
+
+
+_TRAINING = {
+    "student_tokens": (TOKENS, "tokens of the student"),
+    "student_tokens_per_param": (ONE, "tokens per parameter of the student"),
+    "student_budget": (FLOPS, "FLOPs of the student's own training"),
+}
+
+
 def _training(
     sizes: np.ndarray, tokens: Any, per_param: Any, budget: Any, shape: Shape
 ) -> tuple[xr.Variable, np.ndarray]:
     """Return the coordinate of the training of the students, and their tokens (student, training)."""
-    given = {"student_tokens": tokens, "student_tokens_per_param": per_param, "student_budget": budget}
-    if sum(value is not None for value in given.values()) != 1:
-        raise ParameterError(f"Specify the training of the students with exactly one of {', '.join(given)}.")
-    name, value = next((name, value) for name, value in given.items() if value is not None)
-    numbers = parse_numbers(value, name)
-    if tokens is not None:
-        units, text, seen = TOKENS, "tokens of the student", np.broadcast_to(numbers, (sizes.size, numbers.size))
-    elif per_param is not None:
-        units, text, seen = ONE, "tokens per parameter of the student", sizes[:, None] * numbers
-    else:
-        units, text = FLOPS, "FLOPs of the student's own training"
-        seen = pretraining_tokens(sizes[:, None], numbers[None, :], shape)
-    return variable(["training"], numbers, units, text), seen
+    message = f"Specify the training of the students with exactly one of {', '.join(_TRAINING)}."
+    name, numbers = _only(message, **dict(zip(_TRAINING, (tokens, per_param, budget), strict=True)))
+    coordinate = variable(["training"], numbers, *_TRAINING[name])
+    if name == "student_tokens":
+        return coordinate, np.broadcast_to(numbers, (sizes.size, numbers.size))
+    if name == "student_tokens_per_param":
+        return coordinate, sizes[:, None] * numbers
+    return coordinate, pretraining_tokens(sizes[:, None], numbers[None, :], shape)
 
 
 @dataclass(frozen=True)
@@ -263,28 +273,22 @@ class _Teachers:
 
 
 def _teachers(draws: Draws, losses: Any, params: Any, per_param: Any, budget: Any, shape: Shape) -> _Teachers:
-    if (losses is None) == (params is None):
-        raise ParameterError("Specify the teachers with exactly one of teacher_losses and teacher_params.")
-    if losses is not None:
+    message = "Specify the teachers with exactly one of teacher_losses and teacher_params."
+    name, numbers = _only(message, teacher_losses=losses, teacher_params=params)
+    axis = np.sort(numbers)
+    if name == "teacher_losses":
         if per_param is not None or budget is not None:
             raise ParameterError(
                 "teacher_tokens_per_param and teacher_budget require teacher_params. Omit them if you give "
                 "teacher_losses."
             )
-        axis = np.sort(parse_numbers(losses, "teacher_losses"))
         coordinate = variable(["teacher"], axis, NATS, "loss of the teacher")
         return _Teachers(coordinate, None, axis[:, None], {"teacher_axis": "loss"})
-    if (per_param is None) == (budget is None):
-        raise ParameterError(
-            "teacher_params requires exactly one of teacher_tokens_per_param and teacher_budget, the teachers' training."
-        )
-    axis = np.sort(parse_numbers(params, "teacher_params"))
-    name, value = ("teacher_tokens_per_param", per_param) if per_param is not None else ("teacher_budget", budget)
-    number = float(parse_numbers(value, name)[0])
-    tokens = axis * number if per_param is not None else pretraining_tokens(axis, number, shape)
-    return _Teachers(
-        variable(["teacher"], axis, PARAMS, "size of the teacher"),
-        tokens,
-        draws.supervised_loss(axis[:, None], tokens[:, None]),
-        {"teacher_axis": "params", name: number},
+    message = (
+        "teacher_params requires exactly one of teacher_tokens_per_param and teacher_budget, the teachers' training."
     )
+    training, (number, *_) = _only(message, teacher_tokens_per_param=per_param, teacher_budget=budget)
+    tokens = axis * number if budget is None else pretraining_tokens(axis, number, shape)
+    coordinate = variable(["teacher"], axis, PARAMS, "size of the teacher")
+    loss = draws.supervised_loss(axis[:, None], tokens[:, None])
+    return _Teachers(coordinate, tokens, loss, {"teacher_axis": "params", training: float(number)})

@@ -183,10 +183,7 @@ def _trained(draws: Draws, place: Any) -> Teacher:
 
 def _box(family: Family) -> tuple[np.ndarray, np.ndarray]:
     b = family.bounds
-    return (
-        np.log([b.min_teacher_params, b.min_teacher_tokens]),
-        np.log([b.max_teacher_params, b.max_teacher_tokens]),
-    )
+    return (np.log([b.min_teacher_params, b.min_teacher_tokens]), np.log([b.max_teacher_params, b.max_teacher_tokens]))
 
 
 def _values(family: Family, draws: Draws, alone: Curves, teacher: Teacher, assignments: np.ndarray) -> np.ndarray:

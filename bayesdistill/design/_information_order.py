@@ -135,10 +135,7 @@ def information_order(
         "order": names[order],
         "total_information": np.array(total),
     }
-    axes = {
-        "candidate": list(names),
-        "step": np.arange(1, len(order) + 1),
-    }
+    axes = {"candidate": list(names), "step": np.arange(1, len(order) + 1)}
     return labels.answer("information_order", fitted, values, axes, fitted.attrs | {"criterion": criterion})
 
 

@@ -29,14 +29,7 @@ from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import CELL
 from bayesdistill.decisions.solving import CHOSEN, solve
 from bayesdistill.design.candidates import DISTILLED, Candidates, parse_candidates, predict
-from bayesdistill.design.reweighting import (
-    Blocks,
-    Decision,
-    Worth,
-    predictive_paths,
-    predictive_quantiles,
-    worth_of,
-)
+from bayesdistill.design.reweighting import Blocks, Decision, Worth, predictive_paths, predictive_quantiles, worth_of
 from bayesdistill.errors import ParameterError
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
@@ -176,10 +169,7 @@ def next_runs(
         "batch_effective_draws": np.array(chosen.effective),
     }
     steps = np.arange(len(chosen.picked)) + 1
-    coordinates = labels.grid_coordinates(problem) | {
-        "candidate": runs.names,
-        "step": steps,
-    }
+    coordinates = labels.grid_coordinates(problem) | {"candidate": runs.names, "step": steps}
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
     attrs |= {
         "objective": objective,

@@ -184,13 +184,9 @@ def worth_of(
     sign = np.where(gain.mean(axis=1) > 0, -1.0, 1.0)
     without = np.where(parts.sum(axis=0) - parts > 0, -1.0, 1.0)
     values = np.concatenate([gain, np.ones((1, draws))]).T
-    apparent = np.zeros((candidates, cells))
-    crossed = np.zeros((candidates, cells))
+    apparent, crossed, change, square = np.zeros((4, candidates, cells))
     partial = np.zeros((candidates, number, cells))
-    change = np.zeros((candidates, cells))
-    square = np.zeros((candidates, cells))
-    per_outcome = np.zeros((candidates, count))
-    effective = np.zeros((candidates, count))
+    per_outcome, effective = np.zeros((2, candidates, count))
     rows = max(1, min(count, _MATRIX // max(draws, number * (cells + 1))))
     for start in range(0, count, rows):
         span = slice(start, min(start + rows, count))

@@ -25,23 +25,12 @@ import xarray as xr
 
 from bayesdistill.answers import Codes
 from bayesdistill.compute import Scenario
-from bayesdistill.decisions import labels, planning
+from bayesdistill.decisions import labels, planning, token_split
 from bayesdistill.decisions.arguments import Number, Numbers, parse_number, parse_students, parse_teachers
 from bayesdistill.decisions.extrapolation import distilled_extrapolation, pretraining_extrapolation
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.reductions import mean_of, probability_positive
-from bayesdistill.decisions.token_split import (
-    SEARCH_DRAWS,
-    Choice,
-    Family,
-    Teacher,
-    cost_per_token,
-    fixed_cost,
-    search,
-    settle_choice,
-    student_losses,
-    thinned,
-)
+from bayesdistill.decisions.token_split import Choice, Family, Teacher
 from bayesdistill.errors import ParameterError
 from bayesdistill.progress import Progress, reporting
 
@@ -152,7 +141,7 @@ def family_plan(
         "budget": family.budget,
         "delta_lgt": float(delta_lgt),
         "delta_pre": float(delta_pre),
-        "search_draws": min(fitted.n_draws, SEARCH_DRAWS),
+        "search_draws": min(fitted.n_draws, token_split.SEARCH_DRAWS),
     }
     return labels.answer("family_plan", fitted, values, coordinates, attrs)
 
@@ -170,16 +159,18 @@ def _choices(
     family: Family, fitted: FittedDraws, listed: list[Teacher] | None, progress: Progress
 ) -> tuple[list[Choice], list[Choice]]:
     """Return the choices of OPTIONS, and the best choices with the decision of each student reversed."""
-    n, thin = family.sizes.size, thinned(fitted.draws)
+    n, thin = family.sizes.size, token_split.thinned(fitted.draws)
     everyone = np.array([[bool(code >> i & 1) for i in range(n)] for code in range(2**n)])
     chosen: dict[int, Choice] = {}
     with reporting(progress, n + 3, "planning") as report:
-        value, where = search(family, thin, everyone, listed)
+        value, where = token_split.search(family, thin, everyone, listed)
         report(1, n + 3)
 
         def settle(code: int) -> Choice:
             if code not in chosen:
-                chosen[code] = settle_choice(family, (fitted.draws, thin), everyone[code], where[code], listed)
+                chosen[code] = token_split.settle_choice(
+                    family, (fitted.draws, thin), everyone[code], where[code], listed
+                )
             return chosen[code]
 
         best = int(np.argmin(np.where(np.isnan(value), np.inf, value)))
@@ -195,10 +186,10 @@ def _choices(
 def _losses_of(fitted: FittedDraws, family: Family, choice: Choice) -> np.ndarray:
     """Return the loss of every student in every draw, (student, n_draws)."""
     tokens, distilled = choice.tokens[:, None], choice.distilled[:, None]
-    alone = student_losses(family, fitted.draws, tokens, None)[:, 0]
+    alone = token_split.student_losses(family, fitted.draws, tokens, None)[:, 0]
     if choice.teacher is None:
         return np.where(distilled, np.nan, alone)
-    return np.where(distilled, student_losses(family, fitted.draws, tokens, choice.teacher)[:, 0], alone)
+    return np.where(distilled, token_split.student_losses(family, fitted.draws, tokens, choice.teacher)[:, 0], alone)
 
 
 def _losses(fitted: FittedDraws, family: Family, options: list[Choice], flips: list[Choice]) -> dict[str, Any]:
@@ -223,7 +214,9 @@ def _strategies(fitted: FittedDraws, family: Family, options: list[Choice]) -> d
     costs, factor = np.empty_like(tokens), np.empty_like(tokens)
     of_teacher = np.ones(len(options))
     for i, (distilled, teacher, own) in enumerate((c.distilled, c.teacher, c.tokens) for c in options):
-        costs[i] = own * np.where(distilled, cost_per_token(family, teacher), cost_per_token(family, None))
+        costs[i] = own * np.where(
+            distilled, token_split.cost_per_token(family, teacher), token_split.cost_per_token(family, None)
+        )
         factor[i] = pretraining_extrapolation(fitted, family.sizes, own)
         if teacher is not None:
             taught = distilled_extrapolation(fitted, family.sizes, own, teacher.loss.mean())
@@ -237,7 +230,7 @@ def _strategies(fitted: FittedDraws, family: Family, options: list[Choice]) -> d
         "student_budget": costs,
         "teacher_params": [np.nan if t is None else float(t.params) for t in teachers],
         "teacher_tokens": [np.nan if t is None else float(t.tokens) for t in teachers],
-        "teacher_budget": [fixed_cost(family, t) for t in teachers],
+        "teacher_budget": [token_split.fixed_cost(family, t) for t in teachers],
         "feasible": planned.all(axis=1),
         "decision": Codes(options[0].distilled, DECISIONS),
         "count": family.counts,

@@ -21,18 +21,8 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape
-from bayesdistill.decisions.arguments import (
-    Number,
-    Numbers,
-    Scenarios,
-    TeacherTable,
-    check_choice,
-    parse_budgets,
-    parse_number,
-    parse_scenarios,
-    parse_students,
-    parse_teachers,
-)
+from bayesdistill.decisions import arguments
+from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable
 from bayesdistill.decisions.fitted_draws import FittedDraws, gather
 from bayesdistill.decisions.solving import Workers
 from bayesdistill.errors import ParameterError
@@ -116,7 +106,7 @@ class Planner:
     progress: Progress = None
 
     def __post_init__(self) -> None:
-        check_choice(self.noise, "noise", NOISE)
+        arguments.check_choice(self.noise, "noise", NOISE)
         if isinstance(self.draws, bool) or not (isinstance(self.draws, int | np.integer) and self.draws >= 1):
             raise ParameterError(f"`draws` must be a positive integer, got {self.draws!r}.")
         bounds_of(self if self.max_teacher_tokens != SAME else replace(self, max_teacher_tokens=2e13))
@@ -247,7 +237,7 @@ def bounds_of(planner: Planner) -> Bounds:
     given = {
         name: getattr(planner, name) for name in StrategyBounds.__annotations__ if name.startswith(("min_", "max_"))
     }
-    bounds = Bounds(**{name: parse_number(value, name) for name, value in given.items() if value is not None})
+    bounds = Bounds(**{name: arguments.parse_number(value, name) for name, value in given.items() if value is not None})
     if bounds.min_teacher_params > bounds.max_teacher_params:
         raise ParameterError(
             f"`min_teacher_params` ({bounds.min_teacher_params:g}) is larger than `max_teacher_params` "
@@ -284,11 +274,11 @@ def problem_of(
     teachers: pd.DataFrame | xr.Dataset | None = None,
 ) -> tuple[Problem, TeacherTable | None]:
     """Return the problem of a call, with an unlimited budget if None, and its table of existing teachers."""
-    charged = parse_scenarios(scenarios)
-    table = parse_teachers(teachers, charged)
+    charged = arguments.parse_scenarios(scenarios)
+    table = arguments.parse_teachers(teachers, charged)
     problem = Problem(
-        parse_students(students),
-        np.array([np.inf]) if budgets is None else parse_budgets(budgets),
+        arguments.parse_students(students),
+        np.array([np.inf]) if budgets is None else arguments.parse_budgets(budgets),
         charged,
         bounds_of(planner),
         planner.shape,

@@ -69,7 +69,7 @@ def test_crossover_in_tokens_is_that_of_the_best_strategy():
     )
     alone = found["supervised_loss"].transpose("tokens", "draw").values
     for name, same in (("best_distilled_loss", True), ("distilled_loss", False)):
-        known = classify(alone - found[name].transpose("tokens", "draw").values, caps)
+        known = classify(alone - found[name].transpose("tokens", ...).values, caps)
         crossed = known["status"] == 0
         at = found["crossover_tokens"]
         inside = (at > caps[known["lower"]]) & (at < caps[known["upper"]])

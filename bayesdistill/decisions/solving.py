@@ -1,7 +1,7 @@
 """Solution of strategies on grids, in pieces that fit in memory, with any executor and with progress reports.
 
 A cell is one (student, scenario, budget). The kernels solve cells independently (and draws, with perfect information), so pieces
-can be solved in any order and by any worker, with bitwise identical results.
+can be solved in any order and by any worker.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ import pandas as pd
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape, flops_per_token, student_cost_per_token
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.errors import DataError, ParameterError
-from bayesdistill.law.predictive import Design, expected_loss, logpdf, new_run_scale, require_noise
+from bayesdistill.law.predictive import COLUMNS, Design, expected_loss, logpdf, new_run_scale, require_noise
 
 DISTILLED, SUPERVISED = "distilled", "supervised"
-_COLUMNS = {DISTILLED: ("student_params", "student_tokens", "teacher_loss"), SUPERVISED: ("params", "tokens")}
+
 _FEWEST_PARAMS = 1e3
 # Above this value, a Student-t distribution is normal to within 1e-8, and its constant is computed accurately.
 _MOST_FREEDOM = 1e8
@@ -91,26 +91,26 @@ def parse_candidates(table: pd.DataFrame, shape: Shape) -> Candidates:
         raise DataError(f"`candidates` must be a DataFrame with one run per row, got {type(table).__name__}.")
     if table.empty:
         raise DataError("`candidates` has no rows. Give at least one candidate run.")
-    whole = [kind for kind, columns in _COLUMNS.items() if all(column in table for column in columns)]
+    whole = [kind for kind, columns in COLUMNS.items() if all(column in table for column in columns)]
     if not whole:
         raise DataError(
             f"`candidates` has the columns {list(table.columns)}. Distilled runs require "
-            f"{', '.join(_COLUMNS[DISTILLED])}; supervised runs require {', '.join(_COLUMNS[SUPERVISED])}."
+            f"{', '.join(COLUMNS[DISTILLED])}; supervised runs require {', '.join(COLUMNS[SUPERVISED])}."
         )
     kinds = [_kind_of(table, row, whole) for row in range(len(table))]
     values = np.full((3, len(table)), np.nan)
     cost = np.full(len(table), np.nan)
     for row, kind in enumerate(kinds):
-        for place, column in enumerate(_COLUMNS[kind]):
+        for place, column in enumerate(COLUMNS[kind]):
             values[place, row] = _positive(table, row, column)
         if values[0, row] < _FEWEST_PARAMS:
             raise DataError(
-                f"`{_COLUMNS[kind][0]}` in row {row + 1} of candidates is {values[0, row]:g}, which is too small for a number "
+                f"`{COLUMNS[kind][0]}` in row {row + 1} of candidates is {values[0, row]:g}, which is too small for a number "
                 "of parameters. If this is in millions, multiply it by 1e6 (300 million is 3e8)."
             )
         if values[1, row] < 1:
             raise DataError(
-                f"`{_COLUMNS[kind][1]}` in row {row + 1} of candidates must be at least 1 token, got {values[1, row]:g}."
+                f"`{COLUMNS[kind][1]}` in row {row + 1} of candidates must be at least 1 token, got {values[1, row]:g}."
             )
         cost[row] = _cost(table, row, kind, values[:, row], shape)
     return Candidates(_names(table), kinds, values[0], values[1], values[2], cost)
@@ -124,13 +124,13 @@ def _kind_of(table: pd.DataFrame, row: int, whole: list[str]) -> str:
     """Return the kind of a row, determined by its columns and filled cells."""
     if len(whole) == 1:
         return whole[0]
-    some = [kind for kind in whole if any(_filled(table, row, column) for column in _COLUMNS[kind])]
+    some = [kind for kind in whole if any(_filled(table, row, column) for column in COLUMNS[kind])]
     if len(some) == 1:
         return some[0]
     found = "has values for both kinds of run" if some else "has no values"
     raise DataError(
-        f"Row {row + 1} of candidates {found}. Fill either {', '.join(_COLUMNS[DISTILLED])} (distilled run) or "
-        f"{', '.join(_COLUMNS[SUPERVISED])} (supervised run)."
+        f"Row {row + 1} of candidates {found}. Fill either {', '.join(COLUMNS[DISTILLED])} (distilled run) or "
+        f"{', '.join(COLUMNS[SUPERVISED])} (supervised run)."
     )
 
 

@@ -16,30 +16,15 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.answers import labeled
 from bayesdistill.datasets import COLUMNS, read_design
-from bayesdistill.decisions import labels, planning
+from bayesdistill.decisions import extrapolation, labels, planning
 from bayesdistill.decisions.arguments import check_choice
-from bayesdistill.decisions.extrapolation import (
-    DISTILLED_AXES,
-    PRETRAINING_AXES,
-    distilled_factors,
-    pretraining_factors,
-)
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.marginals import Nodes, quantiles
 from bayesdistill.decisions.reductions import mean_of
 from bayesdistill.errors import ParameterError
-from bayesdistill.law import Draws
+from bayesdistill.law import Draws, predictive
 from bayesdistill.law.effects import GroupEffect, configuration_labels
 from bayesdistill.law.predictive import COLUMNS as DESIGN
-from bayesdistill.law.predictive import (
-    OUTCOME,
-    Design,
-    expected_loss,
-    new_group_scale,
-    require_noise,
-    residual_scale,
-    standard_residuals,
-)
 
 GROUPS = ("seen", "new")
 _LABELS = ("teacher", "student", "model", "experiment")
@@ -156,19 +141,17 @@ def predict(
             "bd.fit(runs), or a table of supervised runs (params, tokens)."
         )
     if noise == "run":
-        require_noise(fitted.draws)
+        predictive.require_noise(fitted.draws)
     member = _membership(planner.fit, fitted.draws, runs, kind, groups)
     params, tokens, *teacher = design = [runs[name].to_numpy(dtype=float) for name in DESIGN[kind]]
     effects = posterior.effects_of(planner.fit)
-    predicted = _Prediction(
-        fitted.draws, Design(kind, params, tokens, teacher[0] if teacher else None), member, effects, noise == "run"
-    )
-    outcome = OUTCOME[kind]
+    without_outcomes = predictive.Design(kind, params, tokens, teacher[0] if teacher else None)
+    predicted = _Prediction(fitted.draws, without_outcomes, member, effects, noise == "run")
+    outcome = predictive.OUTCOME[kind]
     observed = runs[outcome].to_numpy(dtype=float) if outcome in runs else None
     values, attrs = _summaries(fitted, predicted, prob, observed)
-    factors = (
-        distilled_factors(fitted, params, tokens, *teacher) if teacher else pretraining_factors(fitted, params, tokens)
-    )
+    factors_of: Any = extrapolation.distilled_factors if teacher else extrapolation.pretraining_factors
+    factors = factors_of(fitted, params, tokens, *teacher)
     values |= {name: runs[name].astype(str).tolist() for name in _LABELS if name in runs}
     values |= {
         "extrapolation_factor": factors,
@@ -177,7 +160,7 @@ def predict(
     }
     coordinates: dict[str, Any] = {
         "run": np.arange(len(runs)),
-        "axis": list(DISTILLED_AXES if teacher else PRETRAINING_AXES),
+        "axis": list(extrapolation.DISTILLED_AXES if teacher else extrapolation.PRETRAINING_AXES),
     }
     if member:
         values["group_seen"] = np.stack([group.position >= 0 for group in member], axis=1)
@@ -273,7 +256,7 @@ class _Prediction:
     """Runs and the components of their predictive distribution."""
 
     draws: Draws
-    design: Design
+    design: predictive.Design
     member: Sequence[_Membership]
     effects: dict[str, np.ndarray]
     noisy: bool
@@ -283,7 +266,7 @@ class _Prediction:
         d = self.design
         losses = None if d.teacher_loss is None else d.teacher_loss[rows]
         member = [_Membership(g.effect, g.labels[rows], g.position[rows], g.new[rows]) for g in self.member]
-        return replace(self, design=Design(d.kind, d.params[rows], d.tokens[rows], losses), member=member)
+        return replace(self, design=predictive.Design(d.kind, d.params[rows], d.tokens[rows], losses), member=member)
 
     def covariate(self, group: _Membership) -> Any:
         """Return the factor of a group effect."""
@@ -291,7 +274,7 @@ class _Prediction:
 
     def center(self) -> np.ndarray:
         """The law's mean loss with the known group effects, (n_draws, run)."""
-        total = expected_loss(self.draws, self.design)
+        total = predictive.expected_loss(self.draws, self.design)
         for group in self.member:
             if not group.new.all():
                 values = self.effects[group.effect.name][:, group.position]
@@ -300,7 +283,9 @@ class _Prediction:
 
     def new_scale(self, group: _Membership) -> np.ndarray:
         """Scale of a standard normal new effect, (n_draws, run); 0 if the effect is known."""
-        spread = new_group_scale(self.draws[group.effect.scale.name], self.draws.groups.get(group.effect.name))
+        spread = predictive.new_group_scale(
+            self.draws[group.effect.scale.name], self.draws.groups.get(group.effect.name)
+        )
         return np.asarray(spread[:, None] * np.where(group.new, self.covariate(group), 0.0))
 
 
@@ -334,7 +319,7 @@ def _block(
     if not predicted.noisy:
         bounds = np.quantile(center, levels, axis=0)
     else:
-        scale, nodes = residual_scale(draws, predicted.design), Nodes(draws["nu"])
+        scale, nodes = predictive.residual_scale(draws, predicted.design), Nodes(draws["nu"])
         new = sum((predicted.new_scale(group) ** 2 for group in predicted.member), np.zeros_like(center))
         with np.errstate(divide="ignore", invalid="ignore"):
             of_t = np.where(draws["nu"] > 2, draws["nu"] / (draws["nu"] - 2), np.inf)
@@ -362,7 +347,7 @@ def _draws_of_loss(predicted: _Prediction, runs: pd.DataFrame, seed: int) -> np.
         }
         for run in np.flatnonzero(group.new):
             total[:, run] += scale[:, run] * drawn[group.labels[run]]
-    scale = residual_scale(draws, predicted.design)
+    scale = predictive.residual_scale(draws, predicted.design)
     kind = predicted.design.kind
     columns = [name for name in (*DESIGN[kind], *_LABELS) if name in runs]
     earlier: dict[tuple[str, ...], int] = {}
@@ -370,7 +355,7 @@ def _draws_of_loss(predicted: _Prediction, runs: pd.DataFrame, seed: int) -> np.
         key = (kind, *(f"{name}={value!r}" for name, value in zip(columns, row, strict=True)))
         earlier[key] = earlier.get(key, -1) + 1
         stream = _stream(seed, "residual", *key, str(earlier[key]))
-        total[:, place] += scale[:, place] * standard_residuals(draws["nu"], (draws.n_draws,), stream)
+        total[:, place] += scale[:, place] * predictive.standard_residuals(draws["nu"], (draws.n_draws,), stream)
     return total.T
 
 

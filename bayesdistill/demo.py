@@ -52,7 +52,7 @@ def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
     fitted = bd.fit(runs, seed=seed)
     bd.save(fitted, out / "fit.nc")
     say(bd.check(fitted).verdict)
-    say("planning: 4 students, 4 scenarios, 25 budgets, all draws")
+    say("planning: 4 students, 4 scenarios, 25 budgets")
     planned = bd.plan(fitted, STUDENTS, BUDGETS)
     bd.save(planned, out / "plan.nc")
     bd.write_table(bd.plan_table(planned), out / "plan.csv")

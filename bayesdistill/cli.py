@@ -163,6 +163,7 @@ def plan_command(
     max_teacher_tokens: Annotated[str, _number("Maximum training tokens of the teacher.")] = "2e13",
     max_student_tokens: Annotated[str | None, _number("Maximum tokens of the student.")] = None,
     noise: Annotated[str, _one_of(NOISE, "law: expected losses; run: losses of two single runs.")] = "law",
+    draws: Annotated[str, _number("Number of draws for the strategy with perfect information.")] = "1000",
     seed: Annotated[str, _number("Random seed for --noise run.")] = "0",
     allow_unconverged: Unconverged = False,
     as_json: AsJson = False,
@@ -180,6 +181,7 @@ def plan_command(
         if max_student_tokens is None
         else _positive(max_student_tokens, "--max-student-tokens"),
         noise=noise,
+        draws=_whole(draws, "--draws"),
         seed=_whole(seed, "--seed"),
         allow_unconverged=allow_unconverged,
         progress=False if as_json else None,

@@ -226,6 +226,8 @@ def test_every_numeric_option_takes_them(
         "1:1/8",
         "--seed",
         "1k",
+        "--draws",
+        "40",
         "--noise",
         "run",
         "--json",

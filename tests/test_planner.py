@@ -144,6 +144,12 @@ def test_a_planner_is_frozen_and_knows_its_fields(fit):
         ({"max_student_tokens": -1}, "Cannot parse -1 in max_student_tokens"),
         ({"noise": "loud"}, "`noise` must be 'law' or 'run', got 'loud'"),
         ({"threads": 0}, "`threads` must be a positive integer, got 0"),
+        ({"threads": "2"}, "`threads` must be a positive integer, got '2'"),
+        ({"threads": 1.5}, "`threads` must be a positive integer, got 1.5"),
+        ({"draws": 0}, "`draws` must be a positive integer, got 0"),
+        ({"seed": "a"}, "`seed` must be a non-negative integer, got 'a'"),
+        ({"seed": -1}, "`seed` must be a non-negative integer, got -1"),
+        ({"shape": 3}, "`shape` must be a bd.Shape, got 3"),
         ({"piece": 0}, "`piece` must be a positive number of budgets, got 0"),
         ({"executor": 3}, "`executor` must be a concurrent.futures.Executor, got int"),
     ],
@@ -153,6 +159,11 @@ def test_an_invalid_option_is_an_error_at_once(options, message, fit):
         bd.Planner(fit, **options)
     with pytest.raises(ParameterError, match=message):
         bd.plan(bd.Planner(fit), 1e9, 1e21, **options)
+
+
+def test_a_planner_of_a_planner_is_rejected(fit):
+    with pytest.raises(ParameterError, match="`fit` is a Planner already"):
+        bd.Planner(bd.Planner(fit), seed=3)
 
 
 def test_the_same_tokens_are_for_plan_tokens_alone(fit):

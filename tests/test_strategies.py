@@ -521,3 +521,46 @@ def test_repeated_tokens_are_worth_what_the_study_says():
     np.testing.assert_allclose(np.exp(rule.log_elasticity(epochs))[[0, 2, 3]], slope[[0, 2, 3]], rtol=1e-5)
     with pytest.raises(bd.ParameterError, match="unique_tokens"):
         Repetition(0.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Problem([1e9], (), "best case"), "either budgets or target losses"),
+        (lambda: Problem([1e9], None, "best case", targets=[[2.0, 2.1]]), "`targets` must have one dimension"),
+        (
+            lambda: Problem([1e9], [1e21], "best case", served_tokens=-1e12),
+            "`served_tokens` must be finite and not negative",
+        ),
+        (
+            lambda: Problem([1e9], [1e21], "best case", serving_price=np.nan),
+            "`serving_price` must be a number, got nan",
+        ),
+        (lambda: Bounds(max_teacher_params="1B"), "`max_teacher_params` must be a number, got '1B'"),
+        (lambda: Bounds(min_teacher_loss=np.nan), "`min_teacher_loss` must be a number, got nan"),
+        (lambda: Repetition("10B"), "`unique_tokens` must be positive and finite, got '10B'"),
+        (lambda: Repetition(1e9, np.inf), "`half_life` must be positive and finite"),
+    ],
+)
+def test_what_cannot_be_a_problem_is_rejected_by_name(make, message):
+    with pytest.raises(bd.ParameterError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("search", [perfect_information_strategies, chosen_strategies])
+@pytest.mark.parametrize("asked", [{"budgets": [1e22]}, {"budgets": (), "targets": [2.3]}])
+def test_nothing_within_bounds_and_no_teachers_have_a_status(search, asked):
+    draws = random_draws(np.random.default_rng(38), 3, spread=0.3)
+    for limits in (
+        Bounds(min_teacher_tokens_per_param=30.0, max_teacher_tokens_per_param=20.0),
+        Bounds(max_teacher_tokens_per_param=0.0),
+        Bounds(min_teacher_loss=2.4, max_teacher_loss=2.3),
+        Bounds(max_teacher_loss=1.0),
+    ):
+        found = search(draws, Problem([1e9], scenarios="teacher pretraining", bounds=limits, **asked))
+        assert {strategies.STATUS[code] for code in found["status"].ravel()} == {"no_teacher_in_bounds"}
+        assert np.isnan(found["loss"]).all()
+    empty = search(draws, Problem([1e9], scenarios="teacher inference", teachers=([], []), **asked))
+    assert {strategies.STATUS[code] for code in empty["status"].ravel()} == {"no_teacher_in_bounds"}
+    nobody = search(draws, Problem([], scenarios="best case", **asked))
+    assert nobody["status"].shape[:3] == (0, 1, 1)

@@ -81,11 +81,11 @@ def plan(
 
     Notes
     -----
-    The module docstring has the definitions. The strategy with perfect information is found for `draws` of the posterior draws. The
-    value of perfect information is the regret, from all draws, plus what that strategy saves on top of it, from these draws. With
-    the same seed, the same machine returns the same plan. The numbers can change by 1e-9
-    (relative) if other students or budgets are added, or with another executor or number of threads. Busbridge et al. (2025,
-    arXiv:2502.08606), sections 4 and 5.
+    The docstring of `bayesdistill.decisions._plan` has the definitions. The strategy with perfect information is found for `draws`
+    of the posterior draws, whose labels are the coordinate `thinned_draw`. The value of perfect information is the regret, from all
+    draws, plus what that strategy saves on top of it, from these draws. With the same seed, the same machine returns the same plan.
+    The numbers can change by 1e-9 (relative) if other students or budgets are added, or with another executor or number of threads.
+    Busbridge et al. (2025, arXiv:2502.08606), sections 4 and 5.
 
     Examples
     --------

@@ -24,7 +24,7 @@ from bayesdistill.compute import PUBLISHED_SHAPE, Shape
 from bayesdistill.decisions import arguments
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable
 from bayesdistill.decisions.fitted_draws import FittedDraws, gather
-from bayesdistill.decisions.solving import Workers
+from bayesdistill.decisions.solving import Workers, is_whole
 from bayesdistill.errors import ParameterError
 from bayesdistill.law.predictive import RunNoise
 from bayesdistill.progress import Progress
@@ -61,8 +61,10 @@ class Planner:
         "law": compare the law's mean losses. "run": compare single runs, with residual noise and group effects, in advantages and
         probabilities.
     draws : int
-        Number of posterior draws, evenly spaced within each chain, for which the strategy with perfect information is found in a
-        plan. It takes most of the time, and 1,000 draws suffice for its summaries. `predict` has another argument of this name.
+        Number of posterior draws, evenly spaced within each chain and at least one of each, for which a plan finds the strategy with
+        perfect information; all draws if there are fewer. 1,000 draws suffice for its summaries; Monte Carlo errors require four in
+        each chain. `predict` and `interactive_page`
+        have other arguments of this name.
     seed : int
         Random seed of all random numbers, such as the noise of single runs.
     allow_unconverged : bool
@@ -106,9 +108,17 @@ class Planner:
     progress: Progress = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.fit, Planner):
+            raise ParameterError(
+                "`fit` is a Planner already. Change its options with dataclasses.replace(planner, ...)."
+            )
+        if not isinstance(self.shape, Shape):
+            raise ParameterError(f"`shape` must be a bd.Shape, got {self.shape!r}.")
         arguments.check_choice(self.noise, "noise", NOISE)
-        if isinstance(self.draws, bool) or not (isinstance(self.draws, int | np.integer) and self.draws >= 1):
+        if not is_whole(self.draws, 1):
             raise ParameterError(f"`draws` must be a positive integer, got {self.draws!r}.")
+        if not is_whole(self.seed, 0):
+            raise ParameterError(f"`seed` must be a non-negative integer, got {self.seed!r}.")
         bounds_of(self if self.max_teacher_tokens != SAME else replace(self, max_teacher_tokens=2e13))
         workers_of(self)
 

@@ -28,6 +28,11 @@ PERFECT_INFORMATION = "best"
 STRATEGY_NAMES = {CHOSEN: "chosen strategy", PERFECT_INFORMATION: "strategy with perfect information"}
 
 
+def is_whole(value: object, least: int) -> bool:
+    """Return whether a value is an integer that is not smaller than `least`."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+
 @dataclass(frozen=True)
 class Workers:
     """Executor, threads and progress reports of a computation.
@@ -50,9 +55,9 @@ class Workers:
     piece: int | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None and not self.threads >= 1:
+        if self.threads is not None and not is_whole(self.threads, 1):
             raise ParameterError(f"`threads` must be a positive integer, got {self.threads!r}.")
-        if self.piece is not None and not self.piece >= 1:
+        if self.piece is not None and not is_whole(self.piece, 1):
             raise ParameterError(f"`piece` must be a positive number of budgets, got {self.piece!r}.")
         if self.executor is not None and not hasattr(self.executor, "submit"):
             raise ParameterError(

@@ -45,6 +45,8 @@ class Teachers:
         tokens = (
             np.atleast_1d(np.asarray(teachers[2], float)) if len(teachers) > 2 and teachers[2] is not None else None
         )
+        if not params.size:
+            return cls(params, np.empty((0, n_draws)), tokens)
         wanted = [(params.size,), (params.size, n_draws)]
         if loss.shape not in wanted or (tokens is not None and tokens.shape != params.shape):
             shapes = [v.shape for v in (params, loss, tokens) if v is not None]

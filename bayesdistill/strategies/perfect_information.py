@@ -180,7 +180,8 @@ def search(curves: Curves) -> dict[str, np.ndarray]:
     """Return the strategy with the lowest loss for each problem.
 
     If budgets are close to each other, only some of them are searched everywhere. Between two of them, the optimum is near theirs
-    if these are near each other; if no certain minimum is there, it is searched everywhere, too.
+    if these are near each other; if no certain minimum is there, it is searched everywhere, too. This presumes that no other minimum
+    is the lowest at a budget between two where it is not, as for every law of the package.
 
     Parameters
     ----------

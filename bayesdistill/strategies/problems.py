@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,13 @@ UNLIMITED = 1e300
 """Replacement for an infinite budget: its losses differ by 1e-100 nats from those with unlimited tokens."""
 
 
+def require_number(value: Any, name: str) -> float:
+    """Return a value that is a number other than NaN, or raise ParameterError with its name."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or math.isnan(value):
+        raise ParameterError(f"`{name}` must be a number, got {value!r}.")
+    return float(value)
+
+
 @dataclass(frozen=True)
 class Bounds:
     """Bounds on the teachers and the tokens of a strategy.
@@ -70,9 +77,9 @@ class Bounds:
     Parameters
     ----------
     min_teacher_params, max_teacher_params : float
-        Non-embedding parameters of a teacher. The law was fitted to teachers of 143M to 7.75B.
+        Non-embedding parameters of a teacher; finite. The law was fitted to teachers of 143M to 7.75B.
     min_teacher_tokens, max_teacher_tokens : float
-        Training tokens of a teacher. At the lower default bounds, 1e6 parameters and 1e6 tokens, the published law gives
+        Training tokens of a teacher; finite. At the lower default bounds, 1e6 parameters and 1e6 tokens, the published law gives
         7.5 nats, which is worse than any realistic teacher.
     max_student_tokens : float
         Cap on the student's tokens; infinite for none. The rest of the budget is then not spent.
@@ -99,11 +106,15 @@ class Bounds:
     min_teacher_loss: float = 0.0
     max_teacher_loss: float = math.inf
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            require_number(getattr(self, field.name), field.name)
+
     @property
     def teacher_params(self) -> tuple[float, float]:
         """Smallest and largest size for which some number of tokens is within bounds."""
         few, many = self.min_teacher_tokens_per_param, self.max_teacher_tokens_per_param
-        low = max(self.min_teacher_params, self.min_teacher_tokens / many)
+        low = max(self.min_teacher_params, self.min_teacher_tokens / many if many > 0 else math.inf)
         return low, min(self.max_teacher_params, self.max_teacher_tokens / few if few else math.inf)
 
     def teacher_tokens(self, params: Any) -> tuple[Any, Any]:
@@ -130,7 +141,9 @@ class Bounds:
         if not (all(math.isfinite(v) and v > 0 for v in box) and self.min_teacher_tokens <= self.max_teacher_tokens):
             return False
         low, high = self.teacher_params
-        return low <= high and self.min_teacher_loss <= self.max_teacher_loss and self.max_student_tokens > 0
+        ordered = self.min_teacher_tokens_per_param <= self.max_teacher_tokens_per_param
+        ordered &= self.min_teacher_loss <= self.max_teacher_loss
+        return low <= high and ordered and self.max_student_tokens > 0
 
 
 @dataclass(frozen=True)
@@ -139,9 +152,9 @@ class Problem:
 
     Parameters
     ----------
-    students : (n_students,) array
+    students : float or (n_students,) array
         Non-embedding parameters.
-    budgets : (n_budgets,) or (n_budgets, n_draws) array
+    budgets : float, (n_budgets,) or (n_budgets, n_draws) array
         FLOPs of training and, with `served_tokens`, inference; may be infinite. Empty if there are target losses.
     scenarios : Scenario or str, or a sequence of them
         Fractions of the teacher's inference and pretraining that are charged.
@@ -161,11 +174,24 @@ class Problem:
     repetition : Repetition, optional
         Number of unique tokens and what repeated ones are worth; by default, all tokens are different.
 
+    Raises
+    ------
+    ParameterError
+        If there are neither budgets nor targets, or both, or a value is not a number or negative.
+
     Examples
     --------
-    >>> from bayesdistill.strategies import Problem
-    >>> Problem([1e9], [1e21, 1e22], "best case").budgets
-    array([1.e+21, 1.e+22])
+    The smallest budget for a 1B student of 2.2 nats that also pays for 1e12 tokens of inference, with a teacher of at most 200 tokens
+    per parameter, and all models trained on 1e11 unique tokens:
+
+    >>> import bayesdistill as bd
+    >>> from bayesdistill.law import LAWS, Draws
+    >>> from bayesdistill.strategies import Bounds, Problem, Repetition, chosen_strategies
+    >>> draws = Draws(LAWS["busbridge2025"], bd.PUBLISHED)  # for a fit: bayesdistill.posterior.draws_of(fit)
+    >>> options = {"targets": [2.2], "served_tokens": 1e12, "repetition": Repetition(1e11)}
+    >>> problem = Problem([1e9], [], "teacher inference", Bounds(max_teacher_tokens_per_param=200), **options)
+    >>> f"{chosen_strategies(draws, problem)['budget'].item():.1e}"
+    '4.0e+21'
     """
 
     students: np.ndarray
@@ -180,13 +206,22 @@ class Problem:
     repetition: Repetition | None = None
 
     def __post_init__(self) -> None:
+        if self.budgets is None:
+            object.__setattr__(self, "budgets", ())
         several = [self.scenarios] if isinstance(self.scenarios, str | Scenario) else self.scenarios
         object.__setattr__(self, "scenarios", tuple(scenario(s) for s in several))
         for name in ("students", "budgets", "targets"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, np.atleast_1d(np.asarray(getattr(self, name), float)))
-        if self.targets is not None and self.budgets.size:
-            raise ParameterError("A problem has either budgets or target losses. Leave `budgets` empty.")
+        if (self.targets is not None) == bool(self.budgets.size):
+            raise ParameterError(
+                "A problem has either budgets or target losses. With `targets`, `budgets` must be empty."
+            )
+        if self.targets is not None and self.targets.ndim != 1:
+            raise ParameterError(f"`targets` must have one dimension, got the shape {self.targets.shape}.")
+        for name in ("served_tokens", "serving_price"):
+            if not 0 <= require_number(getattr(self, name), name) < math.inf:
+                raise ParameterError(f"`{name}` must be finite and not negative, got {getattr(self, name):g}.")
 
     def part(self, student: int, scene: int, budgets: np.ndarray) -> Problem:
         """Return the problem of one student and scenario with other budgets."""

@@ -31,7 +31,8 @@ class Repetition:
     Notes
     -----
     Muennighoff et al. (2023, arXiv:2305.16264), equation 5, with the published R* = 15.39. Their correction for excess
-    parameters is not included.
+    parameters is not included. After hundreds of epochs the effective number hardly grows, so that teachers that differ
+    only in such epochs are equally good; the chosen strategy can be any of them within 1e-9 nats.
 
     Examples
     --------
@@ -45,8 +46,9 @@ class Repetition:
 
     def __post_init__(self) -> None:
         for name in ("unique_tokens", "half_life"):
-            if not np.all(np.asarray(getattr(self, name)) > 0):
-                raise ParameterError(f"`{name}` must be positive, got {getattr(self, name)!r}.")
+            value = np.asarray(getattr(self, name))
+            if value.dtype.kind not in "if" or not np.all((value > 0) & np.isfinite(value)):
+                raise ParameterError(f"`{name}` must be positive and finite, got {getattr(self, name)!r}.")
 
     def take(self, index: Any) -> Repetition:
         """Return the rule for some of the draws."""

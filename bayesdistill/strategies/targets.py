@@ -71,4 +71,7 @@ def budgets_for_targets(
         for name, values in result.items():
             whole = parts.setdefault(name, np.empty((*problem.shape_of_grid[:2], *values.shape[2:]), values.dtype))
             whole[a, b] = values[0, 0]
+    if not parts:  # no students or no scenarios
+        empty = replace(problem, budgets=targets, targets=None)
+        parts = search(draws, empty, threads) | {"budget": np.empty(problem.shape_of_grid)}
     return parts

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from importlib import resources
@@ -25,36 +26,64 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Parameters
     ----------
     path : path
-        File to create or replace. It does not change after an error or interrupt. The temporary file has the same ending, which
-        determines the format for some writers.
+        File to create or replace; the target of a symbolic link is replaced, not the link. It does not change after an error or
+        interrupt. The temporary file has the same ending, which determines the format for some writers.
 
     Raises
     ------
     FileError
-        If the folder does not exist or cannot be written to.
+        If the folder does not exist or cannot be written to, or the path is read-only, not a regular file, or has several hard links.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileError(f"Cannot write {path}: the folder {path.parent} does not exist.")
-    if path.is_dir():
-        raise FileError(f"Cannot write {path}: it is a folder. Use the name of a file.")
+    path = target_of(path)
+    mode = _mode_of(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=".bayesdistill-", suffix=path.suffix, dir=path.parent)
     except OSError as error:
         raise FileError(f"Cannot write to {path.parent}: {error.strerror}.") from error
     os.close(handle)
     aside = Path(name)
     try:
         yield aside
-        # Temporary files are private; give the result the permissions of an ordinary file.
-        mask = os.umask(0)
-        os.umask(mask)
-        aside.chmod(0o666 & ~mask)
+        aside.chmod(mode)
         aside.replace(path)
     except OSError as error:
         raise FileError(f"Cannot write {path}: {error}") from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def target_of(path: str | Path) -> Path:
+    """Return the file that a path names: with the home folder for `~`, and behind symbolic links."""
+    try:
+        path = Path(path).expanduser()
+        return path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError) as error:  # a loop of links, no home folder
+        raise FileError(f"Cannot write {path}: {error}") from error
+
+
+def _mode_of(path: Path) -> int:
+    """Return the permissions of a file to be written, after checking that it may be."""
+    if not path.parent.is_dir():
+        raise FileError(f"Cannot write {path}: the folder {path.parent} does not exist.")
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
+    except OSError as error:
+        raise FileError(f"Cannot write {path}: {error.strerror}.") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise FileError(f"Cannot write {path}: it is a folder. Use the name of a file.")
+    if not stat.S_ISREG(status.st_mode):
+        raise FileError(f"Cannot write {path}: it is not a regular file. Use the name of a file.")
+    if status.st_nlink > 1:
+        raise FileError(
+            f"Cannot write {path}: it has {status.st_nlink} hard links. Use another name, or delete the file first."
+        )
+    if not status.st_mode & 0o222:
+        raise FileError(f"Cannot write {path}: it is read-only. Use another name, or make the file writable.")
+    return stat.S_IMODE(status.st_mode)
 
 
 @functools.cache

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +94,67 @@ def test_a_new_file_has_the_permissions_of_a_plain_one(tmp_path):
     assert stat.S_IMODE((tmp_path / "aside").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
+def test_a_link_stays_a_link_and_its_target_keeps_its_mode(tmp_path):
+    (tmp_path / "data").mkdir()
+    target, link = tmp_path / "data" / "table.csv", tmp_path / "link.csv"
+    target.write_text("earlier")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    with replacing(link) as aside:
+        assert aside.parent == target.parent
+        aside.write_text("later")
+    assert link.is_symlink()
+    assert target.read_text() == "later"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(FileError, match="loop"), replacing(loop):
+        pytest.fail("the body must not run")
+
+
+def test_what_is_no_ordinary_file_is_not_replaced(tmp_path):
+    fifo, read_only, linked = (tmp_path / name for name in ("fifo", "read-only", "linked"))
+    os.mkfifo(fifo)
+    for path in (read_only, linked):
+        path.write_text("earlier")
+    read_only.chmod(0o444)
+    (tmp_path / "other").hardlink_to(linked)
+    for path, said in (
+        (fifo, "not a regular file"),
+        (Path(os.devnull), "not a regular file"),
+        (read_only, "read-only"),
+        (linked, "2 hard links"),
+    ):
+        with pytest.raises(FileError, match=said), replacing(path):
+            pytest.fail("the body must not run")
+    assert read_only.read_text() == linked.read_text() == "earlier"
+
+
+def test_long_names_and_the_home_folder(tmp_path, monkeypatch, published_draw):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    name = "n" * 245 + ".nc"
+    assert bd.save(published_draw, f"~/{name}") == tmp_path / name
+    assert bd.load(f"~/{name}")["E"].item() == 1.22
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits of a process are those of POSIX")
+def test_a_fit_that_does_not_fit_on_the_disk_is_an_error_not_the_end_of_the_process(small_fit, tmp_path):
+    """A limit on the size of files stands in for a full disk; the process is one of its own, because HDF5 once ended it."""
+    bd.save(small_fit, tmp_path / "fit.nc")
+    code = (
+        "import resource, signal, sys, bayesdistill as bd\n"
+        "fit = bd.load(sys.argv[1])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n    bd.save(fit, sys.argv[2])\nexcept bd.FileError as error:\n    print('FileError', error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "fit.nc"), str(tmp_path / "copy.nc")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.startswith("FileError Cannot write")
+    assert [path.name for path in tmp_path.iterdir()] == ["fit.nc"]
+
+
 # save and load --------------------------------------------------------------------------------------------------------
 
 
@@ -142,15 +206,13 @@ def test_a_file_that_is_open_elsewhere_can_be_replaced(small_fit, tmp_path):
 def test_an_interrupted_save_loses_nothing(small_fit, tmp_path, monkeypatch, error):
     path = bd.save(small_fit, tmp_path / "fit.nc")
     before = contents(tmp_path)
-    write = xr.DataTree.to_netcdf
+    write = Path.write_bytes
 
-    def interrupted(self: xr.DataTree, target: Path, **options: object) -> None:
-        write(self, target, **options)
-        with Path(target).open("r+b") as file:
-            file.truncate(1000)
+    def interrupted(self: Path, content: bytes) -> None:
+        write(self, content[:1000])
         raise error
 
-    monkeypatch.setattr(xr.DataTree, "to_netcdf", interrupted)
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
     expected = FileError if isinstance(error, OSError) else error
     with pytest.raises(expected):
         bd.save(small_fit.isel(draw=slice(0, 5)), path)

@@ -51,7 +51,7 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
     ...     bd.load(path)["E"].item()
     1.22
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not isinstance(result, xr.Dataset | xr.DataTree):
         raise ParameterError(f"`result` must be a DataTree (fit) or Dataset (plan), got {type(result).__name__}.")
     tree = xr.DataTree(result) if isinstance(result, xr.Dataset) else result.copy()
@@ -68,9 +68,11 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
     }
     with replacing(path) as aside:
         try:
-            tree.to_netcdf(aside, engine="h5netcdf", encoding=encoding)
+            # HDF5 ends the process if the disk is full, so it writes to memory.
+            content = tree.to_netcdf(None, engine="h5netcdf", encoding=encoding)
         except (TypeError, ValueError) as error:
             raise ParameterError(f"Cannot write {path}: netCDF does not support the content. {error}") from error
+        aside.write_bytes(content)
     return path
 
 
@@ -99,7 +101,7 @@ def load(path: str | Path, *, law: Law | str | None = None) -> Any:
     >>> import bayesdistill as bd
     >>> fit = bd.load("fit.nc")  # doctest: +SKIP
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileError(f"The file {path} does not exist.")
     found = _format_of(path)

@@ -131,8 +131,6 @@ def predict(
     check_choice(groups, "groups", GROUPS)
     if not 0 < prob < 1:
         raise ParameterError(f"`prob` must be between 0 and 1, got {prob!r}.")
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < 2**64:
-        raise ParameterError(f"`seed` must be an integer from 0 to 2^64 - 1, got {seed!r}.")
     runs = read_design(table, kind, allow_suspicious=allow_suspicious)
     kind = str(runs.attrs["kind"])
     if kind == "distilled" and not fitted.draws.law.distills:

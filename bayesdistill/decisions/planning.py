@@ -117,8 +117,8 @@ class Planner:
         arguments.check_choice(self.noise, "noise", NOISE)
         if not is_whole(self.draws, 1):
             raise ParameterError(f"`draws` must be a positive integer, got {self.draws!r}.")
-        if not is_whole(self.seed, 0):
-            raise ParameterError(f"`seed` must be a non-negative integer, got {self.seed!r}.")
+        if not (is_whole(self.seed, 0) and self.seed < 2**64):
+            raise ParameterError(f"`seed` must be an integer from 0 to 2^64 - 1, got {self.seed!r}.")
         bounds_of(self if self.max_teacher_tokens != SAME else replace(self, max_teacher_tokens=2e13))
         workers_of(self)
 

@@ -243,8 +243,8 @@ def minimize(mean: MeanLoss) -> Points:
     curves: list[Curve] = []
     if np.isfinite(charges.max_student_tokens) and (charges.delta_lgt or charges.delta_pre):
         curves.append(_crease)
-    if not region.is_box:
-        curves += [_lower_edge, _upper_edge]
+    if not region.bounds.limit_size_and_tokens_separately:
+        curves += [partial(_edge, 0), partial(_edge, 1)]
     if curves:
         for curve in curves:
             points = points.together(_minima_on_curve(mean, few, curve))
@@ -325,16 +325,10 @@ def _corners(mean: MeanLoss) -> Points:
     return Points.of(mean, np.repeat(np.arange(n), y.size), np.tile(x, 2 * n), np.tile(y, n))
 
 
-def _lower_edge(mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the teachers with the fewest tokens, at t from the smallest to the largest."""
+def _edge(side: int, mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the teachers with the fewest (0) or most (1) tokens, at t from the smallest to the largest."""
     x = mean.region.box.left + t * (mean.region.box.right - mean.region.box.left)
-    return x, mean.region.edges(x)[0]
-
-
-def _upper_edge(mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the teachers with the most tokens, at t from the smallest to the largest."""
-    x = mean.region.box.left + t * (mean.region.box.right - mean.region.box.left)
-    return x, mean.region.edges(x)[1]
+    return x, mean.region.edges(x)[side]
 
 
 def _crease(mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

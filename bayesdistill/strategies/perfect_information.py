@@ -207,21 +207,15 @@ def search(curves: Curves) -> dict[str, np.ndarray]:
     between = np.flatnonzero(~np.isin(row, known))
     row, column = row[between], column[between]
     after = np.searchsorted(known, row)
-    solved = np.concatenate([np.zeros(0, int), *(
-        part[_search_between(curves, (row[part], column[part]), (known[after[part] - 1], known[after[part]]), found)]
-        for part in _chunks(row.size, _AT_ONCE // _NEAR.size)
-    )])  # fmt: skip
-    rest = np.setdiff1d(np.arange(row.size), solved)
-    for part in _chunks(rest.size, _AT_ONCE // LAST):
-        problems = (row[rest[part]], column[rest[part]])
-        for name, values in _search_everywhere(curves.take(*problems).as_row()).items():
-            found[name][problems] = values[0]
+    for first in range(0, row.size, _AT_ONCE // LAST):
+        part = slice(first, first + _AT_ONCE // LAST)
+        problems, neighbors = (row[part], column[part]), (known[after[part] - 1], known[after[part]])
+        rest = np.delete(np.arange(problems[0].size), _search_between(curves, problems, neighbors, found))
+        elsewhere = (problems[0][rest], problems[1][rest])
+        if rest.size:
+            for name, values in _search_everywhere(curves.take(*elsewhere).as_row()).items():
+                found[name][elsewhere] = values[0]
     return found
-
-
-def _chunks(count: int, size: int) -> list[np.ndarray]:
-    """Split the numbers from 0 to count - 1 into parts of at most `size`."""
-    return [np.arange(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 def _search_everywhere(curves: Curves) -> dict[str, np.ndarray]:

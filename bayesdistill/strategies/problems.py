@@ -251,7 +251,7 @@ class Problem:
     @property
     def sound_students(self) -> list[int]:
         """Positions of the students whose size is a positive number."""
-        return np.flatnonzero(positive(self.students) & np.isfinite(self.students)).tolist()
+        return np.flatnonzero((self.students > 0) & np.isfinite(self.students)).tolist()
 
     def charges(self, student: int, scene: int) -> Charges:
         """Return the costs of a student in a scenario."""
@@ -266,7 +266,7 @@ class Problem:
     def training_budgets(self, student: int, budgets: np.ndarray) -> np.ndarray:
         """Return what budgets leave for training; NaN if nothing, and at most UNLIMITED."""
         left = np.minimum(budgets, UNLIMITED) - self.serving_cost(student)
-        return np.where(positive(budgets) & (left > 0), left, np.nan)
+        return np.where((budgets > 0) & (left > 0), left, np.nan)
 
     def status(self, found: dict[str, np.ndarray], valid: Any, teacher_exists: Any = True) -> np.ndarray:
         """Return the status of strategies over (student, scenario, budget, ...).
@@ -283,7 +283,7 @@ class Problem:
         rows = self.budgets if self.targets is None else self.targets
         rows = rows.reshape(*rows.shape, *[1] * (status.ndim - 2 - rows.ndim))
         students = self.students.reshape(-1, *[1] * (status.ndim - 1))
-        sound = positive(students) & np.isfinite(students) & positive(rows)
+        sound = (students > 0) & np.isfinite(students) & (rows > 0)
         return np.where(sound, status, CODE["invalid_problem"]).astype(np.int8)
 
 
@@ -303,11 +303,6 @@ def budgets_per_draw(budgets: Any, n_draws: int) -> np.ndarray:
             f"`budgets` must have the shape (n_budgets,) or (n_budgets, {n_draws}), got {budgets.shape}."
         )
     return budgets
-
-
-def positive(values: np.ndarray) -> np.ndarray:
-    """Return which sizes, budgets or losses are positive numbers (possibly infinite)."""
-    return values > 0
 
 
 def bound_status(found: dict[str, np.ndarray], bounds: Bounds) -> np.ndarray:

@@ -66,11 +66,6 @@ class Region:
         return cls(bounds, Box(left, right, box.bottom, box.top), worst, best)
 
     @property
-    def is_box(self) -> bool:
-        """Whether every teacher in the rectangle is allowed."""
-        return self.bounds.limit_size_and_tokens_separately
-
-    @property
     def corners(self) -> np.ndarray:
         """Log parameters at which the edges may have kinks."""
         b = self.bounds
@@ -111,7 +106,7 @@ class Region:
 
     def contains(self, x: Any, y: Any) -> Any:
         """Return which log parameters and log tokens are allowed."""
-        if self.is_box:  # the descent stays in the rectangle
+        if self.bounds.limit_size_and_tokens_separately:  # the descent stays in the rectangle
             return True
         bottom, top = self.edges(x)
         inside = (x >= self.box.left - _HAIR) & (x <= self.box.right + _HAIR)

@@ -48,10 +48,10 @@ def random_draws(rng, size, spread=1.0):
     return Draws(LAWS["busbridge2025"], draws)
 
 
-def effective_tokens(tokens, unique, half_life=15.387756):
+def effective_tokens(tokens, unique, decay=15.387756):
     """Muennighoff et al. (2023), equation 5."""
     repeats = np.maximum(tokens / unique - 1, 0)
-    return np.minimum(tokens, unique) + unique * half_life * (1 - np.exp(-repeats / half_life))
+    return np.minimum(tokens, unique) + unique * decay * (1 - np.exp(-repeats / decay))
 
 
 def strategy_loss(draws, student, budget, scene, bounds, shape, log_params, log_tokens, served=0.0, unique=np.inf):

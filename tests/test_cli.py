@@ -226,6 +226,8 @@ def test_every_numeric_option_takes_them(
         "1:1/8",
         "--seed",
         "1k",
+        "-o",
+        output.with_name("plan.nc"),
         "--draws",
         "40",
         "--noise",
@@ -233,6 +235,7 @@ def test_every_numeric_option_takes_them(
         "--json",
     )
     assert code == 0, err
+    assert bd.load(output.with_name("plan.nc")).sizes["thinned_draw"] == 10
     (row,) = json.loads(out)
     assert row["student"] == 3e8
     assert row["teacher_params"] <= 1e9

@@ -25,6 +25,7 @@ from bayesdistill.strategies import (
     Problem,
     Repetition,
     chosen_strategies,
+    perfect_information,
     perfect_information_strategies,
     supervised_losses,
 )
@@ -539,7 +540,7 @@ def test_repeated_tokens_are_worth_what_the_study_says():
         (lambda: Bounds(max_teacher_params="1B"), "`max_teacher_params` must be a number, got '1B'"),
         (lambda: Bounds(min_teacher_loss=np.nan), "`min_teacher_loss` must be a number, got nan"),
         (lambda: Repetition("10B"), "`unique_tokens` must be positive and finite, got '10B'"),
-        (lambda: Repetition(1e9, np.inf), "`half_life` must be positive and finite"),
+        (lambda: Repetition(1e9, np.inf), "`decay` must be positive and finite"),
     ],
 )
 def test_what_cannot_be_a_problem_is_rejected_by_name(make, message):
@@ -564,3 +565,20 @@ def test_nothing_within_bounds_and_no_teachers_have_a_status(search, asked):
     assert {strategies.STATUS[code] for code in empty["status"].ravel()} == {"no_teacher_in_bounds"}
     nobody = search(draws, Problem([], scenarios="best case", **asked))
     assert nobody["status"].shape[:3] == (0, 1, 1)
+
+
+def test_most_optima_between_two_budgets_are_found_from_their_neighbors(fit354, monkeypatch):
+    accepted, asked = [], []
+    search_between = perfect_information._search_between
+
+    def counted(curves, problems, neighbors, found):
+        near = search_between(curves, problems, neighbors, found)
+        accepted.append(near.size)
+        asked.append(problems[0].size)
+        return near
+
+    monkeypatch.setattr(perfect_information, "_search_between", counted)
+    draws = gather(fit354, allow_unconverged=True).draws.take(slice(0, 100))
+    perfect_information_strategies(draws, Problem([1e9], np.geomspace(1e19, 1e25, 31), tuple(SCENARIOS)), threads=1)
+    assert sum(asked) == 4 * 20 * 100
+    assert sum(accepted) > 0.8 * sum(asked)

@@ -136,7 +136,7 @@ def break_even(
     grid = np.geomspace(1, highest, int(np.ceil(_STEPS_A_DECADE * np.log10(highest))) + 1)
     workers = planning.workers_of(planner)
     tasks = [
-        (fitted, replace(problem, students=np.array([size]), budgets=np.array([spent])), grid, workers.kernel_threads)
+        (fitted, replace(problem, students=np.array([size]), budgets=np.array([spent])), grid, workers.search_threads)
         for size in problem.students
         for spent in problem.budgets
     ]

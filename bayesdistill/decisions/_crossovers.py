@@ -105,7 +105,7 @@ def crossovers(
     search = perfect_information_crossovers if informed else chosen_crossovers
     crossover, status, changes = search(fitted.draws, problem, advantage, workers)
     extrapolation = _extrapolation(fitted, problem, strategy, crossover, workers)
-    asymptote = _asymptotic_advantage(fitted, problem, workers.kernel_threads)
+    asymptote = _asymptotic_advantage(fitted, problem, workers.search_threads)
     crossed, always, never, reversed_, _ = (status == code for code in range(len(CROSSOVER_STATUS)))
     placed = np.select([always | reversed_, never], [np.inf, 0.0], default=crossover)
     values = {
@@ -253,7 +253,7 @@ def _perfect_information_at(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return student tokens and teacher loss with perfect information at each crossover."""
     own = replace(cell.for_draws(crossed), budgets=cell.budgets[None, :])
-    found = solving.solve_piece(solving.PERFECT_INFORMATION, fitted.draws.take(crossed), own, workers.kernel_threads)
+    found = solving.solve_piece(solving.PERFECT_INFORMATION, fitted.draws.take(crossed), own, workers.search_threads)
     return found["student_tokens"][0, 0, 0], found["teacher_loss"][0, 0, 0]
 
 

@@ -104,7 +104,7 @@ def perfect_information_crossovers(
             bracket = Bracket(x[k], x[k + 1], _cubic_root(x, values, k), rise)
             cell = problem.part(i, j, problem.budgets).for_draws(crossed)
             where.append((i, j, crossed))
-            tasks.append((draws.take(crossed), cell, bracket, workers.kernel_threads))
+            tasks.append((draws.take(crossed), cell, bracket, workers.search_threads))
     for position, root in workers.run(_crossing, tasks, "crossovers"):
         crossover[where[position]] = root
     return crossover, status, changes

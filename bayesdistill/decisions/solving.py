@@ -1,6 +1,6 @@
 """Solution of strategies on grids, in pieces that fit in memory, with any executor and with progress reports.
 
-A cell is one (student, scenario, budget). The kernels solve cells independently (and draws, with perfect information), so pieces
+A cell is one (student, scenario, budget). A search solves cells independently (and draws, with perfect information), so pieces
 can be solved in any order and by any worker.
 """
 
@@ -42,7 +42,7 @@ class Workers:
     executor : concurrent.futures.Executor or None
         None computes in this process.
     threads : int or None
-        Threads inside the kernels; None uses their default (with an executor: 1).
+        Threads of one search; None uses one for each processor (with an executor: 1).
     progress : bool, callable or None
         As for `progress.reporting`, in pieces.
     piece : int or None
@@ -86,8 +86,8 @@ class Workers:
                     future.cancel()
 
     @property
-    def kernel_threads(self) -> int | None:
-        """Threads per kernel: the workers of an executor already share the cores."""
+    def search_threads(self) -> int | None:
+        """Threads of one search: the workers of an executor already share the cores."""
         return 1 if self.threads is None and self.executor is not None else self.threads
 
 
@@ -105,7 +105,7 @@ def solve(kind: str, draws: Draws, problem: Problem, workers: Workers) -> dict[s
     Returns
     -------
     dict of ndarray
-        Results of the kernel, over (student, scenario, budget) and, for values with draws, (..., n_draws).
+        Results of the search, over (student, scenario, budget) and, for values with draws, (..., n_draws).
     """
     n_draws = draws.n_draws
     per_budget = n_draws * len(problem.scenarios)
@@ -116,7 +116,7 @@ def solve(kind: str, draws: Draws, problem: Problem, workers: Workers) -> dict[s
         for start in range(0, problem.budgets.size, piece)
     ]
     parts = [replace(problem, students=problem.students[[i]], budgets=problem.budgets[span]) for i, span in spans]
-    tasks = [(kind, draws, part, workers.kernel_threads) for part in parts]
+    tasks = [(kind, draws, part, workers.search_threads) for part in parts]
     whole: dict[str, np.ndarray] = {}
     for position, found in workers.run(solve_piece, tasks, STRATEGY_NAMES[kind]):
         i, span = spans[position]

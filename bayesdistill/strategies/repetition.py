@@ -20,8 +20,8 @@ class Repetition:
     ----------
     unique_tokens : float
         Unique tokens U of the corpus, from which teachers and students are trained.
-    half_life : float or (n_draws,) array
-        Constant R* of the decay: repeated tokens are worth at most R* times the unique ones.
+    decay : float or (n_draws,) array
+        Constant R*, in epochs, with which the value of repeated tokens decays. They are worth at most R* times the unique tokens.
 
     Raises
     ------
@@ -42,25 +42,25 @@ class Repetition:
     """
 
     unique_tokens: float
-    half_life: Any = 15.387756
+    decay: Any = 15.387756
 
     def __post_init__(self) -> None:
-        for name in ("unique_tokens", "half_life"):
+        for name in ("unique_tokens", "decay"):
             value = np.asarray(getattr(self, name))
             if value.dtype.kind not in "if" or not np.all((value > 0) & np.isfinite(value)):
                 raise ParameterError(f"`{name}` must be positive and finite, got {getattr(self, name)!r}.")
 
     def take(self, index: Any) -> Repetition:
         """Return the rule for some of the draws."""
-        return replace(self, half_life=self.half_life[index]) if np.ndim(self.half_life) else self
+        return replace(self, decay=self.decay[index]) if np.ndim(self.decay) else self
 
     def effective(self, tokens: Any) -> Any:
         """Return the effective number of tokens."""
         repeats = np.maximum(tokens / self.unique_tokens - 1, 0.0)
-        again = -self.half_life * np.expm1(-repeats / self.half_life)
+        again = -self.decay * np.expm1(-repeats / self.decay)
         return np.minimum(tokens, self.unique_tokens) + self.unique_tokens * again
 
     def log_elasticity(self, tokens: Any) -> Any:
         """Return the logarithm of d log(effective tokens) / d log(tokens), which decreases with the tokens."""
         repeats = np.maximum(tokens / self.unique_tokens - 1, 0.0)
-        return np.log(tokens) - repeats / self.half_life - np.log(self.effective(tokens))
+        return np.log(tokens) - repeats / self.decay - np.log(self.effective(tokens))

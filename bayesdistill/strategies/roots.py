@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import elementwise
 
+_LARGE = 1e6  # replaces infinite values and NaN, which would stop the search
+
 
 def find_roots(
     function: Callable[[np.ndarray, np.ndarray], np.ndarray], lower: Any, upper: Any, which: Any, tolerance: float
@@ -23,7 +25,7 @@ def find_roots(
     which : (n,) array of int
         Indices of the functions.
     tolerance : float
-        Of the roots.
+        Largest error of a root.
     """
     if not np.size(which):
         return np.empty(0)
@@ -40,6 +42,3 @@ def find_roots(
     at_left, at_right = found.f_bracket
     outside = np.abs(found.f_x) >= _LARGE
     return np.where(outside, np.where(np.abs(at_left) < np.abs(at_right), left, right), found.x)
-
-
-_LARGE = 1e6  # replaces infinite values and NaN, which would stop the search

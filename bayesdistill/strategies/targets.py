@@ -13,7 +13,9 @@ from bayesdistill.strategies.problems import CODE, FIRST_FAILURE, Problem
 from bayesdistill.strategies.roots import find_roots
 
 _TOLERANCE = 1e-10  # log budget
-_LARGEST = 1e50  # FLOPs; its losses differ by less than 1e-15 nats from those with unlimited budgets
+_LARGEST = (
+    1e60  # FLOPs; under the published law its losses differ by less than 1e-15 nats from those with unlimited budgets
+)
 
 
 def budgets_for_targets(
@@ -21,7 +23,7 @@ def budgets_for_targets(
 ) -> dict[str, np.ndarray]:
     """Return the strategies of a search with the smallest budgets that reach each target loss.
 
-    The loss of the best strategy does not increase with the budget, so the budget is a root in one variable. With perfect
+    The lowest loss does not increase with the budget, so the budget is a root in one variable. With perfect
     information there is one for each draw; the chosen strategy reaches the target on average.
 
     Parameters

@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import re
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from matplotlib.collections import FillBetweenPolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.testing.compare import compare_images
+from matplotlib.text import Text
 
 import bayesdistill as bd
 from bayesdistill import criticism, decisions, plots, posterior
@@ -595,32 +597,72 @@ def test_names_from_outside_are_not_read_as_mathematics():
 # Manners --------------------------------------------------------------------------------------------------------------
 
 
-def test_global_state_is_left_alone_and_has_no_say():
-    with matplotlib.rc_context():
-        quiet = pixels(plots.plot_capacity_gap(inputs.gap()))
-        matplotlib.rcParams.update(
-            {
-                "axes.facecolor": "red",
-                "axes.grid": False,
-                "axes.prop_cycle": matplotlib.cycler(color=["red"]),
-                "axes.titlesize": 30,
-                "font.size": 25,
-                "font.weight": "bold",
-                "grid.color": "red",
-                "legend.fontsize": 30,
-                "lines.linewidth": 9,
-                "text.color": "red",
-                "xtick.color": "red",
-                "ytick.labelsize": 20,
-                "figure.dpi": 200,
-                "figure.autolayout": True,
-            }
-        )
+def other_settings() -> dict[str, object]:
+    """Return another valid value for every rcParam that the package sets."""
+    found: dict[str, object] = {}
+    candidates = [True, False, 9.0, 30, "red", "bold", "tight", "lower left", "cm", [3.0], (1.0, 9.0, 2.0), "9"]
+    with matplotlib.rc_context(), warnings.catch_warnings(action="ignore"):  # deprecated settings
+        for name, default in picture._DEFAULTS.items():
+            before = matplotlib.rcParams[name]
+            for value in candidates:
+                try:
+                    matplotlib.rcParams[name] = value
+                except (AttributeError, TypeError, ValueError):  # the types that validators raise
+                    continue
+                if matplotlib.rcParams[name] not in (default, before):
+                    found[name] = value
+                    break
+    return found
+
+
+OTHER = other_settings() | {
+    "text.usetex": True,
+    "path.sketch": (1, 100, 2),
+    "axes.prop_cycle": matplotlib.cycler(color=["red"]),
+}
+
+
+def test_other_settings_are_found():
+    assert {
+        "text.parse_math",
+        "text.usetex",
+        "savefig.transparent",
+        "font.weight",
+        "lines.linewidth",
+        "axes.facecolor",
+    } <= set(OTHER)
+    assert len(OTHER) > 0.8 * len(picture._DEFAULTS)
+
+
+@pytest.mark.parametrize("name", ["capacity_gap", "probability", "crossover", "family"])
+def test_rcparams_neither_change_figures_nor_are_changed(name, tmp_path):
+    def made(path: Path) -> tuple[np.ndarray, bytes]:
+        plot, make = MAKERS[name]
+        figure = plot(make())
+        figure.savefig(path, format="png")
+        return pixels(figure), path.read_bytes()
+
+    quiet, file = made(tmp_path / "quiet.png")
+    with warnings.catch_warnings(action="ignore"), matplotlib.rc_context(OTHER):
         before = dict(matplotlib.rcParams)
-        loud = pixels(plots.plot_capacity_gap(inputs.gap()))
+        loud, other = made(tmp_path / "loud.png")
         assert dict(matplotlib.rcParams) == before
-    # Rounding may move a grey level by one; a red line or a larger letter moves it by far more.
-    assert np.abs(quiet.astype(int) - loud.astype(int)).max() <= 2
+    np.testing.assert_array_equal(quiet, loud)
+    assert file == other
+
+
+def test_settings_that_change_after_a_figure_was_made():
+    """Matplotlib creates ticks when it draws, with the settings of that moment."""
+    quiet, figure = (plots.plot_probability(inputs.plan()) for _ in range(2))
+    expected = pixels(quiet)
+    with warnings.catch_warnings(action="ignore"), matplotlib.rc_context(OTHER):
+        np.testing.assert_array_equal(pixels(figure), expected)
+
+
+def test_the_font_is_the_callers():
+    with matplotlib.rc_context({"font.family": "monospace"}):
+        texts = plots.plot_probability(inputs.plan()).findobj(Text)
+        assert {text.get_fontname() for text in texts} == {"DejaVu Sans Mono"}
 
 
 def pixels(figure: Figure) -> np.ndarray:

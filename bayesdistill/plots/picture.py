@@ -1,15 +1,17 @@
 """The Figure that plots return, and the settings of matplotlib while it is drawn.
 
-Figures are built from `Figure` objects, never through pyplot: they need no display, leave no open window behind, and the
-caller's rcParams decide the font family and nothing else. Sizes and colors are set while a figure is built and never
-written to the global rcParams.
+Figures are `Figure` objects and do not use pyplot, so they require no display and open no window. The caller's rcParams determine the
+font family and the format of files; all other settings apply while a figure is built, drawn or saved, and never change the global
+rcParams.
 """
 
 from __future__ import annotations
 
 import io
+import re
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,19 @@ from matplotlib.transforms import Bbox, IdentityTransform, Transform
 
 from bayesdistill.plots.style import SLIDE_HEIGHT, Look
 
-# What of the caller's rcParams must not leak into a figure. The font family is theirs.
-_OWN_RC = "axes errorbar figure grid hatch legend lines markers patch xtick ytick"
-
+# The caller's settings: fonts, formats of files, windows. Everything else would change or break the figures.
+_CALLERS = re.compile(
+    r"backend|docstring|interactive$|toolbar|timezone|(_internal|animation|keymap|macosx|pdf|pgf|ps|svg|tk|webagg)\.|mathtext\.fontset"
+    r"|font\.(family|serif|sans-serif|cursive|fantasy|monospace)|savefig\.(dpi|directory|format|pad_inches)"
+)
+_DEFAULTS = {name: value for name, value in matplotlib.rcParamsDefault.items() if not _CALLERS.match(name)}
 _SHARED = matplotlib.rc_params_from_file(Path(__file__).with_name("figure.mplstyle"), use_default_template=False)
 
 
 @contextmanager
 def settings(look: Look) -> Iterator[None]:
-    """Use matplotlib's own defaults with the look's sizes and colors, whatever the caller has set."""
-    own = {k: v for k, v in matplotlib.rcParamsDefault.items() if k.split(".")[0] in _OWN_RC.split()}
-    own |= _SHARED | {
+    """Use matplotlib's defaults with the sizes and colors of the look, whatever the caller has set."""
+    own = {**_DEFAULTS, **_SHARED} | {
         "font.size": look.font,
         "text.color": look.ink,
         "figure.facecolor": look.paper,
@@ -48,16 +52,19 @@ def settings(look: Look) -> Iterator[None]:
         "hatch.linewidth": 0.35 * look.line,
         "legend.fontsize": look.small,
     }
-    with matplotlib.rc_context(own):
+    with ExitStack() as stack:
+        with warnings.catch_warnings():  # some of the defaults are of deprecated settings
+            warnings.simplefilter("ignore", matplotlib.MatplotlibDeprecationWarning)
+            stack.enter_context(matplotlib.rc_context(own))
         yield
 
 
 @contextmanager
 def _steady(renderer: Any) -> Iterator[None]:
-    """Round what is drawn to a thousandth of a pixel.
+    """Round the coordinates of paths to a thousandth of a pixel.
 
-    The last bit of a logarithm depends on where in memory numpy finds the numbers, and one bit can change the shade of a pixel:
-    without this, the same figure made twice is now and then not the same file.
+    The last bit of a logarithm depends on the alignment of numpy's arrays in memory, and one bit can change the shade of a pixel.
+    Without rounding, two drawings of the same figure sometimes differ.
     """
     if not isinstance(renderer, RendererAgg):
         yield
@@ -82,22 +89,27 @@ def _steady(renderer: Any) -> Iterator[None]:
 
 
 class Picture(Figure):
-    """A Figure that notebooks display although it was not made by pyplot, and whose texts scale with it."""
+    """A Figure that notebooks display without pyplot, drawn with the settings of its look."""
 
     look: Look
 
     def draw(self, renderer: Any) -> None:
-        """Draw with unhinted letters, and the same to the byte each time."""
-        with matplotlib.rc_context({"text.hinting": "none"}), _steady(renderer):
+        """Draw the same pixels each time; matplotlib creates ticks only now, with the current settings."""
+        with settings(self.look), _steady(renderer):
             super().draw(renderer)
 
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """Save the figure on its own background, see `matplotlib.figure.Figure.savefig`."""
+        with settings(self.look):
+            super().savefig(*args, **kwargs)
+
     def get_tightbbox(self, *_: Any, **__: Any) -> Bbox:
-        """Return the whole figure: once pyplot is imported, notebooks crop figures to this box."""
+        """Return the whole figure, because notebooks crop figures to this box if pyplot is imported."""
         return Bbox.from_bounds(0, 0, *self.get_size_inches())
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         buffer = io.BytesIO()
-        # Twice the pixels at the same size on the page: sharp on high-resolution screens.
+        # Twice the pixels at the same size on the page, for high-resolution screens.
         self.savefig(buffer, format="png", dpi=2 * 96)
         width, height = self.get_size_inches()
         return buffer.getvalue(), {"width": round(96 * width), "height": round(96 * height)}

@@ -14,7 +14,7 @@ import bayesdistill
 PACKAGE = Path(bayesdistill.__file__).parent
 PAGE = Path(__file__).parents[1] / "ARCHITECTURE.md"
 SAMPLERS = {"pymc", "nutpie", "pytensor", "numpyro", "jax"}
-ANYWHERE = {"errors", "files", "progress"}
+ANYWHERE = {"errors", "arguments", "files", "progress"}
 MOST_POSITIONAL = 7
 """Arguments of a call without a name; a reader cannot tell more of them apart."""
 

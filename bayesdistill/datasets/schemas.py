@@ -12,27 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from bayesdistill.arguments import QUANTITIES
 from bayesdistill.errors import DataError, ParameterError
 
 if TYPE_CHECKING:
     import pandera.pandas as pa
-
-
-class Quantity(NamedTuple):
-    """What a column measures, and the range of values that are plausible for a language model."""
-
-    units: str
-    fewest: float
-    most: float
-
-
-QUANTITIES = MappingProxyType(
-    {
-        "params": Quantity("parameters", 1e3, 1e14),
-        "tokens": Quantity("tokens", 1e4, 1e17),
-        "loss": Quantity("nats per token", 0.0, 12.0),  # 12 nats: a uniform prediction over 163,000 tokens
-    }
-)
 
 
 class Column(NamedTuple):

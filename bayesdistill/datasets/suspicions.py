@@ -17,8 +17,9 @@ import math
 import numpy as np
 import pandas as pd
 
+from bayesdistill.arguments import QUANTITIES
 from bayesdistill.datasets.files import RawTable
-from bayesdistill.datasets.schemas import COLUMNS, KINDS, QUANTITIES
+from bayesdistill.datasets.schemas import COLUMNS, KINDS
 
 _RATIO_RANGE = (0.05, 1.5e4)
 _USUAL_RATIO = 30.0

@@ -1,0 +1,246 @@
+"""Rules for arguments: types, and the range of every number.
+
+`RANGES` and `RULES` have the rules of arguments that mean the same in several functions. The decorator `checked` applies `RULES` to
+the arguments of a function by name; a keyword of the decorator is a rule of this function alone. `check_fields` does the same for
+the fields of a dataclass. Each error message names the argument, the expected values and the value found.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import reprlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bayesdistill.errors import ParameterError
+
+Rule = Callable[[Any, str], Any]
+"""(value, name of the argument) -> the value as a Python object; raises ParameterError."""
+
+_MOST = sys.float_info.max
+_SHORT = reprlib.Repr(maxstring=80, maxother=120, maxlist=4, maxtuple=4, maxdict=3, maxset=3)
+
+
+class Quantity(NamedTuple):
+    """What a number measures, and the range of values that are plausible for a language model."""
+
+    units: str
+    fewest: float
+    most: float
+
+
+QUANTITIES = MappingProxyType(
+    {
+        "params": Quantity("parameters", 1e3, 1e14),
+        "tokens": Quantity("tokens", 1e4, 1e17),
+        "loss": Quantity("nats per token", 0.0, 12.0),  # 12 nats: a uniform prediction over 163,000 tokens
+    }
+)
+
+
+def shown(value: Any) -> str:
+    """Return a value as text for an error message; long values are cut."""
+    return " ".join(_SHORT.repr(scalar(value)).split())
+
+
+def scalar(value: Any) -> Any:
+    """Return a NumPy scalar or an array without dimensions as a Python object; other values are unchanged."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+
+
+@dataclass(frozen=True)
+class Number:
+    """Rule for a number.
+
+    Parameters
+    ----------
+    low, high : float
+        Smallest and largest value; finite by default.
+    units : str
+    whole : bool
+        Whether it must be an integer.
+    above : bool
+        Whether it must be larger than `low`.
+    """
+
+    low: float = -_MOST
+    high: float = _MOST
+    units: str = ""
+    whole: bool = False
+    above: bool = False
+
+    def __call__(self, value: Any, name: str) -> Any:
+        """Return the value as int or float, or raise ParameterError."""
+        number: Any = scalar(value)
+        right = isinstance(number, Integral if self.whole else Real) and not isinstance(number, bool)
+        if not right or not self.holds(number) or (isinstance(number, int) and number > _MOST):
+            raise ParameterError(f"`{name}` must be {self.words}, got {shown(value)}.")
+        return int(number) if self.whole else float(number)
+
+    def holds(self, number: Any) -> Any:
+        """Return whether a number, or each number of an array, is in the range. NaN is not."""
+        return (number > self.low if self.above else number >= self.low) & (number <= self.high)
+
+    @property
+    def words(self) -> str:
+        """Description such as "an integer from 1 to 1000"."""
+        low, high = ("2^64 - 1" if bound == SEED.high else f"{bound:.10g}" for bound in (self.low, self.high))
+        start = f"above {low}" if self.above else f"of at least {low}"
+        if self.high < _MOST:
+            start = f"{start} and at most {high}" if self.above else f"from {low} to {high}"
+        kind = "an integer" if self.whole else "a finite number" if self.high == _MOST else "a number"
+        return " ".join(part for part in (kind, start if self.low > -_MOST else "", self.units) if part)
+
+    def each(self, values: Any, name: str) -> Any:
+        """Return a number, or an array of numbers; a list becomes an array."""
+        try:
+            array = np.asarray(values)
+        except ValueError:
+            array = np.array(None)
+        if array.ndim == 0:
+            return self(values, name)
+        if array.dtype.kind not in "iuf":
+            array = np.array([self(one, name) for one in array.ravel()]).reshape(array.shape)
+        wrong = ~self.holds(array)
+        if wrong.any():
+            self(array[wrong][0], name)
+        return array if isinstance(values, list | tuple) else values
+
+
+SEED = Number(0, 2**64 - 1, whole=True)
+
+
+def one_of(*names: str) -> Rule:
+    """Return the rule for one of several names."""
+
+    def rule(value: Any, name: str) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ParameterError(f"`{name}` must be {' or '.join(map(repr, names))}, got {shown(value)}.")
+        return str(value)
+
+    return rule
+
+
+def switch(value: Any, name: str) -> bool:
+    """Return a value that is True or False."""
+    if not isinstance(scalar(value), int) or scalar(value) not in (0, 1):
+        raise ParameterError(f"`{name}` must be True or False, got {shown(value)}.")
+    return bool(value)
+
+
+def progress(value: Any, name: str) -> Any:
+    """Return a callable, True, False or None."""
+    return value if value is None or callable(value) else switch(value, name)
+
+
+def executor(value: Any, name: str) -> Any:
+    """Return an executor or None."""
+    if value is not None and not callable(getattr(value, "submit", None)):
+        raise ParameterError(
+            f"`{name}` must be a concurrent.futures.Executor, got {type(value).__name__}. For a Dask cluster, use "
+            "client.get_executor()."
+        )
+    return value
+
+
+PARAMS = Number(QUANTITIES["params"].fewest, QUANTITIES["params"].most, QUANTITIES["params"].units)
+TOKENS = Number(QUANTITIES["tokens"].fewest, QUANTITIES["tokens"].most, QUANTITIES["tokens"].units)
+LOSS = Number(QUANTITIES["loss"].fewest, QUANTITIES["loss"].most, QUANTITIES["loss"].units, above=True)
+FLOPS = Number(1e8, 1e40, "FLOPs")
+RATIO = Number(1e-6, 1e9, "tokens per parameter")
+FRACTION = Number(0, 1)
+PROBABILITY = Number(0.001, 0.9999)
+WORKERS = Number(1, 10_000, whole=True)
+
+RANGES = MappingProxyType(
+    {
+        **dict.fromkeys(("students", "student_params", "teacher_params", "params"), PARAMS),
+        **dict.fromkeys(("min_teacher_params", "max_teacher_params"), PARAMS),
+        **dict.fromkeys(("tokens", "student_tokens", "teacher_tokens"), TOKENS),
+        **dict.fromkeys(("max_student_tokens", "max_teacher_tokens"), TOKENS),
+        **dict.fromkeys(("student_tokens_per_param", "teacher_tokens_per_param"), RATIO),
+        **dict.fromkeys(("teacher_loss", "teacher_losses"), LOSS),
+        **dict.fromkeys(("budget", "budgets", "student_budget", "teacher_budget", "cutoffs"), FLOPS),
+        **dict.fromkeys(("compute", "batch_compute"), FLOPS),
+        "students_per_teacher": Number(1, 1e12, "students"),
+        "max_students_per_teacher": Number(1, 1e12, "students", above=True),
+        "gpu_flops_per_second": Number(1e3, 1e24, "FLOPs per second"),
+        "price_per_gpu_hour": Number(1e-6, 1e9),
+        "counts": Number(1, 1e9, "students", whole=True),
+        "weights": Number(1e-9, 1e18),
+    }
+)
+"""Arguments of decisions that can be written as text and may be lists."""
+
+RULES: MappingProxyType[str, Rule] = MappingProxyType(
+    {
+        # Decisions
+        **dict.fromkeys(("delta_lgt", "delta_pre", "new_delta_pre"), FRACTION),
+        "threshold": Number(0.5, 0.9999, above=True),
+        "indifference": Number(0, 10, "nats"),
+        "max_extrapolation": Number(1, 1e6),
+        # Models and samplers
+        "widen": Number(1, 1000),
+        "tolerance": Number(1e-6, 10, "nats"),
+        "asymptotic_width": Number(1e-6, 10, "nats"),
+        "tune": Number(1, 1_000_000, whole=True),
+        "chains": Number(1, 1000, whole=True),
+        "target_accept": Number(0.1, 0.9999),
+        **dict.fromkeys(("cores", "threads"), WORKERS),
+        "piece": Number(1, 1_000_000, "budgets", whole=True),
+        "draws": Number(1, 1_000_000, whole=True),
+        "seed": SEED,
+        # Criticism and design
+        "prob": PROBABILITY,
+        "points": Number(2, 100_000, whole=True),
+        "bins": Number(2, 10_000, whole=True),
+        "max_draws": Number(2, 1_000_000, whole=True),
+        "shuffles": Number(20, 1_000_000, whole=True),
+        "simulations": Number(1, 1_000_000, whole=True),
+        "parts": Number(2, 10_000, whole=True),
+        "batch": Number(1, 1_000_000, whole=True),
+        "outcomes": Number(2, 1_000_000, whole=True),
+        "min_effective_draws": Number(0, 1e9),
+        # Switches and objects
+        **dict.fromkeys(("allow_suspicious", "allow_unconverged", "include_failed", "dark"), switch),
+        "progress": progress,
+        "executor": executor,
+    }
+)
+"""Arguments that `checked` and `check_fields` check."""
+
+
+def checked[F: Callable[..., Any]](function: F | None = None, **own: Rule) -> Any:
+    """Decorate a function so that rules check its arguments. An argument equal to its default is not checked."""
+    if function is None:
+        return functools.partial(checked, **own)
+    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    rules = {name: own.get(name, RULES.get(name)) for name in defaults}
+
+    def check(name: str, value: Any) -> Any:
+        rule = rules.get(name)
+        return value if rule is None or value is defaults[name] else rule(value, name)
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        positional = [check(name, value) for name, value in zip(defaults, args, strict=False)]
+        return function(
+            *positional, *args[len(positional) :], **{name: check(name, value) for name, value in named.items()}
+        )
+
+    return call
+
+
+def check_fields(made: Any, **own: Rule) -> None:
+    """Check the fields of a frozen dataclass by their rules, after it is made; a field equal to its default is not checked."""
+    for field in fields(made):
+        rule, value = own.get(field.name, RULES.get(field.name)), getattr(made, field.name)
+        if rule is not None and value is not field.default:
+            object.__setattr__(made, field.name, rule(value, field.name))

@@ -19,6 +19,7 @@ import typer
 
 import bayesdistill as bd
 from bayesdistill.errors import BayesdistillError, FileError, ParameterError
+from bayesdistill.files import check_writable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,10 +55,8 @@ def _output(text: str) -> Any:
 
 def _writable(path: Path | None) -> Path | None:
     """Raise an error before the computation if the file cannot be written."""
-    if path is not None and path.is_dir():
-        raise FileError(f"Cannot write '{path}': it is a folder. Use a file name such as '{path / 'result.nc'}'.")
-    if path is not None and not path.parent.is_dir():
-        raise FileError(f"Cannot write '{path}': the folder '{path.parent}' does not exist.")
+    if path is not None:
+        check_writable(path)
     return path
 
 
@@ -271,10 +270,9 @@ def report_command(
     """Write a self-contained HTML report of a fit and a plan, with tables and figures as files."""
     import xarray as xr
 
-    from bayesdistill.reporting import report_files, write_report
+    from bayesdistill.reporting import check_report, report_files, write_report
 
-    if output.exists() and not output.is_dir():
-        raise FileError(f"Cannot write to '{output}': it is a file. Use a folder with -o.")
+    check_report(output)
     planned = None if plan is None else bd.load(plan)
     if planned is not None and not isinstance(planned, xr.Dataset):
         raise FileError(f"{plan} contains a fit, not a plan. Create a plan with: bayesdistill plan FIT -o plan.nc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 import time
 from importlib.resources import files
@@ -11,11 +12,13 @@ import numpy as np
 import xarray as xr
 
 import bayesdistill as bd
-from bayesdistill.files import replacing
-from bayesdistill.reporting import PAGE, answer_sentences, report_files, write_report
+from bayesdistill.files import check_writable, make_folder, write_file
+from bayesdistill.reporting import PAGE, answer_sentences, check_report, report_files, write_report
 
 STUDENTS = (3e8, 1e9, 3e9, 1e10)
 BUDGETS = np.geomspace(1e19, 1e25, 25)
+FILES = ("README.md", PAGE, "fit.nc", "plan.nc", "plan.csv", "runs.png", "probability.png", "best_loss.png")
+"""The main output files."""
 
 
 def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
@@ -36,17 +39,17 @@ def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
     Raises
     ------
     FileError
-        If the folder cannot be created.
+        If the folder cannot be created or written to.
     """
     started = time.monotonic()
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - started:5.1f} s] {text}", flush=True)
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise bd.FileError(f"Cannot create the folder '{out}': {error.strerror}.") from error
+    check_report(out)
+    for name in FILES:
+        check_writable(out / name, parents=True)
+    out = make_folder(out)
     runs = bd.load_runs("busbridge2025")
     say(f"{len(runs)} distilled runs of Busbridge et al. (2025); compiling and sampling the law")
     fitted = bd.fit(runs, seed=seed)
@@ -64,14 +67,13 @@ def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
         "best_loss.png": bd.plot_best_loss(planned, size="page"),
     }
     for name, figure in figures.items():
-        with replacing(out / name) as aside:
-            figure.savefig(aside, dpi=150)
+        figure.savefig(picture := io.BytesIO(), dpi=150)
+        write_file(out / name, picture.getvalue())
     say("writing the report")
     write_report(report_files(fitted, planned, curves=curves), out)
-    with replacing(out / "README.md") as aside:
-        aside.write_text(summary_text(fitted, planned), encoding="utf-8")
+    write_file(out / "README.md", summary_text(fitted, planned).encode())
     say("done")
-    written = [out / name for name in ("README.md", PAGE, "fit.nc", "plan.nc", "plan.csv", *figures)]
+    written = [out / name for name in FILES]
     print(f"\n{bd.table_text(bd.summary_table(planned))}\n", *(f"  {path}" for path in written), sep="\n")
     return written
 

@@ -1,4 +1,4 @@
-"""Atomic replacement of files, and a digest of the package's sources.
+"""Writing of whole files, and a digest of the package's sources.
 
 Every module may import this one; it imports only `errors`.
 """
@@ -6,73 +6,114 @@ Every module may import this one; it imports only `errors`.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import BinaryIO
 
 from bayesdistill.errors import FileError
 
+TEMPORARY = ".bayesdistill-"
+"""Start of the names of temporary files."""
 
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces `path` on success.
+
+def write_file(path: str | Path, content: bytes, *, keep: bool = False, private: bool = False) -> None:
+    """Create or replace a file; after an error, an interrupt or a kill it has its earlier content.
 
     Parameters
     ----------
     path : path
-        File to create or replace; the target of a symbolic link is replaced, not the link. It does not change after an error or
-        interrupt. The temporary file has the same ending, which determines the format for some writers.
+        The target of a symbolic link is replaced, not the link.
+    content : bytes
+        Content of the file.
+    keep : bool
+        If the file cannot be written, write the content to a new file in another folder. The error names it.
+    private : bool
+        Give only the user access to the file. Whatever has its name is replaced, also a link.
 
     Raises
     ------
     FileError
-        If the folder does not exist or cannot be written to, or the path is read-only, not a regular file, or has several hard links.
+        If the folder does not exist or cannot be written to, the path is read-only, not a regular file, or has several hard links,
+        or the disk is full.
     """
-    path = target_of(path)
-    mode = _mode_of(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=".bayesdistill-", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise FileError(f"Cannot write to {path.parent}: {error.strerror}.") from error
-    os.close(handle)
-    aside = Path(name)
+        target, mode = (Path(path), 0o600) if private else _target_and_mode(path)
+        with _temporary_file(target) as (file, aside):
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            aside.chmod(mode)
+            aside.replace(target)
+    except FileError as error:
+        if not keep:
+            raise
+        raise FileError(f"{error} {_keep_elsewhere(content, Path(str(path)).suffix)}") from error
+
+
+def check_writable(path: str | Path, *, parents: bool = False) -> None:
+    """Raise an error if a file cannot be written, before the computation of its content.
+
+    Parameters
+    ----------
+    path : path
+        File as for `write_file`.
+    parents : bool
+        Whether folders that do not exist will be created.
+
+    Raises
+    ------
+    FileError
+    """
+    target, _ = _target_and_mode(path, parents=parents)
+    with _temporary_file(_folder_of(target, parents=parents) / target.name):
+        pass
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create a folder and its parents unless they exist, and return it with the home folder for `~`."""
     try:
-        yield aside
-        aside.chmod(mode)
-        aside.replace(path)
-    except OSError as error:
-        raise FileError(f"Cannot write {path}: {error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
+        folder = Path(path).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise FileError(f"Cannot create the folder {path}: {getattr(error, 'strerror', error)}.") from error
+    return folder
 
 
 def target_of(path: str | Path) -> Path:
     """Return the file that a path names: with the home folder for `~`, and behind symbolic links."""
-    try:
-        path = Path(path).expanduser()
-        return path.resolve() if path.is_symlink() else path
-    except (OSError, RuntimeError) as error:  # a loop of links, no home folder
-        raise FileError(f"Cannot write {path}: {error}") from error
+    path = Path(path).expanduser()
+    return path.resolve() if path.is_symlink() else path
 
 
-def _mode_of(path: Path) -> int:
-    """Return the permissions of a file to be written, after checking that it may be."""
-    if not path.parent.is_dir():
-        raise FileError(f"Cannot write {path}: the folder {path.parent} does not exist.")
+def _target_and_mode(path: str | Path, *, parents: bool = False) -> tuple[Path, int]:
+    """Return the file to be replaced and its permissions, after checking that it may be."""
     try:
-        status = path.stat()
-    except FileNotFoundError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
+        target = target_of(path)
+        folder = _folder_of(target, parents=parents)
+        if not folder.is_dir():
+            reason = f"{folder} is not a folder" if folder.exists() else f"the folder {folder} does not exist"
+            raise FileError(f"Cannot write {path}: {reason}.")
+        try:
+            status = target.stat()
+        except FileNotFoundError:
+            mask = os.umask(0)
+            os.umask(mask)
+            return target, 0o666 & ~mask
+    except FileError:
+        raise
     except OSError as error:
         raise FileError(f"Cannot write {path}: {error.strerror}.") from error
+    except (RuntimeError, TypeError, ValueError) as error:  # no home folder, not a path, a null character
+        raise FileError(f"Cannot write {path!r}: {error}.") from error
     if stat.S_ISDIR(status.st_mode):
         raise FileError(f"Cannot write {path}: it is a folder. Use the name of a file.")
     if not stat.S_ISREG(status.st_mode):
@@ -81,9 +122,72 @@ def _mode_of(path: Path) -> int:
         raise FileError(
             f"Cannot write {path}: it has {status.st_nlink} hard links. Use another name, or delete the file first."
         )
-    if not status.st_mode & 0o222:
+    if not status.st_mode & 0o222 or not os.access(target, os.W_OK):
         raise FileError(f"Cannot write {path}: it is read-only. Use another name, or make the file writable.")
-    return stat.S_IMODE(status.st_mode)
+    return target, stat.S_IMODE(status.st_mode)
+
+
+def _folder_of(path: Path, *, parents: bool) -> Path:
+    """Return the folder of a file; with `parents`, the nearest one that exists."""
+    return next((folder for folder in path.parents if folder.exists()), path.parent) if parents else path.parent
+
+
+@contextlib.contextmanager
+def _temporary_file(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """Yield a new file beside another, and its path; it is deleted at the end unless it was renamed.
+
+    The file is locked as long as its process lives. A file without a lock belongs to a process that was killed, on any machine
+    that shares the folder; it is deleted here. A file system without locks keeps such files.
+    """
+    start = f"{TEMPORARY}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"
+    try:
+        for abandoned in target.parent.glob(f"{start}*"):
+            with contextlib.suppress(OSError), _opened(abandoned) as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                abandoned.unlink()
+        while True:
+            handle, name = tempfile.mkstemp(prefix=start, dir=target.parent)
+            with os.fdopen(handle, "wb") as file:
+                try:
+                    with contextlib.suppress(OSError):  # a file system without locks
+                        fcntl.flock(handle, fcntl.LOCK_EX)
+                    if os.path.exists(name):  # no other process found it before it was locked
+                        yield file, Path(name)
+                        return
+                finally:
+                    with contextlib.suppress(OSError):
+                        os.unlink(name)
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f"Cannot write {target}: {error.strerror}.") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _keep_elsewhere(content: bytes, suffix: str) -> str:
+    """Write content to a new file that only the user can read, and say where it is."""
+    suffix = suffix if re.fullmatch(r"\.\w{1,10}", suffix) else ""
+    for folder in (tempfile.gettempdir, os.getcwd, Path.home):
+        with contextlib.suppress(OSError, RuntimeError):
+            handle, name = tempfile.mkstemp(prefix="bayesdistill-", suffix=suffix, dir=folder())
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(handle)
+            except BaseException:
+                os.unlink(name)
+                raise
+            return f"The content is in {name} instead."
+    return "It cannot be written to another folder either."
 
 
 @functools.cache

@@ -129,7 +129,7 @@ def test_bad_files(
         (["fit", "busbridge2025", "--target-accept", "1"], "`target_accept` must be between 0 and 1, got 1.0"),
         (["fit", "busbridge2025", "--gamma", "1"], "fixes gamma, which requires supervised runs"),
         (["fit", "busbridge2025", "--prior", "nowhere.nc"], "The file nowhere.nc does not exist"),
-        (["fit", "busbridge2025", "-o", "nowhere/fit.nc"], "the folder 'nowhere' does not exist"),
+        (["fit", "busbridge2025", "-o", "nowhere/fit.nc"], "the folder nowhere does not exist"),
         (["fit", "busbridge2025", "-o", "."], "it is a folder"),
         (["check", "nowhere.nc"], "The file nowhere.nc does not exist"),
     ],
@@ -176,6 +176,70 @@ def test_bad_questions(
     assert said in err
     assert "Traceback" not in err + out
     assert not (tmp_path / "plan.nc").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "work"),
+    [
+        (["fit", "busbridge2025", "-o"], "fit"),
+        (["plan", "fit.nc", "--student", "1B", "--budgets", "1e20", "-o"], "load"),
+        (["predict", "fit.nc", "runs.csv", "-o"], "load"),
+        (["report", "fit.nc", "-o"], "load"),
+        (["demo", "--out"], "load_runs"),
+    ],
+)
+def test_outputs_that_cannot_be_written_are_noticed_before_the_work(
+    arguments: list[str], work: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_work(*_: object, **__: object) -> None:
+        raise AssertionError("work has begun")
+
+    monkeypatch.setattr(f"bayesdistill.{work}", no_work)
+    monkeypatch.chdir(tmp_path)
+    for name in ("file", "fit.nc"):
+        Path(name).write_text("earlier")
+    for name in ("report.html", "plan.nc"):
+        Path("read-only", name).parent.mkdir(exist_ok=True)
+        Path("read-only", name).touch(0o400)
+    os.mkfifo("fifo.csv")
+    of_folders = arguments[-1] == "--out" or arguments[0] == "report"
+    for output, said in {
+        True: (("file", "file is not a folder"), ("file/inside", "file is not a folder"), ("read-only", "read-only")),
+        False: (
+            ("nowhere/x.nc", "the folder nowhere does not exist"),
+            (".", "it is a folder"),
+            ("file/x.nc", "file is not a folder"),
+            ("fifo.csv", "not a regular file"),
+            ("read-only/plan.nc", "read-only"),
+        ),
+    }[of_folders]:
+        code, out, err = command(*arguments, output)
+        assert code == 2, output
+        assert said in err
+        assert "Traceback" not in err + out
+    assert Path("file").read_text() == "earlier"
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "fit.nc", "read-only", "fifo.csv"}
+
+
+def test_a_fit_that_cannot_be_written_is_kept(
+    fit354: xr.DataTree, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, other = tmp_path / "results", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+
+    def fit(*_: object, **__: object) -> xr.DataTree:
+        folder.rmdir()  # while it samples
+        return fit354
+
+    monkeypatch.setattr("bayesdistill.fit", fit)
+    monkeypatch.setattr("tempfile.tempdir", str(other))
+    code, out, err = command("fit", "busbridge2025", "-o", folder / "fit.nc")
+    assert code == 2
+    assert out == ""
+    (kept,) = other.iterdir()
+    assert f"The content is in {kept} instead." in err
+    xr.testing.assert_identical(bd.load(kept), fit354)
 
 
 def test_numbers_that_the_parser_refuses_are_explained_too(command: Command) -> None:

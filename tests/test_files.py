@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import stat
 import subprocess
 import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 import bayesdistill as bd
 from bayesdistill import files, posterior
 from bayesdistill.errors import FileError, ParameterError
-from bayesdistill.files import replacing
+from bayesdistill.files import check_writable, make_folder, write_file
 
 
 @pytest.fixture
@@ -34,64 +39,201 @@ def small_fit(jittered_draws) -> xr.DataTree:
     return tree
 
 
+DATASET = xr.Dataset({"a": ("x", [1.0])})
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-# Replacing ------------------------------------------------------------------------------------------------------------
+# Writing --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
+def full_disk(*_) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def killed_before(call: str, path: Path, content: bytes) -> None:
+    """Write a file in a process that is killed at a call of `os`."""
+    code = (
+        "import os, signal, sys\n"
+        "from bayesdistill.files import write_file\n"
+        f"os.{call} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_file(sys.argv[1], sys.stdin.buffer.read())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], input=content, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_a_file_is_replaced_only_when_it_is_whole(tmp_path, monkeypatch):
     path = tmp_path / "table.csv"
-    path.write_text("earlier")
-    with replacing(path) as aside:
-        assert aside.parent == path.parent
-        assert aside.suffix == path.suffix
-        aside.write_text("later")
-        assert path.read_text() == "earlier"
+    write_file(path, b"earlier")
+    assert contents(tmp_path) == {"table.csv": b"earlier"}
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda handle: seen.append((path.read_bytes(), os.fstat(handle).st_size)))
+    write_file(path, b"later")
+    assert seen == [(b"earlier", 5)]
     assert contents(tmp_path) == {"table.csv": b"later"}
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, MemoryError])
-def test_what_goes_wrong_while_writing_leaves_the_earlier_file(tmp_path, error):
+def test_what_goes_wrong_while_writing_leaves_the_earlier_file(tmp_path, monkeypatch, error):
     path = tmp_path / "table.csv"
     path.write_text("earlier")
 
-    def write_half() -> None:
-        with replacing(path) as aside:
-            aside.write_text("half of la")
-            raise error
+    def interrupted(handle: int) -> None:
+        raise error
 
+    monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(error):
-        write_half()
+        write_file(path, b"later")
     assert contents(tmp_path) == {"table.csv": b"earlier"}
 
 
-def test_a_full_disk_is_a_file_error(tmp_path):
+def test_a_full_disk_is_a_file_error(tmp_path, monkeypatch):
     path = tmp_path / "table.csv"
     path.write_text("earlier")
-
-    def write_half() -> None:
-        with replacing(path):
-            raise OSError(28, "No space left on device")
-
-    with pytest.raises(FileError, match="No space left on device"):
-        write_half()
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(FileError, match=r"Cannot write .*table\.csv: No space left on device\.$"):
+        write_file(path, b"later")
     assert contents(tmp_path) == {"table.csv": b"earlier"}
 
 
-def test_places_that_cannot_be_written_to(tmp_path):
-    for path, said in ((tmp_path / "nowhere" / "x.nc", "nowhere does not exist"), (tmp_path, "it is a folder")):
-        with pytest.raises(FileError, match=said), replacing(path):
-            pytest.fail("the body must not run")
+@pytest.mark.parametrize("call", ["fsync", "chmod", "replace"])
+def test_a_killed_process_leaves_nothing_after_the_next_write(tmp_path, call):
+    path = tmp_path / "table.csv"
+    path.write_text("earlier")
+    killed_before(call, path, b"later" * 1000)
+    abandoned = [name for name in contents(tmp_path) if name.startswith(files.TEMPORARY)]
+    assert len(abandoned) == 1
+    assert path.read_text() == "earlier"
+    write_file(tmp_path / "other.csv", b"other")
+    assert abandoned[0] in contents(tmp_path)  # it may belong to a writer that does not lock its files
+    write_file(path, b"again")
+    assert contents(tmp_path) == {"table.csv": b"again", "other.csv": b"other"}
+
+
+def test_files_of_writers_at_work_and_foreign_files_are_not_removed(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    killed_before("replace", path, b"later")
+    (abandoned,) = tmp_path.iterdir()
+    start = abandoned.name[:-8]
+    abandoned.unlink()
+    os.mkfifo(tmp_path / f"{start}aaaaaaaa")
+    (tmp_path / f"{start}bbbbbbbb").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / f"{start}cccccccc").mkdir()
+    (tmp_path / f"{files.TEMPORARY}notes.txt").write_text("mine")
+    before = {each.name for each in tmp_path.iterdir()}
+    names = []
+
+    def write_meanwhile(handle: int) -> None:
+        monkeypatch.undo()
+        write_file(path, b"second")
+        names.extend(each.name for each in tmp_path.iterdir())
+
+    monkeypatch.setattr(os, "fsync", write_meanwhile)
+    write_file(path, b"first")
+    assert len(set(names) - before) == 2  # the file, and the temporary one of the first writer
+    assert path.read_bytes() == b"first"
+    assert {each.name for each in tmp_path.iterdir()} == {*before, "table.csv"} - {f"{start}aaaaaaaa"}
+
+
+def test_writers_at_the_same_time_leave_one_whole_file(tmp_path):
+    path = tmp_path / "table.csv"
+    written = [bytes([65 + number]) * 100_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: write_file(path, content), written * 5))
+    assert path.read_bytes() in written
+    assert [each.name for each in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_a_file_system_without_locks_is_written_to(tmp_path, monkeypatch):
+    def unsupported(*_) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", unsupported)
+    write_file(tmp_path / "table.csv", b"content")
+    assert contents(tmp_path) == {"table.csv": b"content"}
+
+
+NOT_PATHS = (3, None, b"x.nc", "null\0character.nc", "~nobody-of-this-name/x.nc", "")
+
+
+@pytest.mark.parametrize(
+    "write", [check_writable, lambda path: write_file(path, b"x"), lambda path: bd.save(DATASET, path)]
+)
+def test_places_that_cannot_be_written_to(tmp_path, monkeypatch, write):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("earlier")
+    for path, said in (
+        (tmp_path / "nowhere" / "x.nc", "the folder .*nowhere does not exist"),
+        (tmp_path / "file" / "x.nc", "file is not a folder"),
+        (tmp_path, "it is a folder"),
+        (tmp_path / ("n" * 300), "File name too long"),
+        *((path, "Cannot write") for path in NOT_PATHS),
+    ):
+        with pytest.raises(FileError, match=said):
+            write(path)
+    assert (tmp_path / "file").read_text() == "earlier"
+    assert not list(tmp_path.glob(f"{files.TEMPORARY}*"))
+
+
+def test_a_folder_without_permission_is_noticed_before_the_work(tmp_path, monkeypatch):
+    """Root may write everywhere, so that the answer of the system is replaced."""
+
+    def denied(*_, **__) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    check_writable(tmp_path / "fit.nc")
+    assert contents(tmp_path) == {}
+    monkeypatch.setattr(tempfile, "mkstemp", denied)
+    with pytest.raises(FileError, match=r"Cannot write .*fit\.nc: Permission denied"):
+        check_writable(tmp_path / "fit.nc")
+
+
+def test_folders_that_will_be_created(tmp_path):
+    check_writable(tmp_path / "a" / "b" / "fit.nc", parents=True)
+    assert contents(tmp_path) == {}
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(FileError, match="file is not a folder"):
+        check_writable(tmp_path / "file" / "b" / "fit.nc", parents=True)
+    with pytest.raises(FileError, match=r"Cannot create the folder .*file"):
+        make_folder(tmp_path / "file" / "b")
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+
+
+def test_what_cannot_be_written_is_kept_in_another_folder(small_fit, tmp_path, monkeypatch):
+    other, here = tmp_path / "other", tmp_path / "here"
+    other.mkdir()
+    here.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+    monkeypatch.setenv("HOME", str(other))
+    monkeypatch.chdir(here)
+    with pytest.raises(FileError, match=r"nowhere does not exist\. The content is in .*\.nc instead\.") as caught:
+        bd.save(small_fit, tmp_path / "nowhere" / "fit.nc")
+    (kept,) = other.iterdir()
+    assert str(kept) in str(caught.value)
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    xr.testing.assert_identical(bd.load(kept), small_fit)
+    # The first folder may be full too.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "deleted"))
+    with pytest.raises(FileError, match=re.escape(str(here))):
+        bd.write_table(pd.DataFrame({"a": [1]}), tmp_path / "nowhere" / "table.csv")
+    (kept,) = here.iterdir()
+    assert kept.read_text() == "a\n1\n"
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(FileError, match=r"No space left on device\. It cannot be written to another folder either\."):
+        bd.save(small_fit, tmp_path / "fit.nc")
+    assert {each.name for each in tmp_path.iterdir()} == {"other", "here"}
+    assert [len(list(folder.iterdir())) for folder in (other, here)] == [1, 1]
 
 
 def test_a_new_file_has_the_permissions_of_a_plain_one(tmp_path):
     plain = tmp_path / "plain"
     plain.write_text("x")
-    with replacing(tmp_path / "aside") as aside:
-        aside.write_text("x")
-    assert stat.S_IMODE((tmp_path / "aside").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    write_file(tmp_path / "whole", b"x")
+    assert stat.S_IMODE((tmp_path / "whole").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
 def test_a_link_stays_a_link_and_its_target_keeps_its_mode(tmp_path):
@@ -100,16 +242,15 @@ def test_a_link_stays_a_link_and_its_target_keeps_its_mode(tmp_path):
     target.write_text("earlier")
     target.chmod(0o600)
     link.symlink_to(target)
-    with replacing(link) as aside:
-        assert aside.parent == target.parent
-        aside.write_text("later")
+    write_file(link, b"later")
     assert link.is_symlink()
     assert target.read_text() == "later"
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert contents(tmp_path / "data") == {"table.csv": b"later"}
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    with pytest.raises(FileError, match="loop"), replacing(loop):
-        pytest.fail("the body must not run")
+    with pytest.raises(FileError, match="loop"):
+        write_file(loop, b"later")
 
 
 def test_what_is_no_ordinary_file_is_not_replaced(tmp_path):
@@ -125,8 +266,9 @@ def test_what_is_no_ordinary_file_is_not_replaced(tmp_path):
         (read_only, "read-only"),
         (linked, "2 hard links"),
     ):
-        with pytest.raises(FileError, match=said), replacing(path):
-            pytest.fail("the body must not run")
+        for write in (check_writable, lambda path: write_file(path, b"later")):
+            with pytest.raises(FileError, match=said):
+                write(path)
     assert read_only.read_text() == linked.read_text() == "earlier"
 
 
@@ -206,13 +348,12 @@ def test_a_file_that_is_open_elsewhere_can_be_replaced(small_fit, tmp_path):
 def test_an_interrupted_save_loses_nothing(small_fit, tmp_path, monkeypatch, error):
     path = bd.save(small_fit, tmp_path / "fit.nc")
     before = contents(tmp_path)
-    write = Path.write_bytes
 
-    def interrupted(self: Path, content: bytes) -> None:
-        write(self, content[:1000])
+    def interrupted(handle: int) -> None:
+        os.ftruncate(handle, 1000)
         raise error
 
-    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    monkeypatch.setattr(os, "fsync", interrupted)
     expected = FileError if isinstance(error, OSError) else error
     with pytest.raises(expected):
         bd.save(small_fit.isel(draw=slice(0, 5)), path)

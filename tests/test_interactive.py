@@ -339,6 +339,15 @@ def with_provenance(draws: xr.Dataset, **provenance) -> xr.DataTree:
     return tree
 
 
+def test_a_path_that_cannot_be_written_is_noticed_first(tmp_path, monkeypatch, jittered_draws):
+    for path in (tmp_path, tmp_path / "nowhere" / "page.html"):
+        with pytest.raises(bd.FileError, match="Cannot write"):
+            bd.interactive_page("not a fit", path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert bd.interactive_page(jittered_draws, "~/page.html", draws=20) == tmp_path / "page.html"
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
 def test_unconverged_posteriors_are_refused_or_marked(jittered_draws, folder):
     # Chains that disagree.
     apart = jittered_draws.assign(E=jittered_draws["E"] + 0.01 * jittered_draws["chain"])

@@ -339,7 +339,7 @@ def test_where_nothing_can_be_written_nothing_is(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     write_program(tmp_path / "full", "key", a_program())
     assert list((tmp_path / "full").iterdir()) == []
 

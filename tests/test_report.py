@@ -93,9 +93,20 @@ def test_files_are_written_whole_and_a_file_in_the_way_is_named(jittered_draws, 
     page = bd.report(jittered_draws, folder=tmp_path / "out", date="2026-01-02")
     assert page.read_bytes() == report_files(jittered_draws, date="2026-01-02")["report.html"]
     (tmp_path / "taken").write_text("mine")
-    with pytest.raises(bd.FileError, match="taken"):
-        bd.report(jittered_draws, folder=tmp_path / "taken")
-    assert (tmp_path / "taken").read_text() == "mine"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "figures").write_text("mine")
+    for name in ("taken", "other"):
+        with pytest.raises(bd.FileError, match=name):
+            bd.report("not a fit", folder=tmp_path / name)  # the folder is checked before the work
+    assert (tmp_path / "taken").read_text() == (tmp_path / "other" / "figures").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "taken", "other"}
+
+
+def test_the_home_folder_of_a_report(jittered_draws, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert bd.report(jittered_draws, folder="~/out") == tmp_path / "out" / "report.html"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_the_methods_paragraph_follows_the_provenance(fit354, jittered_draws):

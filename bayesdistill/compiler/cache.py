@@ -25,7 +25,7 @@ from bayesdistill.compiler.machine_code import processor
 from bayesdistill.compiler.program import Program
 from bayesdistill.compiler.verification import TOLERANCE
 from bayesdistill.errors import FileError
-from bayesdistill.files import digest_of_sources, replacing
+from bayesdistill.files import digest_of_sources, write_file
 
 VARIABLE = "BAYESDISTILL_CACHE"
 """Environment variable: the folder of the package's cache, or "off"."""
@@ -120,8 +120,7 @@ def write_program(folder: Path, key: str, program: Program, difference: float) -
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(folder):
             return
-        with replacing(folder / f"{key}.model") as aside:
-            aside.write_bytes(hashlib.sha256(content).digest() + content)
+        write_file(folder / f"{key}.model", hashlib.sha256(content).digest() + content, private=True)
         newest_first = sorted(folder.glob("*.model"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in newest_first[KEPT:]:
             path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Unpack
 
 from bayesdistill.decisions.arguments import Number
 from bayesdistill.decisions.planning import Planner, Source, StrategyBounds, planner_of, with_options
-from bayesdistill.files import replacing
+from bayesdistill.files import check_writable, write_file
 from bayesdistill.interactive.contents import Sliders, page_data
 from bayesdistill.interactive.javascript import law_functions
 
@@ -79,11 +79,11 @@ def interactive_page(
     ...     bd.interactive_page(published, pathlib.Path(folder) / "page.html").name
     'page.html'
     """
+    check_writable(path)
     sliders = Sliders(students, budgets, max_students_per_teacher, scenario, draws)
     text = page_text(planner_of(interactive_page, fit, options), sliders)
-    with replacing(path) as aside:
-        aside.write_bytes(text.encode())
-    return Path(path)
+    write_file(path, text.encode())
+    return Path(path).expanduser()
 
 
 class ShownPage:

@@ -17,8 +17,8 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.criticism import check, law_curves
 from bayesdistill.decisions.planning import Source, fit_of
-from bayesdistill.errors import FileError, ParameterError
-from bayesdistill.files import replacing
+from bayesdistill.errors import ParameterError
+from bayesdistill.files import check_writable, make_folder, write_file
 from bayesdistill.plots.grids import need
 from bayesdistill.posterior import Fit
 from bayesdistill.reporting import content
@@ -66,6 +66,7 @@ def report(
     >>> import bayesdistill as bd
     >>> bd.report(bd.load("fit.nc"), bd.load("plan.nc"), folder="report")  # doctest: +SKIP
     """
+    check_report(folder)
     return write_report(report_files(fit_of(fit), plan, date=date), folder)
 
 
@@ -115,17 +116,18 @@ def report_files(
     return {PAGE: page.encode(), **files}
 
 
+def check_report(folder: str | Path) -> None:
+    """Raise an error if a report cannot be written to a folder, which need not exist."""
+    for name in (PAGE, "tables/parameters.md", "figures/runs.png"):
+        check_writable(f"{folder}/{name}", parents=True)
+
+
 def write_report(files: Mapping[str, bytes], folder: str | Path) -> Path:
     """Write the result of `report_files`; each file is replaced atomically."""
-    folder = Path(folder)
-    for inner in sorted({(folder / name).parent for name in files}):
-        try:
-            inner.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"Cannot create the folder {inner}: {error.strerror}.") from error
+    folder = make_folder(folder)
     for name, data in files.items():
-        with replacing(folder / name) as aside:
-            aside.write_bytes(data)
+        make_folder((folder / name).parent)
+        write_file(folder / name, data)
     return folder / PAGE
 
 

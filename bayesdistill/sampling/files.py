@@ -11,7 +11,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.answers import Answer
 from bayesdistill.errors import FileError, ModelError, ParameterError
-from bayesdistill.files import replacing
+from bayesdistill.files import write_file
 from bayesdistill.law import LAWS, Law, Reference, as_law, remember
 
 _ANSWER_ATTRIBUTE = "bayesdistill_answer"  # marks an Answer, which is displayed as a table
@@ -38,7 +38,7 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
     Raises
     ------
     FileError
-        If the folder does not exist or cannot be written to.
+        If the file cannot be written. The result is then in another folder, which the error names.
     ParameterError
         If `result` is not a DataTree or Dataset, or contains objects that netCDF does not support.
 
@@ -51,7 +51,6 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
     ...     bd.load(path)["E"].item()
     1.22
     """
-    path = Path(path).expanduser()
     if not isinstance(result, xr.Dataset | xr.DataTree):
         raise ParameterError(f"`result` must be a DataTree (fit) or Dataset (plan), got {type(result).__name__}.")
     tree = xr.DataTree(result) if isinstance(result, xr.Dataset) else result.copy()
@@ -66,14 +65,13 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
         }
         for node in tree.subtree
     }
-    with replacing(path) as aside:
-        try:
-            # HDF5 ends the process if the disk is full, so it writes to memory.
-            content = tree.to_netcdf(None, engine="h5netcdf", encoding=encoding)
-        except (TypeError, ValueError) as error:
-            raise ParameterError(f"Cannot write {path}: netCDF does not support the content. {error}") from error
-        aside.write_bytes(content)
-    return path
+    try:
+        # HDF5 ends the process if the disk is full, so it writes to memory.
+        content = bytes(tree.to_netcdf(None, engine="h5netcdf", encoding=encoding))
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"Cannot write {path}: netCDF does not support the content. {error}") from error
+    write_file(path, content, keep=True)
+    return Path(path).expanduser()
 
 
 def load(path: str | Path, *, law: Law | str | None = None) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from bayesdistill.errors import ParameterError
-from bayesdistill.files import replacing
+from bayesdistill.files import write_file
 from bayesdistill.tables.formatting import readable
 
 
@@ -107,5 +107,4 @@ def write_table(frame: pd.DataFrame, path: str | Path) -> None:
             f"path: {path.name} ends in none of {', '.join(writers)}, so that no format is known for it"
         )
     text = writers[path.suffix](frame)
-    with replacing(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    write_file(path, text.encode(), keep=True)

@@ -19,7 +19,7 @@ from scipy.stats import beta
 import bayesdistill as bd
 from bayesdistill.criticism import _backtest as backtesting
 from bayesdistill.criticism import pairs, probability_scores
-from bayesdistill.errors import ModelError, ParameterError
+from bayesdistill.errors import DataError, ModelError, ParameterError
 from bayesdistill.law import LAWS
 
 # Scores ---------------------------------------------------------------------------------------------------------------
@@ -272,10 +272,15 @@ def test_finished_fits_are_kept_and_others_are_not_taken_for_them(baseline_backt
         raise AssertionError("fitted again")
 
     monkeypatch.setattr(backtesting, "_fit_and_predict", refuse)
-    again = bd.backtest(*tables, cutoffs=[6e19], forecasters=[joint_baselines.point], checkpoint=path)
+    numbers = {"draws": np.int64(1000), "tune": np.int32(1000), "seed": np.int64(0)}
+    again = bd.backtest(*tables, cutoffs=[6e19], forecasters=[joint_baselines.point], checkpoint=path, **numbers)
     xr.testing.assert_identical(again, found)
-    with pytest.raises(AssertionError, match="fitted again"):
+    with pytest.raises(DataError, match=r"cutoffs is \[6e\+19\] in the file and \[7e\+19\] in this call"):
         bd.backtest(*tables, cutoffs=[7e19], forecasters=[joint_baselines.point], checkpoint=path)
+    with pytest.raises(DataError, match=r"scenarios is .* in the file and \['best case'\] in this call"):
+        bd.backtest(
+            *tables, cutoffs=[6e19], scenarios=["best case"], forecasters=[joint_baselines.point], checkpoint=path
+        )
     assert json.loads(path.read_text()) == kept
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -314,7 +317,7 @@ def test_an_interrupted_calibration_goes_on_from_its_log(few, small, sampler, tm
         calibration.simulate_calibration(few, simulations=5, log=log, progress=False, **small)
     assert log.read_text().count("\n") == 2
     with log.open("a") as file:
-        file.write('{"setting": "half a li')  # as a machine leaves it that lost its power
+        file.write(log.read_text()[:50])  # as a machine leaves it that lost its power
     fake = sampler()
     told: list[tuple[int, int]] = []
     found = calibration.simulate_calibration(
@@ -325,19 +328,20 @@ def test_an_interrupted_calibration_goes_on_from_its_log(few, small, sampler, tm
     xr.testing.assert_identical(found, whole)
     # More simulations go on from it too; another seed or another design does not.
     fake.calls.clear()
-    with pytest.raises(DataError, match=r"Line 3 of .* is not JSON"):
-        calibration.simulate_calibration(few, simulations=6, log=log, progress=False, **small)
-    lines = log.read_text().splitlines()
-    log.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n")
+    assert log.read_text().count("\n") == 5
     calibration.simulate_calibration(few, simulations=6, log=log, progress=False, **small)
     assert {call["seed"] for call in fake.calls} == {13}
     fake.calls.clear()
     other = few.assign(teacher_loss=few["teacher_loss"] + 0.01)
-    calibration.simulate_calibration(other, simulations=1, log=log, progress=False, **small)
-    assert {call["seed"] for call in fake.calls} == {8}
-    fake.calls.clear()
+    with pytest.raises(DataError, match="has other settings: runs is '"):
+        calibration.simulate_calibration(other, simulations=1, log=log, progress=False, **small)
+    with pytest.raises(DataError, match="has other settings: seed is 7 in the file and 8 in this call"):
+        calibration.simulate_calibration(few, simulations=1, log=log, progress=False, **(small | {"seed": 8}))
     outcomes = few.assign(student_loss=few["student_loss"] + 0.01)
-    calibration.simulate_calibration(outcomes, simulations=1, log=log, progress=False, **small)
+    numbers = {name: np.int64(small[name]) for name in ("draws", "tune", "seed")}
+    calibration.simulate_calibration(
+        outcomes, simulations=np.int32(6), log=log, progress=False, **(small | numbers), chains=np.int64(2)
+    )
     assert not fake.calls
 
 
@@ -351,6 +355,119 @@ def test_arguments_that_cannot_work_are_refused(few):
         calibration.simulate_calibration(few, law="eq. 8")
     with pytest.raises(ParameterError, match="get_executor"):
         calibration.simulate_calibration(few, simulations=1, executor="dask")
+
+
+# Logs -----------------------------------------------------------------------------------------------------------------
+
+SETTING = {"function": "squares", "seed": 3}
+
+
+def keep(log: Path, count: int, setting=SETTING) -> None:
+    for k in range(count):
+        running.keep_finished(log, setting, str(k), {"square": [k * k, 0.1 * k, math.nan, None, "Größe\u2028"]})
+
+
+def test_results_come_back_from_a_log_as_they_were(tmp_path):
+    log = tmp_path / "log.jsonl"
+    assert running.read_finished(log, SETTING) == {}
+    assert running.read_finished(None, SETTING) == {}
+    keep(log, 3)
+    found = running.read_finished(str(log), SETTING)
+    assert list(found) == ["0", "1", "2"]
+    assert found["2"]["square"][1:2] == [0.2]
+    assert repr(found["2"]) == repr({"square": [4, 0.2, math.nan, None, "Größe\u2028"]})
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int32])
+def test_numpy_numbers_are_the_same_settings_and_results(tmp_path, kind):
+    log = tmp_path / "log.jsonl"
+    setting = {**SETTING, "seed": kind(3), "cutoffs": np.array([1e19, 2e19]), "strict": np.bool_(True)}
+    running.keep_finished(log, setting, "0", {"count": kind(7), "losses": np.array([0.1, 2.5])})
+    plain = {**SETTING, "cutoffs": [1e19, 2e19], "strict": True}
+    assert running.read_finished(log, plain) == {"0": {"count": 7, "losses": [0.1, 2.5]}}
+    assert running.read_finished(log, setting) == running.read_finished(log, plain)
+
+
+def test_every_damage_of_a_log_is_noticed_or_only_the_last_task_is_lost(tmp_path):
+    log = tmp_path / "log.jsonl"
+    keep(log, 3)
+    whole, results = log.read_bytes(), running.read_finished(log, SETTING)
+    rng = np.random.default_rng(5)
+    for place in rng.integers(len(whole), size=300):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        log.write_bytes(damaged)
+        if place == len(whole) - 1:  # the end of the last line
+            continue
+        with pytest.raises(DataError, match=r"Line \d of .*log\.jsonl is damaged or is not a finished task"):
+            running.read_finished(log, SETTING)
+        assert log.read_bytes() == damaged
+    lines = whole.splitlines(keepends=True)
+    for length in range(len(whole)):
+        log.write_bytes(whole[:length])
+        complete = whole[:length].count(b"\n")
+        assert repr(running.read_finished(log, SETTING)) == repr(dict(list(results.items())[:complete]))
+    running.keep_finished(log, SETTING, "3", results["2"])  # replaces the beginning of a line
+    assert log.read_bytes().splitlines(keepends=True)[:2] == lines[:2]
+    assert list(running.read_finished(log, SETTING)) == ["0", "1", "3"]
+
+
+FOREIGN = {
+    "text": b"my notes, on one line",
+    "lines": b"my notes\non two lines\n",
+    "JSON": b"[]\n",
+    "deep": b"[" * 100_000,
+    "long number": b"1" * 10_000 + b"\n",
+    "binary": bytes(range(256)) * 10,
+    "empty line": b"\n",
+    "keys": b'{"setting": 1, "task": "0", "result": 1}\n',
+    "half a line of other settings": b'{"setting": {"function": "cubes", "se',
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_foreign_files_are_no_logs(tmp_path, case):
+    log = tmp_path / "mine.txt"
+    log.write_bytes(FOREIGN[case])
+    with pytest.raises(DataError, match=r"Line 1 of .*mine\.txt is damaged or is not a finished task of this package"):
+        running.read_finished(log, SETTING)
+    assert log.read_bytes() == FOREIGN[case]
+
+
+def test_logs_that_cannot_be_written_are_noticed_before_the_first_task(tmp_path):
+    paths = {name: tmp_path / name for name in ("folder", "fifo", "read-only", "linked", "loop")}
+    paths["folder"].mkdir()
+    os.mkfifo(paths["fifo"])
+    paths["read-only"].touch(0o400)
+    paths["linked"].touch()
+    (tmp_path / "other").hardlink_to(paths["linked"])
+    paths["loop"].symlink_to(paths["loop"])
+    paths |= {"nowhere": tmp_path / "nowhere" / "log", "device": Path(os.devnull)}
+    for path in paths.values():
+        with pytest.raises(bd.FileError, match="Cannot write"):
+            running.run_missing(
+                lambda task: pytest.fail("a task runs"), {"0": 0}, SETTING, "", log=path, executor=None, progress=False
+            )
+
+
+def test_a_log_behind_a_link_and_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link").symlink_to(tmp_path / "log.jsonl")
+    for path in (tmp_path / "link", "~/log.jsonl"):
+        running.keep_finished(path, SETTING, str(path), 1)
+        assert str(path) in running.read_finished(path, SETTING)
+    assert (tmp_path / "link").is_symlink()
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_differences_of_settings_are_named_in_a_short_message(tmp_path):
+    log = tmp_path / "log.jsonl"
+    keep(log, 1, {**SETTING, "groups": [["x" * 500] * 50] * 50, "old": 1})
+    with pytest.raises(DataError, match="seed is 3 in the file and 4 in this call; groups is") as caught:
+        running.read_finished(log, {**SETTING, "seed": 4, "groups": []})
+    assert "old is 1 in the file and None in this call" in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 # Running --------------------------------------------------------------------------------------------------------------

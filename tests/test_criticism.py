@@ -278,16 +278,26 @@ def test_leaving_out_goes_on_from_a_checkpoint(runs354, tmp_path, monkeypatch):
     assert told[-1] == (folds, folds)
     assert len(calls) == folds + 1  # two before the interrupt, the one interrupted, the rest
     xr.testing.assert_identical(resumed, whole)
-    # Other runs, or another seed, do not go on from it.
+    numbers = {"seed": np.int64(1), "draws": np.int64(500), "tune": np.uint16(700), "parts": np.int32(8)}
+    again = bd.leave_out(few, "student", baselines.point, checkpoint=checkpoint, **numbers)
+    assert len(calls) == folds + 1
+    xr.testing.assert_identical(again, whole)
+    # Other runs, or another seed, do not go on from it, and do not change it.
+    kept = checkpoint.read_bytes()
     changed = few.assign(student_loss=few["student_loss"] + 1e-9)
     calls.clear()
-    calls.extend([None] * 3)
-    bd.leave_out(changed, "student", baselines.point, seed=1, checkpoint=checkpoint)
-    assert len(calls) == 3 + folds
+    for runs, seed, said in (
+        (few, 2, "seed is 1 in the file and 2 in this call"),
+        (changed, 1, "runs is '[0-9a-f]{64}' in the file and '[0-9a-f]{64}' in this call"),
+    ):
+        with pytest.raises(DataError, match=f"Line 1 of .*scores.json has other settings: {said}. Use another file"):
+            bd.leave_out(runs, "student", baselines.point, seed=seed, checkpoint=checkpoint)
+    assert not calls
+    assert checkpoint.read_bytes() == kept
 
 
 def test_checkpoints_know_models_by_their_priors(runs354, tmp_path, monkeypatch):
-    few, checkpoint, calls = runs354.iloc[::6].reset_index(drop=True), tmp_path / "scores.json", []
+    few, calls = runs354.iloc[::6].reset_index(drop=True), []
 
     def fold(task):
         calls.append(task)
@@ -296,17 +306,20 @@ def test_checkpoints_know_models_by_their_priors(runs354, tmp_path, monkeypatch)
         return {"run": np.flatnonzero(task[2]).tolist(), "converged": True} | {name: [0.0] * count for name in columns}
 
     monkeypatch.setattr(unseen_groups, "_fold", fold)
-    default = LAWS["tied_reducible"]
+    default, checkpoint = LAWS["tied_reducible"], tmp_path / "scores.json"
     bd.leave_out(few, "paper", checkpoint=checkpoint)
     bd.leave_out(few, "paper", default.with_effects("student", "student_slope"), checkpoint=checkpoint)
     bd.leave_out(few, "paper", default, prior_settings={"asymptotic_width": 0.005}, checkpoint=checkpoint)
     assert len(calls) == 1  # the default, written out
-    without = default.without_terms("weak_teachers")
-    bd.leave_out(few, "paper", without, checkpoint=checkpoint)
-    bd.leave_out(few, "paper", without, thresholds=ConvergenceThresholds(max_rhat=1.5), checkpoint=checkpoint)
-    assert len(calls) == 3
-    bd.leave_out(few, "paper", without, prior_settings={"asymptotic_width": None}, checkpoint=checkpoint)
-    assert len(calls) == 4
+    for said, arguments in {
+        "law and priors is": {"law": default.without_terms("weak_teachers")},
+        "law and priors is '": {"prior_settings": {"asymptotic_width": None}},
+        "max_rhat is 1.03 in the file and 1.5 in this call": {"thresholds": ConvergenceThresholds(1.5, 200, 200, 20)},
+        "draws is 500 in the file and 600 in this call; tune is 700 in the file and 5 in": {"draws": 600, "tune": 5},
+    }.items():
+        with pytest.raises(DataError, match=said):
+            bd.leave_out(few, "paper", checkpoint=checkpoint, **arguments)
+    assert len(calls) == 1
     checkpoint.write_text("[]")
     with pytest.raises(DataError, match="is not a finished task of this package"):
         bd.leave_out(few, "paper", checkpoint=checkpoint)

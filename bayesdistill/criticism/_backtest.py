@@ -96,7 +96,8 @@ def backtest(
     draws, tune, seed : int
         Sampler settings of each fit (4 chains).
     checkpoint : path, optional
-        File with one line per finished fit. A later call with the same runs, model and settings resumes from it.
+        File with one line per finished fit. A later call with the same runs, model and settings resumes from it; other settings
+        are an error.
     progress : bool or callable, optional
         A callable is called with (fits done, total fits). By default, a progress bar in a terminal or notebook.
     executor : concurrent.futures.Executor, optional
@@ -118,6 +119,10 @@ def backtest(
 
     Raises
     ------
+    DataError
+        If the checkpoint is not a log of this package, is damaged, or has other settings.
+    FileError
+        If the checkpoint cannot be written.
     ParameterError
         If an argument is invalid, too few runs are below a cutoff, or no pair is above any cutoff.
 
@@ -157,13 +162,16 @@ def backtest(
     if not any(len(split.pairs) for split in splits):
         raise ParameterError("No pair of runs is above any cutoff. Lower the cutoffs or add supervised runs.")
     setting = {
-        "data": [data_hash(table) for table in runs.values()],
+        "function": "backtest",
+        **{kind: data_hash(table) for kind, table in runs.items()},
         "groups": Design.of(law, runs["supervised"], "supervised").group_lists,
         "cutoffs": [split.cutoff for split in splits],
+        "teachers": teachers,
+        "scenarios": [scenario.name for scenario in chosen],
         "pairs": hashlib.sha256("".join(split.pairs.to_csv() for split in splits).encode()).hexdigest()[:16],
         "forecasters": list(methods),
-        "model": digest(priors),
-        "draws": [draws, tune, seed],
+        "law and priors": digest(priors),
+        **{"draws": draws, "tune": tune, "seed": seed},
     }
     sampler = {"draws": draws, "tune": tune, "cores": 2 if executor is None else 1}
     tasks = {

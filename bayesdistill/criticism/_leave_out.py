@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import astuple
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,8 @@ def leave_out(
     draws, tune, seed : int
         Sampler settings of each refit (4 chains).
     checkpoint : path, optional
-        File with one line per finished fold. A later call with the same runs and settings resumes from it.
+        File with one line per finished fold. A later call with the same runs and settings resumes from it; other settings are
+        an error.
     progress : bool or callable, optional
         A callable is called with (folds done, total folds). By default, a progress bar in a terminal or notebook.
     executor : concurrent.futures.Executor, optional
@@ -127,7 +128,9 @@ def leave_out(
     Raises
     ------
     DataError
-        If the checkpoint is not a log of this package.
+        If the checkpoint is not a log of this package, is damaged, or has other settings.
+    FileError
+        If the checkpoint cannot be written.
     ParameterError
         If the split is unknown.
 
@@ -145,8 +148,8 @@ def leave_out(
     model = law if callable(law) else priors_of(law, runs, prior_settings)
     name = digest(model) if isinstance(model, Priors) else model.__name__
     sampler = {"draws": draws, "tune": tune, "seed": seed}
-    setting = {"split": split, "model": name, "parts": parts, **sampler}
-    setting |= {"data": data_hash(runs), "thresholds": list(astuple(thresholds))}
+    setting = {"function": "leave_out", "split": split, "law and priors": name, "parts": parts, **sampler}
+    setting |= {"runs": data_hash(runs), **asdict(thresholds)}
     tasks = {str(k): (runs, model, ~out, sampler | {"seed": seed + k}, thresholds) for k, out in enumerate(groups)}
     what = f"leave-out refits ({split})"
     done = run_missing(_fold, tasks, setting, what, log=checkpoint, executor=executor, progress=progress)

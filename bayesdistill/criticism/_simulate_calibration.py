@@ -11,7 +11,7 @@ Calibration does not test whether the law describes real runs. Use `leave_out` a
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from dataclasses import astuple
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,8 @@ def simulate_calibration(
         Convergence thresholds of a refit. A refit that fails is repeated once with four times as many draws and twice as many
         tuning draws and, after divergences, with a target acceptance rate of 0.95. If it fails again, its status is "failed".
     log : path, optional
-        File with one line per finished simulation. A later call with the same seed, settings and design resumes from it.
+        File with one line per finished simulation. A later call with the same seed, settings and design resumes from it, also with
+        more simulations; other settings are an error.
     progress : bool or callable, optional
         A callable is called with (simulations done, total). By default, a progress bar in a terminal or notebook.
     executor : concurrent.futures.Executor, optional
@@ -109,7 +110,9 @@ def simulate_calibration(
     Raises
     ------
     DataError
-        If the log is not a log of this package.
+        If the log is not a log of this package, is damaged, or has other settings.
+    FileError
+        If the log cannot be written.
     ModelError
         If almost no prior draws satisfy the asymptotic prior.
     ParameterError
@@ -138,8 +141,13 @@ def simulate_calibration(
         priors = default_priors(as_law(law).for_runs(distilled=True, supervised=False), reference)
     design = runs.assign(student_loss=1.0)  # the outcomes are not used
     sampler = {"draws": draws, "tune": tune, "chains": chains, "maxdepth": MAX_TREEDEPTH}
-    setting = {"data": data_hash(design), "model": digest(priors), **sampler, "seed": seed, "decisions": CHOICES}
-    setting["thresholds"] = list(astuple(thresholds))
+    setting = {
+        "function": "simulate_calibration",
+        "runs": data_hash(design),
+        "law and priors": digest(priors),
+        **sampler,
+    }
+    setting |= {"seed": seed, "decisions": CHOICES, **asdict(thresholds)}
     cores = 2 if executor is None else 1
     tasks = {
         str(k): (runs, priors, truth, sampler | {"cores": cores, "seed": seed + 1 + k}, thresholds)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from pathlib import Path
 from typing import Any
 
-from bayesdistill.errors import DataError, ParameterError
+from bayesdistill.arguments import shown
+from bayesdistill.errors import DataError, FileError, ParameterError
+from bayesdistill.files import check_writable, target_of, write_file
 from bayesdistill.progress import Progress, reporting
 
 
@@ -68,38 +71,74 @@ def run_tasks(
 def read_finished(log: str | Path | None, setting: Mapping[str, Any]) -> dict[str, Any]:
     """Return the results that earlier calls with the same settings wrote to a log: key -> result.
 
+    A last line that is only the beginning of a line of these settings is ignored, because its writer was interrupted.
+
     Raises
     ------
     DataError
-        If the file is not a log.
+        If the file is not a log, is damaged, or has other settings.
+    FileError
+        If the file cannot be read or written.
     """
-    if log is None or not Path(log).exists():
+    if log is None:
         return {}
-    done, text, ours = {}, Path(log).read_text(encoding="utf-8"), json.loads(json.dumps(setting))
-    lines = text.splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            if number == len(lines) and not text.endswith("\n"):
-                # An interrupted write. The task is repeated and written to a new line.
-                Path(log).write_text(text + "\n", encoding="utf-8")
-                break
-            raise DataError(f"Line {number} of {log} is not JSON. Delete the line or use another file name.") from None
-        if not isinstance(entry, dict) or not {"setting", "task", "result"} <= set(entry):
-            raise DataError(
-                f"Line {number} of {log} is not a finished task of this package. Use another file name, or delete the file."
-            )
-        if entry["setting"] == ours:
-            done[entry["task"]] = entry["result"]
+    check_writable(log)
+    path = target_of(log)
+    done: dict[str, Any] = {}
+    if not path.exists():
+        return done
+    start = _json({"setting": setting})[:-1]
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                text = line.decode(errors="replace")
+                if not line.endswith(b"\n") and (text.startswith(start) or start.startswith(text)):
+                    break
+                done |= _finished(text, setting, f"Line {number} of {log}")
+    except OSError as error:
+        raise FileError(f"Cannot read {log}: {error.strerror}.") from error
     return done
 
 
+def _finished(line: str, setting: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return key -> result of a line, or raise DataError."""
+    try:
+        entry = json.loads(line)
+        whole = isinstance(entry["setting"], dict) and _line(entry["setting"], entry["task"], entry["result"]) == line
+    except (ValueError, TypeError, LookupError, RecursionError):
+        whole = False
+    if not whole:
+        raise DataError(
+            f"{where} is damaged or is not a finished task of this package. Delete the line, or use another file name."
+        )
+    theirs, ours = ({name: _json(value) for name, value in each.items()} for each in (entry["setting"], setting))
+    different = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    if different:
+        pairs = (
+            (name, *(shown(each.get(name))[:100] for each in (entry["setting"], setting))) for name in different[:3]
+        )
+        values = "; ".join(f"{name} is {old} in the file and {new} in this call" for name, old, new in pairs)
+        raise DataError(f"{where} has other settings: {values}. Use another file name, or delete the file.")
+    return {entry["task"]: entry["result"]}
+
+
 def keep_finished(log: str | Path | None, setting: Mapping[str, Any], key: str, result: Any) -> None:
-    """Append a result to the log, as a line of JSON."""
+    """Add a result to the log, as a line of JSON."""
     if log is not None:
-        with Path(log).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"setting": setting, "task": key, "result": result}) + "\n")
+        path = target_of(log)
+        earlier = path.read_bytes() if path.exists() else b""
+        whole = earlier[: earlier.rfind(b"\n") + 1]
+        write_file(path, whole + _line(setting, key, result).encode(), keep=True)
+
+
+def _line(setting: Mapping[str, Any], key: str, result: Any) -> str:
+    """Return a line of a log, which ends with the digest of the rest."""
+    entry = _json({"setting": setting, "task": key, "result": result})
+    return f'{entry[:-1]}, "sha256": "{hashlib.sha256(entry.encode()).hexdigest()}"}}\n'
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=lambda other: other.tolist())  # of NumPy
 
 
 def run_missing(
@@ -123,12 +162,14 @@ def run_missing(
     setting : mapping
         Everything else that the results depend on.
     log : path, optional
-        File with one line per finished task. Lines of other settings are skipped.
+        File with one line per finished task.
 
     Raises
     ------
     DataError
-        If the file is not a log.
+        If the file is not a log, is damaged, or has other settings.
+    FileError
+        If the file cannot be read or written.
     """
     done = read_finished(log, setting)
     missing = [key for key in tasks if key not in done]

@@ -80,7 +80,8 @@ def replay(
     draws, tune, chains, seed : int
         Sampler settings of every fit. The fit to all runs has twice as many draws.
     checkpoint : path, optional
-        File with one line per finished study. A later call with the same runs and settings resumes from it.
+        File with one line per finished study. A later call with the same runs and settings resumes from it; other settings are an
+        error.
     progress : callable, optional
         Called with (studies done, total studies). A study is one design method from one start.
 
@@ -106,10 +107,12 @@ def replay(
     law = as_law(law).for_runs(distilled=True, supervised=True)
     priors = default_priors(law, reference_run(distilled, supervised), **dict(prior_settings or {}))
     setting = {
+        "function": "replay",
         "data": [data_hash(distilled), data_hash(supervised)],
         "groups": Design.of(law, supervised, "supervised").group_lists,
         "model": digest(priors),
-        "settings": [list(batches), draws, tune, chains, seed, WORST_RHAT],
+        **{"draws": draws, "tune": tune, "chains": chains, "seed": seed},
+        **{"batches": list(batches), "worst rhat": WORST_RHAT},
     }
     done = read_finished(checkpoint, setting)
     jobs = [(name, k) for k in range(starts) for name in orders]

@@ -12,7 +12,7 @@ from replay import BATCHES, START, replay
 
 import bayesdistill as bd
 from bayesdistill.criticism.pairs import own_costs
-from bayesdistill.errors import ParameterError
+from bayesdistill.errors import DataError, ParameterError
 
 
 def flops(params):
@@ -83,8 +83,8 @@ def test_regret_falls_when_the_run_that_matters_is_made(study, tmp_path):
     assert len(fitted) == before
     finished = [json.loads(line)["task"] for line in path.read_text().splitlines()]
     assert set(finished) == {"full", "last 0", "first 0", "last 1", "first 1"}
-    replay(distilled, supervised, orders, decide, **(arguments | {"seed": 1}))
-    assert len(fitted) > before
+    with pytest.raises(DataError, match="seed is 0 in the file and 1 in this call"):
+        replay(distilled, supervised, orders, decide, **(arguments | {"seed": 1}))
 
 
 def test_candidates_are_what_next_runs_takes(study):

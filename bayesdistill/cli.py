@@ -7,13 +7,17 @@ help and completion are fast.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
+import os
+import re
 import sys
+import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -103,7 +107,7 @@ def fit_command(
 
     table: Any = runs
     other: Any = supervised
-    if runs is not None and not Path(runs).suffix:
+    if runs is not None and _is_name(runs):
         table = bd.load_runs(runs)
     elif runs is not None and allow_suspicious:
         table = bd.read_runs(runs, "distilled", allow_suspicious=True)
@@ -128,7 +132,9 @@ def fit_command(
         print(json.dumps({"fit": str(output), "verdict": found.verdict, **found.numbers}))
         return
     print(found)
-    print(f"Wrote {output}. Next: bayesdistill plan {output} --student 1B --budgets 1e19:1e25:25")
+    # Plans require the distillation law.
+    following = f"plan {output} --student 1B --budgets 1e19:1e25:25" if runs else f"predict {output} RUNS"
+    print(f"Wrote {output}. Next: bayesdistill {following}")
 
 
 @app.command(name="check")
@@ -168,6 +174,8 @@ def plan_command(
     as_json: AsJson = False,
 ) -> None:
     """Compute the probability that distillation beats pretraining, and the strategies."""
+    from bayesdistill.plots.grids import left_out
+
     scenarios: list[Any] = list(scenario or []) + [_shares(text) for text in delta or []]
     result = bd.plan(
         _load_fit(fit),
@@ -185,12 +193,14 @@ def plan_command(
         allow_unconverged=allow_unconverged,
         progress=False if as_json else None,
     )
+    _reject_impossible(result)
     if output is not None:
         bd.save(result, output)
     if as_json:
         _print_json(bd.plan_table(result), result)
         return
     print(bd.table_text(bd.summary_table(result)))
+    print(*left_out(result), sep="\n", end="\n" if left_out(result) else "")
     _print_convergence(result, fit)
     if output is not None:
         print(f"Wrote {output}. Next: bayesdistill report {fit} --plan {output}")
@@ -297,6 +307,21 @@ def demo(
         print(json.dumps({"folder": str(out), "files": [str(path) for path in files]}))
 
 
+def _is_name(runs: str) -> bool:
+    """Whether RUNS is the name of a data set and not a path."""
+    return not (Path(runs).suffix or Path(runs).exists() or Path(runs).name != runs)
+
+
+def _reject_impossible(plan: xr.Dataset) -> None:
+    """Raise an error if no strategy fits any of the budgets."""
+    from bayesdistill.strategies import FIRST_FAILURE, STATUS
+
+    codes = set(plan["status"].values.ravel().tolist())
+    if min(codes) >= FIRST_FAILURE:
+        reasons = " or ".join(STATUS[code].replace("_", " ") for code in sorted(codes))
+        raise ParameterError(f"No strategy fits any of the `budgets` ({reasons}). Raise them, or relax the bounds.")
+
+
 def _positive(text: str, option: str) -> float:
     """Parse a positive number such as 1e9 or 1B."""
     from bayesdistill.decisions.arguments import parse_number
@@ -364,29 +389,74 @@ def _budgets(text: str) -> list[float]:
     return [float(value) for value in np.geomspace(low, high, int(parts[2]))]
 
 
-def _as_options(message: str) -> str:
-    """Replace function arguments in an error message by command-line options."""
-    message = message.replace("allow_suspicious=True", "--allow-suspicious")
-    return message.replace("allow_unconverged=True", "--allow-unconverged")
+# Parts of error messages that describe Python, and what they are on the command line. The first match of a place is replaced.
+_IN_PYTHON = (
+    (r"`?\bbd\.read_(?:runs|design)\(path\)`?", "its path, which ends in .csv or .parquet"),
+    (r"`?\bbd\.(fit|check|plan|predict|report)\b(?:\([^()]*\))?`?", r"`bayesdistill \1`"),
+    (r"(`bayesdistill \w+`) or \1", r"\1"),
+    (r"Pass a bayesdistill\.Law, or choose", "Choose"),
+)
+
+
+def _on_command_line(message: str, command: str) -> str:
+    """Replace Python's functions and arguments in an error message by those of the command line."""
+    for pattern, replacement in _IN_PYTHON:
+        message = re.sub(pattern, replacement, message)
+    options = {p.name: max(p.opts, key=len) for p in _commands()[command].params} if command else {}
+    options |= {f"{name}s": option for name, option in options.items() if name in ("student", "scenario")}
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match["name"] or match["key"], match["value"]
+        if not (found := options.get(name, "")).startswith("-"):
+            return match[0]
+        return f"{found} {value}" if value and value != "True" else found
+
+    return re.sub(r"`(?P<name>\w+)`|\b(?P<key>\w+)=(?P<value>True\b|'[^']*'|\.\.\.|[\w.+-]*\w)", option, message)
+
+
+def _commands() -> dict[str, Any]:
+    return typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def _fail(message: str) -> NoReturn:
+    """Print an error of the called command and exit with code 2."""
+    command = next((word for word in sys.argv[1:] if word in _commands()), "")
+    print(f"bayesdistill: {_on_command_line(message, command)}", file=sys.stderr)
+    print(f"bayesdistill: options and examples: {' '.join(['bayesdistill', command]).strip()} --help", file=sys.stderr)
+    sys.exit(2)
+
+
+def _check_working_directory() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise FileError(f"Cannot use the working directory: {error.strerror}. Change to another one.") from None
 
 
 def main() -> None:
     """Run the command `bayesdistill`."""
-    import warnings
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         print(f"bayesdistill: warning: {message}", file=sys.stderr)
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may only print ASCII
     with warnings.catch_warnings():
         warnings.showwarning = show
         try:
-            app()
+            _check_working_directory()
+            try:
+                app()
+            finally:
+                print(end="", flush=True)
         except BayesdistillError as error:
-            print(f"bayesdistill: {_as_options(str(error))}", file=sys.stderr)
-            names = [command.name for command in app.registered_commands]
-            name = next((word for word in sys.argv[1:] if word in names), "")
-            print(f"bayesdistill: options and examples: bayesdistill {name} --help", file=sys.stderr)
-            sys.exit(2)
+            _fail(error.message)
+        except OSError as error:
+            # Python would try again to write at exit.
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            where = "" if error.filename is None else f" '{error.filename}'"
+            _fail(f"Cannot read or write{where or ' the output'}: {error.strerror or error}.")
         except SystemExit as end:
             # Typer exits with this code after Ctrl-C without a message.
             if end.code == _INTERRUPTED:

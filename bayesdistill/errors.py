@@ -7,7 +7,19 @@ from __future__ import annotations
 
 
 class BayesdistillError(Exception):
-    """Base class of all errors of the package; the command line exits with code 2."""
+    """Base class of all errors of the package; the command line exits with code 2.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, and how to fix it.
+    in_python : str
+        Advice on Python's functions, which the command line omits.
+    """
+
+    def __init__(self, message: str = "", *, in_python: str = "") -> None:
+        super().__init__(f"{message} {in_python}".rstrip())
+        self.message = message
 
 
 class DataError(BayesdistillError, ValueError):

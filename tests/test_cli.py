@@ -123,10 +123,12 @@ def test_bad_files(
         (["fit"], "Pass distilled runs, supervised runs, or both"),
         (["fit", "busbridge"], "There is no packaged data set 'busbridge'"),
         (["fit", "nowhere.csv"], "nowhere.csv does not exist"),
+        (["fit", "./runs"], "./runs must have one of the endings .csv"),
+        (["fit", "busbridge2025", "--law", "eq9"], "There is no law 'eq9'. Choose from"),
         (["fit", "runs.xlsx"], "runs.xlsx must have one of the endings .csv"),
-        (["fit", "busbridge2025", "--draws", "2"], "`draws` must be an integer of at least 4, got 2"),
-        (["fit", "busbridge2025", "--chains", "0"], "`chains` must be an integer of at least 1, got 0"),
-        (["fit", "busbridge2025", "--target-accept", "1"], "`target_accept` must be between 0 and 1, got 1.0"),
+        (["fit", "busbridge2025", "--draws", "2"], "--draws must be an integer of at least 4, got 2"),
+        (["fit", "busbridge2025", "--chains", "0"], "--chains must be an integer of at least 1, got 0"),
+        (["fit", "busbridge2025", "--target-accept", "1"], "--target-accept must be between 0 and 1, got 1.0"),
         (["fit", "busbridge2025", "--gamma", "1"], "fixes gamma, which requires supervised runs"),
         (["fit", "busbridge2025", "--prior", "nowhere.nc"], "The file nowhere.nc does not exist"),
         (["fit", "busbridge2025", "-o", "nowhere/fit.nc"], "the folder nowhere does not exist"),
@@ -162,7 +164,7 @@ def test_bad_arguments(
             ["--student", "1B", "--budgets", "1e20", "--delta", "1:2"],
             "`delta_pre` must be a fraction in [0, 1] (1/K if K students share the teacher), got 2.0",
         ),
-        (["--student", "1B", "--budgets", "1e20", "--noise", "white"], "`noise` must be 'law' or 'run', got 'white'"),
+        (["--student", "1B", "--budgets", "1e20", "--noise", "white"], "--noise must be 'law' or 'run', got 'white'"),
         (["--student", "1B", "--budgets", "1e20", "--max-teacher-params", "-1"], "'-1' in --max-teacher-params"),
     ],
 )
@@ -392,6 +394,46 @@ def test_a_fit_of_the_supervised_law_alone_cannot_plan(
     code, _, err = command("plan", path, "--student", "1B", "--budgets", "1e20", "--allow-unconverged")
     assert code == 2
     assert "supervised law alone" in err
+    assert "Fit distilled runs with `bayesdistill fit`." in err
+
+
+def test_an_impossible_budget_is_an_error_and_leaves_no_plan(
+    published_draw: xr.Dataset, command: Command, tmp_path: Path
+) -> None:
+    path = bd.save(xr.DataTree.from_dict({"posterior": published_draw}), tmp_path / "fit.nc")
+    question = ["plan", path, "--student", "10B", "--scenario", "teacher pretraining", "--allow-unconverged"]
+    code, out, err = command(*question, "--budgets", "1e16", "-o", tmp_path / "plan.nc")
+    assert code == 2
+    assert "No strategy fits any of the --budgets (budget too small)." in err
+    assert not out
+    assert not (tmp_path / "plan.nc").exists()
+    code, out, _ = command(*question, "--budgets", "1e16,1e22")
+    assert code == 0
+    assert "no strategy fits the budget: teacher pretraining: 10B at 1 points up to 1e16." in out
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Omit `max_student_tokens`.", "Omit --max-student-tokens."),
+        ("Omit `student_tokens`.", "Omit `student_tokens`."),  # no option of plan
+        ("pass allow_unconverged=True to use it", "pass --allow-unconverged to use it"),
+        ("Use noise='law'.", "Use --noise 'law'."),
+        ("Inspect it with bd.check(fit).", "Inspect it with `bayesdistill check`."),
+    ],
+)
+def test_errors_name_options(message: str, expected: str) -> None:
+    assert cli._on_command_line(message, "plan") == expected
+
+
+@pytest.mark.parametrize(("distilled", "following"), [(True, "plan"), (False, "predict")])
+def test_the_command_that_is_suggested_after_a_fit_exists(
+    distilled: bool, following: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fit354: xr.DataTree
+) -> None:
+    monkeypatch.setattr("bayesdistill.fit", lambda *_, **__: fit354)
+    source = ["busbridge2025"] if distilled else ["--supervised", "runs.csv"]
+    _, out, _ = command("fit", *source, "-o", tmp_path / "fit.nc")
+    assert f"Next: bayesdistill {following} {tmp_path / 'fit.nc'}" in out
 
 
 # What reaches `fit`, and what an interrupt leaves: the sampler is replaced here, and only here --------------------------
@@ -475,6 +517,33 @@ def test_a_process_of_its_own_shows_no_traceback(runs354: pd.DataFrame, tmp_path
     assert "teacher_loss" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert earlier.read_bytes() == b"an earlier result"
+
+
+def limited(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell command in which $BD is the package's command."""
+    names = {"BD": f"{sys.executable} -m bayesdistill.cli", **environment}
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, env={**os.environ, **names})
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("$BD --help > /dev/full", "Cannot read or write the output: No space left on device."),
+        ("cd $(mktemp -d) && rmdir $PWD && $BD fit busbridge2025", "Cannot use the working directory"),
+        ("LC_ALL=C $BD fit é.csv", "csv does not exist"),
+    ],
+)
+def test_a_full_disk_a_deleted_folder_and_an_ascii_terminal(command: str, said: str) -> None:
+    done = limited(command, PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_on_an_ascii_terminal() -> None:
+    done = limited("LC_ALL=C $BD plan --help", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert done.returncode == 0
+    assert "--max-teacher-params" in done.stdout
 
 
 def test_help_is_there_for_every_command() -> None:

@@ -58,7 +58,7 @@ def spent_axis(plan: xr.Dataset) -> str:
 
 
 def left_out(plan: xr.Dataset) -> list[str]:
-    """Return a sentence on the cells that have no strategy, and are therefore not drawn."""
+    """Return a sentence on the cells that have no strategy and are therefore left out; an empty list if there are none."""
     axis, found = spent_axis(plan), []
     for scenario, cell in cells(plan, "scenario"):
         parts = []
@@ -71,7 +71,7 @@ def left_out(plan: xr.Dataset) -> list[str]:
                 )
         if parts:
             found.append(f"{style.plain(scenario)}: {', '.join(parts)}")
-    return [f"Not drawn, because no strategy fits the budget: {'; '.join(found)}."] if found else []
+    return [f"Left out, because no strategy fits the budget: {'; '.join(found)}."] if found else []
 
 
 def names(data: xr.Dataset, dim: str) -> list[str]:

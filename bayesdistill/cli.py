@@ -391,7 +391,6 @@ def _budgets(text: str) -> list[float]:
 
 # Parts of error messages that describe Python, and what they are on the command line. The first match of a place is replaced.
 _IN_PYTHON = (
-    (r"`?\bbd\.read_(?:runs|design)\(path\)`?", "its path, which ends in .csv or .parquet"),
     (r"`?\bbd\.(fit|check|plan|predict|report)\b(?:\([^()]*\))?`?", r"`bayesdistill \1`"),
     (r"(`bayesdistill \w+`) or \1", r"\1"),
     (r"Pass a bayesdistill\.Law, or choose", "Choose"),

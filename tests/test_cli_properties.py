@@ -25,7 +25,9 @@ PYTHON = re.compile(r"Traceback|\bbd\.|=True|=False|DataFrame|Dataset\b|pandas\.
 """What a message on the command line must not contain."""
 
 numbers = st.one_of(
-    st.floats().map(str), st.integers().map(str), st.sampled_from(["1B", "300M", "1e-300", "1e300", "-0", "2^3", "1,5", "1e9:2"])
+    st.floats().map(str),
+    st.integers().map(str),
+    st.sampled_from(["1B", "300M", "1e-300", "1e300", "-0", "2^3", "1,5", "1e9:2"]),
 )
 words = st.one_of(numbers, st.text(max_size=8).filter(lambda text: "\0" not in text and not text.startswith("-")))
 
@@ -85,7 +87,20 @@ def test_any_value_of_any_option(name: str, option: str, question: dict[str, lis
     assert_explained(code, err)
 
 
-columns = st.sampled_from("params tokens loss student_params student_tokens teacher_loss student_loss teacher N D".split())
+columns = st.sampled_from(
+    [
+        "params",
+        "tokens",
+        "loss",
+        "student_params",
+        "student_tokens",
+        "teacher_loss",
+        "student_loss",
+        "teacher",
+        "N",
+        "D",
+    ]
+)
 cells = st.one_of(numbers, st.sampled_from(["", "nan", "1,5", "x", "=1+1", "'"]), st.floats(0.5, 1e12).map(str))
 
 

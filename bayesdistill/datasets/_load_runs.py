@@ -57,8 +57,9 @@ def load_runs(name: str = "busbridge2025", kind: str = "distilled") -> pd.DataFr
     if kind not in tables.get(name, {}):
         there = [f"{found!r} ({', '.join(kinds)})" for found, kinds in tables.items()]
         raise DataError(
-            f"There is no packaged data set {name!r} of kind {kind!r}. Available: {', '.join(there) or 'none'}. To read your own "
-            "table, use bd.read_runs(path)."
+            f"There is no packaged data set {name!r} of kind {kind!r}. Available: {', '.join(there) or 'none'}. The name of a "
+            "file ends in .csv, .csv.gz, .parquet or .pq.",
+            in_python="Read your own table with bd.read_runs(path).",
         )
     table = read_runs(tables[name][kind], kind)
     table.attrs["source"] = f"{name}/{kind}"

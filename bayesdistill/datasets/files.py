@@ -57,8 +57,8 @@ def read_raw(source: str | os.PathLike[str] | pd.DataFrame) -> RawTable:
     name = path.name.lower()
     if not name.endswith(_CSV + _PARQUET):
         raise DataError(
-            f"{where} must have one of the endings {', '.join(_CSV + _PARQUET)}. Save it in one of these formats, or read it "
-            "with pandas and pass the DataFrame."
+            f"{where} must have one of the endings {', '.join(_CSV + _PARQUET)}. Save it in one of these formats.",
+            in_python="Or read it with pandas and pass the DataFrame.",
         )
     content = _bytes_of(path, where)
     if name.endswith(_PARQUET):
@@ -164,8 +164,8 @@ def _reject_other_separators(header: list[str], where: str) -> None:
     for separator, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and separator in header[0]:
             raise DataError(
-                f"{where} is separated by {name} instead of commas. Save it with commas, or pass "
-                f"pandas.read_csv({where!r}, sep={separator!r})."
+                f"{where} is separated by {name} instead of commas. Save it with commas.",
+                in_python=f"Or pass pandas.read_csv({where!r}, sep={separator!r}).",
             )
 
 

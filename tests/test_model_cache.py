@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 
 import bayesdistill as bd
-from bayesdistill import compiler
+from bayesdistill import compiler, files
 from bayesdistill.compiler import _compile, cache
 from bayesdistill.compiler.cache import file_key, read_program
 from bayesdistill.compiler.ir import UnsupportedGraphError
@@ -308,6 +308,108 @@ def test_damaged_and_foreign_files_are_ignored_and_replaced(folder):
     path.mkdir()
     assert read_program(folder, "key") is None
     write_program(folder, "key", a_program())
+    assert path.is_dir()
+    assert {each.name for each in folder.iterdir()} == {"key.model", "other.model"}
+
+
+def linked(path: Path) -> None:
+    path.rename(path.with_suffix(".elsewhere"))
+    path.symlink_to(path.with_suffix(".elsewhere"))
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def endless(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to other users")
+CHANGES = {
+    "written by all": lambda path: path.chmod(0o666),
+    "written by its group": lambda path: path.chmod(0o620),
+    "a link": linked,
+    "a FIFO": fifo,
+    "a link to a device": endless,
+    "of another user": lambda path: os.chown(path, 1002, 1002),
+}
+
+
+@pytest.mark.parametrize("change", [pytest.param(name, marks=as_root if "user" in name else ()) for name in CHANGES])
+def test_files_that_others_may_have_written_are_not_executed(folder, change):
+    write_program(folder, "key", a_program())
+    path = folder / "key.model"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert read_program(folder, "key") is not None
+    CHANGES[change](path)
+    before = {each.name: each.lstat().st_ino for each in folder.iterdir()}
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(read_program, folder, "key").result(timeout=20) is None
+    write_program(folder, "key", a_program(n_dim=5))
+    assert read_program(folder, "key").n_dim == 5  # the file was replaced
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert not path.is_symlink()
+    if change == "a link":
+        assert (folder / "key.elsewhere").stat().st_ino == before["key.elsewhere"]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_folders_that_others_can_rename_are_not_used(folder, tmp_path, depth):
+    write_program(folder, "key", a_program())
+    place = (folder, folder.parent, tmp_path)[depth]
+    for mode, safe in (
+        (0o755, True),
+        (0o1777, depth > 0),
+        (0o1770, depth > 0),
+        (0o777, False),
+        (0o770, depth > 0),  # the group of the user
+    ):
+        place.chmod(mode)
+        assert (read_program(folder, "key") is not None) == safe, oct(mode)
+        write_program(folder, "other", a_program())
+        assert (folder / "other.model").exists() == safe, oct(mode)
+        (folder / "other.model").unlink(missing_ok=True)
+    place.chmod(0o700)
+
+
+@as_root
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_folders_of_other_users_and_groups_are_not_used(folder, tmp_path, depth):
+    write_program(folder, "key", a_program())
+    place = (folder, folder.parent, tmp_path)[depth]
+    for user, group, mode in ((1002, 0, 0o755), (0, 1002, 0o770)):
+        place.chmod(mode)
+        os.chown(place, user, group)
+        assert read_program(folder, "key") is None
+        os.chown(place, 0, 0)
+        place.chmod(0o700)
+        assert read_program(folder, "key") is not None
+
+
+def test_a_linked_folder_is_used_and_new_folders_are_private(tmp_path):
+    """Home folders link their cache to another disk."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "home").symlink_to(tmp_path / "disk")
+    mask = os.umask(0)
+    try:
+        write_program(tmp_path / "home" / "new" / "models", "key", a_program())
+    finally:
+        os.umask(mask)
+    assert read_program(tmp_path / "home" / "new" / "models", "key") is not None
+    for place in (tmp_path / "disk" / "new", tmp_path / "disk" / "new" / "models"):
+        assert place.stat().st_mode & 0o777 == 0o700
+
+
+def test_temporary_files_of_killed_writers_do_not_pile_up(folder):
+    write_program(folder, "key", a_program())
+    for number in range(30):
+        (folder / f"{files.TEMPORARY}{number:020d}").touch()
+    write_program(folder, "key", a_program())
+    assert len(list(folder.iterdir())) == cache.KEPT
+    assert read_program(folder, "key") is not None
 
 
 @pytest.mark.slow
@@ -336,6 +438,19 @@ def test_where_nothing_can_be_written_nothing_is(tmp_path, monkeypatch):
     write_program(cache.cache_folder(), "key", a_program())
     assert read_program(cache.cache_folder(), "key") is None
 
+    for name in ("relative", "file/below"):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("BAYESDISTILL_CACHE", name)
+        write_program(cache.cache_folder(), "key", a_program())
+        assert (read_program(cache.cache_folder(), "key") is not None) == (name == "relative")
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    monkeypatch.setenv("BAYESDISTILL_CACHE", "relative")
+    write_program(cache.cache_folder(), "key", a_program())
+    assert read_program(cache.cache_folder(), "key") is None
+    monkeypatch.chdir(tmp_path)
+
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -348,7 +463,9 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     for asked, place in (
-        ("off", None),
+        *((word, None) for word in ("off", "OFF", "Off", " off ", "0", "false", "NO", "None")),
+        ("relative", Path("relative/models")),
+        ("~nobody-of-this-name/x", None),
         (str(tmp_path / "own"), tmp_path / "own" / "models"),
         ("~/own", tmp_path / "own" / "models"),
         ("", tmp_path / ".cache" / "bayesdistill" / "models"),

@@ -2,8 +2,9 @@
 
 The name of a file is a digest of everything that its content depends on: the key of the model, the sources of the compiler, package
 versions, the processor and PyTensor's settings. So a file cannot be out of date; unused files are deleted after a while. Each file
-starts with a digest of its content. Damaged files, and files in a folder into which other users can write, are ignored. A model that
-cannot be read or stored is compiled as usual, to the same machine code.
+starts with a digest of its content. Files are executed as machine code, so that only regular files of the user into which no other
+user can write are read, and only in folders that no other user can change. Damaged files are ignored. A model that cannot be read or
+stored is compiled as usual, to the same machine code.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import io
 import json
 import os
 import platform
+import stat
 import sys
 from dataclasses import fields
 from importlib.metadata import version
@@ -25,21 +27,24 @@ from bayesdistill.compiler.machine_code import processor
 from bayesdistill.compiler.program import Program
 from bayesdistill.compiler.verification import TOLERANCE
 from bayesdistill.errors import FileError
-from bayesdistill.files import digest_of_sources, write_file
+from bayesdistill.files import TEMPORARY, digest_of_sources, write_file
 
 VARIABLE = "BAYESDISTILL_CACHE"
-"""Environment variable: the folder of the package's cache, or "off"."""
+"""Environment variable: the folder of the package's cache, or one of the words of OFF."""
+OFF = ("off", "0", "no", "false", "none")
 KEPT = 16
 """Number of models that are kept: those used last."""
 
 _PACKAGES = ("bayesdistill", "llvmlite", "numpy", "nutpie", "pandas", "pymc", "pytensor", "scipy")
 _DIGEST_LENGTH = hashlib.sha256().digest_size
+_ROOT = (0, 65534)
+"""User IDs of root: its own, and the one that it has in a container without privileges."""
 
 
 def cache_folder() -> Path | None:
     """Return the folder of compiled models, or None if the cache is off."""
-    asked = os.environ.get(VARIABLE)
-    if asked == "off":
+    asked = os.environ.get(VARIABLE, "").strip()
+    if asked.lower() in OFF:
         return None
     with contextlib.suppress(RuntimeError):  # the user has no home directory
         if asked:
@@ -83,9 +88,7 @@ def read_program(folder: Path, key: str) -> Program | None:
     """Return the program of a key, or None if there is no valid file. Its check was passed before it was written."""
     path = folder / f"{key}.model"
     try:
-        if not _is_ours(folder):
-            return None
-        content = path.read_bytes()
+        content = _read_own(path) if _is_private(folder) else b""
         if content[:_DIGEST_LENGTH] != hashlib.sha256(content[_DIGEST_LENGTH:]).digest():
             return None
         with np.load(io.BytesIO(content[_DIGEST_LENGTH:]), allow_pickle=False) as stored:
@@ -117,16 +120,43 @@ def write_program(folder: Path, key: str, program: Program, difference: float) -
     np.savez(buffer, *(np.frombuffer(text, dtype=np.uint8) for text in texts), *program.arrays)
     content = buffer.getvalue()
     with contextlib.suppress(OSError, FileError):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_ours(folder):
+        for place in reversed((folder, *folder.parents)):
+            if not place.exists():
+                place.mkdir(mode=0o700, exist_ok=True)
+        if not _is_private(folder):
             return
         write_file(folder / f"{key}.model", hashlib.sha256(content).digest() + content, private=True)
-        newest_first = sorted(folder.glob("*.model"), key=lambda path: path.stat().st_mtime, reverse=True)
+        ours = [*folder.glob("*.model"), *folder.glob(f"{TEMPORARY}*")]
+        newest_first = sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
         for path in newest_first[KEPT:]:
             path.unlink(missing_ok=True)
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether only the user can write into a folder, whose files are executed as machine code."""
+def _read_own(path: Path) -> bytes:
+    """Return the content of a regular file of the user, into which no other user can write; otherwise nothing."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a FIFO would block
+    with open(handle, "rb") as file:
+        status = os.fstat(handle)
+        own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+        return file.read() if own else b""
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether only the user can write into a folder, and no other user can rename it or a folder above it."""
+    folder = folder.resolve(strict=True)
     status = folder.stat()
-    return not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
+    return (
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and not status.st_mode & 0o022
+        and all(_is_safe(above.stat()) for above in folder.parents)
+    )
+
+
+def _is_safe(above: os.stat_result) -> bool:
+    """Whether no other user can rename what is in a folder: nobody else may write into it, or it has the sticky bit.
+
+    The group of the user may write into it, as home folders of some systems allow.
+    """
+    others = 0o002 if above.st_gid == os.getegid() else 0o022
+    return above.st_uid in (os.geteuid(), *_ROOT) and (not above.st_mode & others or bool(above.st_mode & stat.S_ISVTX))

@@ -226,7 +226,7 @@ def test_what_cannot_be_written_is_kept_in_another_folder(small_fit, tmp_path, m
     with pytest.raises(FileError, match=r"No space left on device\. It cannot be written to another folder either\."):
         bd.save(small_fit, tmp_path / "fit.nc")
     assert {each.name for each in tmp_path.iterdir()} == {"other", "here"}
-    assert [len(list(folder.iterdir())) for folder in (other, here)] == [1, 1]
+    assert [len(list(folder.glob("bayesdistill-*"))) for folder in (other, here)] == [1, 1]
 
 
 def test_a_new_file_has_the_permissions_of_a_plain_one(tmp_path):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import inspect
+import io
 import math
+import re
 from importlib.resources import files
 
 import figure_inputs as inputs
@@ -12,9 +16,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 from decision_cases import posterior_of, scattered
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bayesdistill import decisions, tables
 from bayesdistill.errors import FileError, ParameterError
+from bayesdistill.tables import _write_table
 from bayesdistill.tables._decision_table import KINDS
 from bayesdistill.tables.formatting import FORMATS
 
@@ -312,6 +319,68 @@ def test_latex_is_escaped():
     columns = {line.replace(r"\&", "").count("&") for line in body.splitlines() if line.endswith(r"\\")}
     assert len(columns) == 1
     assert " < " not in body.replace("$<$", "")
+
+
+FORMULAS = ["=1+1", "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", " =1", "＝1+1", "=cmd|' /C calc'!A0", "-", "+"]
+HARMLESS = ["teacher A", "1-2", "a=b", "-0.01", "+3", "-1e-5", "'=1", "", "7B"]
+
+
+def test_no_text_of_a_csv_file_is_a_formula(tmp_path):
+    texts = FORMULAS + HARMLESS
+    numbers = np.linspace(-0.3, 0.3, len(texts))
+    frame = pd.DataFrame(
+        {"name": texts, "=loss": numbers, "small": numbers.astype(np.float32), "count": range(len(texts))}
+    )
+    frame["mixed"] = [*numbers[:-3].tolist(), "=1", None, -0.01]
+    frame["category"] = pd.Categorical(texts)
+    frame["string"] = pd.array(texts, dtype="string")
+    frame["yes"] = numbers > 0
+    before = frame.copy(deep=True)
+    tables.write_table(frame, tmp_path / "table.csv")
+    pd.testing.assert_frame_equal(frame, before)
+    with (tmp_path / "table.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["name", "'=loss", *frame.columns[2:]]
+    expected = [f"'{text}" for text in FORMULAS] + HARMLESS
+    for place in (0, 5, 6):
+        assert [row[place] for row in rows] == expected
+    assert [row[4] for row in rows][-3:] == ["'=1", "", "-0.01"]
+    plain = pd.read_csv(io.StringIO(frame.drop(columns=["name", "mixed", "category", "string"]).to_csv(index=False)))
+    written = pd.read_csv(tmp_path / "table.csv").rename(columns={"'=loss": "=loss"})
+    pd.testing.assert_frame_equal(written[plain.columns], plain, check_exact=True)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=5), st.text(min_size=1))
+@settings(max_examples=60, deadline=None)
+def test_any_text_gives_a_whole_table_in_every_format(texts, heading):
+    frame = pd.DataFrame({f"{heading} ": texts, "loss": range(len(texts))})  # no column of this package
+    cells = list(csv.reader(io.StringIO(_write_table.csv(frame), newline="")))
+    assert [len(row) for row in cells] == [2] * (1 + len(texts))
+    for cell in (row[0] for row in cells):
+        with contextlib.suppress(ValueError):
+            float(cell)
+            continue
+        assert cell.lstrip()[:1] not in tuple("=+-@")
+        assert cell[:1] not in tuple("\t\r\n")
+    lines = tables.markdown(frame).splitlines()
+    assert len(lines) == 2 + len(texts)
+    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {3}
+    assert tables.latex(frame).count(r" \\" + "\n") == 1 + len(texts)
+    for text in (tables.table_text(frame), tables.markdown(frame), tables.latex(frame)):
+        assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_what_is_no_table_and_no_path():
+    for frame, path in ((None, "a.csv"), ("text", "a.csv"), (pd.DataFrame(), 3), (pd.DataFrame(), "a.CSV.gz")):
+        with pytest.raises(ParameterError, match="must"):
+            tables.write_table(frame, path)
+
+
+def test_commands_of_latex_in_texts_are_printed():
+    text = tables.latex(pd.DataFrame({r"\input{x} & y_1": [r"\input{/etc/passwd} $x^2$ ~ #1 {a}%"]}))
+    assert r"\input" not in text
+    assert r"\textbackslash input\{x\} \& y\_1" in text
+    assert r"\textbackslash input\{/etc/passwd\} \$x" in text
 
 
 @pytest.mark.parametrize("ending", ["csv", "md", "tex"])

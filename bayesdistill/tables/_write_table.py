@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import textwrap
 from collections.abc import Callable
@@ -44,7 +45,7 @@ def _text_column(heading: str, cells: list[str]) -> list[str]:
     """The heading in lines, a rule and the cells, all of the same width."""
     # A number belongs to the word before it.
     heading = re.sub(r"(at|\() ", "\\1\u00a0", heading).replace("% ", "%\u00a0")
-    width = max(map(len, [*heading.split(" "), *cells]))
+    width = max(1, *map(len, [*heading.split(" "), *cells]))
     lines = [line.replace("\u00a0", " ") for line in textwrap.wrap(heading, width, break_on_hyphens=False)]
     return [line.ljust(width) for line in [*lines, "-" * width, *cells]]
 
@@ -56,21 +57,39 @@ def markdown(frame: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _markdown_cell(text: Any) -> str:
+def _markdown_cell(text: str) -> str:
     # A sign of inequality before a number is no tag.
-    return re.sub(r"([\\`*_\[\]|#]|<(?! ))", r"\\\1", _one_line(text))
+    return re.sub(r"([\\`*_~$&\[\]|#]|<(?! ))", r"\\\1", text)
 
 
 def latex(frame: pd.DataFrame) -> str:
     """A table as LaTeX (package booktabs), for people; special characters in texts are escaped."""
-    shown = readable(frame).rename(columns=_one_line).map(_one_line)
+    shown = readable(frame)
     body = shown.to_latex(index=False, escape=True, column_format="l" * len(shown.columns))
     # Inequality signs are other characters outside mathematics in the older font encodings.
     return body.replace("> ", "$>$ ").replace("< ", "$<$ ")
 
 
-def _one_line(text: Any) -> str:
-    return " ".join(str(text).split())
+def csv(frame: pd.DataFrame) -> str:
+    """Return a table as CSV, with numbers as they are.
+
+    A spreadsheet does not evaluate any text of it as a formula: an apostrophe is put before the first character if this is one of
+    = + - @, a tab or a line break and the text is not a number.
+    """
+    shown = frame.rename(columns=_no_formula)
+    for place, kind in enumerate(shown.dtypes):
+        if kind.kind == "O":
+            shown.isetitem(place, shown.iloc[:, place].map(_no_formula).array)
+    return str(shown.to_csv(index=False, lineterminator="\n"))
+
+
+def _no_formula(value: Any) -> Any:
+    if not isinstance(value, str) or not re.match(r"\s*[=+\-@＝＋－＠]|[\t\r\n]", value):
+        return value
+    with contextlib.suppress(ValueError):
+        float(value)
+        return value
+    return f"'{value}"
 
 
 def write_table(frame: pd.DataFrame, path: str | Path) -> None:
@@ -81,14 +100,15 @@ def write_table(frame: pd.DataFrame, path: str | Path) -> None:
     frame : DataFrame
         From `plan_table` or `summary_table`, or any other.
     path : str or Path
-        The ending decides the format. The file is replaced whole, or not at all.
+        The ending decides the format. The file is replaced whole, or not at all. In a .csv file, an apostrophe precedes text that
+        a spreadsheet would evaluate as a formula.
 
     Raises
     ------
     ParameterError
-        If the ending is none of the three.
+        If `frame` is not a DataFrame, or the ending is none of the three.
     FileError
-        If the file cannot be written.
+        If the file cannot be written. The table is then in another folder, which the error names.
 
     Examples
     --------
@@ -96,15 +116,14 @@ def write_table(frame: pd.DataFrame, path: str | Path) -> None:
     >>> import bayesdistill as bd
     >>> bd.write_table(pd.DataFrame({"a": [1]}), "table.csv")  # doctest: +SKIP
     """
-    path = Path(path)
+    if not isinstance(frame, pd.DataFrame):
+        raise ParameterError(f"`frame` must be a DataFrame, got {type(frame).__name__}.")
+    suffix = Path(str(path)).suffix
     writers: dict[str, Callable[[pd.DataFrame], str]] = {
-        ".csv": lambda table: table.to_csv(index=False, lineterminator="\n"),
+        ".csv": csv,
         ".md": markdown,
         ".tex": latex,
     }
-    if path.suffix not in writers:
-        raise ParameterError(
-            f"path: {path.name} ends in none of {', '.join(writers)}, so that no format is known for it"
-        )
-    text = writers[path.suffix](frame)
-    write_file(path, text.encode(), keep=True)
+    if suffix not in writers:
+        raise ParameterError(f"`path` must end in one of {', '.join(writers)}, got {str(path)!r}.")
+    write_file(path, writers[suffix](frame).encode(errors="backslashreplace"), keep=True)

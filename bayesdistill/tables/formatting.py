@@ -86,8 +86,13 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
             if name.startswith("probability at "):
                 heading, form = name.replace("probability", "P", 1), _chance
             cells = [_or_dash(value, form) for value in values.tolist()]
-        out[heading.replace("[money]", f"[{currency}]")] = cells
+        out[one_line(heading.replace("[money]", f"[{currency}]"))] = list(map(one_line, cells))
     return pd.DataFrame(out)
+
+
+def one_line(text: str) -> str:
+    """Return text without line breaks and characters that control a terminal."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 def _or_dash(value: Any, form: Format) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 import time
 from importlib.resources import files
@@ -67,8 +66,7 @@ def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
         "best_loss.png": bd.plot_best_loss(planned, size="page"),
     }
     for name, figure in figures.items():
-        figure.savefig(picture := io.BytesIO(), dpi=150)
-        write_file(out / name, picture.getvalue())
+        figure.savefig(out / name, dpi=150)
     say("writing the report")
     write_report(report_files(fitted, planned, curves=curves), out)
     write_file(out / "README.md", summary_text(fitted, planned).encode())

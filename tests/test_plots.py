@@ -10,6 +10,7 @@ import inspect
 import io
 import itertools
 import json
+import os
 import re
 import warnings
 from functools import cache
@@ -32,7 +33,7 @@ from matplotlib.text import Text
 
 import bayesdistill as bd
 from bayesdistill import criticism, decisions, plots, posterior
-from bayesdistill.errors import ConvergenceWarning, ParameterError
+from bayesdistill.errors import ConvergenceWarning, FileError, ParameterError
 from bayesdistill.law.effects import EFFECTS
 from bayesdistill.law.forms import coordinate_description
 from bayesdistill.plots import grids, layout, picture, style, visuals
@@ -686,6 +687,42 @@ def test_notebooks_can_show_it():
     assert data.startswith(b"\x89PNG")
     width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
     assert (width // 2, height // 2) == pytest.approx((shape["width"], shape["height"]), abs=1)
+
+
+def test_files_of_figures_are_those_of_matplotlib_and_replaced_whole(tmp_path, monkeypatch):
+    figure = plots.plot_probability(inputs.plan())
+    monkeypatch.chdir(tmp_path)
+    names = {
+        "a.png": None,
+        "b.PNG": None,
+        "c": None,
+        "d.x": "png",
+        "e": "svg",
+        "f.jpg": None,
+        "g.eps": None,
+        "h.svgz": None,
+    }
+    for name, form in names.items():
+        figure.savefig(name, format=form, dpi=30)
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "c.png"} - {"c"}
+    whole = Path("a.png").read_bytes()
+    for name in ("b.PNG", "c.png", "d.x"):
+        assert Path(name).read_bytes() == whole
+    Figure.savefig(figure, "matplotlib.png", dpi=30)
+    assert Path("matplotlib.png").read_bytes() == whole
+
+    def interrupted(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            figure.savefig("a.png", dpi=60)
+    assert Path("a.png").read_bytes() == whole
+    monkeypatch.setattr(picture.Picture, "draw", lambda *_: pytest.fail("it is drawn"))
+    for path in ("nowhere/a.png", "/dev/null", tmp_path):
+        with pytest.raises(FileError, match="Cannot write"):
+            figure.savefig(path, format="png")
 
 
 def test_vector_formats(tmp_path):

@@ -8,6 +8,7 @@ rcParams.
 from __future__ import annotations
 
 import io
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox, IdentityTransform, Transform
 
+from bayesdistill.files import check_writable, write_file
 from bayesdistill.plots.style import SLIDE_HEIGHT, Look
 
 # The caller's settings: fonts, formats of files, windows. Everything else would change or break the figures.
@@ -98,10 +100,19 @@ class Picture(Figure):
         with settings(self.look), _steady(renderer):
             super().draw(renderer)
 
-    def savefig(self, *args: Any, **kwargs: Any) -> None:
-        """Save the figure on its own background, see `matplotlib.figure.Figure.savefig`."""
+    def savefig(self, fname: Any, *, format: str | None = None, **kwargs: Any) -> None:  # noqa: A002
+        """Save the figure on its own background, see `matplotlib.figure.Figure.savefig`; a file is replaced as a whole."""
         with settings(self.look):
-            super().savefig(*args, **kwargs)
+            if not isinstance(fname, str | os.PathLike):
+                super().savefig(fname, format=format, **kwargs)
+                return
+            path, default = Path(fname), str(matplotlib.rcParams["savefig.format"])
+            if format is None and not path.suffix:
+                path = path.with_name(f"{path.name}.{default}")
+            check_writable(path)
+            buffer = io.BytesIO()
+            super().savefig(buffer, format=format or path.suffix[1:], **kwargs)
+            write_file(path, buffer.getvalue())
 
     def get_tightbbox(self, *_: Any, **__: Any) -> Bbox:
         """Return the whole figure, because notebooks crop figures to this box if pyplot is imported."""

@@ -52,3 +52,7 @@ class ConvergenceWarning(UserWarning):
 
 class ExtrapolationWarning(UserWarning):
     """A result is outside the range of the fitted runs."""
+
+
+class DigestWarning(UserWarning):
+    """A file of an earlier version carries no digest, so damage can remain unnoticed."""

@@ -372,8 +372,8 @@ def test_only_fits_and_plans_are_saved(thing, tmp_path):
 def test_what_netcdf_cannot_hold_is_said(tmp_path):
     path = tmp_path / "plan.nc"
     path.write_bytes(b"earlier")
-    for dataset in (xr.Dataset(attrs={"teachers": None}), xr.Dataset({"a": ("x", np.array([object(), 1]))})):
-        with pytest.raises(ParameterError, match=r"Cannot write .*plan\.nc: netCDF does not support the content"):
+    for dataset in (xr.Dataset(attrs={"teachers": None}), xr.Dataset({"teachers": ("x", np.array([object(), 1]))})):
+        with pytest.raises(ParameterError, match=r"Cannot write .*plan\.nc: .*'teachers'"):
             bd.save(dataset, path)
     assert contents(tmp_path) == {"plan.nc": b"earlier"}
 
@@ -390,7 +390,7 @@ def refused(path: Path, said: str) -> None:
 def test_files_that_are_no_netcdf_files(tmp_path):
     refused(tmp_path / "missing.nc", "does not exist")
     (tmp_path / "folder.nc").mkdir()
-    refused(tmp_path / "folder.nc", "does not exist")
+    refused(tmp_path / "folder.nc", "it is a folder")
     for name, content in (
         ("empty.nc", b""),
         ("table.nc", b"params,tokens,loss\n1e8,2e9,3.1\n"),

@@ -19,7 +19,8 @@ import bayesdistill as bd
 
 # A change of this list is a decision, not an accident.
 _NAMES = """
-BayesdistillError ConvergenceError ConvergenceWarning DataError ExtrapolationWarning FileError ConvergenceThresholds ModelError
+BayesdistillError ConvergenceError ConvergenceWarning DataError DigestWarning ExtrapolationWarning FileError ModelError
+ConvergenceThresholds
 CompilerWarning Coordinate GroupEffect LAWS Law PUBLISHED Parameter ParameterError Prior ResidualNoise SCENARIOS Scenario Shape Term
 __version__ backtest backtest_table break_even build_model capacity_gap cheapest_first
 check cite compare_crossovers compare_fits crossovers decision_table describe_runs distillation_flops distilled_loss evppi family_plan

@@ -593,11 +593,13 @@ def law_of_json(text: str, law: Law | None = None) -> Law:
         terms = tuple(_stored(part, TERMS, "term") for part in stored["terms"])
         effects = tuple(_stored(part, EFFECTS, "group effect") for part in stored["effects"])
         noise = _stored(stored["noise"], RESIDUAL_NOISE, "form of the residual noise")
-        rest = (stored["fixed"], stored["supervised_noise"])
-        return Law(stored["name"], stored["reference"], terms, effects, noise, *rest)
+        name, reference, fixed = stored["name"], stored["reference"], dict(stored["fixed"])
+        if not (isinstance(name, str) and isinstance(reference, str)):
+            raise TypeError("name and reference must be text")
+        return Law(name, reference, terms, effects, noise, fixed, bool(stored["supervised_noise"]))
     except ModelError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(
             f"Cannot read the law {text[:80]!r}: {error}. Use a name in bd.LAWS or the text that bd.fit stores."
         ) from None

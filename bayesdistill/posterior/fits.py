@@ -139,6 +139,12 @@ def law_draws(fit: Fit, law: Law | str | None = None) -> xr.Dataset:
     if missing:
         raise ModelError(f"The posterior has no {', '.join(missing)}, which the law {law.name!r} has.")
     names = [p.name for p in law.parameters if p.name in dataset]
+    for name in names:
+        if set(dataset[name].dims) != {"chain", "draw"} or dataset[name].dtype.kind not in "biuf":
+            raise ModelError(
+                f"The posterior of {name} must be numbers with dimensions chain and draw, got {dataset[name].dtype} with "
+                f"{' and '.join(map(str, dataset[name].dims)) or 'no dimensions'}."
+            )
     draws = dataset[names].transpose("chain", "draw").astype(float)
     for name in names:
         bad = ~np.isfinite(draws[name].values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,15 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.answers import Answer
-from bayesdistill.errors import FileError, ModelError, ParameterError
+from bayesdistill.errors import DigestWarning, FileError, ModelError, ParameterError
 from bayesdistill.files import write_file
 from bayesdistill.law import LAWS, Law, Reference, as_law, remember
+from bayesdistill.sampling import digests
+from bayesdistill.sampling.contents import ANSWER_ATTRIBUTE, check_contents, check_draws, storable
+from bayesdistill.sampling.digests import read_verified, with_digest
+from bayesdistill.sampling.structure import ContentError, opened
 
-_ANSWER_ATTRIBUTE = "bayesdistill_answer"  # marks an Answer, which is displayed as a table
+_INTERNAL = (str(Path(posterior.__file__).parents[1]),)
 
 
 def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
@@ -53,25 +59,41 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
     """
     if not isinstance(result, xr.Dataset | xr.DataTree):
         raise ParameterError(f"`result` must be a DataTree (fit) or Dataset (plan), got {type(result).__name__}.")
-    tree = xr.DataTree(result) if isinstance(result, xr.Dataset) else result.copy()
-    tree.attrs[posterior.FORMAT_ATTRIBUTE] = posterior.FORMAT
-    if isinstance(result, Answer):
-        tree.attrs[_ANSWER_ATTRIBUTE] = 1
-    encoding = {
-        node.path: {
-            name: {"fletcher32": True}
-            for name, variable in node.to_dataset(inherit=False).variables.items()
-            if variable.dtype.kind in "biuf" and variable.size and variable.ndim
-        }
-        for node in tree.subtree
-    }
-    try:
-        # HDF5 ends the process if the disk is full, so it writes to memory.
-        content = bytes(tree.to_netcdf(None, engine="h5netcdf", encoding=encoding))
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"Cannot write {path}: netCDF does not support the content. {error}") from error
-    write_file(path, content, keep=True)
+    write_file(path, with_digest(_netcdf(result, path)), keep=True)
     return Path(path).expanduser()
+
+
+def _netcdf(result: xr.DataTree | xr.Dataset, path: str | Path) -> bytes:
+    """Return the content of a file. HDF5 ends the process if the disk is full, so it writes to memory."""
+    nodes = (
+        {"/": result}
+        if isinstance(result, xr.Dataset)
+        else {node.path: node.to_dataset(inherit=False) for node in result.subtree}
+    )
+    nodes["/"] = nodes["/"].assign_attrs(
+        {posterior.FORMAT_ATTRIBUTE: posterior.FORMAT, digests.ATTRIBUTE: digests.VALUE}
+    )
+    if isinstance(result, Answer):
+        nodes["/"].attrs[ANSWER_ATTRIBUTE] = 1
+    try:
+        stored = xr.DataTree.from_dict({place: storable(node) for place, node in nodes.items()})
+        check_contents(stored)
+        check_draws(stored)
+        encoding: Any = {
+            node.path: {
+                name: {"_FillValue": None} | ({"fletcher32": True} if variable.size and variable.ndim else {})
+                for name, variable in node.to_dataset(inherit=False).variables.items()
+                if variable.dtype.kind in "biuf"
+            }
+            for node in stored.subtree
+        }
+        content = bytes(stored.to_netcdf(None, engine="h5netcdf", encoding=encoding))
+        opened(content).close()
+    except ContentError as error:
+        raise ParameterError(f"Cannot write {path}: {_short(error)}.") from error
+    except Exception as error:  # h5netcdf, h5py and xarray raise different types
+        raise ParameterError(f"Cannot write {path}: netCDF does not support the content. {_short(error)}") from error
+    return content
 
 
 def load(path: str | Path, *, law: Law | str | None = None) -> Any:
@@ -99,28 +121,51 @@ def load(path: str | Path, *, law: Law | str | None = None) -> Any:
     >>> import bayesdistill as bd
     >>> fit = bd.load("fit.nc")  # doctest: +SKIP
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileError(f"The file {path} does not exist.")
-    found = _format_of(path)
-    if found is None:
-        raise FileError(
-            f"{path} was not written by bayesdistill.save. Create it with bayesdistill.fit or bayesdistill.plan."
-        )
-    if found != posterior.FORMAT:
-        raise FileError(
-            f"{path} has format {found}, but this version of bayesdistill reads format {posterior.FORMAT}. Update bayesdistill or "
-            "create the file again."
-        )
     try:
-        tree = xr.load_datatree(path, engine="h5netcdf")
+        path = Path(path).expanduser()
+    except (TypeError, RuntimeError) as error:  # not a path, no home folder
+        raise FileError(f"Cannot read {path!r:.80}: {error}") from error
+    content, verified = read_verified(path)
+    try:
+        tree = _tree(content)
+    except ContentError as error:
+        raise FileError(f"Cannot read {path}: {_short(error)}.") from error
     except Exception as error:  # h5netcdf, h5py and xarray raise different types
-        raise FileError(f"{path} is damaged: {error}") from error
+        raise FileError(f"{path} is not a netCDF file or is damaged: {_short(error)}") from error
+    if not verified:
+        warnings.warn(
+            f"{path} was written by an earlier version of bayesdistill, which stored no digest, so damage can remain unnoticed. "
+            "Save the result again with bayesdistill.save.",
+            DigestWarning,
+            skip_file_prefixes=_INTERNAL,
+        )
+    tree.attrs.pop(digests.ATTRIBUTE, None)
     if tree.children:
         return _with_checked_law(tree, path, law)
     dataset = tree.to_dataset()
-    is_answer = dataset.attrs.pop(_ANSWER_ATTRIBUTE, None) is not None
+    is_answer = dataset.attrs.pop(ANSWER_ATTRIBUTE, None) is not None
+    del dataset.attrs[posterior.FORMAT_ATTRIBUTE]
     return Answer(dataset.data_vars, dataset.coords, dataset.attrs) if is_answer else dataset
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
+
+
+def _tree(content: bytes) -> xr.DataTree:
+    """Return the tree in the content of a file.
+
+    Raises
+    ------
+    ContentError
+        If the content is not what `save` writes.
+    """
+    with opened(content) as file:
+        _check_format(file.attrs)
+    # Values are stored as they are; conversions that attributes ask for would change numbers.
+    tree = xr.load_datatree(io.BytesIO(content), engine="h5netcdf", mask_and_scale=False)
+    check_contents(tree)
+    return tree
 
 
 def _with_checked_law(tree: xr.DataTree, path: Path, law: Law | str | None) -> xr.DataTree:
@@ -142,13 +187,17 @@ def _with_checked_law(tree: xr.DataTree, path: Path, law: Law | str | None) -> x
         try:
             stored = posterior.law_of(tree)
         except ModelError as error:
-            raise FileError(f"Cannot read {path}. {error}") from None
+            raise FileError(f"Cannot read {path}. {_short(error)}") from None
         if given is not None:
             of_runs = given.for_runs(
                 distilled=stored.distills, supervised=stored.supervised_noise or not stored.distills
             )
             if [term.name for term in of_runs.terms] != [term.name for term in stored.terms]:
                 raise FileError(f"{path} is a fit of the law {stored.name!r}, not of {given.name!r}. Omit `law`.")
+    try:
+        check_draws(tree)
+    except ContentError as error:
+        raise FileError(f"Cannot read {path}: {_short(error)}.") from error
     return tree
 
 
@@ -176,16 +225,15 @@ def _check_coordinates(tree: xr.DataTree, law: Law, path: Path) -> None:
         )
 
 
-def _format_of(path: Path) -> Any:
-    """Return the format version of a file; None for files of other programs.
-
-    h5py reads the version before the rest of the file, so files of other programs are rejected without reading them.
-    """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            found = file.attrs.get(posterior.FORMAT_ATTRIBUTE)
-            return None if found is None else np.asarray(found).item()
-    except Exception as error:  # OSError, RuntimeError or others, depending on the damage
-        raise FileError(f"{path} is not a netCDF file or is damaged: {error}") from error
+def _check_format(attributes: Any) -> None:
+    found = attributes.get(posterior.FORMAT_ATTRIBUTE)
+    if found is None:
+        raise ContentError(
+            "it was not written by bayesdistill.save. Create it with bayesdistill.fit or bayesdistill.plan"
+        )
+    found = np.asarray(found).item() if np.size(found) == 1 else found
+    if found != posterior.FORMAT:
+        raise ContentError(
+            f"it has format {found!s:.40}, but this version of bayesdistill reads format {posterior.FORMAT}. Update bayesdistill "
+            "or create the file again"
+        )

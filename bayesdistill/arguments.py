@@ -11,11 +11,11 @@ import functools
 import inspect
 import reprlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -55,9 +55,15 @@ def scalar(value: Any) -> Any:
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
 
 
+def is_finite(value: Any) -> bool:
+    """Return whether a value is a finite number; NumPy scalars are, and booleans are not."""
+    number: Any = scalar(value)
+    return not isinstance(number, bool) and isinstance(number, int | float) and abs(number) <= _MOST
+
+
 @dataclass(frozen=True)
-class Number:
-    """Rule for a number.
+class Range:
+    """Rule for a number: its range.
 
     Parameters
     ----------
@@ -82,7 +88,7 @@ class Number:
         right = isinstance(number, Integral if self.whole else Real) and not isinstance(number, bool)
         if not right or not self.holds(number) or (isinstance(number, int) and number > _MOST):
             raise ParameterError(f"`{name}` must be {self.words}, got {shown(value)}.")
-        return int(number) if self.whole else float(number)
+        return int(number) if self.whole else number if isinstance(number, int | float) else float(number)
 
     def holds(self, number: Any) -> Any:
         """Return whether a number, or each number of an array, is in the range. NaN is not."""
@@ -91,7 +97,7 @@ class Number:
     @property
     def words(self) -> str:
         """Description such as "an integer from 1 to 1000"."""
-        low, high = ("2^64 - 1" if bound == SEED.high else f"{bound:.10g}" for bound in (self.low, self.high))
+        low, high = ("2^64 - 1" if bound == SEED.high else f"{bound:g}" for bound in (self.low, self.high))
         start = f"above {low}" if self.above else f"of at least {low}"
         if self.high < _MOST:
             start = f"{start} and at most {high}" if self.above else f"from {low} to {high}"
@@ -114,7 +120,7 @@ class Number:
         return array if isinstance(values, list | tuple) else values
 
 
-SEED = Number(0, 2**64 - 1, whole=True)
+SEED = Range(0, 2**64 - 1, whole=True)
 
 
 def one_of(*names: str) -> Rule:
@@ -128,11 +134,51 @@ def one_of(*names: str) -> Rule:
     return rule
 
 
+def or_none(rule: Rule) -> Rule:
+    """Return a rule that also allows None."""
+    return lambda value, name: None if value is None else rule(value, name)
+
+
+def instance(kind: type) -> Rule:
+    """Return the rule for an object of a class."""
+
+    def rule(value: Any, name: str) -> Any:
+        if not isinstance(value, kind):
+            raise ParameterError(f"`{name}` must be a {kind.__name__}, got {shown(value)}.")
+        return value
+
+    return rule
+
+
+def tuple_of(kind: type) -> Rule:
+    """Return the rule for a tuple of objects of a class."""
+
+    def rule(value: Any, name: str) -> tuple[Any, ...]:
+        if not isinstance(value, tuple | list):
+            raise ParameterError(f"`{name}` must be a tuple of {kind.__name__}, got {shown(value)}.")
+        return tuple(instance(kind)(one, name) for one in value)
+
+    return rule
+
+
+def generator(value: Any, name: str) -> Any:
+    """Return a seed or a NumPy generator."""
+    return value if isinstance(value, np.random.Generator) else SEED(value, name)
+
+
 def switch(value: Any, name: str) -> bool:
     """Return a value that is True or False."""
     if not isinstance(scalar(value), int) or scalar(value) not in (0, 1):
         raise ParameterError(f"`{name}` must be True or False, got {shown(value)}.")
     return bool(value)
+
+
+def prior_settings(value: Any, name: str) -> dict[str, Any]:
+    """Return the keyword arguments of `priors.default_priors`."""
+    known = ("tolerance", "asymptotic_width")
+    if not isinstance(value, Mapping) or not set(value) <= set(known):
+        raise ParameterError(f"`{name}` must be a mapping of {' and '.join(known)}, got {shown(value)}.")
+    return {key: RULES[key](number, key) for key, number in value.items()}
 
 
 def progress(value: Any, name: str) -> Any:
@@ -150,14 +196,16 @@ def executor(value: Any, name: str) -> Any:
     return value
 
 
-PARAMS = Number(QUANTITIES["params"].fewest, QUANTITIES["params"].most, QUANTITIES["params"].units)
-TOKENS = Number(QUANTITIES["tokens"].fewest, QUANTITIES["tokens"].most, QUANTITIES["tokens"].units)
-LOSS = Number(QUANTITIES["loss"].fewest, QUANTITIES["loss"].most, QUANTITIES["loss"].units, above=True)
-FLOPS = Number(1e8, 1e40, "FLOPs")
-RATIO = Number(1e-6, 1e9, "tokens per parameter")
-FRACTION = Number(0, 1)
-PROBABILITY = Number(0.001, 0.9999)
-WORKERS = Number(1, 10_000, whole=True)
+PARAMS = Range(QUANTITIES["params"].fewest, QUANTITIES["params"].most, QUANTITIES["params"].units)
+TOKENS = Range(QUANTITIES["tokens"].fewest, QUANTITIES["tokens"].most, QUANTITIES["tokens"].units)
+LOSS = Range(QUANTITIES["loss"].fewest, QUANTITIES["loss"].most, QUANTITIES["loss"].units, above=True)
+FLOPS = Range(1e6, 1e40, "FLOPs")
+RATIO = Range(1e-6, 1e9, "tokens per parameter")
+SHARE = Range(0, 1, "(1/K if K students share the teacher)")
+WORKERS = Range(1, 10_000, whole=True)
+
+SAMPLED = Range(4, 1_000_000, whole=True)
+"""Draws of each chain of a sampler."""
 
 RANGES = MappingProxyType(
     {
@@ -169,12 +217,12 @@ RANGES = MappingProxyType(
         **dict.fromkeys(("teacher_loss", "teacher_losses"), LOSS),
         **dict.fromkeys(("budget", "budgets", "student_budget", "teacher_budget", "cutoffs"), FLOPS),
         **dict.fromkeys(("compute", "batch_compute"), FLOPS),
-        "students_per_teacher": Number(1, 1e12, "students"),
-        "max_students_per_teacher": Number(1, 1e12, "students", above=True),
-        "gpu_flops_per_second": Number(1e3, 1e24, "FLOPs per second"),
-        "price_per_gpu_hour": Number(1e-6, 1e9),
-        "counts": Number(1, 1e9, "students", whole=True),
-        "weights": Number(1e-9, 1e18),
+        "students_per_teacher": Range(1, 1e12, "students"),
+        "max_students_per_teacher": Range(1, 1e12, "students", above=True),
+        "gpu_flops_per_second": Range(1e3, 1e24, "FLOPs per second"),
+        "price_per_gpu_hour": Range(1e-6, 1e9),
+        "counts": Range(1, 1e9, "students", whole=True),
+        "weights": Range(1e-9, 1e18),
     }
 )
 """Arguments of decisions that can be written as text and may be lists."""
@@ -182,42 +230,49 @@ RANGES = MappingProxyType(
 RULES: MappingProxyType[str, Rule] = MappingProxyType(
     {
         # Decisions
-        **dict.fromkeys(("delta_lgt", "delta_pre", "new_delta_pre"), FRACTION),
-        "threshold": Number(0.5, 0.9999, above=True),
-        "indifference": Number(0, 10, "nats"),
-        "max_extrapolation": Number(1, 1e6),
+        **dict.fromkeys(("delta_lgt", "delta_pre", "new_delta_pre"), SHARE),
+        "threshold": Range(0.5, 0.9999, above=True),
+        "indifference": Range(0, 10, "nats"),
+        "max_extrapolation": Range(1, 1e6),
         # Models and samplers
-        "widen": Number(1, 1000),
-        "tolerance": Number(1e-6, 10, "nats"),
-        "asymptotic_width": Number(1e-6, 10, "nats"),
-        "tune": Number(1, 1_000_000, whole=True),
-        "chains": Number(1, 1000, whole=True),
-        "target_accept": Number(0.1, 0.9999),
+        "widen": Range(1, 1000),
+        "tolerance": Range(1e-6, 10, "nats"),
+        "asymptotic_width": or_none(Range(1e-6, 10, "nats")),
+        "tune": Range(1, 1_000_000, whole=True),
+        "chains": Range(1, 1000, whole=True),
+        "target_accept": Range(0.1, 0.9999),
         **dict.fromkeys(("cores", "threads"), WORKERS),
-        "piece": Number(1, 1_000_000, "budgets", whole=True),
-        "draws": Number(1, 1_000_000, whole=True),
+        "piece": Range(1, 1_000_000, "budgets", whole=True),
+        "draws": Range(1, 1_000_000, whole=True),
         "seed": SEED,
         # Criticism and design
-        "prob": PROBABILITY,
-        "points": Number(2, 100_000, whole=True),
-        "bins": Number(2, 10_000, whole=True),
-        "max_draws": Number(2, 1_000_000, whole=True),
-        "shuffles": Number(20, 1_000_000, whole=True),
-        "simulations": Number(1, 1_000_000, whole=True),
-        "parts": Number(2, 10_000, whole=True),
-        "batch": Number(1, 1_000_000, whole=True),
-        "outcomes": Number(2, 1_000_000, whole=True),
-        "min_effective_draws": Number(0, 1e9),
+        "prob": Range(0.001, 0.9999),
+        "points": Range(2, 100_000, whole=True),
+        "bins": Range(2, 10_000, whole=True),
+        "max_draws": Range(2, 1_000_000, whole=True),
+        "shuffles": Range(20, 1_000_000, whole=True),
+        "simulations": Range(1, 1_000_000, whole=True),
+        "parts": Range(2, 10_000, whole=True),
+        "batch": Range(1, 1_000_000, whole=True),
+        "outcomes": Range(2, 1_000_000, whole=True),
+        "repeats": Range(1, 100_000, whole=True),
+        **dict.fromkeys(("sigma", "teacher_sd", "student_sd"), Range(0, 10, "nats")),
+        "min_effective_draws": Range(0, 1e9),
         # Switches and objects
         **dict.fromkeys(("allow_suspicious", "allow_unconverged", "include_failed", "dark"), switch),
         "progress": progress,
+        "prior_settings": or_none(prior_settings),
         "executor": executor,
     }
 )
 """Arguments that `checked` and `check_fields` check."""
 
 
-def checked[F: Callable[..., Any]](function: F | None = None, **own: Rule) -> Any:
+@overload
+def checked[F: Callable[..., Any]](function: F) -> F: ...
+@overload
+def checked[F: Callable[..., Any]](**own: Rule | None) -> Callable[[F], F]: ...
+def checked(function: Any = None, **own: Rule | None) -> Any:
     """Decorate a function so that rules check its arguments. An argument equal to its default is not checked."""
     if function is None:
         return functools.partial(checked, **own)

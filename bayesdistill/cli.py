@@ -229,16 +229,12 @@ def predict_command(
     as_json: AsJson = False,
 ) -> None:
     """Predict the loss of runs, with intervals and their distance from the data."""
-    from bayesdistill.decisions.arguments import check_choice
+    from bayesdistill.arguments import RULES, one_of
 
-    check_choice(noise, "--noise", NOISE)
-    check_choice(groups, "--groups", GROUPS)
-    inside = _real(prob, "--prob")
-    if not 0 < inside < 1:
-        raise ParameterError(f"--prob must be between 0 and 1, got {prob!r}.")
-    number = _whole(seed, "--seed")
-    if number < 0:
-        raise ParameterError(f"--seed must not be negative, got {seed!r}.")
+    one_of(*NOISE)(noise, "--noise")
+    one_of(*GROUPS)(groups, "--groups")
+    inside = RULES["prob"](_real(prob, "--prob"), "--prob")
+    number = RULES["seed"](_whole(seed, "--seed"), "--seed")
     if output is not None and output.suffix not in (".csv", ".nc"):
         raise ParameterError(f"--output: {output.name} must end in .csv or .nc.")
     with_draws = output is not None and output.suffix == ".nc"
@@ -338,6 +334,8 @@ def _real(text: str, option: str) -> float:
 
 
 def _whole(text: str, option: str) -> int:
+    with contextlib.suppress(ValueError):
+        return int(text)  # exact above 2^53
     value = _real(text, option)
     if value != int(value):
         raise ParameterError(f"{option} must be an integer such as 1000, 1e3 or 1k, got {text!r}.")

@@ -21,15 +21,14 @@ The two deltas are the fractions of the teacher's inference and pretraining that
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from bayesdistill.arguments import PARAMS, TOKENS, Range, check_fields, checked, instance
 from bayesdistill.errors import ParameterError
 
 CONTEXT_LENGTH = 4096
@@ -38,10 +37,6 @@ VOCABULARY_SIZE = 32168
 """Vocabulary size of the published runs, in tokens."""
 ASPECT_RATIO = 128.0
 """Width over depth, d_model / n_layers, of the published runs."""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -63,10 +58,12 @@ class Shape:
     aspect_ratio: float = ASPECT_RATIO
 
     def __post_init__(self) -> None:
-        for name in ("context_length", "vocabulary_size", "aspect_ratio"):
-            value = getattr(self, name)
-            if not (_is_number(value) and value > 0):
-                raise ParameterError(f"`{name}` must be a positive number, got {value!r}.")
+        check_fields(
+            self,
+            context_length=Range(1, 1e9, "tokens"),
+            vocabulary_size=Range(1, 1e9, "tokens"),
+            aspect_ratio=Range(0.1, 1e5),
+        )
 
     @property
     def k1(self) -> float:
@@ -83,6 +80,7 @@ PUBLISHED_SHAPE = Shape()
 """The shape of the published runs: k1 = 155.06, k2 = 70811."""
 
 
+@checked(params=PARAMS.each, shape=instance(Shape))
 def flops_per_token(params: Any, shape: Shape = PUBLISHED_SHAPE) -> Any:
     """Return the forward FLOPs per token, F(N).
 
@@ -108,6 +106,11 @@ def flops_per_token(params: Any, shape: Shape = PUBLISHED_SHAPE) -> Any:
     >>> f"{bd.flops_per_token(1e9):.3e}"
     '2.452e+09'
     """
+    return forward_flops(params, shape)
+
+
+def forward_flops(params: Any, shape: Shape) -> Any:
+    """Return the forward FLOPs per token, F(N), of sizes that are known to be valid."""
     return sum(flops_by_part(params, shape))
 
 
@@ -162,7 +165,7 @@ def pretraining_tokens(params: Any, budget: Any, shape: Shape = PUBLISHED_SHAPE)
     float or array
         Tokens.
     """
-    return budget / (3 * flops_per_token(params, shape))
+    return budget / (3 * forward_flops(params, shape))
 
 
 @dataclass(frozen=True)
@@ -195,12 +198,7 @@ class Scenario:
     name: str = ""
 
     def __post_init__(self) -> None:
-        for key in ("delta_lgt", "delta_pre"):
-            value = getattr(self, key)
-            if not (_is_number(value) and 0 <= value <= 1):
-                raise ParameterError(
-                    f"`{key}` must be a fraction in [0, 1] (1/K if K students share the teacher), got {value!r}."
-                )
+        check_fields(self, name=instance(str))
         if not self.name:
             derived = f"delta_lgt={self.delta_lgt:g}, delta_pre={self.delta_pre:g}"
             object.__setattr__(self, "name", _NAMES.get((self.delta_lgt, self.delta_pre), derived))
@@ -237,6 +235,14 @@ def scenario(value: str | Scenario) -> Scenario:
         ) from None
 
 
+@checked(
+    student_params=PARAMS.each,
+    student_tokens=TOKENS.each,
+    teacher_params=PARAMS.each,
+    teacher_tokens=TOKENS.each,
+    scenario=lambda value, _: scenario(value),
+    shape=instance(Shape),
+)
 def distillation_flops(
     student_params: Any,
     student_tokens: Any,
@@ -253,7 +259,7 @@ def distillation_flops(
         The student's non-embedding parameters and tokens.
     teacher_params, teacher_tokens : float or array
         The teacher's non-embedding parameters and tokens.
-    scenario : Scenario
+    scenario : Scenario or str
         Charged fractions of the teacher's inference and pretraining.
     shape : Shape
         Context length, vocabulary and aspect ratio.
@@ -275,6 +281,6 @@ def distillation_flops(
     >>> f"{bd.distillation_flops(3e8, 2e10, 7e9, 1.4e11, bd.Scenario(delta_lgt=1, delta_pre=0.1)):.2e}"
     '1.01e+21'
     """
-    teacher_flops = flops_per_token(teacher_params, shape)
-    per_token = student_cost_per_token(flops_per_token(student_params, shape), teacher_flops, scenario.delta_lgt)
+    teacher_flops = forward_flops(teacher_params, shape)
+    per_token = student_cost_per_token(forward_flops(student_params, shape), teacher_flops, scenario.delta_lgt)
     return per_token * student_tokens + teacher_cost(teacher_flops, teacher_tokens, scenario.delta_pre)

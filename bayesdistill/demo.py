@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 import bayesdistill as bd
+from bayesdistill.arguments import SEED
 from bayesdistill.files import check_writable, make_folder, write_file
 from bayesdistill.reporting import PAGE, answer_sentences, check_report, report_files, write_report
 
@@ -40,6 +41,7 @@ def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
     FileError
         If the folder cannot be created or written to.
     """
+    seed = SEED(seed, "seed")
     started = time.monotonic()
 
     def say(text: str) -> None:

@@ -54,7 +54,7 @@ def test_flops_of_one_billion_by_hand():
     sizes = np.array([1e8, 1e9])
     assert bd.flops_per_token(sizes).tolist() == [bd.flops_per_token(1e8), bd.flops_per_token(1e9)]
     # Embedding and attention weigh less and less.
-    assert bd.flops_per_token(1e18) / 2e18 == pytest.approx(1, abs=2e-4)
+    assert bd.flops_per_token(1e14) / 2e14 == pytest.approx(1, abs=4e-3)
 
 
 @pytest.mark.parametrize(("name", "deltas"), FOUR.items())
@@ -114,7 +114,7 @@ def test_names_of_scenarios():
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf, True, "1", None])
 @pytest.mark.parametrize("key", ["delta_lgt", "delta_pre"])
 def test_shares_outside_zero_and_one_are_rejected(key, value):
-    with pytest.raises(ParameterError, match=rf"{key}` must be a fraction in \[0, 1\]"):
+    with pytest.raises(ParameterError, match=rf"{key}` must be a number from 0 to 1 "):
         bd.Scenario(**({"delta_lgt": 0, "delta_pre": 0} | {key: value}))
 
 
@@ -133,5 +133,5 @@ def test_a_scenario_is_itself():
 @pytest.mark.parametrize("key", ["context_length", "vocabulary_size", "aspect_ratio"])
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, "4096", None])
 def test_impossible_shapes_are_rejected(key, value):
-    with pytest.raises(ParameterError, match=f"{key}` must be a positive number"):
+    with pytest.raises(ParameterError, match=f"{key}` must be a number from"):
         bd.Shape(**{key: value})

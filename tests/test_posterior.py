@@ -140,7 +140,7 @@ def test_intervals_are_equal_tailed(prob):
 
 @pytest.mark.parametrize("prob", [0, 1, -0.1, 1.5, math.nan])
 def test_intervals_need_a_probability(prob):
-    with pytest.raises(ParameterError, match=r"`prob` must be between 0 and 1, got"):
+    with pytest.raises(ParameterError, match=r"`prob` must be a number from 0.001 to 0.9999, got"):
         posterior.interval(draws_of(np.ones((1, 4))), prob)
 
 

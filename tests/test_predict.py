@@ -393,7 +393,7 @@ def test_a_design_needs_no_variation_and_may_repeat():
     [
         ({"noise": "white"}, "`noise` must be 'law' or 'run', got 'white'"),
         ({"groups": "old"}, "`groups` must be 'seen' or 'new', got 'old'"),
-        ({"prob": 1.0}, "`prob` must be between 0 and 1, got 1.0"),
+        ({"prob": 1.0}, "`prob` must be a number from 0.001 to 0.9999, got 1.0"),
         ({"seed": -1}, "`seed` must be an integer"),
         ({"kind": "other"}, "`kind` must be 'distilled', 'supervised' or None, got 'other'"),
     ],
@@ -462,10 +462,10 @@ def test_the_command_prints_and_writes(saved: Path, runs354: pd.DataFrame, comma
     [
         (["--noise", "white"], "`--noise` must be 'law' or 'run', got 'white'"),
         (["--groups", "old"], "`--groups` must be 'seen' or 'new', got 'old'"),
-        (["--prob", "90"], "--prob must be between 0 and 1, got '90'"),
+        (["--prob", "90"], "`--prob` must be a number from 0.001 to 0.9999, got 90"),
         (["--prob", "most"], "'most' in --prob"),
         (["--seed", "1.5"], "--seed must be an integer such as 1000, 1e3 or 1k, got '1.5'"),
-        (["--seed", "-1"], "--seed must not be negative"),
+        (["--seed", "-1"], "`--seed` must be an integer from 0"),
         (["-o", "out.txt"], "out.txt must end in .csv or .nc"),
         (["-o", "nowhere/out.csv"], "the folder 'nowhere' does not exist"),
         ([], "pass --allow-suspicious"),

@@ -379,7 +379,7 @@ def both_at(priors: Priors) -> dict[str, float]:
 
 @pytest.mark.parametrize("width", [0, -0.01, math.nan, math.inf])
 def test_impossible_widths_are_refused(width):
-    with pytest.raises(ParameterError, match=r"`asymptotic_width` must be a positive number of nats, or None, got"):
+    with pytest.raises(ParameterError, match=r"`asymptotic_width` must be a number from 1e-06 to 10 nats, got"):
         default_priors(DEFAULT, REFERENCE, asymptotic_width=width)
 
 
@@ -500,7 +500,7 @@ def test_independent_priors_on_the_same_coefficients_are_far_too_wide():
 
 @pytest.mark.parametrize("tolerance", [0, -0.01, math.nan, math.inf])
 def test_impossible_tolerances_are_refused(tolerance):
-    with pytest.raises(ParameterError, match=r"`tolerance` must be a positive number of nats, got"):
+    with pytest.raises(ParameterError, match=r"`tolerance` must be a number from 1e-06 to 10 nats, got"):
         published_law_prior(REFERENCE, tolerance)
 
 
@@ -534,7 +534,7 @@ def test_changes_that_cannot_be_made():
     with pytest.raises(ParameterError, match="no coordinate x"):
         with_block(priors, {"x": Prior(0, 1)}, np.eye(1), "runs")
     for location, scale in ((math.nan, 1), (0, -1), (math.inf, 1), (0, math.nan)):
-        with pytest.raises(ParameterError, match="finite location and a scale of at least 0"):
+        with pytest.raises(ParameterError, match=r"`(location|scale)` must be a "):
             Prior(location, scale)
 
 
@@ -641,7 +641,7 @@ def test_what_an_earlier_study_held_fixed_stays_fixed():
 def test_earlier_posteriors_that_cannot_serve():
     draws, *_ = earlier()
     for widen in (0, -1, 0.5, math.nan, math.inf):
-        with pytest.raises(ParameterError, match=r"`widen` must be at least 1, got"):
+        with pytest.raises(ParameterError, match=r"`widen` must be a number from 1 to 1000, got"):
             prior_from_draws(draws, EQUATION_8, REFERENCE, widen)
     with pytest.raises(ParameterError, match="20 draws, but a prior of 17 coordinates requires more than 34"):
         prior_from_draws(draws.take(slice(0, 20)), EQUATION_8, REFERENCE, 1.0)

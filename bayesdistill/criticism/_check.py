@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bayesdistill import posterior
+from bayesdistill.arguments import checked, instance
 from bayesdistill.posterior import THRESHOLDS, ConvergenceThresholds, Fit
 
 _LABELS = {
@@ -72,6 +73,7 @@ class Check:
         return f"<p>{html.escape(self.verdict)}</p><table>{body}</table>"
 
 
+@checked(thresholds=instance(ConvergenceThresholds))
 def check(fit: Fit, *, thresholds: ConvergenceThresholds = THRESHOLDS) -> Check:
     """Check the convergence of a fit and suggest fixes.
 

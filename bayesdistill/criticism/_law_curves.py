@@ -8,14 +8,15 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.arguments import checked
 from bayesdistill.criticism.groupings import distilled_runs, fit_attributes, thinning
 from bayesdistill.criticism.results import dataset
-from bayesdistill.errors import ParameterError
 from bayesdistill.law.effects import student_configurations
 from bayesdistill.law.predictive import Design, RunNoise, expected_loss
 from bayesdistill.posterior import INTERVAL_KIND, INTERVAL_PROBABILITY
 
 
+@checked
 def law_curves(
     fit: xr.DataTree, *, prob: float = INTERVAL_PROBABILITY, points: int = 121, max_draws: int = 1000, seed: int = 0
 ) -> xr.Dataset:
@@ -54,10 +55,6 @@ def law_curves(
     >>> import bayesdistill as bd
     >>> curves = bd.law_curves(bd.load("fit.nc"))  # doctest: +SKIP
     """
-    if points < 2 or max_draws < 2:
-        raise ParameterError(f"`points` and `max_draws` must be at least 2, got {points} and {max_draws}.")
-    if not 0 < prob < 1:
-        raise ParameterError(f"`prob` must be between 0 and 1, got {prob!r}.")
     runs = distilled_runs(fit, "law_curves")
     pairs, index = student_configurations(runs)
     losses = runs["teacher_loss"].to_numpy()

@@ -18,6 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.arguments import SAMPLED, checked, instance, one_of
 from bayesdistill.criticism.left_out_scores import Fitted, run_predictions
 from bayesdistill.criticism.refits import digest, refit_until_converged, refitter_for
 from bayesdistill.criticism.results import dataset
@@ -76,6 +77,7 @@ def priors_of(law: Law | str, runs: pd.DataFrame, prior_settings: Mapping[str, A
     return default_priors(law, reference_run(runs, None), **dict(prior_settings or {}))
 
 
+@checked(draws=SAMPLED, split=one_of(*SPLITS), thresholds=instance(ConvergenceThresholds))
 def leave_out(
     runs: pd.DataFrame,
     split: str,
@@ -150,7 +152,9 @@ def leave_out(
     sampler = {"draws": draws, "tune": tune, "seed": seed}
     setting = {"function": "leave_out", "split": split, "law and priors": name, "parts": parts, **sampler}
     setting |= {"runs": data_hash(runs), **asdict(thresholds)}
-    tasks = {str(k): (runs, model, ~out, sampler | {"seed": seed + k}, thresholds) for k, out in enumerate(groups)}
+    tasks = {
+        str(k): (runs, model, ~out, sampler | {"seed": (seed + k) % 2**64}, thresholds) for k, out in enumerate(groups)
+    }
     what = f"leave-out refits ({split})"
     done = run_missing(_fold, tasks, setting, what, log=checkpoint, executor=executor, progress=progress)
     scored = pd.concat([pd.DataFrame(done[str(k)]).assign(fold=k) for k in range(len(groups))]).sort_values("run")

@@ -6,15 +6,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesdistill.arguments import checked
 from bayesdistill.criticism import groupings
 from bayesdistill.criticism.results import dataset
-from bayesdistill.errors import ParameterError
 from bayesdistill.law.predictive import Design, expected_loss
 from bayesdistill.posterior import Fit, draws_of
 
 SHUFFLES = 2000
 
 
+@checked
 def residual_structure(
     fit: Fit, *, bins: int = 8, max_draws: int = 1000, shuffles: int = SHUFFLES, seed: int = 0
 ) -> xr.Dataset:
@@ -63,10 +64,6 @@ def residual_structure(
     >>> found = bd.residual_structure(bd.load("fit.nc"))  # doctest: +SKIP
     >>> float(found["neighbours"])  # doctest: +SKIP
     """
-    if max_draws < 2 or shuffles < 20:
-        raise ParameterError(
-            f"`max_draws` must be at least 2 and `shuffles` at least 20, got {max_draws} and {shuffles}."
-        )
     runs = groupings.distilled_runs(fit, "residual_structure")
     draws = draws_of(fit, groupings.thinning(fit, max_draws))
     predicted = expected_loss(draws, Design.of(draws.law, runs)).mean(axis=0)

@@ -20,6 +20,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.arguments import SAMPLED, checked, instance
 from bayesdistill.criticism import truths
 from bayesdistill.criticism.refits import Refitter, digest, refit_until_converged, refitter_for
 from bayesdistill.criticism.results import dataset
@@ -56,6 +57,7 @@ CHOICES = [*truths.DECISIONS, *truths.BREAK_EVEN]
 STATUSES = ("passed", "passed when refitted", "failed")
 
 
+@checked(draws=SAMPLED, thresholds=instance(ConvergenceThresholds))
 def simulate_calibration(
     runs: pd.DataFrame,
     *,
@@ -130,8 +132,6 @@ def simulate_calibration(
     >>> runs = bd.load_runs("busbridge2025")
     >>> calibration = bd.simulate_calibration(runs, simulations=200, log="calibration.jsonl")  # doctest: +SKIP
     """
-    if not isinstance(simulations, int | np.integer) or isinstance(simulations, bool) or simulations < 1:
-        raise ParameterError(f"`simulations` must be a positive integer, got {simulations!r}.")
     if draws * chains < RANKS + 1:
         raise ParameterError(
             f"`draws` times `chains` must be more than {RANKS} to compute ranks, got {draws * chains}."
@@ -150,7 +150,7 @@ def simulate_calibration(
     setting |= {"seed": seed, "decisions": CHOICES, **asdict(thresholds)}
     cores = 2 if executor is None else 1
     tasks = {
-        str(k): (runs, priors, truth, sampler | {"cores": cores, "seed": seed + 1 + k}, thresholds)
+        str(k): (runs, priors, truth, sampler | {"cores": cores, "seed": (seed + 1 + k) % 2**64}, thresholds)
         for k, truth in enumerate(truths.draw_truths(priors, reference, simulations, seed))
     }
     done = run_missing(_simulation, tasks, setting, "simulations", log=log, executor=executor, progress=progress)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesdistill.arguments import Range, checked
 from bayesdistill.criticism.results import dataset
 from bayesdistill.errors import ModelError, ParameterError
 
@@ -33,6 +34,7 @@ def usable(calibration: xr.Dataset, include_failed: bool = False) -> xr.Dataset:
     return found
 
 
+@checked
 def rank_uniformity(calibration: xr.Dataset, *, include_failed: bool = False) -> pd.DataFrame:
     """Test whether the ranks of every quantity are uniform.
 
@@ -80,6 +82,7 @@ def _holm(p_values: np.ndarray) -> np.ndarray:
     return result
 
 
+@checked
 def decision_calibration(
     calibration: xr.Dataset, edges: tuple[float, ...] = EDGES, *, include_failed: bool = False
 ) -> pd.DataFrame:
@@ -125,6 +128,8 @@ def decision_calibration(
     return frame
 
 
+# The level of the band is a quantile of the simulations.
+@checked(simulations=Range(20, 1_000_000, whole=True))
 def rank_ecdf(
     calibration: xr.Dataset, *, prob: float = 0.95, include_failed: bool = False, simulations: int = 2000, seed: int = 0
 ) -> xr.Dataset:
@@ -167,8 +172,6 @@ def rank_ecdf(
     >>> calibration = bd.simulate_calibration(bd.load_runs("busbridge2025"), log="calibration.jsonl")  # doctest: +SKIP
     >>> bd.plot_calibration(bd.rank_ecdf(calibration)).savefig("calibration.png")  # doctest: +SKIP
     """
-    if not 0 < prob < 1:
-        raise ParameterError(f"`prob` must be between 0 and 1, got {prob!r}.")
     counted = usable(calibration, include_failed)
     top = int(counted.attrs["ranks"])
     positions = (np.arange(top) + 1) / (top + 1)
@@ -199,6 +202,7 @@ def rank_ecdf(
     return dataset("rank_ecdf", values, coords, {"prob": prob, "counted": counted.sizes["simulation"], **counts})
 
 
+@checked
 def simultaneous_band(
     count: int, positions: np.ndarray, prob: float, simulations: int = 2000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:

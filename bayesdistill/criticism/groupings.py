@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from bayesdistill import posterior
-from bayesdistill.errors import ModelError, ParameterError
+from bayesdistill.arguments import checked
+from bayesdistill.errors import ModelError
 from bayesdistill.law import Draws
 from bayesdistill.law.effects import student_configurations, teacher_groups
 from bayesdistill.posterior import Fit
@@ -61,6 +62,7 @@ def loss_ratio(draws: Draws, runs: pd.DataFrame) -> np.ndarray:
     return np.asarray(runs["teacher_loss"].to_numpy(dtype=float) / alone)
 
 
+@checked
 def group_runs(runs: pd.DataFrame, ratio: np.ndarray, bins: int = 8) -> list[Grouping]:
     """Return the groupings by student configuration, teacher, loss ratio and tokens, in this order.
 
@@ -79,8 +81,6 @@ def group_runs(runs: pd.DataFrame, ratio: np.ndarray, bins: int = 8) -> list[Gro
     ParameterError
         If bins is less than 2.
     """
-    if not isinstance(bins, int | np.integer) or isinstance(bins, bool) or bins < 2:
-        raise ParameterError(f"`bins` must be an integer of at least 2, got {bins!r}.")
     pairs, configuration = student_configurations(runs)  # in order of size and tokens
     labels = [f"{short(size)}, {short(tokens)} tokens" for size, tokens in pairs]
     students = Grouping("student", labels, configuration, pairs[:, 0])

@@ -31,20 +31,32 @@ def column(table: pd.DataFrame, name: str) -> np.ndarray:
     return table[name].to_numpy(dtype=float) if name in table else np.full(len(table), np.nan)
 
 
+def known_flops(flops: Flops, sizes: np.ndarray) -> np.ndarray:
+    """Return the forward FLOPs per token of sizes, by the function of the caller; NaN if a size is not available."""
+    found = np.full(sizes.shape, np.nan)
+    known = ~np.isnan(sizes)
+    if known.any():
+        values = np.asarray(flops(sizes[known]))
+        if values.shape != found[known].shape or values.dtype.kind not in "iuf" or not (values > 0).all():
+            raise ParameterError("`flops` must return a positive number of FLOPs for each size of an array.")
+        found[known] = values
+    return found
+
+
 def own_costs(distilled: pd.DataFrame, supervised: pd.DataFrame, flops: Flops) -> tuple[np.ndarray, np.ndarray]:
     """Return the FLOPs of each run with a given teacher: (run,) and (supervised_run,).
 
     The cost of a distilled run includes its teacher's logits if `teacher_params` is available.
     """
-    teacher = np.nan_to_num(flops(column(distilled, "teacher_params")))
-    per_token = student_cost_per_token(flops(column(distilled, "student_params")), teacher, 1.0)
-    alone = 3 * flops(column(supervised, "params")) * column(supervised, "tokens")
+    teacher = np.nan_to_num(known_flops(flops, column(distilled, "teacher_params")))
+    per_token = student_cost_per_token(known_flops(flops, column(distilled, "student_params")), teacher, 1.0)
+    alone = 3 * known_flops(flops, column(supervised, "params")) * column(supervised, "tokens")
     return per_token * column(distilled, "student_tokens"), alone
 
 
 def teacher_costs(distilled: pd.DataFrame, flops: Flops) -> np.ndarray:
     """Return the pretraining FLOPs of each run's teacher, (run,); NaN if not available."""
-    return 3 * flops(column(distilled, "teacher_params")) * column(distilled, "teacher_tokens")
+    return 3 * known_flops(flops, column(distilled, "teacher_params")) * column(distilled, "teacher_tokens")
 
 
 def matched_pairs(
@@ -77,7 +89,7 @@ def matched_pairs(
         If a column that a scenario requires is missing.
     """
     params, tokens = column(distilled, "student_params"), column(distilled, "student_tokens")
-    student = flops(params)
+    student = known_flops(flops, params)
     for scenario in scenarios:
         needed = ["teacher_params"] if scenario.delta_lgt or scenario.delta_pre else []
         needed += ["teacher_tokens"] if scenario.delta_pre else []
@@ -93,7 +105,7 @@ def matched_pairs(
     for scenario in scenarios:
         cost = student_cost_per_token(student, 0.0, 0.0) * tokens
         if scenario.delta_lgt or scenario.delta_pre:
-            teacher = flops(column(distilled, "teacher_params"))
+            teacher = known_flops(flops, column(distilled, "teacher_params"))
             cost = student_cost_per_token(student, teacher, scenario.delta_lgt) * tokens
             if scenario.delta_pre:
                 cost = cost + teacher_cost(teacher, column(distilled, "teacher_tokens"), scenario.delta_pre)

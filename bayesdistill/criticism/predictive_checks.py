@@ -10,11 +10,11 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import binom
 
+from bayesdistill.arguments import Range, checked
 from bayesdistill.criticism import groupings
 from bayesdistill.criticism.results import columns, dataset
 from bayesdistill.criticism.truths import draw_truths, draws_of_truth, simulate_outcomes
 from bayesdistill.datasets import read_runs
-from bayesdistill.errors import ParameterError
 from bayesdistill.law import DEFAULT_LAW, Law, as_law
 from bayesdistill.law.predictive import Design, cdf, expected_loss, group_effects, residual_scale, residuals
 from bayesdistill.model import reference_run
@@ -24,6 +24,8 @@ from bayesdistill.priors import default_priors
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
+# With fewer than 20 draws, there are no 5% quantiles.
+@checked(draws=Range(20, 100_000, whole=True))
 def prior_predictive(
     runs: pd.DataFrame,
     *,
@@ -42,7 +44,7 @@ def prior_predictive(
     prior_settings : mapping, optional
         Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
     draws : int
-        Number of draws from the priors, including the one-sided prior on the asymptotic advantage.
+        Range of draws from the priors, including the one-sided prior on the asymptotic advantage.
     seed : int
 
     Returns
@@ -69,8 +71,6 @@ def prior_predictive(
     >>> dict(found.sizes)["run"]
     354
     """
-    if draws < 20:
-        raise ParameterError(f"`draws` must be at least 20 to compute 5% quantiles, got {draws!r}.")
     table = read_runs(runs, kind="distilled")
     reference = reference_run(table, None)
     law = as_law(law).for_runs(distilled=True, supervised=False)
@@ -90,6 +90,7 @@ def prior_predictive(
     return dataset("prior_predictive", values, {"quantile": list(QUANTILES), "run": np.arange(len(table))}, attrs)
 
 
+@checked
 def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed: int = 0) -> xr.Dataset:
     """Compare replicated runs from the posterior with the observed runs, by group.
 
@@ -98,7 +99,7 @@ def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed
     fit : DataTree
         Fit of distilled runs.
     bins : int
-        Number of quantile bins of the loss ratio r and of the tokens.
+        Range of quantile bins of the loss ratio r and of the tokens.
     max_draws : int
         Maximum number of draws, evenly thinned.
     seed : int
@@ -132,8 +133,6 @@ def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed
     >>> found = bd.posterior_predictive(bd.load("fit.nc"))  # doctest: +SKIP
     >>> bd.plot_posterior_predictive(found).savefig("predictive.png")  # doctest: +SKIP
     """
-    if max_draws < 2:
-        raise ParameterError(f"`max_draws` must be at least 2, got {max_draws}.")
     runs = groupings.distilled_runs(fit, "posterior_predictive")
     thin = groupings.thinning(fit, max_draws)
     draws, rng = draws_of(fit, thin), np.random.default_rng(seed)

@@ -9,8 +9,9 @@ from concurrent.futures import Executor, as_completed
 from pathlib import Path
 from typing import Any
 
+from bayesdistill.arguments import executor as check_executor
 from bayesdistill.arguments import shown
-from bayesdistill.errors import DataError, FileError, ParameterError
+from bayesdistill.errors import DataError, FileError
 from bayesdistill.files import check_writable, target_of, write_file
 from bayesdistill.progress import Progress, reporting
 
@@ -45,11 +46,7 @@ def run_tasks(
     ParameterError
         If `executor` is not an executor.
     """
-    if executor is not None and not hasattr(executor, "submit"):
-        raise ParameterError(
-            f"`executor` must be a concurrent.futures.Executor, got {type(executor).__name__}. For a Dask cluster, pass "
-            "client.get_executor()."
-        )
+    check_executor(executor, "executor")
     total = done + len(tasks)
     with reporting(progress, total, what) as report:
         report(done, total)

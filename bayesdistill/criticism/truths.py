@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bayesdistill.arguments import checked
 from bayesdistill.errors import ModelError
 from bayesdistill.law import Draws, Law, Reference
 from bayesdistill.law.predictive import Design, expected_loss, group_effects, residual_scale, residuals
@@ -39,6 +40,7 @@ MOST_TOKENS = 1e18
 """Tokens if pretraining never reaches the loss of the distilled student under a draw."""
 
 
+@checked
 def draw_truths(priors: Priors, reference: Reference, count: int, seed: int) -> list[dict[str, Any]]:
     """Draw laws from the prior, with rejection sampling of the asymptotic prior.
 

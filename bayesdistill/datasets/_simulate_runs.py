@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from bayesdistill.arguments import Range, checked, generator
 from bayesdistill.datasets._load_runs import load_runs
 from bayesdistill.datasets.schemas import KINDS, checked_kind
 from bayesdistill.errors import DataError, ParameterError
@@ -38,6 +39,7 @@ def published_design(kind: str = "distilled") -> pd.DataFrame:
     return pd.DataFrame(grid, columns=["params", "tokens"])
 
 
+@checked(seed=generator, nu=Range(0, math.inf, above=True))
 def simulate_runs(
     parameters: Mapping[str, float],
     *,
@@ -115,13 +117,6 @@ def simulate_runs(
                 f"{parameter.name} must be {DOMAIN_WORDS[parameter.domain]}, got {truth[parameter.name]!r}."
             )
     noise = {"sigma": sigma, "nu": nu, "teacher_sd": teacher_sd, "student_sd": student_sd}
-    for name, value in noise.items():
-        if name == "nu" and not value > 0:
-            raise ParameterError(f"`nu` must be positive, got {value!r}.")
-        if name != "nu" and not 0 <= value < math.inf:
-            raise ParameterError(f"`{name}` must be finite and non-negative, got {value!r}.")
-    if not (isinstance(repeats, int) and repeats >= 1):
-        raise ParameterError(f"`repeats` must be a positive integer, got {repeats!r}.")
 
     runs = _laid_out(published_design(kind) if design is None else design, kind, repeats)
     with np.errstate(all="ignore"):

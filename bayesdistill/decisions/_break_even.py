@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.answers import Codes
+from bayesdistill.arguments import checked
 from bayesdistill.compute import Scenario
 from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions._plan import plan_problem
@@ -37,6 +38,7 @@ _STEPS_A_DECADE = 4
 _NODES = np.linspace(0, 1, 5)
 
 
+@checked
 @planning.with_options
 def sharing_map(
     fit: planning.Source,
@@ -81,6 +83,7 @@ def sharing_map(
     return result
 
 
+@checked
 @planning.with_options
 def break_even(
     fit: planning.Source,

@@ -21,9 +21,10 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill.answers import Codes
-from bayesdistill.compute import SCENARIOS, Scenario, flops_per_token
+from bayesdistill.arguments import checked, one_of
+from bayesdistill.compute import SCENARIOS, Scenario, forward_flops
 from bayesdistill.decisions import labels, planning, solving
-from bayesdistill.decisions.arguments import Numbers, Scenarios, check_choice
+from bayesdistill.decisions.arguments import Numbers, Scenarios
 from bayesdistill.decisions.crossover_search import CROSSED, chosen_crossovers, classify, perfect_information_crossovers
 from bayesdistill.decisions.extrapolation import choice_factors
 from bayesdistill.decisions.fitted_draws import FittedDraws
@@ -42,6 +43,7 @@ _MOST_CHOSEN = 64  # Maximum number of budgets at which the chosen strategy is s
 DEFAULT_BUDGETS = tuple(float(b) for b in np.geomspace(1e18, 1e30, 49))
 
 
+@checked(strategy=one_of(*solving.STRATEGY_NAMES))
 @planning.with_options
 def crossovers(
     fit: planning.Source,
@@ -93,7 +95,6 @@ def crossovers(
     """
     planner = planning.planner_of(crossovers, fit, options)
     fitted, workers = planner.fitted, planning.workers_of(planner)
-    check_choice(strategy, "strategy", (solving.PERFECT_INFORMATION, solving.CHOSEN))
     problem, table = planning.problem_of(planner, students, budgets, scenarios, teachers)
     if problem.budgets.size < 2:
         raise ParameterError(
@@ -140,6 +141,7 @@ def crossovers(
     return result
 
 
+@checked(strategy=one_of(*solving.STRATEGY_NAMES))
 @planning.with_options
 def compare_crossovers(
     fits: Mapping[str, planning.Source],
@@ -281,7 +283,7 @@ def _chosen_at(
 def _seen_budgets(fitted: FittedDraws, problem: Problem) -> np.ndarray:
     """Return the pretraining budgets of the fewest and of the most tokens per parameter in the data, (student, 2)."""
     seen = fitted.ranges.get("pretraining_tokens_per_param", (np.nan, np.nan))
-    return np.multiply.outer(3 * flops_per_token(problem.students, problem.shape) * problem.students, seen)
+    return np.multiply.outer(3 * forward_flops(problem.students, problem.shape) * problem.students, seen)
 
 
 def _slopes(fitted: FittedDraws, students: np.ndarray, crossover: np.ndarray) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any, Unpack
 import numpy as np
 import xarray as xr
 
-from bayesdistill.compute import Shape, flops_per_token, pretraining_tokens
+from bayesdistill.compute import Shape, forward_flops, pretraining_tokens
 from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Number, parse_number
 from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
@@ -103,7 +103,7 @@ def plan_value(
     cap = float(plan.attrs["max_student_tokens"])
     distilled = _flat(plan["distilled_loss"], CELL)
     tokens = tokens_for_loss(students[:, None, None, None], distilled, fitted, cap)
-    equivalent = 3 * flops_per_token(students, shape)[:, None, None, None] * tokens
+    equivalent = 3 * forward_flops(students, shape)[:, None, None, None] * tokens
     factor = equivalent / budgets[:, None]
     values = {
         "equivalent_budget": equivalent,

@@ -24,6 +24,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill.answers import Codes
+from bayesdistill.arguments import checked
 from bayesdistill.compute import Scenario
 from bayesdistill.decisions import labels, planning, token_split
 from bayesdistill.decisions.arguments import Number, Numbers, parse_number, parse_students, parse_teachers
@@ -45,6 +46,7 @@ class FamilyOptions(planning.StrategyBounds, total=False):
     progress: Progress
 
 
+@checked
 @planning.with_options
 def family_plan(
     fit: planning.Source,

@@ -37,6 +37,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill.answers import Codes
+from bayesdistill.arguments import checked
 from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Numbers, Scenarios, TeacherTable
@@ -51,6 +52,7 @@ _STRATEGY = ("teacher_params", "teacher_tokens", "teacher_loss", "student_tokens
 Solved = dict[str, np.ndarray]
 
 
+@checked
 @planning.with_options
 def plan(
     fit: planning.Source,

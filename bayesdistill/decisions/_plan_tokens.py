@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill.answers import Codes
+from bayesdistill.arguments import checked
 from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions._crossovers import interpolated_crossovers
 from bayesdistill.decisions._plan import plan_problem
@@ -27,6 +28,7 @@ class TokensOptions(planning.TeacherBounds, planning.Noise, planning.PlanOptions
     """Options of `plan_tokens`, whose `tokens` take the place of max_student_tokens."""
 
 
+@checked
 @planning.with_options
 def plan_tokens(
     fit: planning.Source,

@@ -15,9 +15,9 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.answers import labeled
+from bayesdistill.arguments import checked, one_of, switch
 from bayesdistill.datasets import COLUMNS, read_design
 from bayesdistill.decisions import extrapolation, labels, planning
-from bayesdistill.decisions.arguments import check_choice
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.marginals import Nodes, quantiles
 from bayesdistill.decisions.reductions import mean_of
@@ -38,6 +38,7 @@ _CELLS = 2**22
 """Number of values (draws times runs) that are computed at once."""
 
 
+@checked(groups=one_of(*GROUPS), draws=switch)
 @planning.with_options
 def predict(
     fit: planning.Source,
@@ -128,9 +129,6 @@ def predict(
     """
     planner = planning.planner_of(predict, fit, options, distilled=False)
     fitted, noise, seed = planner.fitted, planner.noise, planner.seed
-    check_choice(groups, "groups", GROUPS)
-    if not 0 < prob < 1:
-        raise ParameterError(f"`prob` must be between 0 and 1, got {prob!r}.")
     runs = read_design(table, kind, allow_suspicious=allow_suspicious)
     kind = str(runs.attrs["kind"])
     if kind == "distilled" and not fitted.draws.law.distills:

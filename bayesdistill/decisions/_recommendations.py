@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.compute import flops_per_token
+from bayesdistill.arguments import check_fields, checked
+from bayesdistill.compute import forward_flops
 from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions._break_even import break_even
 from bayesdistill.decisions._crossovers import crossovers
@@ -73,14 +74,7 @@ class Rule:
     max_extrapolation: float
 
     def __post_init__(self) -> None:
-        if not 0.5 < self.threshold < 1:
-            raise ParameterError(f"`threshold` must be a probability above 1/2 and below 1, got {self.threshold!r}.")
-        if not self.indifference >= 0:
-            raise ParameterError(f"`indifference` must be a non-negative number of nats, got {self.indifference!r}.")
-        if not self.max_extrapolation >= 1:
-            raise ParameterError(
-                f"`max_extrapolation` must be at least 1 (no extrapolation), got {self.max_extrapolation!r}."
-            )
+        check_fields(self)
 
     def sure(self, probability: float, mcse: float) -> bool:
         """Return whether a probability is conclusively above the threshold."""
@@ -91,6 +85,7 @@ class Rule:
         return factor > self.max_extrapolation
 
 
+@checked
 @planning.with_options
 def recommendations(
     fit: planning.Source,
@@ -333,6 +328,7 @@ def _size(value: float) -> str:
     return f"{value:.3g}"
 
 
+@checked
 @planning.with_options
 def paper_claims(
     fit: planning.Source,
@@ -398,7 +394,7 @@ def paper_claims(
         best = curve["best_teacher"].values.reshape(-1)
         reach = distilled_extrapolation(fitted, size, size * _TOKENS_PER_PARAM, np.median(best))
         add("capacity_gap", size, probability_of(fitted, best > losses[0]), float(reach))
-    moderate = 3 * flops_per_token(sizes, planner.shape) * sizes * _TOKENS_PER_PARAM
+    moderate = 3 * forward_flops(sizes, planner.shape) * sizes * _TOKENS_PER_PARAM
     for size, budget in zip(sizes.tolist(), moderate.tolist(), strict=True):
         made = plan(planner, size, budget, ["best case", "teacher pretraining + inference"])
         free, alone = made["probability"].values.ravel()

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill.answers import FLOPS, NATS, ONE, PARAMS, TOKENS, Codes, variable
+from bayesdistill.arguments import checked
 from bayesdistill.compute import Shape, pretraining_tokens
 from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable, parse_numbers, parse_students
@@ -24,6 +25,7 @@ from bayesdistill.strategies import STATUS, Problem, supervised_losses
 _STEP = 1e-6
 
 
+@checked
 @planning.with_options
 def teacher_choice(
     fit: planning.Source,
@@ -146,6 +148,7 @@ def _choice(fitted: FittedDraws, losses: np.ndarray) -> dict[str, Any]:
     }
 
 
+@checked
 @planning.with_options
 def capacity_gap(
     fit: planning.Source,

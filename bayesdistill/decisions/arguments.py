@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesdistill.arguments import PARAMS, RANGES, Range, scalar, shown
 from bayesdistill.compute import SCENARIOS, Scenario, scenario
 from bayesdistill.errors import ParameterError
 
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 _NUMBER = re.compile(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([kmbt]?)\s*", re.IGNORECASE)
-_FEWEST_PARAMS = 1e3
+_POSITIVE = Range(0, units="such as 1e9, '1e9', '1B' or '300M'", above=True)
 
 Number = float | str
 Numbers = Number | Sequence[Number] | np.ndarray
@@ -29,51 +30,52 @@ Scenarios = str | Scenario | Iterable[str | Scenario]
 
 
 def parse_number(value: Number, argument: str) -> float:
-    """Parse a positive finite number from a number or from text such as "1B", "300M", "1e9".
+    """Parse a number, or text such as "1B", "300M" or "1e9", in the range of an argument.
 
     Raises
     ------
     ParameterError
-        If the value is not a positive finite number; the message names `argument`.
+        If the value is not a number in the range of `argument` in `RANGES`; by default, a positive number.
     """
-    number = math.nan
-    with contextlib.suppress(TypeError, ValueError):
-        if isinstance(value, str):
-            if match := _NUMBER.fullmatch(value):
-                number = float(match[1]) * _SUFFIXES[match[2].lower()]
-        elif not isinstance(value, bool | np.bool_):
-            number = float(value)
-    if not (math.isfinite(number) and number > 0):
+    number: Any = scalar(value)
+    if isinstance(number, str):
+        match = _NUMBER.fullmatch(number)
+        with contextlib.suppress(ValueError):
+            number = float(match[1]) * _SUFFIXES[match[2].lower()] if match else number
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
         raise ParameterError(
-            f"Cannot parse {value!r} in {argument}. Use a positive finite number such as 1e9, '1e9', '1B' or '300M'."
+            f"Cannot parse {shown(value)} in {argument}. Use a positive finite number such as 1e9, '1e9', '1B' or '300M'."
         )
-    return number
+    allowed = RANGES.get(argument, _POSITIVE)
+    if allowed is PARAMS and number < PARAMS.low:
+        raise ParameterError(
+            f"`{argument}` must be {PARAMS.words}, got {number:g}. If this is in millions, write '{number:g}M'."
+        )
+    return float(allowed(number, argument))
 
 
 def parse_numbers(values: Numbers, argument: str) -> np.ndarray:
     """Parse one or several different positive finite numbers, in the given order."""
-    listed: list[Any] = [values] if isinstance(values, str) or np.ndim(values) == 0 else list(values)  # type: ignore[arg-type]
-    if np.ndim(values) > 1:
-        raise ParameterError(f"`{argument}` must be a list of numbers, got an array with {np.ndim(values)} dimensions.")
-    numbers = np.array([parse_number(value, argument) for value in listed])
-    if numbers.size == 0:
-        raise ParameterError(f"`{argument}` is empty. Give at least one number.")
+    numbers = parse_list(values, argument)
     unique, counts = np.unique(numbers, return_counts=True)
     if counts.max() > 1:
         raise ParameterError(f"`{argument}` contains {unique[counts > 1][0]:g} more than once. Give each value once.")
     return numbers
 
 
+def parse_list(values: Numbers, argument: str) -> np.ndarray:
+    """Parse one or several numbers, in the given order."""
+    several = isinstance(values, Iterable) and not isinstance(values, str | Mapping) and getattr(values, "ndim", 1) != 0
+    listed: Any = values if several else [values]
+    numbers = np.array([parse_number(value, argument) for value in listed])
+    if numbers.size == 0:
+        raise ParameterError(f"`{argument}` is empty. Give at least one number.")
+    return numbers
+
+
 def parse_students(students: Numbers) -> np.ndarray:
     """Parse student sizes in non-embedding parameters, in the given order."""
-    sizes = parse_numbers(students, "students")
-    if sizes.min() < _FEWEST_PARAMS:
-        small = sizes.min()
-        raise ParameterError(
-            f"`students` contains {small:g}, which is too small for a number of parameters. If this is in millions, "
-            f"write '{small:g}M' or {small:g}e6."
-        )
-    return sizes
+    return parse_numbers(students, "students")
 
 
 def parse_budgets(budgets: Numbers) -> np.ndarray:
@@ -145,7 +147,7 @@ def parse_teachers(teachers: pd.DataFrame | xr.Dataset | None, scenarios: Sequen
         for column in ("params", "loss", "tokens")
         if column in teachers
     }
-    if columns["params"].min() < _FEWEST_PARAMS:
+    if columns["params"].min() < PARAMS.low:
         raise ParameterError(
             f"Column 'params' of `teachers` contains {columns['params'].min():g}, which is too small for a number of "
             "parameters. If this is in millions, multiply it by 1e6."
@@ -161,10 +163,3 @@ def parse_teachers(teachers: pd.DataFrame | xr.Dataset | None, scenarios: Sequen
         if names.count(name) > 1:
             raise ParameterError(f"Column 'name' of `teachers` contains {name!r} more than once. Use different names.")
     return TeacherTable(tuple(names), columns["params"], columns["loss"], columns.get("tokens"))
-
-
-def check_choice(value: Any, argument: str, choices: Sequence[str]) -> str:
-    """Check that a value is one of the choices."""
-    if value not in choices:
-        raise ParameterError(f"`{argument}` must be {' or '.join(repr(c) for c in choices)}, got {value!r}.")
-    return str(value)

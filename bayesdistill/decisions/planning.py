@@ -20,11 +20,12 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.arguments import check_fields, instance, one_of
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape
 from bayesdistill.decisions import arguments
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable
 from bayesdistill.decisions.fitted_draws import FittedDraws, gather
-from bayesdistill.decisions.solving import Workers, is_whole
+from bayesdistill.decisions.solving import Workers
 from bayesdistill.errors import ParameterError
 from bayesdistill.law.predictive import RunNoise
 from bayesdistill.progress import Progress
@@ -112,15 +113,9 @@ class Planner:
             raise ParameterError(
                 "`fit` is a Planner already. Change its options with dataclasses.replace(planner, ...)."
             )
-        if not isinstance(self.shape, Shape):
-            raise ParameterError(f"`shape` must be a bd.Shape, got {self.shape!r}.")
-        arguments.check_choice(self.noise, "noise", NOISE)
-        if not is_whole(self.draws, 1):
-            raise ParameterError(f"`draws` must be a positive integer, got {self.draws!r}.")
-        if not (is_whole(self.seed, 0) and self.seed < 2**64):
-            raise ParameterError(f"`seed` must be an integer from 0 to 2^64 - 1, got {self.seed!r}.")
-        bounds_of(self if self.max_teacher_tokens != SAME else replace(self, max_teacher_tokens=2e13))
-        workers_of(self)
+        check_fields(self, shape=instance(Shape), noise=one_of(*NOISE))
+        same = isinstance(self.max_teacher_tokens, str) and self.max_teacher_tokens == SAME
+        bounds_of(replace(self, max_teacher_tokens=2e13) if same else self)
 
     @cached_property
     def fitted(self) -> FittedDraws:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bayesdistill import strategies
-from bayesdistill.errors import ParameterError
+from bayesdistill.arguments import check_fields
 from bayesdistill.law import Draws
 from bayesdistill.progress import Progress, reporting
 from bayesdistill.strategies import Problem
@@ -26,11 +26,6 @@ _SOLUTIONS_A_PIECE = 2**19
 CHOSEN = "committed"
 PERFECT_INFORMATION = "best"
 STRATEGY_NAMES = {CHOSEN: "chosen strategy", PERFECT_INFORMATION: "strategy with perfect information"}
-
-
-def is_whole(value: object, least: int) -> bool:
-    """Return whether a value is an integer that is not smaller than `least`."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 
 
 @dataclass(frozen=True)
@@ -55,15 +50,7 @@ class Workers:
     piece: int | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None and not is_whole(self.threads, 1):
-            raise ParameterError(f"`threads` must be a positive integer, got {self.threads!r}.")
-        if self.piece is not None and not is_whole(self.piece, 1):
-            raise ParameterError(f"`piece` must be a positive number of budgets, got {self.piece!r}.")
-        if self.executor is not None and not hasattr(self.executor, "submit"):
-            raise ParameterError(
-                f"`executor` must be a concurrent.futures.Executor, got {type(self.executor).__name__}. For a Dask cluster, "
-                "use client.get_executor()."
-            )
+        check_fields(self)
 
     def run(
         self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], what: str = "planning"

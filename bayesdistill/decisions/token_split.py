@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesdistill.compute import Scenario, Shape, flops_per_token, teacher_cost
+from bayesdistill.compute import Scenario, Shape, forward_flops, teacher_cost
 from bayesdistill.decisions.reductions import lagrange
 from bayesdistill.law import Draws
 from bayesdistill.strategies import Bounds
@@ -89,9 +89,9 @@ def student_losses(family: Family, draws: Draws, tokens: np.ndarray, teacher: Te
 
 def cost_per_token(family: Family, teacher: Teacher | None) -> np.ndarray:
     """Return the FLOPs of one additional token for all students of each size."""
-    per_token = 3 * flops_per_token(family.sizes, family.shape)
+    per_token = 3 * forward_flops(family.sizes, family.shape)
     if teacher is not None:
-        per_token = per_token + family.scenario.delta_lgt * flops_per_token(teacher.params, family.shape)
+        per_token = per_token + family.scenario.delta_lgt * forward_flops(teacher.params, family.shape)
     return family.counts * per_token
 
 
@@ -99,7 +99,7 @@ def fixed_cost(family: Family, teacher: Teacher | None) -> float:
     """Return the FLOPs of the charged fraction of the teacher's pretraining."""
     if teacher is None:
         return 0.0
-    return float(teacher_cost(flops_per_token(teacher.params, family.shape), teacher.tokens, family.scenario.delta_pre))
+    return float(teacher_cost(forward_flops(teacher.params, family.shape), teacher.tokens, family.scenario.delta_pre))
 
 
 def _interpolate(y: np.ndarray, at: np.ndarray) -> np.ndarray:

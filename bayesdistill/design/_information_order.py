@@ -20,15 +20,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesdistill.arguments import checked, instance, one_of
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape
 from bayesdistill.decisions import labels, planning
-from bayesdistill.decisions.arguments import Number, check_choice, parse_number
+from bayesdistill.decisions.arguments import Number, parse_number
 from bayesdistill.design.candidates import parse_candidates, predict
 from bayesdistill.errors import ParameterError
 
 CRITERIA = ("information", "information_per_flop")
 
 
+@checked(criterion=one_of(*CRITERIA))
 @planning.with_options
 def information_order(
     fit: planning.Source,
@@ -81,7 +83,6 @@ def information_order(
     2
     """
     planner = planning.planner_of(information_order, fit, options)
-    check_choice(criterion, "criterion", CRITERIA)
     fitted = planner.fitted
     runs = parse_candidates(candidates, planner.shape)
     predictions = predict(fitted, runs)
@@ -139,6 +140,7 @@ def information_order(
     return labels.answer("information_order", fitted, values, axes, fitted.attrs | {"criterion": criterion})
 
 
+@checked(shape=instance(Shape))
 def cheapest_first(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) -> list[str]:
     """Return the names of the candidates by increasing cost.
 
@@ -163,6 +165,7 @@ def cheapest_first(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) 
     return [runs.names[i] for i in np.lexsort((np.array(runs.names), runs.cost))]
 
 
+@checked(shape=instance(Shape))
 def random_order(candidates: pd.DataFrame, *, seed: int, shape: Shape = PUBLISHED_SHAPE) -> list[str]:
     """Return the names of the candidates in random order.
 

@@ -21,9 +21,10 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill.answers import Codes
+from bayesdistill.arguments import checked, one_of
 from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions import labels, planning
-from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, check_choice, parse_number
+from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, parse_number
 from bayesdistill.decisions.extrapolation import distilled_extrapolation
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import CELL
@@ -43,6 +44,7 @@ class NextRunsOptions(planning.Search, total=False):
     seed: int
 
 
+@checked(objective=one_of(*OBJECTIVES))
 @planning.with_options
 def next_runs(
     fit: planning.Source,
@@ -122,10 +124,8 @@ def next_runs(
     """
     planner = planning.planner_of(next_runs, fit, options)
     fitted = planner.fitted
-    check_choice(objective, "objective", OBJECTIVES)
     runs = parse_candidates(candidates, planner.shape)
     limits = _limits(runs, batch, batch_compute)
-    _check_count("outcomes", outcomes, 2)
     problem, _ = planning.problem_of(planner, students, budgets, scenarios, teachers)
     strategy = solve(CHOSEN, fitted.draws, problem, planning.workers_of(planner))
     advantage = supervised_losses(fitted.draws, problem)[:, None] - strategy["loss"]
@@ -194,7 +194,6 @@ class _Limits:
 
 def _limits(runs: Candidates, batch: int | None, batch_compute: Number | None) -> _Limits:
     most = (1 if batch_compute is None else len(runs.names)) if batch is None else batch
-    _check_count("batch", most, 1)
     if most > len(runs.names):
         raise ParameterError(f"`batch` is {batch}, but `candidates` has only {len(runs.names)} runs. Decrease `batch`.")
     affordable = np.inf if batch_compute is None else parse_number(batch_compute, "batch_compute")
@@ -204,11 +203,6 @@ def _limits(runs: Candidates, batch: int | None, batch_compute: Number | None) -
             "Increase `batch_compute`."
         )
     return _Limits(most, affordable)
-
-
-def _check_count(name: str, value: Any, lowest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
-        raise ParameterError(f"`{name}` must be an integer of at least {lowest}, got {value!r}.")
 
 
 def _cell_weights(given: xr.DataArray | None, problem: Problem, feasible: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bayesdistill.compute import PUBLISHED_SHAPE, Shape, flops_per_token, student_cost_per_token
+from bayesdistill.arguments import checked, instance
+from bayesdistill.compute import PUBLISHED_SHAPE, Shape, forward_flops, student_cost_per_token
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.errors import DataError, ParameterError
 from bayesdistill.law.predictive import COLUMNS, Design, expected_loss, logpdf, new_run_scale, require_noise
@@ -47,6 +48,7 @@ class Candidates:
     cost: np.ndarray
 
 
+@checked(shape=instance(Shape))
 def run_costs(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) -> np.ndarray:
     """Return the cost of each candidate run in FLOPs.
 
@@ -153,8 +155,8 @@ def _cost(table: pd.DataFrame, row: int, kind: str, values: np.ndarray, shape: S
     if _filled(table, row, "cost"):
         return _positive(table, row, "cost")
     with_teacher = kind == DISTILLED and _filled(table, row, "teacher_params")
-    teacher = flops_per_token(_positive(table, row, "teacher_params"), shape) if with_teacher else 0.0
-    return float(student_cost_per_token(flops_per_token(values[0], shape), teacher, 1.0) * values[1])
+    teacher = forward_flops(_positive(table, row, "teacher_params"), shape) if with_teacher else 0.0
+    return float(student_cost_per_token(forward_flops(values[0], shape), teacher, 1.0) * values[1])
 
 
 def _names(table: pd.DataFrame) -> list[str]:

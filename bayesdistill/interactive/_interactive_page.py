@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Unpack
 
+from bayesdistill import arguments
 from bayesdistill.decisions.arguments import Number
 from bayesdistill.decisions.planning import Planner, Source, StrategyBounds, planner_of, with_options
 from bayesdistill.files import check_writable, write_file
@@ -99,7 +100,7 @@ class ShownPage:
 
     def __init__(self, text: str, height: int) -> None:
         self.text = text
-        self.height = int(height)
+        self.height = arguments.Range(50, 100_000, "pixels", whole=True)(height, "height")
 
     def __repr__(self) -> str:
         return "<interactive page; displayed in a notebook, written to a file by interactive_page(fit, path)>"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from bayesdistill import posterior
+from bayesdistill.arguments import Range, Rule, check_fields, one_of
 from bayesdistill.compute import SCENARIOS
-from bayesdistill.decisions.arguments import Number, check_choice, parse_numbers, parse_students
+from bayesdistill.decisions.arguments import Numbers, parse_numbers, parse_students
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.planning import Planner, bounds_of
 from bayesdistill.errors import ParameterError
@@ -35,18 +35,21 @@ _FEWEST_DRAWS = 20
 class Sliders:
     """Ranges and initial positions of the page's controls, and the number of draws."""
 
-    students: Sequence[Number]
-    budgets: Sequence[Number]
+    students: Numbers
+    budgets: Numbers
     max_students_per_teacher: int
     scenario: str
     draws: int
 
+    def __post_init__(self) -> None:
+        rules: dict[str, Rule] = {"draws": Range(_FEWEST_DRAWS, 1_000_000, whole=True), "scenario": one_of(*SCENARIOS)}
+        check_fields(self, max_students_per_teacher=Range(1, 1_000_000, whole=True), **rules)
+
 
 def page_data(planner: Planner, sliders: Sliders) -> dict[str, Any]:
     """Return the data of the page as objects for JSON."""
-    check_choice(sliders.scenario, "scenario", tuple(SCENARIOS))
-    students = _two_ends(parse_students(list(sliders.students)), "students")
-    budgets = _two_ends(parse_numbers(list(sliders.budgets), "budgets"), "budgets")
+    students = _two_ends(parse_students(sliders.students), "students")
+    budgets = _two_ends(parse_numbers(sliders.budgets, "budgets"), "budgets")
     fitted, bounds = planner.fitted, bounds_of(planner)
     chosen = thinned(fitted.n_draws, sliders.draws)
     draws = {name: fitted.draws[name][chosen] for name in fitted.draws.law.symbols_of_law}
@@ -79,16 +82,12 @@ def page_data(planner: Planner, sliders: Sliders) -> dict[str, Any]:
 
 def thinned(size: int, draws: int) -> np.ndarray:
     """Return the positions of `draws` evenly spaced draws, or of all draws if there are fewer."""
-    if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < _FEWEST_DRAWS:
-        raise ParameterError(f"`draws` must be an integer of at least {_FEWEST_DRAWS}, got {draws!r}.")
     count = min(int(draws), size)
     return np.arange(count) * size // count
 
 
 def sharing_steps(highest: int) -> list[int]:
     """Return numbers of students from 1 to the highest, in about equal ratios."""
-    if isinstance(highest, bool) or not isinstance(highest, int | np.integer) or highest < 1:
-        raise ParameterError(f"`max_students_per_teacher` must be a positive integer, got {highest!r}.")
     decades = range(math.ceil(math.log10(highest)) + 1)
     steps = {int(step * 10**decade) for decade in decades for step in _STEPS}
     return sorted({step for step in steps if step < highest} | {int(highest)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesdistill.arguments import check_fields, instance, is_finite, scalar, shown, switch, tuple_of
 from bayesdistill.errors import BayesdistillError, ModelError, ParameterError
 from bayesdistill.law import formulas
 from bayesdistill.law.effects import EFFECTS, GroupEffect
@@ -83,7 +83,17 @@ class Law:
     discrepancy: None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fixed", MappingProxyType(dict(self.fixed)))
+        check_fields(
+            self,
+            name=instance(str),
+            reference=instance(str),
+            terms=tuple_of(Term),
+            effects=tuple_of(GroupEffect),
+            residual_noise=instance(ResidualNoise),
+            fixed=instance(Mapping),
+            supervised_noise=switch,
+        )
+        object.__setattr__(self, "fixed", MappingProxyType({name: scalar(value) for name, value in self.fixed.items()}))
         for what, parts in (("term", self.terms), ("group effect", self.effects)):
             for name in _repeated(parts):
                 raise ParameterError(f"The law {self.name!r} has the {what} {name!r} twice.")
@@ -102,8 +112,8 @@ class Law:
             if name not in linked:
                 choices = ", ".join(repr(symbol) for symbol in linked)
                 raise ParameterError(f"Cannot fix {name!r} in the law {self.name!r}; it can fix {choices}.")
-            if not (math.isfinite(value) and DOMAINS[domain[name]](value)):
-                raise ParameterError(f"Cannot fix {name} at {value!r}: it must be {DOMAIN_WORDS[domain[name]]}.")
+            if not is_finite(value) or not DOMAINS[domain[name]](value):
+                raise ParameterError(f"Cannot fix {name} at {shown(value)}: it must be {DOMAIN_WORDS[domain[name]]}.")
 
     def __hash__(self) -> int:
         return hash(self.to_json())
@@ -140,7 +150,10 @@ class Law:
 
     def with_fixed(self, **values: float | None) -> Law:
         """The law with some symbols fixed; None lets a symbol vary."""
-        fixed = {name: float(value) for name, value in ({**self.fixed, **values}).items() if value is not None}
+        given = {**self.fixed, **values}
+        fixed = {
+            name: float(value) if is_finite(value) else value for name, value in given.items() if value is not None
+        }
         return replace(self, fixed=fixed)
 
     def for_runs(self, *, distilled: bool, supervised: bool) -> Law:
@@ -416,7 +429,7 @@ def as_law(law: Law | str) -> Law:
         return law
     if not isinstance(law, str) or law not in LAWS:
         raise ParameterError(
-            f"There is no law {law!r}. Pass a bayesdistill.Law, or choose from {', '.join(map(repr, LAWS))}."
+            f"There is no law {shown(law)}. Pass a bayesdistill.Law, or choose from {', '.join(map(repr, LAWS))}."
         )
     return LAWS[law]
 
@@ -449,10 +462,10 @@ def _relative(params: Any, tokens: Any, units: Reference) -> tuple[Any, Any]:
 
 
 def _part(asked: Any, known: Mapping[str, Any], what: str) -> Any:
-    if not isinstance(asked, str):
+    if isinstance(asked, type(next(iter(known.values())))):
         return asked
-    if asked not in known:
-        raise ParameterError(f"There is no {what} {asked!r}. Choose from {', '.join(map(repr, known))}.")
+    if not isinstance(asked, str) or asked not in known:
+        raise ParameterError(f"There is no {what} {shown(asked)}. Choose from {', '.join(map(repr, known))}.")
     return known[asked]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesdistill.arguments import Range, check_fields, instance, one_of
 from bayesdistill.errors import ParameterError
 from bayesdistill.law.formulas import exp, log, softplus
 
@@ -70,10 +71,8 @@ class Prior:
     reason: str = "given by the user"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.location) and math.isfinite(self.scale) and self.scale >= 0):
-            raise ParameterError(
-                f"A prior must have a finite location and a scale of at least 0, got {self.location}, {self.scale}."
-            )
+        text = instance(str)
+        check_fields(self, location=Range(), scale=Range(0), distribution=text, reason=text)
         if not self.distribution:
             object.__setattr__(self, "distribution", f"Normal({self.location:.4g}, {self.scale:.3g})")
 
@@ -97,12 +96,18 @@ DOMAINS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {
         "real": np.isfinite,
         "positive": lambda x: np.isfinite(x) & (x > 0),
+        "above 1": lambda x: np.isfinite(x) & (x > 1),
         "fraction": lambda x: (x >= 0) & (x <= 1),
     }
 )
 """Which values a symbol may have; NaN is in none."""
 DOMAIN_WORDS: Mapping[str, str] = MappingProxyType(
-    {"real": "a finite number", "positive": "a positive number", "fraction": "a number from 0 to 1"}
+    {
+        "real": "a finite number",
+        "positive": "a positive number",
+        "above 1": "a number above 1",
+        "fraction": "a number from 0 to 1",
+    }
 )
 
 
@@ -127,7 +132,7 @@ class Parameter:
         What the symbol does, for readers.
     neutral : float, optional
         The value at which it has no effect.
-    domain : {"real", "positive", "fraction"}
+    domain : {"real", "positive", "above 1", "fraction"}
     per : (str, str), optional
         For a coefficient of a power: ("params", "alpha") or ("tokens", "beta"), what the power is of and the symbol that is its
         exponent. In units of a reference run the coefficient A is A / N0^alpha.
@@ -145,8 +150,9 @@ class Parameter:
     unlimited: float | None = None
 
     def __post_init__(self) -> None:
-        if self.domain not in DOMAINS:
-            raise ParameterError(f"The domain of {self.name!r} must be one of {list(DOMAINS)}, got {self.domain!r}.")
+        check_fields(
+            self, domain=one_of(*DOMAINS), **dict.fromkeys(("name", "unit", "long_name", "sentence"), instance(str))
+        )
         if self.per is not None and self.per[0] not in ("params", "tokens"):
             raise ParameterError(f"`per` of {self.name!r} must start with 'params' or 'tokens', got {self.per[0]!r}.")
         if self.name in RESERVED or not self.name.isidentifier():
@@ -177,8 +183,8 @@ class Coordinate:
     link: str = "identity"
 
     def __post_init__(self) -> None:
-        if self.link not in _LINK:
-            raise ParameterError(f"The link of {self.name!r} must be one of {list(_LINK)}, got {self.link!r}.")
+        texts = dict.fromkeys(("name", "description", "symbol"), instance(str))
+        check_fields(self, link=one_of(*_LINK), prior=instance(Prior), **texts)
 
     def symbol_value(self, value: Any) -> Any:
         """The symbol at a value of the coordinate."""

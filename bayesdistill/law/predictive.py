@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayesdistill.arguments import SEED
 from bayesdistill.errors import ParameterError
 from bayesdistill.law.draws import Draws
 from bayesdistill.law.effects import GroupEffect, Groups
@@ -243,6 +244,7 @@ class RunNoise:
             If the draws lack the residual noise.
         """
         require_noise(draws)
+        seed = SEED(seed, "seed")
         rng = np.random.default_rng(seed)
         residual, pretrained = rng.standard_t(draws["nu"]), rng.standard_t(draws["nu"])
         own, other = {}, {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from bayesdistill.arguments import Range, check_fields
 from bayesdistill.errors import ModelError
 from bayesdistill.posterior.fits import SAMPLE_STATS, Fit, group_of, posterior_dataset
 from bayesdistill.posterior.summaries import stack
@@ -39,6 +40,9 @@ class ConvergenceThresholds:
     max_divergences: int = 0
     max_treedepth_share: float = 0.01
     min_bfmi: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_fields(self, **dict.fromkeys((field.name for field in fields(self)), Range(0, math.inf)))
 
 
 THRESHOLDS = ConvergenceThresholds()

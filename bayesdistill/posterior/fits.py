@@ -97,6 +97,8 @@ def law_of(fit: Fit) -> Law:
     'busbridge2025'
     """
     text = _posterior(fit).attrs.get(LAW_ATTRIBUTE)
+    if isinstance(text, Law):
+        return text
     if not isinstance(text, str):
         raise ModelError(
             "The posterior does not name its law, as for fits of earlier versions and draws from other sources. Pass the law with "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from bayesdistill.errors import ParameterError
+from bayesdistill.arguments import checked
 
 INTERVAL_KIND = "equal-tailed"
 INTERVAL_PROBABILITY = 0.9
@@ -83,6 +83,7 @@ def mean_mcse(values: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     return mean, mcse
 
 
+@checked
 def interval(values: xr.DataArray, prob: float = INTERVAL_PROBABILITY) -> xr.DataArray:
     """Return the equal-tailed interval over chain and draw.
 
@@ -98,8 +99,6 @@ def interval(values: xr.DataArray, prob: float = INTERVAL_PROBABILITY) -> xr.Dat
     DataArray
         With the dimension `bound` (lower, upper); attributes interval_kind and interval_prob. NaN if any draw is NaN.
     """
-    if not 0 < prob < 1:
-        raise ParameterError(f"`prob` must be between 0 and 1, got {prob!r}.")
     tails = [(1 - prob) / 2, (1 + prob) / 2]
     result = values.quantile(tails, dim=draw_dimensions(values), skipna=False).rename(quantile="bound")
     result = result.assign_coords(bound=["lower", "upper"])

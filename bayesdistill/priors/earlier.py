@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from bayesdistill.arguments import checked
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws, Law, Prior, Reference
 from bayesdistill.priors.table import joint_priors
@@ -37,6 +38,7 @@ def coordinates_of_draws(draws: Draws, law: Law, reference: Reference) -> dict[s
     return {name: np.broadcast_to(value, draws.n_draws) for name, value in values.items()}
 
 
+@checked(draws=None)
 def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float) -> tuple[dict[str, Prior], np.ndarray]:
     """Return an earlier posterior as a joint normal prior for a new study.
 
@@ -63,8 +65,6 @@ def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float)
     ParameterError
         If `widen` is below 1 or not a number, or the earlier posterior has too few draws.
     """
-    if not (math.isfinite(widen) and widen >= 1):
-        raise ParameterError(f"`widen` must be at least 1, got {widen!r}.")
     for symbol, value in law.fixed.items():
         earlier = draws.get(symbol)
         if earlier is not None and np.abs(earlier - value).max() > 1e-9:

@@ -6,13 +6,13 @@ c = location + scale z. For joint priors (published supervised law, earlier post
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayesdistill.arguments import check_fields, checked
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import PUBLISHED, SUPERVISED_SYMBOLS, Law, Prior, Reference, as_law
 from bayesdistill.law.terms import TERMS
@@ -45,9 +45,7 @@ class Priors:
     asymptotic_width: float | None = None
 
     def __post_init__(self) -> None:
-        width = self.asymptotic_width
-        if width is not None and not (math.isfinite(width) and width > 0):
-            raise ParameterError(f"`asymptotic_width` must be a positive number of nats, or None, got {width!r}.")
+        check_fields(self)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,6 +87,7 @@ PSEUDO_RUNS = (24, 20)
 """Number of sizes and of token ratios of the pseudo-runs of the published-law prior."""
 
 
+@checked
 def default_priors(
     law: Law | str,
     reference: Reference,
@@ -166,6 +165,7 @@ def with_priors(priors: Priors, changes: Mapping[str, Prior]) -> Priors:
     return priors
 
 
+@checked
 def published_law_prior(
     reference: Reference,
     tolerance: float = PUBLISHED_TOLERANCE,
@@ -195,8 +195,6 @@ def published_law_prior(
         Coordinate -> Prior, with the marginal scales.
     covariance : array, (coordinate, coordinate)
     """
-    if not (math.isfinite(tolerance) and tolerance > 0):
-        raise ParameterError(f"`tolerance` must be a positive number of nats, got {tolerance!r}.")
     law = Law("supervised", "", (TERMS["supervised"],))
     names = tuple(coordinate.name for coordinate in TERMS["supervised"].coordinates)
     center = law.coordinates_of(PUBLISHED, reference)

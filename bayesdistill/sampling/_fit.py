@@ -12,12 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
 from bayesdistill import compiler, posterior
+from bayesdistill.arguments import SAMPLED, checked
 from bayesdistill.datasets import data_hash, read_runs
-from bayesdistill.errors import ConvergenceWarning, ModelError, ParameterError
+from bayesdistill.errors import ConvergenceWarning, ModelError
 from bayesdistill.law import DEFAULT_LAW, Law, Prior, Reference, as_law
 from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import ASYMPTOTIC_WIDTH, PUBLISHED_TOLERANCE, Priors, default_priors, prior_frame
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _PACKAGES = ("bayesdistill", "pymc", "nutpie", "pytensor", "llvmlite", "numba", "arviz", "xarray", "numpy", "pandas")
 
 
+@checked(draws=SAMPLED)
 def fit(
     runs: pd.DataFrame | str | Path | None = None,
     supervised: pd.DataFrame | str | Path | None = None,
@@ -110,15 +111,6 @@ def fit(
     >>> import bayesdistill as bd
     >>> fit = bd.fit(bd.load_runs("busbridge2025"), seed=1, progress=False)  # doctest: +SKIP
     """
-    for name, count, least in (("draws", draws, 4), ("tune", tune, 1), ("chains", chains, 1)):
-        if not _is_integer(count, least):
-            raise ParameterError(f"`{name}` must be an integer of at least {least}, got {count!r}.")
-    if not (_is_integer(seed, 0) and seed < 2**64):
-        raise ParameterError(f"`seed` must be an integer from 0 to 2^64 - 1, got {seed!r}.")
-    if not (cores is None or _is_integer(cores, 1)):
-        raise ParameterError(f"`cores` must be a positive integer, got {cores!r}.")
-    if not 0 < target_accept < 1:
-        raise ParameterError(f"`target_accept` must be between 0 and 1, got {target_accept!r}.")
     if runs is None and supervised is None:
         raise ModelError("There are no runs. Pass distilled runs, supervised runs, or both.")
     table = None if runs is None else read_runs(runs, kind="distilled")
@@ -161,13 +153,9 @@ def fit(
         warnings.warn(
             f"The draws failed the convergence checks {', '.join(verdict['failed'])}. bd.check(fit) suggests fixes.",
             ConvergenceWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return result
-
-
-def _is_integer(value: Any, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
 
 
 def _model_origin(

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from bayesdistill.compute import flops_per_token
+from bayesdistill.compute import forward_flops
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
 from bayesdistill.strategies.curves import Curves
@@ -83,7 +83,7 @@ class MeanLoss:
 
     def student_tokens(self, which: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the student's tokens, (n, k), or (n, 1) if they do not depend on the teacher; see `losses`."""
-        flops = flops_per_token(np.exp(x), self.cell.problem.shape)
+        flops = forward_flops(np.exp(x), self.cell.problem.shape)
         return self.cell.charges.student_tokens(self.budgets[which][:, None], flops, np.exp(y))
 
     def losses(self, which: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -337,7 +337,7 @@ def _crease(mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarra
     shape = mean.cell.problem.shape
     if charges.delta_pre:
         x = box.left + t * (box.right - box.left)
-        flops = flops_per_token(np.exp(x), shape)
+        flops = forward_flops(np.exp(x), shape)
         left = budget - charges.per_token(flops) * charges.max_student_tokens
         y = np.log(np.maximum(left, 1e-300)) - np.log(3 * charges.delta_pre * flops)
         return x, np.clip(y, *mean.region.edges(x))
@@ -345,7 +345,7 @@ def _crease(mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarra
     low, high = np.full(budget.shape, box.left), np.full(budget.shape, box.right)
     for _ in range(60):
         middle = (low + high) / 2
-        cheap = charges.per_token(flops_per_token(np.exp(middle), shape)) * charges.max_student_tokens < budget
+        cheap = charges.per_token(forward_flops(np.exp(middle), shape)) * charges.max_student_tokens < budget
         low, high = np.where(cheap, middle, low), np.where(cheap, high, middle)
     bottom, top = mean.region.edges(low)
     return np.broadcast_to(low, t.shape), bottom + t * (top - bottom)

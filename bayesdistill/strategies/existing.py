@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesdistill.compute import Shape, flops_per_token
+from bayesdistill.compute import Shape, forward_flops
 from bayesdistill.errors import ParameterError
 from bayesdistill.strategies.charges import Charges
 from bayesdistill.strategies.losses import Losses
@@ -70,7 +70,7 @@ class Teachers:
     def student_tokens(self, budgets: Any, charges: Charges, shape: Shape) -> np.ndarray:
         """Return the tokens that each teacher leaves for the student, (n, ...) for budgets (...)."""
         extra = [1] * np.ndim(budgets)
-        flops = flops_per_token(self.params, shape).reshape(-1, *extra)
+        flops = forward_flops(self.params, shape).reshape(-1, *extra)
         trained = 0.0 if self.tokens is None else self.tokens.reshape(flops.shape)
         return np.broadcast_to(charges.student_tokens(budgets, flops, trained), (self.params.size, *np.shape(budgets)))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, flops_per_token, scenario
+from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, forward_flops, scenario
 from bayesdistill.errors import ParameterError
 from bayesdistill.strategies.charges import Charges
 from bayesdistill.strategies.repetition import Repetition
@@ -256,12 +256,12 @@ class Problem:
     def charges(self, student: int, scene: int) -> Charges:
         """Return the costs of a student in a scenario."""
         s = self.scenarios[scene]
-        flops = float(flops_per_token(self.students[student], self.shape))
+        flops = float(forward_flops(self.students[student], self.shape))
         return Charges(flops, float(s.delta_lgt), float(s.delta_pre), float(self.bounds.max_student_tokens))
 
     def serving_cost(self, student: int) -> float:
         """Return the charged FLOPs of a student's inference."""
-        return self.serving_price * self.served_tokens * float(flops_per_token(self.students[student], self.shape))
+        return self.serving_price * self.served_tokens * float(forward_flops(self.students[student], self.shape))
 
     def training_budgets(self, student: int, budgets: np.ndarray) -> np.ndarray:
         """Return what budgets leave for training; NaN if nothing, and at most UNLIMITED."""

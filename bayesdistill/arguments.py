@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import reprlib
 import sys
 from collections.abc import Callable, Mapping
@@ -210,13 +211,17 @@ SAMPLED = Range(4, 1_000_000, whole=True)
 RANGES = MappingProxyType(
     {
         **dict.fromkeys(("students", "student_params", "teacher_params", "params"), PARAMS),
-        **dict.fromkeys(("min_teacher_params", "max_teacher_params"), PARAMS),
+        # A bound may be far beyond all models, so that it has no effect.
+        "min_teacher_params": PARAMS,
+        "max_teacher_params": Range(PARAMS.low, 1e4 * PARAMS.high, PARAMS.units),
+        **dict.fromkeys(
+            ("max_student_tokens", "max_teacher_tokens"), Range(TOKENS.low, 1e4 * TOKENS.high, TOKENS.units)
+        ),
         **dict.fromkeys(("tokens", "student_tokens", "teacher_tokens"), TOKENS),
-        **dict.fromkeys(("max_student_tokens", "max_teacher_tokens"), TOKENS),
         **dict.fromkeys(("student_tokens_per_param", "teacher_tokens_per_param"), RATIO),
         **dict.fromkeys(("teacher_loss", "teacher_losses"), LOSS),
         **dict.fromkeys(("budget", "budgets", "student_budget", "teacher_budget", "cutoffs"), FLOPS),
-        **dict.fromkeys(("compute", "batch_compute"), FLOPS),
+        **dict.fromkeys(("compute", "batch_compute"), Range(1, 1e40, "FLOPs")),
         "students_per_teacher": Range(1, 1e12, "students"),
         "max_students_per_teacher": Range(1, 1e12, "students", above=True),
         "gpu_flops_per_second": Range(1e3, 1e24, "FLOPs per second"),
@@ -233,11 +238,11 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
         **dict.fromkeys(("delta_lgt", "delta_pre", "new_delta_pre"), SHARE),
         "threshold": Range(0.5, 0.9999, above=True),
         "indifference": Range(0, 10, "nats"),
-        "max_extrapolation": Range(1, 1e6),
+        "max_extrapolation": Range(1, math.inf),
         # Models and samplers
         "widen": Range(1, 1000),
         "tolerance": Range(1e-6, 10, "nats"),
-        "asymptotic_width": or_none(Range(1e-6, 10, "nats")),
+        "asymptotic_width": or_none(Range(1e-12, 10, "nats")),
         "tune": Range(1, 1_000_000, whole=True),
         "chains": Range(1, 1000, whole=True),
         "target_accept": Range(0.1, 0.9999),

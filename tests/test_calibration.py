@@ -347,7 +347,7 @@ def test_an_interrupted_calibration_goes_on_from_its_log(few, small, sampler, tm
 
 def test_arguments_that_cannot_work_are_refused(few):
     for count in (0, 1.5, True):
-        with pytest.raises(ParameterError, match="`simulations` must be a positive integer"):
+        with pytest.raises(ParameterError, match="`simulations` must be an integer from 1"):
             calibration.simulate_calibration(few, simulations=count)
     with pytest.raises(ParameterError, match="must be more than 99 to compute ranks"):
         calibration.simulate_calibration(few, draws=40, chains=2)

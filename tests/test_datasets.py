@@ -899,12 +899,12 @@ def test_shifts_are_shared_within_teachers_and_configurations():
     ("options", "said"),
     [
         ({"kind": "both"}, "got 'both'"),
-        ({"sigma": -1.0}, "`sigma` must be finite and non-negative, got -1.0"),
-        ({"sigma": math.nan}, "`sigma` must be finite and non-negative, got nan"),
-        ({"nu": 0.0}, "`nu` must be positive, got 0.0"),
-        ({"teacher_sd": math.inf}, "`teacher_sd` must be finite and non-negative, got inf"),
-        ({"repeats": 0}, "`repeats` must be a positive integer, got 0"),
-        ({"sigma": 50.0}, "of the design is -"),
+        ({"sigma": -1.0}, "`sigma` must be a number from 0 to 10 nats, got -1.0"),
+        ({"sigma": math.nan}, "`sigma` must be a number from 0 to 10 nats, got nan"),
+        ({"nu": 0.0}, "`nu` must be a number above 0, got 0.0"),
+        ({"teacher_sd": math.inf}, "`teacher_sd` must be a number from 0 to 10 nats, got inf"),
+        ({"repeats": 0}, "`repeats` must be an integer from 1 to 100000, got 0"),
+        ({"sigma": 10.0}, "of the design is -"),
     ],
 )
 def test_arguments_that_cannot_be_simulated(options, said):

@@ -87,15 +87,15 @@ def test_break_even_knows_the_share_of_inference_and_the_cap(lgt, cap):
 
 def test_statuses_of_clear_cases():
     draws = simple(3, A_S=[10.0, 600.0, 300.0], B_S=[10.0, 1500.0, 1001.0])
-    got = break_even(posterior_of(draws), 1e9, [1.0, 1e21])
+    got = break_even(posterior_of(draws), 1e9, [1e7, 1e21])
     names = flag_names(got["break_even_status"])
-    assert set(names.sel(budget=1.0).values.ravel()) == {"impossible"}
+    assert set(names.sel(budget=1e7).values.ravel()) == {"impossible"}
     assert names.sel(budget=1e21).values.ravel()[:2].tolist() == ["alone", "never"]
     assert got["students_per_teacher"].sel(budget=1e21).values.ravel()[:2].tolist() == [1, np.inf]
     assert got["served_tokens"].sel(budget=1e21).values.ravel()[:2].tolist() == [0, np.inf]
-    assert np.isnan(got["students_per_teacher"].sel(budget=1.0)).all()
-    assert np.isnan(got["pays_probability"].sel(budget=1.0)).all()
-    assert got["status_probability"].sel(budget=1.0, outcome="impossible").item() == 1
+    assert np.isnan(got["students_per_teacher"].sel(budget=1e7)).all()
+    assert np.isnan(got["pays_probability"].sel(budget=1e7)).all()
+    assert got["status_probability"].sel(budget=1e7, outcome="impossible").item() == 1
 
 
 def test_a_search_that_ends_too_early_says_so(found):
@@ -164,7 +164,7 @@ def test_the_flag_is_that_of_the_median_draw_and_of_capped_tokens():
 
 def test_unknown_ranges_raise_the_flag_and_impossible_cells_do_not(found):
     assert found["extrapolates"].all()
-    tiny = break_even(posterior_of(published(2)), 1e9, 1.0)
+    tiny = break_even(posterior_of(published(2)), 1e9, 1e7)
     assert not tiny["extrapolates"].any()
     assert not tiny["pays_extrapolates"].any()
     assert np.isnan(tiny["extrapolation_factor"]).all()

@@ -70,13 +70,13 @@ def test_a_newly_trained_teacher_is_charged_for(draws, choice):
 
 def test_a_teacher_that_cannot_be_paid_is_never_the_best(draws):
     # Charged in full, the strong teacher's pretraining alone costs 3 * 2 * 7e10 * 1e11 = 4e22 FLOPs.
-    found = teacher_choice(posterior_of(draws), TABLE, 1e9, [1.0, 1e22], Scenario(1, 1, "paid in full"))
+    found = teacher_choice(posterior_of(draws), TABLE, 1e9, [1e7, 1e22], Scenario(1, 1, "paid in full"))
     cell = found.sel(student=1e9, budget=1e22, scenario="paid in full")
     assert np.isnan(cell["expected_loss"].sel(teacher="strong"))
     assert cell["probability_best"].sel(teacher="strong") == 0
     assert np.isnan(cell["probability_stronger_worse"].sel(teacher="mid"))
     assert cell["teacher"].values[cell["chosen"].item()] != "strong"
-    nothing = found.sel(student=1e9, budget=1.0, scenario="paid in full")
+    nothing = found.sel(student=1e9, budget=1e7, scenario="paid in full")
     assert nothing["chosen"].item() == -1
     assert np.isnan(nothing["probability_best"]).all()
     assert np.isnan(nothing["evpi"]).all()
@@ -118,10 +118,10 @@ def test_what_lies_outside_the_runs_is_flagged(draws):
         )  # fmt: skip
     inside = ~curve["extrapolates"].values[0]
     np.testing.assert_array_equal(inside, np.outer([0, 1, 1, 0], [0, 1, 1, 0]).astype(bool))
-    unknown = teacher_choice(posterior_of(draws), TABLE, 3e8, [1.0, 3e20])
+    unknown = teacher_choice(posterior_of(draws), TABLE, 3e8, [1e7, 3e20])
     # Where nothing is known the flag is up; where no teacher can be paid there is nothing to flag.
     assert unknown["extrapolates"].sel(budget=3e20).all()
-    assert not unknown["extrapolates"].sel(budget=1.0).any()
+    assert not unknown["extrapolates"].sel(budget=1e7).any()
 
 
 def test_the_u_shape_is_the_law(draws):

@@ -379,7 +379,7 @@ def both_at(priors: Priors) -> dict[str, float]:
 
 @pytest.mark.parametrize("width", [0, -0.01, math.nan, math.inf])
 def test_impossible_widths_are_refused(width):
-    with pytest.raises(ParameterError, match=r"`asymptotic_width` must be a number from 1e-06 to 10 nats, got"):
+    with pytest.raises(ParameterError, match=r"`asymptotic_width` must be a number from 1e-.* to 10 nats, got"):
         default_priors(DEFAULT, REFERENCE, asymptotic_width=width)
 
 
@@ -500,7 +500,7 @@ def test_independent_priors_on_the_same_coefficients_are_far_too_wide():
 
 @pytest.mark.parametrize("tolerance", [0, -0.01, math.nan, math.inf])
 def test_impossible_tolerances_are_refused(tolerance):
-    with pytest.raises(ParameterError, match=r"`tolerance` must be a number from 1e-06 to 10 nats, got"):
+    with pytest.raises(ParameterError, match=r"`tolerance` must be a number from 1e-.* to 10 nats, got"):
         published_law_prior(REFERENCE, tolerance)
 
 

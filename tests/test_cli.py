@@ -128,7 +128,10 @@ def test_bad_files(
         (["fit", "runs.xlsx"], "runs.xlsx must have one of the endings .csv"),
         (["fit", "busbridge2025", "--draws", "2"], "--draws must be an integer from 4 to 1e+06, got 2"),
         (["fit", "busbridge2025", "--chains", "0"], "--chains must be an integer from 1 to 1000, got 0"),
-        (["fit", "busbridge2025", "--target-accept", "1"], "--target-accept must be a number from 0.1 to 0.9999, got 1.0"),
+        (
+            ["fit", "busbridge2025", "--target-accept", "1"],
+            "--target-accept must be a number from 0.1 to 0.9999, got 1.0",
+        ),
         (["fit", "busbridge2025", "--gamma", "1"], "fixes gamma, which requires supervised runs"),
         (["fit", "busbridge2025", "--prior", "nowhere.nc"], "The file nowhere.nc does not exist"),
         (["fit", "busbridge2025", "-o", "nowhere/fit.nc"], "the folder nowhere does not exist"),

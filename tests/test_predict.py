@@ -467,7 +467,7 @@ def test_the_command_prints_and_writes(saved: Path, runs354: pd.DataFrame, comma
         (["--seed", "1.5"], "--seed must be an integer such as 1000, 1e3 or 1k, got '1.5'"),
         (["--seed", "-1"], "`--seed` must be an integer from 0"),
         (["-o", "out.txt"], "out.txt must end in .csv or .nc"),
-        (["-o", "nowhere/out.csv"], "the folder 'nowhere' does not exist"),
+        (["-o", "nowhere/out.csv"], "the folder nowhere does not exist"),
         ([], "pass --allow-suspicious"),
     ],
 )

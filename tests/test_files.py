@@ -113,6 +113,16 @@ def test_a_killed_process_leaves_nothing_after_the_next_write(tmp_path, call):
     assert contents(tmp_path) == {"table.csv": b"again", "other.csv": b"other"}
 
 
+@pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_lose_nothing_and_leave_nothing(kills):
+    script = Path(__file__).with_name("kill_writers.py")
+    done = subprocess.run([sys.executable, script, "--kills", str(kills)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = re.findall(rf"^(\w+): {kills} kills, (\d+) during", done.stdout, re.MULTILINE)
+    assert [name for name, _ in found] == ["fit", "plan", "table", "report", "page", "figure", "log", "cache"]
+    assert sum(int(during) for _, during in found) > 0
+
+
 def test_files_of_writers_at_work_and_foreign_files_are_not_removed(tmp_path, monkeypatch):
     path = tmp_path / "table.csv"
     killed_before("replace", path, b"later")

@@ -201,9 +201,9 @@ def test_labels_and_files(fit, made, worth, tmp_path):
 
 
 def test_a_plan_of_another_fit_is_rejected(made, fit):
-    with pytest.raises(ParameterError, match="another fit"):
+    with pytest.raises(ParameterError, match="another posterior"):
         plan_value(posterior_of(scattered(20, seed=6), chains=2), made)
-    with pytest.raises(ParameterError, match="another fit"):
+    with pytest.raises(ParameterError, match="another posterior"):
         evppi(posterior_of(published()), made)
     with pytest.raises(ParameterError, match=r"returned by `bd\.plan`"):
         plan_value(fit, fit)

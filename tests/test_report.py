@@ -83,7 +83,7 @@ def test_a_planner_reports_its_fit(jittered_draws, tmp_path):
 
 
 def test_a_plan_of_another_fit_is_refused(jittered_draws, planned):
-    with pytest.raises(bd.ParameterError, match="another fit"):
+    with pytest.raises(bd.ParameterError, match="another posterior"):
         bd.report(jittered_draws, planned)
     with pytest.raises(bd.ParameterError, match=r"`plan` must be a Dataset returned by `bd\.plan`, got str"):
         bd.report(jittered_draws, "plan.nc")  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.criticism.groupings import fit_attributes, short
 from bayesdistill.criticism.results import dataset
+from bayesdistill.decisions.pairing import paired
 from bayesdistill.decisions.planning import Source, fit_of
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.posterior import Fit
@@ -75,7 +76,7 @@ def prior_sensitivity(fit: Source, plan: xr.Dataset | None = None) -> xr.Dataset
         raise ModelError(
             "prior_sensitivity requires a fit with its coordinates and log-likelihood. Pass the result of bd.fit."
         )
-    quantities, kinds = _quantities(draws, plan)
+    quantities, kinds = _quantities(fit, plan)
     # The two groups may have been thinned differently.
     quantities, priors, likelihood = xr.align(
         quantities,
@@ -136,7 +137,8 @@ def _log_asymptotic(fit: Fit, draws: xr.Dataset) -> xr.DataArray | None:
     return draws["E"].copy(data=values.reshape(draws["E"].shape))
 
 
-def _quantities(draws: xr.Dataset, plan: xr.Dataset | None) -> tuple[xr.Dataset, list[str]]:
+def _quantities(fit: Fit, plan: xr.Dataset | None) -> tuple[xr.Dataset, list[str]]:
+    draws = posterior.posterior_dataset(fit)
     names = [
         str(name)
         for name, value in draws.data_vars.items()
@@ -150,9 +152,11 @@ def _quantities(draws: xr.Dataset, plan: xr.Dataset | None) -> tuple[xr.Dataset,
         raise ParameterError(
             "Expected a Dataset returned by `bd.plan`; variable 'advantage' over student and scenario is missing."
         )
+    plan = paired(fit, plan)
     advantage = plan["advantage"]
-    if any(advantage.sizes.get(dim) != draws.sizes[dim] for dim in ("chain", "draw")):
-        raise ParameterError("The plan was computed from other draws than the fit. Call `bd.plan` with this fit.")
+    if not {"chain", "draw"} <= set(advantage.dims):
+        raise ParameterError("The advantage of the plan must have the dimensions chain and draw.")
+    result = result.sel(chain=plan["chain"].values, draw=plan["draw"].values)
     axis = "tokens" if "tokens" in advantage.dims else "budget"
     unit = "tokens" if axis == "tokens" else "FLOPs"
     advantage = advantage.transpose("scenario", "student", axis, "chain", "draw")

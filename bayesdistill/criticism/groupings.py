@@ -132,7 +132,9 @@ def thinning(fit: Fit, max_draws: int) -> slice:
 def fit_attributes(fit: Fit) -> dict[str, str]:
     """Return attributes that the figures display: convergence and source of the supervised law."""
     verdict = posterior.convergence(fit)
+    known = posterior.LAW_ATTRIBUTE in posterior.posterior_dataset(fit).attrs
     return {
         "converged": {True: "yes", False: "no", None: "unknown"}[verdict["converged"]],
         "supervised_law": posterior.provenance(fit).get("supervised_law", "unknown"),
+        **({posterior.IDENTITY_ATTRIBUTE: posterior.identity(fit)} if known else {}),
     }

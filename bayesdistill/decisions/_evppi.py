@@ -26,6 +26,7 @@ from bayesdistill.decisions.arguments import Number, parse_number
 from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import CELL, QUANTILES
+from bayesdistill.decisions.pairing import paired, shape_of
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.errors import ParameterError
 from bayesdistill.strategies.roots import find_roots
@@ -93,8 +94,8 @@ def plan_value(
     >>> bool(worth["compute_factor"] > 1)
     True
     """
-    fitted = planning.planner_of(plan_value, fit, options).fitted
-    shape = check_same_posterior(fitted, plan)
+    fitted, plan = paired_draws(planning.planner_of(plan_value, fit, options), plan)
+    shape = shape_of(plan)
     speed = None if gpu_flops_per_second is None else parse_number(gpu_flops_per_second, "gpu_flops_per_second")
     price = None if price_per_gpu_hour is None else parse_number(price_per_gpu_hour, "price_per_gpu_hour")
     if price is not None and speed is None:
@@ -181,8 +182,7 @@ def evppi(
     >>> value["evppi"].sel(quantity="A").item()
     0.0
     """
-    fitted = planning.planner_of(evppi, fit, options).fitted
-    check_same_posterior(fitted, plan)
+    fitted, plan = paired_draws(planning.planner_of(evppi, fit, options), plan)
     known = _quantities(fitted, quantities)
     gain = _flat(plan["supervised_loss"] - plan["distilled_loss"], CELL)
     cells = gain.reshape(-1, fitted.n_draws)
@@ -211,7 +211,12 @@ def _quantities(fitted: FittedDraws, quantities: Mapping[str, xr.DataArray] | No
     for name, values in quantities.items():
         if not isinstance(values, xr.DataArray) or set(values.dims) != {"chain", "draw"}:
             raise ParameterError(f"quantities[{name!r}] must be a DataArray over chain and draw.")
-        flat = values.transpose("chain", "draw").values.reshape(-1).astype(float)
+        labels = {"chain": fitted.chain, "draw": fitted.draw}
+        try:
+            values = values.sel({dim: kept for dim, kept in labels.items() if dim in values.coords})
+            flat = values.transpose("chain", "draw").values.reshape(-1).astype(float)
+        except (KeyError, TypeError, ValueError):
+            flat = np.zeros(0)
         if flat.size != fitted.n_draws or not np.isfinite(flat).all():
             raise ParameterError(
                 f"quantities[{name!r}] must have one finite value for each of the {fitted.n_draws} draws."
@@ -317,8 +322,8 @@ def _flat(values: xr.DataArray, dims: tuple[str, ...]) -> np.ndarray:
     return array.reshape(*array.shape[:-2], -1)
 
 
-def check_same_posterior(fitted: FittedDraws, plan: xr.Dataset) -> Shape:
-    """Return the shape of a plan after checking that the plan was computed from these draws."""
+def paired_draws(planner: planning.Planner, plan: xr.Dataset) -> tuple[FittedDraws, xr.Dataset]:
+    """Return the draws that a fit and a plan have in common, and the plan with its draws in the order of the fit."""
     needed = ("supervised_loss", "distilled_loss", "expected_gain", "regret", "evpi")
     if not isinstance(plan, xr.Dataset) or any(name not in plan for name in needed):
         raise ParameterError("Expected a Dataset returned by `bd.plan`, with its draws and scenarios.")
@@ -327,15 +332,5 @@ def check_same_posterior(fitted: FittedDraws, plan: xr.Dataset) -> Shape:
             "The plan must have the dimensions student, scenario and budget. Select with lists, for example "
             "plan.sel(student=[1e9])."
         )
-    shape = Shape(plan.attrs["context_length"], plan.attrs["vocabulary_size"], plan.attrs["aspect_ratio"])
-    stated = _flat(plan["supervised_loss"], ("student", "budget"))
-    sizes, spent = plan["student"].values[:, None, None], plan["budget"].values[None, :, None]
-    tokens = np.minimum(pretraining_tokens(sizes, spent, shape), plan.attrs["max_student_tokens"])
-    same = stated.shape[-1] == fitted.n_draws
-    if same:
-        computed = fitted.draws.supervised_loss(sizes, tokens)
-        # The loss is NaN if the budget buys less than one token.
-        same = bool(np.allclose(stated, np.where(tokens >= 1, computed, np.nan), rtol=0, atol=1e-9, equal_nan=True))
-    if not same:
-        raise ParameterError("The plan was computed from another fit. Recompute it with bd.plan(fit, ...).")
-    return shape
+    plan = paired(planner.fit, plan)
+    return planner.fitted.at(plan["chain"].values, plan["draw"].values), plan

@@ -53,6 +53,12 @@ class FittedDraws:
         """Total number of draws in all chains."""
         return self.chain.size * self.draw.size
 
+    def at(self, chain: np.ndarray, draw: np.ndarray) -> FittedDraws:
+        """Return the draws with some of the labels."""
+        rows, columns = (np.flatnonzero(np.isin(own, kept)) for own, kept in ((self.chain, chain), (self.draw, draw)))
+        index = (rows[:, None] * self.draw.size + columns).ravel()
+        return replace(self, draws=self.draws.take(index), chain=self.chain[rows], draw=self.draw[columns])
+
     def thinned(self, count: int) -> tuple[FittedDraws, np.ndarray]:
         """Return about `count` draws, evenly spaced within each chain, and their positions."""
         kept = min(self.draw.size, max(1, count // max(1, self.chain.size)))
@@ -103,6 +109,7 @@ def gather(fit: posterior.Fit, allow_unconverged: bool) -> FittedDraws:
         attrs={
             "converged": CONVERGED[convergence["converged"]],
             "convergence": json.dumps(convergence),
+            posterior.IDENTITY_ATTRIBUTE: posterior.identity(fit),
             "posterior_provenance": json.dumps(posterior.provenance(fit)),
             "prior_dominated": json.dumps(posterior.prior_dominated(fit)),
             "posterior_draws": int(law.sizes["chain"] * law.sizes["draw"]),

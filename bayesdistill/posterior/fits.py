@@ -7,6 +7,7 @@ the law.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from typing import Any
@@ -29,6 +30,8 @@ REFERENCE_ATTRIBUTE = "reference"
 """Attribute of the posterior: the reference run as JSON."""
 FORMAT_ATTRIBUTE = "bayesdistill_format"
 PROVENANCE_ATTRIBUTE = "bayesdistill_provenance"
+IDENTITY_ATTRIBUTE = "posterior_identity"
+"""Attribute of every result with the identity of the posterior from which it was computed."""
 FORMAT = 1
 """Format version of a saved fit; `sampling.load` rejects files with other versions."""
 
@@ -176,6 +179,21 @@ def draws_of(fit: Fit, thin: slice = slice(None)) -> Draws:
     flat = {p.name: _flat(dataset[p.name]) for p in law.parameters if p.name in dataset}
     groups = {e.name: dataset.sizes[e.dim] for e in law.effects if e.variable.name in dataset}
     return Draws(law, flat, reference_of(fit), groups)
+
+
+def identity(fit: Fit) -> str:
+    """Return the SHA-256 of the law of a fit and of the draws of its symbols with their labels.
+
+    It is the same after saving and loading. Other draws, or some of the draws in another order, have another identity.
+    """
+    law, dataset = law_of(fit), posterior_dataset(fit)
+    digest = hashlib.sha256(law.to_json().encode())
+    for name in ("chain", "draw", *(p.name for p in law.parameters if p.name in dataset)):
+        values = dataset[name].transpose(*(dim for dim in ("chain", "draw") if dim in dataset[name].dims), ...).values
+        is_number = values.dtype.kind in "iufb"
+        digest.update(name.encode())
+        digest.update(values.astype("<f8").tobytes() if is_number else json.dumps(values.astype(str).tolist()).encode())
+    return digest.hexdigest()
 
 
 def effects_of(fit: Fit, thin: slice = slice(None)) -> dict[str, np.ndarray]:

@@ -6,7 +6,6 @@ All files are created in memory first, so an error does not change existing file
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.criticism import check, law_curves
+from bayesdistill.decisions.pairing import paired
 from bayesdistill.decisions.planning import Source, fit_of
 from bayesdistill.errors import ParameterError
 from bayesdistill.files import check_writable, make_folder, write_file
@@ -79,7 +79,9 @@ def report_files(
     """
     posterior.law_draws(fit)
     if plan is not None:
-        _check_plan(fit, plan)
+        plan = _checked_plan(fit, plan)
+    if curves is not None:
+        paired(fit, curves, "result of law_curves")
     found = check(fit)
     if curves is None and "student_params" in posterior.seen_runs(fit) and posterior.is_distilled(fit):
         curves = law_curves(fit)
@@ -110,7 +112,7 @@ def report_files(
         tables={name: readable(frame) for name, frame in tables.items()},
         pictures=pictures,
         provenance=posterior.provenance(fit),
-        draws_hash=_draws_hash(fit),
+        draws_hash=posterior.identity(fit),
         **words.warnings_and_notes(fit, plan, found.verdict, found.ok),
     )
     return {PAGE: page.encode(), **files}
@@ -131,21 +133,8 @@ def write_report(files: Mapping[str, bytes], folder: str | Path) -> Path:
     return folder / PAGE
 
 
-def _check_plan(fit: Fit, plan: xr.Dataset) -> None:
+def _checked_plan(fit: Fit, plan: xr.Dataset) -> xr.Dataset:
     if not isinstance(plan, xr.Dataset):
         raise ParameterError(f"`plan` must be a Dataset returned by `bd.plan`, got {type(plan).__name__}.")
     need(plan, ["probability", "crossover", "extrapolates", "student", "scenario", "budget"], "the plan", "plan()")
-    text = plan.attrs.get("posterior_provenance", "{}")
-    if text != fit.attrs.get(posterior.PROVENANCE_ATTRIBUTE, "{}"):
-        raise ParameterError(
-            "The plan was computed from another fit. Call `bd.plan` with this fit, or pass the fit of the plan."
-        )
-
-
-def _draws_hash(fit: Fit) -> str:
-    """Return the SHA-256 of the law's draws, which identifies the posterior of a report."""
-    digest = hashlib.sha256()
-    for name, values in posterior.law_draws(fit).data_vars.items():
-        digest.update(str(name).encode())
-        digest.update(values.values.astype("<f8").tobytes())
-    return digest.hexdigest()
+    return paired(fit, plan)

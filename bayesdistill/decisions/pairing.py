@@ -1,0 +1,94 @@
+"""Pairing of a fit with a result that was computed from it, by the identity of the posterior and by the labels of the draws."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bayesdistill import posterior
+from bayesdistill.compute import Shape, pretraining_tokens
+from bayesdistill.errors import ParameterError
+
+SHAPE = ("context_length", "vocabulary_size", "aspect_ratio")
+_LABELS = ("chain", "draw")
+
+
+def shape_of(plan: xr.Dataset) -> Shape:
+    """Return the architecture of a plan."""
+    return Shape(**{name: plan.attrs[name] for name in SHAPE})
+
+
+def paired(fit: posterior.Fit, result: Any, what: str = "plan") -> xr.Dataset:
+    """Return a result with its draws in the order of a fit.
+
+    The result may have fewer draws than the fit, or draws in another order; the labels chain and draw tell which they are. A result
+    of an earlier version has no identity of its posterior. Then the provenance, and the losses of pretrained students if the
+    result has them, must be those of the fit.
+
+    Parameters
+    ----------
+    fit : DataTree or Dataset
+    result : Dataset
+    what : str
+        The name of the result in error messages.
+
+    Raises
+    ------
+    ParameterError
+        If the result was computed from another posterior, or has no labels of draws.
+    """
+    another = ParameterError(
+        f"The {what} was computed from another posterior, for example before the model was refitted or draws were selected. "
+        f"Recompute the {what} with this fit, or pass the fit from which it was computed."
+    )
+    stored = result.attrs.get(posterior.IDENTITY_ATTRIBUTE)
+    if stored is not None and stored != posterior.identity(fit):
+        raise another
+    if stored is None and not _same_provenance(fit, result):
+        raise another
+    kept, draws = {}, posterior.law_draws(fit)
+    for dim in _LABELS:
+        if dim not in result.dims:
+            continue
+        if dim not in result.coords:
+            raise ParameterError(
+                f"The {what} has no labels {dim!r}, so its draws cannot be matched with the fit. Recompute it."
+            )
+        labels = result[dim].values
+        if np.unique(labels).size < labels.size or not np.isin(labels, draws[dim].values).all():
+            raise another
+        kept[dim] = [label for label in draws[dim].values if label in labels]
+    aligned: xr.Dataset = result.sel(kept)
+    if stored is None and not _same_losses(fit, aligned):
+        raise another
+    return aligned
+
+
+def _same_provenance(fit: posterior.Fit, result: xr.Dataset) -> bool:
+    try:
+        return bool(json.loads(result.attrs.get("posterior_provenance", "{}")) == posterior.provenance(fit))
+    except (TypeError, ValueError):
+        return False
+
+
+def _same_losses(fit: posterior.Fit, plan: xr.Dataset) -> bool:
+    """Return whether the losses of pretrained students of a plan are those of a fit; True if the result has none."""
+    stated = plan.get("supervised_loss")
+    if (
+        stated is None
+        or {*SHAPE, "max_student_tokens"} - set(plan.attrs)
+        or set(stated.dims) != {"student", "budget", *_LABELS}
+    ):
+        return True
+    sizes = plan["student"].values[:, None, None]
+    tokens = pretraining_tokens(sizes, plan["budget"].values[None, :, None], shape_of(plan))
+    tokens = np.minimum(tokens, plan.attrs["max_student_tokens"])
+    draws = posterior.posterior_dataset(fit).sel({dim: plan[dim].values for dim in _LABELS})
+    symbols = {name: draws[name].transpose(*_LABELS).values.ravel() for name in posterior.law_of(fit).symbols_of_law}
+    computed = posterior.law_of(fit).supervised_loss(sizes, tokens, symbols)
+    values = stated.transpose("student", "budget", *_LABELS).values.reshape(computed.shape)
+    # The loss is NaN if the budget buys less than one token.
+    return bool(np.allclose(values, np.where(tokens >= 1, computed, np.nan), rtol=0, atol=1e-9, equal_nan=True))

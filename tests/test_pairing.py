@@ -1,0 +1,137 @@
+"""Results are paired with their fit by the identity of the posterior and by the labels of the draws."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import bayesdistill as bd
+from bayesdistill import posterior
+from bayesdistill.reporting import _report, report_files
+
+ATTRIBUTE = posterior.IDENTITY_ATTRIBUTE
+
+
+@pytest.fixture(scope="module")
+def draws(jittered_draws) -> xr.Dataset:
+    return jittered_draws.isel(draw=slice(0, 50))
+
+
+@pytest.fixture(scope="module")
+def plan(draws) -> xr.Dataset:
+    return bd.plan(draws, "1B", [1e20, 1e22], "best case", progress=False)
+
+
+@pytest.fixture(scope="module")
+def plan354(fit354) -> xr.Dataset:
+    return bd.plan(fit354, "1B", [1e20, 1e22], "best case", draws=100, progress=False)
+
+
+@pytest.fixture(scope="module")
+def other354(fit354) -> xr.DataTree:
+    """The same fit with draws that differ by 1e-12."""
+    other = fit354.copy()
+    own = fit354["posterior"].to_dataset()
+    other["posterior"] = xr.DataTree(own.assign(E=own["E"] * (1 + 1e-12)))
+    return other
+
+
+def shuffled(plan: xr.Dataset) -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    return plan.isel(draw=rng.permutation(plan.sizes["draw"]), chain=[2, 0, 3, 1])
+
+
+def test_the_identity_depends_on_law_draws_and_labels_alone(draws):
+    own = posterior.identity(draws)
+    assert own == posterior.identity(draws.copy(deep=True).assign_attrs(note="x"))
+    assert own == posterior.identity(draws.transpose("draw", "chain"))
+    changes = [
+        draws.assign(E=draws["E"] * (1 + 1e-15)),
+        draws.assign(sigma=draws["sigma"] * (1 + 1e-12)),
+        draws.isel(draw=slice(None, None, 2)),
+        draws.isel(draw=slice(None, None, -1)),
+        draws.assign_coords(draw=draws["draw"] + 1),
+        draws.assign_attrs(law=bd.LAWS["busbridge2025"].with_effects("teacher").to_json()),
+    ]
+    assert len({own, *map(posterior.identity, changes)}) == len(changes) + 1
+
+
+def test_the_identity_costs_little(draws):
+    wide = xr.concat([draws.assign_coords(draw=draws["draw"] + 50 * k) for k in range(20)], "draw")  # 4,000 draws
+    durations = []
+    for _ in range(5):
+        start = time.perf_counter()
+        posterior.identity(wide)
+        durations.append(time.perf_counter() - start)
+    assert min(durations) < 0.05
+
+
+def test_every_result_names_its_posterior(draws, plan, fit354):
+    runs = bd.load_runs("busbridge2025").iloc[:3]
+    results = [plan, bd.crossovers(draws, "1B", "best case", budgets=[1e20, 1e24]), bd.predict(draws, runs)]
+    assert {found.attrs[ATTRIBUTE] for found in results} == {posterior.identity(draws)}
+    for found in (bd.law_curves(fit354, points=5), bd.loo(fit354)):
+        assert found.attrs[ATTRIBUTE] == posterior.identity(fit354)
+
+
+def test_the_identity_survives_files(fit354, plan354, tmp_path):
+    bd.save(fit354, tmp_path / "fit.nc")
+    bd.save(plan354, tmp_path / "plan.nc")
+    again, planned = bd.load(tmp_path / "fit.nc"), bd.load(tmp_path / "plan.nc")
+    assert posterior.identity(again) == posterior.identity(fit354) == planned.attrs[ATTRIBUTE]
+
+
+@pytest.mark.parametrize("change", [shuffled, lambda plan: plan.isel(draw=slice(3, None, 4))])
+def test_draws_are_matched_by_their_labels(draws, plan, change):
+    changed = change(plan)
+    kept = {"chain": np.sort(changed["chain"].values), "draw": np.sort(changed["draw"].values)}
+    value, again = bd.plan_value(draws, plan), bd.plan_value(draws, changed)
+    xr.testing.assert_identical(again["equivalent_budget"], value["equivalent_budget"].sel(kept))
+    whole = plan.sel(kept)
+    xr.testing.assert_identical(bd.evppi(draws, changed), bd.evppi(draws, whole))
+    quantities = {"E": draws["E"]}
+    named = bd.evppi(draws, changed, {"E": shuffled(draws)["E"]})
+    np.testing.assert_array_equal(named["evppi"], bd.evppi(draws, whole, quantities)["evppi"])
+
+
+def test_sensitivities_do_not_depend_on_the_order_of_draws(fit354, plan354):
+    straight, mixed = (bd.prior_sensitivity(fit354, one) for one in (plan354, shuffled(plan354)))
+    np.testing.assert_allclose(mixed["sensitivity"], straight["sensitivity"], rtol=1e-9)
+    xr.testing.assert_identical(_report._checked_plan(fit354, shuffled(plan354)), plan354)
+
+
+def test_another_posterior_is_rejected_everywhere(fit354, other354, plan354, draws, plan):
+    for call in (bd.prior_sensitivity, bd.plan_value, bd.evppi, report_files):
+        with pytest.raises(
+            bd.ParameterError, match=r"The plan was computed from another posterior.*Recompute the plan"
+        ):
+            call(other354, plan354)
+    with pytest.raises(bd.ParameterError, match="result of law_curves was computed from another posterior"):
+        report_files(other354, curves=bd.law_curves(fit354, points=5))
+    thinned = draws.isel(draw=slice(None, None, 2))
+    for one, result in ((thinned, plan), (draws, bd.plan(thinned, "1B", 1e20, "best case"))):
+        with pytest.raises(bd.ParameterError, match="or draws were selected"):
+            bd.evppi(one, result)
+
+
+def test_draws_without_labels_are_rejected(draws, plan):
+    with pytest.raises(bd.ParameterError, match="no labels 'draw'"):
+        bd.evppi(draws, plan.drop_vars("draw"))
+
+
+def test_results_of_earlier_versions_are_compared_by_provenance_and_losses(fit354, other354, plan354, draws, plan):
+    def earlier(result: xr.Dataset) -> xr.Dataset:
+        return result.drop_attrs(deep=False).assign_attrs({k: v for k, v in result.attrs.items() if k != ATTRIBUTE})
+
+    xr.testing.assert_equal(bd.evppi(draws, earlier(plan)), bd.evppi(draws, plan))
+    bd.prior_sensitivity(fit354, earlier(plan354))
+    moved = draws.assign(E=draws["E"] + 0.01)
+    with pytest.raises(bd.ParameterError, match="another posterior"):
+        bd.evppi(moved, earlier(plan))
+    foreign = earlier(plan354).assign_attrs(posterior_provenance=json.dumps({"seed": 99}))
+    with pytest.raises(bd.ParameterError, match="another posterior"):
+        bd.prior_sensitivity(fit354, foreign)

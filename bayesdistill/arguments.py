@@ -126,10 +126,11 @@ SEED = Range(0, 2**64 - 1, whole=True)
 
 def one_of(*names: str) -> Rule:
     """Return the rule for one of several names."""
+    words = " or ".join(part for part in (", ".join(map(repr, names[:-1])), repr(names[-1])) if part)
 
     def rule(value: Any, name: str) -> str:
         if not isinstance(value, str) or value not in names:
-            raise ParameterError(f"`{name}` must be {' or '.join(map(repr, names))}, got {shown(value)}.")
+            raise ParameterError(f"`{name}` must be {words}, got {shown(value)}.")
         return str(value)
 
     return rule
@@ -180,6 +181,13 @@ def prior_settings(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not set(value) <= set(known):
         raise ParameterError(f"`{name}` must be a mapping of {' and '.join(known)}, got {shown(value)}.")
     return {key: RULES[key](number, key) for key, number in value.items()}
+
+
+def function(value: Any, name: str) -> Any:
+    """Return a callable."""
+    if not callable(value):
+        raise ParameterError(f"`{name}` must be a function, got {shown(value)}.")
+    return value
 
 
 def progress(value: Any, name: str) -> Any:

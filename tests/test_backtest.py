@@ -308,17 +308,34 @@ def test_charged_teachers_take_their_students_with_them():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"cutoffs": [-1.0]}, "positive numbers of FLOPs"),
+        ({"cutoffs": [-1.0]}, "-1.0 in cutoffs"),
         ({"cutoffs": [1e17]}, "at least 10 of each"),
         ({"cutoffs": [1e30]}, "No pair of runs is above"),
         ({"forecasters": ["oracle"]}, "must be 'posterior' or functions .*got .'oracle'"),
         ({"forecasters": [joint_baselines.point] * 2}, "functions with different names"),
-        ({"teachers": "free"}, "must be one of 'given', 'charged', got 'free'"),
+        ({"forecasters": "oracle"}, "must be 'posterior' or functions .*got 'oracle'"),
+        ({"forecasters": [["posterior"]]}, "must be 'posterior' or functions"),
+        ({"scenarios": "bset case"}, "Unknown scenario 'bset case'"),
+        ({"scenarios": "best case", "cutoffs": 1e30}, "No pair of runs is above"),
+        ({"scenarios": ["best case", "best case"]}, "contains the name 'best case' more than once"),
+        ({"scenarios": [bd.Scenario(0, 1, "a"), bd.Scenario(0, 0.5, "a")]}, "contains the name 'a' more than once"),
+        ({"scenarios": ["best case", bd.Scenario(0, 0, "mine")]}, "'best case' and 'mine' have the same costs"),
+        ({"flops": 3}, "`flops` must be a function"),
+        ({"flops": lambda sizes: -sizes}, "`flops` must return a positive number"),
+        ({"prior_settings": {"width": 1}}, "`prior_settings` must be a mapping of tolerance and asymptotic_width"),
+        ({"seed": -1}, "`seed` must be an integer from 0"),
+        ({"teachers": "free"}, "must be 'given' or 'charged', got 'free'"),
     ],
 )
 def test_unusable_arguments_are_named(wrong, words):
     with pytest.raises(ParameterError, match=words):
         bd.backtest(*simulated_study(3), **wrong)
+
+
+def test_the_documented_example():
+    tiny, alone = bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised")
+    found = bd.backtest(tiny, alone, cutoffs=[1e14], forecasters=joint_baselines.point, progress=False)
+    assert found.sizes["forecast"] > 0
 
 
 def test_table_and_figure(baseline_backtest):

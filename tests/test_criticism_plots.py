@@ -176,7 +176,7 @@ def test_what_is_not_the_right_dataset_is_refused(name):
     for wrong in (xr.Dataset(), None):
         with pytest.raises(ParameterError):
             plot(wrong)
-    with pytest.raises(ParameterError, match="size is 'poster'"):
+    with pytest.raises(ParameterError, match=r"`size` must be .*, got 'poster'"):
         plot(MAKERS[name][1](), size="poster")
 
 

@@ -402,7 +402,7 @@ def test_draws_and_numbers_of_students():
         ({"budgets": (1e20, 1e20)}, "more than once"),
         ({"students": ("300", "1B")}, "got 300. If this is in millions, write '300M'"),
         ({"max_students_per_teacher": 0}, "`max_students_per_teacher` must be an integer from 1 to .*, got 0"),
-        ({"scenario": "free lunch"}, "`scenario` must be 'best case' or .*, got 'free lunch'"),
+        ({"scenario": "free lunch"}, "`scenario` must be 'best case', .*, got 'free lunch'"),
         ({"min_teacher_params": 1e10, "max_teacher_params": 1e9}, "no teacher is left"),
     ],
 )

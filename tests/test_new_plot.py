@@ -71,7 +71,7 @@ def test_its_errors_say_what_is_wrong(plot_gain):
         plot_gain(inputs.plan().drop_vars("advantage"))
     with pytest.raises(ParameterError, match="plan is a NoneType"):
         plot_gain(None)
-    with pytest.raises(ParameterError, match="size is 'poster'"):
+    with pytest.raises(ParameterError, match=r"`size` must be .*, got 'poster'"):
         plot_gain(inputs.plan(), size="poster")
     with pytest.raises(ParameterError, match="this Dataset has no"):
         plot_gain(xr.Dataset())

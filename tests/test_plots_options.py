@@ -6,6 +6,7 @@ names and how it marks what is extrapolated.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -283,6 +284,34 @@ def test_every_combination_can_be_read_and_is_complete(name, data):
         case.marked(figure, made)
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()
+
+
+USERS = (
+    "scenario",
+    "teacher",
+    "candidate",
+    "batch_candidate",
+    "model",
+    "forecaster",
+    "quantity",
+    "label",
+    "bin_label",
+    "split",
+)
+"""Variables with names that users choose."""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_names_are_not_read_as_mathematics(name):
+    case = CASES[name]
+    made = case.make()
+    for key in USERS:
+        if key in made.variables and made[key].dtype.kind in "OUT":
+            renamed = made[key].copy(data=[f"{text} $\\frac$" for text in made[key].values.ravel().tolist()])
+            made = made.assign_coords({key: renamed}) if key in made.coords else made.assign({key: renamed})
+    made.attrs |= {"currency": r"$\frac$"} if "currency" in made.attrs else {}
+    figure = case.plot(made, size="column")
+    figure.savefig(io.BytesIO(), dpi=30)
 
 
 def cut(case: Case, data: st.DataObject) -> xr.Dataset:

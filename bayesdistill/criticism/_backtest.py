@@ -14,8 +14,9 @@ strong teachers. If a scenario charges the pretraining of a teacher above the cu
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,15 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.compute import Scenario, flops_per_token
-from bayesdistill.compute import scenario as parse_scenario
+from bayesdistill.arguments import SAMPLED, checked, function, one_of, shown
+from bayesdistill.compute import flops_per_token
 from bayesdistill.criticism.backtest_results import EXTRAPOLATION, Split, collect
 from bayesdistill.criticism.left_out_scores import Fitted, pair_predictions, run_predictions
 from bayesdistill.criticism.pairs import Flops, matched_pairs, own_costs, teacher_costs
 from bayesdistill.criticism.refits import digest, refit, refitter_for
 from bayesdistill.criticism.tasks import run_missing
 from bayesdistill.datasets import data_hash, read_runs
+from bayesdistill.decisions.arguments import Numbers, Scenarios, parse_numbers, parse_scenarios
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import DEFAULT_LAW, Draws, Law, Reference, as_law
 from bayesdistill.law.predictive import Design
@@ -51,14 +53,15 @@ DEFAULT_SHARES = (0.3, 0.5, 0.7)
 """Fractions of the runs below the default cutoffs."""
 
 
+@checked(draws=SAMPLED, teachers=one_of(*TEACHERS), flops=function)
 def backtest(
     distilled: pd.DataFrame,
     supervised: pd.DataFrame,
     *,
-    cutoffs: Sequence[float] | None = None,
-    scenarios: Sequence[str | Scenario] = SCENARIO_NAMES,
+    cutoffs: Numbers | None = None,
+    scenarios: Scenarios = SCENARIO_NAMES,
     flops: Flops = flops_per_token,
-    forecasters: Sequence[str | Forecaster] = (POSTERIOR,),
+    forecasters: str | Forecaster | Sequence[str | Forecaster] = (POSTERIOR,),
     teachers: str = "given",
     law: Law | str = DEFAULT_LAW,
     prior_settings: Mapping[str, Any] | None = None,
@@ -77,14 +80,14 @@ def backtest(
         Distilled runs. Scenarios that charge the teacher require teacher_params and teacher_tokens.
     supervised : DataFrame
         Supervised runs of the same study. They must include models of the students' sizes.
-    cutoffs : sequence of float, optional
+    cutoffs : float, str, or a list of them, optional
         Compute of a single run in FLOPs. By default, the 30%, 50% and 70% quantiles of the runs.
-    scenarios : sequence of str or Scenario
-        Costs charged to a distilled run. They determine the number of tokens of its pretrained partner, which has the same
+    scenarios : str, Scenario, or a list of them
+        Different costs charged to a distilled run. They determine the number of tokens of its pretrained partner, which has the same
         number of tokens in the best case.
     flops : callable
         Forward FLOPs per token for an array of sizes. By default `flops_per_token`, for the shape of the published models.
-    forecasters : sequence of "posterior" or callable
+    forecasters : "posterior", callable, or a list of them
         The joint posterior, and other methods to compare it with: functions defined in a module that take (distilled,
         supervised, reference, seed) and return `Draws` of a law fitted to these runs. They are labeled by their names.
     teachers : {"given", "charged"}
@@ -135,24 +138,22 @@ def backtest(
     --------
     >>> import bayesdistill as bd
     >>> tiny, alone = bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised")
-    >>> found = bd.backtest(tiny, alone, cutoffs=[3e12])  # doctest: +SKIP
+    >>> found = bd.backtest(tiny, alone, cutoffs=[1e14])  # doctest: +SKIP
     >>> bd.backtest_table(found)  # doctest: +SKIP
     """
     runs = {
         "distilled": read_runs(distilled, kind="distilled").reset_index(drop=True),
         "supervised": read_runs(supervised, kind="supervised").reset_index(drop=True),
     }
-    chosen = [parse_scenario(value) for value in scenarios]
-    methods = {getattr(method, "__name__", str(method)): method for method in forecasters}
-    unknown = [name for name, method in methods.items() if not callable(method) and name != POSTERIOR]
-    if unknown or not methods or len(methods) < len(forecasters):
-        raise ParameterError(
-            f"`forecasters` must be {POSTERIOR!r} or functions with different names, one or more, got {list(forecasters)!r}."
-        )
-    if teachers not in TEACHERS:
-        raise ParameterError(f"`teachers` must be one of {', '.join(map(repr, TEACHERS))}, got {teachers!r}.")
+    chosen = parse_scenarios(scenarios)
+    for one, other in itertools.combinations(chosen, 2):
+        if (one.delta_lgt, one.delta_pre) == (other.delta_lgt, other.delta_pre):
+            raise ParameterError(
+                f"`scenarios` {one.name!r} and {other.name!r} have the same costs, so each pair would count twice. Omit one of them."
+            )
+    methods = _methods(forecasters)
     law = as_law(law).for_runs(distilled=True, supervised=True)
-    priors = default_priors(law, reference_run(*runs.values()), **dict(prior_settings or {}))
+    priors = default_priors(law, reference_run(*runs.values()), **(prior_settings or {}))
     own = dict(zip(runs, own_costs(**runs, flops=flops), strict=True))
     # The cost of some teachers is unknown; they count as below the cutoff.
     teacher = np.nan_to_num(teacher_costs(runs["distilled"], flops)) * (teachers == "charged")
@@ -175,7 +176,7 @@ def backtest(
     }
     sampler = {"draws": draws, "tune": tune, "cores": 2 if executor is None else 1}
     tasks = {
-        f"{name} {k}": (runs, method, priors, split, sampler | {"seed": seed + k})
+        f"{name} {k}": (runs, method, priors, split, sampler | {"seed": (seed + k) % 2**64})
         for k, split in enumerate(splits)
         for name, method in methods.items()
     }
@@ -194,13 +195,25 @@ def backtest(
     return found
 
 
-def _cutoffs(given: Sequence[float] | None, costs: np.ndarray) -> list[float]:
+def _cutoffs(given: Numbers | None, costs: np.ndarray) -> list[float]:
     if given is None:
         return [float(f"{value:.1e}") for value in np.quantile(costs, DEFAULT_SHARES)]
-    limits = [float(value) for value in np.atleast_1d(np.asarray(given, dtype=float))]
-    if not limits or not all(np.isfinite(value) and value > 0 for value in limits):
-        raise ParameterError(f"`cutoffs` must be positive numbers of FLOPs, got {given!r}.")
-    return sorted(limits)
+    return sorted(parse_numbers(given, "cutoffs").tolist())
+
+
+def _methods(forecasters: Any) -> dict[str, Any]:
+    """Return the forecasters by name."""
+    listed = (
+        [forecasters] if isinstance(forecasters, str) or not isinstance(forecasters, Iterable) else list(forecasters)
+    )
+    methods = {getattr(method, "__name__", shown(method)): method for method in listed if callable(method)}
+    if any(isinstance(method, str) and method == POSTERIOR for method in listed):
+        methods[POSTERIOR] = POSTERIOR
+    if not listed or len(methods) < len(listed):
+        raise ParameterError(
+            f"`forecasters` must be {POSTERIOR!r} or functions with different names, one or more, got {shown(forecasters)}."
+        )
+    return {name: methods[name] for name in sorted(methods, key=lambda name: listed.index(methods[name]))}
 
 
 def _split(limit: float, most: Mapping[str, np.ndarray], teacher: np.ndarray, pairs: pd.DataFrame) -> Split:

@@ -6,13 +6,14 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from bayesdistill.errors import ParameterError
+from bayesdistill.arguments import checked, one_of
 from bayesdistill.plots import collection, grids, layout, style, visuals
 
 KINDS = {"run": "two single runs, with residual noise", "law": "expected losses, without residual noise"}
 NAMES = {"posterior": "posterior", "point": "Huber point fit", "bootstrap": "bootstrap"}
 
 
+@checked(noise=one_of(*KINDS))
 @collection.documented
 def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", dark: bool = False) -> Figure:
     """Calibration of the forecasts of a backtest, and their differences beside the observed ones.
@@ -43,8 +44,6 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
     >>> found = bd.backtest(bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised"))  # doctest: +SKIP
     >>> bd.plot_backtest(found).savefig("backtest.png")  # doctest: +SKIP
     """
-    if noise not in KINDS:
-        raise ParameterError(f"noise is {noise!r}; use {' or '.join(map(repr, KINDS))}")
     with collection.drawing("backtest", found, size, dark) as (plot, look, legend):
         forecasters, first = grids.cells(found.sel(noise=noise), "forecaster"), found.isel(forecaster=0)
         scenarios = dict.fromkeys(grids.names(found, "scenario"))
@@ -56,7 +55,7 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
             yerr = visuals.arms(one["curve_share"], one["curve_lower"], one["curve_upper"])
             lines = {"linestyle": "-", "marker": marker, "zorder": 4 - number}
             visuals.errors(left, x, one["curve_share"], color, 1.8, yerr=yerr, width=0.6, **lines)
-            legend.line(NAMES.get(name, name), color, marker=marker)
+            legend.line(style.plain(NAMES.get(name, name)), color, marker=marker)
         visuals.line(left, [0, 1], [0, 1], look.ink, 0.7, zorder=1)
         left.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="stated probability", ylabel="share in which it was")
         layout.panel_title(left, "Is the distilled run ahead?")
@@ -65,7 +64,7 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
             xerr = visuals.arms(one["mean_difference"], one["lower_difference"], one["upper_difference"])
             points = {"xerr": xerr, "marker": marker, "zorder": 3}
             visuals.errors(right, one["mean_difference"], one["difference"], color, 1.5, width=0.35, **points)
-            legend.points(name, color, marker)
+            legend.points(style.plain(name), color, marker)
         seen = first[["difference", "mean_difference"]].to_dataarray()
         ends = [seen.min(), seen.max()]
         visuals.line(right, ends, ends, look.ink, 0.7, zorder=1)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from bayesdistill.arguments import checked
 from bayesdistill.plots import grids, layout, picture, style, visuals
 from bayesdistill.plots.style import Look
 
@@ -30,12 +31,12 @@ _SECTIONS = _read("docstrings.toml")
 
 
 def documented[F: Callable[..., object]](plot: F) -> F:
-    """Replace the placeholders in a docstring by the sections they name."""
+    """Replace the placeholders in a docstring by the sections they name, and check the arguments by their rules."""
     text = inspect.cleandoc(plot.__doc__ or "")
     for name, section in _SECTIONS.items():
         text = text.replace(f"{{{name}}}", section)
     plot.__doc__ = text
-    return plot
+    return checked(plot)
 
 
 class Legend:

@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bayesdistill.arguments import shown
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots import collection, grids, style, visuals
 
@@ -48,8 +49,8 @@ def plot_posterior_predictive(
     """
     with collection.drawing("posterior_predictive", found, size, dark) as (plot, look, legend):
         known = list(dict.fromkeys(grids.names(found, "factor")))
-        if not factors or set(factors) - set(known):
-            raise ParameterError(f"factors is {factors!r}; choose from {', '.join(map(repr, known))}")
+        if not isinstance(factors, tuple | list) or not factors or any(name not in known for name in factors):
+            raise ParameterError(f"`factors` must be a tuple of {', '.join(map(repr, known))}, got {shown(factors)}.")
         groups = {name: grids.group_of(found, name) for name in factors}
         counts = [one.sizes["group"] for one in groups.values()]
         # Not so low that a single group leaves no room for the axes beside titles and notes.

@@ -18,7 +18,7 @@ import xarray as xr
 from matplotlib.ticker import Formatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullLocator
 
 from bayesdistill import posterior
-from bayesdistill.errors import ParameterError
+from bayesdistill.arguments import one_of
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 WARNING_COLOR = "#D55E00"
@@ -84,8 +84,7 @@ def make_look(size: str, dark: bool) -> Look:
     ParameterError
         If there is no such size.
     """
-    if size not in _MEASURES:
-        raise ParameterError(f"size is {size!r}; use {', '.join(repr(name) for name in _MEASURES)}")
+    size = one_of(*_MEASURES)(size, "size")
     return Look(size, *_MEASURES[size], *_COLORS[bool(dark)])
 
 

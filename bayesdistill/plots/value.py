@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterMathtext, LogLocator
 
-from bayesdistill.errors import ParameterError
+from bayesdistill.arguments import checked, one_of
 from bayesdistill.plots import collection, grids, style, visuals
 
 MEASURES = {"nats": "", "flops": "_flops", "gpu_hours": "_gpu_hours", "money": "_money"}
@@ -16,6 +16,7 @@ _FACTORS = (0.05, 50.0)
 """Equivalent compute over the budget that the axis shows."""
 
 
+@checked(measure=one_of(*MEASURES))
 @collection.documented
 def plot_value(value: xr.Dataset, *, measure: str = "nats", size: str = "page", dark: bool = False) -> Figure:
     """How much compute pretraining would need for the distilled loss, and what a wrong or an ignorant choice costs.
@@ -44,8 +45,6 @@ def plot_value(value: xr.Dataset, *, measure: str = "nats", size: str = "page", 
     >>> plan = bd.plan(published, "1B", [1e20, 1e21], "best case")
     >>> bd.plot_value(bd.plan_value(published, plan)).savefig("value.png")  # doctest: +SKIP
     """
-    if measure not in MEASURES:
-        raise ParameterError(f"measure is {measure!r}; use {', '.join(repr(name) for name in MEASURES)}")
     regret, evpi = (f"{name}{MEASURES[measure]}" for name in ("regret", "evpi"))
     with collection.drawing("value", value, size, dark, needs=[regret, evpi]) as (plot, _, legend):
         costs = value[[regret, evpi]]

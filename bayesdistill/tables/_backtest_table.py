@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import xarray as xr
 
+from bayesdistill.arguments import checked, one_of, or_none
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots.grids import need
 
@@ -16,6 +17,7 @@ _COLUMNS = """
 """
 
 
+@checked(noise=or_none(one_of("law", "run")))
 def backtest_table(found: xr.Dataset, *, noise: str | None = None) -> pd.DataFrame:
     """One row per group of forecasts, forecaster and kind of noise.
 
@@ -49,7 +51,7 @@ def backtest_table(found: xr.Dataset, *, noise: str | None = None) -> pd.DataFra
     need(found, [*columns, *_GROUPS], "the argument of backtest_table", "backtest()")
     kinds = [str(kind) for kind in found["noise"].values]
     if noise is not None and noise not in kinds:
-        raise ParameterError(f"noise is {noise!r}; use {' or '.join(map(repr, kinds))}")
+        raise ParameterError(f"`noise` must be {' or '.join(map(repr, kinds))}, got {noise!r}.")
     shown = found[columns] if noise is None else found[columns].sel(noise=[noise])
     table = shown.to_dataframe(dim_order=_GROUPS).reset_index()[[*_GROUPS, *columns]]
     table = table[(table["forecasts"] > 0) | (table["predictions"] > 0)].reset_index(drop=True)

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.arguments import checked
 from bayesdistill.errors import ParameterError
 from bayesdistill.tables._plan_table import in_words, plan_table
 
@@ -40,6 +41,7 @@ def kind_of(found: xr.Dataset) -> Kind | None:
     return next((kind for kind in KINDS if kind.marker in found.data_vars), None)
 
 
+@checked
 def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY) -> pd.DataFrame:
     """What a decision function returned as a table of numbers, one row per case.
 

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.arguments import RANGES, checked
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots.grids import crossover_summary, need
 from bayesdistill.plots.style import power_of_ten
@@ -61,6 +62,7 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
     return cells.to_dataframe(dim_order=axes).reset_index()[[*axes, *names]]
 
 
+@checked
 def summary_table(
     plan: xr.Dataset, *, budgets: Sequence[float] | None = None, prob: float = posterior.INTERVAL_PROBABILITY
 ) -> pd.DataFrame:
@@ -132,9 +134,9 @@ def _positions(grid: np.ndarray, budgets: Sequence[float] | None) -> np.ndarray:
     if budgets is None:
         count = min(_MOST_BUDGETS, grid.size)
         return np.unique(np.round(np.linspace(0, grid.size - 1, count)).astype(int))
-    wanted = np.atleast_1d(np.asarray(budgets, dtype=float))
-    if not wanted.size or not (np.isfinite(wanted) & (wanted > 0)).all():
-        raise ParameterError(f"budgets: {budgets!r} are not positive numbers of FLOPs")
+    wanted = np.atleast_1d(RANGES["budgets"].each(budgets, "budgets"))
+    if not wanted.size:
+        raise ParameterError("`budgets` is empty. Give at least one number.")
     nearest = [int(np.argmin(np.abs(np.log(grid / value)))) for value in wanted]
     return np.array(list(dict.fromkeys(nearest)))
 

@@ -46,11 +46,14 @@ def write_file(path: str | Path, content: bytes, *, keep: bool = False, private:
         or the disk is full.
     """
     try:
-        target, mode = (Path(path), 0o600) if private else _target_and_mode(path)
+        target, mode, owner = (Path(path), 0o600, None) if private else _target(path)
         with _temporary_file(target) as (file, aside):
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+            if owner is not None:
+                with contextlib.suppress(OSError):  # only root can give files to others
+                    os.chown(aside, *owner)
             aside.chmod(mode)
             aside.replace(target)
     except FileError as error:
@@ -73,7 +76,7 @@ def check_writable(path: str | Path, *, parents: bool = False) -> None:
     ------
     FileError
     """
-    target, _ = _target_and_mode(path, parents=parents)
+    target, *_ = _target(path, parents=parents)
     with _temporary_file(_folder_of(target, parents=parents) / target.name):
         pass
 
@@ -94,8 +97,8 @@ def target_of(path: str | Path) -> Path:
     return path.resolve() if path.is_symlink() else path
 
 
-def _target_and_mode(path: str | Path, *, parents: bool = False) -> tuple[Path, int]:
-    """Return the file to be replaced and its permissions, after checking that it may be."""
+def _target(path: str | Path, *, parents: bool = False) -> tuple[Path, int, tuple[int, int] | None]:
+    """Return the file to be replaced, its mode, and its owner and group if it exists, after checking that it may be."""
     try:
         target = target_of(path)
         folder = _folder_of(target, parents=parents)
@@ -107,7 +110,7 @@ def _target_and_mode(path: str | Path, *, parents: bool = False) -> tuple[Path, 
         except FileNotFoundError:
             mask = os.umask(0)
             os.umask(mask)
-            return target, 0o666 & ~mask
+            return target, 0o666 & ~mask, None
     except FileError:
         raise
     except OSError as error:
@@ -124,7 +127,7 @@ def _target_and_mode(path: str | Path, *, parents: bool = False) -> tuple[Path, 
         )
     if not status.st_mode & 0o222 or not os.access(target, os.W_OK):
         raise FileError(f"Cannot write {path}: it is read-only. Use another name, or make the file writable.")
-    return target, stat.S_IMODE(status.st_mode)
+    return target, stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
 
 
 def _folder_of(path: Path, *, parents: bool) -> Path:

@@ -65,9 +65,10 @@ def add_to_log(folder: Path, version: int) -> None:
     log = folder / "log.jsonl"
     if version == 0:
         log.unlink(missing_ok=True)
-    for k in range(22 if version else 2):
-        if str(k) not in read_finished(log, SETTING):
-            keep_finished(log, SETTING, str(k), np.full(5000, k / 7))
+    done = read_finished(log, SETTING)
+    for k in range(len(done), 22 if version else 2):
+        done[str(k)] = np.full(5000, k / 7)
+        keep_finished(log, SETTING, done)
 
 
 def writers() -> dict[str, Write]:

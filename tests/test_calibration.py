@@ -363,8 +363,8 @@ SETTING = {"function": "squares", "seed": 3}
 
 
 def keep(log: Path, count: int, setting=SETTING) -> None:
-    for k in range(count):
-        running.keep_finished(log, setting, str(k), {"square": [k * k, 0.1 * k, math.nan, None, "Größe\u2028"]})
+    done = {str(k): {"square": [k * k, 0.1 * k, math.nan, None, "Größe\u2028"]} for k in range(count)}
+    running.keep_finished(log, setting, done)
 
 
 def test_results_come_back_from_a_log_as_they_were(tmp_path):
@@ -383,7 +383,7 @@ def test_results_come_back_from_a_log_as_they_were(tmp_path):
 def test_numpy_numbers_are_the_same_settings_and_results(tmp_path, kind):
     log = tmp_path / "log.jsonl"
     setting = {**SETTING, "seed": kind(3), "cutoffs": np.array([1e19, 2e19]), "strict": np.bool_(True)}
-    running.keep_finished(log, setting, "0", {"count": kind(7), "losses": np.array([0.1, 2.5])})
+    running.keep_finished(log, setting, {"0": {"count": kind(7), "losses": np.array([0.1, 2.5])}})
     plain = {**SETTING, "cutoffs": [1e19, 2e19], "strict": True}
     assert running.read_finished(log, plain) == {"0": {"count": 7, "losses": [0.1, 2.5]}}
     assert running.read_finished(log, setting) == running.read_finished(log, plain)
@@ -403,14 +403,28 @@ def test_every_damage_of_a_log_is_noticed_or_only_the_last_task_is_lost(tmp_path
         with pytest.raises(DataError, match=r"Line \d of .*log\.jsonl is damaged or is not a finished task"):
             running.read_finished(log, SETTING)
         assert log.read_bytes() == damaged
-    lines = whole.splitlines(keepends=True)
     for length in range(len(whole)):
         log.write_bytes(whole[:length])
         complete = whole[:length].count(b"\n")
         assert repr(running.read_finished(log, SETTING)) == repr(dict(list(results.items())[:complete]))
-    running.keep_finished(log, SETTING, "3", results["2"])  # replaces the beginning of a line
-    assert log.read_bytes().splitlines(keepends=True)[:2] == lines[:2]
-    assert list(running.read_finished(log, SETTING)) == ["0", "1", "3"]
+
+
+def test_what_was_finished_is_kept_if_the_log_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    log = tmp_path / "folder" / "log.jsonl"
+    log.parent.mkdir()
+
+    def task(number: int) -> int:
+        if number == 2:
+            log.unlink()
+            log.parent.rmdir()
+        return number
+
+    tasks = {str(k): k for k in range(5)}
+    with pytest.raises(bd.FileError, match=r"Cannot write .*log\.jsonl: .* The content is in .*\.jsonl instead"):
+        running.run_missing(task, tasks, SETTING, "", log=log, executor=None, progress=False)
+    (kept,) = tmp_path.iterdir()
+    assert running.read_finished(kept, SETTING) == {"0": 0, "1": 1, "2": 2}
 
 
 FOREIGN = {
@@ -455,7 +469,7 @@ def test_a_log_behind_a_link_and_in_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "link").symlink_to(tmp_path / "log.jsonl")
     for path in (tmp_path / "link", "~/log.jsonl"):
-        running.keep_finished(path, SETTING, str(path), 1)
+        running.keep_finished(path, SETTING, running.read_finished(path, SETTING) | {str(path): 1})
         assert str(path) in running.read_finished(path, SETTING)
     assert (tmp_path / "link").is_symlink()
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2

@@ -263,6 +263,18 @@ def test_a_link_stays_a_link_and_its_target_keeps_its_mode(tmp_path):
         write_file(loop, b"later")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_a_file_keeps_its_owner_and_group(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("earlier")
+    os.chown(path, 1002, 1003)
+    path.chmod(0o640)
+    write_file(path, b"later")
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1002, 1003, 0o640)
+    assert path.read_text() == "later"
+
+
 def test_what_is_no_ordinary_file_is_not_replaced(tmp_path):
     fifo, read_only, linked = (tmp_path / name for name in ("fifo", "read-only", "linked"))
     os.mkfifo(fifo)

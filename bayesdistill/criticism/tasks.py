@@ -119,13 +119,10 @@ def _finished(line: str, setting: Mapping[str, Any], where: str) -> dict[str, An
     return {entry["task"]: entry["result"]}
 
 
-def keep_finished(log: str | Path | None, setting: Mapping[str, Any], key: str, result: Any) -> None:
-    """Add a result to the log, as a line of JSON."""
+def keep_finished(log: str | Path | None, setting: Mapping[str, Any], done: Mapping[str, Any]) -> None:
+    """Write all finished results to the log, a line of JSON each; done: key -> result."""
     if log is not None:
-        path = target_of(log)
-        earlier = path.read_bytes() if path.exists() else b""
-        whole = earlier[: earlier.rfind(b"\n") + 1]
-        write_file(path, whole + _line(setting, key, result).encode(), keep=True)
+        write_file(log, "".join(_line(setting, key, result) for key, result in done.items()).encode(), keep=True)
 
 
 def _line(setting: Mapping[str, Any], key: str, result: Any) -> str:
@@ -173,5 +170,5 @@ def run_missing(
     todo, finished = [tasks[key] for key in missing], len(tasks) - len(missing)
     for i, result in run_tasks(function, todo, executor=executor, progress=progress, done=finished, what=what):
         done[missing[i]] = result
-        keep_finished(log, setting, missing[i], result)
+        keep_finished(log, setting, done)
     return {key: done[key] for key in tasks}

@@ -124,7 +124,7 @@ def replay(
 
     def keep(key: str, value: Any) -> None:
         done[key] = value
-        keep_finished(checkpoint, setting, key, value)
+        keep_finished(checkpoint, setting, done)
 
     for key in ["full", *(f"{name} {k}" for name, k in jobs)]:
         if key in done:

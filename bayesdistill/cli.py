@@ -64,6 +64,19 @@ def _writable(path: Path | None) -> Path | None:
     return path
 
 
+def _keep_inputs(output: Path | None, *inputs: str | Path | None) -> None:
+    """Raise an error if the output would replace an input."""
+    for path in inputs:
+        if (
+            output is not None
+            and path is not None
+            and output.exists()
+            and Path(path).exists()
+            and output.samefile(path)
+        ):
+            raise ParameterError(f"--output is {output}, which is also an input. Use another name.")
+
+
 NOISE = ("law", "run")
 GROUPS = ("seen", "new")
 FitFile = Annotated[Path, typer.Argument(metavar="FIT", help="A fit written by `bayesdistill fit`.")]
@@ -105,6 +118,7 @@ def fit_command(
     """Fit the law to runs with NUTS."""
     from bayesdistill.law import as_law
 
+    _keep_inputs(output, runs, supervised, prior)
     table: Any = runs
     other: Any = supervised
     if runs is not None and _is_name(runs):
@@ -176,6 +190,7 @@ def plan_command(
     """Compute the probability that distillation beats pretraining, and the strategies."""
     from bayesdistill.plots.grids import left_out
 
+    _keep_inputs(output, fit)
     scenarios: list[Any] = list(scenario or []) + [_shares(text) for text in delta or []]
     result = bd.plan(
         _load_fit(fit),
@@ -237,6 +252,7 @@ def predict_command(
     number = RULES["seed"](_whole(seed, "--seed"), "--seed")
     if output is not None and output.suffix not in (".csv", ".nc"):
         raise ParameterError(f"--output: {output.name} must end in .csv or .nc.")
+    _keep_inputs(output, fit, runs)
     with_draws = output is not None and output.suffix == ".nc"
     result = bd.predict(
         _load_fit(fit),

@@ -226,6 +226,30 @@ def test_outputs_that_cannot_be_written_are_noticed_before_the_work(
     assert {path.name for path in tmp_path.iterdir()} == {"file", "fit.nc", "read-only", "fifo.csv"}
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "runs.csv", "-o", "runs.csv"],
+        ["fit", "--supervised", "runs.csv", "-o", "./runs.csv"],
+        ["fit", "runs.csv", "--prior", "fit.nc"],  # the default output
+        ["plan", "fit.nc", "--student", "1B", "--budgets", "1e20", "-o", "fit.nc"],
+        ["predict", "fit.nc", "runs.csv", "-o", "link.csv"],
+        ["predict", "fit.nc", "runs.csv", "-o", "fit.nc"],
+    ],
+)
+def test_an_output_does_not_replace_an_input(
+    arguments: list[str], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs.csv", "fit.nc"):
+        Path(name).write_text("earlier")
+    Path("link.csv").symlink_to("runs.csv")
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert "which is also an input. Use another name." in err
+    assert Path("runs.csv").read_text() == Path("fit.nc").read_text() == "earlier"
+
+
 def test_a_fit_that_cannot_be_written_is_kept(
     fit354: xr.DataTree, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

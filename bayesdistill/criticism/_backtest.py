@@ -31,7 +31,7 @@ from bayesdistill.compute import flops_per_token
 from bayesdistill.criticism.backtest_results import EXTRAPOLATION, Split, collect
 from bayesdistill.criticism.left_out_scores import Fitted, pair_predictions, run_predictions
 from bayesdistill.criticism.pairs import Flops, matched_pairs, own_costs, teacher_costs
-from bayesdistill.criticism.refits import digest, refit, refitter_for
+from bayesdistill.criticism.refits import digest, full_name, refit, refitter_for
 from bayesdistill.criticism.tasks import run_missing
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.decisions.arguments import Numbers, Scenarios, parse_numbers, parse_scenarios
@@ -170,7 +170,7 @@ def backtest(
         "teachers": teachers,
         "scenarios": [scenario.name for scenario in chosen],
         "pairs": hashlib.sha256("".join(split.pairs.to_csv() for split in splits).encode()).hexdigest()[:16],
-        "forecasters": list(methods),
+        "forecasters": [full_name(method) if callable(method) else method for method in methods.values()],
         "law and priors": digest(priors),
         **{"draws": draws, "tune": tune, "seed": seed},
     }

@@ -20,7 +20,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.arguments import SAMPLED, checked, instance, one_of
 from bayesdistill.criticism.left_out_scores import Fitted, run_predictions
-from bayesdistill.criticism.refits import digest, refit_until_converged, refitter_for
+from bayesdistill.criticism.refits import digest, full_name, refit_until_converged, refitter_for
 from bayesdistill.criticism.results import dataset
 from bayesdistill.criticism.scores import score_draws
 from bayesdistill.criticism.tasks import run_missing
@@ -148,7 +148,7 @@ def leave_out(
     """
     groups = folds(runs, split, parts)
     model = law if callable(law) else priors_of(law, runs, prior_settings)
-    name = digest(model) if isinstance(model, Priors) else model.__name__
+    name = digest(model) if isinstance(model, Priors) else full_name(model)
     sampler = {"draws": draws, "tune": tune, "seed": seed}
     setting = {"function": "leave_out", "split": split, "law and priors": name, "parts": parts, **sampler}
     setting |= {"runs": data_hash(runs), **asdict(thresholds)}
@@ -158,7 +158,10 @@ def leave_out(
     what = f"leave-out refits ({split})"
     done = run_missing(_fold, tasks, setting, what, log=checkpoint, executor=executor, progress=progress)
     scored = pd.concat([pd.DataFrame(done[str(k)]).assign(fold=k) for k in range(len(groups))]).sort_values("run")
-    attrs = {"split": split, "law": model.law.to_json() if isinstance(model, Priors) else name}
+    attrs = {
+        "split": split,
+        "law": model.law.to_json() if isinstance(model, Priors) else getattr(model, "__name__", name),
+    }
     return dataset("leave_out", dict(scored), {"run": scored["run"].to_numpy()}, attrs)
 
 

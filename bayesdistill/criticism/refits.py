@@ -74,6 +74,11 @@ def digest(priors: Priors) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
+def full_name(function: Any) -> str:
+    """Return the module and the name of a function."""
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+
+
 _LAST: dict[Any, Refitter] = {}
 _COMPILING = threading.Lock()
 

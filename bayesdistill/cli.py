@@ -196,7 +196,7 @@ def plan_command(
         _load_fit(fit),
         student,
         _budgets(budgets),
-        scenarios or list(bd.SCENARIOS),
+        scenarios or tuple(bd.SCENARIOS),
         max_teacher_params=_positive(max_teacher_params, "--max-teacher-params"),
         max_teacher_tokens=_positive(max_teacher_tokens, "--max-teacher-tokens"),
         max_student_tokens=None

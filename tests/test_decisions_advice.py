@@ -189,6 +189,15 @@ def test_equal_losses_make_no_difference_and_small_budgets_are_impossible():
     assert (frame[frame.amount != 1e7].advice == "no difference").all()
 
 
+def test_an_empty_list_omits_its_rows():
+    draws = posterior_of(certain())
+    budgets = recommendations(draws, "1B", budgets=1e21, tokens=[])
+    assert set(budgets["given"].values) == {"compute"}
+    assert set(recommendations(draws, "1B", budgets=(), tokens=1e10)["given"].values) == {"data"}
+    with pytest.raises(ParameterError, match="`budgets` and `tokens` are both empty"):
+        recommendations(draws, "1B", budgets=[], tokens=[])
+
+
 def test_indifference_is_between_pretraining_and_the_committed_strategy(fit):
     cell = plan(fit, 3e9, 1e24, "teacher pretraining", draws=10_000).isel(student=0, scenario=0, budget=0)
     gain = np.abs(cell["supervised_loss"] - cell["distilled_loss"])

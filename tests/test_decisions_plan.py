@@ -549,6 +549,26 @@ def test_without_known_runs_nothing_is_vouched_for(small_plan):
 # Bounds, statuses, teachers -------------------------------------------------------------------------------------------
 
 
+def test_existing_teachers_without_tokens_are_not_charged_for_pretraining_by_default():
+    teachers = pd.DataFrame({"params": [3e9], "loss": [2.1]})
+    found = plan(posterior_of(scattered(3)), 1e9, 1e21, teachers=teachers)
+    assert found["scenario"].values.tolist() == ["best case", "teacher inference"]
+    assert np.isfinite(found["probability"]).all()
+    whole = plan(posterior_of(scattered(3)), 1e9, 1e21, teachers=teachers.assign(tokens=6e10))
+    assert whole["scenario"].values.tolist() == list(SCENARIOS)
+    np.testing.assert_allclose(found["expected_gain"], whole["expected_gain"].isel(scenario=[0, 1]), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"), [("A", -1.0, "a positive number"), ("nu", 0.5, "a number above 1")]
+)
+def test_an_invalid_draw_is_an_error_that_names_it(name, value, words):
+    draws = posterior_of(scattered(6) | {"sigma": np.full(6, 0.01), "nu": np.full(6, 5.0)}, chains=2)
+    draws[name].values[1, 2] = value
+    with pytest.raises(ModelError, match=rf"{name} is {value:g} \(chain 1, draw 2\), but must be {words}. 1 of 6"):
+        plan(draws, 1e9, 1e21)
+
+
 def test_a_budget_too_small_is_a_status_not_an_exception():
     found = plan(posterior_of(scattered(3)), 1e9, [1e10, 1e21], "teacher pretraining + inference")
     tiny, fine = found.isel(student=0, scenario=0, budget=0), found.isel(student=0, scenario=0, budget=1)
@@ -628,7 +648,10 @@ def test_existing_teachers_are_chosen_from():
         ({"teachers": pd.DataFrame({"params": [], "loss": []})}, "teachers.*no rows"),
         ({"teachers": pd.DataFrame({"params": [7.0], "loss": [2.0]})}, "'params' of `teachers`"),
         ({"teachers": pd.DataFrame({"params": [1e9], "loss": [-2.0]})}, "-2.0 in column 'loss' of teachers"),
-        ({"teachers": pd.DataFrame({"params": [1e9], "loss": [2.0]})}, "teachers.*'tokens'"),
+        (
+            {"teachers": pd.DataFrame({"params": [1e9], "loss": [2.0]}), "scenarios": "teacher pretraining"},
+            "teachers.*'tokens'",
+        ),
         ({"teachers": pd.DataFrame({"name": ["a", "a"], "params": [1e9] * 2, "loss": [2.0] * 2})}, "teachers"),
     ],
 )

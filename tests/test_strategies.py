@@ -352,6 +352,17 @@ def test_a_draw_that_is_no_law_has_a_status(name, value):
     assert np.isnan(together["loss"]).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, -1.0, np.inf])
+@pytest.mark.parametrize("place", range(3))
+def test_existing_teachers_without_valid_numbers_have_a_status(bad, place):
+    teachers = [np.array([1e9]), np.array([2.1]), np.array([2e10])]
+    teachers[place] = np.array([bad])
+    for search in (perfect_information_strategies, chosen_strategies):
+        found = search(PUBLISHED, Problem([1e9], [1e21], "teacher pretraining", teachers=tuple(teachers)))
+        assert {strategies.STATUS[code] for code in found["status"].ravel()} == {"invalid_teacher"}
+        assert np.isnan(found["student_tokens"]).all()
+
+
 @pytest.mark.parametrize("budget", [1.0, 1e8])
 def test_a_budget_below_one_token_has_a_status(budget):
     found = perfect_information_strategies(PUBLISHED, Problem([1e9], [budget], ["best case"]))

@@ -27,7 +27,7 @@ from bayesdistill.answers import Codes
 from bayesdistill.arguments import checked
 from bayesdistill.compute import Scenario
 from bayesdistill.decisions import labels, planning, token_split
-from bayesdistill.decisions.arguments import Number, Numbers, parse_number, parse_students, parse_teachers
+from bayesdistill.decisions.arguments import Number, Numbers, parse_list, parse_number, parse_students, parse_teachers
 from bayesdistill.decisions.extrapolation import distilled_extrapolation, pretraining_extrapolation
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.reductions import mean_of, probability_positive
@@ -151,7 +151,7 @@ def family_plan(
 def _per_student(values: Sequence[float] | None, name: str, n: int, default: np.ndarray) -> np.ndarray:
     if values is None:
         return default
-    numbers = np.array([parse_number(value, name) for value in values])
+    numbers = parse_list(values, name)
     if numbers.size != n:
         raise ParameterError(f"`{name}` must have one value for each of the {n} sizes, got {numbers.size} values.")
     return numbers

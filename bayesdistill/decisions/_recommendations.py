@@ -106,9 +106,9 @@ def recommendations(
     Parameters
     ----------
     budgets : float, str, or a list of them
-        FLOPs for one student, for the rows with given compute.
+        FLOPs for one student, for the rows with given compute. An empty list omits these rows.
     tokens : float, str, or a list of them
-        Unique tokens, for the rows with given data and unlimited compute.
+        Unique tokens, for the rows with given data and unlimited compute. An empty list omits these rows.
     teachers : DataFrame or Dataset, optional
         Existing teachers, as for `plan`. They add rows in which the teacher is one of them and only its inference is charged.
     threshold : float
@@ -142,6 +142,8 @@ def recommendations(
     planner = planning.planner_of(recommendations, fit, options)
     bounds = planning.bounds_of(planner)
     rule = Rule(threshold, indifference, max_extrapolation)
+    if _none(budgets) and _none(tokens):
+        raise ParameterError("`budgets` and `tokens` are both empty. Give at least one number.")
     rows: list[Row] = []
     for scenario, words in _CASES.items():
         rows += _rows(rule, Case(planner, "compute", words, scenario), students, budgets)
@@ -195,7 +197,14 @@ class Case:
         return plan(self.planner, students, amounts, self.scenario, teachers=self.teachers, **limits)
 
 
+def _none(amounts: Any) -> bool:
+    """Return whether a list of amounts is empty."""
+    return isinstance(amounts, list | tuple | np.ndarray) and len(amounts) == 0
+
+
 def _rows(rule: Rule, case: Case, students: Numbers, amounts: Numbers) -> list[Row]:
+    if _none(amounts):
+        return []
     made = case.plan(students, amounts)
     rows = []
     for student in made["student"].values.tolist():

@@ -51,6 +51,8 @@ def parse_number(value: Number, argument: str) -> float:
         raise ParameterError(
             f"`{argument}` must be {PARAMS.words}, got {number:g}. If this is in millions, write '{number:g}M'."
         )
+    if allowed.whole and number == int(number):
+        number = int(number)
     return float(allowed(number, argument))
 
 

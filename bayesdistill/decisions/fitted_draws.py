@@ -15,6 +15,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError
 from bayesdistill.law import Draws
+from bayesdistill.law.parameters import DOMAIN_WORDS, DOMAINS
 
 PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (10.0, 160.0)}
 """Range of the data of the published law (Busbridge et al. 2025). It applies to posteriors whose supervised law uses the published
@@ -84,6 +85,7 @@ def gather(fit: posterior.Fit, allow_unconverged: bool) -> FittedDraws:
     law = posterior.law_draws(fit)
     if law.sizes["chain"] * law.sizes["draw"] == 0:
         raise ModelError("The posterior holds no draws. Refit the model.")
+    _require_valid(fit)
     # A Dataset of draws has no sampler statistics, so its convergence cannot be checked.
     known = isinstance(fit, xr.DataTree)
     convergence: dict[str, Any] = posterior.convergence(fit) if known else {"converged": None}
@@ -117,6 +119,22 @@ def gather(fit: posterior.Fit, allow_unconverged: bool) -> FittedDraws:
             "seen_ranges": json.dumps(ranges),
         },
     )
+
+
+def _require_valid(fit: posterior.Fit) -> None:
+    """Raise an error if a draw is not a law; one such draw would make the mean of every strategy NaN."""
+    dataset = posterior.posterior_dataset(fit)
+    for parameter in posterior.law_of(fit).parameters:
+        if parameter.name not in dataset:
+            continue
+        values = dataset[parameter.name].transpose("chain", "draw").values
+        wrong = np.argwhere(~np.asarray(DOMAINS[parameter.domain](values)))
+        if wrong.size:
+            chain, draw = wrong[0].tolist()
+            raise ModelError(
+                f"{parameter.name} is {values[chain, draw]:g} (chain {chain}, draw {draw}), but must be "
+                f"{DOMAIN_WORDS[parameter.domain]}. {len(wrong)} of {values.size} draws are invalid. Remove them or refit the model."
+            )
 
 
 def _ranges(seen: xr.Dataset) -> tuple[dict[str, tuple[float, float]], str]:

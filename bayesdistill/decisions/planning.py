@@ -21,7 +21,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.arguments import check_fields, instance, one_of
-from bayesdistill.compute import PUBLISHED_SHAPE, Shape
+from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape
 from bayesdistill.decisions import arguments
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable
 from bayesdistill.decisions.fitted_draws import FittedDraws, gather
@@ -280,6 +280,8 @@ def problem_of(
 ) -> tuple[Problem, TeacherTable | None]:
     """Return the problem of a call, with an unlimited budget if None, and its table of existing teachers."""
     charged = arguments.parse_scenarios(scenarios)
+    if isinstance(teachers, pd.DataFrame | xr.Dataset) and "tokens" not in teachers and scenarios == tuple(SCENARIOS):
+        charged = tuple(item for item in charged if not item.delta_pre)  # by default, without what cannot be charged
     table = arguments.parse_teachers(teachers, charged)
     problem = Problem(
         arguments.parse_students(students),
@@ -303,7 +305,7 @@ students : float, str, or a list of them
 budgets : float, str, or a list of them
     FLOPs for one student, in any order. The result sorts them.
 scenarios : str, Scenario, or a list of them
-    Cost scenarios: who pays for the teacher.
+    Cost scenarios: who pays for the teacher. By default, existing teachers without tokens are not charged for pretraining.
 teachers : DataFrame or Dataset, optional
     Existing teachers, one per row: params, loss (measured, nats per token), and optionally name and tokens. The strategy
     then uses one of them. By default, the strategy uses a new teacher within the bounds, with the loss predicted by the

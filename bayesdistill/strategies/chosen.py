@@ -180,7 +180,8 @@ def chosen_strategies(draws: Draws, problem: Problem, threads: int | None = None
             jobs += [partial(solve, cell, columns, budgets[columns], out) for cell in cells if columns.size]
         run_all(jobs, thread_count(threads))
     out["student_tokens"] = unlimited_tokens(out["student_tokens"], spent, problem.bounds)
-    out["status"] = problem.status(out, valid, possible)
+    usable = teachers is None or bool(teachers.usable.all(axis=1).any())
+    out["status"] = problem.status(out, valid, possible, usable)
     return out
 
 

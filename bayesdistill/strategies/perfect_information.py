@@ -114,7 +114,8 @@ def perfect_information_strategies(draws: Draws, problem: Problem, threads: int 
                 jobs.append(partial(_solve, cell, budgets[np.ix_(rows, part)], (a, b, rows[:, None], part), out))
     run_all(jobs, thread_count(threads))
     out["student_tokens"] = unlimited_tokens(out["student_tokens"], spent, problem.bounds)
-    out["status"] = problem.status(out, draws.valid, teacher_exists(losses, problem))
+    known = True if teachers is None else teachers.usable.any(axis=0)
+    out["status"] = problem.status(out, draws.valid, teacher_exists(losses, problem), known)
     return out
 
 

@@ -33,6 +33,7 @@ STATUS = (
     "no_teacher_in_bounds",
     "invalid_draw",
     "invalid_problem",
+    "invalid_teacher",
 )
 """Status codes.
 
@@ -53,6 +54,8 @@ invalid_draw
     strategy, invalid.
 invalid_problem
     The student's size, the budget or the target loss is NaN or not positive, or the student's size is infinite.
+invalid_teacher
+    The size, the loss or the tokens of every existing teacher are NaN, infinite or not positive.
 
 The codes from `budget_too_small` on have no strategy, and the values are NaN."""
 FIRST_FAILURE = STATUS.index("budget_too_small")
@@ -268,16 +271,20 @@ class Problem:
         left = np.minimum(budgets, UNLIMITED) - self.serving_cost(student)
         return np.where((budgets > 0) & (left > 0), left, np.nan)
 
-    def status(self, found: dict[str, np.ndarray], valid: Any, teacher_exists: Any = True) -> np.ndarray:
+    def status(
+        self, found: dict[str, np.ndarray], valid: Any, teacher_exists: Any = True, teacher_usable: Any = True
+    ) -> np.ndarray:
         """Return the status of strategies over (student, scenario, budget, ...).
 
-        `valid` says which draws are valid, and `teacher_exists` in which of them any teacher is within bounds.
+        `valid` says which draws are valid, `teacher_exists` in which of them any teacher is within bounds, and `teacher_usable` in
+        which of them any existing teacher has positive finite numbers.
         """
         own, bounds = found["student_tokens"], self.bounds
         capped = cap_reached(own, bounds) * CODE["student_tokens_at_max"]
         status = bound_status(found, bounds) if self.teachers is None else capped
         failure = "budget_too_small" if self.targets is None else "target_unreachable"
         status = np.where(np.isnan(own), CODE[failure], status)
+        status = np.where(teacher_usable, status, CODE["invalid_teacher"])
         status = np.where(self.possible & teacher_exists, status, CODE["no_teacher_in_bounds"])
         status = np.where(valid, status, CODE["invalid_draw"])
         rows = self.budgets if self.targets is None else self.targets

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from law_names import (
     ASYMPTOTIC_TEACHERS,
     EXTENSION_PARAMETERS,
@@ -447,6 +451,17 @@ def test_foreign_files_are_no_logs(tmp_path, case):
     with pytest.raises(DataError, match=r"Line 1 of .*mine\.txt is damaged or is not a finished task of this package"):
         running.read_finished(log, SETTING)
     assert log.read_bytes() == FOREIGN[case]
+
+
+@given(st.binary(max_size=80), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_any_content_of_a_log_is_read_or_rejected(content, ours):
+    start = json.dumps({"setting": SETTING})[:-1].encode()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.jsonl"
+        log.write_bytes(start[: len(content)] + content if ours else content)
+        with contextlib.suppress(DataError):
+            assert running.read_finished(log, SETTING) == {}
 
 
 def test_logs_that_cannot_be_written_are_noticed_before_the_first_task(tmp_path):

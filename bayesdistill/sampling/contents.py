@@ -75,6 +75,7 @@ class _Convergence(TypedDict, total=False):
 class _Attributes(TypedDict, total=False):
     bayesdistill_provenance: Json[_Provenance]
     posterior_provenance: Json[_Provenance]
+    posterior_identity: str
     convergence: Json[_Convergence]
     converged: Literal["yes", "no", "unknown"]
     converged_each: Json[dict[str, str]]
@@ -134,6 +135,30 @@ def _check_attributes(attributes: Mapping[Any, Any], kind: Any, of: str) -> None
 
 
 # Variables of fits and answers ----------------------------------------------------------------------------------------
+
+
+_LABELS = frozenset(
+    {
+        *(
+            "advice",
+            "axis",
+            "batch_candidate",
+            "bound",
+            "case",
+            "claim",
+            "effect",
+            "experiment",
+            "fit",
+            "given",
+            "kind",
+            "model",
+        ),
+        *("option", "order", "outcome", "quantity", "scenario", "sentence", "statement", "teacher", "verdict"),
+    }
+)
+"""Declared variables of answers that may be text; all others are numbers."""
+_INSTEAD = {"budget": "tokens", "scenario": "students_per_teacher", "thinned_draw": "draw"}
+"""Axes of a plan that `plan_tokens`, `sharing_map` and users replace."""
 
 
 class _Rule(NamedTuple):
@@ -219,25 +244,38 @@ def check_draws(tree: xr.DataTree) -> None:
 
 def _check_answer(dataset: xr.Dataset) -> None:
     """Compare an answer with the declaration of its variables. Parts of an answer may lack whole dimensions."""
+    names = {str(name).removesuffix("_mcse") for name in dataset.data_vars}
+    known = {*map(str, dataset.dims), *map(str, dataset.coords)}
     tables = declared_in("bayesdistill.decisions").values()
     for name, variable in dataset.variables.items():
         _check_attributes(variable.attrs, _OfVariable, f"variable {name!r}")
-        if variable.dims in (("run",), ("candidate",)):  # columns of the user's table, of any name
+        if variable.dims in (
+            ("run",),
+            ("candidate",),
+            (name,),
+        ):  # axes, and columns of the user's table, which have any name
             continue
-        declared = [
-            table[str(name).removesuffix("_mcse")] for table in tables if str(name).removesuffix("_mcse") in table
-        ]
-        present = [[dim for dim in dims.split() if dim in dataset.dims] for dims, _, _ in declared]
-        if present and not any(set(dims) <= set(variable.dims) for dims in present):
+        own = str(name).removesuffix("_mcse")
+        # Several results have variables of this name. The right one declares most variables of the dataset.
+        shared = [(len(names & table.keys()), table[own][0].split()) for table in tables if own in table]
+        declared = [dims for count, dims in shared if count == max(shared)[0]]
+        wanted = [[dim if dim in known else _INSTEAD.get(dim, dim) for dim in dims] for dims in declared]
+        if declared and not any(_has(variable, dims, dataset) for dims in wanted):
             raise ContentError(
-                f"variable {name!r} has the dimensions {_listed(variable.dims)} instead of {_listed(present[0])}"
+                f"variable {name!r} has the dimensions {_listed(variable.dims)} instead of {_listed(wanted[0])}"
             )
-        if any(units != "1" for _, units, _ in declared) and variable.dtype.kind not in "biuf":
+        if declared and variable.dtype.kind not in ("biufUO" if own in _LABELS else "biuf"):
             raise ContentError(f"variable {name!r} has the type {variable.dtype}")
         if "flag_meanings" in variable.attrs:
             codes = len(variable.attrs["flag_meanings"].split())
             if variable.dtype.kind not in "iu" or ((variable.values < 0) | (variable.values >= codes)).any():
                 raise ContentError(f"variable {name!r} has values without a meaning")
+
+
+def _has(variable: xr.Variable, dims: list[str], dataset: xr.Dataset) -> bool:
+    """Return whether a variable has all of the dimensions that the dataset has, and no others in place of those that it lacks."""
+    renamed = not {*dataset.dims, *dataset.coords}.issuperset(dims) and not set(variable.dims) <= set(dims)
+    return not renamed and (set(dims) & set(dataset.dims)) <= set(variable.dims)
 
 
 def check_contents(tree: xr.DataTree) -> None:
@@ -254,12 +292,8 @@ def check_contents(tree: xr.DataTree) -> None:
             _check_conversions(str(name), variable)
     root = tree.dataset
     names = root.attrs.keys()
-    is_answer = ANSWER_ATTRIBUTE in names
-    if (
-        is_answer
-        or names & {posterior.PROVENANCE_ATTRIBUTE, "posterior_provenance"}
-        or {"converged", "supervised_law"} <= names
-    ):
+    is_answer = bool(names & {ANSWER_ATTRIBUTE, "posterior_provenance"})
+    if is_answer or posterior.PROVENANCE_ATTRIBUTE in names or {"converged", "supervised_law"} <= names:
         _check_attributes(root.attrs, _Attributes, "the result")
     draws = tree[posterior.POSTERIOR].dataset if posterior.POSTERIOR in tree.children else root
     if posterior.LAW_ATTRIBUTE in draws.attrs and {"chain", "draw"} <= set(draws.dims):

@@ -231,9 +231,9 @@ def _check_format(attributes: Any) -> None:
         raise ContentError(
             "it was not written by bayesdistill.save. Create it with bayesdistill.fit or bayesdistill.plan"
         )
-    found = np.asarray(found).item() if np.size(found) == 1 else found
-    if found != posterior.FORMAT:
+    found = np.ravel(found).tolist()
+    if found != [posterior.FORMAT]:
         raise ContentError(
-            f"it has format {found!s:.40}, but this version of bayesdistill reads format {posterior.FORMAT}. Update bayesdistill "
-            "or create the file again"
+            f"it has format {' '.join(map(str, found)):.40}, but this version of bayesdistill reads format {posterior.FORMAT}. "
+            "Update bayesdistill or create the file again"
         )

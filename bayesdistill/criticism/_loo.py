@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.criticism.groupings import fit_attributes
+from bayesdistill.criticism.groupings import fit_attributes, require_draws
 from bayesdistill.criticism.results import dataset
 from bayesdistill.errors import ModelError
 from bayesdistill.posterior import Fit
@@ -146,6 +146,7 @@ def _estimate(fit: Fit, caller: str) -> tuple[str, Any]:
 
     if not isinstance(fit, xr.DataTree) or posterior.LOG_LIKELIHOOD not in fit.children:
         raise ModelError(f"{caller} requires a fit with its log-likelihood. Pass the result of bd.fit.")
+    require_draws(fit, caller)
     names = [str(name) for name in fit[posterior.LOG_LIKELIHOOD].data_vars]
     name = "student_loss" if "student_loss" in names else names[0]
     with warnings.catch_warnings():

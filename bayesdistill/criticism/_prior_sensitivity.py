@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.criticism.groupings import fit_attributes, short
+from bayesdistill.criticism.groupings import fit_attributes, require_draws, short
 from bayesdistill.criticism.results import dataset
 from bayesdistill.decisions.pairing import paired
 from bayesdistill.decisions.planning import Source, fit_of
@@ -76,6 +76,7 @@ def prior_sensitivity(fit: Source, plan: xr.Dataset | None = None) -> xr.Dataset
         raise ModelError(
             "prior_sensitivity requires a fit with its coordinates and log-likelihood. Pass the result of bd.fit."
         )
+    require_draws(fit, "prior_sensitivity")
     quantities, kinds = _quantities(fit, plan)
     # The two groups may have been thinned differently.
     quantities, priors, likelihood = xr.align(

@@ -129,6 +129,20 @@ def thinning(fit: Fit, max_draws: int) -> slice:
     return slice(None, None, max(1, -(-dataset.sizes["chain"] * dataset.sizes["draw"] // max_draws)))
 
 
+FEWEST_WEIGHTED = 50
+"""Fewest draws for importance sampling: the tail of the weights has a fifth of them."""
+
+
+def require_draws(fit: Fit, caller: str) -> None:
+    """Raise an error if a fit has too few draws for importance sampling."""
+    sizes = posterior.posterior_dataset(fit).sizes
+    if sizes["chain"] * sizes["draw"] < FEWEST_WEIGHTED:
+        raise ModelError(
+            f"{caller} requires at least {FEWEST_WEIGHTED} draws, but the fit has {sizes['chain'] * sizes['draw']}. Refit the model "
+            "with more draws."
+        )
+
+
 def fit_attributes(fit: Fit) -> dict[str, str]:
     """Return attributes that the figures display: convergence and source of the supervised law."""
     verdict = posterior.convergence(fit)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from bayesdistill.arguments import Range, checked, generator
+from bayesdistill.arguments import Range, checked, generator, instance
 from bayesdistill.datasets._load_runs import load_runs
 from bayesdistill.datasets.schemas import KINDS, checked_kind
 from bayesdistill.errors import DataError, ParameterError
@@ -39,7 +39,7 @@ def published_design(kind: str = "distilled") -> pd.DataFrame:
     return pd.DataFrame(grid, columns=["params", "tokens"])
 
 
-@checked(seed=generator, nu=Range(0, math.inf, above=True))
+@checked(parameters=instance(Mapping), seed=generator, nu=Range(0, math.inf, above=True))
 def simulate_runs(
     parameters: Mapping[str, float],
     *,
@@ -110,7 +110,7 @@ def simulate_runs(
         raise ParameterError(
             f"`parameters` must contain {', '.join(missing)}. The law of {kind} runs has {', '.join(law.symbols_of_law)}."
         )
-    truth = {name: float(known[name]) for name in law.symbols_of_law}
+    truth = {name: float(Range()(known[name], name)) for name in law.symbols_of_law}
     for parameter in law.parameters:
         if parameter.name in truth and not law.valid({parameter.name: truth[parameter.name]}):
             raise ParameterError(

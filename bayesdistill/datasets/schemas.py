@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bayesdistill.arguments import QUANTITIES
+from bayesdistill.arguments import QUANTITIES, shown
 from bayesdistill.errors import DataError, ParameterError
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ def runs_schema(
 
 def checked_kind(kind: str) -> str:
     """Return the kind, or raise a ParameterError that lists the kinds."""
-    if kind not in KINDS:
-        raise ParameterError(f"`kind` must be {', '.join(repr(name) for name in KINDS)} or None, got {kind!r}.")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ParameterError(f"`kind` must be {', '.join(repr(name) for name in KINDS)} or None, got {shown(kind)}.")
     return kind
 
 

@@ -1,0 +1,374 @@
+"""Every public function answers odd arguments with a result or with an error of the package that names them."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import typing
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from test_plots_options import CASES
+
+import bayesdistill as bd
+from bayesdistill import arguments
+from bayesdistill.arguments import RANGES, RULES, Range
+
+SEEDS_WRONG = [-1, 2**64, 1.5, "1", True, None, [], [1], math.nan, np.float64(1), np.array([1, 2]), {}]
+
+
+# Rules ----------------------------------------------------------------------------------------------------------------
+
+
+def test_numpy_numbers_and_arrays_without_dimensions_are_numbers():
+    rule = Range(1, 10)
+    for value in (3, 3.0, np.float32(3), np.int8(3), np.array(3), np.array(3.0), xr.DataArray(3)):
+        assert rule(value, "x") == 3
+        assert type(rule(value, "x")) in (int, float)
+    assert type(Range(1, 10, whole=True)(np.uint8(3), "x")) is int
+
+
+@pytest.mark.parametrize(
+    "value", [True, np.True_, "3", None, [3], np.array([3]), math.nan, math.inf, 10**400, 3 + 0j, {}, pd.NA]
+)
+@pytest.mark.parametrize("rule", [Range(), Range(1, 10), Range(1, 10, whole=True), Range(0, 10, above=True)])
+def test_other_values_are_rejected(rule, value):
+    with pytest.raises(bd.ParameterError, match=r"^`x` must be a.* (number|integer)|^`x` must be an integer") as error:
+        rule(value, "x")
+    assert len(str(error.value)) < 300
+
+
+def test_the_error_describes_the_range():
+    words = {
+        Range(1, 10, "FLOPs"): "`x` must be a number from 1 to 10 FLOPs, got 11.",
+        Range(0, 1, above=True): "`x` must be a number above 0 and at most 1, got 11.",
+        Range(1, 5, whole=True): "`x` must be an integer from 1 to 5, got 11.",
+    }
+    for rule, message in words.items():
+        with pytest.raises(bd.ParameterError) as error:
+            rule(11, "x")
+        assert str(error.value) == message
+    with pytest.raises(bd.ParameterError, match=r"^`x` must be a finite number of at least 12, got 11\.$"):
+        Range(12)(11, "x")
+
+
+def test_long_values_are_cut():
+    for value in (list(range(10**5)), "x" * 10**6, dict.fromkeys(range(1000), "y" * 100), np.arange(10**6)):
+        assert len(arguments.shown(value)) < 300
+
+
+ABSURD: dict[str, Callable[[xr.Dataset], Any]] = {
+    "budgets": lambda fit: bd.plan(fit, "1B", [1e300]),
+    "vocabulary_size": lambda fit: bd.Shape(vocabulary_size=1e-300),
+    "params": lambda fit: bd.flops_per_token(-5),
+    "students": lambda fit: bd.plan(fit, 1e300, 1e21),
+    "target_accept": lambda fit: bd.fit(bd.load_runs(), target_accept=1e-300),
+    "prob": lambda fit: bd.law_curves(fit, prob=1e-300),
+    "widen": lambda fit: bd.fit(bd.load_runs(), priors=fit, widen=1e300),
+    "max_student_tokens": lambda fit: bd.plan(fit, "1B", 1e21, max_student_tokens=1e-300),
+    "draws": lambda fit: bd.prior_predictive(bd.load_runs(), draws=10),
+    "simulations": lambda fit: bd.simulate_calibration(bd.load_runs(), simulations=0),
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_absurd_values_are_rejected_for_the_true_reason(name, published_draw):
+    with pytest.raises(bd.ParameterError, match=f"^`{name}` must be .*, got "):
+        ABSURD[name](published_draw)
+
+
+@pytest.mark.parametrize("students", [1e18, "1e18", [1e9, 1e18], 10])
+def test_students_have_the_sizes_of_models(students, published_draw):
+    with pytest.raises(bd.ParameterError, match="`students` must be a number from 1000 to 1e"):
+        bd.plan(published_draw, students, 1e21)
+
+
+def test_few_draws_are_too_few_for_importance_sampling(fit354):
+    groups = {name: node.to_dataset() for name, node in fit354.children.items()}
+    fit = xr.DataTree.from_dict(
+        {name: g.isel(draw=slice(0, 5)) if "draw" in g.dims else g for name, g in groups.items()}
+    )
+    fit.attrs = fit354.attrs
+    for function, caller in ((bd.loo, "loo"), (bd.prior_sensitivity, "prior_sensitivity")):
+        with pytest.raises(bd.ModelError, match=f"{caller} requires at least 50 draws, but the fit has 20"):
+            function(fit)
+
+
+# Every function -------------------------------------------------------------------------------------------------------
+
+numbers = st.one_of(
+    st.integers(-3, 30),
+    st.integers(),
+    st.floats(),
+    st.floats(-2, 2),
+    st.floats(3, 40).map(lambda x: 10**x),
+    st.just(10**400),
+)
+odd = st.one_of(
+    numbers,
+    st.none(),
+    st.booleans(),
+    st.text(max_size=5),
+    st.sampled_from(["1B", "1e9", "best case", "$\\frac$", "run", "teacher", "-1", "nan"]),
+    st.lists(numbers | st.text(max_size=2), max_size=3),
+    st.lists(st.lists(numbers, max_size=2), max_size=2),
+    numbers.filter(lambda x: isinstance(x, float)).map(np.float64),
+    st.integers(-3, 30).map(np.int16),
+    st.floats().map(np.array),
+    st.lists(st.floats(), max_size=3).map(np.array),
+    st.sampled_from(
+        [
+            {},
+            {"a": 1},
+            set(),
+            1j,
+            object(),
+            b"x",
+            np.timedelta64(1, "s"),
+            np.array(["x"]),
+            np.array([True]),
+            lambda x: x,
+        ]
+    ),
+    st.sampled_from(
+        [pd.NA, pd.NaT, pd.DataFrame(), pd.Series([1.0]), xr.Dataset(), xr.DataArray([1.0]), xr.DataTree(), bd.Scenario]
+    ),
+)
+
+ELSEWHERE = {"path", "folder", "checkpoint", "log", "runs", "design"}
+"""Arguments for files and tables of runs, which have tests of their own."""
+TEACHERS = pd.DataFrame({"params": [3e9], "loss": [2.1], "tokens": [6e10]})
+CANDIDATES = pd.DataFrame({"params": [1e9, 3e8], "tokens": [2e10, 2e10]})
+RUN = pd.DataFrame({"student_params": [5.46e8], "student_tokens": [1.207e10], "teacher_loss": [2.18485]})
+OF_FITS: dict[str, tuple[Any, ...]] = {
+    "break_even": ("1B", 1e20),
+    "capacity_gap": ("1B",),
+    "crossovers": ("1B", "best case"),
+    "family_plan": ("1B", 1e21),
+    "information_order": (CANDIDATES,),
+    "interactive_page": ("page.html",),
+    "next_runs": (CANDIDATES, "1B", 3e22, "best case"),
+    "paper_claims": (["300M", "1B"],),
+    "plan": ("1B", 1e21, "best case"),
+    "plan_tokens": ("1B", 1e10),
+    "predict": (RUN,),
+    "recommendations": ("1B",),
+    "sharing_map": ("1B", 1e21, 10),
+    "show_interactive": (),
+    "teacher_choice": (TEACHERS, "1B", 1e21),
+    "law_curves": (),
+    "posterior_predictive": (),
+    "residual_structure": (),
+    "prior_sensitivity": (),
+    "check": (),
+    "loo": (),
+    "cite": (),
+    "methods_text": (),
+    "prior_table": (),
+    "law_of": (),
+    "law_draws": (),
+    "provenance": (),
+}
+"""Functions of a fit, with their other required arguments."""
+CHEAP: dict[str, dict[str, Any]] = {
+    "capacity_gap": {"student_tokens": 1e10, "teacher_losses": [2.0, 2.5]},
+    "crossovers": {"budgets": [1e20, 1e22, 1e24]},
+    "next_runs": {"outcomes": 10},
+    "recommendations": {"budgets": [1e21], "tokens": [1e10]},
+    "residual_structure": {"shuffles": 20},
+    "law_curves": {"points": 5},
+}
+OTHERS: dict[str, tuple[Any, ...]] = {
+    "Scenario": (1, 0.5),
+    "Shape": (),
+    "Prior": (0, 1),
+    "Parameter": ("x", "1", "x"),
+    "Coordinate": ("log_x", "x", bd.Prior(0, 1)),
+    "ConvergenceThresholds": (),
+    "distillation_flops": (3e8, 2e10, 7e9, 1.4e11, "best case"),
+    "flops_per_token": (1e9,),
+    "cheapest_first": (CANDIDATES,),
+    "random_order": (CANDIDATES,),
+    "run_costs": (CANDIDATES,),
+    "simulate_runs": (bd.PUBLISHED,),
+    "backtest": (bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised")),
+    "leave_out": (bd.load_runs("tiny"), "student"),
+    "simulate_calibration": (bd.load_runs().iloc[::20],),
+    "prior_predictive": (bd.load_runs().iloc[::20],),
+    "fit": (bd.load_runs("tiny"),),
+}
+"""Functions of other things, with their required arguments."""
+REQUIRED = {"random_order": {"seed": 0}, "simulate_runs": {"seed": 0}, "prior_predictive": {"draws": 20}} | {
+    "simulate_calibration": {"simulations": 1}
+}
+PLOTS = {case.plot.__name__: case.make for case in CASES.values()}
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """Options that make a function cheap, and let it use a fit with few draws."""
+    unconverged = "allow_unconverged" in inspect.signature(getattr(bd, name)).parameters
+    return CHEAP.get(name, {}) | ({"allow_unconverged": True} if unconverged else {})
+
+
+class Stop(bd.ModelError):
+    """Raised in place of sampling."""
+
+
+@pytest.fixture(scope="module")
+def few(fit354) -> xr.DataTree:
+    """The real fit with 60 draws."""
+    thin = {name: node.to_dataset() for name, node in fit354.children.items()}
+    thin = {name: data.isel(draw=slice(0, None, 67)) if "draw" in data.dims else data for name, data in thin.items()}
+    tree = xr.DataTree.from_dict(thin)
+    tree.attrs = fit354.attrs
+    return tree
+
+
+@pytest.fixture
+def _no_sampling(monkeypatch, tmp_path):
+    def stop(*_: Any, **__: Any) -> typing.NoReturn:
+        raise Stop("stopped before sampling")
+
+    for target in (
+        "sampling._fit.compiler.compile",
+        "criticism._leave_out.run_missing",
+        "criticism._backtest.run_missing",
+    ):
+        monkeypatch.setattr(f"bayesdistill.{target}", stop)
+    monkeypatch.setattr("bayesdistill.criticism._simulate_calibration.run_missing", stop)
+    monkeypatch.chdir(tmp_path)
+
+
+def answer(name: str, value: st.DataObject, fixed: tuple[Any, ...], named: dict[str, Any]) -> None:
+    """Call a function with an odd value for one of its arguments."""
+    function = getattr(bd, name)
+    known = [p for p in inspect.signature(function).parameters if p not in ELSEWHERE]
+    argument = value.draw(st.sampled_from(known), label="argument")
+    given_value = value.draw(odd, label="value")
+    rule = RULES.get(argument) or RANGES.get(argument)
+    if isinstance(given_value, int | np.integer) and not isinstance(given_value, bool) and isinstance(rule, Range):
+        assume(
+            not rule.whole or argument == "seed" or given_value <= 30 or not rule.holds(given_value)
+        )  # slow, but valid
+    bound = inspect.signature(function).bind_partial(*fixed, **named)
+    bound.arguments[argument] = given_value
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for category in (bd.ConvergenceWarning, bd.ExtrapolationWarning, bd.CompilerWarning):
+            warnings.simplefilter("ignore", category)
+        message = ""
+        try:
+            function(**bound.arguments)
+        except bd.BayesdistillError as error:
+            message = str(error)
+        assert len(message) < 1000
+
+
+def limited(examples: int) -> Any:
+    return settings(
+        max_examples=examples, derandomize=True, deadline=None, database=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+
+
+def cases(of: list[str]) -> Any:
+    """Each function with a few values, and a slow version with many."""
+    return pytest.mark.parametrize(
+        ("name", "examples"),
+        [(name, 12) for name in of] + [pytest.param(name, 400, marks=pytest.mark.slow) for name in of],
+    )
+
+
+@pytest.mark.usefixtures("_no_sampling")
+@cases(sorted(OF_FITS))
+def test_functions_of_a_fit(name, examples, few):
+    @limited(examples)
+    @given(st.data())
+    def run(data):
+        answer(name, data, (few, *OF_FITS[name]), options_of(name))
+
+    run()
+
+
+@pytest.mark.usefixtures("_no_sampling")
+@cases(sorted(OTHERS))
+def test_other_functions(name, examples):
+    @limited(examples)
+    @given(st.data())
+    def run(data):
+        answer(name, data, OTHERS[name], REQUIRED.get(name, {}))
+
+    run()
+
+
+@cases(sorted(PLOTS))
+def test_plots(name, examples):
+    made = PLOTS[name]()
+
+    @limited(min(examples, 60))
+    @given(st.data())
+    def run(data):
+        answer(name, data, (made,), {"size": "column"})
+
+    run()
+
+
+@pytest.mark.usefixtures("_no_sampling")
+@pytest.mark.parametrize(
+    "name", sorted(n for n in [*OF_FITS, *OTHERS] if "seed" in inspect.signature(getattr(bd, n)).parameters)
+)
+def test_every_function_has_the_same_rule_for_seeds(name, few):
+    fixed = (few, *OF_FITS[name]) if name in OF_FITS else OTHERS[name]
+    for seed in SEEDS_WRONG:
+        with pytest.raises(bd.ParameterError, match=r"^`seed` must be an integer from 0 to 2\^64 - 1, got "):
+            getattr(bd, name)(*fixed, **{"seed": seed})
+    options = options_of(name)
+    for seed in (0, 2**64 - 1, np.uint64(2**64 - 1), np.int8(3)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", bd.ConvergenceWarning)
+                getattr(bd, name)(*fixed, **REQUIRED.get(name, {}) | options | {"seed": seed})
+        except Stop:
+            pass
+
+
+def test_every_function_with_numbers_is_here():
+    tested = {*OF_FITS, *OTHERS, *PLOTS}
+    untested = {
+        "Law",
+        "Term",
+        "GroupEffect",
+        "ResidualNoise",
+        "Planner",
+        "distilled_loss",
+        "supervised_loss",
+    }  # tests of their own
+    of_results = {
+        "evppi",
+        "plan_value",
+        "rank_ecdf",
+        "rank_uniformity",
+        "decision_calibration",
+        "summary_table",
+        "decision_table",
+    }
+    names = [n for n in bd.__all__ if callable(getattr(bd, n))]
+    plain = {n for n in names if _has_numbers(getattr(bd, n))}
+    assert plain - tested - untested - of_results == {"compare_crossovers", "read_runs"}
+
+
+def _has_numbers(function: Any) -> bool:
+    if isinstance(function, type) and issubclass(function, Exception | Warning):
+        return False
+    return any(
+        word in str(p.annotation)
+        for p in inspect.signature(function).parameters.values()
+        for word in ("int", "float", "Number")
+    )

@@ -394,7 +394,8 @@ def test_files_are_written_and_replaced_whole(ending, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_files_that_cannot_be_written(tmp_path):
+def test_files_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     frame = tables.summary_table(inputs.plan())
     with pytest.raises(ParameterError, match=r"\.csv, \.md, \.tex"):
         tables.write_table(frame, tmp_path / "table.xlsx")

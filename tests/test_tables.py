@@ -74,7 +74,7 @@ def test_summary_takes_the_nearest_budgets():
     assert frame["probability at 1e25"][0] == plan["probability"].values[0, 0, -1]
     default = [name for name in tables.summary_table(plan).columns if name.startswith("probability at")]
     assert default == [f"probability at {b}" for b in ("1e19", "1e21", "1e23", "1e25")]
-    with pytest.raises(ParameterError, match="positive"):
+    with pytest.raises(ParameterError, match="number from"):
         tables.summary_table(plan, budgets=[-1])
 
 

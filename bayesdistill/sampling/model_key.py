@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bayesdistill.law import Reference
     from bayesdistill.priors import Priors
 
-SOURCES = ("errors.py", "law", "model.py", "priors")
+SOURCES = ("arguments.py", "errors.py", "law", "model.py", "priors")
 """Sources on which the model depends: `model.py` and everything that it imports, except `datasets`, which only reads runs."""
 
 

@@ -42,6 +42,7 @@ QUANTITIES = MappingProxyType(
         "params": Quantity("parameters", 1e3, 1e14),
         "tokens": Quantity("tokens", 1e4, 1e17),
         "loss": Quantity("nats per token", 0.0, 12.0),  # 12 nats: a uniform prediction over 163,000 tokens
+        "compute": Quantity("FLOPs", 1e6, 1e40),
     }
 )
 
@@ -208,7 +209,7 @@ def executor(value: Any, name: str) -> Any:
 PARAMS = Range(QUANTITIES["params"].fewest, QUANTITIES["params"].most, QUANTITIES["params"].units)
 TOKENS = Range(QUANTITIES["tokens"].fewest, QUANTITIES["tokens"].most, QUANTITIES["tokens"].units)
 LOSS = Range(QUANTITIES["loss"].fewest, QUANTITIES["loss"].most, QUANTITIES["loss"].units, above=True)
-FLOPS = Range(1e6, 1e40, "FLOPs")
+FLOPS = Range(QUANTITIES["compute"].fewest, QUANTITIES["compute"].most, QUANTITIES["compute"].units)
 RATIO = Range(1e-6, 1e9, "tokens per parameter")
 SHARE = Range(0, 1, "(1/K if K students share the teacher)")
 WORKERS = Range(1, 10_000, whole=True)

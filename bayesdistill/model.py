@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayesdistill.datasets import read_measured
 from bayesdistill.errors import ModelError
 from bayesdistill.law import DEFAULT_LAW, UNITS, GroupEffect, Law, Reference, as_law
 from bayesdistill.law.effects import student_configurations
@@ -95,6 +96,8 @@ def build_model(
 
     Raises
     ------
+    DataError
+        If a table is invalid.
     ModelError
         If there are no runs, or a term of the law depends on the units of sizes and tokens.
 
@@ -111,6 +114,8 @@ def build_model(
     """
     import pymc as pm
 
+    runs = None if runs is None else read_measured(runs, "distilled")
+    supervised = None if supervised is None else read_measured(supervised, "supervised")
     reference = reference or reference_run(runs, supervised)
     if priors is None:
         law = as_law(law).for_runs(distilled=runs is not None, supervised=supervised is not None)

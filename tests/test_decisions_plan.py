@@ -29,7 +29,7 @@ from bayesdistill.decisions.crossover_search import classify
 from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.decisions.reductions import probability_given, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Problem, Workers, solve
-from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError, ParameterError
+from bayesdistill.errors import ConvergenceError, ConvergenceWarning, DataError, ModelError, ParameterError
 from bayesdistill.law.predictive import RunNoise
 from bayesdistill.strategies import STATUS, Bounds
 
@@ -618,6 +618,9 @@ def test_existing_teachers_are_chosen_from():
 # Invalid arguments ----------------------------------------------------------------------------------------------------
 
 
+TEACHERS = pd.DataFrame({"params": [1e9, 7e9], "loss": [2.3, 2.0], "tokens": [2e10, 1.4e11], "name": ["a", "b"]})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -644,21 +647,57 @@ def test_existing_teachers_are_chosen_from():
         ({"piece": 0}, "piece"),
         ({"executor": "dask"}, "executor.*get_executor"),
         ({"teachers": [1e9]}, "teachers.*DataFrame"),
-        ({"teachers": pd.DataFrame({"params": [1e9]})}, "teachers.*'loss'"),
-        ({"teachers": pd.DataFrame({"params": [], "loss": []})}, "teachers.*no rows"),
-        ({"teachers": pd.DataFrame({"params": [7.0], "loss": [2.0]})}, "'params' of `teachers`"),
-        ({"teachers": pd.DataFrame({"params": [1e9], "loss": [-2.0]})}, "-2.0 in column 'loss' of teachers"),
         (
             {"teachers": pd.DataFrame({"params": [1e9], "loss": [2.0]}), "scenarios": "teacher pretraining"},
             "teachers.*'tokens'",
         ),
-        ({"teachers": pd.DataFrame({"name": ["a", "a"], "params": [1e9] * 2, "loss": [2.0] * 2})}, "teachers"),
+        ({"teachers": TEACHERS.assign(tokens=[2e10, np.nan])}, "teachers.*'tokens'.*cells without a value"),
     ],
 )
 def test_unusable_arguments_are_named(changes, message):
     arguments = {"students": 1e9, "budgets": 1e20} | changes
     with pytest.raises(ParameterError, match=message):
         plan(posterior_of(published()), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": None}, "has no column 'loss', which teachers require"),
+        ({"params": [7.0, 7e9]}, "row 1, column params: 7 is too few parameters for a language model; probably 7e"),
+        ({"loss": [2.3, -2.0]}, "row 2, column loss: -2.0; expected a number above 0"),
+        ({"loss": [2.3, "2,0"]}, "row 2, column loss: '2,0' is not a number.*write 2.0, with a decimal point"),
+        ({"tokens": [20.0, 140.0]}, "row 1, column tokens: 20 .* too few tokens .* probably 2e.10 was meant"),
+        ({"tokens": [2e7, 1.4e8]}, "columns params and tokens: the median run has 0.02 tokens per parameter"),
+        ({"tokens": [2e10, True]}, "row 2, column tokens: True is not a number"),
+        ({"loss": [0.9, 2.0]}, "row 1, column loss: 0.9 is below the irreducible loss E"),
+        ({"loss": [2.3, 11.0]}, "row 2, column loss: 11 is larger than the loss of a unigram model"),
+        (
+            {"loss": [2.3, 50.0]},
+            "row 2, column loss: 50 is larger than the loss of a uniform prediction; if it is a perp",
+        ),
+        ({"name": ["a", "a"]}, "row 2, column name: 'a' is also the name in row 1"),
+        ({"name": ["a", None]}, "row 2, column name: the name label is missing"),
+    ],
+)
+def test_teachers_are_checked_like_runs(changes, message):
+    table = TEACHERS.assign(**changes) if changes != {"loss": None} else TEACHERS.drop(columns="loss")
+    with pytest.raises(DataError, match=f"`teachers`.*{message}"):
+        plan(posterior_of(published()), 1e9, 1e20, "best case", teachers=table)
+    with pytest.raises(DataError, match="has a header but no teachers"):
+        plan(posterior_of(published()), 1e9, 1e20, "best case", teachers=TEACHERS.iloc[:0])
+
+
+def test_implausible_teachers_can_be_allowed():
+    table = TEACHERS.assign(loss=[0.9, 2.0])
+    with pytest.raises(DataError, match=r"set teachers\.attrs\['allow_suspicious'\] = True"):
+        plan(posterior_of(published()), 1e9, 1e20, "best case", teachers=table)
+    table.attrs["allow_suspicious"] = True
+    found = plan(posterior_of(published()), 1e9, 1e20, "best case", teachers=table)
+    assert found["teacher"].values.tolist() == ["a", "b"]
+    # As a Dataset, with the same attribute.
+    same = plan(posterior_of(published()), 1e9, 1e20, "best case", teachers=table.to_xarray().assign_attrs(table.attrs))
+    assert same["distilled_loss"].equals(found["distilled_loss"])
 
 
 def test_numbers_may_be_written_as_people_write_them():

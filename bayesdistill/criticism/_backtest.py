@@ -33,7 +33,7 @@ from bayesdistill.criticism.left_out_scores import Fitted, pair_predictions, run
 from bayesdistill.criticism.pairs import Flops, matched_pairs, own_costs, teacher_costs
 from bayesdistill.criticism.refits import digest, full_name, refit, refitter_for
 from bayesdistill.criticism.tasks import run_missing
-from bayesdistill.datasets import data_hash, read_runs
+from bayesdistill.datasets import hash_of, read_costed
 from bayesdistill.decisions.arguments import Numbers, Scenarios, parse_numbers, parse_scenarios
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import DEFAULT_LAW, Draws, Law, Reference, as_law
@@ -123,7 +123,7 @@ def backtest(
     Raises
     ------
     DataError
-        If the checkpoint is not a log of this package, is damaged, or has other settings.
+        If the table of runs is invalid, or the checkpoint is not a log of this package, is damaged, or has other settings.
     FileError
         If the checkpoint cannot be written.
     ParameterError
@@ -142,8 +142,8 @@ def backtest(
     >>> bd.backtest_table(found)  # doctest: +SKIP
     """
     runs = {
-        "distilled": read_runs(distilled, kind="distilled").reset_index(drop=True),
-        "supervised": read_runs(supervised, kind="supervised").reset_index(drop=True),
+        "distilled": read_costed(distilled, kind="distilled").reset_index(drop=True),
+        "supervised": read_costed(supervised, kind="supervised").reset_index(drop=True),
     }
     chosen = parse_scenarios(scenarios)
     for one, other in itertools.combinations(chosen, 2):
@@ -164,7 +164,7 @@ def backtest(
         raise ParameterError("No pair of runs is above any cutoff. Lower the cutoffs or add supervised runs.")
     setting = {
         "function": "backtest",
-        **{kind: data_hash(table) for kind, table in runs.items()},
+        **{kind: hash_of(table) for kind, table in runs.items()},
         "groups": Design.of(law, runs["supervised"], "supervised").group_lists,
         "cutoffs": [split.cutoff for split in splits],
         "teachers": teachers,

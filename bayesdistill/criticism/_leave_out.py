@@ -24,7 +24,7 @@ from bayesdistill.criticism.refits import digest, full_name, refit_until_converg
 from bayesdistill.criticism.results import dataset
 from bayesdistill.criticism.scores import score_draws
 from bayesdistill.criticism.tasks import run_missing
-from bayesdistill.datasets import data_hash
+from bayesdistill.datasets import hash_of, read_runs
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import DEFAULT_LAW, Law, as_law
 from bayesdistill.law.effects import teacher_groups
@@ -130,7 +130,7 @@ def leave_out(
     Raises
     ------
     DataError
-        If the checkpoint is not a log of this package, is damaged, or has other settings.
+        If the table of runs is invalid, or the checkpoint is not a log of this package, is damaged, or has other settings.
     FileError
         If the checkpoint cannot be written.
     ParameterError
@@ -146,12 +146,13 @@ def leave_out(
     >>> import bayesdistill as bd
     >>> scored = bd.leave_out(bd.load_runs("busbridge2025"), "student", "busbridge2025")  # doctest: +SKIP
     """
+    runs = read_runs(runs, kind="distilled")
     groups = folds(runs, split, parts)
     model = law if callable(law) else priors_of(law, runs, prior_settings)
     name = digest(model) if isinstance(model, Priors) else full_name(model)
     sampler = {"draws": draws, "tune": tune, "seed": seed}
     setting = {"function": "leave_out", "split": split, "law and priors": name, "parts": parts, **sampler}
-    setting |= {"runs": data_hash(runs), **asdict(thresholds)}
+    setting |= {"runs": hash_of(runs), **asdict(thresholds)}
     tasks = {
         str(k): (runs, model, ~out, sampler | {"seed": (seed + k) % 2**64}, thresholds) for k, out in enumerate(groups)
     }

@@ -25,7 +25,7 @@ from bayesdistill.criticism import truths
 from bayesdistill.criticism.refits import Refitter, digest, refit_until_converged, refitter_for
 from bayesdistill.criticism.results import dataset
 from bayesdistill.criticism.tasks import run_missing
-from bayesdistill.datasets import data_hash
+from bayesdistill.datasets import hash_of, read_design
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import DEFAULT_LAW, Draws, Law, as_law
 from bayesdistill.law.effects import student_configurations
@@ -112,7 +112,7 @@ def simulate_calibration(
     Raises
     ------
     DataError
-        If the log is not a log of this package, is damaged, or has other settings.
+        If the table of runs is invalid, or the log is not a log of this package, is damaged, or has other settings.
     FileError
         If the log cannot be written.
     ModelError
@@ -136,14 +136,16 @@ def simulate_calibration(
         raise ParameterError(
             f"`draws` times `chains` must be more than {RANKS} to compute ranks, got {draws * chains}."
         )
+    runs = read_design(runs, kind="distilled")
     reference = reference_run(runs, None)
     if priors is None:
         priors = default_priors(as_law(law).for_runs(distilled=True, supervised=False), reference)
     design = runs.assign(student_loss=1.0)  # the outcomes are not used
+    runs = runs if "student_loss" in runs else runs.assign(student_loss=runs["teacher_loss"])
     sampler = {"draws": draws, "tune": tune, "chains": chains, "maxdepth": MAX_TREEDEPTH}
     setting = {
         "function": "simulate_calibration",
-        "runs": data_hash(design),
+        "runs": hash_of(design),
         "law and priors": digest(priors),
         **sampler,
     }

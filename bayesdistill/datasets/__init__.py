@@ -10,8 +10,15 @@ columns are kept. The optional columns ``teacher`` and ``student`` identify runs
 raises an error for invalid or implausible values, with the cell and a suggested correction.
 """
 
-from bayesdistill.datasets._describe_runs import data_hash, describe_runs
+from bayesdistill.datasets._describe_runs import data_hash, describe_runs, hash_of
 from bayesdistill.datasets._load_runs import load_runs
-from bayesdistill.datasets._read_runs import read_design, read_runs
+from bayesdistill.datasets._read_runs import (
+    read_candidates,
+    read_costed,
+    read_design,
+    read_measured,
+    read_runs,
+    read_teachers,
+)
 from bayesdistill.datasets._simulate_runs import published_design, simulate_runs
 from bayesdistill.datasets.schemas import COLUMNS, KINDS, runs_schema

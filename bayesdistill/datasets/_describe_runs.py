@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bayesdistill.datasets.schemas import COLUMNS, GROUPS, KINDS, kind_of
+from bayesdistill.datasets._read_runs import read_measured
+from bayesdistill.datasets.schemas import COLUMNS, GROUPS, KINDS
 
 if TYPE_CHECKING:
     import xarray as xr
-
-
-def _kind(table: pd.DataFrame) -> str:
-    return kind_of(list(table.columns), table.attrs.get("kind"), "the table")
 
 
 def data_hash(table: pd.DataFrame) -> str:
@@ -40,7 +37,12 @@ def data_hash(table: pd.DataFrame) -> str:
     >>> data_hash(runs) == data_hash(runs.drop(columns="experiment").set_index("teacher", drop=False))
     True
     """
-    kind = _kind(table)
+    return hash_of(read_measured(table, allow_suspicious=True))
+
+
+def hash_of(table: pd.DataFrame) -> str:
+    """Return the `data_hash` of a table that a function of this package has read."""
+    kind = table.attrs["kind"]
     digest = hashlib.sha256(kind.encode())
     for name in KINDS[kind]:
         digest.update(f"\n{name}\n".encode())
@@ -83,7 +85,8 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
     def distinct(*columns: str) -> int:
         return len(table[[*columns]].drop_duplicates())
 
-    kind = _kind(table)
+    table = read_measured(table)
+    kind = table.attrs["kind"]
     size, tokens = KINDS[kind][:2]
     teacher = ["teacher" if "teacher" in table else "teacher_loss"] if kind == "distilled" else []
     declared = dict(declared_in("bayesdistill.datasets")["describe_runs"])
@@ -98,5 +101,5 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
     return xr.Dataset(
         labeled(declared, values),
         coords={"statistic": ["minimum", "median", "maximum"]},
-        attrs={"kind": kind, "source": str(table.attrs.get("source", "a DataFrame")), "data_hash": data_hash(table)},
+        attrs={"kind": kind, "source": table.attrs["source"], "data_hash": hash_of(table)},
     )

@@ -1,29 +1,21 @@
-"""Read and check tables of runs to fit (`read_runs`) or to predict (`read_design`).
+"""Read and check tables: runs to fit (`read_runs`), runs to predict (`read_design`), candidates and teachers.
 
-Both functions apply the same checks and raise errors that describe the correction.
+All functions apply the checks of `checks` and raise errors that describe the correction.
 """
 
 from __future__ import annotations
 
 import math
-import numbers
 import os
-import re
-from collections.abc import Sequence
-from decimal import Decimal
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bayesdistill.datasets import suspicions
-from bayesdistill.datasets.files import RawTable, read_raw
-from bayesdistill.datasets.schemas import COLUMNS, GROUPS, kind_of, required_columns, runs_schema
+from bayesdistill.datasets.checks import Requirements, checked, is_missing, names_of
+from bayesdistill.datasets.files import read_raw
+from bayesdistill.datasets.schemas import KINDS, TEACHERS, checked_kind, kind_of, required_columns
 from bayesdistill.errors import DataError, ParameterError
-
-_SHOWN = 5  # maximum number of problems in one message
-_MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "<na>", "-"})
-_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
 
 def read_runs(
@@ -83,11 +75,22 @@ def read_runs(
     """
     if vocabulary_size is not None and not (math.isfinite(vocabulary_size) and vocabulary_size >= 2):
         raise ParameterError(f"`vocabulary_size` must be an integer of at least 2, or None, got {vocabulary_size!r}.")
-    return _checked(source, kind, vocabulary_size, allow_suspicious, design=False)
+    required = Requirements(
+        _kind(kind),
+        outcome=True,
+        fit=True,
+        vocabulary_size=vocabulary_size,
+        allow_suspicious=allow_suspicious,
+    )
+    return checked(read_raw(source), required)
 
 
 def read_design(
-    source: str | os.PathLike[str] | pd.DataFrame, kind: str | None = None, *, allow_suspicious: bool = False
+    source: str | os.PathLike[str] | pd.DataFrame,
+    kind: str | None = None,
+    *,
+    allow_suspicious: bool = False,
+    teacher_losses: tuple[float, float] = (0.0, math.inf),
 ) -> pd.DataFrame:
     """Read and check a table of runs to predict, with or without their outcomes.
 
@@ -100,6 +103,8 @@ def read_design(
         The outcome (``student_loss`` or ``loss``) may be missing. By default, the columns determine the kind.
     allow_suspicious : bool
         As for `read_runs`.
+    teacher_losses : tuple of float
+        Range of plausible losses of teachers, in nats per token.
 
     Returns
     -------
@@ -118,161 +123,101 @@ def read_design(
     >>> read_design(pd.DataFrame({"params": ["1e9"], "tokens": [2e10]})).attrs["kind"]
     'supervised'
     """
-    return _checked(source, kind, None, allow_suspicious, design=True)
+    required = Requirements(_kind(kind), allow_suspicious=allow_suspicious, teacher_losses=teacher_losses)
+    return checked(read_raw(source), required)
 
 
-def _checked(
-    source: str | os.PathLike[str] | pd.DataFrame,
-    kind: str | None,
-    vocabulary_size: int | None,
-    allow_suspicious: bool,
-    *,
-    design: bool,
+def _kind(kind: str | None) -> str | None:
+    return kind if kind is None else checked_kind(kind)
+
+
+def read_measured(
+    source: str | os.PathLike[str] | pd.DataFrame, kind: str | None = None, *, allow_suspicious: bool = False
 ) -> pd.DataFrame:
-    """Return a checked table. A design may have constant columns, a single row and no outcome."""
-    raw = read_raw(source)
-    kind = kind_of(list(raw.frame.columns), kind, raw.where, outcome=not design)
-    attrs = dict(raw.frame.attrs)
-    allow = allow_suspicious or attrs.get("allow_suspicious") is True
-    if len(raw.frame) == 0:
-        required = "one row" if design else "two rows"
-        raise DataError(f"{raw.where} has a header but no runs. It must have at least {required}.")
-    *_, target = required_columns(kind)
-    columns = required_columns(kind, outcome=not design or target in raw.frame)
-    frame = _numbers(raw, columns)
-    _raise(
-        raw.where, kind, _cells(raw, frame, kind, columns, vocabulary_size), "Correct these cells or remove their rows"
-    )
-    if not design and len(frame) < 2:
-        only = "is the only run; a fit requires at least two runs and should have a dozen or more"
-        _raise(raw.where, kind, [f"{raw.at(0)}, {only}"])
-    duplicates = _duplicates(raw, frame) if target in columns else []
-    _raise(raw.where, kind, duplicates + ([] if design else _constant_target(frame[target])))
-    if not allow:
-        suspicious = suspicions.found(raw, frame, kind, design=design)
-        _raise(raw.where, kind, suspicious, "If the values are correct, pass allow_suspicious=True")
-    source_name = attrs.get("source", "a DataFrame") if isinstance(source, pd.DataFrame) else os.fspath(source)
-    frame.attrs = attrs | {"source": source_name, "kind": kind} | ({"allow_suspicious": True} if allow else {})
-    return frame
+    """Read and check a table of runs with their outcomes, which need not determine a fit.
+
+    Raises
+    ------
+    FileError, DataError, ParameterError
+        As for `read_design`; also if the outcome is missing or two rows are equal.
+    """
+    return checked(read_raw(source), Requirements(_kind(kind), outcome=True, allow_suspicious=allow_suspicious))
 
 
-def _raise(where: str, kind: str, problems: list[str], fix: str = "") -> None:
-    if not problems:
-        return
-    if len(problems) == 1:
-        raise DataError(f"{where}, {problems[0]}." + (f" {fix}." if fix else ""))
-    more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-    shown = "".join(f"\n  {problem}" for problem in [*problems[:_SHOWN], *more])
-    advice = f". {fix}:" if fix else ":"
-    raise DataError(f"{where} has {len(problems)} problems as a table of {kind} runs{advice}{shown}")
+def read_costed(source: str | os.PathLike[str] | pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Read and check runs to fit like `read_runs`, and the sizes and tokens of their teachers if they are given."""
+    return checked(read_raw(source), Requirements(kind, outcome=True, fit=True, optional=True))
 
 
-# Cells --------------------------------------------------------------------------------------------------------------
+class Part(NamedTuple):
+    """Candidate runs of one kind."""
+
+    kind: str
+    rows: np.ndarray
+    """Whether a row of the whole table belongs to this part."""
+    frame: pd.DataFrame
 
 
-def _numbers(raw: RawTable, columns: Sequence[str]) -> pd.DataFrame:
-    """Convert columns to float64; NaN if a cell is missing or not a number."""
-    return raw.frame.assign(**{name: np.array([_number(cell) for cell in raw.frame[name]]) for name in columns})
+def read_candidates(
+    source: str | os.PathLike[str] | pd.DataFrame, teacher_losses: tuple[float, float] = (0.0, math.inf)
+) -> tuple[list[str], list[Part]]:
+    """Read and check a table of candidate runs, with rows of one or both kinds.
+
+    Returns
+    -------
+    names : list of str
+        Names of the candidates; by default, "1", "2" and so on.
+    parts : list of Part
+        The runs of each kind, without outcomes.
+
+    Raises
+    ------
+    FileError, DataError, ParameterError
+        As for `read_design`.
+    """
+    raw = read_raw(source, "`candidates`")
+    columns = list(raw.frame.columns)
+    designs = {kind: required_columns(kind, outcome=False) for kind in KINDS}
+    given = [kind for kind, needed in designs.items() if set(needed) <= set(columns)]
+    if len(given) < len(designs):
+        rows = {kind_of(columns, None, raw.where, outcome=False): np.ones(len(raw.frame), dtype=bool)}
+    else:
+        kind_of(columns, given[0], raw.where, outcome=False)
+        filled = {
+            kind: ~raw.frame[list(needed)].map(is_missing).to_numpy(dtype=bool) for kind, needed in designs.items()
+        }
+        rows = {kind: cells.any(axis=1) for kind, cells in filled.items()}
+        distilled, supervised = rows.values()
+        for row in np.flatnonzero(distilled == supervised)[:1].tolist():
+            raise DataError(
+                f"{raw.where}, {raw.at(row)} has {'values for both kinds of run' if distilled[row] else 'no values'}. Fill either "
+                + " or ".join(f"{' '.join(needed)} ({kind} run)" for kind, needed in designs.items())
+                + "."
+            )
+    parts = []
+    for kind, chosen in rows.items():
+        if chosen.any() or len(raw.frame) == 0:
+            others = {name for names in KINDS.values() for name in names} - set(designs[kind])
+            required = Requirements(kind, optional=True, names=True, teacher_losses=teacher_losses)
+            parts.append(Part(kind, chosen, checked(raw.part(chosen, sorted(others)), required)))
+    return names_of(raw, ""), parts
 
 
-def _number(cell: Any) -> float:
-    """Convert a cell to a correctly rounded float; NaN if it is missing or not a number."""
-    is_text, is_flag = isinstance(cell, str), isinstance(cell, bool | np.bool_)
-    if (is_text and "_" in cell) or is_flag or not isinstance(cell, str | numbers.Real | Decimal):
-        return math.nan
-    try:
-        return float(cell)
-    except ValueError:
-        return math.nan
-    except OverflowError:  # an integer or Decimal larger than the largest float
-        return math.inf
+def read_teachers(source: pd.DataFrame, teacher_losses: tuple[float, float]) -> tuple[list[str], pd.DataFrame]:
+    """Read and check a table of existing teachers: params, loss, and optionally tokens and name.
 
+    Returns
+    -------
+    names : list of str
+        Names of the teachers; by default, "T1", "T2" and so on.
+    frame : pandas.DataFrame
 
-def _is_missing(cell: Any) -> bool:
-    if isinstance(cell, str):
-        return cell.strip().lower() in _MISSING
-    return bool(np.all(pd.isna(cell)))
-
-
-def _cells(
-    raw: RawTable, frame: pd.DataFrame, kind: str, columns: Sequence[str], vocabulary_size: int | None
-) -> list[str]:
-    """Return the problems of single cells, one per cell, in order of the rows."""
-    import pandera.pandas as pa
-
-    found = []
-    try:
-        runs_schema(kind, vocabulary_size, columns).validate(frame, lazy=True)
-    except pa.errors.SchemaErrors as errors:
-        cases = errors.failure_cases
-        for column, check, row in zip(cases["column"], cases["check"], cases["index"], strict=True):
-            cell = raw.frame[column].iloc[row]
-            text = _not_a_number(cell, column) if check == "not_nullable" else f"{_shown(cell)}; expected {check}"
-            found.append((row, columns.index(column), column, check, text))
-    for place, label in enumerate(GROUPS, len(columns)):
-        faults = [_not_a_label(cell, label) for cell in frame.get(label, ())]
-        found += [(row, place, label, "label", text) for row, text in enumerate(faults) if text]
-    cells = pd.DataFrame(found, columns=["row", "place", "column", "check", "text"])
-    cells = cells.sort_values(["row", "place"], kind="stable").drop_duplicates(["row", "place"])
-    cells["alike"] = cells.groupby(["column", "check"])["text"].transform("size")
-    # Report a problem of a whole column once, so that it does not hide other problems.
-    cells = cells[(cells["alike"] <= _SHOWN) | ~cells.duplicated(["column", "check"])]
-    return [
-        f"{raw.at(row)}, column {column}: {text}"
-        + (f" (one of {alike} such cells in this column)" if alike > _SHOWN else "")
-        for row, column, text, alike in cells[["row", "column", "text", "alike"]].to_numpy().tolist()
-    ]
-
-
-def _not_a_label(cell: Any, name: str) -> str:
-    if not pd.api.types.is_scalar(cell):
-        return f"{_shown(cell)} is not a label; expected text or a number"
-    return f"the {name} label is missing; label every row or drop the column" if _is_missing(cell) else ""
-
-
-def _not_a_number(cell: Any, column: str) -> str:
-    expected = f"expected a number ({COLUMNS[column].long_name}, in {COLUMNS[column].units})"
-    if _is_missing(cell):
-        return f"{_shown(cell)} is a missing value; {expected}"
-    text, hint = str(cell).strip() if isinstance(cell, str) else "", ""
-    suffixed = re.fullmatch(r"([0-9.]+)\s*([kmbgt])", text.lower())
-    if suffixed and math.isfinite(_number(suffixed[1])):
-        hint = f": write {_number(suffixed[1]) * _SUFFIXES[suffixed[2]]:g}"
-    elif re.fullmatch(r"[0-9]+,[0-9]{1,2}|[0-9]+,[0-9]{4,}", text):
-        hint = f": write {text.replace(',', '.')}, with a decimal point"
-    elif re.fullmatch(r"[0-9]{1,3}([,_ ][0-9]{3})+(\.[0-9]*)?", text):
-        hint = f": write {re.sub('[,_ ]', '', text)}, without separators"
-    return f"{_shown(cell)} is not a number; {expected}{hint}"
-
-
-def _shown(cell: Any) -> str:
-    text = repr(cell) if isinstance(cell, str) else str(cell)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-# Rows ---------------------------------------------------------------------------------------------------------------
-
-
-def _duplicates(raw: RawTable, frame: pd.DataFrame) -> list[str]:
-    try:
-        repeated = np.flatnonzero(frame.duplicated())
-    except TypeError:  # cells of Parquet files can be lists, which cannot be hashed
-        repeated = np.flatnonzero(frame.astype(str).duplicated())
-    if not len(repeated):
-        return []
-    keys = [tuple(row) for row in frame.astype(str).to_numpy()]
-    first = {key: row for row, key in reversed(list(enumerate(keys)))}
-    return [
-        f"{raw.at(int(row))}: equal to {raw.at(first[keys[row]])} in every column; delete one or, if both are runs, add a "
-        "column such as 'seed' to distinguish them"
-        for row in repeated
-    ]
-
-
-def _constant_target(losses: pd.Series) -> list[str]:
-    if losses.min() < losses.max():
-        return []
-    return [
-        f"column {losses.name}: all {len(losses)} values are {losses.iloc[0]:g}; measured losses differ between runs, so check "
-        "how the column was computed"
-    ]
+    Raises
+    ------
+    DataError
+        As for `read_design`.
+    """
+    raw = read_raw(source, "`teachers`")
+    required = Requirements(TEACHERS, outcome=True, optional=True, names=True, teacher_losses=teacher_losses)
+    frame = checked(raw, required)
+    return names_of(raw, "T"), frame

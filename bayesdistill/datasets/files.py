@@ -5,19 +5,37 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import os
+import re
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from bayesdistill.datasets.schemas import COLUMNS, LABELS
+from bayesdistill.arguments import QUANTITIES, shown
+from bayesdistill.datasets.schemas import COLUMNS, KINDS, LABELS
 from bayesdistill.errors import DataError, FileError, ParameterError
 
 _CSV = (".csv", ".csv.gz")
 _PARQUET = (".parquet", ".pq")
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_NUMBERS: tuple[dict[str, str], ...] = (
+    {},
+    {"decimal": ","},
+    {"thousands": ","},
+    *({"decimal": ",", "thousands": mark} for mark in (".", " ", "'")),
+    *({"thousands": mark} for mark in (" ", "'", "_")),
+)
+"""Arguments of pandas.read_csv for decimal and thousands separators, in the order in which they are tried."""
+_EXCEL = re.compile(r"\s*\"?sep=.?", re.IGNORECASE)
+_CONFLICT = re.compile(r"^(<{7}|>{7}|={7}|\|{7})( .*)?\r?$", re.MULTILINE)
+_LONGEST_NAME = 200
+"""Longest name of a file in messages."""
 
 
 class RawTable(NamedTuple):
@@ -26,17 +44,36 @@ class RawTable(NamedTuple):
     frame: pd.DataFrame
     where: str
     """Name of the table in messages: the given path, or "the table"."""
-    lines: Sequence[int] | None
+    lines: Sequence[int] | None = None
     """For a CSV file, the first line of each row, counted from 1."""
+    rows: Sequence[int] | None = None
+    """For a part of a table, the row of each run in the whole table, counted from 0."""
+    text: str = ""
+    """Content of a CSV file."""
+    path: str = ""
 
     def at(self, row: int) -> str:
         """Return the name of a row in messages."""
+        row = row if self.rows is None else self.rows[row]
         line = "" if self.lines is None else f" (line {self.lines[row]})"
         return f"row {row + 1}{line}"
 
+    def part(self, rows: np.ndarray, without: Sequence[str]) -> RawTable:
+        """Return some of the rows, without some of the columns."""
+        attrs = self.frame.attrs
+        frame = self.frame[rows].drop(columns=list(without), errors="ignore").reset_index(drop=True)
+        frame.attrs = attrs
+        return self._replace(frame=frame, rows=np.flatnonzero(rows).tolist())
 
-def read_raw(source: str | os.PathLike[str] | pd.DataFrame) -> RawTable:
+
+def read_raw(source: Any, where: str = "the table") -> RawTable:
     """Return the cells of a file or a DataFrame.
+
+    Parameters
+    ----------
+    source : path or pandas.DataFrame
+    where : str
+        Name of a DataFrame in messages.
 
     Raises
     ------
@@ -44,16 +81,19 @@ def read_raw(source: str | os.PathLike[str] | pd.DataFrame) -> RawTable:
         If the file cannot be opened.
     DataError
         If the file is empty or does not contain a table.
+    ParameterError
+        If the source is neither a DataFrame nor a path.
     """
     if isinstance(source, pd.DataFrame):
-        return RawTable(_without_index(source), "the table", None)
+        return RawTable(_plain(source, where), where)
     if not isinstance(source, str | os.PathLike):
         given = f"{type(source).__module__}.{type(source).__qualname__}"
         raise ParameterError(
-            f"Runs must be a pandas DataFrame or the path to a CSV or Parquet file, got an object of type {given}."
+            f"{where[0].upper()}{where[1:]} must be a pandas DataFrame or the path to a CSV or Parquet file, got an object of "
+            f"type {given[:_LONGEST_NAME]}."
         )
     path = Path(source)
-    where = str(source)
+    where = _short(os.fsdecode(source))
     name = path.name.lower()
     if not name.endswith(_CSV + _PARQUET):
         raise DataError(
@@ -62,8 +102,12 @@ def read_raw(source: str | os.PathLike[str] | pd.DataFrame) -> RawTable:
         )
     content = _bytes_of(path, where)
     if name.endswith(_PARQUET):
-        return RawTable(_parquet(content, where), where, None)
-    return _csv(_text(content, where), where)
+        return RawTable(_parquet(content, where), where, path=str(path))
+    return _csv(_text(content, where), where, str(path))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_NAME else f"...{text[3 - _LONGEST_NAME :]}"
 
 
 def _bytes_of(path: Path, where: str) -> bytes:
@@ -72,11 +116,11 @@ def _bytes_of(path: Path, where: str) -> bytes:
         if path.name.lower().endswith(".gz"):
             content = gzip.decompress(content)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{where} is not a gzip file or is damaged: {error}") from None
+        raise DataError(f"{where} is not a gzip file or is damaged: {_short(str(error))}") from None
     except FileNotFoundError:
         raise FileError(f"{where} does not exist. Check the working directory, or use an absolute path.") from None
-    except OSError as error:
-        raise FileError(f"{where} cannot be read: {error.strerror or error}.") from None
+    except (OSError, ValueError) as error:  # ValueError: the path has a null byte
+        raise FileError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if not content.strip():
         raise DataError(f"{where} is empty. It must have a header and at least two runs.")
     return content
@@ -86,21 +130,43 @@ def _parquet(content: bytes, where: str) -> pd.DataFrame:
     import pyarrow as arrow
 
     try:
-        return _without_index(pd.read_parquet(io.BytesIO(content)))
+        frame = pd.read_parquet(io.BytesIO(content))
     except (arrow.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{where} is not a Parquet file or is damaged: {reason}") from None
+        raise DataError(f"{where} is not a Parquet file or is damaged: {_short(reason)}") from None
+    return _plain(frame, where)
 
 
-def _without_index(frame: pd.DataFrame) -> pd.DataFrame:
+def _plain(frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Return a copy with a plain index, text as names, and the attributes that JSON can represent."""
+    attrs = {key: value for key, value in frame.attrs.items() if _is_json(value)}
+    if "source" in frame.attrs:
+        attrs["source"] = str(frame.attrs["source"])
+    frame = frame.copy(deep=False)
+    # pandas compares attributes, which fails for arrays, and writes them to Parquet files as JSON.
+    frame.attrs = {}
     # Named levels are columns that were set as index; unnamed levels are row numbers.
-    named = [level for level in frame.index.names if level is not None]
-    if named:
-        try:
-            frame = frame.reset_index(level=named)
-        except ValueError:
-            raise DataError(f"The table has {named} both in its index and as a column. Drop one of them.") from None
-    return frame.reset_index(drop=True)
+    for level in [name for name in frame.index.names if name is not None]:
+        values = frame.index.get_level_values(list(frame.index.names).index(level))
+        if level not in frame.columns:
+            continue
+        if not frame.columns.is_unique or not values.equals(pd.Index(frame[level])):
+            raise DataError(f"{where} has {shown(level)} both in its index and as a column. Drop one of them.")
+        frame = frame.reset_index(level=level, drop=True)
+    frame = frame.reset_index(level=[name for name in frame.index.names if name is not None])
+    frame = frame.reset_index(drop=True)
+    if not all(isinstance(name, str) for name in frame.columns):
+        frame.columns = pd.Index([str(name) for name in frame.columns])
+    frame.attrs = attrs
+    return frame
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _text(content: bytes, where: str) -> str:
@@ -117,20 +183,27 @@ def _text(content: bytes, where: str) -> str:
     return text
 
 
-def _csv(text: str, where: str) -> RawTable:
+def _csv(text: str, where: str, path: str) -> RawTable:
+    if mark := _CONFLICT.search(text):
+        line = text.count("\n", 0, mark.start()) + 1
+        raise DataError(
+            f"{where}, line {line} is a merge conflict marker ({shown(mark[0])}). Resolve the conflict and delete the markers."
+        )
+    _reject_other_formats(text, where, path)
     header, rows, lines = _records(text, where)
     # By default, DataFrame.to_csv writes the row number to a first column without a name.
     unnamed = [str(position) for position, name in enumerate(header, 1) if not name and position > 1]
     if unnamed:
-        raise DataError(f"{where}: column {', '.join(unnamed)} has no name in the header. Name it or delete it.")
+        shown_names = ", ".join(unnamed[:10])
+        raise DataError(f"{where}: column {shown_names} has no name in the header. Name it or delete it.")
     if header and not header[0]:
         header, rows = header[1:], [row[1:] for row in rows]
     # Skip duplicated names here; `kind_of` rejects them.
     frame = pd.DataFrame(rows, columns=header, dtype=object)
     if frame.columns.is_unique:
-        for name in frame.columns.difference(list(COLUMNS)):
+        for name in frame.columns.difference([name for columns in KINDS.values() for name in columns]):
             frame[name] = _other_column(frame[name].tolist(), text=name in LABELS)
-    return RawTable(frame, where, lines)
+    return RawTable(frame, where, lines, text=text, path=path)
 
 
 def _records(text: str, where: str) -> tuple[list[str], list[list[str]], list[int]]:
@@ -146,7 +219,6 @@ def _records(text: str, where: str) -> tuple[list[str], list[list[str]], list[in
                 continue
             if not header:
                 header = [cell.strip() for cell in cells]
-                _reject_other_separators(header, where)
                 continue
             if len(cells) != len(header):
                 raise DataError(
@@ -160,13 +232,65 @@ def _records(text: str, where: str) -> tuple[list[str], list[list[str]], list[in
     return header, rows, lines
 
 
-def _reject_other_separators(header: list[str], where: str) -> None:
-    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
-        if len(header) == 1 and separator in header[0]:
-            raise DataError(
-                f"{where} is separated by {name} instead of commas. Save it with commas.",
-                in_python=f"Or pass pandas.read_csv({where!r}, sep={separator!r}).",
-            )
+# Other formats ------------------------------------------------------------------------------------------------------
+
+
+def _reject_other_formats(text: str, where: str, path: str) -> None:
+    """Raise an error for a file that is not separated by commas or does not start with its header."""
+    number, first = next((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    found = f"{where}, line {number} ({shown(first)})"
+    foreign = [name for separator, name in _SEPARATORS.items() if first.count(separator) > first.count(",")]
+    if _is_comment(first) and any(name in first for columns in KINDS.values() for name in columns):
+        raise DataError(f"{found} has a header after '#'. Delete the '#'.")
+    if _is_comment(first):
+        problem = f"{found} is a comment. Delete the lines of comments before the header"
+    elif _EXCEL.match(first):
+        problem = f"{found} is an instruction for Excel. Delete this line"
+    elif foreign:
+        problem = f"{where} is separated by {foreign[0]} instead of commas. Save it with commas"
+    else:
+        return
+    raise DataError(f"{problem}.", in_python=read_csv_call(text, path))
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith("#")
+
+
+def read_csv_call(text: str, path: str) -> str:
+    """Return advice to call pandas.read_csv for a file in another format; empty if there is no such call."""
+    lines = text.splitlines()
+    start = next(
+        (i for i, line in enumerate(lines) if line.strip() and not _is_comment(line) and not _EXCEL.match(line)), 0
+    )
+    header = lines[start]
+    separator = max(",", *_SEPARATORS, key=header.count)
+    options: dict[str, Any] = {} if separator == "," else {"sep": separator}
+    if any(line.strip() for line in lines[:start]):
+        options["skiprows"] = start
+    if re.search(f"{re.escape(separator)} ", header):
+        options["skipinitialspace"] = True
+    formats = [options | numbers for numbers in _NUMBERS]
+    made = next((one for exact in (True, False) for one in formats if _reads(text, one, exact)), options)
+    name = repr(path) if len(path) <= _LONGEST_NAME else "path"
+    call = ", ".join([name, *(f"{key}={value!r}" for key, value in made.items())])
+    return f"Or pass pandas.read_csv({call})." if made else ""
+
+
+def _reads(text: str, options: dict[str, Any], plausible: bool) -> bool:
+    """Return whether pandas reads the columns of runs as numbers, and as plausible ones."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            frame = pd.read_csv(io.StringIO(text), nrows=1000, **options)
+        except (ValueError, pd.errors.ParserError):
+            return False
+    columns = [name for name in COLUMNS if name in frame]
+    return bool(columns) and all(
+        pd.api.types.is_numeric_dtype(frame[name])
+        and (not plausible or frame[name].dropna().between(*QUANTITIES[COLUMNS[name].quantity][1:]).all())
+        for name in columns
+    )
 
 
 def _other_column(cells: list[str], text: bool) -> pd.Series:

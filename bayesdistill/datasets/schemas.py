@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from bayesdistill.arguments import QUANTITIES, shown
 from bayesdistill.errors import DataError, ParameterError
@@ -41,9 +42,12 @@ COLUMNS = MappingProxyType(
         "params": Column("non-embedding parameters of the model", "params"),
         "tokens": Column("training tokens of the model", "tokens"),
         "loss": Column("validation cross-entropy of the model", "loss"),
+        "teacher_params": Column("non-embedding parameters of the teacher", "params"),
+        "teacher_tokens": Column("training tokens of the teacher", "tokens"),
+        "cost": Column("compute of the run", "compute"),
     }
 )
-"""Columns of both kinds that the model uses."""
+"""Columns of runs and of teachers that the package uses."""
 
 KINDS = MappingProxyType(
     {
@@ -53,12 +57,40 @@ KINDS = MappingProxyType(
 )
 """Required columns of each kind, in the order of the law's arguments; the last one is the outcome."""
 
+TEACHERS = "teachers"
+"""Kind of a table of existing teachers."""
+
+_REQUIRED = KINDS | {TEACHERS: ("params", "loss")}
+
+OPTIONAL = MappingProxyType(
+    {"distilled": ("teacher_params", "teacher_tokens", "cost"), "supervised": ("cost",), TEACHERS: ("tokens",)}
+)
+"""Further columns of each kind that some functions use. Their cells may be missing."""
+
+SIZES = MappingProxyType(
+    {
+        "distilled": (
+            ("student_params", "student_tokens", "student_loss"),
+            ("teacher_params", "teacher_tokens", "teacher_loss"),
+        ),
+        "supervised": (("params", "tokens", "loss"),),
+        TEACHERS: (("params", "tokens", "loss"),),
+    }
+)
+"""Columns with the size, tokens and loss of each model of a run."""
+
 LABELS = ("teacher", "student", "experiment")
 """Label columns. In a CSV file, they are always read as text."""
 
 GROUPS = ("teacher", "student")
 """Labels of random effects. Every row must have a label."""
 
+NAME = "name"
+"""Label of a teacher or a candidate. Every row must have another name."""
+
+
+_LONGEST = 60
+"""Longest name of a column that messages show in full."""
 
 # Common alternative names, in lower case and without punctuation.
 _ALIASES = {
@@ -74,11 +106,11 @@ _ALIASES = {
 
 def required_columns(kind: str, *, outcome: bool = True) -> tuple[str, ...]:
     """Return the required columns of one kind of table, with or without the outcome."""
-    return KINDS[kind] if outcome else KINDS[kind][:-1]
+    return _REQUIRED[kind] if outcome or kind == TEACHERS else _REQUIRED[kind][:-1]
 
 
 def runs_schema(
-    kind: str, vocabulary_size: int | None = None, columns: Sequence[str] | None = None
+    kind: str, vocabulary_size: float | None = None, columns: Sequence[str] | None = None
 ) -> pa.DataFrameSchema:
     """Return the pandera schema of one kind of table.
 
@@ -118,7 +150,7 @@ def runs_schema(
             checks.append(pa.Check.less_than_or_equal_to(bound, error=text))
         return pa.Column(float, checks, nullable=False, description=COLUMNS[name].long_name)
 
-    names = required_columns(checked_kind(kind)) if columns is None else columns
+    names = KINDS[checked_kind(kind)] if columns is None else columns
     return pa.DataFrameSchema({name: column(name) for name in names}, strict=False)
 
 
@@ -129,99 +161,125 @@ def checked_kind(kind: str) -> str:
     return kind
 
 
-def kind_of(columns: Sequence[Any], kind: str | None, where: str, *, outcome: bool = True) -> str:
+def kind_of(
+    names: Sequence[str], kind: str | None, where: str, *, outcome: bool = True, recorded: str | None = None
+) -> str:
     """Return the kind of a table with these columns.
 
     Parameters
     ----------
-    columns : sequence
+    names : sequence of str
         Column names of the table.
-    kind : {"distilled", "supervised"} or None
+    kind : {"distilled", "supervised", "teachers"} or None
         Requested kind; None infers it.
     where : str
         The file, or "the table".
     outcome : bool
         Whether the outcome is required.
+    recorded : str, optional
+        Kind in the attributes of the table; decides if the columns match both kinds.
 
     Raises
     ------
     DataError
         If a column is missing, or the columns match both kinds. The message suggests which columns to rename.
     """
-    names = [str(name) for name in columns]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
+    counts = Counter(names)
+    if repeated := sorted(name for name, count in counts.items() if count > 1):
         raise DataError(f"{where} has more than one column {_quoted(repeated)}. Rename or drop all but one.")
-    complete = _complete(names, outcome=True)
+    kinds = (TEACHERS,) if kind == TEACHERS else tuple(KINDS)
+
+    def complete_with(*, outcome: bool) -> list[str]:
+        return [one for one in kinds if set(required_columns(one, outcome=outcome)) <= counts.keys()]
+
+    complete = complete_with(outcome=True)
     if not outcome and (kind is not None or len(complete) != 1):
-        complete = _complete(names, outcome=False)
-    if kind is not None:
-        if checked_kind(kind) in complete:
-            return kind
-    elif len(complete) == 1:
+        complete = complete_with(outcome=False)
+    if (kind or recorded) in complete:
+        return str(kind or recorded)
+    if kind is None and len(complete) == 1:
         return complete[0]
-    elif complete:
+    if kind is None and complete:
         raise DataError(
             f"{where} has the columns of distilled runs ({_listed('distilled', outcome)}) and of supervised runs "
             f"({_listed('supervised', outcome)}). Select one with kind='distilled' or kind='supervised'. If the table contains rows of "
             "both kinds, split it into two files."
         )
-    if pd.to_numeric(pd.Series(names), errors="coerce").notna().sum() >= 3:
+    if sum(_is_number(name) for name in names) >= 3:
         raise DataError(
             f"{where} has no header; found {_quoted(names[:7])} instead of column names. Add a header: "
-            f"{_listed('distilled')} for distilled runs, {_listed('supervised')} for supervised runs."
+            + " or ".join(f"{_listed(one)} for {_called(one)}" for one in kinds)
+            + "."
         )
-    raise DataError(_missing(names, kind, where, complete, outcome))
+    needed = {one: required_columns(one, outcome=outcome) for one in kinds}
+    raise DataError(f"{where} has no column{_missing(names, kind, needed, complete)}")
 
 
-def _complete(names: list[str], *, outcome: bool) -> list[str]:
-    return [kind for kind in KINDS if set(required_columns(kind, outcome=outcome)) <= set(names)]
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
-def _missing(names: list[str], kind: str | None, where: str, complete: list[str], outcome: bool) -> str:
+def _missing(names: Sequence[str], kind: str | None, needed: dict[str, tuple[str, ...]], complete: list[str]) -> str:
     """Describe missing columns, and which columns to rename or to add."""
-    needed = {candidate: required_columns(candidate, outcome=outcome) for candidate in KINDS}
-    near = {candidate: _near_names(needed[candidate], names) for candidate in KINDS}
-    found = {c: (len(set(needed[c]) & set(names)) + len(near[c])) / len(needed[c]) for c in KINDS}
-    if kind is None and not any(found.values()):
-        return (
-            f"{where} has no columns of runs; found {_quoted(names) or 'none'}. Distilled runs must have the columns "
-            f"{_listed('distilled', outcome)}; supervised runs must have {_listed('supervised', outcome)}."
+    near = {one: _near_names(columns, names) for one, columns in needed.items()}
+    found = {one: (len(set(columns) & set(names)) + len(near[one])) / len(columns) for one, columns in needed.items()}
+    best = kind or max(found, key=lambda one: found[one])
+    if not any(found.values()):
+        required = "; ".join(
+            f"{_called(one)} must have the columns {' '.join(columns)}" for one, columns in needed.items()
         )
-    best = kind or max(found, key=lambda candidate: found[candidate])
+        return f"s of runs; found {_quoted(names) or 'none'}. {required[0].upper()}{required[1:]}."
     missing = [name for name in needed[best] if name not in names]
-    text = f"{where} has no column {_quoted(missing)}, which {best} runs require"
+    text = f" {_quoted(missing)}, which {_called(best)} require"
     if complete:
-        return f"{text}; it has the columns of {complete[0]} runs ({_listed(complete[0], outcome)}), not of the requested {kind} runs."
+        return f"{text}; it has the columns of {complete[0]} runs ({' '.join(needed[complete[0]])}), not of the requested {kind} runs."
     if near[best]:
-        similar = ", ".join(f"{alike!r} looks like {name!r}" for name, alike in near[best].items())
-        rename = ", ".join(f"{alike!r}: {name!r}" for name, alike in near[best].items())
-        return (
-            f"{text}; {similar}. Rename it, for example with runs.rename(columns={{{rename}}}). Found {_quoted(names)}."
-        )
+        similar = ", ".join(f"{shown(alike)} looks like {name!r}" for name, alike in near[best].items())
+        rename = ", ".join(f"{shown(alike)}: {name!r}" for name, alike in near[best].items())
+        table = TEACHERS if best == TEACHERS else "runs"
+        return f"{text}; {similar}. Rename it, for example with {table}.rename(columns={{{rename}}}). Found {_quoted(names)}."
     return f"{text} ({', '.join(f'{n}: {COLUMNS[n].long_name}, in {COLUMNS[n].units}' for n in missing)}). Found {_quoted(names)}."
 
 
-def _near_names(needed: Sequence[str], names: list[str]) -> dict[str, str]:
+def _near_names(needed: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     """Return required name -> similar name in the table."""
     free = {_bare(name): name for name in names if name not in needed}
     near = {}
     for wanted in needed:
         if wanted in names:
             continue
-        hits = [bare for bare in (_bare(wanted), *_ALIASES[wanted].split()) if bare in free]
+        better = [bare for bare, name in free.items() if excludes_embeddings(name)] if wanted.endswith("params") else []
+        hits = [bare for bare in (*better, _bare(wanted), *_ALIASES[wanted].split()) if bare in free]
         hits = hits or difflib.get_close_matches(_bare(wanted), list(free), n=1, cutoff=0.8)
         if hits:
             near[wanted] = free.pop(hits[0])
     return near
 
 
+def excludes_embeddings(name: str) -> bool:
+    """Return whether the name of a column says that it counts the non-embedding parameters of the trained model."""
+    bare = _bare(name)
+    return re.search(r"(non?|without|wo|excl|excluding|minus)emb", bare) is not None and "teacher" not in bare
+
+
 def _bare(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _quoted(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names)
+def _quoted(names: Sequence[str], longest: int = 300) -> str:
+    """List names for a message, and count those that would make it too long."""
+    texts = [repr(name) if len(name) < _LONGEST else shown(name) for name in names[:50]]
+    kept = sum(total <= longest for total in itertools.accumulate(len(text) for text in texts))
+    more = len(names) - max(kept, 1)
+    return ", ".join(texts[: max(kept, 1)]) + (f" and {more} more" if more > 0 else "")
+
+
+def _called(kind: str) -> str:
+    return kind if kind == TEACHERS else f"{kind} runs"
 
 
 def _listed(kind: str, outcome: bool = True) -> str:

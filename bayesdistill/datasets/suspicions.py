@@ -1,31 +1,36 @@
 """Checks for tables with valid but implausible values.
 
 Every check returns sentences that name the column, a row, the value, the expected value and the likely cause. The checks are
-heuristic; `read_runs(..., allow_suspicious=True)` skips them.
-
-Magnitudes: Language models have at least 1e3 parameters and are trained on at least 1e4 tokens, so sizes such as 143 or 0.143 are
-probably given in millions or billions. The smallest models in the literature (1e4 parameters, 1e5 tokens) pass. Smaller errors of
-units (143,000 for 143 million) are detected from the tokens per parameter, D/N, which are between 1 and a few thousand in scaling
-studies. If the median is outside 0.05 to 15,000, a column probably has the wrong units. If a minority of rows differs from all
-others by a factor of 200 or more, and a factor of 1e3, 1e6 or 1e9 removes the difference, these rows probably have the wrong units.
+heuristic; `read_runs(..., allow_suspicious=True)` skips them. `magnitudes` checks sizes and tokens.
 """
 
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
 
-from bayesdistill.arguments import QUANTITIES
+from bayesdistill.arguments import QUANTITIES, shown
 from bayesdistill.datasets.files import RawTable
-from bayesdistill.datasets.schemas import COLUMNS, KINDS
+from bayesdistill.datasets.magnitudes import Models, Reading, implausible_sizes, published_loss, slip
+from bayesdistill.datasets.schemas import COLUMNS, GROUPS, KINDS, SIZES, TEACHERS, required_columns
 
-_RATIO_RANGE = (0.05, 1.5e4)
-_USUAL_RATIO = 30.0
-_APART = 200.0
-_FACTORS = {1e3: "thousands", 1e6: "millions", 1e9: "billions"}
-_HIGHEST_MEDIAN_LOSS = 7.5  # nats; about the loss of a unigram model with a large vocabulary
+_UNIGRAM_LOSS = 7.5  # nats; about the loss of a unigram model with a large vocabulary
+_ADVICE = "expected nats per token; take the natural logarithm of a perplexity, or multiply bits per token by 0.6931"
+_ONE = "all losses must come from one validation set and one tokenizer; keep one of them"
+_SOURCE = re.compile(
+    r"(dataset|corpus|corpora|tokenizer|vocab|vocabulary|vocabsize|vocabularysize|metric|(val|valid|validation|eval|evaluation|test)(set|data))s?$"
+)
+"""Columns, without punctuation, that must have one value."""
+_LEAST_SHARE = 0.6  # of the teacher loss that a student has in the median
+_REPEATS = 1.15  # ratio of losses of one configuration; seeds differ by 1 to 3%
+_FEWEST = 5  # runs that are required to compare losses with the published law
+_LEAST_SLOPE = 0.4  # of log losses over those of the published law; about 1 in all studies
+# Log ratio of the losses to the published law: -1.4 (nats per byte) to 0.3. Large models are rarely trained on bytes.
+_HIGH_LEVEL, _LOW_LEVEL, _LARGE = 0.6, -0.7, 3e7
+_GAP = 0.2  # between two groups of such ratios
 # Fraction of rows; nats. In the published runs, 12% of the students have a lower loss than their teacher.
 _SWAPPED_SHARE, _SWAPPED_GAP = 0.8, 0.02
 _FEWEST_SWAPPED = 10  # runs of a design; in smaller designs, all students may be better than a weak teacher
@@ -33,7 +38,14 @@ _LOSS_TOLERANCE = 1e-3  # nats within one teacher, for rounding
 _PARAMS_TOLERANCE = 0.01  # relative, within one student, for sizes rounded to three digits
 
 
-def found(raw: RawTable, frame: pd.DataFrame, kind: str, *, design: bool = False) -> list[str]:
+def found(
+    raw: RawTable,
+    frame: pd.DataFrame,
+    kind: str,
+    *,
+    fit: bool = False,
+    teacher_losses: tuple[float, float] = (0.0, math.inf),
+) -> list[str]:
     """Return the implausible values of a table with valid cells.
 
     Parameters
@@ -42,134 +54,142 @@ def found(raw: RawTable, frame: pd.DataFrame, kind: str, *, design: bool = False
         Raw table, for row names in messages.
     frame : pandas.DataFrame
         Table with the model columns as floats.
-    kind : {"distilled", "supervised"}
+    kind : {"distilled", "supervised", "teachers"}
         Kind of table.
-    design : bool
-        Whether the runs are only predicted: the outcome may be missing, and columns may be constant.
+    fit : bool
+        Whether the runs are fitted, so that columns must vary.
+    teacher_losses : tuple of float
+        Range of plausible losses of teachers, in nats per token.
 
     Returns
     -------
     list of str
         One sentence per problem; empty for a plausible table.
     """
-    problems = _magnitudes(raw, frame, kind)
+    losses = _mixed(raw, frame, kind) or _losses(raw, frame, kind, teacher_losses)
+    models = _models(frame, kind, comparable=not losses)
+    problems = [problem for one in models for problem in implausible_sizes(raw, one)]
+    if not problems:
+        losses += [problem for one in models for problem in _units_of_losses(one)]
     if kind == "distilled":
         # Do not report a size with wrong units again as inconsistent with its student label.
-        swapped = [] if design and (len(frame) < _FEWEST_SWAPPED or "student_loss" not in frame) else _swapped(frame)
+        swapped = _swapped(frame) if "student_loss" in frame and (fit or len(frame) >= _FEWEST_SWAPPED) else []
         problems += swapped or ([] if problems else _labels(raw, frame))
-    problems += _losses(raw, frame, kind)
-    return problems if design else problems + _constant(frame, kind)
+    problems += losses
+    return problems + _constant(frame, kind) if fit else problems
 
 
-# Sizes and tokens ---------------------------------------------------------------------------------------------------
-
-
-def _magnitudes(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
-    size, tokens = KINDS[kind][:2]
-    log_ratio = np.log10(frame[tokens]) - np.log10(frame[size])  # unlike D/N, it does not overflow
-    return (
-        _out_of_range(raw, frame, log_ratio, size, tokens)
-        or _ratio_of_table(log_ratio, size, tokens)
-        or _ratio_of_rows(raw, frame, log_ratio, size, tokens)
-    )
-
-
-def _out_of_range(raw: RawTable, frame: pd.DataFrame, log_ratio: pd.Series, size: str, tokens: str) -> list[str]:
-    few_params = frame[size] < QUANTITIES["params"].fewest
-    few_tokens = frame[tokens] < QUANTITIES["tokens"].fewest
-    problems = []
-    # If both are too small, assume that tokens are in billions, the most common unit, and infer the unit of the size.
-    if few_params.any():
-        believed = log_ratio.where(~few_tokens, log_ratio + 9)[few_params]
-        factor = _likeliest_factor(believed, of=size)
-        problems.append(_slip(raw, frame[size], few_params, factor, "is too few parameters for a language model"))
-    if few_tokens.any():
-        factor = 1e9 if few_params.any() else _likeliest_factor(log_ratio[few_tokens], of=tokens)
-        problems.append(_slip(raw, frame[tokens], few_tokens, factor, "is too few tokens to train a language model"))
-    for name, other in ((size, tokens), (tokens, size)):
-        many = frame[name] > QUANTITIES[COLUMNS[name].quantity].most
-        if many.any():
-            # Dividing one column changes the ratio like multiplying the other.
-            factor = 1 / _likeliest_factor(log_ratio[many], of=other)
-            what = f"is more {COLUMNS[name].units} than any published model has"
-            problems.append(_slip(raw, frame[name], many, factor, what))
-    return problems
-
-
-def _likeliest_factor(log_ratio: pd.Series, of: str) -> float:
-    """Return the factor on a column that gives the most usual tokens per parameter."""
-    sign = 1 if COLUMNS[of].quantity == "tokens" else -1
-    off = float(log_ratio.median()) - math.log10(_USUAL_RATIO)
-    return min(_FACTORS, key=lambda factor: abs(off + sign * math.log10(factor)))
-
-
-def _slip(raw: RawTable, values: pd.Series, rows: pd.Series, factor: float | None, what: str) -> str:
-    """Describe rows whose value in one column is probably wrong by a factor."""
-    first = int(np.flatnonzero(rows)[0])
-    value = values.iloc[first]
-    count = f" (one of {rows.sum()} such rows)" if rows.sum() > 1 else ""
-    text = f"{raw.at(first)}, column {values.name}: {value:.6g}{count} {what}"
-    if factor is None:
-        return text
-    change = f"{_FACTORS[factor]}, multiply by {_power(factor)}" if factor > 1 else f"divide by {_power(1 / factor)}"
-    return f"{text}; probably {value * factor:.6g} was meant ({change})"
-
-
-def _power(factor: float) -> str:
-    return f"1e{round(math.log10(factor))}"
-
-
-def _ratio_of_table(log_ratio: pd.Series, size: str, tokens: str) -> list[str]:
-    ratio = 10 ** float(log_ratio.median())
-    low, high = _RATIO_RANGE
-    if low <= ratio <= high:
-        return []
-    small, large = (tokens, size) if ratio < low else (size, tokens)
-    factor = _likeliest_factor(log_ratio, of=small)
-    return [
-        f"columns {size} and {tokens}: the median run has {ratio:.3g} tokens per parameter; expected {low:g} to "
-        f"{high:g}. Either {small} is in {_FACTORS[factor]} (multiply it by {_power(factor)}), or {large} is {_power(factor)} "
-        "times too large"
-    ]
-
-
-def _ratio_of_rows(raw: RawTable, frame: pd.DataFrame, ratio: pd.Series, size: str, tokens: str) -> list[str]:
-    """Find rows whose tokens per parameter (log10) differ by a factor of about 1e3, 1e6 or 1e9."""
-    ordered = np.sort(ratio)
-    for cut in np.flatnonzero(np.diff(ordered) > math.log10(_APART)):
-        for odd, direction in ((ratio <= ordered[cut], 1), (ratio > ordered[cut], -1)):
-            if odd.mean() >= 0.5:
-                continue
-            rest = ratio[~odd]
-            for factor in _FACTORS:
-                corrected = ratio[odd] + direction * math.log10(factor)
-                if corrected.between(rest.min() - 0.3, rest.max() + 0.3).all():
-                    small, large = (tokens, size) if direction > 0 else (size, tokens)
-                    large_is_odd = (frame.loc[odd, large] > 10 * frame.loc[~odd, large].max()).all()
-                    name, change = (large, 1 / factor) if large_is_odd else (small, factor)
-                    what = f"gives {10 ** ratio[odd].iloc[0]:.3g} tokens per parameter, far from all other runs"
-                    return [_slip(raw, frame[name], odd, change, what)]
-    return []
+def _models(frame: pd.DataFrame, kind: str, comparable: bool) -> list[Models]:
+    """Return the models of a table, with their losses if these can be compared."""
+    found = []
+    for size, tokens, loss in SIZES[kind]:
+        sizes = [frame.get(name, pd.Series(np.nan, frame.index, float, name=name)) for name in (size, tokens)]
+        names = (loss, "teacher_loss" if loss == "student_loss" else "")
+        losses = [frame[name] if comparable and name in frame else None for name in names]
+        found.append(Models(sizes[0], sizes[1], losses[0], losses[1]))
+    return found
 
 
 # Losses -------------------------------------------------------------------------------------------------------------
 
 
-def _losses(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
-    advice = "expected nats per token; take the natural logarithm of a perplexity, or multiply bits per token by 0.6931"
+def _mixed(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
+    """Find tables with losses of several validation sets or tokenizers, and with other quantities than losses."""
+    *inputs, target = required_columns(kind)
+    if kind == TEACHERS or target not in frame:
+        return []
+    for name in [str(name) for name in frame.columns if name not in (*inputs, target)]:
+        values = frame[name].dropna().astype(str).unique()
+        if _SOURCE.search(re.sub(r"[^a-z]", "", name.lower())) and 1 < len(values) < max(len(frame), 3):
+            some = f"{shown(values[0])} and {shown(values[1])}"
+            return [f"column {shown(name)} has {len(values)} values, such as {some}; {_ONE}"]
+    if kind == "distilled" and (share := (frame[target] / frame["teacher_loss"]).median()) < _LEAST_SHARE:
+        return [
+            f"columns teacher_loss and {target}: the student loss is {share:.2g} times the teacher loss in the median; one of them is "
+            "probably not in nats per token (are these bits per byte, perplexities or accuracies?)"
+        ]
+    keys = [frame[name] for name in (*inputs, *(label for label in GROUPS if label in frame))]
+    groups = frame[target].groupby([key if key.dtype == float else key.astype(str) for key in keys])
+    number, repeated = groups.ngroup(), groups.transform("size") > 1
+    apart = repeated & (groups.transform("max") > _REPEATS * groups.transform("min"))
+    if apart.sum() > 0.5 * repeated.sum() and len(number[apart].unique()) > 1:
+        same = frame[target][number == number[apart].iloc[0]]
+        first, other = sorted([int(same.to_numpy().argmin()), int(same.to_numpy().argmax())])
+        return [
+            f"column {target}: runs with the same {' and '.join(inputs)} have different losses, such as {same.iloc[first]:.4g} in "
+            f"{raw.at(same.index[first])} and {same.iloc[other]:.4g} in {raw.at(same.index[other])}; {_ONE}"
+        ]
+    return _not_losses(frame[target], published_loss(*(frame[name].to_numpy() for name in inputs[:2])))
+
+
+def _not_losses(values: pd.Series, published: np.ndarray) -> list[str]:
+    """Find accuracies and error rates, which increase or hardly decrease with the log loss of the published law."""
+    law = pd.Series(published, values.index)
+    if len(values) < _FEWEST or law.nunique() < 4 or law.max() - law.min() < 0.05:
+        return []
+    agreement, slope = float(values.corr(law, method="spearman")), float(np.log(values).std() / law.std())
+    if agreement < -min(0.9, 2.6 / math.sqrt(len(values) - 1)):
+        return [
+            f"column {values.name}: the values increase with size and tokens; losses decrease (are these accuracies?)"
+        ]
+    if values.max() < 1 and slope < _LEAST_SLOPE:
+        return [
+            f"column {values.name}: the values are {values.min():.2g} to {values.max():.2g} and hardly decrease with size and tokens; "
+            "expected nats per token (are these error rates, 1 - accuracy?)"
+        ]
+    return []
+
+
+def _units_of_losses(models: Models) -> list[str]:
+    """Find losses that are too high or too low for the sizes and tokens of the models, and tables with two levels of losses."""
+    features = models.features(Reading())
+    if features.shape[1] < 4 or models.loss is None:
+        return []
+    levels = np.sort(features[:, 3])
+    column, level = f"column {models.loss.name}", float(np.median(levels))
+    text = f"{column}: the median loss is {models.loss.median():.4g}, {math.exp(level):.2g} times that of the published law"
+    if level > _HIGH_LEVEL:
+        return [f"{text}; {_ADVICE}"]
+    if level < _LOW_LEVEL and models.size.median() > _LARGE:
+        return [
+            f"{text}; expected nats per token. Bits per byte are multiplied by 0.6931 and by the bytes per token of the tokenizer; "
+            "accuracies and error rates are not losses"
+        ]
+    gaps = np.diff(levels)
+    cut = int(gaps.argmax())
+    within = max(np.ptp(levels[: cut + 1]), np.ptp(levels[cut + 1 :]))
+    if gaps[cut] > max(_GAP, within) and 0.2 * len(levels) <= cut + 1 <= 0.8 * len(levels):
+        return [
+            f"{column}: {cut + 1} of {len(levels)} losses are lower than the others by a factor of {math.exp(gaps[cut]):.2g} at "
+            f"equal size and tokens; {_ONE}"
+        ]
+    return []
+
+
+def _losses(raw: RawTable, frame: pd.DataFrame, kind: str, teacher_losses: tuple[float, float]) -> list[str]:
+    low, high = teacher_losses
     problems = []
-    for name in KINDS[kind]:
+    for name in required_columns(kind):
         if COLUMNS[name].quantity != "loss" or name not in frame:
             continue
-        values, high = frame[name], frame[name] > QUANTITIES["loss"].most
-        if high.any():
-            nats = math.log(values[high].iloc[0])
-            what = f"is larger than the loss of a uniform prediction; if it is a perplexity, its logarithm is {nats:.4f}; {advice}"
-            problems.append(_slip(raw, values, high, None, what))
-        elif values.median() > _HIGHEST_MEDIAN_LOSS:
-            problems.append(
-                f"column {name}: the median is {values.median():.4g}, larger than the loss of a unigram model; {advice}"
-            )
+        values, of_teachers = frame[name], name == "teacher_loss" or kind == TEACHERS
+        bound = QUANTITIES["loss"].most
+        if (values > bound).any():
+            nats = math.log(values[values > bound].iloc[0])
+            what = f"is larger than the loss of a uniform prediction; if it is a perplexity, its logarithm is {nats:.4f}; {_ADVICE}"
+            problems.append(slip(raw, values, values > bound, None, what))
+        elif (values.max() if of_teachers else values.median()) > _UNIGRAM_LOSS:
+            what = f"is larger than the loss of a unigram model; {_ADVICE}"
+            if of_teachers:
+                problems.append(slip(raw, values, values > _UNIGRAM_LOSS, None, what))
+            else:
+                problems.append(f"column {name}: the median is {values.median():.4g}, which {what}")
+        elif of_teachers and (values > high).any():
+            what = f"is more than twice the largest teacher loss in the data of the fit, {high / 2:.4g}; {_ADVICE}"
+            problems.append(slip(raw, values, values > high, None, what))
+        if of_teachers and (values < low).any():
+            what = f"is below the irreducible loss E of the fit, {low:.4g} (0.1% quantile), which no model can reach under its law"
+            problems.append(slip(raw, values, values < low, None, what))
     return problems
 
 

@@ -115,7 +115,7 @@ def family_plan(
     numbers = _per_student(counts, "counts", sizes.size, np.ones(sizes.size))
     weight = _per_student(weights, "weights", sizes.size, numbers)
     scenario = Scenario(delta_lgt, delta_pre)
-    table = parse_teachers(teachers, [scenario])
+    table = parse_teachers(teachers, [scenario], fitted.teacher_losses)
     family = Family(
         sizes=sizes,
         counts=numbers,

@@ -129,7 +129,7 @@ def predict(
     """
     planner = planning.planner_of(predict, fit, options, distilled=False)
     fitted, noise, seed = planner.fitted, planner.noise, planner.seed
-    runs = read_design(table, kind, allow_suspicious=allow_suspicious)
+    runs = read_design(table, kind, allow_suspicious=allow_suspicious, teacher_losses=fitted.teacher_losses)
     kind = str(runs.attrs["kind"])
     if kind == "distilled" and not fitted.draws.law.distills:
         raise ParameterError(

@@ -18,6 +18,7 @@ import xarray as xr
 
 from bayesdistill.arguments import PARAMS, RANGES, Range, scalar, shown
 from bayesdistill.compute import SCENARIOS, Scenario, scenario
+from bayesdistill.datasets import read_teachers
 from bayesdistill.errors import ParameterError
 
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
@@ -128,40 +129,43 @@ class TeacherTable:
         return (self.params, self.loss) if self.tokens is None else (self.params, self.loss, self.tokens)
 
 
-def parse_teachers(teachers: pd.DataFrame | xr.Dataset | None, scenarios: Sequence[Scenario]) -> TeacherTable | None:
-    """Parse a table of teachers with columns params, loss, and optionally tokens and name."""
+def parse_teachers(
+    teachers: pd.DataFrame | xr.Dataset | None, scenarios: Sequence[Scenario], losses: tuple[float, float]
+) -> TeacherTable | None:
+    """Parse a table of teachers with columns params, loss, and optionally tokens and name.
+
+    Parameters
+    ----------
+    teachers : DataFrame, Dataset or None
+    scenarios : sequence of Scenario
+    losses : tuple of float
+        Range of plausible losses, in nats per token.
+
+    Raises
+    ------
+    DataError
+        If the table is invalid.
+    ParameterError
+        If `teachers` is not a table, or a scenario requires tokens that it does not have.
+    """
     if teachers is None:
         return None
     if isinstance(teachers, xr.Dataset):
-        teachers = teachers.to_dataframe().reset_index()
+        attrs = teachers.attrs
+        teachers = (teachers if teachers.dims else teachers.expand_dims("teacher")).to_dataframe().reset_index()
+        teachers.attrs = dict(attrs)
     if not isinstance(teachers, pd.DataFrame):
         raise ParameterError(
             "`teachers` must be a DataFrame or Dataset with the columns params and loss (optionally name and tokens), "
             f"got {type(teachers).__name__}."
         )
-    for column in ("params", "loss"):
-        if column not in teachers:
-            raise ParameterError(f"`teachers` has no column {column!r}. Found the columns {list(teachers.columns)}.")
-    if teachers.empty:
-        raise ParameterError("`teachers` has no rows. Omit it to plan with newly trained teachers.")
-    columns = {
-        column: np.array([parse_number(value, f"column {column!r} of teachers") for value in teachers[column]])
-        for column in ("params", "loss", "tokens")
-        if column in teachers
-    }
-    if columns["params"].min() < PARAMS.low:
-        raise ParameterError(
-            f"Column 'params' of `teachers` contains {columns['params'].min():g}, which is too small for a number of "
-            "parameters. If this is in millions, multiply it by 1e6."
-        )
+    names, frame = read_teachers(teachers, losses)
+    tokens = frame["tokens"].to_numpy() if "tokens" in frame else np.full(len(frame), np.nan)
     charged = [item.name for item in scenarios if item.delta_pre > 0]
-    if charged and "tokens" not in columns:
+    if charged and np.isnan(tokens).any():
         raise ParameterError(
-            f"`teachers` has no column 'tokens', but the scenario {charged[0]!r} charges for pretraining. Add the column, "
-            "or use a scenario with delta_pre=0 if the teachers are already paid for."
+            f"`teachers` has no column 'tokens', or cells without a value in it, but the scenario {charged[0]!r} charges for "
+            "pretraining. Add the tokens, or use a scenario with delta_pre=0 if the teachers are already paid for."
         )
-    names = [str(n) for n in teachers["name"]] if "name" in teachers else [f"T{i + 1}" for i in range(len(teachers))]
-    for name in names:
-        if names.count(name) > 1:
-            raise ParameterError(f"Column 'name' of `teachers` contains {name!r} more than once. Use different names.")
-    return TeacherTable(tuple(names), columns["params"], columns["loss"], columns.get("tokens"))
+    known = None if np.isnan(tokens).any() else tokens
+    return TeacherTable(tuple(names), frame["params"].to_numpy(), frame["loss"].to_numpy(), known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,9 @@ from bayesdistill.law.parameters import DOMAIN_WORDS, DOMAINS
 PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (10.0, 160.0)}
 """Range of the data of the published law (Busbridge et al. 2025). It applies to posteriors whose supervised law uses the published
 law as prior. It equals the range of the pseudo-runs in `priors.table`, which this module may not import; a test compares them."""
+
+_CERTAIN = 0.001
+"""Posterior probability that E is lower than the loss of a teacher which is questioned."""
 
 # Frames of the package and of cached properties are not where a warning is raised. A prefix must be shorter than the file's name.
 _INTERNAL = (str(Path(posterior.__file__).parents[1]), functools.__file__.removesuffix(".py"))
@@ -59,6 +63,15 @@ class FittedDraws:
         rows, columns = (np.flatnonzero(np.isin(own, kept)) for own, kept in ((self.chain, chain), (self.draw, draw)))
         index = (rows[:, None] * self.draw.size + columns).ravel()
         return replace(self, draws=self.draws.take(index), chain=self.chain[rows], draw=self.draw[columns])
+
+    @property
+    def teacher_losses(self) -> tuple[float, float]:
+        """Range of plausible losses of teachers, in nats per token.
+
+        No model has a loss below E under the law. The range includes the losses in the data, and ends at twice the largest one.
+        """
+        low, high = self.ranges.get("teacher_loss", (math.inf, math.inf))
+        return min(low, float(np.quantile(self.draws["E"], _CERTAIN))), 2 * high
 
     def thinned(self, count: int) -> tuple[FittedDraws, np.ndarray]:
         """Return about `count` draws, evenly spaced within each chain, and their positions."""

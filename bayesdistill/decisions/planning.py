@@ -282,7 +282,7 @@ def problem_of(
     charged = arguments.parse_scenarios(scenarios)
     if isinstance(teachers, pd.DataFrame | xr.Dataset) and "tokens" not in teachers and scenarios == tuple(SCENARIOS):
         charged = tuple(item for item in charged if not item.delta_pre)  # by default, without what cannot be charged
-    table = arguments.parse_teachers(teachers, charged)
+    table = arguments.parse_teachers(teachers, charged, planner.fitted.teacher_losses)
     problem = Problem(
         arguments.parse_students(students),
         np.array([np.inf]) if budgets is None else arguments.parse_budgets(budgets),
@@ -308,10 +308,13 @@ scenarios : str, Scenario, or a list of them
     Cost scenarios: who pays for the teacher. By default, existing teachers without tokens are not charged for pretraining.
 teachers : DataFrame or Dataset, optional
     Existing teachers, one per row: params, loss (measured, nats per token), and optionally name and tokens. The strategy
-    then uses one of them. By default, the strategy uses a new teacher within the bounds, with the loss predicted by the
+    then uses one of them. Implausible values raise a DataError; to accept them, set ``attrs["allow_suspicious"] = True``. By
+    default, the strategy uses a new teacher within the bounds, with the loss predicted by the
     supervised law.
 """
-_RAISES = """ParameterError
+_RAISES = """DataError
+    If the table of teachers is invalid.
+ParameterError
     If an argument is invalid, or the fit has no distillation law.
 ConvergenceError
     If the posterior did not converge and `allow_unconverged` is False.

@@ -84,7 +84,7 @@ def information_order(
     """
     planner = planning.planner_of(information_order, fit, options)
     fitted = planner.fitted
-    runs = parse_candidates(candidates, planner.shape)
+    runs = parse_candidates(candidates, planner.shape, planner.fitted.teacher_losses)
     predictions = predict(fitted, runs)
     draws, law = fitted.draws, fitted.draws.law
     columns = [

@@ -124,7 +124,7 @@ def next_runs(
     """
     planner = planning.planner_of(next_runs, fit, options)
     fitted = planner.fitted
-    runs = parse_candidates(candidates, planner.shape)
+    runs = parse_candidates(candidates, planner.shape, fitted.teacher_losses)
     limits = _limits(runs, batch, batch_compute)
     problem, _ = planning.problem_of(planner, students, budgets, scenarios, teachers)
     strategy = solve(CHOSEN, fitted.draws, problem, planning.workers_of(planner))

@@ -14,13 +14,13 @@ import pandas as pd
 
 from bayesdistill.arguments import checked, instance
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape, forward_flops, student_cost_per_token
+from bayesdistill.datasets import read_candidates
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.errors import DataError, ParameterError
+from bayesdistill.errors import ParameterError
 from bayesdistill.law.predictive import COLUMNS, Design, expected_loss, logpdf, new_run_scale, require_noise
 
-DISTILLED, SUPERVISED = "distilled", "supervised"
+DISTILLED = "distilled"
 
-_FEWEST_PARAMS = 1e3
 # Above this value, a Student-t distribution is normal to within 1e-8, and its constant is computed accurately.
 _MOST_FREEDOM = 1e8
 
@@ -81,95 +81,42 @@ def run_costs(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) -> np
     return parse_candidates(candidates, shape).cost
 
 
-def parse_candidates(table: pd.DataFrame, shape: Shape) -> Candidates:
+def parse_candidates(
+    table: pd.DataFrame, shape: Shape, teacher_losses: tuple[float, float] = (0.0, math.inf)
+) -> Candidates:
     """Validate a table of candidates.
+
+    Parameters
+    ----------
+    table : DataFrame
+    shape : Shape
+    teacher_losses : tuple of float
+        Range of plausible losses of teachers, in nats per token.
 
     Raises
     ------
     DataError
         If the table is invalid; the message names row (from 1) and column.
     """
-    if not isinstance(table, pd.DataFrame):
-        raise DataError(f"`candidates` must be a DataFrame with one run per row, got {type(table).__name__}.")
-    if table.empty:
-        raise DataError("`candidates` has no rows. Give at least one candidate run.")
-    whole = [kind for kind, columns in COLUMNS.items() if all(column in table for column in columns)]
-    if not whole:
-        raise DataError(
-            f"`candidates` has the columns {list(table.columns)}. Distilled runs require "
-            f"{', '.join(COLUMNS[DISTILLED])}; supervised runs require {', '.join(COLUMNS[SUPERVISED])}."
-        )
-    kinds = [_kind_of(table, row, whole) for row in range(len(table))]
-    values = np.full((3, len(table)), np.nan)
-    cost = np.full(len(table), np.nan)
-    for row, kind in enumerate(kinds):
-        for place, column in enumerate(COLUMNS[kind]):
-            values[place, row] = _positive(table, row, column)
-        if values[0, row] < _FEWEST_PARAMS:
-            raise DataError(
-                f"`{COLUMNS[kind][0]}` in row {row + 1} of candidates is {values[0, row]:g}, which is too small for a number "
-                "of parameters. If this is in millions, multiply it by 1e6 (300 million is 3e8)."
-            )
-        if values[1, row] < 1:
-            raise DataError(
-                f"`{COLUMNS[kind][1]}` in row {row + 1} of candidates must be at least 1 token, got {values[1, row]:g}."
-            )
-        cost[row] = _cost(table, row, kind, values[:, row], shape)
-    return Candidates(_names(table), kinds, values[0], values[1], values[2], cost)
+    names, parts = read_candidates(table, teacher_losses)
+    kinds = np.empty(len(names), dtype=object)
+    values, cost = np.full((3, len(names)), np.nan), np.empty(len(names))
+    for part in parts:
+        columns = COLUMNS[part.kind]
+        kinds[part.rows] = part.kind
+        values[: len(columns), part.rows] = part.frame[list(columns)].to_numpy().T
+        cost[part.rows] = [_cost(row, part.kind, shape) for _, row in part.frame.iterrows()]
+    params, tokens, losses = values
+    return Candidates(names, kinds.tolist(), params, tokens, losses, cost)
 
 
-def _filled(table: pd.DataFrame, row: int, column: str) -> bool:
-    return column in table and not pd.isna(table[column].iloc[row])
-
-
-def _kind_of(table: pd.DataFrame, row: int, whole: list[str]) -> str:
-    """Return the kind of a row, determined by its columns and filled cells."""
-    if len(whole) == 1:
-        return whole[0]
-    some = [kind for kind in whole if any(_filled(table, row, column) for column in COLUMNS[kind])]
-    if len(some) == 1:
-        return some[0]
-    found = "has values for both kinds of run" if some else "has no values"
-    raise DataError(
-        f"Row {row + 1} of candidates {found}. Fill either {', '.join(COLUMNS[DISTILLED])} (distilled run) or "
-        f"{', '.join(COLUMNS[SUPERVISED])} (supervised run)."
-    )
-
-
-def _positive(table: pd.DataFrame, row: int, column: str) -> float:
-    cell = table[column].iloc[row]
-    try:
-        number = math.nan if isinstance(cell, bool | np.bool_) else float(cell)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        hint = " For a run without a teacher, use the columns params and tokens." if column == "teacher_loss" else ""
-        shown = repr(cell) if isinstance(cell, str) else str(cell)
-        raise DataError(
-            f"`{column}` in row {row + 1} of candidates must be a positive finite number, got {shown}.{hint}"
-        )
-    return number
-
-
-def _cost(table: pd.DataFrame, row: int, kind: str, values: np.ndarray, shape: Shape) -> float:
-    if _filled(table, row, "cost"):
-        return _positive(table, row, "cost")
-    with_teacher = kind == DISTILLED and _filled(table, row, "teacher_params")
-    teacher = forward_flops(_positive(table, row, "teacher_params"), shape) if with_teacher else 0.0
-    return float(student_cost_per_token(forward_flops(values[0], shape), teacher, 1.0) * values[1])
-
-
-def _names(table: pd.DataFrame) -> list[str]:
-    if "name" not in table:
-        return [str(row + 1) for row in range(len(table))]
-    names = [str(name) for name in table["name"]]
-    for row, name in enumerate(names):
-        if name in names[:row]:
-            first = names.index(name) + 1
-            raise DataError(
-                f"`name` in row {row + 1} of candidates is {name!r}, as in row {first}. Use different names."
-            )
-    return names
+def _cost(run: pd.Series, kind: str, shape: Shape) -> float:
+    if not np.isnan(run.get("cost", np.nan)):
+        return float(run["cost"])
+    size, tokens = (float(run[name]) for name in COLUMNS[kind][:2])
+    teacher_params = float(run.get("teacher_params", np.nan)) if kind == DISTILLED else np.nan
+    teacher = 0.0 if np.isnan(teacher_params) else forward_flops(teacher_params, shape)
+    return float(student_cost_per_token(forward_flops(size, shape), teacher, 1.0) * tokens)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import xarray as xr
 
 from bayesdistill import compiler, posterior
 from bayesdistill.arguments import SAMPLED, checked
-from bayesdistill.datasets import data_hash, read_runs
+from bayesdistill.datasets import hash_of, read_runs
 from bayesdistill.errors import ConvergenceWarning, ModelError
 from bayesdistill.law import DEFAULT_LAW, Law, Prior, Reference, as_law
 from bayesdistill.model import build_model, reference_run
@@ -166,7 +166,7 @@ def _model_origin(
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "sampler": "nutpie NUTS, low-rank mass matrix",
         "data": {
-            kind: {"runs": len(runs), "sha256": data_hash(runs), "source": str(runs.attrs.get("source", "a DataFrame"))}
+            kind: {"runs": len(runs), "sha256": hash_of(runs), "source": runs.attrs["source"]}
             for kind, runs in (("distilled", table), ("supervised", other))
             if runs is not None
         },

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.datasets import read_design
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.law import DEFAULT_LAW, Law, Prior, Reference, as_law
 from bayesdistill.model import reference_run
@@ -76,5 +77,7 @@ def prior_table(
         if "reason" not in table:
             raise ModelError("This fit has no table of priors. Pass the result of bd.fit.")
         return table.to_dataframe().rename_axis("coordinate")
+    runs = None if runs is None else read_design(runs, "distilled")
+    supervised = None if supervised is None else read_design(supervised, "supervised")
     law = as_law(law).for_runs(distilled=runs is not None, supervised=supervised is not None)
     return prior_frame(default_priors(law, reference_run(runs, supervised)))

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from bayesdistill.datasets import data_hash
+from bayesdistill.datasets import hash_of
 from bayesdistill.files import digest_of_sources
 from bayesdistill.law.predictive import Design
 
@@ -39,8 +39,8 @@ def model_key(
         return None
     facts = {
         "law": priors.law.to_json(),
-        "runs": [None if table is None else data_hash(table) for table in (runs, supervised)],
-        # Of any column: `data_hash` covers teachers and students only.
+        "runs": [None if table is None else hash_of(table) for table in (runs, supervised)],
+        # Of any column: `hash_of` covers teachers and students only.
         "groups": [
             {} if table is None else Design.of(priors.law, table, kind).group_lists
             for kind, table in (("distilled", runs), ("supervised", supervised))

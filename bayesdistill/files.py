@@ -87,7 +87,7 @@ def make_folder(path: str | Path) -> Path:
         folder = Path(path).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise FileError(f"Cannot create the folder {path}: {getattr(error, 'strerror', error)}.") from error
+        raise FileError(f"Cannot create the folder {path!s:.300}: {getattr(error, 'strerror', error)}.") from error
     return folder
 
 
@@ -99,12 +99,15 @@ def target_of(path: str | Path) -> Path:
 
 def _target(path: str | Path, *, parents: bool = False) -> tuple[Path, int, tuple[int, int] | None]:
     """Return the file to be replaced, its mode, and its owner and group if it exists, after checking that it may be."""
+    name = f"{path!s:.300}"
     try:
         target = target_of(path)
         folder = _folder_of(target, parents=parents)
         if not folder.is_dir():
-            reason = f"{folder} is not a folder" if folder.exists() else f"the folder {folder} does not exist"
-            raise FileError(f"Cannot write {path}: {reason}.")
+            reason = (
+                f"{folder!s:.300} is not a folder" if folder.exists() else f"the folder {folder!s:.300} does not exist"
+            )
+            raise FileError(f"Cannot write {name}: {reason}.")
         try:
             status = target.stat()
         except FileNotFoundError:
@@ -114,19 +117,19 @@ def _target(path: str | Path, *, parents: bool = False) -> tuple[Path, int, tupl
     except FileError:
         raise
     except OSError as error:
-        raise FileError(f"Cannot write {path}: {error.strerror}.") from error
+        raise FileError(f"Cannot write {name}: {error.strerror}.") from error
     except (RuntimeError, TypeError, ValueError) as error:  # no home folder, not a path, a null character
-        raise FileError(f"Cannot write {path!r}: {error}.") from error
+        raise FileError(f"Cannot write {name!r}: {error}.") from error
     if stat.S_ISDIR(status.st_mode):
-        raise FileError(f"Cannot write {path}: it is a folder. Use the name of a file.")
+        raise FileError(f"Cannot write {name}: it is a folder. Use the name of a file.")
     if not stat.S_ISREG(status.st_mode):
-        raise FileError(f"Cannot write {path}: it is not a regular file. Use the name of a file.")
+        raise FileError(f"Cannot write {name}: it is not a regular file. Use the name of a file.")
     if status.st_nlink > 1:
         raise FileError(
-            f"Cannot write {path}: it has {status.st_nlink} hard links. Use another name, or delete the file first."
+            f"Cannot write {name}: it has {status.st_nlink} hard links. Use another name, or delete the file first."
         )
     if not status.st_mode & 0o222 or not os.access(target, os.W_OK):
-        raise FileError(f"Cannot write {path}: it is read-only. Use another name, or make the file writable.")
+        raise FileError(f"Cannot write {name}: it is read-only. Use another name, or make the file writable.")
     return target, stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
 
 
@@ -163,7 +166,7 @@ def _temporary_file(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
     except FileError:
         raise
     except OSError as error:
-        raise FileError(f"Cannot write {target}: {error.strerror}.") from error
+        raise FileError(f"Cannot write {target!s:.300}: {error.strerror}.") from error
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ import pytest
 import test_decisions_every_function as questions
 import xarray as xr
 from decision_cases import posterior_of, scattered
+from test_cli import run
 
 import bayesdistill as bd
 from bayesdistill import reporting
@@ -138,6 +139,24 @@ def test_a_file_that_h5py_has_open_for_writing(saved):
         file.flush()
         rejected(saved, "is open for writing in another program")
     rejected(saved, "changed by another program")
+
+
+def test_the_command_line_rejects_the_same_files(tmp_path, monkeypatch, capsys, saved):
+    bd.save(xr.Dataset({"a": 1}), tmp_path / "other.nc")
+    (tmp_path / "cut.nc").write_bytes(saved.read_bytes()[:5000])
+    os.mkfifo(tmp_path / "fifo.nc")
+    for name, said in (("cut.nc", "damaged"), ("fifo.nc", "not a regular file"), ("missing.nc", "does not exist")):
+        path = str(tmp_path / name)
+        for words in (
+            ["plan", path, "--student", "1B", "--budgets", "1e20"],
+            ["report", str(saved), "--plan", path],
+            ["fit", "busbridge2025", "--prior", path, "-o", str(tmp_path / "fit.nc")],
+        ):
+            code, _, err = run(monkeypatch, capsys, *words)
+            assert code == 2, words
+            assert said in err
+            assert "Traceback" not in err
+            assert len(err) < 1000
 
 
 # What netCDF cannot store ---------------------------------------------------------------------------------------------
@@ -570,7 +589,7 @@ def test_no_result_is_rejected(fit, plan):
 # Changed bytes --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_every_changed_file_is_rejected_quickly(wholes, count):
     contents = changed_files.changed(list(wholes.values()), count, seed=count)
     found = [(change, said) for change, said, _, _ in changed_files.outcomes(contents, wholes["fit.nc"])]

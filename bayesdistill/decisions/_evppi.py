@@ -112,7 +112,9 @@ def plan_value(
         "compute_factor_quantile": quantiles_of(factor, QUANTILES),
         "unreachable_probability": probability_of(fitted, np.isinf(equivalent), ~np.isnan(distilled)),
     }
-    coordinates = {name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre")}
+    coordinates = {
+        name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre") if name in plan.coords
+    }
     result = labels.answer("plan_value", fitted, values, coordinates | {"quantile": np.array(QUANTILES)}, plan.attrs)
     result = result.assign({name: plan[name].transpose(*CELL) for name in _WORTH.values()})
     flops = {
@@ -198,7 +200,9 @@ def evppi(
     regret = plan["regret"].transpose(*CELL).values
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(regret > 0, value / regret, np.nan)
-    coordinates: dict[str, Any] = {name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre")}
+    coordinates: dict[str, Any] = {
+        name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre") if name in plan.coords
+    }
     coordinates["quantity"] = list(known)
     attrs = plan.attrs | {"estimator": f"regression on Hermite polynomials of degree {_DEGREE} of the normal score"}
     return labels.answer("evppi", fitted, {"evppi": (value, error), "evppi_share": share}, coordinates, attrs)

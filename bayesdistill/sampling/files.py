@@ -27,7 +27,7 @@ def save(result: xr.DataTree | xr.Dataset, path: str | Path) -> Path:
     """Write a fit or a plan to a netCDF file.
 
     The file is written under a temporary name in the same folder and then renamed, so an interrupted or failed write does not
-    change an existing file. Numbers are stored with checksums, so `load` detects a damaged file.
+    change an existing file. It ends with a digest of its content, so `load` detects every change.
 
     Parameters
     ----------
@@ -115,6 +115,16 @@ def load(path: str | Path, *, law: Law | str | None = None) -> Any:
     ------
     FileError
         If the file is missing, damaged, not written by this package, or has another version of the format.
+
+    Warns
+    -----
+    DigestWarning
+        If the file was written by an earlier version, which stored no digest.
+
+    Notes
+    -----
+    The digest is verified before HDF5 reads the file. Links and storage outside the file are rejected. See "Saved files" in the
+    documentation.
 
     Examples
     --------

@@ -40,22 +40,22 @@ def small_fit() -> xr.DataTree:
     labels = effect.groups(table)[0]
     rng = np.random.default_rng(0)
     draws = decision_cases.posterior_of(
-        decision_cases.scattered(40)
-        | {"sigma": np.full(40, 0.01), "nu": np.full(40, 5.0), effect.scale.name: np.full(40, 0.01)},
+        decision_cases.scattered(60)
+        | {"sigma": np.full(60, 0.01), "nu": np.full(60, 5.0), effect.scale.name: np.full(60, 0.01)},
         chains=2,
     )
     for name in (effect.variable.name, effect.raw):
-        draws[name] = (("chain", "draw", effect.dim), 0.01 * rng.standard_normal((2, 20, len(labels))))
-    draws["z"] = (("chain", "draw", "coordinate"), rng.standard_normal((2, 20, len(law.coordinates))))
-    axes = {"chain": [0, 1], "draw": np.arange(20)}
+        draws[name] = (("chain", "draw", effect.dim), 0.01 * rng.standard_normal((2, 30, len(labels))))
+    draws["z"] = (("chain", "draw", "coordinate"), rng.standard_normal((2, 30, len(law.coordinates))))
+    axes = {"chain": [0, 1], "draw": np.arange(30)}
     draws = draws.assign_coords(axes | {effect.dim: labels, "coordinate": [c.name for c in law.coordinates]})
     reference = bd.law.Reference(4.8e8, 1.6e10, 2.3)
     draws = posterior.with_law(draws, law, reference)
     observed, constant = data_groups(law, table, None)
     steps = {
-        "diverging": np.zeros((2, 20), dtype=bool),
-        "energy": rng.standard_normal((2, 20)),
-        "depth": np.full((2, 20), 3),
+        "diverging": np.zeros((2, 30), dtype=bool),
+        "energy": rng.standard_normal((2, 30)),
+        "depth": np.full((2, 30), 3),
     }
     found = xr.DataTree.from_dict(
         {
@@ -70,7 +70,7 @@ def small_fit() -> xr.DataTree:
         }
     )
     origin = {
-        "versions": {"bayesdistill": "0.1.0"}, "sampler": "none", "seed": 0, "settings": {"draws": 20, "chains": 2, "tune": 60},
+        "versions": {"bayesdistill": "0.1.0"}, "sampler": "none", "seed": 0, "settings": {"draws": 30, "chains": 2, "tune": 60},
         "data": {"distilled": {"runs": len(table), "sha256": 64 * "0", "source": "busbridge2025/distilled"}},
         "supervised_law": "published law", "asymptotic_width": 0.005, "priors": {"log_nu": "Normal(2.2, 1)"},
         "started": "2025-01-01T00:00:00Z", "seconds": 1.0,

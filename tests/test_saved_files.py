@@ -322,7 +322,7 @@ STRUCTURES = {
     "sequences": (lambda file: replaced(file, E, shape=(2,), dtype=h5py.vlen_dtype("f8")), "has a type"),
     "a dataset beyond the file": (declares("observed_data/student_loss", 10**12), "more values than the file"),
     "chunks beyond the file": (
-        lambda file: replaced(file, E, shape=(2, 20), maxshape=(None, None), dtype="f8", chunks=(10**5, 10**3)),
+        lambda file: replaced(file, E, shape=(2, 30), maxshape=(None, None), dtype="f8", chunks=(10**5, 10**3)),
         "chunks that are larger",
     ),
     "attribute of references": (attribute("law", h5py.Empty(h5py.ref_dtype), "posterior"), "has a type"),
@@ -339,7 +339,7 @@ def test_other_structures_are_rejected_before_they_are_read(tmp_path, monkeypatc
         monkeypatch.setattr(structure, "_MOST_OBJECTS", 60)
     Path("secret.txt").write_text("do not read this. " * 4000)
     with h5py.File("secret.h5", "w") as file:
-        file["E"] = np.full((2, 20), 1.5)
+        file["E"] = np.full((2, 30), 1.5)
     change, said = STRUCTURES[name]
     rejected(alter(tmp_path / "x.nc", wholes["fit.nc"], change), said)
 
@@ -385,7 +385,7 @@ CONTENTS = {
     "no group": ("fit.nc", value("constant_data/configuration_of_run", 3, -1), "index outside its groups"),
     "other group": ("fit.nc", value("constant_data/configuration_of_run", 3, 38), "index outside the groups"),
     "scalar": ("fit.nc", lambda file: replaced(file, E, data=1.2), r"posterior/E' has the dimensions \(none\)"),
-    "text": ("fit.nc", lambda file: replaced(file, E, data=np.full((2, 20), "1.2", dtype="S3")), "has the type"),
+    "text": ("fit.nc", lambda file: replaced(file, E, data=np.full((2, 30), "1.2", dtype="S3")), "has the type"),
     "swapped axes": ("fit.nc", swapped, "'posterior/E' has the dimensions draw chain instead of chain draw"),
     "sizes that differ": ("fit.nc", relabel(E, (1, 0)), "damaged"),
     "no draws of E": ("fit.nc", lambda file: file.pop(E), "has no E, which the law"),

@@ -110,7 +110,7 @@ class Range:
         """Return a number, or an array of numbers; a list becomes an array."""
         try:
             array = np.asarray(values)
-        except ValueError:
+        except (TypeError, ValueError):
             array = np.array(None)
         if array.ndim == 0:
             return self(values, name)

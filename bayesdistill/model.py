@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayesdistill.arguments import checked, instance, or_none
 from bayesdistill.datasets import read_measured
 from bayesdistill.errors import ModelError
 from bayesdistill.law import DEFAULT_LAW, UNITS, GroupEffect, Law, Reference, as_law
@@ -62,6 +63,7 @@ def reference_run(runs: pd.DataFrame | None, supervised: pd.DataFrame | None) ->
     raise ModelError("There are no runs. Pass distilled runs, supervised runs, or both.")
 
 
+@checked(priors=or_none(instance(Priors)), reference=or_none(instance(Reference)))
 def build_model(
     runs: pd.DataFrame | None = None,
     supervised: pd.DataFrame | None = None,

@@ -20,7 +20,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.arguments import SAMPLED, checked, instance
+from bayesdistill.arguments import SAMPLED, checked, instance, or_none
 from bayesdistill.criticism import truths
 from bayesdistill.criticism.refits import Refitter, digest, refit_until_converged, refitter_for
 from bayesdistill.criticism.results import dataset
@@ -57,7 +57,7 @@ CHOICES = [*truths.DECISIONS, *truths.BREAK_EVEN]
 STATUSES = ("passed", "passed when refitted", "failed")
 
 
-@checked(draws=SAMPLED, thresholds=instance(ConvergenceThresholds))
+@checked(draws=SAMPLED, priors=or_none(instance(Priors)), thresholds=instance(ConvergenceThresholds))
 def simulate_calibration(
     runs: pd.DataFrame,
     *,

@@ -15,8 +15,9 @@ from bayesdistill.law.forms import (
     distilled_loss,
     law_of_json,
     remember,
+    supervised_loss,
 )
-from bayesdistill.law.formulas import PUBLISHED, supervised_loss
+from bayesdistill.law.formulas import PUBLISHED
 from bayesdistill.law.parameters import UNITS, Coordinate, Parameter, Prior, Reference
 from bayesdistill.law.residual import RESIDUAL_NOISE, ResidualNoise
 from bayesdistill.law.term import Student, Term

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesdistill.arguments import check_fields, instance, is_finite, scalar, shown, switch, tuple_of
+from bayesdistill.arguments import Range, check_fields, checked, instance, is_finite, scalar, shown, switch, tuple_of
 from bayesdistill.errors import BayesdistillError, ModelError, ParameterError
 from bayesdistill.law import formulas
 from bayesdistill.law.effects import EFFECTS, GroupEffect
@@ -495,6 +496,15 @@ has effects and slopes of student configurations. It predicts unseen teachers an
 _EXTENDED = EQUATION_8.with_terms("weak_teachers", "soft_targets", "reducible_ratio")
 
 
+def _positive(value: Any, name: str) -> Any:
+    """Return positive numbers, which may be infinite, or a variable of PyTensor."""
+    return value if hasattr(value, "owner") else Range(0, math.inf, above=True).each(value, name)
+
+
+supervised_loss = checked(params=_positive, tokens=_positive)(formulas.supervised_loss)
+
+
+@checked(student_params=_positive, student_tokens=_positive, teacher_loss=_positive)
 def distilled_loss(
     student_params: Any,
     student_tokens: Any,

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesdistill.arguments import Range, check_fields, instance, one_of
+from bayesdistill.arguments import Range, check_fields, instance, one_of, shown
 from bayesdistill.errors import ParameterError
 from bayesdistill.law.formulas import exp, log, softplus
 
@@ -153,6 +153,10 @@ class Parameter:
         check_fields(
             self, domain=one_of(*DOMAINS), **dict.fromkeys(("name", "unit", "long_name", "sentence"), instance(str))
         )
+        if self.per is not None and not (isinstance(self.per, tuple | list) and len(self.per) == 2):
+            raise ParameterError(
+                f"`per` of {self.name!r} must be a pair such as ('params', 'alpha'), got {shown(self.per)}."
+            )
         if self.per is not None and self.per[0] not in ("params", "tokens"):
             raise ParameterError(f"`per` of {self.name!r} must start with 'params' or 'tokens', got {self.per[0]!r}.")
         if self.name in RESERVED or not self.name.isidentifier():

@@ -157,7 +157,8 @@ def _law_with(parameters: Mapping[str, float]) -> Law:
 def _laid_out(design: pd.DataFrame, kind: str, repeats: int) -> pd.DataFrame:
     """Return the design with labels and one row per run, without the outcome."""
     target = KINDS[kind][-1]
-    runs = design.drop(columns=target, errors="ignore") if isinstance(design, pd.DataFrame) else design
+    # Outcomes of the design are not used, so they may be missing.
+    runs = design.loc[:, [name != target for name in design.columns]] if isinstance(design, pd.DataFrame) else design
     runs = read_design(runs, kind).drop(columns=target, errors="ignore")
     if kind == "distilled":
         if "student" not in runs:

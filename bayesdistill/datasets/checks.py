@@ -19,7 +19,7 @@ import pandas as pd
 
 from bayesdistill.arguments import QUANTITIES, shown
 from bayesdistill.datasets import suspicions
-from bayesdistill.datasets.files import RawTable, read_csv_call
+from bayesdistill.datasets.files import FORMATS, RawTable, in_format, read_csv_call
 from bayesdistill.datasets.schemas import (
     COLUMNS,
     GROUPS,
@@ -103,7 +103,9 @@ def checked(raw: RawTable, required: Requirements) -> pd.DataFrame:
     _raise(raw, kind, repeated + (_constant_target(frame[target]) if required.fit else []))
     allow = required.allow_suspicious or attrs.get("allow_suspicious") is True
     if not allow:
-        found = suspicions.found(raw, frame, kind, fit=required.fit, teacher_losses=required.teacher_losses)
+        unchecked = [name for name in OPTIONAL[kind] if name in names and name not in columns]
+        known = frame.drop(columns=unchecked)
+        found = suspicions.found(raw, known, kind, fit=required.fit, teacher_losses=required.teacher_losses)
         _raise(raw, kind, found, *_how_to_allow(raw))
     frame.attrs = attrs | {"source": raw.path or attrs.get("source", "a DataFrame"), "kind": kind}
     frame.attrs |= {"allow_suspicious": True} if allow else {}
@@ -211,11 +213,9 @@ def _meant(text: str, column: str) -> str:
     _, fewest, most = QUANTITIES[COLUMNS[column].quantity]
     text = re.sub(r"\s", " ", text).replace("\u2019", "'")
     found = []
-    for mark, point in (",.", ".,", " ,", "',", "_.", " .", "'."):
-        # Digits, or groups of three digits, with a decimal point or comma and an exponent.
-        whole = rf"[0-9]+|[0-9]{{1,3}}({re.escape(mark)}[0-9]{{3}})+"
-        if re.fullmatch(rf"({whole})({re.escape(point)}[0-9]+)?(e[+-]?[0-9]+)?", text, re.IGNORECASE):
-            number = text.replace(mark, "").replace(point, ".")
+    for mark, point in FORMATS:
+        number = in_format(text, mark, point)
+        if number is not None:
             how = "with a decimal point" if point in text and point == "," else "without separators"
             found.append((not fewest < float(number) <= most, f": write {number}, {how}"))
     return min(found, default=(False, ""), key=lambda one: one[0])[1]

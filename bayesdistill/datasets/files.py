@@ -24,14 +24,8 @@ from bayesdistill.errors import DataError, FileError, ParameterError
 _CSV = (".csv", ".csv.gz")
 _PARQUET = (".parquet", ".pq")
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-_NUMBERS: tuple[dict[str, str], ...] = (
-    {},
-    {"decimal": ","},
-    {"thousands": ","},
-    *({"decimal": ",", "thousands": mark} for mark in (".", " ", "'")),
-    *({"thousands": mark} for mark in (" ", "'", "_")),
-)
-"""Arguments of pandas.read_csv for decimal and thousands separators, in the order in which they are tried."""
+FORMATS = (("_", "."), ("_", ","), (",", "."), (".", ","), (" ", ","), ("'", ","), (" ", "."), ("'", "."))
+"""Thousands separator and decimal separator of numbers, in the order in which they are tried."""
 _EXCEL = re.compile(r"\s*\"?sep=.?", re.IGNORECASE)
 _CONFLICT = re.compile(r"^(<{7}|>{7}|={7}|\|{7})( .*)?\r?$", re.MULTILINE)
 _LONGEST_NAME = 200
@@ -187,7 +181,7 @@ def _csv(text: str, where: str, path: str) -> RawTable:
     if mark := _CONFLICT.search(text):
         line = text.count("\n", 0, mark.start()) + 1
         raise DataError(
-            f"{where}, line {line} is a merge conflict marker ({shown(mark[0])}). Resolve the conflict and delete the markers."
+            f"{where}, line {line} is a merge conflict marker ({shown(mark[0].strip())}). Resolve the conflict and delete the markers."
         )
     _reject_other_formats(text, where, path)
     header, rows, lines = _records(text, where)
@@ -270,27 +264,42 @@ def read_csv_call(text: str, path: str) -> str:
         options["skiprows"] = start
     if re.search(f"{re.escape(separator)} ", header):
         options["skipinitialspace"] = True
-    formats = [options | numbers for numbers in _NUMBERS]
-    made = next((one for exact in (True, False) for one in formats if _reads(text, one, exact)), options)
-    name = repr(path) if len(path) <= _LONGEST_NAME else "path"
-    call = ", ".join([name, *(f"{key}={value!r}" for key, value in made.items())])
-    return f"Or pass pandas.read_csv({call})." if made else ""
-
-
-def _reads(text: str, options: dict[str, Any], plausible: bool) -> bool:
-    """Return whether pandas reads the columns of runs as numbers, and as plausible ones."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            frame = pd.read_csv(io.StringIO(text), nrows=1000, **options)
+            frame = pd.read_csv(io.StringIO(text), nrows=1000, dtype=str, **options)
         except (ValueError, pd.errors.ParserError):
-            return False
-    columns = [name for name in COLUMNS if name in frame]
-    return bool(columns) and all(
-        pd.api.types.is_numeric_dtype(frame[name])
-        and (not plausible or frame[name].dropna().between(*QUANTITIES[COLUMNS[name].quantity][1:]).all())
-        for name in columns
+            return ""
+    numbers = next(
+        (one for exact in (True, False) for one in FORMATS if _reads(frame, *one, plausible=exact)), FORMATS[0]
     )
+    options |= {} if numbers[1] == "." else {"decimal": numbers[1]}
+    options |= {} if numbers[0] == "_" else {"thousands": numbers[0]}
+    if not options:
+        return ""
+    name = repr(path) if len(path) <= _LONGEST_NAME else "path"
+    call = ", ".join([name, *(f"{key}={value!r}" for key, value in options.items())])
+    return f"Or pass pandas.read_csv({call})."
+
+
+def in_format(text: str, mark: str, point: str) -> str | None:
+    """Return a number in Python's format from text with other thousands and decimal separators, or None."""
+    whole = rf"[0-9]+|[0-9]{{1,3}}({re.escape(mark)}[0-9]{{3}})+"
+    pattern = rf"\s*({whole})({re.escape(point)}[0-9]*)?(e[+-]?[0-9]+)?\s*"
+    if not re.fullmatch(pattern, text, re.IGNORECASE):
+        return None
+    return text.strip().replace(mark, "").replace(point, ".")
+
+
+def _reads(frame: pd.DataFrame, mark: str, point: str, *, plausible: bool) -> bool:
+    """Return whether the columns of runs, as text, are numbers in a format, and plausible ones."""
+    for name in COLUMNS:
+        _, low, high = QUANTITIES[COLUMNS[name].quantity]
+        for cell in frame[name].dropna() if name in frame else ():
+            number = in_format(cell, mark, point)
+            if number is None or (plausible and not low < float(number) <= high):
+                return False
+    return any(name in frame for name in COLUMNS)
 
 
 def _other_column(cells: list[str], text: bool) -> pd.Series:

@@ -1,0 +1,115 @@
+"""Mistakes in tables: honest studies are not questioned, mistakes are, with the right advice."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated_tables import CORRUPTIONS, DESIGNS, honest, in_units, questions, swapped
+
+import bayesdistill as bd
+
+CLEAR = {  # share of tables that are questioned, and with the right advice, at least
+    "swapped": (0.85, 0.75),
+    "sizes in thousands": (0.6, 0.5),
+    "tokens in thousands": (0.8, 0.5),
+    "one of the sizes in thousands": (0.8, 0.8),
+    "one of the tokens in thousands": (0.8, 0.8),
+    "bits per byte": (0.6, 0.6),  # in small models, they could be nats per byte
+    "error rates": (0.8, 0.8),
+}
+"""Mistakes that cannot always be seen; all others are found in every table."""
+
+
+@pytest.fixture(scope="module")
+def studies() -> list[pd.DataFrame]:
+    """A table of each design and kind."""
+    tables = [honest(seed) for seed in range(2 * len(DESIGNS))]
+    return [table for table in tables if len(table) >= 3]
+
+
+def asked_in(seeds: range) -> list[int]:
+    """Seeds of honest tables that are questioned."""
+    return [seed for seed in seeds if questions(honest(seed))]
+
+
+def test_honest_tables_are_not_questioned():
+    assert asked_in(range(42)) == []
+
+
+@pytest.mark.slow
+def test_fewer_than_one_percent_of_honest_tables_are_questioned():
+    assert len(asked_in(range(42, 1442))) < 14
+
+
+@pytest.mark.parametrize("mistake", list(CORRUPTIONS))
+def test_mistakes_are_found_with_the_right_advice(studies, mistake):
+    corrupt, right = CORRUPTIONS[mistake]
+    asked = [questions(corrupt(table, np.random.default_rng(seed))) for seed, table in enumerate(studies)]
+    found, advised = np.mean([bool(text) for text in asked]), np.mean([bool(re.search(right, text)) for text in asked])
+    least = CLEAR.get(mistake, (1.0, 0.8))
+    assert found >= least[0]
+    assert advised >= least[1]
+
+
+def isoflop(seed: int = 2) -> pd.DataFrame:
+    """A supervised table of runs of equal compute."""
+    assert DESIGNS[seed // 2] == "isoflop"
+    return honest(seed)
+
+
+def test_clear_cases_are_named_exactly():
+    table = isoflop()
+    assert "columns params and tokens" in questions(swapped(table, np.random.default_rng(0)))
+    assert "The two columns are probably swapped" in questions(swapped(table, np.random.default_rng(0)))
+    for column, name in ((0, "params"), (1, "tokens")):
+        for factor, unit in ((1e6, "millions"), (1e9, "billions"), (1e12, "trillions")):
+            text = questions(in_units(column, factor, 1)(table, np.random.default_rng(1)))
+            row = int(re.search(r"row (\d+), column", text)[1]) - 1
+            assert f"probably {table[name].iloc[row]:.6g} was meant ({unit}, multiply by 1e" in text
+    doubled = pd.concat([table.assign(loss=0.93 / 2.54 * table["loss"]), table], ignore_index=True)
+    assert "runs with the same params and tokens have different losses, such as" in questions(doubled)
+    assert "all losses must come from one validation set and one tokenizer" in questions(doubled)
+    # The second tokenizer with other runs, not the same ones.
+    levels = np.where(np.arange(len(table)) % 2, 1.0, 1.6)
+    assert "are lower than the others by a factor of" in questions(table.assign(loss=levels * table["loss"]))
+
+
+@pytest.mark.parametrize("name", ["dataset", "Tokenizer", "val_set", "eval dataset", "vocab_size", "train_corpus"])
+def test_a_column_of_several_validation_sets(name):
+    table = isoflop()
+    several = np.array(["c4", "pile", "wiki"])[np.arange(len(table)) % 3]
+    assert f"column {name!r} has 3 values, such as 'c4' and 'pile'" in questions(table.assign(**{name: several}))
+    assert questions(table.assign(**{name: "c4"})) == ""
+    assert questions(table.assign(note=several)) == ""
+
+
+def test_non_embedding_parameters_are_suggested_before_all_parameters():
+    table = isoflop().rename(columns={"params": "N_no_emb"}).assign(N=1e9)
+    with pytest.raises(bd.DataError, match="'N_no_emb' looks like 'params'"):
+        bd.read_runs(table)
+
+
+def test_students_in_another_unit_than_their_teachers():
+    runs = bd.load_runs()
+    assert "the student loss is 0.37" in questions(runs.assign(student_loss=runs["student_loss"] * 0.35))
+
+
+def test_implausible_values_are_allowed_with_an_attribute():
+    table = swapped(isoflop(), np.random.default_rng(0))
+    table.attrs["allow_suspicious"] = True
+    assert len(bd.read_runs(table)) == len(table)
+
+
+def test_packaged_runs_are_not_questioned():
+    for name, kind in (("busbridge2025", "distilled"), ("tiny", "distilled"), ("tiny", "supervised")):
+        assert bd.load_runs(name, kind).attrs.get("allow_suspicious") is None
+
+
+def test_the_held_out_runs_of_the_tiny_study_pass():
+    tiny = Path(__file__).parents[1] / "data" / "tiny"
+    for kind in ("distilled", "supervised"):
+        assert questions(pd.read_csv(tiny / f"held-out-{kind}.csv")) == ""

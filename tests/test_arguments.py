@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from test_plots_options import CASES
 
 import bayesdistill as bd
-from bayesdistill import arguments
+from bayesdistill import arguments, cli
 from bayesdistill.arguments import RANGES, RULES, Range
 
 SEEDS_WRONG = [-1, 2**64, 1.5, "1", True, None, [], [1], math.nan, np.float64(1), np.array([1, 2]), {}]
@@ -282,7 +282,7 @@ def cases(of: list[str]) -> Any:
     """Each function with a few values, and a slow version with many."""
     return pytest.mark.parametrize(
         ("name", "examples"),
-        [(name, 12) for name in of] + [pytest.param(name, 400, marks=pytest.mark.slow) for name in of],
+        [(name, 12) for name in of] + [pytest.param(name, 100, marks=pytest.mark.slow) for name in of],
     )
 
 
@@ -387,3 +387,10 @@ def test_losses_have_positive_arguments(value):
     assert bd.supervised_loss(1e9, math.inf, **six) > six["E"]
     with pytest.raises(bd.ParameterError, match="`tokens` must be a number above 0"):
         bd.supervised_loss(1e9, value, **six)
+
+
+def test_whole_numbers_of_the_command_line_are_exact():
+    for text, number in (("9007199254740993", 2**53 + 1), (str(2**64 - 1), 2**64 - 1), ("1e3", 1000), ("1k", 1000)):
+        assert cli._whole(text, "--seed") == number
+    with pytest.raises(bd.ParameterError, match="--seed must be an integer"):
+        cli._whole("1.5", "--seed")

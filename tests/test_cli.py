@@ -28,6 +28,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
     return int(stopped.value.code or 0), printed.out, printed.err
 
 
+SUPERVISED = Path(__file__).parents[1] / "data" / "tiny" / "supervised.csv"
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -124,6 +125,8 @@ def test_bad_files(
         (["fit", "busbridge"], "There is no packaged data set 'busbridge'"),
         (["fit", "nowhere.csv"], "nowhere.csv does not exist"),
         (["fit", "./runs"], "./runs must have one of the endings .csv"),
+        (["fit", "/"], "/ is a folder"),
+        (["fit", str(SUPERVISED)], "not of the requested distilled runs. Pass it as --supervised."),
         (["fit", "busbridge2025", "--law", "eq9"], "There is no law 'eq9'. Choose from"),
         (["fit", "runs.xlsx"], "runs.xlsx must have one of the endings .csv"),
         (["fit", "busbridge2025", "--draws", "2"], "--draws must be an integer from 4 to 1e+06, got 2"),

@@ -89,6 +89,8 @@ def read_raw(source: Any, where: str = "the table") -> RawTable:
     path = Path(source)
     where = _short(os.fsdecode(source))
     name = path.name.lower()
+    if path.is_dir():
+        raise FileError(f"{where} is a folder. Use the name of a file in it.")
     if not name.endswith(_CSV + _PARQUET):
         raise DataError(
             f"{where} must have one of the endings {', '.join(_CSV + _PARQUET)}. Save it in one of these formats.",

@@ -240,8 +240,10 @@ def _of_table(models: Models) -> list[str]:
     if low <= ratio <= high and not by_losses:
         return []
     size, tokens = str(models.size.name), str(models.tokens.name)
-    expected = "which does not agree with the losses" if low <= ratio <= high else f"expected {low:g} to {high:g}"
-    text = f"columns {size} and {tokens}: the median run has {ratio:.3g} tokens per parameter; {expected}"
+    expected = (
+        "which does not agree with the losses" if low <= ratio <= high else f"but {low:g} to {high:g} are expected"
+    )
+    text = f"columns {size} and {tokens}: the median run has {ratio:.3g} tokens per parameter, {expected}"
     if best.perplexity and models.loss is not None:
         return [
             f"column {models.loss.name}: the values decrease with size and tokens like perplexities; take their natural logarithm"

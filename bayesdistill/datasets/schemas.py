@@ -236,7 +236,11 @@ def _missing(names: Sequence[str], kind: str | None, needed: dict[str, tuple[str
     missing = [name for name in needed[best] if name not in names]
     text = f" {_quoted(missing)}, which {_called(best)} require"
     if complete:
-        return f"{text}; it has the columns of {complete[0]} runs ({' '.join(needed[complete[0]])}), not of the requested {kind} runs."
+        other = complete[0]
+        found = (
+            f"{text}; it has the columns of {other} runs ({' '.join(needed[other])}), not of the requested {kind} runs."
+        )
+        return f"{found} Pass it as `supervised`." if other == "supervised" else found
     if near[best]:
         similar = ", ".join(f"{shown(alike)} looks like {name!r}" for name, alike in near[best].items())
         rename = ", ".join(f"{shown(alike)}: {name!r}" for name, alike in near[best].items())

@@ -303,7 +303,7 @@ def test_any_valid_table_comes_back_to_the_bit(tmp_path_factory, table, suffix):
 def test_a_missing_file_and_a_folder(tmp_path):
     assert f"{tmp_path / 'no.csv'} does not exist" in message(tmp_path / "no.csv", error=FileError)
     (tmp_path / "folder.csv").mkdir()
-    assert f"{tmp_path / 'folder.csv'} cannot be read" in message(tmp_path / "folder.csv", error=FileError)
+    assert f"{tmp_path / 'folder.csv'} is a folder" in message(tmp_path / "folder.csv", error=FileError)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import bayesdistill as bd
 from bayesdistill.datasets import data_hash, describe_runs, read_design
+from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.design import run_costs
 
 LONGEST = 1200
@@ -341,3 +342,26 @@ def test_build_model_and_tables_of_criticism_are_checked():
     teachers = runs.assign(teacher_params=7.0)
     with pytest.raises(bd.DataError, match=r"column teacher_params: 7 .* too few parameters"):
         bd.backtest(teachers, bd.load_runs("tiny", "supervised"))
+
+
+def test_teacher_losses_below_the_irreducible_loss_are_questioned():
+    run = pd.DataFrame({"student_params": [1e9], "student_tokens": [2e10], "teacher_loss": [0.9]})
+    said = r"row 1, column teacher_loss: 0\.9 is below the irreducible loss E of the fit, 1\.22"
+    for call in (
+        lambda table: bd.predict(_published(), table),
+        lambda table: bd.information_order(_published(), table),
+    ):
+        with pytest.raises(bd.DataError, match=said):
+            call(run)
+        assert call(run.assign(teacher_loss=1.9)) is not None
+        run.attrs["allow_suspicious"] = True
+        assert call(run) is not None
+        run.attrs = {}
+
+
+def test_teacher_losses_in_the_data_of_a_fit_are_plausible():
+    seen = xr.Dataset({name: ("run", [1e9, 2e9]) for name in ("student_params", "student_tokens")})
+    seen["teacher_loss"] = ("run", [0.8, 1.9])
+    fit = xr.DataTree.from_dict({"posterior": _published(), "constant_data": seen})
+    assert gather(_published(), False).teacher_losses == (pytest.approx(1.22), np.inf)
+    assert gather(fit, True).teacher_losses == (0.8, 3.8)

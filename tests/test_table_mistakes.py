@@ -13,7 +13,7 @@ from simulated_tables import CORRUPTIONS, DESIGNS, honest, in_units, questions, 
 import bayesdistill as bd
 
 CLEAR = {  # share of tables that are questioned, and with the right advice, at least
-    "swapped": (0.85, 0.75),
+    "swapped": (0.85, 0.65),
     "sizes in thousands": (0.6, 0.5),
     "tokens in thousands": (0.8, 0.5),
     "one of the sizes in thousands": (0.8, 0.8),

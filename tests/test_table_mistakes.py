@@ -12,16 +12,22 @@ from simulated_tables import CORRUPTIONS, DESIGNS, honest, in_units, questions, 
 
 import bayesdistill as bd
 
-CLEAR = {  # share of tables that are questioned, and with the right advice, at least
-    "swapped": (0.85, 0.65),
-    "sizes in thousands": (0.6, 0.5),
-    "tokens in thousands": (0.8, 0.5),
-    "one of the sizes in thousands": (0.8, 0.8),
-    "one of the tokens in thousands": (0.8, 0.8),
-    "bits per byte": (0.6, 0.6),  # in small models, they could be nats per byte
-    "error rates": (0.8, 0.8),
+RATES = {
+    "swapped": (0.93, 0.78),
+    "sizes in thousands": (0.78, 0.74),
+    "sizes in millions": (1.0, 0.93),
+    "sizes in billions": (1.0, 0.97),
+    "sizes in trillions": (1.0, 0.9),
+    "tokens in thousands": (0.9, 0.71),
+    "tokens in millions": (1.0, 0.94),
+    "tokens in billions": (1.0, 0.96),
+    "tokens in trillions": (1.0, 0.96),
+    "one of the sizes in thousands": (0.91, 0.91),
+    "one of the tokens in thousands": (0.94, 0.94),
+    "error rates": (0.97, 0.97),
+    "bits per byte": (0.77, 0.77),  # in small models, they could be nats per byte
 }
-"""Mistakes that cannot always be seen; all others are found in every table."""
+"""Share of 69 tables that are questioned, and with the right advice. All others are 1."""
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +51,26 @@ def test_fewer_than_one_percent_of_honest_tables_are_questioned():
     assert len(asked_in(range(42, 1442))) < 14
 
 
+def rates(mistake: str, tables: list[pd.DataFrame]) -> np.ndarray:
+    """Share of tables that are questioned, and with the right advice."""
+    corrupt, right = CORRUPTIONS[mistake]
+    asked = [questions(corrupt(table, np.random.default_rng(seed))) for seed, table in enumerate(tables)]
+    return np.mean([(bool(text), bool(re.search(right, text))) for text in asked], axis=0)
+
+
 @pytest.mark.parametrize("mistake", list(CORRUPTIONS))
 def test_mistakes_are_found_with_the_right_advice(studies, mistake):
-    corrupt, right = CORRUPTIONS[mistake]
-    asked = [questions(corrupt(table, np.random.default_rng(seed))) for seed, table in enumerate(studies)]
-    found, advised = np.mean([bool(text) for text in asked]), np.mean([bool(re.search(right, text)) for text in asked])
-    least = CLEAR.get(mistake, (1.0, 0.8))
-    assert found >= least[0]
-    assert advised >= least[1]
+    expected = np.array(RATES.get(mistake, (1.0, 1.0)))
+    error = np.sqrt(expected * (1 - expected) / len(studies))
+    assert (rates(mistake, studies) >= expected - 2 * error).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", list(CORRUPTIONS))
+def test_rates_of_mistakes_that_are_found(mistake):
+    tables = [table for table in map(honest, range(10 * len(DESIGNS))) if len(table) >= 3]
+    assert len(tables) == 69
+    assert (rates(mistake, tables) > np.array(RATES.get(mistake, (1.0, 1.0))) - 0.006).all()
 
 
 def isoflop(seed: int = 2) -> pd.DataFrame:

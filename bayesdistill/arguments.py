@@ -7,6 +7,7 @@ the fields of a dataclass. Each error message names the argument, the expected v
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
@@ -14,6 +15,8 @@ import reprlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from decimal import Decimal
+from fractions import Fraction
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, NamedTuple, overload
@@ -53,7 +56,10 @@ def shown(value: Any) -> str:
 
 
 def scalar(value: Any) -> Any:
-    """Return a NumPy scalar or an array without dimensions as a Python object; other values are unchanged."""
+    """Return a NumPy scalar, an array without dimensions, a Decimal or a Fraction as a Python object; other values are unchanged."""
+    if isinstance(value, Decimal | Fraction):
+        with contextlib.suppress(ValueError, OverflowError):  # a signaling NaN, more than the largest float
+            return float(value)
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
 
 

@@ -384,6 +384,8 @@ def _shares(text: str) -> Any:
         lgt, pre = (float(Fraction(part.strip())) for part in text.split(":"))
     except (ValueError, ZeroDivisionError):
         raise ParameterError(f"--delta must be two fractions such as 1:0.1 or 1:1/8, got {text!r}.") from None
+    if not (0 <= lgt <= 1 and 0 <= pre <= 1):
+        raise ParameterError(f"The fractions of --delta must be from 0 to 1, such as 1:1/8, got {text!r}.")
     return bd.Scenario(delta_lgt=lgt, delta_pre=pre)
 
 
@@ -408,6 +410,7 @@ _IN_PYTHON = (
     (r"`?\bbd\.(fit|check|plan|predict|report)\b(?:\([^()]*\))?`?", r"`bayesdistill \1`"),
     (r"(`bayesdistill \w+`) or \1", r"\1"),
     (r"Pass a bayesdistill\.Law, or choose", "Choose"),
+    (r"`(--[\w-]+)`", r"\1"),
 )
 
 
@@ -434,9 +437,17 @@ def _commands() -> dict[str, Any]:
 def _fail(message: str) -> NoReturn:
     """Print an error of the called command and exit with code 2."""
     command = next((word for word in sys.argv[1:] if word in _commands()), "")
-    print(f"bayesdistill: {_on_command_line(message, command)}", file=sys.stderr)
-    print(f"bayesdistill: options and examples: {' '.join(['bayesdistill', command]).strip()} --help", file=sys.stderr)
+    _tell(_on_command_line(message, command))
+    _tell(f"options and examples: {' '.join(['bayesdistill', command]).strip()} --help")
     sys.exit(2)
+
+
+def _tell(message: str) -> None:
+    """Print to stderr. If it cannot be written to, the exit code is still that of the command."""
+    try:
+        print(f"bayesdistill: {message}", file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _check_working_directory() -> None:
@@ -450,8 +461,11 @@ def main() -> None:
     """Run the command `bayesdistill`."""
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        print(f"bayesdistill: warning: {message}", file=sys.stderr)
+        _tell(f"warning: {message}")
 
+    # A closed stream is None, and the next opened file would take its place.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may only print ASCII
@@ -473,7 +487,7 @@ def main() -> None:
         except SystemExit as end:
             # Typer exits with this code after Ctrl-C without a message.
             if end.code == _INTERRUPTED:
-                print("bayesdistill: interrupted; existing files are unchanged", file=sys.stderr)
+                _tell("interrupted; existing files are unchanged")
             raise
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesdistill.arguments import PARAMS, TOKENS, Range, check_fields, checked, instance
+from bayesdistill.arguments import PARAMS, TOKENS, Range, check_fields, checked, instance, shown
 from bayesdistill.errors import ParameterError
 
 CONTEXT_LENGTH = 4096
@@ -231,7 +231,8 @@ def scenario(value: str | Scenario) -> Scenario:
     except (KeyError, TypeError):
         names = ", ".join(repr(name) for name in SCENARIOS)
         raise ParameterError(
-            f"Unknown scenario {value!r}. Use {names}, or Scenario(delta_lgt=..., delta_pre=...)."
+            f"Unknown scenario {shown(value)}. Use {names}.",
+            in_python="Or pass Scenario(delta_lgt=..., delta_pre=...).",
         ) from None
 
 

@@ -7,6 +7,8 @@ import math
 import typing
 import warnings
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import changed_files
@@ -30,14 +32,28 @@ SEEDS_WRONG = [-1, 2**64, 1.5, "1", True, None, [], [1], math.nan, np.float64(1)
 
 def test_numpy_numbers_and_arrays_without_dimensions_are_numbers():
     rule = Range(1, 10)
-    for value in (3, 3.0, np.float32(3), np.int8(3), np.array(3), np.array(3.0), xr.DataArray(3)):
+    for value in (
+        3,
+        3.0,
+        np.float32(3),
+        np.int8(3),
+        np.array(3),
+        np.array(3.0),
+        xr.DataArray(3),
+        Decimal(3),
+        Fraction(3),
+    ):
         assert rule(value, "x") == 3
         assert type(rule(value, "x")) in (int, float)
     assert type(Range(1, 10, whole=True)(np.uint8(3), "x")) is int
 
 
 @pytest.mark.parametrize(
-    "value", [True, np.True_, "3", None, [3], np.array([3]), math.nan, math.inf, 10**400, 3 + 0j, {}, pd.NA]
+    "value",
+    [
+        *(True, np.True_, "3", None, [3], np.array([3]), math.nan, math.inf, 10**400, 3 + 0j, {}, pd.NA),
+        *(Decimal("sNaN"), Decimal("-inf"), Fraction(10**400)),
+    ],
 )
 @pytest.mark.parametrize("rule", [Range(), Range(1, 10), Range(1, 10, whole=True), Range(0, 10, above=True)])
 def test_other_values_are_rejected(rule, value):

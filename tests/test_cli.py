@@ -158,7 +158,7 @@ def test_bad_arguments(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--student", "huge", "--budgets", "1e20"], "'huge' in students"),
+        (["--student", "huge", "--budgets", "1e20"], "'huge' in --student"),
         (["--student", "7", "--budgets", "1e20"], "got 7. If this is in millions"),
         (["--student", "1B", "--budgets", "1e20:nan:3"], "'nan' in --budgets"),
         (["--student", "1B", "--budgets", "1e20", "--scenario", "free"], "Unknown scenario 'free'"),
@@ -168,7 +168,7 @@ def test_bad_arguments(
         ),
         (
             ["--student", "1B", "--budgets", "1e20", "--delta", "1:2"],
-            "`delta_pre` must be a number from 0 to 1 (1/K if K students share the teacher), got 2.0",
+            "The fractions of --delta must be from 0 to 1, such as 1:1/8, got '1:2'",
         ),
         (["--student", "1B", "--budgets", "1e20", "--noise", "white"], "--noise must be 'law' or 'run', got 'white'"),
         (["--student", "1B", "--budgets", "1e20", "--max-teacher-params", "-1"], "'-1' in --max-teacher-params"),
@@ -566,6 +566,9 @@ def limited(command: str, **environment: str) -> subprocess.CompletedProcess[str
         ("$BD --help > /dev/full", "Cannot read or write the output: No space left on device."),
         ("cd $(mktemp -d) && rmdir $PWD && $BD fit busbridge2025", "Cannot use the working directory"),
         ("LC_ALL=C $BD fit é.csv", "csv does not exist"),
+        ("$BD check none.nc 2> /dev/full", ""),
+        ("$BD plan --wrong 2> /dev/full", ""),
+        ('test -z "$($BD check none.nc 2>&-)"; exit $((2 + $?))', ""),
     ],
 )
 def test_a_full_disk_a_deleted_folder_and_an_ascii_terminal(command: str, said: str) -> None:

@@ -98,6 +98,26 @@ def test_draws_are_matched_by_their_labels(draws, plan, change):
     np.testing.assert_array_equal(named["evppi"], bd.evppi(draws, whole, quantities)["evppi"])
 
 
+def test_wrong_labels_are_rejected(draws, plan):
+    thinned = plan.isel(draw=slice(None, None, 2))
+    wrong = [
+        thinned.assign_coords(draw=np.arange(25)),
+        plan.assign_coords(draw=np.arange(50)[::-1]),
+        plan.assign_coords(draw=plan["draw"].astype(str)),
+        plan.isel(draw=[0, 0, 1]),
+    ]
+    for one in wrong:
+        with pytest.raises(bd.ParameterError, match="or its labels were changed"):
+            bd.evppi(draws, one)
+    named = plan.assign_coords(student=["ours"])
+    np.testing.assert_array_equal(bd.evppi(draws, named)["evppi"], bd.evppi(draws, plan)["evppi"])
+
+
+def test_sensitivities_require_the_dimensions_of_a_plan(fit354, plan354):
+    with pytest.raises(bd.ParameterError, match="must have the dimensions student, scenario, budget, chain and draw"):
+        bd.prior_sensitivity(fit354, plan354.isel(student=0))
+
+
 def test_sensitivities_do_not_depend_on_the_order_of_draws(fit354, plan354):
     straight, mixed = (bd.prior_sensitivity(fit354, one) for one in (plan354, shuffled(plan354)))
     np.testing.assert_allclose(mixed["sensitivity"], straight["sensitivity"], rtol=1e-9)

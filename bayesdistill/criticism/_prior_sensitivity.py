@@ -155,10 +155,13 @@ def _quantities(fit: Fit, plan: xr.Dataset | None) -> tuple[xr.Dataset, list[str
         )
     plan = paired(fit, plan)
     advantage = plan["advantage"]
-    if not {"chain", "draw"} <= set(advantage.dims):
-        raise ParameterError("The advantage of the plan must have the dimensions chain and draw.")
-    result = result.sel(chain=plan["chain"].values, draw=plan["draw"].values)
     axis = "tokens" if "tokens" in advantage.dims else "budget"
+    if set(advantage.dims) != {"student", "scenario", axis, "chain", "draw"}:
+        raise ParameterError(
+            f"The advantage of the plan must have the dimensions student, scenario, {axis}, chain and draw. Select with lists, "
+            "for example plan.sel(student=[1e9])."
+        )
+    result = result.sel(chain=plan["chain"].values, draw=plan["draw"].values)
     unit = "tokens" if axis == "tokens" else "FLOPs"
     advantage = advantage.transpose("scenario", "student", axis, "chain", "draw")
     for scenario, student, spent in itertools.product(*(plan[dim].values for dim in ("scenario", "student", axis))):

@@ -45,7 +45,7 @@ def parse_number(value: Number, argument: str) -> float:
             number = float(match[1]) * _SUFFIXES[match[2].lower()] if match else number
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
         raise ParameterError(
-            f"Cannot parse {shown(value)} in {argument}. Use a positive finite number such as 1e9, '1e9', '1B' or '300M'."
+            f"Cannot parse {shown(value)} in `{argument}`. Use a positive finite number such as 1e9, '1e9', '1B' or '300M'."
         )
     allowed = RANGES.get(argument, _POSITIVE)
     if allowed is PARAMS and number < PARAMS.low:
@@ -68,7 +68,11 @@ def parse_numbers(values: Numbers, argument: str) -> np.ndarray:
 
 def parse_list(values: Numbers, argument: str) -> np.ndarray:
     """Parse one or several numbers, in the given order."""
-    several = isinstance(values, Iterable) and not isinstance(values, str | Mapping) and getattr(values, "ndim", 1) != 0
+    several = (
+        isinstance(values, Iterable)
+        and not isinstance(values, str | bytes | Mapping)
+        and getattr(values, "ndim", 1) != 0
+    )
     listed: Any = values if several else [values]
     numbers = np.array([parse_number(value, argument) for value in listed])
     if numbers.size == 0:

@@ -25,8 +25,8 @@ def paired(fit: posterior.Fit, result: Any, what: str = "plan") -> xr.Dataset:
     """Return a result with its draws in the order of a fit.
 
     The result may have fewer draws than the fit, or draws in another order; the labels chain and draw tell which they are. A result
-    of an earlier version has no identity of its posterior. Then the provenance, and the losses of pretrained students if the
-    result has them, must be those of the fit.
+    of an earlier version has no identity of its posterior. Then the provenance must be that of the fit. The losses of pretrained
+    students, if the result has them, must be those of the fit at these labels: labels can be wrong.
 
     Parameters
     ----------
@@ -41,7 +41,8 @@ def paired(fit: posterior.Fit, result: Any, what: str = "plan") -> xr.Dataset:
         If the result was computed from another posterior, or has no labels of draws.
     """
     another = ParameterError(
-        f"The {what} was computed from another posterior, for example before the model was refitted or draws were selected. "
+        f"The {what} was computed from another posterior, for example before the model was refitted or draws were selected, or its "
+        "labels were changed. "
         f"Recompute the {what} with this fit, or pass the fit from which it was computed."
     )
     stored = result.attrs.get(posterior.IDENTITY_ATTRIBUTE)
@@ -58,11 +59,12 @@ def paired(fit: posterior.Fit, result: Any, what: str = "plan") -> xr.Dataset:
                 f"The {what} has no labels {dim!r}, so its draws cannot be matched with the fit. Recompute it."
             )
         labels = result[dim].values
-        if np.unique(labels).size < labels.size or not np.isin(labels, draws[dim].values).all():
+        known = set(labels.tolist())
+        kept[dim] = [label for label in draws[dim].values if label in known]
+        if len(kept[dim]) < labels.size:
             raise another
-        kept[dim] = [label for label in draws[dim].values if label in labels]
     aligned: xr.Dataset = result.sel(kept)
-    if stored is None and not _same_losses(fit, aligned):
+    if not _same_losses(fit, aligned):
         raise another
     return aligned
 
@@ -81,6 +83,7 @@ def _same_losses(fit: posterior.Fit, plan: xr.Dataset) -> bool:
         stated is None
         or {*SHAPE, "max_student_tokens"} - set(plan.attrs)
         or set(stated.dims) != {"student", "budget", *_LABELS}
+        or any(plan[axis].dtype.kind not in "iuf" for axis in ("student", "budget"))  # a user's names
     ):
         return True
     sizes = plan["student"].values[:, None, None]

@@ -3,7 +3,7 @@
     python tests/changed_files.py [COUNT] [SEED]
 
 Bytes are changed, cut, swapped and merged, within one file and between both. Every file must be rejected with a FileError in 2 s and
-500 MB. The script prints how many were and exits with 1 if one was not. `test_saved_files.py` runs a short version.
+500 MB. The script prints how many were and exits with 1 if one was not. `test_saved_files.py` runs short versions.
 """
 
 from __future__ import annotations

@@ -308,7 +308,7 @@ def cases(of: list[str]) -> Any:
     """Each function with a few values, and a slow version with many."""
     return pytest.mark.parametrize(
         ("name", "examples"),
-        [(name, 12) for name in of] + [pytest.param(name, 100, marks=pytest.mark.slow) for name in of],
+        [(name, 12) for name in of] + [pytest.param(name, 50, marks=pytest.mark.slow) for name in of],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,20 @@ RATES = {
 """Share of 69 tables that are questioned, and with the right advice. All others are 1."""
 
 
+def studies(seeds: Iterable[int]) -> list[pd.DataFrame]:
+    """Honest tables with at least three runs."""
+    return [table for table in map(honest, seeds) if len(table) >= 3]
+
+
 @pytest.fixture(scope="module")
-def studies() -> list[pd.DataFrame]:
-    """A table of each design and kind."""
-    tables = [honest(seed) for seed in range(2 * len(DESIGNS))]
-    return [table for table in tables if len(table) >= 3]
+def each() -> list[pd.DataFrame]:
+    """A table of each design; the kinds alternate."""
+    return studies(2 * k + k % 2 for k in range(len(DESIGNS)))
+
+
+@pytest.fixture(scope="module")
+def many() -> list[pd.DataFrame]:
+    return studies(range(10 * len(DESIGNS)))
 
 
 def asked_in(seeds: range) -> list[int]:
@@ -43,12 +53,12 @@ def asked_in(seeds: range) -> list[int]:
 
 
 def test_honest_tables_are_not_questioned():
-    assert asked_in(range(42)) == []
+    assert asked_in(range(28)) == []
 
 
 @pytest.mark.slow
 def test_fewer_than_one_percent_of_honest_tables_are_questioned():
-    assert len(asked_in(range(42, 1442))) < 14
+    assert len(asked_in(range(28, 728))) < 7
 
 
 def rates(mistake: str, tables: list[pd.DataFrame]) -> np.ndarray:
@@ -59,18 +69,17 @@ def rates(mistake: str, tables: list[pd.DataFrame]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mistake", list(CORRUPTIONS))
-def test_mistakes_are_found_with_the_right_advice(studies, mistake):
+def test_mistakes_are_found_with_the_right_advice(each, mistake):
     expected = np.array(RATES.get(mistake, (1.0, 1.0)))
-    error = np.sqrt(expected * (1 - expected) / len(studies))
-    assert (rates(mistake, studies) >= expected - 2 * error).all()
+    error = np.sqrt(expected * (1 - expected) / len(each))
+    assert (rates(mistake, each) >= expected - 2 * error).all()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", list(CORRUPTIONS))
-def test_rates_of_mistakes_that_are_found(mistake):
-    tables = [table for table in map(honest, range(10 * len(DESIGNS))) if len(table) >= 3]
-    assert len(tables) == 69
-    assert (rates(mistake, tables) > np.array(RATES.get(mistake, (1.0, 1.0))) - 0.006).all()
+def test_rates_of_mistakes_that_are_found(many, mistake):
+    assert len(many) == 69
+    assert (rates(mistake, many) > np.array(RATES.get(mistake, (1.0, 1.0))) - 0.006).all()
 
 
 def isoflop(seed: int = 2) -> pd.DataFrame:

@@ -119,7 +119,7 @@ def _target(path: str | Path, *, parents: bool = False) -> tuple[Path, int, tupl
     except OSError as error:
         raise FileError(f"Cannot write {name}: {error.strerror}.") from error
     except (RuntimeError, TypeError, ValueError) as error:  # no home folder, not a path, a null character
-        raise FileError(f"Cannot write {name!r}: {error}.") from error
+        raise FileError(f"Cannot write {name!r}: {str(error).rstrip('.')}.") from error
     if stat.S_ISDIR(status.st_mode):
         raise FileError(f"Cannot write {name}: it is a folder. Use the name of a file.")
     if not stat.S_ISREG(status.st_mode):
@@ -128,6 +128,8 @@ def _target(path: str | Path, *, parents: bool = False) -> tuple[Path, int, tupl
         raise FileError(
             f"Cannot write {name}: it has {status.st_nlink} hard links. Use another name, or delete the file first."
         )
+    if folder.stat().st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid, folder.stat().st_uid):
+        raise FileError(f"Cannot write {name}: it belongs to another user, who alone can replace it. Use another name.")
     if not status.st_mode & 0o222 or not os.access(target, os.W_OK):
         raise FileError(f"Cannot write {name}: it is read-only. Use another name, or make the file writable.")
     return target, stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)

@@ -520,3 +520,14 @@ def test_the_digest_covers_python_and_toml_files_at_any_depth(tmp_path, monkeypa
     assert len({before, changed, declared, moved, digest("law", "model.py")}) == 5
     with pytest.raises(FileNotFoundError):
         digest("no_such_file.py")
+
+
+def test_files_of_others_in_a_sticky_folder_are_named_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "x.nc").write_bytes(b"earlier")
+    (tmp_path / "x.nc").chmod(0o666)
+    tmp_path.chmod(0o1777)
+    check_writable(tmp_path / "x.nc")
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with pytest.raises(FileError, match="belongs to another user"):
+        check_writable(tmp_path / "x.nc")
+    check_writable(tmp_path / "new.nc")

@@ -331,3 +331,15 @@ def cut(case: Case, data: st.DataObject) -> xr.Dataset:
     made.attrs["converged"] = data.draw(st.sampled_from(list(SAID)), label="converged")
     made.attrs["convergence"] = json.dumps({"failed": ["rhat"] if made.attrs["converged"] == "no" else []})
     return made
+
+
+@pytest.mark.parametrize("function", [bd.plot_probability, bd.plot_best_loss, bd.summary_table])
+@pytest.mark.parametrize("dim", ["student", "scenario", "budget"])
+def test_labels_selected_as_scalars_are_named(function, dim):
+    plan = inputs.plan()
+    if function is bd.summary_table and dim == "scenario":
+        function = bd.plot_compute_strategy
+    with pytest.raises(bd.ParameterError, match=rf"a scalar {dim} where .*result\.isel\({dim}=\[0\]\)"):
+        function(plan.isel({dim: 0}))
+    with pytest.raises(KeyError):  # other errors are unchanged
+        plots.grids.selected_with_lists(lambda data: data["none"])(plan)

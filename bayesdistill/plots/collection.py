@@ -36,7 +36,7 @@ def documented[F: Callable[..., object]](plot: F) -> F:
     for name, section in _SECTIONS.items():
         text = text.replace(f"{{{name}}}", section)
     plot.__doc__ = text
-    return checked(plot)
+    return checked(grids.selected_with_lists(plot))
 
 
 class Legend:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.errors import ParameterError
+from bayesdistill.errors import BayesdistillError, ParameterError
 from bayesdistill.plots import style
 
 PROB = posterior.INTERVAL_PROBABILITY
@@ -23,10 +25,37 @@ def need(data: xr.Dataset, names: Sequence[str], what: str, maker: str) -> None:
         Naming what is missing and which function makes it.
     """
     if not isinstance(data, xr.Dataset):
-        raise ParameterError(f"{what} is a {type(data).__name__}; an xarray Dataset as {maker} returns it is needed")
+        raise ParameterError(f"Expected {what} as a Dataset returned by {maker}, got {type(data).__name__}.")
     missing = [name for name in names if name not in data.variables]
     if missing:
-        raise ParameterError(f"this Dataset has no {', '.join(missing)}; {what} is what {maker} returns")
+        raise ParameterError(f"Expected {what} as a Dataset returned by {maker}; {', '.join(missing)} is missing.")
+
+
+def selected_with_lists[F: Callable[..., Any]](function: F) -> F:
+    """Decorate a function of a Dataset: if it fails because one label was selected as a scalar, the error names the solution.
+
+    Raises
+    ------
+    ParameterError
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        try:
+            return function(*args, **named)
+        except BayesdistillError:
+            raise
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            data = [value for value in (*args, *named.values()) if isinstance(value, xr.Dataset)]
+            single = [str(name) for one in data for name, labels in one.coords.items() if labels.ndim == 0]
+            if not single:
+                raise
+            raise ParameterError(
+                f"The Dataset has a scalar {' and '.join(single)} where dimensions are required. Select with lists, for example "
+                f"result.isel({single[0]}=[0])."
+            ) from error
+
+    return call  # type: ignore[return-value]
 
 
 def need_several(data: xr.Dataset, name: str) -> None:

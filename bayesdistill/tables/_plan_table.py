@@ -12,7 +12,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.arguments import RANGES, checked
 from bayesdistill.errors import ParameterError
-from bayesdistill.plots.grids import crossover_summary, need
+from bayesdistill.plots.grids import crossover_summary, need, selected_with_lists
 from bayesdistill.plots.style import power_of_ten
 
 _PER_CELL = """
@@ -24,6 +24,7 @@ _AXES = ("student", "scenario", "students_per_teacher", "budget", "tokens")
 _MOST_BUDGETS = 4
 
 
+@selected_with_lists
 def plan_table(plan: xr.Dataset) -> pd.DataFrame:
     """One row per student, scenario and budget (or unique tokens).
 
@@ -63,6 +64,7 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
 
 
 @checked
+@selected_with_lists
 def summary_table(
     plan: xr.Dataset, *, budgets: Sequence[float] | None = None, prob: float = posterior.INTERVAL_PROBABILITY
 ) -> pd.DataFrame:

@@ -89,7 +89,7 @@ def read_raw(source: Any, where: str = "the table") -> RawTable:
     path = Path(source)
     where = _short(os.fsdecode(source))
     name = path.name.lower()
-    if path.is_dir():
+    if os.path.isdir(path):  # false for paths of any length
         raise FileError(f"{where} is a folder. Use the name of a file in it.")
     if not name.endswith(_CSV + _PARQUET):
         raise DataError(

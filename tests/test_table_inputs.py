@@ -268,7 +268,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
             table.index = pd.date_range("2026-01-01", periods=rows)
         elif kind == "named" and table.shape[1]:
             table = table.set_index(table.columns[0], drop=draw(st.booleans()))
-    except (TypeError, ValueError, NotImplementedError, AttributeError):
+    except (TypeError, ValueError, NotImplementedError, AttributeError, RuntimeWarning):  # which float32 raises
         pass
     table.attrs = draw(
         st.sampled_from([{}, {"kind": "supervised"}, {"kind": 3}, {"source": None}, {"a": np.arange(2)}])
@@ -290,7 +290,7 @@ ENTRIES = {
     "predict": lambda table: bd.predict(_published(), table, noise="run"),
     "plan": lambda table: bd.plan(_published(), 1e9, 1e21, "best case", teachers=table, progress=False),
 }
-quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("name", list(ENTRIES))

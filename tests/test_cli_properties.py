@@ -62,7 +62,7 @@ def question(published_draw: xr.Dataset, tmp_path_factory: pytest.TempPathFactor
     pd.DataFrame({"params": [1e9], "tokens": [2e10]}).to_csv(runs, index=False)
     return {
         "fit": ["busbridge2025", "-o", str(folder / "new.nc")],
-        "plan": [fit, "--student", "1B", "--budgets", "1e21", "--allow-unconverged"],
+        "plan": [fit, "--student", "1B", "--budgets", "1e21", "--scenario", "best case", "--allow-unconverged"],
         "predict": [fit, str(runs), "--allow-unconverged"],
         "check": [fit],
     }
@@ -77,7 +77,7 @@ def question(published_draw: xr.Dataset, tmp_path_factory: pytest.TempPathFactor
         if p.opts[0].startswith("-") and not getattr(p, "is_flag", False) and "--output" not in p.opts
     ],
 )
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_value_of_any_option(name: str, option: str, question: dict[str, list[str]], data: st.DataObject) -> None:
     value = data.draw(words)
@@ -115,7 +115,7 @@ def tables(draw: st.DrawFn) -> bytes:
     return "\n".join(separator.join(row) for row in [names, *rows]).encode()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=tables(), supervised=st.booleans())
 def test_any_table(content: bytes, supervised: bool, tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"

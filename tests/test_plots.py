@@ -635,7 +635,10 @@ def test_other_settings_are_found():
     assert len(OTHER) > 0.8 * len(picture._DEFAULTS)
 
 
-@pytest.mark.parametrize("name", ["capacity_gap", "probability", "crossover", "family"])
+@pytest.mark.parametrize(
+    "name",
+    ["probability", *(pytest.param(name, marks=pytest.mark.slow) for name in ("capacity_gap", "crossover", "family"))],
+)
 def test_rcparams_neither_change_figures_nor_are_changed(name, tmp_path):
     def made(path: Path) -> tuple[np.ndarray, bytes]:
         plot, make = MAKERS[name]

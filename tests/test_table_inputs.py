@@ -259,7 +259,8 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
         if kind == "infer":
             table = table.infer_objects()
         elif kind in ("category", "Float64", "float32"):
-            table = table.astype(kind)
+            with np.errstate(over="ignore"):
+                table = table.astype(kind)
         elif kind == "pyarrow":
             table = table.astype("string[pyarrow]")
         elif kind == "multi":

@@ -12,6 +12,7 @@ import pytest
 from simulated_tables import CORRUPTIONS, DESIGNS, honest, in_units, questions, swapped
 
 import bayesdistill as bd
+from bayesdistill.datasets import read_measured
 
 RATES = {
     "swapped": (0.93, 0.78),
@@ -129,6 +130,54 @@ def test_implausible_values_are_allowed_with_an_attribute():
     table = swapped(isoflop(), np.random.default_rng(0))
     table.attrs["allow_suspicious"] = True
     assert len(bd.read_runs(table)) == len(table)
+
+
+def test_flops_in_place_of_tokens():
+    for table in (isoflop(), isoflop().iloc[:9]):
+        flops = table.assign(tokens=6 * table["params"] * table["tokens"])
+        assert "if these are FLOPs, divide them by 6 params" in questions(flops)
+
+
+@pytest.mark.parametrize("size", ["student_params", "student_tokens"])
+@pytest.mark.parametrize("loss", ["teacher_loss", "student_loss"])
+def test_losses_swapped_with_sizes_or_tokens(size, loss):
+    text = questions(bd.load_runs().rename(columns={size: loss, loss: size}))
+    assert f"columns {size} and {loss}: " in text
+    assert text.count("probably swapped") == 1
+    assert "perplexit" not in text
+
+
+def test_percentages_are_not_called_perplexities_only():
+    table = isoflop()
+    for loss in (100 * np.exp(-table["loss"] / 2), 100 - 100 * np.exp(-table["loss"] / 2)):
+        assert re.search("accurac|percentages", questions(table.assign(loss=loss)))
+
+
+def test_teacher_losses_in_bits_per_byte():
+    runs = bd.load_runs()
+    runs = runs.assign(teacher_loss=runs["teacher_loss"] / np.log(2) / 4.3).drop(columns="teacher")
+    assert "times the teacher loss in the median; one of them is probably not in nats per token" in questions(runs)
+
+
+def test_losses_of_few_runs_are_compared_with_the_published_law():
+    llama = pd.DataFrame({"params": [6.5e9, 12.8e9, 32e9], "tokens": [1e12, 1e12, 1.4e12], "loss": [1.8, 1.72, 1.61]})
+    assert questions(llama) == ""
+    assert "take the natural logarithm of a perplexity" in questions(llama.assign(loss=np.exp(llama["loss"])))
+    assert "Bits per byte" in questions(llama.assign(loss=llama["loss"] * 0.335))
+
+
+def test_students_that_are_all_better_than_a_weak_teacher():
+    """Runs repeat the loss of their teacher, so the columns of losses are not swapped."""
+    runs = bd.load_runs()
+    runs = runs.assign(teacher_loss=np.where(runs["student_params"] > 1e9, 2.9, 2.8)).drop(columns="teacher")
+    better = runs[runs["student_loss"] < 2.75].drop_duplicates()
+    assert len(bd.read_runs(better)) > 200
+
+
+def test_columns_of_any_factor_and_constant_losses_are_questioned_without_an_error_of_python():
+    small = pd.DataFrame({"params": [1e7, 2e7, 4e7], "tokens": [2e16, 4e16, 8e16], "loss": [3.1, 2.9, 2.8]})
+    assert "tokens per parameter" in questions(small)
+    assert len(read_measured(isoflop().assign(loss=2.5))) == len(isoflop())
 
 
 def test_packaged_runs_are_not_questioned():

@@ -3,7 +3,7 @@
 Language models have at least 1e3 parameters and are trained on at least 1e4 tokens. Tokens per parameter, D/N, are between 1 and a
 few thousand in scaling studies. A table is questioned if a value is outside the first range, if the median of D/N is outside 0.05 to
 15,000, or if another reading of the columns is much more plausible than the given one. `_READINGS` lists them: a column in
-thousands, millions, billions or trillions, the inverse, or the two columns swapped.
+thousands, millions, billions or trillions, the inverse, the two columns swapped, or FLOPs in place of tokens.
 
 The score of a reading is a negative log-likelihood with three parts: D/N (log-normal around 30), the ratio of the losses to those of
 the published supervised law (log-normal; nats per byte are about a fourth of it), and how much this ratio varies. Over tables of very
@@ -49,18 +49,20 @@ _COMPARED = 100
 """Number of rows that are compared to judge a table."""
 _FEWEST = 5
 """Rows that are required to compare readings by their losses."""
-_COSTS = {1e3: 2.0, 1e6: 1.5, 1e9: 1.0}
+_COSTS = {1e3: 2.0, 1e6: 1.5, 1e9: 1.0, 1e12: 1.5, 1 / 1e9: 8.0, 1 / 1e12: 8.0}
 """Negative log probability of a unit; 3 for others."""
+_IN_FLOPS = "if these are FLOPs, divide them by 6 {size}"
 _FACTORS = {1e3: "thousands", 1e6: "millions", 1e9: "billions", 1e12: "trillions"}
 
 
 class Reading(NamedTuple):
-    """What size, tokens and loss could mean: factors to multiply them with, size and tokens swapped, or a perplexity."""
+    """What size, tokens and loss could mean: factors to multiply them with, size and tokens swapped, a perplexity, or FLOPs."""
 
     size: float = 1.0
     tokens: float = 1.0
     swapped: bool = False
     perplexity: bool = False
+    flops: bool = False
 
     @property
     def cost(self) -> float:
@@ -70,6 +72,7 @@ class Reading(NamedTuple):
 
 
 _AS_GIVEN = Reading()
+_FLOPS = Reading(flops=True)
 _SINGLE = [
     *(Reading(size=f) for factor in _FACTORS for f in (factor, 1 / factor)),
     *(Reading(tokens=f) for factor in _FACTORS for f in (factor, 1 / factor)),
@@ -78,6 +81,7 @@ _READINGS = [
     *_SINGLE,
     Reading(swapped=True),
     Reading(perplexity=True),
+    _FLOPS,
     *(Reading(a, b) for a in _FACTORS for b in _FACTORS),
 ]
 _LAW = {name: PUBLISHED[name] for name in ("E", "A", "B", "alpha", "beta", "gamma")}
@@ -122,6 +126,7 @@ class Models(NamedTuple):
         factors = [np.where(True if rows is None else rows, factor, 1.0) for factor in (reading.size, reading.tokens)]
         size, tokens = self.size.to_numpy() * factors[0], self.tokens.to_numpy() * factors[1]
         size, tokens = (tokens, size) if reading.swapped else (size, tokens)
+        tokens = tokens / (6 * size) if reading.flops else tokens
         columns = [np.log10(size), np.log10(tokens), np.log10(tokens) - np.log10(size)]
         if self.loss is not None and len(self.loss) >= _FEWEST:
             columns.append(self.log_loss(reading, published_loss(size, tokens)))
@@ -184,8 +189,10 @@ def _out_of_range(raw: RawTable, models: Models) -> list[str]:
         return []
     affected = np.any([rows.to_numpy() for _, rows, _ in problems], axis=0)
     both = (models.size.notna() & models.tokens.notna()).to_numpy()
+    minority, few = 2 * affected.sum() <= len(affected), both.all() and 4 <= (~affected).sum() > affected.sum()
     wrong = {values.name for values, _, _ in problems}
     fixed = [name not in wrong for name in (models.size.name, models.tokens.name)]
+    flops = both.all() and _score(_FLOPS, models) < 1e3  # All rows can be FLOPs.
     readings = [
         reading
         for reading in _READINGS
@@ -194,9 +201,9 @@ def _out_of_range(raw: RawTable, models: Models) -> list[str]:
             or reading.perplexity
             or (fixed[0] and reading.size != 1)
             or (fixed[1] and reading.tokens != 1)
+            or (reading.flops and (fixed[1] or not flops))
         )
     ]
-    minority, few = 2 * affected.sum() <= len(affected), both.all() and 4 <= (~affected).sum() > affected.sum()
     # Of a minority in a small table, the other rows are right.
     some = models.take(affected) if minority and not few else models.take(both) if both.any() else models
     best = min(readings, key=lambda reading: _score(reading, some))
@@ -205,6 +212,10 @@ def _out_of_range(raw: RawTable, models: Models) -> list[str]:
         best = min(
             readings, key=lambda one: np.median(_squares(models, one, affected).sum(axis=1)[affected]) + one.cost
         )
+    if best.flops:
+        problems = [
+            (values, rows, f"{what}; {_IN_FLOPS.format(size=models.size.name)}") for values, rows, what in problems
+        ]
     factors = {models.size.name: best.size, models.tokens.name: best.tokens}
     return [slip(raw, values, rows, factors[values.name], what) for values, rows, what in problems]
 
@@ -248,6 +259,8 @@ def _of_table(models: Models) -> list[str]:
         return [
             f"column {models.loss.name}: the values decrease with size and tokens like perplexities; take their natural logarithm"
         ]
+    if best.flops:
+        return [f"{text}. Column {tokens}: {_IN_FLOPS.format(size=size)}"]
     if best.swapped:
         single = min(_SINGLE, key=lambda reading: scores[reading])
         likely = scores[single] < scores[best] + _CLEAR_COLUMN and max(single[:2]) > 1
@@ -262,7 +275,7 @@ def _of_table(models: Models) -> list[str]:
     small, large = (
         (name, size if name == tokens else tokens) if factor > 1 else (size if name == tokens else tokens, name)
     )
-    factor = max(factor, 1 / factor)
+    factor = 10.0 ** round(abs(math.log10(factor)))
     swapped = scores[Reading(swapped=True)] < scores[best] + (_CLEAR_COLUMN if by_losses else _CLEAR)
     other = ", or the two columns are swapped" if swapped else ""
     return [

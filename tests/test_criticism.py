@@ -570,8 +570,6 @@ def test_what_the_runs_do_not_say_hangs_on_its_prior(fit354):
     expected = ("sensitive to the priors and the data", "dominated by the priors")
     assert found["diagnosis"].sel(quantity="c1").item() in expected
     assert np.isfinite(found["sensitivity"].values).all()
-    with pytest.raises(ParameterError, match="other draws"):
-        bd.prior_sensitivity(fit354, plan.isel(draw=slice(10)))
     with pytest.raises(ParameterError, match="'advantage' over student and scenario is missing"):
         bd.prior_sensitivity(fit354, plan[["probability"]])
     with pytest.raises(ModelError, match="coordinates and log-likelihood"):

@@ -460,12 +460,12 @@ def test_the_command_prints_and_writes(saved: Path, runs354: pd.DataFrame, comma
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--noise", "white"], "`--noise` must be 'law' or 'run', got 'white'"),
-        (["--groups", "old"], "`--groups` must be 'seen' or 'new', got 'old'"),
-        (["--prob", "90"], "`--prob` must be a number from 0.001 to 0.9999, got 90"),
+        (["--noise", "white"], "--noise must be 'law' or 'run', got 'white'"),
+        (["--groups", "old"], "--groups must be 'seen' or 'new', got 'old'"),
+        (["--prob", "90"], "--prob must be a number from 0.001 to 0.9999, got 90"),
         (["--prob", "most"], "'most' in --prob"),
         (["--seed", "1.5"], "--seed must be an integer such as 1000, 1e3 or 1k, got '1.5'"),
-        (["--seed", "-1"], "`--seed` must be an integer from 0"),
+        (["--seed", "-1"], "--seed must be an integer from 0"),
         (["-o", "out.txt"], "out.txt must end in .csv or .nc"),
         (["-o", "nowhere/out.csv"], "the folder nowhere does not exist"),
         ([], "pass --allow-suspicious"),

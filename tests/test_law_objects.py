@@ -120,7 +120,16 @@ def test_the_table_of_symbols_declares_the_parts_of_laws_and_nothing_else():
         assert [c.name for c in part.coordinates] == list(entries.get("coordinates", {}))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+PARTS = {
+    *("omega 0.6", "noise by ratio", "teacher effects", "student effects", "student slopes"),
+    *("joint", "supervised, gamma 1"),
+}
+"""Variants whose parts other variants have too."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in PARTS else ()) for name in VARIANTS]
+)
 def test_the_likelihood_of_the_model_is_that_of_the_predictive_distribution(name, tables):
     law, distilled, supervised = VARIANTS[name]
     runs = tables["distilled"] if distilled else None

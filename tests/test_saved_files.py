@@ -328,6 +328,8 @@ STRUCTURES = {
     "attribute of references": (attribute("law", h5py.Empty(h5py.ref_dtype), "posterior"), "has a type"),
     "dimension list": (attribute("DIMENSION_LIST", 3, E), "does not name dimensions"),
     "many objects": (lambda file: [file.create_group(f"g{i}") for i in range(50)], "too many objects"),
+    "many groups": (lambda file: [file.create_group(f"g{i}") for i in range(200)], "more than 200 groups"),
+    "many levels": (lambda file: file.create_group("/".join("g" * 12)), "10 levels"),
     "name": (lambda file: file.__setitem__(b"posterior/\x80", 3.0), "damaged"),
 }  # fmt: skip
 
@@ -391,6 +393,7 @@ CONTENTS = {
     "no draws of E": ("fit.nc", lambda file: file.pop(E), "has no E, which the law"),
     "coordinate twice": ("fit.nc", value("posterior/chain", 1, 0), "'chain' has missing or repeated values"),
     "coordinate missing": ("plan.nc", value("budget", 1, np.nan), "'budget' has missing or repeated values"),
+    "infinite coordinate": ("plan.nc", value("student", 0, np.inf), "'student' is not finite"),
     "law": ("fit.nc", attribute("law", "[" * 5000, "posterior"), "Cannot read the law"),
     "law of numbers": ("fit.nc", attribute("law", 3, "posterior"), "'law' of the posterior"),
     "name of the law": ("fit.nc", lambda file: rename_law(file), "name and reference must be text"),

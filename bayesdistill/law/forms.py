@@ -624,7 +624,7 @@ def law_of_json(text: str, law: Law | None = None) -> Law:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(
-            f"Cannot read the law {text[:80]!r}: {error}. Use a name in bd.LAWS or the text that bd.fit stores."
+            f"Cannot read the law {text[:80]!r}: {str(error).rstrip('.')}. Use a name in bd.LAWS or the text that bd.fit stores."
         ) from None
 
 

@@ -305,6 +305,8 @@ def check_contents(tree: xr.DataTree) -> None:
         for name, index in dataset.indexes.items():
             if not index.is_unique or index.hasnans:
                 raise ContentError(f"coordinate {name!r} has missing or repeated values")
+            if name in ("student", "budget", "tokens") and index.dtype.kind == "f" and not np.isfinite(index).all():
+                raise ContentError(f"coordinate {name!r} is not finite")
 
 
 def _listed(dims: Iterable[Any]) -> str:

@@ -14,6 +14,10 @@ import h5py
 from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z
 
 _MOST_OBJECTS = 20_000  # a fit has about 100
+_MOST_GROUPS, _MOST_LEVELS = (
+    200,
+    10,
+)  # a fit has 8 groups on one level; each inherits the coordinates above it, which takes time
 _NUMBERS = tuple(
     getattr(h5t, name)
     for name in (
@@ -39,7 +43,7 @@ def opened(content: bytes) -> h5py.File:
         If an object is not one of those that `save` writes. HDF5 raises other errors for damaged files.
     """
     file = h5py.File(io.BytesIO(content), "r")
-    groups, seen = [("", file.id)], {h5o.get_info(file.id).addr}
+    count, groups, seen = 0, [("", file.id)], {h5o.get_info(file.id).addr}
     _check_attributes("the root group", file.id, len(content))
     while groups:
         path, group = groups.pop()
@@ -54,6 +58,11 @@ def opened(content: bytes) -> h5py.File:
             seen.add(address)
             _check_attributes(where, item, len(content))
             if isinstance(item, h5g.GroupID):
+                count += 1
+                if count > _MOST_GROUPS or path.count("/") >= _MOST_LEVELS:
+                    raise ContentError(
+                        f"it has more than {_MOST_GROUPS} groups or more than {_MOST_LEVELS} levels of them"
+                    )
                 groups.append((where, item))
             elif isinstance(item, h5d.DatasetID):
                 _check_dataset(where, item, len(content))

@@ -402,7 +402,7 @@ def _has_numbers(function: Any) -> bool:
     )
 
 
-@pytest.mark.parametrize("value", [0, -1.0, math.nan, "1B", None, [1e9, -1], {}])
+@pytest.mark.parametrize("value", [0, -1.0, "1B", None, [1e9, -1], np.array([math.nan, -1.0]), {}])
 def test_losses_have_positive_arguments(value):
     for place in range(3):
         run = [5.46e8, 1.207e10, 2.18485]
@@ -415,6 +415,13 @@ def test_losses_have_positive_arguments(value):
     assert bd.supervised_loss(1e9, math.inf, **six) > six["E"]
     with pytest.raises(bd.ParameterError, match="`tokens` must be a number above 0"):
         bd.supervised_loss(1e9, value, **six)
+
+
+def test_losses_of_cells_without_a_strategy_are_missing():
+    tokens = xr.DataArray([1e10, math.nan], dims="budget")
+    found = bd.distilled_loss(1e9, tokens, 2.2, **bd.PUBLISHED)
+    assert np.isfinite(found).values.tolist() == [True, False]
+    assert math.isnan(bd.distilled_loss(1e9, math.nan, 2.2, **bd.PUBLISHED))
 
 
 def test_whole_numbers_of_the_command_line_are_exact():

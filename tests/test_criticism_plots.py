@@ -195,7 +195,7 @@ def test_groups_outside_of_repetition_are_marked():
         marked = next(line for line in ax.lines if line.get_marker() == "D")
         assert list(marked.get_xdata()) == [value]
         assert marked.get_color() == style.WARNING_COLOR
-    with pytest.raises(ParameterError, match="choose from 'student', 'teacher'"):
+    with pytest.raises(ParameterError, match="must be a tuple of 'student', 'teacher'"):
         bd.plot_posterior_predictive(posterior_predictive(), factors=("size",))
     # A name from outside is no formula.
     labels = bd.plot_posterior_predictive(posterior_predictive(), factors=("teacher",)).axes[0].get_yticklabels()

@@ -198,7 +198,7 @@ def test_labels_and_files(found, tmp_path):
         ({"counts": [1]}, "counts.*one value for each"),
         ({"counts": [1.5, 2]}, "`counts` must be an integer from 1 to .* students, got 1.5"),
         ({"counts": 3}, "counts.*one value for each"),
-        ({"weights": [1, -1]}, "-1 in weights"),
+        ({"weights": [1, -1]}, "-1 in `weights`"),
         ({"weights": [1, -1]}, "weights"),
         ({"budget": 0}, "budget"),
         ({"delta_lgt": 2}, "delta_lgt"),

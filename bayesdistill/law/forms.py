@@ -497,8 +497,15 @@ _EXTENDED = EQUATION_8.with_terms("weak_teachers", "soft_targets", "reducible_ra
 
 
 def _positive(value: Any, name: str) -> Any:
-    """Return positive numbers, which may be infinite, or a variable of PyTensor."""
-    return value if hasattr(value, "owner") else Range(0, math.inf, above=True).each(value, name)
+    """Return positive numbers, or a variable of PyTensor. Infinity is a limit; NaN is a cell of a plan without a strategy."""
+    rule = Range(0, math.inf, above=True)
+    if hasattr(value, "owner"):
+        return value
+    if isinstance(value, float) or getattr(getattr(value, "dtype", None), "kind", "") == "f":
+        array = np.asarray(value)
+        rule.each(array[~np.isnan(array)], name)
+        return value
+    return rule.each(value, name)
 
 
 supervised_loss = checked(params=_positive, tokens=_positive)(formulas.supervised_loss)

@@ -12,7 +12,7 @@ import pytest
 from simulated_tables import CORRUPTIONS, DESIGNS, honest, in_units, questions, swapped
 
 import bayesdistill as bd
-from bayesdistill.datasets import read_measured
+from bayesdistill.datasets import read_design, read_measured, read_teachers
 
 RATES = {
     "swapped": (0.93, 0.78),
@@ -178,6 +178,22 @@ def test_columns_of_any_factor_and_constant_losses_are_questioned_without_an_err
     small = pd.DataFrame({"params": [1e7, 2e7, 4e7], "tokens": [2e16, 4e16, 8e16], "loss": [3.1, 2.9, 2.8]})
     assert "tokens per parameter" in questions(small)
     assert len(read_measured(isoflop().assign(loss=2.5))) == len(isoflop())
+
+
+def test_small_models_of_many_tokens_and_rows_of_small_tables():
+    qwen = pd.DataFrame({"params": [4.4e8, 1.4e9, 3.6e9], "tokens": [3.6e13, 3.6e13, 3.6e13]})
+    assert len(read_design(qwen)) == len(read_design(qwen.head(1))) + 2 == 3
+    for column, row, said in (("params", 1, "params is in"), ("tokens", 2, "tokens is in")):
+        table = qwen.copy()
+        table.loc[row, column] /= 1e6
+        with pytest.raises(bd.DataError, match=f"row {row + 1}, columns params and tokens: the run has .* {said}"):
+            read_design(table)
+
+
+def test_tokens_and_losses_of_teachers_swapped():
+    teachers = pd.DataFrame({"params": [1e9, 3e9], "tokens": [2.2, 2.1], "loss": [2e10, 6e10]})
+    with pytest.raises(bd.DataError, match=r"columns tokens and loss: .*; the two columns are probably swapped"):
+        read_teachers(teachers, (1.0, 6.0))
 
 
 def test_packaged_runs_are_not_questioned():

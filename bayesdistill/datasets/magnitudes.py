@@ -2,8 +2,9 @@
 
 Language models have at least 1e3 parameters and are trained on at least 1e4 tokens. Tokens per parameter, D/N, are between 1 and a
 few thousand in scaling studies. A table is questioned if a value is outside the first range, if the median of D/N is outside 0.05 to
-15,000, or if another reading of the columns is much more plausible than the given one. `_READINGS` lists them: a column in
-thousands, millions, billions or trillions, the inverse, the two columns swapped, or FLOPs in place of tokens.
+15,000 (100,000 for models of 5e7 parameters or more), or if another reading of the columns is much more plausible than the given
+one. `_READINGS` lists them: a column in thousands, millions, billions or trillions, the inverse, the two columns swapped, or FLOPs in
+place of tokens.
 
 The score of a reading is a negative log-likelihood with three parts: D/N (log-normal around 30), the ratio of the losses to those of
 the published supervised law (log-normal; nats per byte are about a fourth of it), and how much this ratio varies. Over tables of very
@@ -25,6 +26,8 @@ from bayesdistill.datasets.schemas import COLUMNS
 from bayesdistill.law.formulas import PUBLISHED, supervised_loss
 
 _RATIO_RANGE = (0.05, 1.5e4)
+_OVERTRAINED = (5e7, 1e5)
+"""Size from which models can have more tokens per parameter, and how many. Sizes in thousands are smaller."""
 _USUAL = {"params": (9.0, 2.5), "tokens": (10.5, 2.5), "ratio": (1.5, 1.0)}
 """Mean and standard deviation of the decimal logarithms of sizes, tokens and tokens per parameter."""
 _LEVEL = (-0.4, 0.6)
@@ -49,7 +52,7 @@ _COMPARED = 100
 """Number of rows that are compared to judge a table."""
 _FEWEST = 5
 """Rows that are required to compare readings by their losses."""
-_COSTS = {1e3: 2.0, 1e6: 1.5, 1e9: 1.0, 1e12: 1.5, 1 / 1e9: 8.0, 1 / 1e12: 8.0}
+_COSTS = {1e3: 2.0, 1e6: 1.5, 1e9: 1.0}
 """Negative log probability of a unit; 3 for others."""
 _IN_FLOPS = "if these are FLOPs, divide them by 6 {size}"
 _FACTORS = {1e3: "thousands", 1e6: "millions", 1e9: "billions", 1e12: "trillions"}
@@ -68,7 +71,10 @@ class Reading(NamedTuple):
     def cost(self) -> float:
         """Negative log probability of the mistake."""
         changed = [factor for factor in (self.size, self.tokens) if factor != 1]
-        return sum(_COSTS.get(factor, 3.0) for factor in changed) + 0.5 * self.swapped + 1.0 * self.perplexity
+        # Tokens are often in trillions. If they are 1e9 times too large, they are rather FLOPs.
+        of_tokens = 5.0 * (self.tokens < 1e-8) - 1.5 * (self.tokens == 1e12)
+        units = sum(_COSTS.get(factor, 3.0) for factor in changed)
+        return units + 0.5 * self.swapped + 1.0 * self.perplexity + of_tokens
 
 
 _AS_GIVEN = Reading()
@@ -145,7 +151,10 @@ def implausible_sizes(raw: RawTable, models: Models) -> list[str]:
     both = models.take((models.size.notna() & models.tokens.notna()).to_numpy())
     if problems or both.size.empty:
         return problems
-    return _of_table(both) or _of_rows(raw, both)
+    if len(both.size) < 4:  # too few to compare a row with the others
+        rows = [_of_table(both.take(np.array([row]))) for row in range(len(both.size))]
+        problems = [f"{raw.at(both.size.index[row])}, {text}" for row, texts in enumerate(rows) for text in texts]
+    return _of_table(both) or problems[:1] or _of_rows(raw, both)
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
@@ -246,6 +255,8 @@ def _of_table(models: Models) -> list[str]:
     scores = {reading: _score(reading, models) for reading in (_AS_GIVEN, *_READINGS)}
     best = min(_READINGS, key=lambda reading: scores[reading])
     ratio, (low, high) = 10 ** float(np.median(features[:, 2])), _RATIO_RANGE
+    if np.median(models.size) >= _OVERTRAINED[0]:
+        high = _OVERTRAINED[1]
     clear = _CLEAR if ratio > _LOW_RATIO else 0.0
     by_losses = features.shape[1] > 3 and scores[_AS_GIVEN] - scores[best] > clear
     if low <= ratio <= high and not by_losses:
@@ -254,7 +265,7 @@ def _of_table(models: Models) -> list[str]:
     expected = (
         "which does not agree with the losses" if low <= ratio <= high else f"but {low:g} to {high:g} are expected"
     )
-    text = f"columns {size} and {tokens}: the median run has {ratio:.3g} tokens per parameter, {expected}"
+    text = f"columns {size} and {tokens}: the {'median ' * (len(models.size) > 1)}run has {ratio:.3g} tokens per parameter, {expected}"
     if best.perplexity and models.loss is not None:
         return [
             f"column {models.loss.name}: the values decrease with size and tokens like perplexities; take their natural logarithm"

@@ -109,14 +109,14 @@ def _total(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
 
 def _exchanged(frame: pd.DataFrame, kind: str) -> list[str]:
     """Find losses swapped with sizes or tokens."""
-    columns = [name for name in required_columns(kind) if name in frame]
-    losses = [name for name in columns if COLUMNS[name].quantity == "loss"]
+    losses = [loss for *_, loss in SIZES[kind] if loss in frame]
     return [
         f"columns {name} and {loss}: the values of {name} are {frame[name].min():.4g} to {frame[name].max():.4g}, and those of {loss} "
         f"are {frame[loss].min():.4g} to {frame[loss].max():.4g}; the two columns are probably swapped"
-        for name in columns
+        for *sizes, _ in SIZES[kind]
+        for name in sizes
         for loss in losses
-        if name not in losses
+        if name in frame
         and frame[name].max() <= QUANTITIES["loss"].most
         and frame[loss].min() >= QUANTITIES[COLUMNS[name].quantity][1]
     ][:1]

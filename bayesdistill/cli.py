@@ -395,9 +395,9 @@ def _budgets(text: str) -> list[float]:
     if ":" not in text:
         return [_positive(part, "--budgets") for part in text.split(",")]
     parts = text.split(":")
-    if len(parts) != 3 or not parts[2].isdigit() or int(parts[2]) < 2:
+    if len(parts) != 3 or not re.fullmatch("[0-9]{1,4}", parts[2]) or int(parts[2]) < 2:
         raise ParameterError(
-            f"--budgets must be lowest:highest:count with a count of at least 2, such as 1e19:1e25:25, got {text!r}."
+            f"--budgets must be lowest:highest:count with a count from 2 to 9999, such as 1e19:1e25:25, got {text:.100}."
         )
     low, high = (_positive(part, "--budgets") for part in parts[:2])
     if low >= high:

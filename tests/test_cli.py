@@ -161,6 +161,8 @@ def test_bad_arguments(
         (["--student", "huge", "--budgets", "1e20"], "'huge' in --student"),
         (["--student", "7", "--budgets", "1e20"], "got 7. If this is in millions"),
         (["--student", "1B", "--budgets", "1e20:nan:3"], "'nan' in --budgets"),
+        (["--student", "1B", "--budgets", "1e20:1e21:10000000"], "a count from 2 to 9999"),
+        (["--student", "1B", "--budgets", "1e20:1e21:²"], "a count from 2 to 9999"),
         (["--student", "1B", "--budgets", "1e20", "--scenario", "free"], "Unknown scenario 'free'"),
         (
             ["--student", "1B", "--budgets", "1e20", "--delta", "1"],

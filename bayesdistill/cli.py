@@ -409,6 +409,7 @@ def _budgets(text: str) -> list[float]:
 _IN_PYTHON = (
     (r"`?\bbd\.(fit|check|plan|predict|report)\b(?:\([^()]*\))?`?", r"`bayesdistill \1`"),
     (r"(`bayesdistill \w+`) or \1", r"\1"),
+    (r"Pass it as supervised runs", "Pass it with --supervised"),
     (r"Pass a bayesdistill\.Law, or choose", "Choose"),
     (r"`(--[\w-]+)`", r"\1"),
 )

@@ -126,7 +126,7 @@ def test_bad_files(
         (["fit", "nowhere.csv"], "nowhere.csv does not exist"),
         (["fit", "./runs"], "./runs must have one of the endings .csv"),
         (["fit", "/"], "/ is a folder"),
-        (["fit", str(SUPERVISED)], "not of the requested distilled runs. Pass it as --supervised."),
+        (["fit", str(SUPERVISED)], "not of the requested distilled runs. Pass it with --supervised."),
         (["fit", "busbridge2025", "--law", "eq9"], "There is no law 'eq9'. Choose from"),
         (["fit", "runs.xlsx"], "runs.xlsx must have one of the endings .csv"),
         (["fit", "busbridge2025", "--draws", "2"], "--draws must be an integer from 4 to 1e+06, got 2"),

@@ -306,6 +306,7 @@ def test_one_dear_run_beats_many_cheap_ones_that_tell_nothing() -> None:
             "cost": [1.0, 100.0],
         }
     )
+    table.attrs["allow_suspicious"] = True  # 0.01 tokens per parameter
     plain = next_run(fit, table, batch=2)
     assert plain["batch_candidate"].values.tolist()[0] == "useless"
     found = next_run(fit, table, batch_compute=100.0)

@@ -138,10 +138,10 @@ def test_a_planner_is_frozen_and_knows_its_fields(fit):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_teacher_params": "ten"}, "Cannot parse 'ten' in max_teacher_params"),
+        ({"max_teacher_params": "ten"}, "Cannot parse 'ten' in `max_teacher_params`"),
         ({"max_teacher_params": 1e5}, "no teacher is left"),
         ({"max_teacher_tokens": 1e5}, "no teacher is left"),
-        ({"max_student_tokens": -1}, "Cannot parse -1 in max_student_tokens"),
+        ({"max_student_tokens": -1}, "Cannot parse -1 in `max_student_tokens`"),
         ({"noise": "loud"}, "`noise` must be 'law' or 'run', got 'loud'"),
         ({"threads": 0}, "`threads` must be an integer from 1 to 10000, got 0"),
         ({"threads": "2"}, "`threads` must be an integer from 1 to 10000, got '2'"),
@@ -169,7 +169,7 @@ def test_a_planner_of_a_planner_is_rejected(fit):
 def test_the_same_tokens_are_for_plan_tokens_alone(fit):
     planner = bd.Planner(fit, max_teacher_tokens="same")
     assert bd.plan_tokens(planner, 1e9, 1e10)["student_tokens"].item() == 1e10
-    with pytest.raises(ParameterError, match="Cannot parse 'same' in max_teacher_tokens"):
+    with pytest.raises(ParameterError, match="Cannot parse 'same' in `max_teacher_tokens`"):
         bd.plan(planner, 1e9, 1e21)
 
 

@@ -187,6 +187,7 @@ def test_density_gradient_and_draws_are_those_of_the_model(runs354, supervised_r
     compare(native, Reference(model), points(native.compiled.n_dim))
 
 
+@pytest.mark.slow
 def test_new_data_of_another_length(runs354, supervised_runs):
     """One compiled model of all runs serves any part of them, as long as it is told."""
     model = model_of(runs354, supervised_runs, law=DEFAULT.with_effects("teacher").with_residual_noise("tokens"))
@@ -317,6 +318,7 @@ def test_verification_finds_a_difference():
         verify(load_program(wrong_program(model, functions, float("nan"))), functions)
 
 
+@pytest.mark.slow
 def test_the_default_model_passes_verification(runs354):
     model = model_of(runs354, None)
     functions = translate(model)

@@ -69,7 +69,12 @@ def test_pages_have_blocks_and_none_is_overlooked():
         assert len(fences) == len(blocks(page)), f"{name(page)}: write ```python, at the start of a line"
 
 
-@pytest.mark.parametrize("page", FAST, ids=name)
+# The blocks of one page take as long as those of all others.
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow) if page.stem == "what-it-is-worth" else page for page in FAST],
+    ids=name,
+)
 def test_blocks_run(page, fit354, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     posterior = fit354["posterior"].to_dataset()

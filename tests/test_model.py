@@ -178,7 +178,12 @@ def test_the_log_density_and_the_symbols_are_those_written_down(name, runs, supe
 
 @pytest.mark.parametrize(
     "name",
-    ["joint", "extended", "effects", pytest.param("noise by ratio", marks=pytest.mark.slow), "noise by tokens"],
+    [
+        "joint",
+        "extended",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("effects", "noise by ratio")),
+        "noise by tokens",
+    ],
 )
 def test_the_pointwise_log_likelihood_is_that_of_the_model(name, runs, supervised_runs):
     table, other, reference, priors = case(name, runs, supervised_runs)

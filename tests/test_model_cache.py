@@ -160,6 +160,7 @@ def test_what_pytensor_compiles_is_not_kept(folder, monkeypatch, runs354):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_model_without_a_key_is_not_stored(folder, runs354):
     assert compiler.compile(lambda: bd.build_model(runs354), None).backend == "llvm"
     assert not folder.exists()
@@ -541,6 +542,7 @@ def test_an_import_that_fails_is_no_fault_of_the_sampler(monkeypatch):
     assert sampler.done == ["waited", "cancelled"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_does_not_sample_on(runs354, monkeypatch):
     def interrupted() -> None:
         raise KeyboardInterrupt

@@ -170,6 +170,7 @@ def test_decisions_predictions_and_figures_take_it(fit, tmp_path):
     assert "how the student's outer exponent depends" in " ".join(posterior.prior_sentences(["eta"], False))
 
 
+@pytest.mark.slow
 def test_it_is_left_out_simulated_and_calibrated(runs354):
     few = runs354[runs354["student_params"] < 6e8].reset_index(drop=True)
     scored = bd.leave_out(few, "student", PLAIN, draws=60, tune=150, seed=1, progress=False)

@@ -293,6 +293,7 @@ def test_the_display_is_a_table(fit354, runs354):
     np.testing.assert_array_equal(table["loss_mean"], found["mean"])
 
 
+@pytest.mark.slow
 def test_intervals_are_calibrated():
     """Held-out runs of models in the data and of new models, from a known law with effects of models."""
     rng = np.random.default_rng(5)

@@ -168,6 +168,7 @@ def test_coordinates_that_the_runs_leave_as_wide_as_the_prior_are_named(fit354):
     assert "log_sigma" not in named
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_what_it_says(fit354, monkeypatch, tmp_path, capsys):
     from bayesdistill import demo
     from bayesdistill.reporting import answer_sentences

@@ -458,7 +458,9 @@ def test_hundreds_of_restricted_problems():
 
 
 @pytest.mark.parametrize("search", [perfect_information_strategies, chosen_strategies])
-@pytest.mark.parametrize("teachers", [None, ([2e9, 8e9], [2.2, 2.0], [4e10, 3e11])])
+@pytest.mark.parametrize(
+    "teachers", [pytest.param(None, marks=pytest.mark.slow), ([2e9, 8e9], [2.2, 2.0], [4e10, 3e11])]
+)
 def test_the_loss_of_a_budget_as_a_target_gives_the_budget(search, teachers):
     """With a serving cost, repeated tokens and bounds; every scenario."""
     draws = random_draws(np.random.default_rng(35), 6, spread=0.3)

@@ -54,7 +54,16 @@ def _one_of(choices: Sequence[str], text: str) -> Any:
 
 
 def _output(text: str) -> Any:
-    return typer.Option("-o", "--output", callback=_writable, help=text)
+    check = _netcdf_file if text.endswith("(netCDF).") else _writable
+    return typer.Option("-o", "--output", callback=check, help=text)
+
+
+def _netcdf_file(path: Path | None) -> Path | None:
+    """Raise an error before the computation if the file cannot be written or has the ending of a table."""
+    _writable(path)
+    if path is not None and path.name.lower().endswith((".csv", ".csv.gz", ".parquet", ".pq")):
+        raise ParameterError(f"--output: {path.name} has the ending of a table. Use another one, such as .nc.")
+    return path
 
 
 def _writable(path: Path | None) -> Path | None:
@@ -130,7 +139,7 @@ def fit_command(
     result = bd.fit(
         table,
         other,
-        priors=None if prior is None else bd.load(prior),
+        priors=None if prior is None else _load_fit(prior),
         widen=_real(widen, "--widen"),
         law=as_law(law) if gamma is None else as_law(law).with_fixed(gamma=_real(gamma, "--gamma")),
         draws=_whole(draws, "--draws"),
@@ -145,10 +154,10 @@ def fit_command(
     if as_json:
         print(json.dumps({"fit": str(output), "verdict": found.verdict, **found.numbers}))
         return
-    print(found)
+    print(_on_command_line(str(found), "fit"))
     # Plans require the distillation law.
     following = f"plan {output} --student 1B --budgets 1e19:1e25:25" if runs else f"predict {output} RUNS"
-    print(f"Wrote {output}. Next: bayesdistill {following}")
+    print(f"Wrote {output}." + (f" Next: bayesdistill {following}" if found.ok else ""))
 
 
 @app.command(name="check")
@@ -372,7 +381,8 @@ def _load_fit(path: Path) -> xr.DataTree:
     import xarray as xr
 
     if not path.exists():
-        raise FileError(f"The file {path} does not exist. Create a fit with: bayesdistill fit RUNS -o {path}")
+        name = path if path.suffix == ".nc" else "fit.nc"
+        raise FileError(f"The file {path} does not exist. Create a fit with: bayesdistill fit RUNS -o {name}")
     result = bd.load(path)
     if not isinstance(result, xr.DataTree):
         raise FileError(f"{path} contains a plan, not a fit. Create a fit with: bayesdistill fit RUNS -o fit.nc")
@@ -409,6 +419,7 @@ def _budgets(text: str) -> list[float]:
 _IN_PYTHON = (
     (r"`?\bbd\.(fit|check|plan|predict|report)\b(?:\([^()]*\))?`?", r"`bayesdistill \1`"),
     (r"(`bayesdistill \w+`) or \1", r"\1"),
+    (r"\btarget_accept to\b", "--target-accept to"),
     (r"Pass it as supervised runs", "Pass it with --supervised"),
     (r"Pass a bayesdistill\.Law, or choose", "Choose"),
     (r"`(--[\w-]+)`", r"\1"),
@@ -488,7 +499,7 @@ def main() -> None:
         except SystemExit as end:
             # Typer exits with this code after Ctrl-C without a message.
             if end.code == _INTERRUPTED:
-                _tell("interrupted; existing files are unchanged")
+                _tell("interrupted; every output file has its earlier content or, if it was finished, the new one")
             raise
 
 

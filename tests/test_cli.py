@@ -126,6 +126,8 @@ def test_bad_files(
         (["fit", "nowhere.csv"], "nowhere.csv does not exist"),
         (["fit", "./runs"], "./runs must have one of the endings .csv"),
         (["fit", "/"], "/ is a folder"),
+        (["fit", "busbridge2025", "-o", "fit.csv"], "--output: fit.csv has the ending of a table"),
+        (["check", "fit.csv"], "bayesdistill fit RUNS -o fit.nc"),
         (["fit", str(SUPERVISED)], "not of the requested distilled runs. Pass it with --supervised."),
         (["fit", "busbridge2025", "--law", "eq9"], "There is no law 'eq9'. Choose from"),
         (["fit", "runs.xlsx"], "runs.xlsx must have one of the endings .csv"),
@@ -234,8 +236,8 @@ def test_outputs_that_cannot_be_written_are_noticed_before_the_work(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["fit", "runs.csv", "-o", "runs.csv"],
-        ["fit", "--supervised", "runs.csv", "-o", "./runs.csv"],
+        ["fit", "runs.nc.csv", "-o", "runs"],
+        ["fit", "--supervised", "runs.nc.csv", "-o", "./runs"],
         ["fit", "runs.csv", "--prior", "fit.nc"],  # the default output
         ["plan", "fit.nc", "--student", "1B", "--budgets", "1e20", "-o", "fit.nc"],
         ["predict", "fit.nc", "runs.csv", "-o", "link.csv"],
@@ -246,13 +248,14 @@ def test_an_output_does_not_replace_an_input(
     arguments: list[str], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("runs.csv", "fit.nc"):
+    for name in ("runs", "runs.csv", "fit.nc"):
         Path(name).write_text("earlier")
     Path("link.csv").symlink_to("runs.csv")
+    Path("runs.nc.csv").symlink_to("runs")
     code, _, err = command(*arguments)
     assert code == 2
     assert "which is also an input. Use another name." in err
-    assert Path("runs.csv").read_text() == Path("fit.nc").read_text() == "earlier"
+    assert {Path(name).read_text() for name in ("runs", "runs.csv", "fit.nc")} == {"earlier"}
 
 
 def test_a_fit_that_cannot_be_written_is_kept(
@@ -452,6 +455,7 @@ def test_an_impossible_budget_is_an_error_and_leaves_no_plan(
         ("pass allow_unconverged=True to use it", "pass --allow-unconverged to use it"),
         ("Use noise='law'.", "Use --noise 'law'."),
         ("Inspect it with bd.check(fit).", "Inspect it with `bayesdistill check`."),
+        ("Increase target_accept to 0.95.", "Increase --target-accept to 0.95."),
     ],
 )
 def test_errors_name_options(message: str, expected: str) -> None:
@@ -531,7 +535,7 @@ def test_an_interrupt_loses_no_earlier_file(command: Command, tmp_path: Path, mo
     earlier.write_bytes(b"an earlier result")
     code, out, err = command("fit", "busbridge2025", "-o", earlier)
     assert code == 130
-    assert "interrupted; existing files are unchanged" in err
+    assert "interrupted; every output file has its earlier content" in err
     assert "Traceback" not in err + out
     assert earlier.read_bytes() == b"an earlier result"
     assert [path.name for path in tmp_path.iterdir()] == ["fit.nc"]

@@ -222,7 +222,7 @@ def _records(text: str, where: str) -> tuple[list[str], list[list[str]], list[in
                     raise DataError(f"{at} is a comment ({content}). Delete it.")
                 raise DataError(
                     f"{at} has {len(cells)} cells, but the header has {len(header)} columns: {content}. Quote cells that contain "
-                    "commas, and write numbers with a decimal point."
+                    "commas, write numbers with a decimal point, or delete the row if it is a note."
                 )
             rows.append(cells)
             lines.append(first_line)
@@ -250,7 +250,10 @@ def _reject_other_formats(text: str, where: str, path: str) -> None:
     elif header is not None and header > number:
         problem = f"{found} is not the header, which is line {header}. Delete the lines before the header"
     elif separator != ",":
-        problem = f"{where} is separated by {_SEPARATORS[separator]} instead of commas. Save it with commas"
+        problem = (
+            f"{where} is separated by {_SEPARATORS[separator]} instead of commas. Save it with commas between the columns and "
+            "decimal points"
+        )
     else:
         return
     raise DataError(f"{problem}.", in_python=read_csv_call(text, path))

@@ -237,7 +237,7 @@ def _missing(names: Sequence[str], kind: str | None, needed: dict[str, tuple[str
     text = f" {_quoted(missing)}, which {_called(best)} require"
     if complete:
         other = complete[0]
-        advice = " Pass it as supervised runs." if other == "supervised" else ""
+        advice = " Pass it as supervised runs." if other == "supervised" and "teacher_loss" not in names else ""
         return f"{text}; it has the columns of {other} runs ({' '.join(needed[other])}), not of the requested {kind} runs.{advice}"
     if near[best]:
         similar = ", ".join(f"{shown(alike)} looks like {name!r}" for name, alike in near[best].items())

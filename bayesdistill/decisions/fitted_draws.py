@@ -106,8 +106,8 @@ def gather(fit: posterior.Fit, allow_unconverged: bool) -> FittedDraws:
         failed = ", ".join(convergence["failed"])
         if not allow_unconverged:
             raise ConvergenceError(
-                f"The posterior did not converge ({failed}). Inspect it with bd.check(fit) and refit the model with more "
-                "tuning steps, or pass allow_unconverged=True to use it anyway; results are then marked as unconverged."
+                f"The posterior did not converge ({failed}). Follow the advice of bd.check(fit), or pass "
+                "allow_unconverged=True to use it anyway; results are then marked as unconverged."
             )
         warnings.warn(
             f"The posterior did not converge ({failed}). Results based on it may be wrong.",

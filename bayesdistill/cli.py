@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -53,11 +53,6 @@ def _one_of(choices: Sequence[str], text: str) -> Any:
     return typer.Option(autocompletion=lambda: list(choices), help=text)
 
 
-def _output(text: str) -> Any:
-    check = _netcdf_file if text.endswith("(netCDF).") else _writable
-    return typer.Option("-o", "--output", callback=check, help=text)
-
-
 def _netcdf_file(path: Path | None) -> Path | None:
     """Raise an error before the computation if the file cannot be written or has the ending of a table."""
     _writable(path)
@@ -84,6 +79,10 @@ def _keep_inputs(output: Path | None, *inputs: str | Path | None) -> None:
             and output.samefile(path)
         ):
             raise ParameterError(f"--output is {output}, which is also an input. Use another name.")
+
+
+def _output(text: str, check: Callable[[Path | None], Path | None] = _netcdf_file) -> Any:
+    return typer.Option("-o", "--output", callback=check, help=text)
 
 
 NOISE = ("law", "run")
@@ -224,7 +223,8 @@ def plan_command(
         _print_json(bd.plan_table(result), result)
         return
     print(bd.table_text(bd.summary_table(result)))
-    print(*left_out(result), sep="\n", end="\n" if left_out(result) else "")
+    for sentence in left_out(result):
+        print(sentence)
     _print_convergence(result, fit)
     if output is not None:
         print(f"Wrote {output}. Next: bayesdistill report {fit} --plan {output}")
@@ -247,7 +247,9 @@ def predict_command(
     ] = "seen",
     prob: Annotated[str, _number("Probability inside the interval.")] = "0.9",
     seed: Annotated[str, _number("Random seed of the draws in a .nc file.")] = "0",
-    output: Annotated[Path | None, _output("Output file of the predictions: .csv (table) or .nc (with draws).")] = None,
+    output: Annotated[
+        Path | None, _output("Output file of the predictions: .csv (table) or .nc (with draws).", _writable)
+    ] = None,
     allow_suspicious: Annotated[bool, typer.Option(help="Accept a table with implausible values.")] = False,
     allow_unconverged: Unconverged = False,
     as_json: AsJson = False,
@@ -415,7 +417,7 @@ def _budgets(text: str) -> list[float]:
     return [float(value) for value in np.geomspace(low, high, int(parts[2]))]
 
 
-# Parts of error messages that describe Python, and what they are on the command line. The first match of a place is replaced.
+# Parts of messages that describe Python, and what replaces them on the command line, in this order.
 _IN_PYTHON = (
     (r"`?\bbd\.(fit|check|plan|predict|report)\b(?:\([^()]*\))?`?", r"`bayesdistill \1`"),
     (r"(`bayesdistill \w+`) or \1", r"\1"),

@@ -124,13 +124,14 @@ def test_bad_files(
         (["fit"], "Pass distilled runs, supervised runs, or both"),
         (["fit", "busbridge"], "There is no packaged data set 'busbridge'"),
         (["fit", "nowhere.csv"], "nowhere.csv does not exist"),
-        (["fit", "./runs"], "./runs must have one of the endings .csv"),
+        (["fit", "./runs"], "./runs does not exist"),
+        (["fit", __file__], "test_cli.py must have one of the endings .csv"),
         (["fit", "/"], "/ is a folder"),
         (["fit", "busbridge2025", "-o", "fit.csv"], "--output: fit.csv has the ending of a table"),
         (["check", "fit.csv"], "bayesdistill fit RUNS -o fit.nc"),
         (["fit", str(SUPERVISED)], "not of the requested distilled runs. Pass it with --supervised."),
         (["fit", "busbridge2025", "--law", "eq9"], "There is no law 'eq9'. Choose from"),
-        (["fit", "runs.xlsx"], "runs.xlsx must have one of the endings .csv"),
+        (["fit", "runs.xlsx"], "runs.xlsx does not exist"),
         (["fit", "busbridge2025", "--draws", "2"], "--draws must be an integer from 4 to 1e+06, got 2"),
         (["fit", "busbridge2025", "--chains", "0"], "--chains must be an integer from 1 to 1000, got 0"),
         (
@@ -444,7 +445,7 @@ def test_an_impossible_budget_is_an_error_and_leaves_no_plan(
     assert not (tmp_path / "plan.nc").exists()
     code, out, _ = command(*question, "--budgets", "3e13,1e22")
     assert code == 0
-    assert "no strategy fits the budget: teacher pretraining: 10B at 1 points up to 3e13." in out
+    assert "No strategy fits the budget: teacher pretraining: 10B at 1 point up to 3e13." in out
 
 
 @pytest.mark.parametrize(

@@ -576,7 +576,7 @@ def test_what_is_said_about_the_posterior():
 
 
 def test_what_has_no_strategy_is_said():
-    expected = "no strategy fits the budget: teacher pretraining: 10B at 2 points up to 3.2e19; teacher pretraining +"
+    expected = "No strategy fits the budget: teacher pretraining: 10B at 2 points up to 3.2e19; teacher pretraining +"
     assert expected in words_of(drawn("probability"))
     assert grids.left_out(inputs.plan(students=[1e9])) == []
     nothing = inputs.plan(students=[1e10], budgets=[1e19, 2e19], scenarios=["free", "inference", "all"])

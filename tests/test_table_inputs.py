@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import bayesdistill as bd
 from bayesdistill.datasets import data_hash, describe_runs, read_design
+from bayesdistill.datasets.schemas import COLUMNS
 from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.design import run_costs
 
@@ -230,29 +231,7 @@ CELLS = st.one_of(
     st.just(datetime.timedelta(1)),
 )
 NAMES = st.sampled_from(
-    [
-        "params",
-        "tokens",
-        "loss",
-        "student_params",
-        "student_tokens",
-        "teacher_loss",
-        "student_loss",
-        "teacher",
-        "student",
-        "name",
-        "cost",
-        "teacher_params",
-        "teacher_tokens",
-        "model",
-        "dataset",
-        1,
-        2.5,
-        None,
-        ("a", "b"),
-        "",
-        "x" * 50,
-    ]
+    [*COLUMNS, "teacher", "student", "name", "model", "dataset", 1, 2.5, None, ("a", "b"), "", "x" * 50]
 )
 USUAL = {
     "params": [1e8, 3e8, 1e9],

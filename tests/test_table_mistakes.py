@@ -80,7 +80,7 @@ def test_mistakes_are_found_with_the_right_advice(each, mistake):
 @pytest.mark.parametrize("mistake", list(CORRUPTIONS))
 def test_rates_of_mistakes_that_are_found(many, mistake):
     assert len(many) == 69
-    assert (rates(mistake, many) > np.array(RATES.get(mistake, (1.0, 1.0))) - 0.006).all()
+    np.testing.assert_allclose(rates(mistake, many), RATES.get(mistake, (1.0, 1.0)), atol=0.006)
 
 
 def isoflop(seed: int = 2) -> pd.DataFrame:
@@ -205,3 +205,15 @@ def test_the_held_out_runs_of_the_tiny_study_pass():
     tiny = Path(__file__).parents[1] / "data" / "tiny"
     for kind in ("distilled", "supervised"):
         assert questions(pd.read_csv(tiny / f"held-out-{kind}.csv")) == ""
+
+
+def test_distilled_runs_with_the_columns_of_supervised_ones():
+    runs = bd.load_runs()[["student_params", "student_tokens", "teacher_loss", "student_loss"]]
+    short = runs.rename(columns={"student_params": "params", "student_tokens": "tokens", "student_loss": "loss"})
+    advice = "rename params to student_params, tokens to student_tokens and loss to student_loss"
+    with pytest.raises(bd.DataError, match=f"column teacher_loss: supervised runs have no teacher.*{advice}"):
+        bd.read_runs(short)
+    with pytest.raises(bd.DataError, match=f"not of the requested distilled runs. .*{advice}"):
+        bd.read_runs(short, "distilled")
+    short.attrs["allow_suspicious"] = True
+    assert bd.read_runs(short).attrs["kind"] == "supervised"

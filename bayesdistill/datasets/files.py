@@ -91,7 +91,7 @@ def read_raw(source: Any, where: str = "the table") -> RawTable:
     name = path.name.lower()
     if os.path.isdir(path):  # false for paths of any length
         raise FileError(f"{where} is a folder. Use the name of a file in it.")
-    if not name.endswith(_CSV + _PARQUET):
+    if not name.endswith(_CSV + _PARQUET) and os.path.exists(path):
         raise DataError(
             f"{where} must have one of the endings {', '.join(_CSV + _PARQUET)}. Save it in one of these formats.",
             in_python="Or read it with pandas and pass the DataFrame.",

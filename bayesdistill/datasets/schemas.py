@@ -79,6 +79,11 @@ SIZES = MappingProxyType(
 )
 """Columns with the size, tokens and loss of each model of a run."""
 
+RENAMED = (
+    "If these are distilled runs, rename params to student_params, tokens to student_tokens and loss to student_loss"
+)
+"""Advice for runs with teachers and the columns of supervised runs."""
+
 LABELS = ("teacher", "student", "experiment")
 """Label columns. In a CSV file, they are always read as text."""
 
@@ -237,7 +242,8 @@ def _missing(names: Sequence[str], kind: str | None, needed: dict[str, tuple[str
     text = f" {_quoted(missing)}, which {_called(best)} require"
     if complete:
         other = complete[0]
-        advice = " Pass it as supervised runs." if other == "supervised" and "teacher_loss" not in names else ""
+        advice = " Pass it as supervised runs." if other == "supervised" else ""
+        advice = f" {RENAMED}." if "teacher_loss" in names else advice
         return f"{text}; it has the columns of {other} runs ({' '.join(needed[other])}), not of the requested {kind} runs.{advice}"
     if near[best]:
         similar = ", ".join(f"{shown(alike)} looks like {name!r}" for name, alike in near[best].items())

@@ -15,7 +15,7 @@ import pandas as pd
 from bayesdistill.arguments import QUANTITIES, shown
 from bayesdistill.datasets.files import RawTable
 from bayesdistill.datasets.magnitudes import Models, Reading, implausible_sizes, published_loss, slip
-from bayesdistill.datasets.schemas import COLUMNS, GROUPS, KINDS, SIZES, TEACHERS, required_columns
+from bayesdistill.datasets.schemas import COLUMNS, GROUPS, KINDS, RENAMED, SIZES, TEACHERS, required_columns
 
 _UNIGRAM_LOSS = 7.5  # nats; about the loss of a unigram model with a large vocabulary
 _ADVICE = "expected nats per token; take the natural logarithm of a perplexity, or multiply bits per token by 0.6931"
@@ -71,6 +71,8 @@ def found(
         return exchanged
     if total := _total(raw, frame, kind):
         return total
+    if kind == "supervised" and "student_params" not in frame and "teacher_loss" in frame:
+        return [f"column teacher_loss: supervised runs have no teacher. {RENAMED}; otherwise delete the column"]
     losses = _mixed(raw, frame, kind) or _losses(raw, frame, kind, teacher_losses)
     models = _models(frame, kind, comparable=not losses)
     problems = [problem for one in models for problem in implausible_sizes(raw, one)]
@@ -187,7 +189,7 @@ def _units_of_losses(models: Models) -> list[str]:
     if level < _LOW_LEVEL and models.size.median() > _LARGE:
         return [
             f"{text}; expected nats per token. Bits per byte are multiplied by 0.6931 and by the bytes per token of the tokenizer; "
-            "accuracies and error rates are not losses"
+            "accuracies and error rates are not losses. Losses of models of bytes, code or DNA can be correct"
         ]
     if len(levels) < _FEWEST:
         return []
@@ -226,7 +228,10 @@ def _losses(raw: RawTable, frame: pd.DataFrame, kind: str, teacher_losses: tuple
             what = f"is more than twice the largest teacher loss in the data of the fit, {high / 2:.4g}; {_ADVICE}"
             problems.append(slip(raw, values, values > high, None, what))
         if of_teachers and (values < low).any():
-            what = f"is below the irreducible loss E of the fit, {low:.4g} (0.1% quantile), which no model can reach under its law"
+            what = (
+                f"is below the irreducible loss E of the fit, {low:.4g} (0.1% quantile), which no model can reach under its "
+                "law (is this in bits per byte, an accuracy, or a loss of another tokenizer or validation set?)"
+            )
             problems.append(slip(raw, values, values < low, None, what))
     return problems
 

@@ -87,20 +87,21 @@ def spent_axis(plan: xr.Dataset) -> str:
 
 
 def left_out(plan: xr.Dataset) -> list[str]:
-    """Return a sentence on the cells that have no strategy and are therefore left out; an empty list if there are none."""
+    """Return a sentence on the cells that have no strategy; an empty list if there are none."""
     axis, found = spent_axis(plan), []
     for scenario, cell in cells(plan, "scenario"):
         parts = []
         for student in plan["student"].values:
             without = plan[axis].values[cell["probability"].sel(student=student).isnull().values]
-            where = f"at {without.size} points up to {style.power_of_ten(without.max(initial=0))}"
+            points = f"{without.size} point{'s' if without.size > 1 else ''}"
+            where = f"at {points} up to {style.power_of_ten(without.max(initial=0))}"
             if without.size:
                 parts.append(
                     f"{style.short(student)} {'at every point' if without.size == plan.sizes[axis] else where}"
                 )
         if parts:
             found.append(f"{style.plain(scenario)}: {', '.join(parts)}")
-    return [f"Left out, because no strategy fits the budget: {'; '.join(found)}."] if found else []
+    return [f"No strategy fits the budget: {'; '.join(found)}."] if found else []
 
 
 def names(data: xr.Dataset, dim: str) -> list[str]:

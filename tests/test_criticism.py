@@ -68,12 +68,12 @@ def test_bare_draws_are_said_to_be_bare(jittered_draws):
 @pytest.mark.parametrize(
     ("key", "words", "remedy"),
     [
-        ("rhat", "The largest R-hat is ", "The chains disagree"),
-        ("ess_bulk", "The smallest bulk ESS is ", "Increase draws"),
-        ("ess_tail", "The smallest tail ESS is ", "Increase draws"),
-        ("divergences", "The number of divergent transitions is 7; it must be <= 0.", "Increase target_accept"),
-        ("treedepth_share", "The fraction of truncated trajectories is 0.0500; it must be <= 0.01.", "Increase tune"),
-        ("bfmi", "The smallest E-BFMI is ", "Increase tune"),
+        ("rhat", "The chains disagree about c0.", "Sample longer"),
+        ("ess_bulk", "The effective sample size is too small.", "Increase draws to "),
+        ("ess_tail", "The effective sample size is too small.", "Increase draws to "),
+        ("divergences", "The sampler reported divergent transitions.", "Increase target_accept"),
+        ("treedepth_share", "Trajectories reached the maximum tree depth.", "Increase tune"),
+        ("bfmi", "The sampler explores the energy slowly.", "Increase tune"),
     ],
 )
 def test_every_failed_check_has_a_description_and_a_fix(jittered_draws, key, words, remedy):
@@ -86,14 +86,21 @@ def test_every_failed_check_has_a_description_and_a_fix(jittered_draws, key, wor
     thresholds = ConvergenceThresholds(min_ess_tail=1e5)
     found = bd.check(fit_of(draws, diverging=diverging, maxdepth_reached=cut, energy=walk), thresholds=thresholds)
     assert found.ok is False
-    assert len(found.problems) == 6
-    assert found.numbers["failed"] == ["rhat", "ess_bulk", "ess_tail", "divergences", "treedepth_share", "bfmi"]
+    assert len(found.problems) == 5
+    assert found.cautions == ()
+    failed = ["rhat", "ess_bulk", "ess_tail", "divergences", "treedepth_share", "bfmi"]
+    assert found.numbers["failed"] == failed
+    row = found.rows[failed.index(key)]
+    assert row[3] == "FAILED"
+    if key == "divergences":
+        assert row == ("number of divergent transitions", "7", "0", "FAILED")
     (problem,) = [text for text in found.problems if text.startswith(words)]
     assert remedy in problem
-    assert problem in str(found)
-    assert str(found).startswith("Do not use these draws: The ")
+    assert str(found).count(problem) == found.verdict.count(problem) == 1
+    assert row[1] not in found.verdict.replace("0.99", "")
+    assert str(found).startswith("Do not use these draws.\n- ")
     if key in ("rhat", "ess_bulk"):
-        assert "(c0)" in problem
+        assert "(c0)" in row[1]
     assert repr(found) == str(found)
 
 

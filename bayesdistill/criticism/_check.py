@@ -1,34 +1,23 @@
-"""Convergence report: problems found, and how to fix them.
+"""Whether a fit can be used, and what it cannot determine.
 
-`posterior.convergence` computes the diagnostics and defines the thresholds.
+Every function in `CHECKS` returns findings about a fit; `check` collects and displays them.
 """
 
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from bayesdistill import posterior
 from bayesdistill.arguments import checked, instance
+from bayesdistill.criticism.convergence_findings import convergence_findings
+from bayesdistill.criticism.findings import Finding
 from bayesdistill.posterior import THRESHOLDS, ConvergenceThresholds, Fit
 
-_LABELS = {
-    "rhat": "largest R-hat",
-    "ess_bulk": "smallest bulk ESS",
-    "ess_tail": "smallest tail ESS",
-    "divergences": "number of divergent transitions",
-    "treedepth_share": "fraction of truncated trajectories",
-    "bfmi": "smallest E-BFMI",
-}
-_ADVICE = {
-    "rhat": "The chains disagree. Sample longer (tune=2000, draws=2000); if this does not help, check the priors and the runs.",
-    "ess_bulk": "The effective sample size is too small. Increase draws.",
-    "ess_tail": "The effective sample size in the tails is too small. Increase draws.",
-    "divergences": "The sampler reported divergent transitions. Increase target_accept to 0.95 or 0.99.",
-    "treedepth_share": "Trajectories reached the maximum tree depth. Increase tune, or use the default priors.",
-    "bfmi": "The sampler explores the energy slowly. Increase tune, and check for priors with heavy tails.",
-}
+CHECKS: tuple[Callable[[Fit], tuple[Finding, ...]], ...] = ()
+"""Checks of everything but convergence. Each returns its findings; none if a fit lacks the runs that it requires."""
 
 
 @dataclass(frozen=True)
@@ -37,45 +26,73 @@ class Check:
 
     Parameters
     ----------
-    ok : bool or None
-        Whether all checks passed; None for draws without sampler statistics.
-    rows : tuple of (check, value, threshold, passed)
-    problems : tuple of str
-        Description and suggested fix of every failed check.
+    findings : tuple of Finding
+        One for every row of the table.
     numbers : dict
         The result of `posterior.convergence`.
     """
 
-    ok: bool | None
-    rows: tuple[tuple[str, str, str, str], ...]
-    problems: tuple[str, ...]
+    findings: tuple[Finding, ...]
     numbers: dict[str, Any]
 
     @property
-    def verdict(self) -> str:
-        """Summary of the checks as text."""
-        if self.ok:
-            return "No convergence problems found: the draws passed all checks."
-        if self.ok is None and not self.problems:
+    def ok(self) -> bool | None:
+        """Whether the draws can be used; None for draws without sampler statistics of which no check failed."""
+        return False if self.problems else self.numbers["converged"]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Reasons not to use the draws, with suggested fixes."""
+        return self._sentences("FAILED")
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Limits of a fit that can be used: what it cannot determine, and where it does not describe the runs."""
+        return self._sentences("caution")
+
+    @property
+    def rows(self) -> tuple[tuple[str, str, str, str], ...]:
+        """Rows of the table: check, value, expected value, state."""
+        return tuple((found.checked, found.value, found.expected, found.state) for found in self.findings)
+
+    @property
+    def headline(self) -> str:
+        """Summary of the checks in one sentence."""
+        if self.ok is False:
+            return "Do not use these draws."
+        if self.ok is None:
             return "No problems found, but these draws have no sampler statistics, so some checks are unavailable."
-        return "Do not use these draws: " + " ".join(self.problems)
+        if self.cautions:
+            return "No convergence problems found. The draws can be used, with these limits:"
+        return "No convergence problems found: the draws passed all checks."
+
+    @property
+    def verdict(self) -> str:
+        """Summary of the checks, problems and cautions as text."""
+        return " ".join([self.headline, *self.problems, *self.cautions])
+
+    def _sentences(self, state: str) -> tuple[str, ...]:
+        # Findings with the same problem, such as bulk and tail ESS, share their sentence.
+        return tuple(dict.fromkeys(found.sentence for found in self.findings if found.state == state))
 
     def __str__(self) -> str:
         widths = [max(len(row[i]) for row in self.rows) for i in range(4)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in self.rows]
-        return "\n".join([self.verdict, *(line.rstrip() for line in lines)])
+        sentences = [f"- {text}" for text in (*self.problems, *self.cautions)]
+        return "\n".join([self.headline, *sentences, *(line.rstrip() for line in lines)])
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
+        sentences = "".join(f"<li>{html.escape(text)}</li>" for text in (*self.problems, *self.cautions))
         body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
-        return f"<p>{html.escape(self.verdict)}</p><table>{body}</table>"
+        return f"<p>{html.escape(self.headline)}</p>{sentences and f'<ul>{sentences}</ul>'}<table>{body}</table>"
 
 
 @checked(thresholds=instance(ConvergenceThresholds))
 def check(fit: Fit, *, thresholds: ConvergenceThresholds = THRESHOLDS) -> Check:
-    """Check the convergence of a fit and suggest fixes.
+    """Check whether a fit can be used and what it cannot determine; suggest fixes.
 
     Parameters
     ----------
@@ -87,7 +104,8 @@ def check(fit: Fit, *, thresholds: ConvergenceThresholds = THRESHOLDS) -> Check:
     Returns
     -------
     Check
-        Displays as a sentence and a table.
+        Displays as sentences and a table. `ok` is False if the draws must not be used, for the reasons in `problems`.
+        `cautions` are the limits of a fit that can be used.
 
     Notes
     -----
@@ -103,19 +121,5 @@ def check(fit: Fit, *, thresholds: ConvergenceThresholds = THRESHOLDS) -> Check:
     ()
     """
     numbers = posterior.convergence(fit, thresholds)
-    rows, problems = [], []
-    for limit, threshold in numbers["thresholds"].items():
-        kind, key = limit.split("_", 1)
-        label, relation, value = _LABELS[key], "<=" if kind == "max" else ">=", numbers[key]
-        failed = key in numbers["failed"]
-        variable = numbers.get(f"{key}_variable")
-        text = "unknown" if value is None else _number(value) + (f" ({variable})" if variable else "")
-        state = "FAILED" if failed else "unknown" if value is None else "ok"
-        rows.append((label, text, f"{relation} {threshold:g}", state))
-        if failed:
-            problems.append(f"The {label} is {text}; it must be {relation} {threshold:g}. {_ADVICE[key]}")
-    return Check(numbers["converged"], tuple(rows), tuple(problems), numbers)
-
-
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.4f}" if abs(value) < 10 else f"{value:.0f}"
+    findings = [*convergence_findings(numbers), *(found for of in CHECKS for found in of(fit))]
+    return Check(tuple(findings), numbers)

@@ -54,5 +54,9 @@ class ExtrapolationWarning(UserWarning):
     """A result is outside the range of the fitted runs."""
 
 
+class DesignWarning(UserWarning):
+    """An axis of the runs does not vary, so the fit cannot answer some questions; `check` names them."""
+
+
 class DigestWarning(UserWarning):
     """A file of an earlier version carries no digest, so damage can remain unnoticed."""

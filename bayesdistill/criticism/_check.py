@@ -13,10 +13,11 @@ from typing import Any
 from bayesdistill import posterior
 from bayesdistill.arguments import checked, instance
 from bayesdistill.criticism.convergence_findings import convergence_findings
+from bayesdistill.criticism.design_findings import design_findings
 from bayesdistill.criticism.findings import Finding
 from bayesdistill.posterior import THRESHOLDS, ConvergenceThresholds, Fit
 
-CHECKS: tuple[Callable[[Fit], tuple[Finding, ...]], ...] = ()
+CHECKS: tuple[Callable[[Fit], tuple[Finding, ...]], ...] = (design_findings,)
 """Checks of everything but convergence. Each returns its findings; none if a fit lacks the runs that it requires."""
 
 

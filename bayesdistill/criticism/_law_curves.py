@@ -11,6 +11,7 @@ from bayesdistill import posterior
 from bayesdistill.arguments import checked
 from bayesdistill.criticism.groupings import distilled_runs, fit_attributes, thinning
 from bayesdistill.criticism.results import dataset
+from bayesdistill.datasets import FIXED_AXES, fixed_axes
 from bayesdistill.law.effects import student_configurations
 from bayesdistill.law.predictive import Design, RunNoise, expected_loss
 from bayesdistill.posterior import INTERVAL_KIND, INTERVAL_PROBABILITY
@@ -79,6 +80,7 @@ def law_curves(
     coords |= {"configuration_params": pairs[:, 0], "configuration_tokens": pairs[:, 1]}
     attrs = {"interval_kind": INTERVAL_KIND, "interval_prob": prob, **fit_attributes(fit)}
     attrs["prior_dominated"] = json.dumps(posterior.prior_dominated(fit))
+    attrs[FIXED_AXES] = json.dumps(fixed_axes(posterior.seen_runs(fit)))
     result = dataset("law_curves", values, coords, attrs)
     # `teacher_loss` is the axis of the curves, so the columns of the runs require another name.
     for name, value in posterior.seen_runs(fit).items():

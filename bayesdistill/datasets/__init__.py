@@ -21,4 +21,5 @@ from bayesdistill.datasets._read_runs import (
     read_teachers,
 )
 from bayesdistill.datasets._simulate_runs import published_design, simulate_runs
+from bayesdistill.datasets.axes import FIXED_AXES, fixed_axes
 from bayesdistill.datasets.schemas import COLUMNS, KINDS, runs_schema

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bayesdistill.datasets._read_runs import read_measured
+from bayesdistill.datasets.axes import FIXED_AXES, fixed_axes
 from bayesdistill.datasets.schemas import COLUMNS, GROUPS, KINDS
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
         The model columns and ``tokens_per_parameter`` over ``statistic`` (minimum, median, maximum), and the counts ``runs``,
         ``configurations`` (distinct size and tokens), ``repeats`` (runs with the same size, tokens and teacher as an earlier
         run) and, for distilled runs, ``teachers`` (by label or, without labels, by loss). Attributes: ``kind``, ``source``,
-        ``data_hash``.
+        ``data_hash``, and ``fixed_axes``: JSON of the axes that do not vary, with the questions that the runs therefore cannot
+        answer.
 
     Examples
     --------
@@ -101,5 +104,10 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
     return xr.Dataset(
         labeled(declared, values),
         coords={"statistic": ["minimum", "median", "maximum"]},
-        attrs={"kind": kind, "source": table.attrs["source"], "data_hash": hash_of(table)},
+        attrs={
+            "kind": kind,
+            "source": table.attrs["source"],
+            "data_hash": hash_of(table),
+            FIXED_AXES: json.dumps(fixed_axes(table)),
+        },
     )

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.datasets import FIXED_AXES, fixed_axes
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError
 from bayesdistill.law import Draws
 from bayesdistill.law.parameters import DOMAIN_WORDS, DOMAINS
@@ -130,6 +131,7 @@ def gather(fit: posterior.Fit, allow_unconverged: bool) -> FittedDraws:
             "posterior_draws": int(law.sizes["chain"] * law.sizes["draw"]),
             "supervised_range": supervised_range,
             "seen_ranges": json.dumps(ranges),
+            FIXED_AXES: json.dumps(fixed_axes(seen)),
         },
     )
 

@@ -115,6 +115,7 @@ def notes(fitted: FittedDraws) -> list[dict[str, Any]]:
     published = json.loads(fitted.attrs["posterior_provenance"]).get("supervised_law") == "published law"
     names = json.loads(fitted.attrs["prior_dominated"])
     found += [{"bad": False, "text": text} for text in posterior.prior_sentences(names, published)]
+    found += [{"bad": True, "text": text} for text in json.loads(fitted.attrs["fixed_axes"]).values()]
     return found
 
 

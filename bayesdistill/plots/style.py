@@ -200,7 +200,8 @@ def fit_notes(data: xr.Dataset) -> tuple[list[str], list[str]]:
     """What the reader must know about the posterior behind a Dataset: (warnings, notes).
 
     Read from the attributes `converged` (yes, no, unknown), `convergence` (JSON), `prior_dominated` (JSON, names of
-    coordinates), and `supervised_law` or `posterior_provenance` (JSON) that plans and curves carry.
+    coordinates), `supervised_law` or `posterior_provenance` (JSON), and `fixed_axes` (JSON, axes of the runs that do not vary) that
+    plans and curves carry.
     """
     warnings, notes = [], []
     converged = data.attrs.get("converged", "unknown")
@@ -216,4 +217,5 @@ def fit_notes(data: xr.Dataset) -> tuple[list[str], list[str]]:
     if len(set(names) - posterior.SUPERVISED_COORDINATES) >= _MANY:
         warnings.append("The posterior behind this figure is mostly its prior: the runs say little.")
     notes += posterior.prior_sentences(names, published)
+    notes += json.loads(data.attrs.get("fixed_axes", "{}")).values()
     return warnings, notes

@@ -113,7 +113,7 @@ def report_files(
         pictures=pictures,
         provenance=posterior.provenance(fit),
         draws_hash=posterior.identity(fit),
-        **words.warnings_and_notes(fit, plan, found.verdict, found.ok),
+        **words.warnings_and_notes(fit, plan, found),
     )
     return {PAGE: page.encode(), **files}
 

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.criticism import Check
 from bayesdistill.plots.style import fit_notes, power_of_ten, short
 from bayesdistill.posterior import PRIOR_SHARE, Fit, prior_dominated
 
@@ -126,9 +127,9 @@ def fit_sentences(fit: Fit) -> tuple[str, str, str]:
     return first, second, "To decide whether to distill, compute a plan and pass it to the report."
 
 
-def warnings_and_notes(fit: Fit, plan: xr.Dataset | None, verdict: str, ok: bool | None) -> dict[str, list[str]]:
-    """Return the `warnings` above the answer and the `notes` below it."""
-    warnings, notes = [], []
+def warnings_and_notes(fit: Fit, plan: xr.Dataset | None, found: Check) -> dict[str, list[str]]:
+    """Return the `warnings` above the answer and the `notes` below it; `found` is the result of `check`."""
+    warnings, notes, ok, verdict = list(found.cautions), [], found.ok, " ".join(found.problems)
     if ok is False:
         warnings.append(f"The posterior did not converge; the numbers in this report may be wrong. {verdict}")
     elif ok is None:
@@ -139,6 +140,7 @@ def warnings_and_notes(fit: Fit, plan: xr.Dataset | None, verdict: str, ok: bool
             warnings += [text.replace("this figure", "the plan") for text in problems]
         # The warnings below list the prior-dominated coordinates by name.
         notes += [text for text in remarks if "converged" not in text and "rior-dominated" not in text]
+        notes = [text for text in notes if text not in warnings]
         share = float(plan["extrapolates"].mean())
         if share:
             warnings.append(

@@ -16,8 +16,8 @@ import xarray as xr
 
 from bayesdistill import compiler, posterior
 from bayesdistill.arguments import SAMPLED, checked
-from bayesdistill.datasets import hash_of, read_runs
-from bayesdistill.errors import ConvergenceWarning, ModelError
+from bayesdistill.datasets import fixed_axes, hash_of, read_runs
+from bayesdistill.errors import ConvergenceWarning, DesignWarning, ModelError
 from bayesdistill.law import DEFAULT_LAW, Law, Prior, Reference, as_law
 from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import ASYMPTOTIC_WIDTH, PUBLISHED_TOLERANCE, Priors, default_priors, prior_frame
@@ -105,6 +105,8 @@ def fit(
         If the model is compiled with numba, which takes about a minute (see `bayesdistill.compiler`).
     ConvergenceWarning
         If a convergence check fails (see `check`).
+    DesignWarning
+        If an axis of the runs does not vary, such as the teacher: the fit cannot answer the questions that depend on it.
 
     Examples
     --------
@@ -148,6 +150,8 @@ def fit(
         posterior.FORMAT_ATTRIBUTE: posterior.FORMAT,
         posterior.PROVENANCE_ATTRIBUTE: json.dumps(origin, sort_keys=True),
     }
+    for sentence in fixed_axes(constant).values():
+        warnings.warn(sentence, DesignWarning, stacklevel=3)
     verdict = posterior.convergence(result)
     if verdict["failed"]:
         warnings.warn(

@@ -80,6 +80,7 @@ class _Attributes(TypedDict, total=False):
     converged: Literal["yes", "no", "unknown"]
     converged_each: Json[dict[str, str]]
     prior_dominated: Json[list[str]]
+    fixed_axes: Json[dict[str, str]]
     seen_ranges: Json[dict[str, tuple[float, float]]]
     supervised_law: str
     supervised_range: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from typing import NamedTuple
 
 import pandas as pd
@@ -67,7 +68,8 @@ def _shown(found: xr.Dataset) -> Shown | None:
     except (BayesdistillError, AttributeError, LookupError, TypeError, ValueError):
         return None  # a part that has lost what the table needs; a display must not fail
     converged = found.attrs.get("converged") != "no"
-    warning = "" if converged else "The posterior did not converge, so these numbers may be wrong."
+    warnings = [] if converged else ["The posterior did not converge, so these numbers may be wrong."]
+    warning = " ".join([*warnings, *json.loads(found.attrs.get("fixed_axes", "{}")).values()])
     hidden = len(frame) - _MOST_ROWS
     more = f"{hidden} more row{'s' if hidden > 1 else ''}. " if hidden > 0 else ""
     sizes = ", ".join(f"{name} {size}" for name, size in found.sizes.items())

@@ -1,0 +1,104 @@
+"""Axes of the runs that do not vary: found, reported by every output, and only then."""
+
+from __future__ import annotations
+
+import html
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import bayesdistill as bd
+from bayesdistill.criticism.design_findings import design_findings
+from bayesdistill.datasets import fixed_axes
+from bayesdistill.errors import ConvergenceWarning, DesignWarning
+from bayesdistill.interactive.contents import notes
+from bayesdistill.plots.style import fit_notes
+from bayesdistill.reporting.sentences import warnings_and_notes
+
+SIZES = np.geomspace(1e8, 1e10, 12)
+TOKENS = np.random.default_rng(0).permutation(np.geomspace(1e9, 1e12, 12))
+JITTER = np.random.default_rng(1).uniform(0.9, 1.1, 12)
+
+
+@pytest.mark.parametrize(
+    ("params", "tokens", "axes"),
+    [
+        (SIZES, TOKENS, []),
+        (1e8 + 0 * SIZES, TOKENS, ["params"]),
+        (1e8 * np.linspace(1, 1.45, 12), TOKENS, ["params"]),
+        (1e8 * np.linspace(1, 1.55, 12), TOKENS, []),
+        (SIZES, 2e10 + 0 * TOKENS, ["tokens"]),
+        (1e8 + 0 * SIZES, 2e10 + 0 * TOKENS, ["params", "tokens"]),
+        (SIZES, 20 * SIZES * JITTER, ["tokens/params"]),
+        (SIZES, 1e19 / SIZES * JITTER, ["tokens*params"]),
+        (SIZES, SIZES**0.5 * 1e6, ["tokens/params^0.5"]),
+        (SIZES, 20 * SIZES * JITTER**8, []),
+        # The range of one axis is small, but not along a line.
+        (np.repeat([1e8, 2e8], 6), np.tile(np.geomspace(1e9, 1e10, 6), 2), []),
+    ],
+)
+def test_axes_that_do_not_vary(params, tokens, axes):
+    found = fixed_axes(pd.DataFrame({"params": params, "tokens": tokens}))
+    assert list(found) == axes
+    # Units and order of the runs do not matter.
+    again = fixed_axes({"params": params[::-1] / 1e6, "tokens": tokens[::-1] * 3})
+    assert [name.split("^")[0] for name in again] == [name.split("^")[0] for name in axes]
+    assert all(sentence.startswith("The supervised runs have ") for sentence in found.values())
+
+
+def test_a_fixed_teacher_and_runs_of_both_kinds():
+    distilled = {"student_params": SIZES, "student_tokens": TOKENS}
+    assert not fixed_axes(distilled | {"teacher_loss": np.linspace(2, 2.07, 12)})
+    assert list(fixed_axes(distilled | {"teacher_loss": np.linspace(2, 2.05, 12)})) == ["teacher_loss"]
+    both = distilled | {"teacher_loss": 2 + 0 * SIZES, "params": SIZES[:3], "tokens": 20 * SIZES[:3]}
+    assert list(fixed_axes(both)) == ["teacher_loss", "tokens/params"]
+    assert fixed_axes({}) == {}
+
+
+def fit_of(draws, runs):
+    """A fit with these draws and the design of these runs."""
+    columns = ["student_params", "student_tokens", "teacher_loss"]
+    constant = xr.Dataset({name: ("run", runs[name].to_numpy()) for name in columns})
+    return xr.DataTree.from_dict({"posterior": draws, "constant_data": constant})
+
+
+def test_good_designs_have_no_fixed_axis(runs354, supervised_runs, jittered_draws):
+    assert fixed_axes(runs354) == fixed_axes(supervised_runs) == {}
+    assert [found.state for found in design_findings(fit_of(jittered_draws, runs354))] == ["ok"]
+    assert design_findings(jittered_draws) == ()
+    assert json.loads(bd.describe_runs(runs354).attrs["fixed_axes"]) == {}
+
+
+def test_every_output_names_a_fixed_teacher(runs354, jittered_draws, tmp_path):
+    one = runs354[np.abs(runs354["teacher_loss"] / 2.28 - 1) < 0.012]
+    assert list(json.loads(bd.describe_runs(one).attrs["fixed_axes"])) == ["teacher_loss"]
+    fit = fit_of(jittered_draws, one)
+    found = bd.check(fit, thresholds=bd.ConvergenceThresholds(max_rhat=1.02))
+    assert found.ok is True
+    (caution,) = found.cautions
+    assert "one teacher loss" in caution
+    assert "which teacher is best" in caution
+    assert "tokens" not in caution  # the same teacher and more tokens is a question that these runs answer
+    plan = bd.plan(fit, "1B", [1e20, 1e21], "best case", allow_unconverged=True)
+    assert json.loads(plan.attrs["fixed_axes"]) == {"teacher_loss": caution}
+    assert caution in str(plan)
+    assert html.escape(caution) in plan._repr_html_()
+    bd.save(plan, tmp_path / "plan.nc")
+    assert caution in str(bd.load(tmp_path / "plan.nc"))
+    said = warnings_and_notes(fit, plan, found)
+    assert (said["warnings"] + said["notes"]).count(caution) == 1
+    assert caution in [note["text"] for note in notes(bd.Planner(fit, allow_unconverged=True).fitted)]
+    assert caution in fit_notes(plan)[1]
+
+
+@pytest.mark.slow
+def test_a_fit_warns_of_a_fixed_axis(supervised_runs):
+    one = supervised_runs.assign(tokens=20 * supervised_runs["params"])
+    one = bd.simulate_runs(bd.PUBLISHED, kind="supervised", seed=1, design=one[["params", "tokens"]], sigma=0.005)
+    warnings.simplefilter("ignore", ConvergenceWarning)  # few draws
+    with pytest.warns(DesignWarning, match="one number of tokens per parameter"):
+        bd.fit(supervised=one, draws=100, tune=200, chains=2, progress=False)

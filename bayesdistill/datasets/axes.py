@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayesdistill.datasets.schemas import KINDS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VARIES = 1.5
 """Sizes and tokens vary if the largest is at least this multiple of the smallest: families of models and budgets usually step by a
@@ -21,12 +24,12 @@ FIXED_AXES = "fixed_axes"
 _DEPENDS = "such answers depend on the law and its priors."
 
 
-def fixed_axes(columns: Mapping[Any, Any]) -> dict[str, str]:
+def fixed_axes(columns: Mapping[Any, Any] | pd.DataFrame) -> dict[str, str]:
     """Return the axes of a design that do not vary.
 
     Parameters
     ----------
-    columns : mapping
+    columns : mapping or DataFrame
         Column -> values, (run,): a table of runs, or `posterior.seen_runs` of a fit, which may hold runs of both kinds.
 
     Returns

@@ -73,6 +73,11 @@ def plan(students=(3e8, 1e9, 1e10), budgets=None, scenarios=SCENARIOS) -> xr.Dat
         "extrapolates": variable(
             cell, np.broadcast_to((np.abs(reach - 0.3) > 0.8)[..., 0, 0], chance.shape) & ~impossible
         ),
+        "extrapolation": variable(cell, np.broadcast_to(10 ** np.abs(reach)[..., 0, 0], chance.shape)),
+        "extrapolation_axis": variable(
+            cell, np.broadcast_to((np.abs(reach - 0.3) > 0.8)[..., 0, 0], chance.shape).astype("int8"),
+            flag_values=np.arange(2, dtype="int8"), flag_meanings="none student_params",
+        ),
         "crossover": variable(
             ("student", "scenario", "chain", "draw"), np.where(status == 0, crossover, np.nan), "FLOPs"
         ),

@@ -82,6 +82,9 @@ def test_how_far_the_crossover_lies_is_summarised_over_the_draws_that_cross():
             "student_params": ("run", [1e8, 1e9]),
             "student_tokens": ("run", [2e9, 1.6e11]),
             "teacher_loss": ("run", [1.5, 2.9]),
+            # Supervised runs of all kinds, so that only the student is outside.
+            "params": ("supervised_run", [1e6, 1e13]),
+            "tokens": ("supervised_run", [1e4, 1e20]),
         }
     )
     draws = simple(3, B_S=[250.0, 300.0, 300.0], A_S=[430.0, 450.0, 200.0])

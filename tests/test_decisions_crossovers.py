@@ -116,9 +116,11 @@ def test_extrapolation_is_measured_at_the_crossover():
     )
     draws = simple(B_S=300.0, A_S=450.0)
     tree = xr.DataTree.from_dict({"posterior": posterior_of(draws), "constant_data": seen})
-    found = crossovers(tree, 1e9, "best case", budgets=[1e17, 1e24])
+    found = crossovers(tree, 1e9, "best case", budgets=[1e17, 1e24], max_teacher_params=1e12, max_teacher_tokens=2e13)
     tokens = simple_crossover(1e9, 300.0, 450.0) / (3 * flops_per_token(1e9))
-    expected = max(1.0, tokens / 1e9 / 160, 20 / (tokens / 1e9))
+    # The best teacher of these draws is the largest; the supervised law is that of models of at most 12.6B.
+    expected = max(1.0, tokens / 1e9 / 160, 20 / (tokens / 1e9), 1e12 / 12.6e9)
+    assert flag_names(found["crossover_extrapolation_axis"]).item() == "teacher_params"
     assert found["crossover_extrapolation"].item() == pytest.approx(expected, rel=1e-5)
     assert found["crossed_within_data_probability"].item() == float(expected == 1)
     assert found["seen_budget"].values[0].tolist() == pytest.approx(

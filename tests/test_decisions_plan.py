@@ -32,6 +32,7 @@ from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Problem,
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, DataError, ModelError, ParameterError
 from bayesdistill.law.predictive import RunNoise
 from bayesdistill.strategies import STATUS, Bounds
+from bayesdistill.tables import plan_table
 
 BEST_CASE = Scenario(0, 0)
 UNITS = {"nats per token", "FLOPs", "parameters", "tokens", "1"}
@@ -502,22 +503,48 @@ def tree_of(draws: dict, chains: int = 1) -> xr.DataTree:
 
 
 def test_extrapolation_names_the_axis_and_the_factor():
-    found = plan(tree_of(simple()), [5e8, 1e11], [1e20, 1e22], "best case")
+    near = {"max_teacher_params": 1.2e10, "max_teacher_tokens": 1.2e12}
+    found = plan(tree_of(simple()), [5e8, 1e11], [1e20, 1e22], "best case", **near)
     factor = found["extrapolation_factor"].sel(scenario="best case")
     inside = factor.sel(student=5e8, budget=1e20)
     tokens_per_param = 1e20 / (3 * flops_per_token(5e8)) / 5e8
     assert 20 < tokens_per_param < 160
-    assert inside.values.tolist() == [1.0] * 5
+    assert inside.values.tolist() == [1.0] * 7
     assert not found["extrapolates"].sel(student=5e8, budget=1e20).item()
     too_long = factor.sel(student=5e8, budget=1e22)
     expected = 1e22 / (3 * flops_per_token(5e8)) / 5e8 / 160
-    np.testing.assert_allclose(too_long, [1.0, expected, 1.0, 1.0, expected])
+    np.testing.assert_allclose(too_long, [1.0, expected, 1.0, 1.0, expected, 1.0, 1.0])
     large = factor.sel(student=1e11, budget=1e22)
     few = 20 / (1e22 / (3 * flops_per_token(1e11)) / 1e11)
     # The distilled runs begin at 20 tokens per parameter, the supervised ones at 10.
-    np.testing.assert_allclose(large, [100.0, few, 1.0, 1e11 / 12.6e9, few / 2])
+    np.testing.assert_allclose(large, [100.0, few, 1.0, 1e11 / 12.6e9, few / 2, 1.0, 1.0])
+    axes = flag_names(found["extrapolation_axis"]).isel(scenario=0)
+    assert axes.values.tolist() == [["none", "student_tokens_per_param"], ["student_tokens_per_param"] * 2]
+    np.testing.assert_array_equal(found["extrapolation"], found["extrapolation_factor"].max("axis"))
     assert found["extrapolates"].sel(student=[5e8, 1e11], budget=1e22).all()
     assert found.attrs["supervised_range"] == "data of the published law"
+
+
+@pytest.mark.parametrize(
+    ("limits", "axis", "wanted"),
+    [
+        # 78,125 tokens per parameter; the data of the supervised law end at 160.
+        ({"max_teacher_params": 256e6, "max_teacher_tokens": 2e13}, "teacher_tokens_per_param", 2e13 / 256e6 / 160),
+        ({"max_teacher_params": 1e12, "max_teacher_tokens": 2e13}, "teacher_params", 1e12 / 12.6e9),
+    ],
+)
+def test_the_size_and_tokens_of_a_new_teacher_are_extrapolated(limits, axis, wanted):
+    fit = tree_of(simple())
+    found = plan(fit, 5e8, 1e20, "best case", **limits).squeeze()
+    assert found["extrapolates"].item()
+    assert flag_names(found["extrapolation_axis"]).item() == axis
+    assert found["extrapolation_factor"].sel(axis=axis).item() == pytest.approx(wanted, rel=1e-6)
+    assert found["extrapolation"].item() == pytest.approx(wanted, rel=1e-6)
+    # The loss of an existing teacher is measured.
+    teachers = pd.DataFrame({"params": [1e12], "loss": [2.2], "tokens": [7.8e16]})
+    assert not plan(fit, 5e8, 1e20, "best case", teachers=teachers)["extrapolates"].any()
+    row = plan_table(plan(fit, 5e8, [1e20, 1e22], "best case", **limits)).iloc[0]
+    assert (row["extrapolation_axis"], row["extrapolation"]) == (axis, pytest.approx(wanted, rel=1e-6))
 
 
 def test_extrapolation_is_of_the_mean_teacher_loss_and_of_capped_tokens():

@@ -149,6 +149,8 @@ def test_what_lies_outside_the_runs_is_flagged_as_in_the_map():
 
 def test_the_flag_is_that_of_the_median_draw_and_of_capped_tokens():
     seen = SEEN.assign(teacher_loss=("run", [1.0, 9.0]))
+    # Supervised runs of all kinds, so that only students and teachers' losses are outside.
+    seen = seen.assign(params=("supervised_run", [1e6, 1e13]), tokens=("supervised_run", [1e4, 1e20]))
     # In one of four draws distilling pays for nobody, because its teachers are so bad: far outside, but not typical.
     draws = simple(4, A_S=10.0, B_S=500.0)
     draws["E"] = np.array([1.5, 1.5, 1.5, 30.0])

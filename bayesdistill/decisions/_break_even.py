@@ -23,7 +23,7 @@ from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions._plan import plan_problem
 from bayesdistill.decisions.arguments import Number, Numbers, parse_number, parse_numbers
 from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
-from bayesdistill.decisions.extrapolation import choice_factors
+from bayesdistill.decisions.extrapolation import CHOICE_AXES, axis_names, choice_factors, farthest_axis
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import QUANTILES
 from bayesdistill.decisions.reductions import lagrange, probability_of, quantiles_of
@@ -35,6 +35,7 @@ from bayesdistill.strategies.roots import find_roots
 BREAK_EVEN_STATUS = ("shared", "alone", "never", "beyond", "impossible")
 SHARED, ALONE, NEVER, BEYOND, IMPOSSIBLE = range(len(BREAK_EVEN_STATUS))
 _STEPS_A_DECADE = 4
+_STRATEGY = ("student_tokens", "teacher_params", "teacher_tokens", "teacher_loss")
 _NODES = np.linspace(0, 1, 5)
 
 
@@ -114,8 +115,9 @@ def break_even(
         _mcse, and students_per_teacher_quantile, served_tokens_quantile over `quantile`. Over student, budget, shared_by:
         pays_probability (that distillation pays with that many students) with its _mcse, and pays_extrapolates.
         Extrapolation at the break-even (with a free teacher if distillation never pays): extrapolation_factor over student,
-        budget, chain, draw, for the student and for pretraining (1 inside the range of the data), and extrapolates over
-        student, budget. A flag is set if the median over draws is outside the range of the data or unknown.
+        budget, chain, draw, the largest for the student, its teacher and pretraining (1 inside the range of the data); over
+        student, budget, extrapolates and extrapolation_axis (the axis with the largest factor, in the geometric mean over
+        draws). A flag is set if the median over draws is outside the range of the data or unknown.
 
     Notes
     -----
@@ -153,6 +155,7 @@ def break_even(
     pays = found.pop("pays")
     values = found | {
         "break_even_status": Codes(status, BREAK_EVEN_STATUS),
+        "extrapolation_axis": Codes(found["extrapolation_axis"], axis_names(CHOICE_AXES)),
         "status_probability": probability_of(fitted, status[:, :, None] == np.arange(len(BREAK_EVEN_STATUS))[:, None]),
         "students_per_teacher_quantile": quantiles_of(number, QUANTILES),
         "served_tokens_quantile": quantiles_of(served, QUANTILES),
@@ -184,14 +187,15 @@ def break_even_of_cell(
     draws = fitted.draws
     alone = supervised_losses(draws, problem)[0, 0]
 
-    def solve(which: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Advantage, student tokens and teacher loss, (numbers, draws)."""
+    def solve(which: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Advantage and strategy, (numbers, draws)."""
         shared = replace(problem, scenarios=_shared(problem.scenarios[0].delta_lgt, numbers))
         found = solve_piece(PERFECT_INFORMATION, draws.take(which), shared, threads)
-        return alone[which] - found["loss"][0, :, 0], found["student_tokens"][0, :, 0], found["teacher_loss"][0, :, 0]
+        return alone[which] - found["loss"][0, :, 0], {name: found[name][0, :, 0] for name in _STRATEGY}
 
     # The last number is the free teacher.
-    advantage, tokens, teacher_loss = solve(np.arange(alone.size), np.append(grid, np.inf))
+    advantage, strategy = solve(np.arange(alone.size), np.append(grid, np.inf))
+    tokens = strategy["student_tokens"]
     possible = ~np.isnan(advantage[-1])
     pays, free = advantage[:-1] > 0, advantage[-1] > 0
     first = np.argmax(pays, axis=0)
@@ -204,23 +208,26 @@ def break_even_of_cell(
     for k in np.unique(first[status == SHARED]):
         which = np.flatnonzero((status == SHARED) & (first == k))
         ends = np.log(grid[k - 1]), np.log(grid[k])
-        between, tokens_between, _ = solve(which, np.exp(ends[0] + _NODES[1:-1] * (ends[1] - ends[0])))
+        between, strategy_between = solve(which, np.exp(ends[0] + _NODES[1:-1] * (ends[1] - ends[0])))
         values = np.vstack([advantage[k - 1, which], between, advantage[k, which]])
-        own = np.vstack([tokens[k - 1, which], tokens_between, tokens[k, which]])
+        own = np.vstack([tokens[k - 1, which], strategy_between["student_tokens"], tokens[k, which]])
         share, at = _read_off(values, own)
         number[which] = np.exp(ends[0] + share * (ends[1] - ends[0]))
         served[which] = at * (number[which] - 1)
     size = problem.students[0]
-    each = choice_factors(fitted, problem, size, problem.budgets[0], tokens, teacher_loss).max(axis=0)
-    factor = each[np.where(ever, first, len(grid)), np.arange(alone.size)]
-    factor = np.where(possible, factor, np.nan)
+    factors = choice_factors(fitted, problem, size, problem.budgets[0], strategy)
+    at_break_even = factors[:, np.where(ever, first, len(grid)), np.arange(alone.size)]
+    factor, each = np.where(possible, at_break_even.max(axis=0), np.nan), factors.max(axis=0)
+    outside = _outside(factor, possible)
+    typical = np.exp(np.log(at_break_even).mean(axis=-1, where=possible)) if possible.any() else factors[:, 0, 0]
     return {
         "students_per_teacher": number,
         "served_tokens": served,
         "break_even_status": status,
         "pays": pays,
         "extrapolation_factor": factor,
-        "extrapolates": _outside(factor, possible),
+        "extrapolates": outside,
+        "extrapolation_axis": farthest_axis(typical, CHOICE_AXES, outside).values,
         "pays_extrapolates": _outside(each[:-1], possible),
     }
 

@@ -26,7 +26,7 @@ from bayesdistill.compute import SCENARIOS, Scenario, forward_flops
 from bayesdistill.decisions import labels, planning, solving
 from bayesdistill.decisions.arguments import Numbers, Scenarios
 from bayesdistill.decisions.crossover_search import CROSSED, chosen_crossovers, classify, perfect_information_crossovers
-from bayesdistill.decisions.extrapolation import choice_factors
+from bayesdistill.decisions.extrapolation import CHOICE_AXES, choice_factors, farthest_axis
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import CROSSOVER_STATUS, QUANTILES
 from bayesdistill.decisions.reductions import (
@@ -39,6 +39,7 @@ from bayesdistill.decisions.reductions import (
 from bayesdistill.errors import ParameterError
 from bayesdistill.strategies import Problem, supervised_losses
 
+_SHARED = ("student_tokens", "teacher_params", "teacher_tokens")
 _MOST_CHOSEN = 64  # Maximum number of budgets at which the chosen strategy is solved; each requires all draws.
 DEFAULT_BUDGETS = tuple(float(b) for b in np.geomspace(1e18, 1e30, 49))
 
@@ -70,8 +71,9 @@ def crossovers(
     -------
     Dataset
         Over student, scenario, chain, draw: crossover (FLOPs, NaN unless `crossed`), crossover_status,
-        crossover_sign_changes, crossover_extrapolation (the factor by which the strategy or pretraining is outside the range
-        of the data at the crossover). Over student, scenario: status_probability over `outcome` (the statuses) with its
+        crossover_sign_changes, crossover_extrapolation (the factor by which the strategy, its teacher or pretraining is outside
+        the range of the data at the crossover). Over student, scenario: crossover_extrapolation_axis (the axis with the largest
+        factor, in the geometric mean over draws with a crossover); status_probability over `outcome` (the statuses) with its
         _mcse; crossover_quantile over `quantile`, in which `always` and `reversed` count as infinite and `never` as 0;
         pretraining_ahead_probability at the largest budget; crossed_within_data_probability;
         crossover_extrapolation_quantile among draws with a crossover. Over student, chain, draw:
@@ -105,15 +107,19 @@ def crossovers(
     informed = strategy == solving.PERFECT_INFORMATION
     search = perfect_information_crossovers if informed else chosen_crossovers
     crossover, status, changes = search(fitted.draws, problem, advantage, workers)
-    extrapolation = _extrapolation(fitted, problem, strategy, crossover, workers)
+    factors = _extrapolation(fitted, problem, strategy, crossover, workers)
+    extrapolation = factors.max(axis=0)
     asymptote = _asymptotic_advantage(fitted, problem, workers.search_threads)
     crossed, always, never, reversed_, _ = (status == code for code in range(len(CROSSOVER_STATUS)))
     placed = np.select([always | reversed_, never], [np.inf, 0.0], default=crossover)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        typical = np.exp(np.where(crossed, np.log(factors), 0.0).sum(axis=-1) / crossed.sum(axis=-1))
     values = {
         "crossover": crossover,
         "crossover_status": Codes(status, CROSSOVER_STATUS),
         "crossover_sign_changes": changes,
         "crossover_extrapolation": extrapolation,
+        "crossover_extrapolation_axis": farthest_axis(typical, CHOICE_AXES, crossed.any(axis=-1)),
         "asymptotic_advantage": asymptote,
         "status_probability": probability_of(fitted, status[:, :, None] == np.arange(len(CROSSOVER_STATUS))[:, None]),
         "pretraining_ahead_probability": probability_of(fitted, crossed | never),
@@ -237,32 +243,31 @@ def _asymptotic_advantage(fitted: FittedDraws, problem: Problem, threads: int | 
 def _extrapolation(
     fitted: FittedDraws, problem: Problem, strategy: str, crossover: np.ndarray, workers: solving.Workers
 ) -> np.ndarray:
-    """Return the largest extrapolation factor at each crossover."""
+    """Return the extrapolation factors at each crossover over CHOICE_AXES, (axis, student, scenario, n_draws)."""
     at_crossover = _perfect_information_at if strategy == solving.PERFECT_INFORMATION else _chosen_at
-    result = np.full(crossover.shape, np.nan)
+    result = np.full((len(CHOICE_AXES), *crossover.shape), np.nan)
     for i, j in np.ndindex(crossover.shape[:2]):
         crossed = np.flatnonzero(~np.isnan(crossover[i, j]))
         if crossed.size:
             budgets = crossover[i, j, crossed]
-            tokens, teacher_loss = at_crossover(fitted, problem.part(i, j, budgets), crossed, workers)
-            factors = choice_factors(fitted, problem, problem.students[i], budgets, tokens, teacher_loss)
-            result[i, j, crossed] = factors.max(axis=0)
+            found = at_crossover(fitted, problem.part(i, j, budgets), crossed, workers)
+            result[:, i, j, crossed] = choice_factors(fitted, problem, problem.students[i], budgets, found)
     return result
 
 
 def _perfect_information_at(
     fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: solving.Workers
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return student tokens and teacher loss with perfect information at each crossover."""
+) -> dict[str, np.ndarray]:
+    """Return the strategy with perfect information at each crossover."""
     own = replace(cell.for_draws(crossed), budgets=cell.budgets[None, :])
     found = solving.solve_piece(solving.PERFECT_INFORMATION, fitted.draws.take(crossed), own, workers.search_threads)
-    return found["student_tokens"][0, 0, 0], found["teacher_loss"][0, 0, 0]
+    return {name: found[name][0, 0, 0] for name in (*_SHARED, "teacher_loss")}
 
 
 def _chosen_at(
     fitted: FittedDraws, cell: Problem, crossed: np.ndarray, workers: solving.Workers
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return student tokens and teacher loss of the chosen strategy at each crossover.
+) -> dict[str, np.ndarray]:
+    """Return the chosen strategy at each crossover.
 
     Each budget requires all draws. With more than _MOST_CHOSEN budgets, solve the strategy on a geometric grid and
     interpolate.
@@ -274,10 +279,10 @@ def _chosen_at(
     quiet = solving.Workers(workers.executor, workers.threads, None, workers.piece)
     found = solving.solve(solving.CHOSEN, fitted.draws, replace(cell, budgets=nodes), quiet)
     at = np.log(nodes)
-    tokens = np.exp(np.interp(wanted, at, np.log(found["student_tokens"][0, 0])))
+    result = {name: np.exp(np.interp(wanted, at, np.log(found[name][0, 0]))) for name in _SHARED}
     of_draws = found["teacher_loss"][0, 0][:, crossed].T
-    teacher_loss = np.array([np.interp(x, at, losses) for x, losses in zip(wanted, of_draws, strict=True)])
-    return tokens, teacher_loss
+    teacher_loss = [np.interp(x, at, losses) for x, losses in zip(wanted, of_draws, strict=True)]
+    return result | {"teacher_loss": np.array(teacher_loss)}
 
 
 def _seen_budgets(fitted: FittedDraws, problem: Problem) -> np.ndarray:

@@ -28,7 +28,16 @@ from bayesdistill.arguments import checked
 from bayesdistill.compute import Scenario
 from bayesdistill.decisions import labels, planning, token_split
 from bayesdistill.decisions.arguments import Number, Numbers, parse_list, parse_number, parse_students, parse_teachers
-from bayesdistill.decisions.extrapolation import distilled_extrapolation, pretraining_extrapolation
+from bayesdistill.decisions.extrapolation import (
+    CHOICE_AXES,
+    DISTILLED_AXES,
+    PRETRAINING_AXES,
+    TEACHER_AXES,
+    described,
+    distilled_factors,
+    pretraining_factors,
+    teacher_factors,
+)
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.reductions import mean_of, probability_positive
 from bayesdistill.decisions.token_split import Choice, Family, Teacher
@@ -82,9 +91,10 @@ def family_plan(
     Dataset
         Over `option` (plan: the best assignment; pretrain all; distil all): expected_loss (weighted posterior mean) with its
         _mcse, teacher_params, teacher_tokens, teacher_budget, feasible, and with `teachers` teacher_index; with student:
-        student_tokens, student_budget (FLOPs, including the teacher's inference), extrapolation_factor (factor by which the
-        student is outside the range of the data, 1 inside) and extrapolates, with chain, draw: loss; with chain, draw:
-        family_loss; and teacher_extrapolation (of a new teacher, relative to the data of the supervised law). Over student:
+        student_tokens, student_budget (FLOPs, including the teacher's inference), extrapolation_factor over `axis` (factor by
+        which the student or its teacher is outside the range of the data, 1 inside or if the axis does not matter),
+        extrapolation (the largest of them), extrapolation_axis (its axis) and extrapolates, with chain, draw: loss; with chain,
+        draw: family_loss; and teacher_extrapolation (of a new teacher, relative to the data of the supervised law). Over student:
         decision (`pretrain` or `distil` in the plan), decision_value (increase of the family's expected loss if this decision
         is reversed and the rest is replanned), decision_probability (that the plan is better than with this decision
         reversed) with its _mcse, probability_better (that the student's loss is lower in the plan than if all are pretrained)
@@ -134,7 +144,7 @@ def family_plan(
         ]
     choices, flips = _choices(family, fitted, listed, planner.progress)
     values = _losses(fitted, family, choices, flips) | _strategies(fitted, family, choices)
-    coordinates: dict[str, Any] = {"student": sizes, "option": list(OPTIONS)}
+    coordinates: dict[str, Any] = {"student": sizes, "option": list(OPTIONS), "axis": list(CHOICE_AXES)}
     if table is not None:
         values["teacher_index"] = [-1 if c.teacher is None else c.teacher.index for c in choices]
         coordinates["teacher"] = list(table.names)
@@ -213,18 +223,24 @@ def _losses(fitted: FittedDraws, family: Family, options: list[Choice], flips: l
 def _strategies(fitted: FittedDraws, family: Family, options: list[Choice]) -> dict[str, Any]:
     """Return teachers, split and extrapolation of every option."""
     tokens = np.stack([choice.tokens for choice in options])
-    costs, factor = np.empty_like(tokens), np.empty_like(tokens)
+    costs, factors = np.empty_like(tokens), np.ones((len(CHOICE_AXES), *tokens.shape))
     of_teacher = np.ones(len(options))
+    rows = {
+        axes: [CHOICE_AXES.index(axis) for axis in axes] for axes in (DISTILLED_AXES, PRETRAINING_AXES, TEACHER_AXES)
+    }
     for i, (distilled, teacher, own) in enumerate((c.distilled, c.teacher, c.tokens) for c in options):
         costs[i] = own * np.where(
             distilled, token_split.cost_per_token(family, teacher), token_split.cost_per_token(family, None)
         )
-        factor[i] = pretraining_extrapolation(fitted, family.sizes, own)
+        alone = pretraining_factors(fitted, family.sizes, own)
+        factors[rows[PRETRAINING_AXES], i] = np.where(distilled, 1.0, alone)
         if teacher is not None:
-            taught = distilled_extrapolation(fitted, family.sizes, own, teacher.loss.mean())
-            factor[i] = np.where(distilled, taught, factor[i])
+            taught = distilled_factors(fitted, family.sizes, own, teacher.loss.mean())
+            factors[rows[DISTILLED_AXES], i] = np.where(distilled, taught, 1.0)
             if teacher.index < 0:
-                of_teacher[i] = pretraining_extrapolation(fitted, teacher.params, teacher.tokens)
+                far = teacher_factors(fitted, teacher.params, teacher.tokens)
+                of_teacher[i] = far.max()
+                factors[rows[TEACHER_AXES], i] = np.where(distilled, far[:, None], 1.0)
     planned = ~np.isnan(tokens)
     teachers = [choice.teacher for choice in options]
     return {
@@ -237,7 +253,6 @@ def _strategies(fitted: FittedDraws, family: Family, options: list[Choice]) -> d
         "decision": Codes(options[0].distilled, DECISIONS),
         "count": family.counts,
         "weight": family.weights,
-        "extrapolation_factor": np.where(planned, factor, np.nan),
-        "extrapolates": ~(factor == 1) & planned,
+        **described(np.where(planned, factors, np.nan), CHOICE_AXES, planned),
         "teacher_extrapolation": of_teacher,
     }

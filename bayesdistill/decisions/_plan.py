@@ -42,7 +42,7 @@ from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Numbers, Scenarios, TeacherTable
 from bayesdistill.decisions.crossover_search import perfect_information_crossovers
-from bayesdistill.decisions.extrapolation import DISTILLED_AXES, PRETRAINING_AXES, choice_factors
+from bayesdistill.decisions.extrapolation import CHOICE_AXES, choice_factors, described
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
 from bayesdistill.decisions.reductions import mean_of, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
@@ -72,7 +72,9 @@ def plan(
         chosen strategy, advantage. Over `thinned_draw` in place of draw: best_distilled_loss, best_teacher_params,
         best_teacher_tokens, best_teacher_loss and best_student_tokens of the strategy with perfect information. Without draws:
         probability, probability_best, expected_gain, regret, evpi (each with its _mcse), teacher_params, teacher_tokens,
-        student_tokens, status, extrapolates, and extrapolation_factor over `axis`. Over student, scenario, chain, thinned_draw:
+        student_tokens, status; extrapolation_factor over `axis` (student, pretraining, and the size, tokens per parameter and
+        loss of the teacher; 1 inside the range of the data), extrapolation (the largest of them), extrapolation_axis (its axis)
+        and extrapolates. Over student, scenario, chain, thinned_draw:
         crossover (FLOPs; the budget within the range of `budgets` above which pretraining beats distillation with perfect
         information), crossover_status (`crossed`; `always`: distillation is better at every budget; `never`: pretraining is
         better at every budget; `reversed`: pretraining is better at first and distillation at the largest budget;
@@ -134,12 +136,10 @@ def plan_problem(
         values["best_teacher_index"] = best["teacher_index"]
         coordinates["teacher"] = list(teachers.names)
         attrs["teachers"] = json.dumps(list(teachers.names))
-    coordinates["axis"] = list(DISTILLED_AXES + PRETRAINING_AXES)
-    sizes, teacher_loss = problem.students[:, None, None], chosen["teacher_loss"].mean(axis=-1)
-    factors = choice_factors(fitted, problem, sizes, problem.budgets, chosen["student_tokens"], teacher_loss)
-    # Without a known range, extrapolation cannot be excluded, so set the flag. Without a strategy, do not set it.
-    outside = ~(factors == 1.0).all(axis=0) & ~np.isnan(chosen["student_tokens"])
-    values |= {"extrapolation_factor": factors, "extrapolates": outside}
+    coordinates["axis"] = list(CHOICE_AXES)
+    strategy = chosen | {"teacher_loss": chosen["teacher_loss"].mean(axis=-1)}
+    factors = choice_factors(fitted, problem, problem.students[:, None, None], problem.budgets, strategy)
+    values |= described(factors, CHOICE_AXES, ~np.isnan(chosen["student_tokens"]))
     result = labels.answer("plan", fitted, values, coordinates, attrs)
     result["advantage"].attrs["noise"] = planner.noise
     result["crossover"].attrs |= {

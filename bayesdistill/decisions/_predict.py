@@ -83,7 +83,8 @@ def predict(
     Dataset
         Over run (position in the table): mean, median, lower, upper, sd and mean_mcse (the Monte Carlo standard error of the
         mean), in nats per token; the design and label columns; extrapolation_factor over `axis` (how many times outside the
-        range of the data, 1 inside), extrapolation (the largest of them), extrapolates; group_seen over `effect` (whether the
+        range of the data, 1 inside), extrapolation (the largest of them), extrapolation_axis (its axis), extrapolates;
+        group_seen over `effect` (whether the
         group of the run is in the data), if the law has group effects for such runs. With outcomes: observed and residual
         (observed minus mean), and the attribute rms_residual; with noise="run" also pit (predictive probability of a lower
         loss) and the attribute coverage (fraction of runs inside their interval). With `draws`: loss over chain and draw.
@@ -149,15 +150,9 @@ def predict(
     factors_of: Any = extrapolation.distilled_factors if teacher else extrapolation.pretraining_factors
     factors = factors_of(fitted, params, tokens, *teacher)
     values |= {name: runs[name].astype(str).tolist() for name in _LABELS if name in runs}
-    values |= {
-        "extrapolation_factor": factors,
-        "extrapolation": factors.max(axis=0),
-        "extrapolates": ~(factors == 1.0).all(axis=0),
-    }
-    coordinates: dict[str, Any] = {
-        "run": np.arange(len(runs)),
-        "axis": list(extrapolation.DISTILLED_AXES if teacher else extrapolation.PRETRAINING_AXES),
-    }
+    axes = extrapolation.DISTILLED_AXES if teacher else extrapolation.PRETRAINING_AXES
+    values |= extrapolation.described(factors, axes)
+    coordinates: dict[str, Any] = {"run": np.arange(len(runs)), "axis": list(axes)}
     if member:
         values["group_seen"] = np.stack([group.position >= 0 for group in member], axis=1)
         coordinates["effect"] = [group.effect.name for group in member]

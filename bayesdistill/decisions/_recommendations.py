@@ -28,7 +28,7 @@ from bayesdistill.decisions._plan import plan
 from bayesdistill.decisions._plan_tokens import plan_tokens
 from bayesdistill.decisions._teacher_choice import capacity_gap
 from bayesdistill.decisions.arguments import Numbers, parse_students
-from bayesdistill.decisions.extrapolation import distilled_extrapolation, pretraining_extrapolation
+from bayesdistill.decisions.extrapolation import AXIS_WORDS, TEACHER_AXES, distilled_extrapolation
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.errors import ParameterError
 
@@ -126,7 +126,8 @@ def recommendations(
         `impossible`), probability that distillation beats pretraining with its _mcse, expected_gain (nats), teacher_params,
         teacher_tokens, teacher_loss (posterior mean), student_tokens of the strategy, and sentence. Extrapolation factors (1
         inside the range of the data; NaN if unknown): extrapolation of student, teacher loss and pretraining,
-        teacher_extrapolation of a new teacher, relative to the data of the supervised law; extrapolates (a factor is above 1
+        teacher_extrapolation of a new teacher (size and tokens per parameter), relative to the data of the supervised law;
+        extrapolation_axis (the axis with the largest factor of all); extrapolates (a factor is above 1
         or unknown); restricted (the teacher of the chosen strategy exceeds `max_extrapolation`, so the strategy is the best
         with a teacher within this limit).
 
@@ -224,13 +225,13 @@ def _row(rule: Rule, case: Case, made: xr.Dataset, student: float, amount: float
     row: Row = {"student": student, "amount": amount, "given": case.given, "case": case.words}
     row |= {name: cell[name].item() for name in _OF_PLAN}
     row["teacher_loss"] = float(cell["teacher_loss"].mean(skipna=False))
-    row["extrapolation"] = float(cell["extrapolation_factor"].max(skipna=False))
-    row["teacher_extrapolation"] = 1.0
-    if case.teachers is None:
-        far = pretraining_extrapolation(fitted, row["teacher_params"], row["teacher_tokens"])
-        row["teacher_extrapolation"] = float(far)
-    inside = row["extrapolation"] == 1 and row["teacher_extrapolation"] == 1
-    row |= {"restricted": restricted, "extrapolates": not (np.isnan(row["probability"]) or inside)}
+    factors = cell["extrapolation_factor"].to_series()
+    for name, axes in (("", factors.index.difference(list(TEACHER_AXES))), ("teacher_", list(TEACHER_AXES))):
+        row[f"{name}extrapolation"] = float(factors[axes].max(skipna=False))
+        # Not an axis if a factor is NaN; no sentence names it then.
+        row[f"{name}axis"] = str(factors[axes].fillna(0).idxmax())
+    row |= {"extrapolates": cell["extrapolates"].item(), "restricted": restricted}
+    row["extrapolation_axis"] = str(labels.flag_names(cell["extrapolation_axis"]).item())
     row |= {"equal": float(equal[0]), "equal_mcse": float(equal_mcse[0])}
     row["advice"] = _advise(rule, row)
     return row
@@ -303,13 +304,14 @@ def _teacher(rule: Rule, row: dict[str, Any]) -> str:
 
 def _far(rule: Rule, row: dict[str, Any]) -> str:
     """Describe the extrapolation; if a factor exceeds the limit, describe only such factors."""
-    factors = {"": row["extrapolation"], "teacher ": row["teacher_extrapolation"]}
+    factors = {row["axis"]: row["extrapolation"], row["teacher_axis"]: row["teacher_extrapolation"]}
     if any(np.isnan(list(factors.values()))):
         return "; extrapolation unknown"
-    too_far = {what: factor for what, factor in factors.items() if rule.too_far(factor)}
+    too_far = {axis: factor for axis, factor in factors.items() if rule.too_far(factor)}
     words = [
-        f"; {what}outside the range of the data{' of the supervised law' if what else ''} {_times(factor)}"
-        for what, factor in (too_far or factors).items()
+        f"; {AXIS_WORDS[axis]} outside the range of the data{' of the supervised law' if axis in TEACHER_AXES else ''} "
+        f"{_times(factor)}"
+        for axis, factor in (too_far or factors).items()
         if factor > 1
     ]
     return "".join(words)

@@ -14,7 +14,15 @@ from bayesdistill.arguments import checked
 from bayesdistill.compute import Shape, pretraining_tokens
 from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable, parse_numbers, parse_students
-from bayesdistill.decisions.extrapolation import distilled_extrapolation
+from bayesdistill.decisions.extrapolation import (
+    CHOICE_AXES,
+    DISTILLED_AXES,
+    TEACHER_AXES,
+    choice_factors,
+    described,
+    distilled_factors,
+    teacher_factors,
+)
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.reductions import mean_of, probability_of, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
@@ -55,7 +63,9 @@ def teacher_choice(
         probability_best, probability_stronger_worse (that the next stronger teacher in the table gives a worse student,
         because of the capacity gap or its higher cost), probability_new_better (that the chosen strategy with a newly
         trained teacher is better), probability_pretraining_better, regret (expected loss of this choice relative to the best
-        teacher of the table in each draw), extrapolates; each probability with its _mcse. Over student, scenario, budget:
+        teacher of the table in each draw); each probability with its _mcse; extrapolation_factor over `axis`, extrapolation
+        (the largest of them), extrapolation_axis (its axis) and extrapolates, of the student and the teacher's loss. Over
+        student, scenario, budget: new_extrapolation, new_extrapolation_axis (of the strategy with a newly trained teacher),
         chosen (position of the teacher with the smallest expected loss; -1 if none is affordable), evpi (value of perfect
         information about the law for this choice), new_teacher_params, new_teacher_tokens, new_status; with chain, draw:
         new_distilled_loss, supervised_loss (no scenario). Over teacher: teacher_params, measured_loss, stronger (position of
@@ -90,11 +100,17 @@ def teacher_choice(
     stronger = np.full(len(table.names), -1)
     stronger[order[:-1]] = order[1:]
     next_losses = np.where((stronger >= 0)[:, None], losses[:, :, :, stronger], np.nan)
-    factor = distilled_extrapolation(fitted, problem.students[:, None, None, None], tokens, table.loss)
+    factors = distilled_factors(fitted, problem.students[:, None, None, None], tokens, table.loss)
+    strategy = new | {"teacher_loss": new["teacher_loss"].mean(axis=-1)}
+    of_new = choice_factors(
+        fitted, replace(problem, teachers=None), problem.students[:, None, None], problem.budgets, strategy
+    )
+    far = described(of_new, CHOICE_AXES, ~np.isnan(new["student_tokens"]))
     values = {
+        **described(factors, DISTILLED_AXES, ~np.isnan(tokens)),
+        **{f"new_{name}": far[name] for name in ("extrapolation", "extrapolation_axis")},
         "distilled_loss": losses,
         "student_tokens": tokens,
-        "extrapolates": ~(factor == 1) & ~np.isnan(tokens),
         "probability_stronger_worse": probability_positive(fitted, next_losses - losses),
         "probability_new_better": probability_positive(fitted, losses - new["loss"][:, :, :, None]),
         "probability_pretraining_better": probability_positive(fitted, losses - alone[:, None, :, None]),
@@ -106,7 +122,7 @@ def teacher_choice(
         "measured_loss": table.loss,
         "stronger": stronger,
     }
-    coordinates = labels.grid_coordinates(problem) | {"teacher": list(table.names)}
+    coordinates = labels.grid_coordinates(problem) | {"teacher": list(table.names), "axis": list(DISTILLED_AXES)}
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
     attrs["new_delta_pre"] = float(new_delta_pre)
     return labels.answer("teacher_choice", fitted, values | _choice(fitted, losses), coordinates, attrs)
@@ -182,7 +198,9 @@ def capacity_gap(
         Over student, training (the given training values, in their order) and the teachers' axis (`teacher`: losses or
         sizes, increasing): distilled_loss (with chain, draw), probability_stronger_worse (that a slightly stronger teacher
         gives a worse student) with its _mcse, probability_better_alone (that the student pretrained on the same tokens is
-        better) with its _mcse, extrapolates. Over student, training: student_tokens; with chain, draw: supervised_loss,
+        better) with its _mcse; extrapolation_factor over `axis`, extrapolation (the largest of them), extrapolation_axis (its
+        axis) and extrapolates, of the student, the teacher's loss and, if teachers are given by size, of their size and tokens
+        per parameter. Over student, training: student_tokens; with chain, draw: supervised_loss,
         best_teacher (the teacher on the axis with the smallest student loss). Over teacher: teacher_loss (with chain, draw),
         and teacher_tokens if teachers are given by size.
 
@@ -215,20 +233,25 @@ def capacity_gap(
     distilled, nearby = (
         draws.law.distilled_loss(student, loss, draws) for loss in (teachers.loss, teachers.loss * (1 - _STEP))
     )
-    factor = distilled_extrapolation(fitted, sizes[:, None, None], tokens[:, :, None], teachers.loss.mean(axis=-1))
+    factors = distilled_factors(fitted, sizes[:, None, None], tokens[:, :, None], teachers.loss.mean(axis=-1))
+    axes: tuple[str, ...] = DISTILLED_AXES
+    if teachers.tokens is not None:
+        of_teachers = teacher_factors(fitted, teachers.axis.values, teachers.tokens)[:, None, None]
+        factors = np.concatenate([factors, np.broadcast_to(of_teachers, (len(of_teachers), *factors.shape[1:]))])
+        axes += TEACHER_AXES
     values = {
+        **described(factors, axes),
         "distilled_loss": distilled,
         "supervised_loss": alone,
         "probability_stronger_worse": probability_positive(fitted, nearby - distilled),
         "probability_better_alone": probability_positive(fitted, distilled - alone[:, :, None, :]),
-        "extrapolates": ~(factor == 1),
         "student_tokens": tokens,
         "best_teacher": teachers.axis.values[distilled.argmin(axis=2)],
         "teacher_loss": np.broadcast_to(teachers.loss, (teachers.axis.size, fitted.n_draws)),
     }
     if teachers.tokens is not None:
         values["teacher_tokens"] = teachers.tokens
-    coordinates = {"student": sizes, "training": training, "teacher": teachers.axis}
+    coordinates = {"student": sizes, "training": training, "teacher": teachers.axis, "axis": list(axes)}
     attrs = labels.shape_attributes(shape) | fitted.attrs | teachers.attrs
     result = labels.answer("capacity_gap", fitted, values, coordinates, attrs)
     if teachers.tokens is not None:

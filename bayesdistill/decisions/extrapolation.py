@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from bayesdistill.answers import Codes
 from bayesdistill.compute import pretraining_tokens
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.strategies import Problem
 
 DISTILLED_AXES = ("student_params", "student_tokens_per_param", "teacher_loss")
 PRETRAINING_AXES = ("pretraining_params", "pretraining_tokens_per_param")
+TEACHER_AXES = ("teacher_params", "teacher_tokens_per_param")
+CHOICE_AXES = DISTILLED_AXES + PRETRAINING_AXES + TEACHER_AXES
+# The supervised law predicts the loss of a new teacher, so the range of its data applies.
+_RANGES = dict(zip(TEACHER_AXES, PRETRAINING_AXES, strict=True))
+INSIDE, UNKNOWN = "none", "unknown"
+AXIS_WORDS = {
+    "student_params": "student size",
+    "student_tokens_per_param": "student tokens per parameter",
+    "teacher_loss": "teacher loss",
+    "pretraining_params": "pretrained student size",
+    "pretraining_tokens_per_param": "pretraining tokens per parameter",
+    "teacher_params": "teacher size",
+    "teacher_tokens_per_param": "teacher tokens per parameter",
+}
 
 
 def extrapolation_factor(values: Any, seen: tuple[float, float] | None) -> np.ndarray:
@@ -41,9 +57,14 @@ def pretraining_factors(fitted: FittedDraws, params: Any, tokens: Any) -> np.nda
     return _factors(fitted, PRETRAINING_AXES, (params, tokens / params))
 
 
+def teacher_factors(fitted: FittedDraws, params: Any, tokens: Any) -> np.ndarray:
+    """Return the extrapolation factors of new teachers over TEACHER_AXES, (axis, ...)."""
+    return _factors(fitted, TEACHER_AXES, (params, tokens / params))
+
+
 def _factors(fitted: FittedDraws, axes: tuple[str, ...], values: tuple[Any, ...]) -> np.ndarray:
     of_axes = (
-        extrapolation_factor(np.asarray(at, dtype=float), fitted.ranges.get(axis))
+        extrapolation_factor(np.asarray(at, dtype=float), fitted.ranges.get(_RANGES.get(axis, axis)))
         for axis, at in zip(axes, values, strict=True)
     )
     return np.stack(np.broadcast_arrays(*of_axes))
@@ -54,15 +75,56 @@ def distilled_extrapolation(fitted: FittedDraws, params: Any, tokens: Any, teach
     return distilled_factors(fitted, params, tokens, teacher_loss).max(axis=0)
 
 
-def pretraining_extrapolation(fitted: FittedDraws, params: Any, tokens: Any) -> np.ndarray:
-    """Return the largest extrapolation factor of pretrained students or new teachers."""
-    return pretraining_factors(fitted, params, tokens).max(axis=0)
-
-
 def choice_factors(
-    fitted: FittedDraws, problem: Problem, students: Any, budgets: Any, tokens: Any, teacher_loss: Any
+    fitted: FittedDraws, problem: Problem, students: Any, budgets: Any, strategy: Mapping[str, Any]
 ) -> np.ndarray:
-    """Return the extrapolation factors of a strategy and of pretraining with the same budget, (axis, ...)."""
+    """Return the extrapolation factors of a strategy and of pretraining with the same budget over CHOICE_AXES, (axis, ...).
+
+    `strategy` holds student_tokens, teacher_loss, teacher_params and teacher_tokens. The losses of existing teachers are measured,
+    so their sizes and tokens are no extrapolation.
+    """
+    tokens, size = strategy["student_tokens"], strategy["teacher_params"]
     alone = np.minimum(pretraining_tokens(students, budgets, problem.shape), problem.bounds.max_student_tokens)
-    values = (students, tokens / students, teacher_loss, students, alone / students)
-    return _factors(fitted, DISTILLED_AXES + PRETRAINING_AXES, values)
+    values = (students, tokens / students, strategy["teacher_loss"], students, alone / students)
+    factors = _factors(fitted, CHOICE_AXES, (*values, size, strategy["teacher_tokens"] / size))
+    if problem.teachers is not None:
+        factors[-len(TEACHER_AXES) :] = 1.0
+    return factors
+
+
+def described(factors: np.ndarray, axes: tuple[str, ...], possible: Any = True) -> dict[str, Any]:
+    """Return the variables that describe extrapolation.
+
+    Parameters
+    ----------
+    factors : ndarray, (axis, ...)
+        Extrapolation factors; NaN if unknown.
+    axes : tuple of str, (axis,)
+    possible : array of bool, (...)
+        Whether there is a strategy. Without one, nothing is extrapolated.
+
+    Returns
+    -------
+    dict
+        extrapolation_factor; extrapolation (the largest factor), extrapolates (whether a factor is above 1 or unknown, because
+        then extrapolation cannot be excluded) and extrapolation_axis (the axis with the largest factor), (...) each.
+    """
+    largest = factors.max(axis=0)
+    return {
+        "extrapolation_factor": factors,
+        "extrapolation": largest,
+        "extrapolates": ~(largest == 1.0) & possible,
+        "extrapolation_axis": farthest_axis(factors, axes, possible),
+    }
+
+
+def axis_names(axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the values of extrapolation_axis."""
+    return (INSIDE, *axes, UNKNOWN)
+
+
+def farthest_axis(factors: np.ndarray, axes: tuple[str, ...], possible: Any = True) -> Codes:
+    """Return the axis with the largest factor, (...): its name, "none" if all are 1, "unknown" if one is NaN."""
+    largest = factors.max(axis=0)
+    place = np.where(np.isnan(largest), len(axes), np.nan_to_num(factors).argmax(axis=0)) + 1
+    return Codes(np.where((largest == 1.0) | ~np.asarray(possible), 0, place), axis_names(axes))

@@ -142,6 +142,18 @@ def noise_note(plan: xr.Dataset) -> str:
     return "Expected losses are compared, without the residual noise of single runs."
 
 
+def extrapolation_note(data: xr.Dataset) -> list[str]:
+    """Which axes are outside the range of the data, and by which factor at most; nothing if none is or the result has no axes."""
+    factor = data.get("extrapolation_factor")
+    if factor is None or "axis" not in factor.dims:
+        return []
+    worst = factor.where(data["extrapolates"]).max([name for name in factor.dims if name != "axis"]).to_series()
+    worst = worst[worst > 1].sort_values(ascending=False, kind="stable")
+    # Rounded up, because a factor of 1.00 says that nothing is extrapolated.
+    named = [f"{str(axis).replace('_', ' ')} ({max(value, 1.01):.3g})" for axis, value in worst.items()]
+    return [f"Largest factors outside the range of the data: {', '.join(named)}."] if named else []
+
+
 def crossover_summary(
     crossover: xr.DataArray, status: xr.DataArray, lowest: float, highest: float, prob: float
 ) -> xr.Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
@@ -53,10 +54,11 @@ def _strategies(plan: xr.Dataset) -> pd.DataFrame:
 
 
 def _extrapolation(plan: xr.Dataset) -> pd.DataFrame:
-    factor = plan["extrapolation_factor"]
-    worst = factor.max([name for name in factor.dims if name != "axis"])
-    rows = [(str(axis).replace("_", " "), f"{value:.3g}") for axis, value in worst.to_series().items()]
-    return pd.DataFrame(rows, columns=["axis", "largest extrapolation factor"])
+    factor = plan["extrapolation_factor"].where(np.isfinite(plan["probability"]))
+    cells = [name for name in factor.dims if name != "axis"]
+    worst, outside = factor.max(cells).to_series(), (factor > 1).mean(cells).to_series()
+    rows = [(str(axis).replace("_", " "), f"{worst[axis]:.3g}", f"{100 * outside[axis]:.0f}%") for axis in worst.index]
+    return pd.DataFrame(rows, columns=["axis", "largest extrapolation factor", "cells outside the range"])
 
 
 def _parameters(fit: Fit) -> pd.DataFrame:

@@ -63,6 +63,17 @@ def question(plan: xr.Dataset | None) -> str:
     )
 
 
+def _axes(plan: xr.Dataset) -> str:
+    """Name the axes that are outside the range of the data, the most frequent first."""
+    if "extrapolation_factor" not in plan:
+        return ""
+    factor = plan["extrapolation_factor"].where(plan["extrapolates"])
+    share = (factor > 1).mean([name for name in factor.dims if name != "axis"]).to_series()
+    share = share[share > 0].sort_values(ascending=False, kind="stable")
+    named = [f"{str(axis).replace('_', ' ')} in {percent(value)}" for axis, value in share.items()]
+    return f" ({', '.join(named)})" if named else ""
+
+
 def answer_sentences(fit: Fit, plan: xr.Dataset) -> tuple[str, str, str]:
     """Return three sentences about a plan: moderate budget, largest budget, extrapolation.
 
@@ -144,8 +155,8 @@ def warnings_and_notes(fit: Fit, plan: xr.Dataset | None, found: Check) -> dict[
         share = float(plan["extrapolates"].mean())
         if share:
             warnings.append(
-                f"{percent(share).capitalize()} of the cells of the plan are outside the range of the data. These results are "
-                "extrapolations of the law, and depend increasingly on the prior."
+                f"{percent(share).capitalize()} of the cells of the plan are outside the range of the data{_axes(plan)}. These "
+                "results are extrapolations of the law, and depend increasingly on the prior."
             )
     names = prior_dominated(fit)
     if names:

@@ -17,7 +17,7 @@ from bayesdistill.plots.style import power_of_ten
 
 _PER_CELL = """
     probability probability_mcse probability_best expected_gain expected_gain_mcse regret evpi teacher_params teacher_tokens
-    teacher_loss student_tokens status extrapolates
+    teacher_loss student_tokens status extrapolates extrapolation extrapolation_axis
 """
 _OUTCOMES = ("crossed", "always", "never", "reversed", "impossible")
 _AXES = ("student", "scenario", "students_per_teacher", "budget", "tokens")
@@ -38,8 +38,9 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
     DataFrame
         student, teacher_params (parameters); budget (FLOPs), or tokens, or students_per_teacher; probability,
         probability_mcse, probability_best; expected_gain, expected_gain_mcse, regret, evpi, teacher_loss (posterior mean;
-        nats per token); teacher_tokens, student_tokens (tokens); status (words), extrapolates (booleans). NaN where no
-        strategy fits the budget.
+        nats per token); teacher_tokens, student_tokens (tokens); status (words), extrapolates (booleans), extrapolation
+        (largest factor outside the range of the data), extrapolation_axis (its axis, or none). NaN where no strategy fits the
+        budget.
 
     Raises
     ------
@@ -58,7 +59,8 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
     names = _PER_CELL.split()
     need(plan, names, "plan", "plan()")
     means = posterior.mean(plan["teacher_loss"])
-    cells = plan.assign(teacher_loss=means, status=in_words(plan["status"]))[names].reset_coords(drop=True)
+    words = {name: in_words(plan[name]) for name in ("status", "extrapolation_axis")}
+    cells = plan.assign({"teacher_loss": means, **words})[names].reset_coords(drop=True)
     axes = [name for name in _AXES if name in cells.dims]
     return cells.to_dataframe(dim_order=axes).reset_index()[[*axes, *names]]
 

@@ -20,7 +20,7 @@ _MOST_ROWS = 24
 _ONE_LINE = 32  # characters of a cell, enough for a scenario or an interval
 _OF_A_CELL = """
     student scenario students_per_teacher budget tokens probability expected_gain regret teacher_params teacher_tokens
-    student_tokens status extrapolates
+    student_tokens status extrapolation extrapolation_axis
 """
 _AXES = ("student", "scenario", "budget")
 _PLAN = "Probability that distillation beats pretraining"
@@ -85,7 +85,8 @@ def _table(found: xr.Dataset) -> tuple[str, pd.DataFrame, str]:
         frame = decision_table(found)
         if kind.marker == "evppi_share":
             frame = frame.sort_values("evppi", ascending=False, kind="stable", ignore_index=True)
-        frame = frame.drop(columns=["loss_mean", "loss_sd"], errors="ignore")
+        repeated = ["extrapolates"] if "extrapolation_axis" in frame else []
+        frame = frame.drop(columns=["loss_mean", "loss_sd", *repeated], errors="ignore")
         return kind.title or found.attrs["title"], frame, "decision_table"
     lost = [name for name in _AXES if name in found.coords and name not in found.dims]
     found = found.expand_dims(lost)  # one student of a plan is a plan of one student

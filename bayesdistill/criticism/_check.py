@@ -15,9 +15,11 @@ from bayesdistill.arguments import checked, instance
 from bayesdistill.criticism.convergence_findings import convergence_findings
 from bayesdistill.criticism.design_findings import design_findings
 from bayesdistill.criticism.findings import Finding
+from bayesdistill.criticism.prior_findings import prior_findings
+from bayesdistill.criticism.quality_findings import quality_findings
 from bayesdistill.posterior import THRESHOLDS, ConvergenceThresholds, Fit
 
-CHECKS: tuple[Callable[[Fit], tuple[Finding, ...]], ...] = (design_findings,)
+CHECKS: tuple[Callable[[Fit], tuple[Finding, ...]], ...] = (design_findings, quality_findings, prior_findings)
 """Checks of everything but convergence. Each returns its findings; none if a fit lacks the runs that it requires."""
 
 
@@ -122,5 +124,5 @@ def check(fit: Fit, *, thresholds: ConvergenceThresholds = THRESHOLDS) -> Check:
     ()
     """
     numbers = posterior.convergence(fit, thresholds)
-    findings = [*convergence_findings(numbers), *(found for of in CHECKS for found in of(fit))]
+    findings = [*convergence_findings(fit, numbers), *(found for of in CHECKS for found in of(fit))]
     return Check(tuple(findings), numbers)

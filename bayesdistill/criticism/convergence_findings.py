@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from bayesdistill import posterior
 from bayesdistill.criticism.findings import Finding, number
+from bayesdistill.posterior import Fit
 
 _LABELS = {
     "rhat": "largest R-hat",
@@ -15,17 +17,21 @@ _LABELS = {
     "treedepth_share": "fraction of truncated trajectories",
     "bfmi": "smallest E-BFMI",
 }
+_MOST_DRAWS = 10_000
+"""Most draws that are suggested; a sampler that needs more has another problem."""
 
 
-def convergence_findings(numbers: dict[str, Any]) -> tuple[Finding, ...]:
+def convergence_findings(fit: Fit, numbers: dict[str, Any]) -> tuple[Finding, ...]:
     """Return one finding for every threshold.
 
     Parameters
     ----------
+    fit : DataTree or Dataset
     numbers : dict
         Result of `posterior.convergence`.
     """
     found = []
+    problems = _problems(numbers, posterior.provenance(fit).get("settings", {}).get("tune", 1000))
     for limit, threshold in numbers["thresholds"].items():
         kind, key = limit.split("_", 1)
         value, variable = numbers[key], numbers.get(f"{key}_variable")
@@ -37,31 +43,29 @@ def convergence_findings(numbers: dict[str, Any]) -> tuple[Finding, ...]:
                 f"{text} ({variable})" if variable else text,
                 f"{'<=' if kind == 'max' else '>='} {threshold:g}" if threshold else "0" if kind == "max" else ">= 0",
                 "FAILED" if failed else "unknown" if value is None else "ok",
-                _problem(key, numbers) if failed else "",
+                problems[key] if failed else "",
             )
         )
     return tuple(found)
 
 
-def _problem(key: str, numbers: dict[str, Any]) -> str:
-    """Return what a failed diagnostic indicates, and what to do about it."""
-    if key == "rhat":
-        one = numbers["chains"] == 1
-        return (
-            f"The {'two halves of the chain' if one else 'chains'} disagree about {numbers['rhat_variable']}. Sample "
-            f"{'four chains (chains=4)' if one else 'longer (tune=2000, draws=2000)'}."
-        )
-    if key in ("ess_bulk", "ess_tail"):
-        return f"The effective sample size is too small. Increase draws to {_draws(numbers)}."
-    return {
-        "divergences": "The sampler reported divergent transitions. Increase target_accept to 0.95 or 0.99.",
-        "treedepth_share": "Trajectories reached the maximum tree depth. Increase tune, or use the default priors.",
-        "bfmi": "The sampler explores the energy slowly. Increase tune, and check for priors with heavy tails.",
-    }[key]
-
-
-def _draws(numbers: dict[str, Any]) -> int:
-    """Return draws per chain that give 1.5 times the required effective sample sizes at the same efficiency."""
-    limits = numbers["thresholds"]
+def _problems(numbers: dict[str, Any], tune: int) -> dict[str, str]:
+    """Return what each failed diagnostic indicates and what to do about it; equal sentences are shown once."""
+    limits, variable = numbers["thresholds"], numbers["rhat_variable"]
+    # Draws that would give 1.5 times the required effective sample size, if it is proportional to them.
     short = max(limits[f"min_{key}"] / max(numbers[key] or 1.0, 1.0) for key in ("ess_bulk", "ess_tail"))
-    return 500 * math.ceil(1.5 * short * numbers["draws"] / 500)
+    draws = 500 * math.ceil(max(2.0, 1.5 * short) * numbers["draws"] / 500)
+    longer = f"Sample longer (tune={2 * tune}, draws={min(draws, _MOST_DRAWS)})."
+    if numbers["chains"] == 1:
+        apart = f"The two halves of the chain disagree about {variable}. Sample four chains (chains=4)."
+    else:
+        apart = f"The chains disagree about {variable}. {longer}"
+    few = f"The effective sample size is too small. {longer}"
+    return {
+        "rhat": apart,
+        "ess_bulk": few,
+        "ess_tail": few,
+        "divergences": "The sampler reported divergent transitions. Increase target_accept to 0.99.",
+        "treedepth_share": f"Trajectories reached the maximum tree depth. Increase tune to {2 * tune}.",
+        "bfmi": f"The sampler explores the energy slowly. Increase tune to {2 * tune}.",
+    }

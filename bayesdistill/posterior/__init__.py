@@ -31,6 +31,7 @@ from bayesdistill.posterior.fits import (
     seen_runs,
     with_law,
 )
+from bayesdistill.posterior.prior_conflict import PRIOR_CONFLICT, prior_shifts
 from bayesdistill.posterior.prior_dominance import PRIOR_SHARE, SUPERVISED_COORDINATES, prior_dominated, prior_sentences
 from bayesdistill.posterior.summaries import (
     INTERVAL_KIND,

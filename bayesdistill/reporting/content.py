@@ -41,6 +41,10 @@ def tables_of(fit: Fit, plan: xr.Dataset | None, rows: tuple) -> dict[str, pd.Da
     if "reason" in priors:
         columns = {"coordinate": "parameter", "prior": "distribution", "reason": "reason"}
         tables["priors"] = pd.DataFrame({column: priors[name].values for column, name in columns.items()})
+        shifts = posterior.prior_shifts(fit)
+        # Of the coordinate, in prior standard deviations; the part that is independent of the preceding ones under a joint prior.
+        moved = [f"{shifts[name]:+.1f}" if name in shifts else "" for name in tables["priors"]["coordinate"]]
+        tables["priors"].insert(2, "posterior shift (prior sd)", moved)
     if found.get("versions"):
         tables["versions"] = pd.DataFrame(sorted(found["versions"].items()), columns=["package", "version"])
     return tables

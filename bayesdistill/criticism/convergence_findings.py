@@ -60,7 +60,8 @@ def _problems(numbers: dict[str, Any], tune: int) -> dict[str, str]:
         apart = f"The two halves of the chain disagree about {variable}. Sample four chains (chains=4)."
     else:
         apart = f"The chains disagree about {variable}. {longer}"
-    few = f"The effective sample size is too small. {longer}"
+    # Chains that disagree have a small effective sample size for the same reason.
+    few = apart if "rhat" in numbers["failed"] else f"The effective sample size is too small. {longer}"
     return {
         "rhat": apart,
         "ess_bulk": few,

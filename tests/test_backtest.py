@@ -20,7 +20,7 @@ import bayesdistill as bd
 from bayesdistill.criticism import _backtest as backtesting
 from bayesdistill.criticism import pairs, probability_scores
 from bayesdistill.errors import DataError, ModelError, ParameterError
-from bayesdistill.law import LAWS
+from bayesdistill.law import LAWS, Draws
 
 # Scores ---------------------------------------------------------------------------------------------------------------
 
@@ -359,6 +359,46 @@ def test_table_and_figure(baseline_backtest):
         bd.backtest_table(xr.Dataset())
 
 
+def the_published_law(distilled, supervised, reference, seed):
+    return Draws(LAWS["busbridge2025"], bd.PUBLISHED | {"sigma": 0.01, "sigma_supervised": 0.01, "nu": 20.0})
+
+
+def test_cutoffs_whose_fit_failed_are_not_scored_and_counted(monkeypatch):
+    real, failing = backtesting._fit_and_predict, [2e20]
+
+    def fit(task):
+        runs, _, priors, split, *rest = task
+        found = real((runs, the_published_law, priors, split, *rest))
+        checks = {"rhat": 1.5, "ess_bulk": 9.0, "divergences": 3, "refits": 2}
+        found["convergence"] = checks | {"failed": ["rhat"] if split.cutoff in failing else []}
+        return found
+
+    monkeypatch.setattr(backtesting, "_fit_and_predict", fit)
+    monkeypatch.setattr(probability_scores, "grouped_interval", lambda *_: (0.0, 0.0))  # slow, and not tested here
+    tables, settings = simulated_study(3), {"cutoffs": [6e19, 2e20], "scenarios": "best case"}
+    with pytest.warns(
+        bd.ConvergenceWarning, match=r"1 of 2 cutoffs: 2e\+20 FLOPs \(rhat\). These cutoffs are not scored"
+    ):
+        found = bd.backtest(*tables, **settings)
+    good = found["cutoff"].values == 6e19
+    np.testing.assert_array_equal(found["scored"], good)
+    p, y = found["probability"].sel(noise="run").values[good, 0], found["outcome"].values[good]
+    row = bd.backtest_table(found, noise="run").set_index("group")
+    assert row.loc["all", "brier"] == pytest.approx(probability_scores.brier(p, y))
+    assert row.loc["all", ["forecasts", "unconverged"]].tolist() == [good.sum(), 1]
+    assert row.loc["cut-off 2e+20", ["forecasts", "predictions", "unconverged"]].tolist() == [0, 0, 1]
+    assert row.loc["cut-off 6e+19", "unconverged"] == 0
+    assert found["curve_count"].sel(noise="run").sum() == good.sum()
+    with pytest.warns(bd.ConvergenceWarning, match="scored nevertheless"):
+        every = bd.backtest(*tables, **settings, include_failed=True)
+    assert every["forecasts"].sel(group="all") == found.sizes["forecast"]
+    failing.append(6e19)
+    with pytest.warns(bd.ConvergenceWarning, match="2 of 2 cutoffs"):
+        none = bd.backtest(*tables, **settings)
+    assert np.isnan(none["brier"]).all()
+    assert bd.plot_backtest(none).axes
+
+
 @pytest.mark.slow
 def test_the_posteriors_probabilities_come_true_where_the_law_is_true():
     """Calibrated by construction: pooled over simulated studies slope, coverage and skill are what they promise."""
@@ -366,7 +406,7 @@ def test_the_posteriors_probabilities_come_true_where_the_law_is_true():
     for seed in range(10, 90, 10):
         found = bd.backtest(
             *simulated_study(seed),
-            cutoffs=[6e19],
+            cutoffs=[2e20],
             forecasters=["posterior"],
             law="busbridge2025",
             draws=500,

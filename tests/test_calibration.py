@@ -280,6 +280,25 @@ def test_ranks_among_draws_of_the_prior_are_uniform(few, small, sampler):
         assert variable.attrs["units"] == "1"
 
 
+def test_ranked_quantities_need_as_many_effective_draws_as_ranks(few, small, sampler, monkeypatch):
+    rng, chain = np.random.default_rng(5), np.zeros((2, 5000))
+    for i in range(1, 5000):
+        chain[:, i] = 0.9 * chain[:, i - 1] + rng.standard_normal(2)
+    walks = {"slow": chain.ravel(), "fast": rng.standard_normal(10_000), "fixed": np.ones(10_000)}
+    # AR(1): the autocorrelation time is (1 + 0.9) / (1 - 0.9) = 19.
+    assert calibration._smallest_ess(walks, 2) == pytest.approx(10_000 / 19, rel=0.25)
+    assert calibration._smallest_ess({"fast": walks["fast"]}, 2) > 8000
+    assert calibration.CALIBRATION_THRESHOLDS.min_ess_bulk >= calibration.RANKS
+    fake = sampler()
+    monkeypatch.setattr(calibration, "_smallest_ess", lambda values, chains: 9.0)
+    found = calibration.simulate_calibration(
+        few, simulations=1, thresholds=bd.ConvergenceThresholds(9, 10, 1), progress=False, **small
+    )
+    assert found["status"].item() == "failed"
+    assert found["ess_ranked"].item() == 9
+    assert [call["draws"] for call in fake.calls] == [60, 240]
+
+
 def test_a_refit_that_fails_is_made_longer_once_and_then_said_to_have_failed(few, small, sampler):
     # Simulation k has the seed 8 + k: the second has divergences at first, the third always.
     fake = sampler(lambda call: (call["seed"] == 9 and call["draws"] == 60) or call["seed"] == 10)

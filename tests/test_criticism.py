@@ -219,7 +219,20 @@ def test_the_table_of_scores_by_hand():
     best = scored([1.0, 1.0, 1.0, 1.0, 1.0, 1.0], [0.1, -0.1, 0.1, -0.1, 0.1, -0.1], fold)
     other = scored([0.5, 0.5, 1.0, 1.0, 0.0, 0.5], [0.3, 0.4, 0.0, 0.0, 0.0, 0.0], fold)
     other["converged"] = ("run", [True, True, False, False, True, True])
+    # By default, only folds whose refit converged are scored, and models are compared in the folds of both.
     table = bd.score_table({"other": other, "best": best})
+    assert table.loc[
+        "other", ["runs", "elpd", "elpd_difference", "standard_error", "unconverged"]
+    ].tolist() == pytest.approx([4, 1.5, -2.5, np.sqrt(2) * np.std([-1, -1.5], ddof=1), 1])
+    assert table.loc["best", ["runs", "elpd"]].tolist() == [6, 6.0]
+    other["converged"] = ("run", [False] * 6)
+    none = bd.score_table({"other": other, "best": best}).loc["other"]
+    assert none[["elpd", "elpd_difference", "rmse"]].isna().all()
+    assert none[["runs", "unconverged"]].tolist() == [0, 3]
+    other["converged"] = ("run", [True, True, False, False, True, True])
+    scores = bd.unseen_scores({"teachers": {"other": other, "best": best}}, include_failed=True)
+    assert scores["runs"].values.tolist() == [[6, 6]]
+    table = bd.score_table({"other": other, "best": best}, include_failed=True)
     assert table["unconverged"].to_dict() == {"best": 0, "other": 1}
     assert list(table.index) == ["best", "other"]
     assert table.loc["best", ["elpd", "elpd_difference", "rmse", "coverage_50"]].tolist() == pytest.approx(

@@ -16,8 +16,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +28,27 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.arguments import SAMPLED, checked, function, one_of, shown
+from bayesdistill.arguments import SAMPLED, checked, function, instance, one_of, shown
 from bayesdistill.compute import flops_per_token
 from bayesdistill.criticism.backtest_results import EXTRAPOLATION, Split, collect
 from bayesdistill.criticism.left_out_scores import Fitted, pair_predictions, run_predictions
 from bayesdistill.criticism.pairs import Flops, matched_pairs, own_costs, teacher_costs
-from bayesdistill.criticism.refits import digest, full_name, refit, refitter_for
+from bayesdistill.criticism.refits import (
+    LONGER,
+    REFIT_THRESHOLDS,
+    digest,
+    full_name,
+    refit_until_converged,
+    refitter_for,
+)
 from bayesdistill.criticism.tasks import run_missing
 from bayesdistill.datasets import hash_of, read_costed
 from bayesdistill.decisions.arguments import Numbers, Scenarios, parse_numbers, parse_scenarios
-from bayesdistill.errors import ParameterError
+from bayesdistill.errors import ConvergenceWarning, ParameterError
 from bayesdistill.law import DEFAULT_LAW, Draws, Law, Reference, as_law
 from bayesdistill.law.predictive import Design
 from bayesdistill.model import reference_run
+from bayesdistill.posterior import ConvergenceThresholds
 from bayesdistill.priors import default_priors
 from bayesdistill.progress import Progress
 
@@ -49,11 +59,13 @@ SCENARIO_NAMES = ("best case", "teacher inference", "teacher pretraining")
 TEACHERS = ("given", "charged")
 FEWEST_RUNS = 10
 """Minimum number of distilled runs, and of supervised runs, in a fit."""
+LONGER_ACCEPT = 0.99
+"""Target acceptance rate of the second fit if the first one had divergences."""
 DEFAULT_SHARES = (0.3, 0.5, 0.7)
 """Fractions of the runs below the default cutoffs."""
 
 
-@checked(draws=SAMPLED, teachers=one_of(*TEACHERS), flops=function)
+@checked(draws=SAMPLED, teachers=one_of(*TEACHERS), flops=function, thresholds=instance(ConvergenceThresholds))
 def backtest(
     distilled: pd.DataFrame,
     supervised: pd.DataFrame,
@@ -71,6 +83,8 @@ def backtest(
     checkpoint: str | Path | None = None,
     progress: Progress = None,
     executor: Executor | None = None,
+    thresholds: ConvergenceThresholds = REFIT_THRESHOLDS,
+    include_failed: bool = False,
 ) -> xr.Dataset:
     """Fit to the runs below each compute cutoff and score predictions of the runs above it.
 
@@ -83,8 +97,8 @@ def backtest(
     cutoffs : float, str, or a list of them, optional
         Compute of a single run in FLOPs. By default, the 30%, 50% and 70% quantiles of the runs.
     scenarios : str, Scenario, or a list of them
-        Different costs charged to a distilled run. They determine the number of tokens of its pretrained partner, which has the same
-        number of tokens in the best case.
+        Different costs charged to a distilled run. They determine the number of tokens of its pretrained partner, which has the
+        same number of tokens in the best case.
     flops : callable
         Forward FLOPs per token for an array of sizes. By default `flops_per_token`, for the shape of the published models.
     forecasters : "posterior", callable, or a list of them
@@ -105,6 +119,11 @@ def backtest(
         A callable is called with (fits done, total fits). By default, a progress bar in a terminal or notebook.
     executor : concurrent.futures.Executor, optional
         Runs the fits; each worker compiles the model once. By default, fits run sequentially in this process.
+    thresholds : ConvergenceThresholds
+        Convergence thresholds of the posterior's fits. A fit that fails is repeated once with three times as many draws and, after
+        divergences, with a target acceptance rate of 0.99.
+    include_failed : bool
+        Also score the cutoffs at which the posterior's fit failed the convergence checks twice.
 
     Returns
     -------
@@ -112,13 +131,21 @@ def backtest(
         Over `forecast` (a pair at a cutoff): outcome (1 if the distilled run had the lower loss), difference (observed
         pretrained minus distilled loss, nats), cutoff, scenario, extrapolation_factor (compute of the more expensive run
         divided by the cutoff), configuration; over forecaster and noise, probability; over forecaster, mean_difference,
-        lower_difference and upper_difference (nats). Over `prediction` (a left-out run at a cutoff): observed, kind; over
+        lower_difference and upper_difference (nats); scored. Over `prediction` (a left-out run at a cutoff): observed, kind,
+        prediction_scored; over
         forecaster, predicted (nats), elpd, inside_50 and inside_90. Over `group` (all runs, and by extrapolation, cutoff and
-        scenario): forecasts, base_rate; over forecaster and noise, brier, brier_skill, log_score, slope and intercept, with
-        _lower and _upper (90% intervals from resampling whole student configurations); over forecaster, coverage_50,
-        coverage_90 and rmse. Over `bin`, the overall calibration curve: curve_count, curve_mean_probability, curve_share,
-        curve_lower and curve_upper. Over `cutoff_fit`: fitted_distilled, fitted_supervised, and rhat, divergences and failed
-        (convergence checks) of the posterior's fits.
+        scenario): forecasts, base_rate, unconverged (number of cutoffs of the group at which the posterior's fit failed the
+        convergence checks; by default they are not scored, for any forecaster); over forecaster and noise, brier, brier_skill,
+        log_score, slope and intercept, with _lower and _upper (90% intervals from resampling whole student configurations); over
+        forecaster, coverage_50, coverage_90 and rmse. Over `bin`, the overall calibration curve: curve_count,
+        curve_mean_probability, curve_share, curve_lower and curve_upper. Over `cutoff_fit`: fitted_distilled, fitted_supervised,
+        and rhat, ess_bulk, divergences, failed (convergence checks) and refits (1, or 2 if the fit was repeated) of the posterior's
+        fits.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a fit of the posterior failed the convergence checks.
 
     Raises
     ------
@@ -173,10 +200,11 @@ def backtest(
         "forecasters": [full_name(method) if callable(method) else method for method in methods.values()],
         "law and priors": digest(priors),
         **{"draws": draws, "tune": tune, "seed": seed},
+        **asdict(thresholds),
     }
     sampler = {"draws": draws, "tune": tune, "cores": 2 if executor is None else 1}
     tasks = {
-        f"{name} {k}": (runs, method, priors, split, sampler | {"seed": (seed + k) % 2**64})
+        f"{name} {k}": (runs, method, priors, split, sampler | {"seed": (seed + k) % 2**64}, thresholds)
         for k, split in enumerate(splits)
         for name, method in methods.items()
     }
@@ -184,7 +212,15 @@ def backtest(
         _fit_and_predict, tasks, setting, "backtest", log=checkpoint, executor=executor, progress=progress
     )
     results = {name: [done[f"{name} {k}"] for k in range(len(splits))] for name in methods}
-    found = collect(runs, own, splits, results)
+    found = collect(runs, own, splits, results, include_failed=include_failed)
+    failed = [f"{cutoff:.3g} FLOPs ({checks})" for cutoff, checks in zip(*_failed(found), strict=True)]
+    if failed:
+        warnings.warn(
+            f"The posterior's fit did not converge below {len(failed)} of {len(splits)} cutoffs: {'; '.join(failed)}. These "
+            f"cutoffs are {'scored nevertheless' if include_failed else 'not scored'}. Increase draws and tune.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
     found.attrs |= {
         "scenarios": json.dumps([scenario.name for scenario in chosen]),
         "extrapolation_edges": json.dumps(EXTRAPOLATION[:-1]),
@@ -193,6 +229,12 @@ def backtest(
         "seed": int(seed),
     }
     return found
+
+
+def _failed(found: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cutoffs at which the posterior's fit failed, and the names of the failed checks."""
+    checks = found["failed"].values
+    return found["cutoff_fit"].values[checks != ""], checks[checks != ""]
 
 
 def _cutoffs(given: Numbers | None, costs: np.ndarray) -> list[float]:
@@ -235,19 +277,22 @@ def _split(limit: float, most: Mapping[str, np.ndarray], teacher: np.ndarray, pa
 
 
 def _fit_and_predict(task: tuple[Any, ...]) -> dict[str, Any]:
-    runs, method, priors, split, sampler = task
+    runs, method, priors, split, sampler, thresholds = task
     rng = np.random.default_rng(sampler["seed"])
     checks: dict[str, Any] = {}
     effects: Mapping[str, np.ndarray] = {}
     if method == POSTERIOR:
         refitter = refitter_for(runs["distilled"], priors, runs["supervised"])
-        tree = refit(refitter, split.kept["distilled"], kept_supervised=split.kept["supervised"], **sampler)
-        numbers = posterior.convergence(tree)
-        checks = {name: numbers[name] for name in ("rhat", "divergences", "failed")}
+        kept = {"kept": split.kept["distilled"], "kept_supervised": split.kept["supervised"]}
+        tree, attempts = refit_until_converged(
+            refitter, sampler, thresholds, longer=LONGER, accept=LONGER_ACCEPT, **kept
+        )
+        checks = {name: attempts[-1][name] for name in ("rhat", "ess_bulk", "divergences", "failed")}
+        checks["refits"] = len(attempts)
         found, effects = posterior.draws_of(tree), posterior.effects_of(tree)
     else:
-        kept = (table[split.kept[kind]] for kind, table in runs.items())
-        found = method(*kept, reference_run(*runs.values()), sampler["seed"])
+        fitted_runs = (table[split.kept[kind]] for kind, table in runs.items())
+        found = method(*fitted_runs, reference_run(*runs.values()), sampler["seed"])
     fitted = Fitted(found, effects, runs, split.kept).repeated()
     return {
         "convergence": checks,

@@ -20,7 +20,14 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.arguments import SAMPLED, checked, instance, one_of
 from bayesdistill.criticism.left_out_scores import Fitted, run_predictions
-from bayesdistill.criticism.refits import digest, full_name, refit_until_converged, refitter_for
+from bayesdistill.criticism.refits import (
+    LONGER,
+    REFIT_THRESHOLDS,
+    digest,
+    full_name,
+    refit_until_converged,
+    refitter_for,
+)
 from bayesdistill.criticism.results import dataset
 from bayesdistill.criticism.scores import score_draws
 from bayesdistill.criticism.tasks import run_missing
@@ -34,10 +41,6 @@ from bayesdistill.priors import Priors, default_priors
 from bayesdistill.progress import Progress
 
 SPLITS = ("teacher", "student", "paper")
-REFIT_THRESHOLDS = ConvergenceThresholds(max_rhat=1.03, min_ess_bulk=200, min_ess_tail=200, max_divergences=20)
-"""Thresholds of a refit. They are looser than the defaults, because a few divergences do not affect the scores."""
-LONGER = 3
-"""Factor by which draws and tuning draws increase if a refit fails the convergence checks."""
 PAPER_THRESHOLD = 2.3
 """The paper fitted runs with L_S above this value (nats per token) and extrapolated to the others."""
 
@@ -171,8 +174,7 @@ def _fold(task: tuple[Any, ...]) -> dict[str, Any]:
     runs, model, kept, sampler, thresholds = task
     observed, converged = runs["student_loss"].to_numpy(dtype=float)[~kept], True
     if isinstance(model, Priors):
-        longer = {"draws": LONGER, "tune": LONGER}
-        tree, attempts = refit_until_converged(refitter_for(runs, model), sampler, thresholds, longer=longer, kept=kept)
+        tree, attempts = refit_until_converged(refitter_for(runs, model), sampler, thresholds, longer=LONGER, kept=kept)
         converged = not attempts[-1]["failed"]
         fitted = Fitted(posterior.draws_of(tree), posterior.effects_of(tree), {"distilled": runs}, {"distilled": kept})
         scored = run_predictions(fitted, np.random.default_rng(sampler["seed"]))
@@ -183,19 +185,29 @@ def _fold(task: tuple[Any, ...]) -> dict[str, Any]:
     return {"run": np.flatnonzero(~kept).tolist(), "error": error, "converged": converged, **scored}
 
 
-def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+def _mean(values: xr.DataArray) -> float:
+    """Return the mean; NaN if there are no values."""
+    return float(values.mean()) if values.size else np.nan
+
+
+@checked
+def score_table(results: Mapping[str, xr.Dataset], *, include_failed: bool = False) -> pd.DataFrame:
     """Return scores of several models on the same left-out runs, best elpd first.
 
     Parameters
     ----------
     results : mapping
         Name of the model -> result of `leave_out`, all for the same split.
+    include_failed : bool
+        Also score folds whose refit failed the convergence checks.
 
     Returns
     -------
     DataFrame
-        One row per model: elpd, the difference from the best elpd and its standard error over folds (runs of a fold are not
-        independent), crps, rmse, coverage of the 50% and 90% intervals, and the number of refits that did not converge.
+        One row per model: runs (number that is scored), elpd, the difference of elpd from the best model in the folds that both
+        have and its standard error over these folds (runs of a fold are not independent), crps, rmse, coverage of the 50% and 90%
+        intervals, and unconverged, the number of folds whose refit failed the convergence checks. The best model has the largest
+        elpd among the models with the most runs. Scores of a model without a fold that passed are NaN.
 
     Examples
     --------
@@ -206,22 +218,26 @@ def score_table(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     >>> bd.score_table({"mine": scored}).loc["mine", ["elpd", "rmse", "coverage_50"]].round(3).tolist()
     [3.0, 0.354, 0.5]
     """
-    best = max(results, key=lambda name: float(results[name]["elpd"].sum()))
+    passed = {name: scored["converged"].values.astype(bool) | include_failed for name, scored in results.items()}
+    best = max(results, key=lambda name: (passed[name].sum(), float(results[name]["elpd"].values[passed[name]].sum())))
     rows = {}
-    for name, scored in results.items():
-        difference = scored["elpd"] - results[best]["elpd"]
-        per_fold = difference.groupby(scored["fold"]).sum().values
-        converged = scored["converged"].values.astype(bool)
+    for name, every in results.items():
+        both = passed[name] & passed[best]
+        difference = (every["elpd"] - results[best]["elpd"]).isel(run=both)
+        per_fold = np.array(
+            [difference.values[every["fold"].values[both] == k].sum() for k in np.unique(every["fold"][both])]
+        )
+        scored = every.isel(run=passed[name])
         rows[name] = {
             "runs": scored.sizes["run"],
-            "elpd": float(scored["elpd"].sum()),
-            "elpd_difference": float(difference.sum()),
+            "elpd": float(scored["elpd"].sum()) if scored.sizes["run"] else np.nan,
+            "elpd_difference": float(difference.sum()) if per_fold.size else np.nan,
             "standard_error": np.std(per_fold, ddof=1) * np.sqrt(per_fold.size) if per_fold.size > 1 else np.nan,
-            "crps": float(scored["crps"].mean()),
-            "rmse": float(np.sqrt((scored["error"] ** 2).mean())),
-            "coverage_50": float(scored["inside_50"].mean()),
-            "coverage_90": float(scored["inside_90"].mean()),
-            "unconverged": np.unique(scored["fold"].values[~converged]).size,
+            "crps": _mean(scored["crps"]),
+            "rmse": np.sqrt(_mean(scored["error"] ** 2)),
+            "coverage_50": _mean(scored["inside_50"]),
+            "coverage_90": _mean(scored["inside_90"]),
+            "unconverged": np.unique(every["fold"].values[~every["converged"].values.astype(bool)]).size,
         }
     index = pd.Index(list(rows), name="model")
-    return pd.DataFrame(list(rows.values()), index=index).sort_values("elpd", ascending=False)
+    return pd.DataFrame(list(rows.values()), index=index).sort_values("elpd_difference", ascending=False)

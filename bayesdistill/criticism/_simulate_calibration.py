@@ -39,9 +39,11 @@ RANKS = 99
 """Number of thinned posterior draws among which the truth is ranked; ranks range from 0 to this number."""
 
 CALIBRATION_THRESHOLDS = ConvergenceThresholds(
-    max_rhat=1.05, min_ess_bulk=50, min_ess_tail=0, max_divergences=0, max_treedepth_share=1, min_bfmi=0
+    max_rhat=1.05, min_ess_bulk=100, min_ess_tail=100, max_divergences=0, max_treedepth_share=1, min_bfmi=0
 )
-"""Convergence thresholds of a refit. They are looser than the defaults, because only 99 draws are used."""
+"""Convergence thresholds of a refit. They are looser than the defaults, because only 99 draws are used. Ranks among 99 draws
+require as many effective draws: with 25, ranks at both ends are a third too frequent even if the posterior is correct, with 100
+they are not."""
 
 LONGER = {"draws": 4, "tune": 2}
 """Factors by which draws and tuning draws increase if a refit fails the convergence checks."""
@@ -89,8 +91,9 @@ def simulate_calibration(
     draws, tune, chains, seed : int
         Sampler settings of each refit.
     thresholds : ConvergenceThresholds
-        Convergence thresholds of a refit. A refit that fails is repeated once with four times as many draws and twice as many
-        tuning draws and, after divergences, with a target acceptance rate of 0.95. If it fails again, its status is "failed".
+        Convergence thresholds of a refit; `min_ess_bulk` also applies to the ranked quantities. A refit that fails is repeated once
+        with four times as many draws and twice as many tuning draws and, after divergences, with a target acceptance rate of 0.95.
+        If it fails again, its status is "failed".
     log : path, optional
         File with one line per finished simulation. A later call with the same seed, settings and design resumes from it, also with
         more simulations; other settings are an error.
@@ -103,11 +106,11 @@ def simulate_calibration(
     Returns
     -------
     Dataset
-        Over simulation: `status` (passed, passed when refitted, failed), `rhat`, `ess_bulk` and `divergences` of the last refit,
-        `first_rhat` and `first_divergences` of the first one. Over simulation and quantity: `rank` of the truth among 99 draws.
-        Over simulation and decision: `probability` (that distillation wins) and `won`, for four fixed decisions and three
-        near the break-even point of the posterior. Quantities: every parameter, every coordinate `z[...]`, group effects, the
-        gains of the decisions in nats, and the log-likelihood.
+        Over simulation: `status` (passed, passed when refitted, failed), `rhat`, `ess_bulk`, `ess_ranked` (the smallest of the
+        ranked quantities) and `divergences` of the last refit, `first_rhat` and `first_divergences` of the first one. Over
+        simulation and quantity: `rank` of the truth among 99 draws. Over simulation and decision: `probability` (that distillation
+        wins) and `won`, for four fixed decisions and three near the break-even point of the posterior. Quantities: every parameter,
+        every coordinate `z[...]`, group effects, the gains of the decisions in nats, and the log-likelihood.
 
     Raises
     ------
@@ -164,15 +167,28 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
     refitter = refitter_for(runs, priors)
     true_law = truths.draws_of_truth(truth, priors.law, refitter.reference)
     outcome, true_effects = truths.simulate_outcomes(true_law, runs, np.random.default_rng(sampler["seed"]))
+    ranked: dict[str, np.ndarray] = {}
+
+    def too_few_effective_draws(tree: xr.DataTree) -> list[str]:
+        z = posterior.posterior_dataset(tree)["z"].values.reshape(-1, truth["z"].size)
+        ranked.update(_quantities(posterior.draws_of(tree), posterior.effects_of(tree), z, refitter, outcome))
+        ranked_ess.append(_smallest_ess(ranked, sampler["chains"]))
+        return ["ess_ranked"] if ranked_ess[-1] < thresholds.min_ess_bulk else []
+
+    ranked_ess: list[float] = []
     # Without divergences, shorter steps only take longer.
     tree, attempts = refit_until_converged(
-        refitter, sampler, thresholds, longer=LONGER, accept=LONGER_ACCEPT, student_loss=outcome
+        refitter,
+        sampler,
+        thresholds,
+        longer=LONGER,
+        accept=LONGER_ACCEPT,
+        further=too_few_effective_draws,
+        student_loss=outcome,
     )
-    draws, effects = posterior.draws_of(tree), posterior.effects_of(tree)
-    z = posterior.posterior_dataset(tree)["z"].values.reshape(-1, truth["z"].size)
+    draws = posterior.draws_of(tree)
     thin = np.linspace(0, draws.n_draws - 1, RANKS).round().astype(int)
-    some = draws.take(thin), {name: values[thin] for name, values in effects.items()}, z[thin]
-    found = _quantities(*some, refitter, outcome)
+    found = {name: values[thin] for name, values in ranked.items()}
     true = _quantities(true_law, true_effects, truth["z"][None], refitter, outcome)
     gains, true_gains = truths.decision_gains(draws), truths.decision_gains(true_law)
     one = int(np.random.default_rng([sampler["seed"], 1]).integers(draws.n_draws))
@@ -183,10 +199,24 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
         true_gains[name] = truths.break_even_gain(true_law, name, tokens)
     return {
         "rank": {name: int((values < true[name]).sum()) for name, values in found.items()},
-        "attempts": [{name: attempt[name] for name in ATTEMPT} for attempt in attempts],
+        "attempts": [
+            {name: attempt[name] for name in ATTEMPT} | {"ess_ranked": ess}
+            for attempt, ess in zip(attempts, ranked_ess, strict=True)
+        ],
         "probability": {name: float((gains[name] > 0).mean()) for name in CHOICES},
         "won": {name: bool(true_gains[name] > 0) for name in CHOICES},
     }
+
+
+def _smallest_ess(values: dict[str, np.ndarray], chains: int) -> float:
+    """Return the smallest bulk effective sample size of quantities, (n_draws,) each; 0 if one is undefined."""
+    from arviz_stats.base import array_stats
+
+    stacked = np.stack([one.reshape(chains, -1) for one in values.values()])
+    moving = stacked[(stacked != stacked[:, :1, :1]).any(axis=(-2, -1))]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ess = array_stats.ess(moving, chain_axis=-2, draw_axis=-1, method="bulk")
+    return float(np.nan_to_num(np.min(ess)))
 
 
 def _quantities(
@@ -221,7 +251,7 @@ def _collect(results: list[dict[str, Any]]) -> xr.Dataset:
         name: pd.DataFrame([result[name] for result in results]) for name in ("rank", "probability", "won")
     }
     # R-hat is None if a chain did not move or a draw is NaN.
-    values |= {name: np.array([end[name] for end in last], dtype=float) for name in ("rhat", "ess_bulk")}
+    values |= {name: np.array([end[name] for end in last], dtype=float) for name in ("rhat", "ess_bulk", "ess_ranked")}
     values |= {"status": status, "divergences": [end["divergences"] for end in last]}
     values["first_rhat"] = np.array([start["rhat"] for start in first], dtype=float)
     values["first_divergences"] = [start["divergences"] for start in first]

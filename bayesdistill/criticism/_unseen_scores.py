@@ -7,25 +7,30 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from bayesdistill.arguments import checked
 from bayesdistill.criticism._leave_out import score_table
 from bayesdistill.criticism.results import dataset, declared
 from bayesdistill.errors import ParameterError
 
 
-def unseen_scores(results: Mapping[str, Mapping[str, xr.Dataset]]) -> xr.Dataset:
+@checked
+def unseen_scores(results: Mapping[str, Mapping[str, xr.Dataset]], *, include_failed: bool = False) -> xr.Dataset:
     """Return scores on unseen groups for every split and model.
 
     Parameters
     ----------
     results : mapping
         Name of the split (such as "teachers") -> name of the model -> result of `leave_out`.
+    include_failed : bool
+        Also score folds whose refit failed the convergence checks.
 
     Returns
     -------
     Dataset
         Over split and model: `elpd`, `elpd_difference` from the best model of the split, `elpd_difference_se` (NaN for a single
-        fold), `crps` and `rmse` in nats per token, `coverage_50`, `coverage_90`, `runs`, `unconverged` (number of folds whose
-        refit did not pass the convergence checks). NaN if a model was not scored on a split.
+        fold), `crps` and `rmse` in nats per token, `coverage_50`, `coverage_90`, `runs` (number that is scored), `unconverged`
+        (number of folds whose refit did not pass the convergence checks; by default they are not scored, see `score_table`). NaN
+        if a model was not scored on a split.
 
     Raises
     ------
@@ -54,7 +59,9 @@ def unseen_scores(results: Mapping[str, Mapping[str, xr.Dataset]]) -> xr.Dataset
                 raise ParameterError(
                     f"Split {split!r}: {name!r} was scored on other runs than {first!r}. Use the same runs."
                 )
-        tables.append(score_table(scored).rename(columns={"standard_error": "elpd_difference_se"}))
+        tables.append(
+            score_table(scored, include_failed=include_failed).rename(columns={"standard_error": "elpd_difference_se"})
+        )
     models = list(dict.fromkeys(name for scored in results.values() for name in scored))
     values = {
         name: np.stack([table[name].reindex(models) for table in tables]).astype(float)

@@ -56,6 +56,8 @@ def collect(
     own: Mapping[str, np.ndarray],
     splits: Sequence[Split],
     results: Mapping[str, list[dict[str, Any]]],
+    *,
+    include_failed: bool = False,
 ) -> xr.Dataset:
     """Return the result of `backtest`.
 
@@ -66,6 +68,8 @@ def collect(
     splits : sequence of Split
     results : mapping
         Name of a forecaster -> its results, one for each split.
+    include_failed : bool
+        Whether cutoffs at which the posterior's fit failed the convergence checks are scored.
     """
     found = _forecasts(runs["distilled"], own["distilled"], splits) | _predictions(runs, own, splits)
     found |= _fits(splits, results.get("posterior", [{}] * len(splits)))
@@ -81,6 +85,12 @@ def collect(
     values |= {name: each("runs", name) for name in ("elpd", "inside_50", "inside_90")}
     values["predicted"] = each("runs", "mean")
     groups = _groups(values, [split.cutoff for split in splits])
+    bad = values["cutoff_fit"][values["failed"] != ""]
+    cutoffs = [np.concatenate([values["cutoff"][p], values["prediction_cutoff"][r]]) for _, p, r in groups]
+    values["unconverged"] = np.array([np.isin(bad, one).sum() for one in cutoffs], dtype=float)
+    values["scored"] = ~np.isin(values["cutoff"], bad) | include_failed
+    values["prediction_scored"] = ~np.isin(values["prediction_cutoff"], bad) | include_failed
+    groups = [(name, p & values["scored"], r & values["prediction_scored"]) for name, p, r in groups]
     values |= _scores(values, groups)
     coords = {
         "forecaster": list(results),
@@ -138,7 +148,9 @@ def _fits(splits: Sequence[Split], results: Sequence[Mapping[str, Any]]) -> dict
         "fitted_distilled": [int(split.kept["distilled"].sum()) for split in splits],
         "fitted_supervised": [int(split.kept["supervised"].sum()) for split in splits],
         "rhat": [float(check.get("rhat") or math.nan) for check in checks],
+        "ess_bulk": [float(check.get("ess_bulk") or math.nan) for check in checks],
         "divergences": [float(check.get("divergences", math.nan)) for check in checks],
+        "refits": [float(check.get("refits", math.nan)) for check in checks],
         "failed": np.array([", ".join(check.get("failed") or []) for check in checks], dtype=str),
     }
 
@@ -165,13 +177,16 @@ def _groups(values: Mapping[str, np.ndarray], cutoffs: Sequence[float]) -> list[
 def _scores(values: Mapping[str, np.ndarray], groups: Sequence[Group]) -> dict[str, np.ndarray]:
     """Return the scores of every group, and the calibration curves of all pairs."""
     p, y, student = (values[name] for name in ("probability", "outcome", "configuration"))
+    every = groups[0][1]
     methods, kinds = range(p.shape[1]), range(p.shape[2])
     found = columns(
         [[[_score(p[mine, m, n], y[mine], student[mine]) for n in kinds] for m in methods] for _, mine, _ in groups]
     )
     found |= columns([[_cover(values, runs, m) for m in methods] for _, _, runs in groups])
     found |= columns([_count(y[mine], student[mine], runs) for _, mine, runs in groups])
-    curves = columns([[scores.calibration_curve(p[:, m, n], y, student) for n in kinds] for m in methods])
+    curves = columns(
+        [[scores.calibration_curve(p[every, m, n], y[every], student[every]) for n in kinds] for m in methods]
+    )
     return found | {f"curve_{name}": value for name, value in curves.items()}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,14 @@ def refitter_for(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | 
         return _LAST[key]
 
 
+REFIT_THRESHOLDS = posterior.ConvergenceThresholds(
+    max_rhat=1.03, min_ess_bulk=200, min_ess_tail=200, max_divergences=20
+)
+"""Thresholds of a refit whose predictions are scored. They are looser than the defaults, because a few divergences do not affect
+the scores."""
+LONGER = {"draws": 3, "tune": 3}
+"""Factors by which draws and tuning draws increase if such a refit fails the convergence checks."""
+
 SAMPLER = {"draws": 500, "tune": 700, "chains": 4, "cores": 2, "seed": 0, "target_accept": 0.9}
 """Sampler settings of a refit, under nutpie's names."""
 
@@ -166,6 +174,7 @@ def refit_until_converged(
     *,
     longer: Mapping[str, int],
     accept: float | None = None,
+    further: Callable[[xr.DataTree], list[str]] | None = None,
     **data: np.ndarray,
 ) -> tuple[xr.DataTree, list[dict[str, Any]]]:
     """Refit, once more with longer chains if the first refit fails the convergence checks.
@@ -179,6 +188,8 @@ def refit_until_converged(
         Factors by which settings of the sampler increase in the second refit.
     accept : float, optional
         Target acceptance rate of the second refit if the first one had divergences.
+    further : callable, optional
+        Further check of a refit; returns the names of what failed.
 
     Returns
     -------
@@ -194,6 +205,7 @@ def refit_until_converged(
             settings["target_accept"] = accept
         tree = refit(refitter, **data, **settings)
         attempts.append(posterior.convergence(tree, thresholds))
+        attempts[-1]["failed"] += [] if further is None else further(tree)
         if not attempts[-1]["failed"]:
             break
     return tree, attempts

@@ -45,6 +45,9 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
     >>> bd.plot_backtest(found).savefig("backtest.png")  # doctest: +SKIP
     """
     with collection.drawing("backtest", found, size, dark) as (plot, look, legend):
+        failed, fits = sum(map(bool, grids.names(found, "failed"))), found["cutoff_fit"].size
+        kept = np.asarray(found.get("scored", xr.ones_like(found["difference"])), dtype=bool)
+        found = found.isel(forecast=kept)
         forecasters, first = grids.cells(found.sel(noise=noise), "forecaster"), found.isel(forecaster=0)
         scenarios = dict.fromkeys(grids.names(found, "scenario"))
         left, right = plot.pair(2.7, 4.8)
@@ -66,7 +69,7 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
             visuals.errors(right, one["mean_difference"], one["difference"], color, 1.5, width=0.35, **points)
             legend.points(style.plain(name), color, marker)
         seen = first[["difference", "mean_difference"]].to_dataarray()
-        ends = [seen.min(), seen.max()]
+        ends = [seen.min(), seen.max()] if seen.size else [-0.01, 0.01]
         visuals.line(right, ends, ends, look.ink, 0.7, zorder=1)
         for axis in "xy":
             visuals.level(right, 0, look.neutral, 0.5, axis=axis)
@@ -74,8 +77,8 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
         right.set_ylabel("observed lead [nats per token]")
         layout.panel_title(right, NAMES.get(forecasters[0][0], forecasters[0][0]))
         legend.line("as often as stated, as much as forecast", width=0.7)
-        words = "Some of the fits behind these forecasts did not pass every convergence check."
-        warnings = [words] if any(grids.names(found, "failed")) else []
+        words = f"{failed} of {fits} fits failed the convergence checks; their forecasts are {'shown' if kept.all() else 'left out'}."
+        warnings = [words] if failed else []
         cutoffs = ", ".join(style.power_of_ten(float(value)) for value in found["cutoff_fit"].values)
         interval = style.percent(float(found.attrs.get("interval_prob", 0.9)))
         count, kind = found.sizes["forecast"], KINDS[noise]

@@ -10,10 +10,10 @@ from bayesdistill.errors import ParameterError
 from bayesdistill.plots.grids import need
 
 _GROUPS = ["group", "forecaster", "noise"]
-_COUNTS = ["forecasts", "configurations", "predictions"]
+_COUNTS = ["forecasts", "configurations", "predictions", "unconverged"]
 _COLUMNS = """
     forecasts configurations base_rate brier brier_skill brier_skill_lower brier_skill_upper log_score slope slope_lower
-    slope_upper intercept predictions coverage_50 coverage_90 coverage_90_lower coverage_90_upper rmse
+    slope_upper intercept predictions coverage_50 coverage_90 coverage_90_lower coverage_90_upper rmse unconverged
 """
 
 
@@ -33,8 +33,9 @@ def backtest_table(found: xr.Dataset, *, noise: str | None = None) -> pd.DataFra
     DataFrame
         group, forecaster, noise; forecasts (pairs), configurations (distinct students), base_rate; brier, brier_skill,
         log_score, slope, intercept and the 90 % intervals of skill and slope; predictions (left-out runs), coverage_50,
-        coverage_90 and its interval, rmse (nats per token). NaN where a group has no pair, or no run. Groups without
-        either are left out.
+        coverage_90 and its interval, rmse (nats per token); unconverged (number of cutoffs at which the posterior's fit failed
+        the convergence checks; by default they are not scored). NaN where a group has no scored pair, or no scored run. Groups
+        without either are left out, unless fits failed.
 
     Raises
     ------
@@ -54,5 +55,7 @@ def backtest_table(found: xr.Dataset, *, noise: str | None = None) -> pd.DataFra
         raise ParameterError(f"`noise` must be {' or '.join(map(repr, kinds))}, got {noise!r}.")
     shown = found[columns] if noise is None else found[columns].sel(noise=[noise])
     table = shown.to_dataframe(dim_order=_GROUPS).reset_index()[[*_GROUPS, *columns]]
-    table = table[(table["forecasts"] > 0) | (table["predictions"] > 0)].reset_index(drop=True)
+    table = table[(table["forecasts"] > 0) | (table["predictions"] > 0) | (table["unconverged"] > 0)].reset_index(
+        drop=True
+    )
     return table.astype(dict.fromkeys(_COUNTS, int))

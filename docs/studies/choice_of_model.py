@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
             alone.append((loo.elpd, loo.se, high, numbers["rhat"], numbers["ess_bulk"], numbers["divergences"], name))
     heads, formats = zip(*COLUMNS.values(), strict=True)
     for split in sorted(splits, key=SPLITS.index):
-        scores = bd.score_table(results[split])[list(COLUMNS)]
+        scores = bd.score_table(results[split], include_failed=True)[list(COLUMNS)]
         rows = []
         for name, one in scores.iterrows():
             rows.append((name, *(form.format(value) for form, value in zip(formats, one, strict=True))))

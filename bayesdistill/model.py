@@ -4,7 +4,7 @@ The free variable is one standard normal vector z. Coordinates = location + fact
 (`Law.reduced_symbols`), which are deterministics. The residuals follow a Student-t distribution. Supervised runs, if there
 are any, enter through the supervised law; otherwise its symbols come from the published-law prior (see `priors`).
 
-**Sampling of group effects.** The runs of a group j share an effect, or a slope over `formulas.teacher_axis`, which is normal
+**Sampling of group effects.** The runs of a group j share an effect, or a slope (`GroupEffect.covariate`), which is normal
 with standard deviation s. Runs determine law + effect far better than either alone. If effects were sampled by themselves,
 law and effects would lie on a narrow ridge, the more so the larger s is. Given the law and normal residuals, the effect would
 be normal with a known mean and standard deviation. We sample the remainder in units of that standard deviation:
@@ -120,7 +120,7 @@ def build_model(
     supervised = None if supervised is None else read_measured(supervised, "supervised")
     reference = reference or reference_run(runs, supervised)
     if priors is None:
-        law = as_law(law).for_runs(distilled=runs is not None, supervised=supervised is not None)
+        law = as_law(law).for_tables(runs, supervised)
         priors = default_priors(law, reference)
     law = priors.law
     _check_units(law, priors, reference)
@@ -226,7 +226,7 @@ def _observe(
         labels, index = effect.groups(table)
         model.add_coord(effect.dim, labels)
         of_run = model[effect.index] if effect.index in model else pm.Data(effect.index, index, dims=RUN[kind])
-        axis = effect.covariate(model["teacher_loss"], reference) if effect.slope else None
+        axis = effect.covariate(model[COLUMNS[kind][-1]], reference) if effect.slope else None
         values = _group_effects(effect, len(labels), of_run, p, normal, mu - observed, axis)[of_run]
         mu += values if axis is None else values * axis
     pm.StudentT(outcome, nu=p["nu"], mu=mu, sigma=sigma, observed=observed, dims=RUN[kind])

@@ -325,6 +325,7 @@ def test_which_coordinates_a_model_has():
     joint = DEFAULT.for_runs(distilled=True, supervised=True)
     both = default_priors(joint, REFERENCE)
     gap = set(DISTILLATION_COORDINATES) - set(SUM_COORDINATES)
+    of_models = {"log_sigma_model", "log_sigma_model_slope"}
     assert set(both.names) == {
         *SUPERVISED_COORDINATES,
         *gap,
@@ -336,6 +337,7 @@ def test_which_coordinates_a_model_has():
         "omega",
         "log_sigma_student",
         "log_sigma_student_slope",
+        *of_models,
         "log_sigma_supervised",
     }
     scatter = {"log_sigma", "log_nu", "log_sigma_supervised"}
@@ -344,11 +346,11 @@ def test_which_coordinates_a_model_has():
     assert names(DEFAULT.without_terms("tied_exponents")) == set(both.names) - {"log_power_S"} | set(SUM_COORDINATES)
     assert both.supervised_law == "runs"
     distilled = default_priors(DEFAULT, REFERENCE)
-    assert set(distilled.names) == set(both.names) - {"log_sigma_supervised"}
+    assert set(distilled.names) == set(both.names) - {"log_sigma_supervised", *of_models}
     assert distilled.supervised_law == "published law"
     assert distilled.asymptotic_width == 0.005
     supervised = default_priors(DEFAULT.for_runs(distilled=False, supervised=True), REFERENCE)
-    assert set(supervised.names) == {*SUPERVISED_COORDINATES, "log_sigma", "log_nu"}
+    assert set(supervised.names) == {*SUPERVISED_COORDINATES, "log_sigma", "log_nu", *of_models}
     assert supervised.asymptotic_width is None
     with pytest.raises(ModelError, match="no runs"):
         DEFAULT.for_runs(distilled=False, supervised=False)

@@ -179,7 +179,7 @@ def backtest(
                 f"`scenarios` {one.name!r} and {other.name!r} have the same costs, so each pair would count twice. Omit one of them."
             )
     methods = _methods(forecasters)
-    law = as_law(law).for_runs(distilled=True, supervised=True)
+    law = as_law(law).for_tables(**runs)
     priors = default_priors(law, reference_run(*runs.values()), **(prior_settings or {}))
     own = dict(zip(runs, own_costs(**runs, flops=flops), strict=True))
     # The cost of some teachers is unknown; they count as below the cutoff.

@@ -76,7 +76,7 @@ def folds(runs: pd.DataFrame, split: str, parts: int = 8) -> list[np.ndarray]:
 
 def priors_of(law: Law | str, runs: pd.DataFrame, prior_settings: Mapping[str, Any] | None = None) -> Priors:
     """Return the default priors of a law for distilled runs."""
-    law = as_law(law).for_runs(distilled=True, supervised=False)
+    law = as_law(law).for_tables(runs, None)
     return default_priors(law, reference_run(runs, None), **dict(prior_settings or {}))
 
 

@@ -42,7 +42,7 @@ def loo(fit: Fit) -> xr.Dataset:
     Notes
     -----
     Pareto-smoothed importance sampling by ArviZ (Vehtari, Gelman and Gabry 2017, arXiv:1507.04544). It leaves out single runs
-    and keeps other runs of the same teacher and student, so it is optimistic for models with group effects. Use `leave_out`
+    and keeps other runs of the same teacher, student or model, so it is optimistic for models with group effects. Use `leave_out`
     for predictions of new groups.
 
     Examples

@@ -142,7 +142,7 @@ def simulate_calibration(
     runs = read_design(runs, kind="distilled")
     reference = reference_run(runs, None)
     if priors is None:
-        priors = default_priors(as_law(law).for_runs(distilled=True, supervised=False), reference)
+        priors = default_priors(as_law(law).for_tables(runs, None), reference)
     design = runs.assign(student_loss=1.0)  # the outcomes are not used
     runs = runs if "student_loss" in runs else runs.assign(student_loss=runs["teacher_loss"])
     sampler = {"draws": draws, "tune": tune, "chains": chains, "maxdepth": MAX_TREEDEPTH}

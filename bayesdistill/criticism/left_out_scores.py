@@ -18,6 +18,7 @@ from bayesdistill.law.predictive import (
     expected_loss,
     group_effects,
     logpdf,
+    new_run_scale,
     residual_scale,
     residuals,
     standard_residuals,
@@ -60,10 +61,10 @@ class Fitted:
         """Return the design of all distilled or supervised runs."""
         return Design.of(self.draws.law, self.runs[kind], kind)
 
-    def new_effects(self, rng: np.random.Generator) -> np.ndarray:
-        """Return group effects of all distilled runs, drawn for new groups, (n_draws, run)."""
-        design = self.design("distilled")
-        effects = with_new_groups(self.draws, design, self.effects, self.kept["distilled"], rng)
+    def new_effects(self, kind: str, rng: np.random.Generator) -> np.ndarray:
+        """Return group effects of all runs of a kind, drawn for new groups, (n_draws, run)."""
+        design = self.design(kind)
+        effects = with_new_groups(self.draws, design, self.effects, self.kept[kind], rng)
         return group_effects(self.draws, design, effects)
 
 
@@ -78,9 +79,7 @@ def run_predictions(fitted: Fitted, rng: np.random.Generator) -> dict[str, list[
     draws, parts = fitted.draws, []
     for kind, table in fitted.runs.items():
         design, out = fitted.design(kind), ~fitted.kept[kind]
-        center = expected_loss(draws, design)
-        if kind == "distilled":
-            center = center + fitted.new_effects(rng)
+        center = expected_loss(draws, design) + fitted.new_effects(kind, rng)
         parts.append((center[:, out], residual_scale(draws, design)[:, out], column(table, OUTCOME[kind])[out]))
     center, scale, observed = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
     drawn = center + residuals(draws, scale, rng)
@@ -119,13 +118,16 @@ def pair_predictions(fitted: Fitted, pairs: pd.DataFrame, rng: np.random.Generat
     curves = expected_loss(draws, fitted.design("supervised"))
     expected = (1 - weight) * curves[:, low] + weight * curves[:, high]
     # Interpolated losses have the noise of two runs; otherwise the weight of the single run is 1.
-    pretrained = expected + alone_scale * ((1 - weight) * noise() + np.where(low == high, 0.0, weight) * noise())
-    teacher = np.broadcast_to(measured, expected.shape)
+    own = fitted.new_effects("supervised", rng)
+    own = (1 - weight) * own[:, low] + weight * own[:, high]
+    pretrained = expected + own + alone_scale * ((1 - weight) * noise() + np.where(low == high, 0.0, weight) * noise())
+    teacher, teacher_scale = np.broadcast_to(measured, expected.shape), alone_scale
     if unknown.any():
         trained = Design("supervised", column(table, "teacher_params"), column(table, "teacher_tokens"))
         teacher = np.where(unknown, expected_loss(draws, trained), measured)
-    noisy_teacher = teacher + np.where(unknown, alone_scale * noise(), 0.0)
-    effects = fitted.new_effects(rng)[:, rows]
+        teacher_scale = new_run_scale(draws, trained)
+    noisy_teacher = teacher + np.where(unknown, teacher_scale * noise(), 0.0)
+    effects = fitted.new_effects("distilled", rng)[:, rows]
     deviation = residuals(draws, residual_scale(draws, Design("distilled", size, tokens, measured)), rng) + effects
     student = law.student(size, tokens, p)
     differences = {

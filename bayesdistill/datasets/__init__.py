@@ -6,8 +6,9 @@ A table of runs is a pandas DataFrame with one row per run. There are two kinds:
 * *supervised*: ``params tokens loss``.
 
 Sizes are non-embedding parameters, tokens are training tokens, and losses are validation cross-entropies in nats per token. Other
-columns are kept. The optional columns ``teacher`` and ``student`` identify runs with the same teacher or student. `read_runs`
-raises an error for invalid or implausible values, with the cell and a suggested correction.
+columns are kept. The optional columns ``teacher`` and ``student`` identify distilled runs with the same teacher or student, and
+``model`` supervised runs that are checkpoints of one model. `read_runs` raises an error for invalid or implausible values, with the
+cell and a suggested correction.
 """
 
 from bayesdistill.datasets._describe_runs import data_hash, describe_runs, hash_of
@@ -23,3 +24,4 @@ from bayesdistill.datasets._read_runs import (
 from bayesdistill.datasets._simulate_runs import published_design, simulate_runs
 from bayesdistill.datasets.axes import FIXED_AXES, fixed_axes
 from bayesdistill.datasets.schemas import COLUMNS, KINDS, runs_schema
+from bayesdistill.datasets.training_curves import training_curves

@@ -12,6 +12,7 @@ import pandas as pd
 from bayesdistill.datasets._read_runs import read_measured
 from bayesdistill.datasets.axes import FIXED_AXES, fixed_axes
 from bayesdistill.datasets.schemas import COLUMNS, GROUPS, KINDS
+from bayesdistill.datasets.training_curves import training_curves
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,7 +29,7 @@ def data_hash(table: pd.DataFrame) -> str:
     Returns
     -------
     str
-        64 hexadecimal digits. The hash covers sizes, tokens, losses, and the labels of teachers and students. It depends on
+        64 hexadecimal digits. The hash covers sizes, tokens, losses, and the labels of teachers, students and models. It depends on
         the order of the rows, but not on the index, the order of the columns, other columns or the source file.
 
     Examples
@@ -49,7 +50,7 @@ def hash_of(table: pd.DataFrame) -> str:
     for name in KINDS[kind]:
         digest.update(f"\n{name}\n".encode())
         digest.update(np.ascontiguousarray(table[name].to_numpy(dtype="<f8")).tobytes())
-    for name in GROUPS:
+    for name in GROUPS[kind]:
         if name in table:
             digest.update(f"\n{name}\n".encode())
             digest.update("".join(f"{len(str(label))}:{label}" for label in table[name]).encode())
@@ -70,8 +71,8 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
         The model columns and ``tokens_per_parameter`` over ``statistic`` (minimum, median, maximum), and the counts ``runs``,
         ``configurations`` (distinct size and tokens), ``repeats`` (runs with the same size, tokens and teacher as an earlier
         run) and, for distilled runs, ``teachers`` (by label or, without labels, by loss). Attributes: ``kind``, ``source``,
-        ``data_hash``, and ``fixed_axes``: JSON of the axes that do not vary, with the questions that the runs therefore cannot
-        answer.
+        ``data_hash``, ``fixed_axes``: JSON of the axes that do not vary, with the questions that the runs therefore cannot
+        answer, and ``suggestion``: to label models if supervised runs without the column ``model`` look like checkpoints, or "".
 
     Examples
     --------
@@ -109,5 +110,6 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
             "source": table.attrs["source"],
             "data_hash": hash_of(table),
             FIXED_AXES: json.dumps(fixed_axes(table)),
+            "suggestion": training_curves(table),
         },
     )

@@ -181,7 +181,7 @@ def _cells(raw: RawTable, frame: pd.DataFrame, kind: str, columns: Sequence[str]
                 text = _not_a_number(cell, column) if check == "not_nullable" else f"{_shown(cell)}; expected {check}"
                 found.append((row, columns.index(column), column, check, text))
     found = _without_numbers(raw, found, columns)
-    for place, label in enumerate([*GROUPS, *([NAME] if required.names else [])], len(columns)):
+    for place, label in enumerate([*GROUPS[kind], *([NAME] if required.names else [])], len(columns)):
         faults = [_not_a_label(cell, label) for cell in frame.get(label, ())]
         found += [(row, place, label, "label", text) for row, text in enumerate(faults) if text]
     cells = pd.DataFrame(found, columns=["row", "place", "column", "check", "text"])

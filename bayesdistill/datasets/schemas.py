@@ -84,11 +84,14 @@ RENAMED = (
 )
 """Advice for runs with teachers and the columns of supervised runs."""
 
-LABELS = ("teacher", "student", "experiment")
+LABELS = ("teacher", "student", "experiment", "model")
 """Label columns. In a CSV file, they are always read as text."""
 
-GROUPS = ("teacher", "student")
-"""Labels of random effects. Every row must have a label."""
+GROUPS = MappingProxyType({"distilled": ("teacher", "student"), "supervised": ("model",), TEACHERS: ()})
+"""Labels of random effects of each kind. Every row must have a label."""
+
+LABELED = MappingProxyType({"teacher": "teacher_loss", "student": "student_params", "model": "params"})
+"""Column of which every run with the same label has the same value."""
 
 NAME = "name"
 """Label of a teacher or a candidate. Every row must have another name."""

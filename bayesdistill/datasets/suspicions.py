@@ -15,7 +15,7 @@ import pandas as pd
 from bayesdistill.arguments import QUANTITIES, shown
 from bayesdistill.datasets.files import RawTable
 from bayesdistill.datasets.magnitudes import Models, Reading, implausible_sizes, published_loss, slip
-from bayesdistill.datasets.schemas import COLUMNS, GROUPS, KINDS, RENAMED, SIZES, TEACHERS, required_columns
+from bayesdistill.datasets.schemas import COLUMNS, GROUPS, KINDS, LABELED, RENAMED, SIZES, TEACHERS, required_columns
 
 _UNIGRAM_LOSS = 7.5  # nats; about the loss of a unigram model with a large vocabulary
 _ADVICE = "expected nats per token; take the natural logarithm of a perplexity, or multiply bits per token by 0.6931"
@@ -81,7 +81,8 @@ def found(
     if kind == "distilled":
         # Do not report a size with wrong units again as inconsistent with its student label.
         swapped = _swapped(frame) if "student_loss" in frame and (fit or len(frame) >= _FEWEST_SWAPPED) else []
-        problems += swapped or ([] if problems else _labels(raw, frame))
+        problems += swapped
+    problems += [] if problems else _labels(raw, frame, kind)
     problems += losses
     return problems + _constant(frame, kind) if fit else problems
 
@@ -143,7 +144,7 @@ def _mixed(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
             f"columns teacher_loss and {target}: the student loss is {share:.2g} times the teacher loss in the median; one of them is "
             "probably not in nats per token (are these bits per byte, perplexities or accuracies?)"
         ]
-    keys = [frame[name] for name in (*inputs, *(label for label in GROUPS if label in frame))]
+    keys = [frame[name] for name in (*inputs, *(label for label in GROUPS[kind] if label in frame))]
     groups = frame[target].groupby([key if key.dtype == float else key.astype(str) for key in keys])
     number, repeated = groups.ngroup(), groups.transform("size") > 1
     apart = repeated & (groups.transform("max") > _REPEATS * groups.transform("min"))
@@ -257,12 +258,14 @@ def _swapped(frame: pd.DataFrame) -> list[str]:
     return []
 
 
-def _labels(raw: RawTable, frame: pd.DataFrame) -> list[str]:
-    """Find labels of one teacher or student with different values."""
+def _labels(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
+    """Find labels of one teacher, student or model with different values."""
     problems = []
-    for label, name in (("teacher", "teacher_loss"), ("student", "student_params")):
-        if label not in frame:
+    for label in GROUPS[kind]:
+        # One label for all models, such as the name of an architecture, makes no groups.
+        if label not in frame or (label == "model" and (frame[label] == frame[label].iloc[0]).all()):
             continue
+        name = LABELED[label]
         usual = frame.groupby(label)[name].transform("median")
         tolerance = _LOSS_TOLERANCE if label == "teacher" else _PARAMS_TOLERANCE * usual
         for value, rows in frame[(frame[name] - usual).abs() > tolerance].groupby(label):

@@ -46,7 +46,7 @@ from bayesdistill.decisions.extrapolation import CHOICE_AXES, choice_factors, de
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
 from bayesdistill.decisions.reductions import mean_of, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
-from bayesdistill.strategies import STATUS, Problem, supervised_losses
+from bayesdistill.strategies import STATUS, Problem, supervised_losses, tokens_bought
 
 _STRATEGY = ("teacher_params", "teacher_tokens", "teacher_loss", "student_tokens")
 Solved = dict[str, np.ndarray]
@@ -161,8 +161,11 @@ def _comparison(
     seen, best_seen = gain, best_gain
     if noise is not None:
         sizes = problem.students[:, None, None, None]
-        seen = gain + noise.difference(sizes, chosen["student_tokens"][..., None], chosen["teacher_loss"])
-        best_seen = best_gain + noise.take(index).difference(sizes, best["student_tokens"], best["teacher_loss"])
+        count = problem.students.size
+        bought = np.stack([tokens_bought(problem, student, problem.budgets) for student in range(count)])
+        own = np.maximum(bought, 1.0)[:, None, :, None]  # a smaller budget has no loss
+        seen = gain + noise.difference(sizes, chosen["student_tokens"][..., None], chosen["teacher_loss"], own)
+        best_seen = best_gain + noise.take(index).difference(sizes, best["student_tokens"], best["teacher_loss"], own)
     # The better option in each draw, relative to the option with the smaller mean.
     better = np.minimum(pretrained, chosen["loss"])
     distill = (gain.mean(axis=-1) > 0)[..., None]

@@ -261,7 +261,7 @@ class _Prediction:
 
     def covariate(self, group: _Membership) -> Any:
         """Return the factor of a group effect."""
-        return group.effect.covariate(self.design.teacher_loss, self.draws.reference)
+        return group.effect.covariate(self.design.along, self.draws.reference)
 
     def center(self) -> np.ndarray:
         """The law's mean loss with the known group effects, (n_draws, run)."""

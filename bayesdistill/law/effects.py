@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesdistill.law.formulas import teacher_axis
+from bayesdistill.law.formulas import log, teacher_axis
 from bayesdistill.law.parameters import Coordinate, Parameter, Reference, log_normal, symbol_table
 from bayesdistill.law.term import Part
 
@@ -45,7 +45,10 @@ def teacher_groups(runs: pd.DataFrame) -> Groups:
 
 
 def model_groups(runs: pd.DataFrame) -> Groups:
-    """Models of supervised runs; without a column `model`, one per size."""
+    """Models of supervised runs; without a column `model`, one per size.
+
+    Many runs of one size can be runs of their own, so that laws have effects of models only with the column (`determined_by`).
+    """
     labels = runs["model"].astype(str) if "model" in runs else runs["params"].map("{:.6g}".format)
     return _distinct(labels)
 
@@ -78,7 +81,10 @@ class GroupEffect(Part):
     kind : {"distilled", "supervised"}
         Runs that have the effect.
     slope : bool
-        Whether the effect is a slope over `formulas.teacher_axis` instead of a constant.
+        Whether the effect is a slope instead of a constant: of distilled runs over `formulas.teacher_axis`, of supervised runs over
+        the logarithm of the tokens.
+    column : str
+        Column of labels that the groups require. "" if other columns define the groups.
     of_pretrained : bool
         Whether a pretrained run is assumed to have such an effect too, as large as that of distilled runs and independent of it,
         if there are no supervised runs that determine how far pretrained runs deviate.
@@ -94,6 +100,15 @@ class GroupEffect(Part):
     kind: str = "distilled"
     slope: bool = False
     of_pretrained: bool = False
+    column: str = ""
+
+    def determined_by(self, runs: pd.DataFrame) -> bool:
+        """Whether a table has two groups, at least one of them with two runs or, for slopes, runs at two places of the axis."""
+        if self.column and self.column not in runs:
+            return False
+        labels, index = self.groups(runs)
+        along = runs[_ALONG[self.kind]] if self.slope else np.arange(index.size)
+        return 1 < len(labels) < len({*zip(index.tolist(), along, strict=True)})
 
     def applies_to(self, kind: str, supervised_runs: bool) -> bool:
         """Whether runs of a kind have the effect.
@@ -111,16 +126,37 @@ class GroupEffect(Part):
         """Name of the variable that NUTS samples."""
         return self.variable.name.replace("effect", "z")
 
-    def covariate(self, teacher_loss: Any, reference: Reference) -> Any:
-        """What the effect is multiplied with for a run: 1, or the teacher axis."""
-        return teacher_axis(teacher_loss, reference.teacher_loss) if self.slope else 1.0
+    def covariate(self, along: Any, reference: Reference) -> Any:
+        """What the effect is multiplied with for a run: 1, or for slopes the teacher axis or ln(tokens / those of the reference).
+
+        `along` is the teacher loss of a distilled run, or the tokens of a supervised run (`_ALONG`).
+        """
+        if not self.slope:
+            return 1.0
+        if self.kind == "supervised":
+            return log(along) - float(np.log(reference.tokens))
+        return teacher_axis(along, reference.teacher_loss)
+
+
+_ALONG = {"distilled": "teacher_loss", "supervised": "tokens"}
+"""Column that the slopes of a kind depend on."""
 
 
 def _effect(
-    name: str, *, what: str, sentence: str, scale: float, reason: str, dim: str, slope: bool = False, **more: Any
+    name: str,
+    *,
+    what: str,
+    sentence: str,
+    scale: float,
+    reason: str,
+    dim: str,
+    width: float = 0.7,
+    slope: bool = False,
+    **more: Any,
 ) -> GroupEffect:
-    """A group effect as `symbols.toml` declares it; `scale` and `reason` are those of its prior."""
-    long = f"change of the {what} effect per 10 % of the teacher's loss" if slope else f"{what} effect"
+    """A group effect as `symbols.toml` declares it; `scale`, `width` and `reason` are those of its prior."""
+    step = "tokens grow by a factor of e" if more.get("kind") == "supervised" else "the teacher's loss grows by 10 %"
+    long = f"change of the {what} effect when {step}" if slope else f"{what} effect"
     sigma = f"sigma_{name}"
     return GroupEffect(
         name=name,
@@ -130,7 +166,7 @@ def _effect(
         coordinate=Coordinate(
             f"log_{sigma}",
             f"the size of the {what} {'slopes' if slope else 'effects'}",
-            log_normal(scale, 0.7, sigma, reason),
+            log_normal(scale, width, sigma, reason),
             symbol=sigma,
             link="log",
         ),

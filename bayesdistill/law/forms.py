@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from bayesdistill.law.residual import (
 from bayesdistill.law.term import ZERO, AtReference, Student, Term, Values
 from bayesdistill.law.terms import TERMS
 from bayesdistill.law.terms.supervised import SUM
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUPERVISED_SYMBOLS = tuple(parameter.name for parameter in TERMS["supervised"].parameters)
 """E, A, B, alpha, beta, gamma: every law has the supervised law."""
@@ -181,6 +184,25 @@ class Law:
         )
         symbols = {p.name for p in free.parameters}
         return replace(free, fixed={name: value for name, value in self.fixed.items() if name in symbols})
+
+    def for_tables(self, distilled: pd.DataFrame | None, supervised: pd.DataFrame | None) -> Law:
+        """The law of the runs of two tables, without the group effects that the runs do not determine.
+
+        Parameters
+        ----------
+        distilled, supervised : DataFrame, optional
+            Runs that enter the likelihood. An effect requires two groups and one group with two runs; effects of models require
+            the column `model`.
+        """
+        given = {"distilled": distilled, "supervised": supervised}
+        tables = {kind: table for kind, table in given.items() if table is not None}
+        law = self.for_runs(**{kind: kind in tables for kind in given})
+        return replace(law, effects=tuple(e for e in law.effects if e.determined_by(tables[e.kind])))
+
+    @property
+    def kinds(self) -> dict[str, bool]:
+        """Kinds of runs that the law describes: supervised runs beside distilled ones have a residual scale of their own."""
+        return {"distilled": self.distills, "supervised": self.supervised_noise or not self.distills}
 
     @property
     def distills(self) -> bool:
@@ -482,7 +504,7 @@ LAWS: Mapping[str, Law] = MappingProxyType(
         "busbridge2025": EQUATION_8,
         DEFAULT_LAW: replace(
             EQUATION_8.with_terms("tied_exponents", "weak_teachers", "soft_targets", "reducible_ratio")
-            .with_effects("student", "student_slope")
+            .with_effects("student", "student_slope", "model", "model_slope")
             .with_fixed(omega=1.0),
             name=DEFAULT_LAW,
             reference=f"{_BUSBRIDGE}, equation 8, extended (docs/explanation/choice_of_model.md)",
@@ -615,7 +637,8 @@ def law_of_json(text: str, law: Law | None = None) -> Law:
         If it has a part that this session does not know.
     """
     if text in LAWS:
-        return LAWS[text]
+        # Draws that name their law only have no supervised runs.
+        return LAWS[text].for_runs(**LAWS[text].kinds)
     if law is not None:
         remember(law)
     try:

@@ -30,6 +30,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 OUTCOME: Mapping[str, str] = {"distilled": "student_loss", "supervised": "loss"}
 """Columns of a table of runs: its design, and what was measured."""
+LABELS: Mapping[str, tuple[str, ...]] = {"distilled": ("teacher", "student", "experiment"), "supervised": ("model",)}
+"""Columns of labels that a fit stores."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Design:
         params, tokens, *teacher = (table[name].to_numpy(dtype=float) for name in COLUMNS[kind])
         groups = {effect.name: effect.groups(table) for effect in law.effects if effect.kind == kind}
         return cls(kind, params, tokens, teacher[0] if teacher else None, groups)
+
+    @property
+    def along(self) -> np.ndarray:
+        """What slopes of group effects depend on, (run,): teacher loss of distilled runs, tokens of supervised runs."""
+        return self.tokens if self.teacher_loss is None else self.teacher_loss
 
     @property
     def group_lists(self) -> dict[str, list[Any]]:
@@ -135,7 +142,7 @@ def group_effects(draws: Draws, design: Design, effects: Mapping[str, np.ndarray
     """
     total = np.zeros((draws.n_draws, design.params.size))
     for effect in _effects_of(draws.law, design):
-        covariate = effect.covariate(design.teacher_loss, draws.reference)
+        covariate = effect.covariate(design.along, draws.reference)
         total = total + covariate * effects[effect.name][:, design.groups[effect.name][1]]
     return total
 
@@ -177,7 +184,7 @@ def new_run_scale(draws: Draws, design: Design) -> np.ndarray:
     for effect in draws.law.effects:
         if effect.applies_to(design.kind, draws.law.supervised_noise):
             spread = new_group_scale(draws[effect.scale.name], draws.groups.get(effect.name))
-            covariate = effect.covariate(design.teacher_loss, draws.reference)
+            covariate = effect.covariate(design.along, draws.reference)
             variance = variance + (spread[:, None] * covariate) ** 2
     return np.asarray(np.sqrt(variance))
 
@@ -275,13 +282,16 @@ class RunNoise:
                 total = total + effect.covariate(teacher_loss, draws.reference) * self.effects[effect.name]
         return np.asarray(total)
 
-    def pretrained(self) -> np.ndarray:
-        """Deviation of the pretrained run, (n_draws,), nats per token."""
-        total = self.draws[supervised_scale(self.draws.law)] * self.pretrained_residual
-        for values in self.pretrained_effects.values():
-            total = total + values
+    def pretrained(self, tokens: Any) -> np.ndarray:
+        """Deviation of the pretrained run, (..., n_draws), nats per token; tokens (..., 1) or (..., n_draws)."""
+        law = self.draws.law
+        total = self.draws[supervised_scale(law)] * self.pretrained_residual
+        for effect in law.effects:
+            if effect.name in self.pretrained_effects:
+                covariate = effect.covariate(tokens, self.draws.reference)
+                total = total + covariate * self.pretrained_effects[effect.name]
         return np.asarray(total)
 
-    def difference(self, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
+    def difference(self, params: Any, tokens: Any, teacher_loss: Any, pretraining_tokens: Any) -> np.ndarray:
         """Deviation of the pretrained run minus that of the distilled one, (..., n_draws), nats per token."""
-        return self.pretrained() - self.distilled(params, tokens, teacher_loss)
+        return self.pretrained(pretraining_tokens) - self.distilled(params, tokens, teacher_loss)

@@ -18,6 +18,7 @@ from bayesdistill.posterior.fits import (
     Fit,
     draws_of,
     effects_of,
+    fitted_table,
     identity,
     is_distilled,
     law_draws,

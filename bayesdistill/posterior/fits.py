@@ -13,10 +13,12 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from bayesdistill.errors import ModelError
 from bayesdistill.law import UNITS, Draws, Law, Reference, as_law, law_of_json, remember
+from bayesdistill.law.predictive import COLUMNS, LABELS, OUTCOME
 
 POSTERIOR = "posterior"
 SAMPLE_STATS = "sample_stats"
@@ -247,6 +249,15 @@ def seen_runs(fit: Fit) -> xr.Dataset:
 def observed_runs(fit: Fit) -> xr.Dataset:
     """Return the outcomes of the fitted runs: student_loss and loss."""
     return group_of(fit, OBSERVED)
+
+
+def fitted_table(fit: Fit, kind: str) -> pd.DataFrame | None:
+    """Return the fitted runs of a kind as a table, design, labels and outcome; None if the fit has no such runs."""
+    seen, observed = seen_runs(fit), observed_runs(fit)
+    if not {*COLUMNS[kind]} <= {*seen.data_vars} or OUTCOME[kind] not in observed:
+        return None
+    names = [name for name in (*COLUMNS[kind], *LABELS[kind]) if name in seen]
+    return pd.DataFrame({name: seen[name].values for name in names} | {OUTCOME[kind]: observed[OUTCOME[kind]].values})
 
 
 def provenance(fit: Fit) -> dict[str, Any]:

@@ -110,6 +110,7 @@ def default_priors(
         Width in nats of the one-sided prior on the asymptotic advantage, used with distilled runs; None omits it.
     """
     law = as_law(law)
+    law = law.for_runs(**law.kinds)
     published = law.distills and not law.supervised_noise
     table = {}
     for coordinate in law.every_coordinate:

@@ -16,7 +16,7 @@ import xarray as xr
 
 from bayesdistill import compiler, posterior
 from bayesdistill.arguments import SAMPLED, checked
-from bayesdistill.datasets import fixed_axes, hash_of, read_runs
+from bayesdistill.datasets import fixed_axes, hash_of, read_runs, training_curves
 from bayesdistill.errors import ConvergenceWarning, DesignWarning, ModelError
 from bayesdistill.law import DEFAULT_LAW, Law, Prior, Reference, as_law
 from bayesdistill.model import build_model, reference_run
@@ -58,7 +58,8 @@ def fit(
         Distilled runs (student_params, student_tokens, teacher_loss, student_loss). `read_runs` reads and checks them.
     supervised : DataFrame or path, optional
         Supervised runs (params, tokens, loss). Without distilled runs, the supervised law alone is fitted; with them, both laws
-        are fitted jointly and the supervised runs replace the published-law prior.
+        are fitted jointly and the supervised runs replace the published-law prior. Checkpoints of one model have the same label
+        in the optional column model; by default, they share an effect and a slope over the logarithm of the tokens.
     law : Law or str
         A name in `LAWS`, or a `Law` with terms, group effects, residual noise and fixed symbols, for example
         ``bd.LAWS["busbridge2025"].with_terms("soft_targets")`` or, with supervised runs, ``.with_fixed(gamma=1)`` for the
@@ -106,7 +107,8 @@ def fit(
     ConvergenceWarning
         If a convergence check fails (see `check`).
     DesignWarning
-        If an axis of the runs does not vary, such as the teacher: the fit cannot answer the questions that depend on it.
+        If an axis of the runs does not vary, such as the teacher: the fit cannot answer the questions that depend on it. If
+        supervised runs without the column model look like checkpoints.
 
     Examples
     --------
@@ -118,7 +120,7 @@ def fit(
     table = None if runs is None else read_runs(runs, kind="distilled")
     other = None if supervised is None else read_runs(supervised, kind="supervised")
     reference = reference_run(table, other)
-    law = as_law(law).for_runs(distilled=table is not None, supervised=other is not None)
+    law = as_law(law).for_tables(table, other)
     default = default_priors(law, reference, tolerance=tolerance, asymptotic_width=asymptotic_width)
     chosen = choose_priors(priors, widen, default, reference)
     law = chosen.law
@@ -150,7 +152,7 @@ def fit(
         posterior.FORMAT_ATTRIBUTE: posterior.FORMAT,
         posterior.PROVENANCE_ATTRIBUTE: json.dumps(origin, sort_keys=True),
     }
-    for sentence in fixed_axes(constant).values():
+    for sentence in filter(None, [*fixed_axes(constant).values(), training_curves(constant)]):
         warnings.warn(sentence, DesignWarning, stacklevel=3)
     verdict = posterior.convergence(result)
     if verdict["failed"]:

@@ -79,5 +79,5 @@ def prior_table(
         return table.to_dataframe().rename_axis("coordinate")
     runs = None if runs is None else read_design(runs, "distilled")
     supervised = None if supervised is None else read_design(supervised, "supervised")
-    law = as_law(law).for_runs(distilled=runs is not None, supervised=supervised is not None)
+    law = as_law(law).for_tables(runs, supervised)
     return prior_frame(default_priors(law, reference_run(runs, supervised)))

@@ -19,7 +19,7 @@ from bayesdistill import posterior
 from bayesdistill.answers import declared_in
 from bayesdistill.errors import ModelError
 from bayesdistill.law.effects import EFFECTS
-from bayesdistill.law.predictive import COLUMNS, OUTCOME
+from bayesdistill.law.predictive import COLUMNS, LABELS, OUTCOME
 from bayesdistill.model import RUN
 from bayesdistill.sampling.structure import ContentError
 
@@ -180,8 +180,9 @@ _FIT: dict[tuple[str, str], _Rule] = {
     **{(posterior.CONSTANT, column): _Rule(RUN[kind], "f", "positive") for kind in RUN for column in COLUMNS[kind]},
     **{(posterior.CONSTANT, effect.index): _Rule(RUN[effect.kind], "iu", "positions") for effect in EFFECTS.values()},
     **{
-        (posterior.CONSTANT, label): _Rule(RUN["distilled"], "UO", "any")
-        for label in ("teacher", "student", "experiment")
+        (posterior.CONSTANT, label): _Rule(RUN[kind], "UO", "any")
+        for kind, labels in LABELS.items()
+        for label in labels
     },
     **{(posterior.PRIOR_TABLE, text): _Rule("parameter", "UO", "any") for text in ("distribution", "reason")},
     **{(posterior.PRIOR_TABLE, number): _Rule("parameter") for number in ("location", "scale")},

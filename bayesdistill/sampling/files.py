@@ -185,8 +185,7 @@ def _with_checked_law(tree: xr.DataTree, path: Path, law: Law | str | None) -> x
     given = None if law is None else as_law(law)
     dataset = tree[posterior.POSTERIOR].to_dataset()
     if posterior.LAW_ATTRIBUTE not in dataset.attrs and given is not None:
-        seen = posterior.seen_runs(tree)
-        of_runs = given.for_runs(distilled="student_params" in seen, supervised="params" in seen)
+        of_runs = given.for_tables(*(posterior.fitted_table(tree, kind) for kind in ("distilled", "supervised")))
         reference = posterior.provenance(tree).get("reference")
         _check_coordinates(tree, of_runs, path)
         named = posterior.with_law(dataset, of_runs, None if reference is None else Reference(**reference))
@@ -199,9 +198,7 @@ def _with_checked_law(tree: xr.DataTree, path: Path, law: Law | str | None) -> x
         except ModelError as error:
             raise FileError(f"Cannot read {path}. {_short(error)}") from None
         if given is not None:
-            of_runs = given.for_runs(
-                distilled=stored.distills, supervised=stored.supervised_noise or not stored.distills
-            )
+            of_runs = given.for_runs(**stored.kinds)
             if [term.name for term in of_runs.terms] != [term.name for term in stored.terms]:
                 raise FileError(f"{path} is a fit of the law {stored.name!r}, not of {given.name!r}. Omit `law`.")
     try:

@@ -12,6 +12,7 @@ from bayesdistill.law import Law
 from bayesdistill.law.effects import configuration_groups, teacher_groups
 from bayesdistill.law.predictive import (
     COLUMNS,
+    LABELS,
     OUTCOME,
     Design,
     expected_loss,
@@ -65,10 +66,10 @@ def data_groups(law: Law, table: pd.DataFrame | None, other: pd.DataFrame | None
         for effect in law.effects:
             if effect.kind == kind:
                 constant[effect.index] = (dim, effect.groups(runs)[1])
+        for column in LABELS[kind]:
+            if column in runs:
+                constant[column] = (dim, np.array([str(value) for value in runs[column]]))
     if table is not None:
-        for column in ("teacher", "student", "experiment"):
-            if column in table:
-                constant[column] = ("run", np.array([str(value) for value in table[column]]))
         # Plots and checks group the runs by these columns for every law.
         constant["teacher_of_run"] = ("run", teacher_groups(table)[1])
         constant["configuration_of_run"] = ("run", configuration_groups(table)[1])

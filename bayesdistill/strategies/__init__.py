@@ -24,7 +24,7 @@ the search along the curves; `region` the allowed teachers of the chosen strateg
 """
 
 from bayesdistill.strategies.chosen import chosen_strategies
-from bayesdistill.strategies.losses import supervised_losses
+from bayesdistill.strategies.losses import supervised_losses, tokens_bought
 from bayesdistill.strategies.perfect_information import perfect_information_strategies
 from bayesdistill.strategies.problems import FIRST_FAILURE, STATUS, Bounds, Problem
 from bayesdistill.strategies.repetition import Repetition
@@ -38,4 +38,5 @@ __all__ = [
     "chosen_strategies",
     "perfect_information_strategies",
     "supervised_losses",
+    "tokens_bought",
 ]

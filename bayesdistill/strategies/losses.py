@@ -56,6 +56,14 @@ class Losses:
         return np.where(np.asarray(tokens) >= 1, loss, np.inf)
 
 
+def tokens_bought(problem: Problem, student: int, budgets: np.ndarray) -> np.ndarray:
+    """Return the tokens of pretraining a student, given by its position, on all of each budget; of the shape of the budgets."""
+    left = budgets - problem.serving_cost(student)
+    return np.minimum(
+        pretraining_tokens(problem.students[student], left, problem.shape), problem.bounds.max_student_tokens
+    )
+
+
 def supervised_losses(draws: Draws, problem: Problem) -> np.ndarray:
     """Return the loss of pretraining each student on all of each budget.
 
@@ -82,7 +90,6 @@ def supervised_losses(draws: Draws, problem: Problem) -> np.ndarray:
     found = np.empty((problem.students.size, *budgets.shape))
     with np.errstate(all="ignore"):
         for student, size in enumerate(problem.students):
-            left = budgets - problem.serving_cost(student)
-            tokens = np.minimum(pretraining_tokens(size, left, problem.shape), problem.bounds.max_student_tokens)
+            tokens = tokens_bought(problem, student, budgets)
             found[student] = np.where(tokens >= 1, losses.supervised(size, tokens), np.nan)
     return found

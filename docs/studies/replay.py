@@ -104,7 +104,7 @@ def replay(
             f"The start and `batches` {tuple(batches)} require {sum(START) + sum(batches)} runs, but there are only "
             f"{len(distilled) + len(supervised)}. Use fewer or smaller batches."
         )
-    law = as_law(law).for_runs(distilled=True, supervised=True)
+    law = as_law(law).for_tables(distilled, supervised)
     priors = default_priors(law, reference_run(distilled, supervised), **dict(prior_settings or {}))
     setting = {
         "function": "replay",

@@ -8,29 +8,40 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.arguments import checked
-from bayesdistill.criticism.groupings import distilled_runs, fit_attributes, thinning
+from bayesdistill.arguments import checked, one_of, or_none
+from bayesdistill.criticism.groupings import fit_attributes, runs_of, thinning
 from bayesdistill.criticism.results import dataset
-from bayesdistill.datasets import FIXED_AXES, fixed_axes
+from bayesdistill.datasets import FIXED_AXES, KINDS, fixed_axes
 from bayesdistill.law.effects import student_configurations
-from bayesdistill.law.predictive import Design, RunNoise, expected_loss
+from bayesdistill.law.predictive import COLUMNS, OUTCOME, Design, RunNoise, expected_loss
+from bayesdistill.model import RUN
 from bayesdistill.posterior import INTERVAL_KIND, INTERVAL_PROBABILITY
 
+MOST_SIZES = 8
+"""Maximum number of curves of supervised runs."""
 
-@checked
+
+@checked(kind=or_none(one_of(*KINDS)))
 def law_curves(
-    fit: xr.DataTree, *, prob: float = INTERVAL_PROBABILITY, points: int = 121, max_draws: int = 1000, seed: int = 0
+    fit: xr.DataTree,
+    *,
+    kind: str | None = None,
+    prob: float = INTERVAL_PROBABILITY,
+    points: int = 121,
+    max_draws: int = 1000,
+    seed: int = 0,
 ) -> xr.Dataset:
-    """Return student loss against teacher loss for every student configuration.
+    """Return student loss against teacher loss for every student configuration, or pretrained loss against tokens for sizes.
 
     Parameters
     ----------
     fit : DataTree
-        Fit of distilled runs.
+    kind : {"distilled", "supervised"}, optional
+        Runs of a joint fit; by default, its distilled runs.
     prob : float
         Probability of the equal-tailed intervals.
     points : int
-        Number of teacher losses per curve.
+        Number of teacher losses, or of tokens, per curve.
     max_draws : int
         Maximum number of draws for the intervals, evenly thinned.
     seed : int
@@ -42,12 +53,13 @@ def law_curves(
         Over configuration and teacher_loss: `mean`, `lower` and `upper` of the expected loss; `run_lower` and `run_upper` of a
         new run (with residual noise and the effects of a new teacher and student configuration). Over run: student_loss,
         predicted (posterior mean of the expected loss), residual (observed minus predicted), the design, and the run's
-        configuration. Losses are in nats per token.
+        configuration. Losses are in nats per token. Of supervised runs, `tokens` replaces teacher_loss and `loss` student_loss, and
+        a configuration is a size: all sizes, or eight of them that have the runs of nearby sizes.
 
     Raises
     ------
     ModelError
-        If the fit has no distilled runs.
+        If the fit has no such runs.
     ParameterError
         If prob is not between 0 and 1, or points or max_draws is less than 2.
 
@@ -56,35 +68,56 @@ def law_curves(
     >>> import bayesdistill as bd
     >>> curves = bd.law_curves(bd.load("fit.nc"))  # doctest: +SKIP
     """
-    runs = distilled_runs(fit, "law_curves")
-    pairs, index = student_configurations(runs)
-    losses = runs["teacher_loss"].to_numpy()
-    margin = 0.03 * float(np.ptp(losses))
-    teacher = np.linspace(losses.min() - margin, losses.max() + margin, points)
+    kind, runs = runs_of(fit, "law_curves", kind)
     draws, some = posterior.draws_of(fit), posterior.draws_of(fit, thinning(fit, max_draws))
-    grid = (pairs[:, 0, None, None], pairs[:, 1, None, None], teacher[:, None])
-    curve = some.distilled_loss(*grid)
-    new_run = curve + RunNoise.draw(some, seed).distilled(*grid)
+    noise, along, outcome = RunNoise.draw(some, seed), COLUMNS[kind][-1], OUTCOME[kind]
+    if kind == "distilled":
+        pairs, index = student_configurations(runs)
+        losses = runs[along].to_numpy()
+        margin = 0.03 * float(np.ptp(losses))
+        axis = np.linspace(losses.min() - margin, losses.max() + margin, points)
+        grid = (pairs[:, 0, None, None], pairs[:, 1, None, None], axis[:, None])
+        curve = some.distilled_loss(*grid)
+        new_run = curve + noise.distilled(*grid)
+        coords = {"configuration_params": pairs[:, 0], "configuration_tokens": pairs[:, 1]}
+    else:
+        sizes, index = _curve_sizes(runs["params"].to_numpy())
+        tokens = np.log(runs[along].to_numpy())
+        margin = 0.03 * float(np.ptp(tokens))
+        axis = np.exp(np.linspace(tokens.min() - margin, tokens.max() + margin, points))
+        curve = some.supervised_loss(sizes[:, None, None], axis[:, None])
+        new_run = curve + noise.pretrained(axis[:, None])
+        coords = {"configuration_params": sizes}
     tails = [(1 - prob) / 2, (1 + prob) / 2]
-    predicted = expected_loss(draws, Design.of(draws.law, runs)).mean(axis=0)
+    predicted = expected_loss(draws, Design.of(draws.law, runs, kind)).mean(axis=0)
     values = {
         "mean": curve.mean(axis=-1),
-        "student_loss": runs["student_loss"],
+        outcome: runs[outcome],
         "predicted": predicted,
-        "residual": runs["student_loss"] - predicted,
+        "residual": runs[outcome] - predicted,
         "configuration_of_run": index,
     }
     values["lower"], values["upper"] = np.quantile(curve, tails, axis=-1)
     values["run_lower"], values["run_upper"] = np.quantile(new_run, tails, axis=-1)
-    coords = {"configuration": np.arange(len(pairs)), "teacher_loss": teacher}
-    coords |= {"configuration_params": pairs[:, 0], "configuration_tokens": pairs[:, 1]}
-    attrs = {"interval_kind": INTERVAL_KIND, "interval_prob": prob, **fit_attributes(fit)}
+    coords |= {"configuration": np.arange(len(curve)), along: axis}
+    attrs = {"kind": kind, "interval_kind": INTERVAL_KIND, "interval_prob": prob, **fit_attributes(fit)}
     attrs["prior_dominated"] = json.dumps(posterior.prior_dominated(fit))
     attrs[FIXED_AXES] = json.dumps(fixed_axes(posterior.seen_runs(fit)))
-    result = dataset("law_curves", values, coords, attrs)
-    # `teacher_loss` is the axis of the curves, so the columns of the runs require another name.
+    result = dataset(f"law_curves_{kind}", values, coords, attrs)
+    # A column of the design is the axis of the curves, so the columns of the runs require another name.
     for name, value in posterior.seen_runs(fit).items():
-        if value.dims == ("run",):
+        if value.dims == (RUN[kind],):
             plain = {"units": "1", "long_name": f"run {name}".replace("_", " ")}
-            result[f"run_{name}"] = value.assign_attrs(value.attrs if value.attrs.get("units") else plain)
+            units = value.attrs if value.attrs.get("units") else plain
+            result[f"run_{name}"] = ("run", value.values, units)
     return result
+
+
+def _curve_sizes(params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sizes of at most MOST_SIZES curves, and the index of the nearest one for every run."""
+    sizes = np.unique(params)
+    if sizes.size > MOST_SIZES:
+        # Sizes of runs, at even steps of the logarithm.
+        wanted = np.linspace(np.log(sizes[0]), np.log(sizes[-1]), MOST_SIZES)
+        sizes = np.unique(sizes[np.abs(np.log(sizes)[:, None] - wanted).argmin(axis=0)])
+    return sizes, np.abs(np.log(params)[:, None] - np.log(sizes)).argmin(axis=1)

@@ -6,27 +6,35 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.arguments import checked
+from bayesdistill.arguments import checked, one_of, or_none
 from bayesdistill.criticism import groupings
 from bayesdistill.criticism.results import dataset
-from bayesdistill.law.predictive import Design, expected_loss
+from bayesdistill.datasets import KINDS
+from bayesdistill.law.predictive import COLUMNS, OUTCOME, Design, expected_loss
 from bayesdistill.posterior import Fit, draws_of
 
 SHUFFLES = 2000
 
 
-@checked
+@checked(kind=or_none(one_of(*KINDS)))
 def residual_structure(
-    fit: Fit, *, bins: int = 8, max_draws: int = 1000, shuffles: int = SHUFFLES, seed: int = 0
+    fit: Fit,
+    *,
+    kind: str | None = None,
+    bins: int = 8,
+    max_draws: int = 1000,
+    shuffles: int = SHUFFLES,
+    seed: int = 0,
 ) -> xr.Dataset:
     """Return residuals by group, and the correlation of residuals of neighboring runs.
 
     Parameters
     ----------
     fit : DataTree
-        Fit of distilled runs.
+    kind : {"distilled", "supervised"}, optional
+        Runs of a joint fit; by default, its distilled runs.
     bins : int
-        Number of quantile bins of r and of the tokens.
+        Number of quantile bins of r and of the tokens; of supervised runs, of size, tokens and tokens per parameter.
     max_draws : int
         Maximum number of draws over which the law is averaged.
     shuffles : int
@@ -38,18 +46,20 @@ def residual_structure(
     -------
     Dataset
         Over run: `residual` (observed loss minus posterior mean of the law, nats per token; group effects are not
-        subtracted), `ratio` and the design. Over group (coordinates factor, label, middle): `mean_residual` with its
+        subtracted), `ratio` (of supervised runs `tokens_per_param`) and the design.
+        Over group (coordinates factor, label, middle): `mean_residual` with its
         `standard_error` (NaN for a single run) and `runs`. Over by (the factor): `share`, the fraction of the residual variance
         between groups (adjusted, so that independent residuals give 0 in expectation), and `p_value`, the fraction of
         permutations with at least this value. Over configuration: `neighbour_correlation`, the correlation of residuals of
         runs with consecutive teachers (in order of their losses) in the same student configuration (NaN for fewer than four
-        runs). Scalars: `neighbours`, the same over all configurations; `neighbours_p` and `neighbours_expected` from
+        runs). A configuration of supervised runs is a model, or a size if no model has several runs, and neighbors have
+        consecutive tokens. Scalars: `neighbours`, the same over all configurations; `neighbours_p` and `neighbours_expected` from
         permutations within configurations, which give a slightly negative value.
 
     Raises
     ------
     ModelError
-        If the fit has no distilled runs.
+        If the fit has no such runs.
     ParameterError
         If bins, max_draws or shuffles is too small.
 
@@ -64,27 +74,25 @@ def residual_structure(
     >>> found = bd.residual_structure(bd.load("fit.nc"))  # doctest: +SKIP
     >>> float(found["neighbours"])  # doctest: +SKIP
     """
-    runs = groupings.distilled_runs(fit, "residual_structure")
+    kind, runs = groupings.runs_of(fit, "residual_structure", kind)
     draws = draws_of(fit, groupings.thinning(fit, max_draws))
-    predicted = expected_loss(draws, Design.of(draws.law, runs)).mean(axis=0)
-    residual = runs["student_loss"].to_numpy(dtype=float) - predicted
-    ratio = groupings.loss_ratio(draws, runs).mean(axis=0)
-    grouped = groupings.group_runs(runs, ratio, bins)
+    predicted = expected_loss(draws, Design.of(draws.law, runs, kind)).mean(axis=0)
+    residual = runs[OUTCOME[kind]].to_numpy(dtype=float) - predicted
+    grouped, series, axis = groupings.grouped_runs(kind, draws, runs, bins)
     rng = np.random.default_rng(seed)
     shuffled = np.stack([rng.permutation(residual) for _ in range(shuffles)])
     shares = [float(between(residual, grouping.index)) for grouping in grouped]
     p_values = [(between(shuffled, g.index) >= share).mean() for g, share in zip(grouped, shares, strict=True)]
     by_group = pd.concat([pd.Series(residual).groupby(g.index).agg(["mean", "sem", "count"]) for g in grouped])
-    students = grouped[0]
-    sequences = _sequences(residual, runs["teacher_loss"].to_numpy(dtype=float), students.index)
+    sequences = _sequences(residual, runs[COLUMNS[kind][-1]].to_numpy(dtype=float), series.index)
     together = lag_correlation(sequences)
     under = np.array([lag_correlation([rng.permutation(one) for one in sequences]) for _ in range(shuffles)])
     alone = [lag_correlation([one]) if one.size >= 4 else float("nan") for one in sequences]
     values = {
         **runs,
         "residual": residual,
-        "ratio": ratio,
-        "configuration_of_run": students.index,
+        **axis,
+        "configuration_of_run": series.index,
         "mean_residual": by_group["mean"],
         "standard_error": by_group["sem"],
         "runs": by_group["count"],
@@ -95,9 +103,10 @@ def residual_structure(
         "neighbours_p": (under >= together).mean(),
         "neighbours_expected": under.mean(),
     }
-    coords = {"run": np.arange(len(runs)), "by": [g.factor for g in grouped], "configuration": students.labels}
+    coords = {"run": np.arange(len(runs)), "by": [g.factor for g in grouped], "configuration": series.labels}
     coords |= groupings.group_coordinates(grouped)
-    return dataset("residual_structure", values, coords, {"shuffles": shuffles, **groupings.fit_attributes(fit)})
+    attrs = {"kind": kind, "series": series.factor, "shuffles": shuffles, **groupings.fit_attributes(fit)}
+    return dataset(f"residual_structure_{kind}", values, coords, attrs)
 
 
 def between(values: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -112,10 +121,10 @@ def between(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     return np.asarray(1 - within / values.var(axis=-1, ddof=1))
 
 
-def _sequences(residual: np.ndarray, teacher_loss: np.ndarray, configuration: np.ndarray) -> list[np.ndarray]:
-    """Return the residuals of every configuration in order of the teacher losses."""
+def _sequences(residual: np.ndarray, along: np.ndarray, configuration: np.ndarray) -> list[np.ndarray]:
+    """Return the residuals of every configuration in order of the teacher losses or tokens."""
     groups = (np.flatnonzero(configuration == k) for k in range(int(configuration.max()) + 1))
-    return [residual[mine[np.argsort(teacher_loss[mine], kind="stable")]] for mine in groups]
+    return [residual[mine[np.argsort(along[mine], kind="stable")]] for mine in groups]
 
 
 def lag_correlation(sequences: list[np.ndarray]) -> float:

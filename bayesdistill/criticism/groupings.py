@@ -1,4 +1,4 @@
-"""Group the runs of a fit by student configuration, teacher, loss ratio r and tokens D_S."""
+"""Group the runs of a fit: distilled runs by student, teacher, loss ratio and tokens; supervised runs by model, size and tokens."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import pandas as pd
 
 from bayesdistill import posterior
 from bayesdistill.arguments import checked
+from bayesdistill.datasets import KINDS
 from bayesdistill.errors import ModelError
 from bayesdistill.law import Draws
-from bayesdistill.law.effects import student_configurations, teacher_groups
+from bayesdistill.law.effects import EFFECTS, model_groups, student_configurations, teacher_groups
+from bayesdistill.law.predictive import COLUMNS
 from bayesdistill.posterior import Fit
 
 
@@ -23,14 +25,15 @@ class Grouping:
 
     Parameters
     ----------
-    factor : {"student", "teacher", "ratio", "tokens"}
-        Student configuration, teacher, loss ratio r, or tokens of the student.
+    factor : {"student", "teacher", "ratio", "tokens", "model", "size", "tokens_per_param"}
+        Of distilled runs: student configuration, teacher, loss ratio r, or tokens of the student. Of supervised runs: model, size,
+        tokens, or tokens per parameter.
     labels : list of str
-        Labels of the groups, in order of size, loss, ratio or tokens.
+        Labels of the groups, in the order of `middles`.
     index : ndarray of int, (run,)
         Group of every run.
     middles : ndarray, (group,)
-        Position of the group on the axis of the factor: parameters, nats, 1, or tokens.
+        Position of the group on the axis of the factor: parameters, nats, 1, or tokens; of a model, its parameters.
     """
 
     factor: str
@@ -39,20 +42,28 @@ class Grouping:
     middles: np.ndarray
 
 
-def distilled_runs(fit: Fit, what: str) -> pd.DataFrame:
-    """Return the distilled runs of a fit, design and outcome, as a table.
+def runs_of(fit: Fit, what: str, kind: str | None = None) -> tuple[str, pd.DataFrame]:
+    """Return the kind and the table of fitted runs, design, labels and outcome.
+
+    Parameters
+    ----------
+    fit : DataTree
+    what : str
+        Name of the caller, for messages.
+    kind : {"distilled", "supervised"}, optional
+        By default, distilled runs if the fit has any.
 
     Raises
     ------
     ModelError
-        If the fit has no distilled runs; `what` names the caller.
+        If the fit has no such runs.
     """
-    seen, observed = posterior.seen_runs(fit), posterior.observed_runs(fit)
-    if not posterior.is_distilled(fit) or "student_params" not in seen or "student_loss" not in observed:
-        raise ModelError(f"{what} requires a fit of distilled runs. Pass the result of bd.fit(runs).")
-    names = ("student_params", "student_tokens", "teacher_loss", "teacher", "student", "experiment")
-    table = {name: seen[name].values for name in names if name in seen}
-    return pd.DataFrame({**table, "student_loss": observed["student_loss"].values})
+    for one in KINDS if kind is None else (kind,):
+        table = posterior.fitted_table(fit, one)
+        if table is not None:
+            return one, table
+    wanted = "with its runs" if kind is None else f"of {kind} runs"
+    raise ModelError(f"{what} requires a fit {wanted}. Pass the result of bd.fit.")
 
 
 def loss_ratio(draws: Draws, runs: pd.DataFrame) -> np.ndarray:
@@ -60,6 +71,35 @@ def loss_ratio(draws: Draws, runs: pd.DataFrame) -> np.ndarray:
     params, tokens = (runs[name].to_numpy(dtype=float) for name in ("student_params", "student_tokens"))
     alone = draws.supervised_loss(params[:, None], tokens[:, None]).T
     return np.asarray(runs["teacher_loss"].to_numpy(dtype=float) / alone)
+
+
+def grouped_runs(
+    kind: str, draws: Draws, runs: pd.DataFrame, bins: int
+) -> tuple[list[Grouping], Grouping, dict[str, np.ndarray]]:
+    """Return the groupings of fitted runs, their series, and the axis that is not a column of the table.
+
+    A series of distilled runs is a student configuration with its teachers; of supervised runs, a model (without repeated labels, a
+    size) with its tokens. The axis is `ratio` or `tokens_per_param`, (run,).
+    """
+    if kind == "distilled":
+        ratio = loss_ratio(draws, runs).mean(axis=0)
+        grouped = group_runs(runs, ratio, bins)
+        return grouped, grouped[0], {"ratio": ratio}
+    params, tokens = (runs[name].to_numpy(dtype=float) for name in COLUMNS[kind])
+    grouped = [
+        _binned("size", params, bins),
+        _binned("tokens", tokens, bins),
+        _binned("tokens_per_param", tokens / params, bins),
+    ]
+    sizes, index = np.unique(params, return_inverse=True)
+    series = Grouping("size", [short(size) for size in sizes], index, sizes)
+    if EFFECTS["model"].determined_by(runs):
+        names, index = model_groups(runs)
+        sizes = np.array([params[index == i].mean() for i in range(len(names))])
+        order = np.argsort(sizes, kind="stable")
+        series = Grouping("model", [names[i] for i in order], np.argsort(order)[index], sizes[order])
+        grouped.insert(0, series)
+    return grouped, series, {"tokens_per_param": tokens / params}
 
 
 @checked
@@ -96,7 +136,7 @@ def _binned(factor: str, values: np.ndarray, bins: int) -> Grouping:
     edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))
     index = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(0, edges.size - 2))
     _, index = np.unique(index, return_inverse=True)  # ties can produce bins without runs
-    write: Any = short if factor == "tokens" else "{:.3f}".format
+    write: Any = "{:.3f}".format if factor == "ratio" else short
     labels, middles = [], []
     for k in range(int(index.max()) + 1):
         mine = values[index == k]

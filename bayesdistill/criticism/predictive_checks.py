@@ -10,13 +10,14 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import binom
 
-from bayesdistill.arguments import Range, checked
+from bayesdistill.arguments import Range, checked, one_of, or_none
 from bayesdistill.criticism import groupings
 from bayesdistill.criticism.results import columns, dataset
 from bayesdistill.criticism.truths import draw_truths, draws_of_truth, simulate_outcomes
-from bayesdistill.datasets import read_runs
+from bayesdistill.datasets import KINDS, read_runs
+from bayesdistill.errors import ModelError
 from bayesdistill.law import DEFAULT_LAW, Law, as_law
-from bayesdistill.law.predictive import Design, cdf, expected_loss, group_effects, residual_scale, residuals
+from bayesdistill.law.predictive import OUTCOME, Design, cdf, expected_loss, group_effects, residual_scale, residuals
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import Fit, draws_of, effects_of
 from bayesdistill.priors import default_priors
@@ -25,21 +26,25 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 # With fewer than 20 draws, there are no 5% quantiles.
-@checked(draws=Range(20, 100_000, whole=True))
+@checked(draws=Range(20, 100_000, whole=True), kind=or_none(one_of(*KINDS)))
 def prior_predictive(
-    runs: pd.DataFrame,
+    runs: pd.DataFrame | None = None,
+    supervised: pd.DataFrame | None = None,
     *,
+    kind: str | None = None,
     law: Law | str = DEFAULT_LAW,
     prior_settings: Mapping[str, Any] | None = None,
     draws: int = 500,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Compare observed student losses with losses simulated from the priors.
+    """Compare observed losses with losses simulated from the priors.
 
     Parameters
     ----------
-    runs : DataFrame
-        Distilled runs.
+    runs, supervised : DataFrame, optional
+        Distilled and supervised runs, as for `fit`; the priors are those of `bd.fit(runs, supervised, law=law)`.
+    kind : {"distilled", "supervised"}, optional
+        Runs that are compared if both are given; by default, the distilled ones.
     law : Law or str
     prior_settings : mapping, optional
         Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
@@ -50,7 +55,8 @@ def prior_predictive(
     Returns
     -------
     Dataset
-        Over run: `student_loss` and its design (losses in nats per token, parameters, tokens); `expected` (quantile, run), the
+        Over run: `student_loss` (of supervised runs `loss`) and its design
+        (losses in nats per token, parameters, tokens); `expected` (quantile, run), the
         5%, 25%, 50%, 75% and 95% quantiles of simulated losses, including residual noise; `position` (run), the fraction of
         simulated losses below the observed one. Scalars: `inside_50` and `inside_90`, the fractions of runs inside the
         equal-tailed intervals. A good prior is wider than the data, so these fractions exceed 0.5 and 0.9.
@@ -60,7 +66,7 @@ def prior_predictive(
     DataError
         If the table of runs is invalid.
     ModelError
-        If almost no prior draws satisfy the asymptotic prior.
+        If there are no runs, or almost no prior draws satisfy the asymptotic prior.
     ParameterError
         If draws is less than 20.
 
@@ -71,35 +77,49 @@ def prior_predictive(
     >>> dict(found.sizes)["run"]
     354
     """
-    table = read_runs(runs, kind="distilled")
-    reference = reference_run(table, None)
-    law = as_law(law).for_runs(distilled=True, supervised=False)
+    tables = {
+        one: read_runs(given, kind=one)
+        for one, given in zip(KINDS, (runs, supervised), strict=True)
+        if given is not None
+    }
+    reference = reference_run(tables.get("distilled"), tables.get("supervised"))
+    law = as_law(law).for_tables(tables.get("distilled"), tables.get("supervised"))
+    kind = kind or next(iter(tables))
+    if kind not in tables:
+        raise ModelError(f"There are no {kind} runs. Pass them, or omit `kind`.")
+    table = tables[kind]
     priors = default_priors(law, reference, **dict(prior_settings or {}))
     rng = np.random.default_rng(seed)
     drawn = (draws_of_truth(truth, law, reference) for truth in draw_truths(priors, reference, draws, seed))
-    simulated = np.stack([simulate_outcomes(truth, table, rng)[0] for truth in drawn])
-    position = (simulated < table["student_loss"].to_numpy(dtype=float)).mean(axis=0)
+    simulated = np.stack([simulate_outcomes(truth, table, rng, kind)[0] for truth in drawn])
+    position = (simulated < table[OUTCOME[kind]].to_numpy(dtype=float)).mean(axis=0)
     values = {**table, "expected": np.quantile(simulated, QUANTILES, axis=0), "position": position, **_inside(position)}
     width = priors.asymptotic_width
     attrs = {
+        "kind": kind,
         "draws": draws,
         "asymptotic_width": "none" if width is None else width,
         "supervised_law": priors.supervised_law,
         "converged": "yes",  # independent draws of the prior
     }
-    return dataset("prior_predictive", values, {"quantile": list(QUANTILES), "run": np.arange(len(table))}, attrs)
+    return dataset(
+        f"prior_predictive_{kind}", values, {"quantile": list(QUANTILES), "run": np.arange(len(table))}, attrs
+    )
 
 
-@checked
-def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed: int = 0) -> xr.Dataset:
+@checked(kind=or_none(one_of(*KINDS)))
+def posterior_predictive(
+    fit: Fit, *, kind: str | None = None, bins: int = 8, max_draws: int = 1000, seed: int = 0
+) -> xr.Dataset:
     """Compare replicated runs from the posterior with the observed runs, by group.
 
     Parameters
     ----------
     fit : DataTree
-        Fit of distilled runs.
+    kind : {"distilled", "supervised"}, optional
+        Runs of a joint fit; by default, its distilled runs.
     bins : int
-        Range of quantile bins of the loss ratio r and of the tokens.
+        Number of quantile bins of the loss ratio r and of the tokens; of supervised runs, of size, tokens and tokens per parameter.
     max_draws : int
         Maximum number of draws, evenly thinned.
     seed : int
@@ -119,13 +139,13 @@ def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed
     Raises
     ------
     ModelError
-        If the fit has no distilled runs.
+        If the fit has no such runs.
     ParameterError
         If bins or max_draws is less than 2.
 
     Notes
     -----
-    Replicated runs have the fitted group effects of their teachers and student configurations.
+    Replicated runs have the fitted group effects of their teachers, student configurations and models.
 
     Examples
     --------
@@ -133,19 +153,20 @@ def posterior_predictive(fit: Fit, *, bins: int = 8, max_draws: int = 1000, seed
     >>> found = bd.posterior_predictive(bd.load("fit.nc"))  # doctest: +SKIP
     >>> bd.plot_posterior_predictive(found).savefig("predictive.png")  # doctest: +SKIP
     """
-    runs = groupings.distilled_runs(fit, "posterior_predictive")
+    kind, runs = groupings.runs_of(fit, "posterior_predictive", kind)
     thin = groupings.thinning(fit, max_draws)
     draws, rng = draws_of(fit, thin), np.random.default_rng(seed)
-    design = Design.of(draws.law, runs)
+    design = Design.of(draws.law, runs, kind)
     center = expected_loss(draws, design) + group_effects(draws, design, effects_of(fit, thin))
     scale = residual_scale(draws, design)
     replicated = center + residuals(draws, scale, rng)
-    observed, middle = runs["student_loss"].to_numpy(dtype=float), center.mean(axis=0)
+    observed, middle = runs[OUTCOME[kind]].to_numpy(dtype=float), center.mean(axis=0)
     pit = cdf(observed, center, scale, draws["nu"][:, None]).mean(axis=0)
-    grouped = groupings.group_runs(runs, groupings.loss_ratio(draws, runs).mean(axis=0), bins)
+    grouped, _, _ = groupings.grouped_runs(kind, draws, runs, bins)
     values = {"pit": pit, **_group_checks(grouped, observed - middle, replicated - middle, pit)}
     coords = {"run": np.arange(len(runs)), **groupings.group_coordinates(grouped)}
-    return dataset("posterior_predictive", values, coords, {"draws": len(center), **groupings.fit_attributes(fit)})
+    attrs = {"kind": kind, "draws": len(center), **groupings.fit_attributes(fit)}
+    return dataset("posterior_predictive", values, coords, attrs)
 
 
 def _inside(position: np.ndarray) -> dict[str, float]:

@@ -79,17 +79,18 @@ def draw_truths(priors: Priors, reference: Reference, count: int, seed: int) -> 
 
 
 def simulate_outcomes(
-    truth: Draws, runs: pd.DataFrame, rng: np.random.Generator
+    truth: Draws, runs: pd.DataFrame, rng: np.random.Generator, kind: str = "distilled"
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Simulate student losses at the design of runs under a true law.
+    """Simulate losses at the design of runs under a true law.
 
     Parameters
     ----------
     truth : Draws
         A single draw.
     runs : DataFrame
-        Distilled runs; their losses are not used.
+        Their losses are not used.
     rng : Generator
+    kind : {"distilled", "supervised"}
 
     Returns
     -------
@@ -98,7 +99,7 @@ def simulate_outcomes(
     effects : dict
         Name of a group effect -> (1, group).
     """
-    design = Design.of(truth.law, runs)
+    design = Design.of(truth.law, runs, kind)
     effects = {}
     for effect in truth.law.effects:
         if effect.name in design.groups:

@@ -16,13 +16,22 @@ TITLES = {
     "teacher": "teacher",
     "ratio": "r, teacher over student's own loss",
     "tokens": "tokens of the student",
+    "model": "model",
+    "size": "size of the model",
+    "tokens_per_param": "tokens per parameter",
 }
-_FACTORS = ("student", "ratio", "tokens")
+_FACTORS = {"distilled": ("student", "ratio", "tokens"), "supervised": ("size", "tokens", "tokens_per_param")}
+
+
+def title_of(found: xr.Dataset, factor: str) -> str:
+    """Return what the runs of a result are grouped by."""
+    supervised = found.attrs.get("kind") == "supervised"
+    return "tokens of the model" if supervised and factor == "tokens" else TITLES.get(factor, factor)
 
 
 @collection.documented
 def plot_posterior_predictive(
-    found: xr.Dataset, *, factors: tuple[str, ...] = _FACTORS, size: str = "page", dark: bool = False
+    found: xr.Dataset, *, factors: tuple[str, ...] | None = None, size: str = "page", dark: bool = False
 ) -> Figure:
     """Mean misfit and coverage of every group of runs, with what repetition of the runs would give.
 
@@ -30,8 +39,9 @@ def plot_posterior_predictive(
     ----------
     found : Dataset
         What `posterior_predictive` returns: mean, mean_lower, mean_upper (nats per token), inside_90 and its bounds over group.
-    factors : tuple of {"student", "teacher", "ratio", "tokens"}
-        What the runs are grouped by, a row each. Teachers are many; ask for them alone.
+    factors : tuple of str, optional
+        What the runs are grouped by, a row each: "student", "teacher", "ratio", "tokens" of distilled runs; "model", "size",
+        "tokens", "tokens_per_param" of supervised runs. By default, all but teachers and models, which are many; ask for them alone.
     {size}
 
     {returns}
@@ -49,6 +59,7 @@ def plot_posterior_predictive(
     """
     with collection.drawing("posterior_predictive", found, size, dark) as (plot, look, legend):
         known = list(dict.fromkeys(grids.names(found, "factor")))
+        factors = _FACTORS[found.attrs.get("kind", "distilled")] if factors is None else factors
         if not isinstance(factors, tuple | list) or not factors or any(name not in known for name in factors):
             raise ParameterError(f"`factors` must be a tuple of {', '.join(map(repr, known))}, got {shown(factors)}.")
         groups = {name: grids.group_of(found, name) for name in factors}
@@ -64,7 +75,7 @@ def plot_posterior_predictive(
             _draw(left, one, "mean", 0.0)
             _draw(right, one, "inside_90", 0.9)
             right.set_xlim(-0.03, 1.03)
-            title = style.plain(TITLES.get(name, name))
+            title = style.plain(title_of(found, name))
             left.set_ylabel(look.pick(title, title, title.split(",")[0]))
         style.small_numbers(axes[-1, 0].xaxis, look.pick(3, 6))
         axes[-1, 0].set_xlabel("mean misfit\n[nats per token]")

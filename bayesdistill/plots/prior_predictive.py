@@ -18,7 +18,8 @@ def plot_prior_predictive(found: xr.Dataset, *, size: str = "page", dark: bool =
     Parameters
     ----------
     found : Dataset
-        What `prior_predictive` returns: student_loss (nats per token), expected over quantile and run, position over run.
+        What `prior_predictive` returns: student_loss or, of supervised runs, loss (nats per token), expected over quantile and run,
+        position over run.
     {size}
 
     Returns
@@ -35,16 +36,21 @@ def plot_prior_predictive(found: xr.Dataset, *, size: str = "page", dark: bool =
     >>> found = bd.prior_predictive(bd.load_runs("busbridge2025"), draws=40)
     >>> bd.plot_prior_predictive(found).savefig("prior.png")  # doctest: +SKIP
     """
-    with collection.drawing("prior_predictive", found, size, dark) as (plot, look, legend):
-        found = found.sortby("student_loss")
+    supervised = isinstance(found, xr.Dataset) and found.attrs.get("kind") == "supervised"
+    figure, loss = ("prior_predictive_supervised", "loss") if supervised else ("prior_predictive", "student_loss")
+    with collection.drawing(figure, found, size, dark) as (plot, look, legend):
+        found = found.sortby(loss)
         expected, x = found["expected"], np.arange(found.sizes["run"])
         left, right = plot.pair(2.6, 4.4)
         for low, high, alpha in ((0.05, 0.95, 0.2), (0.25, 0.75, 0.4)):
             visuals.band(left, x, expected.sel(quantile=low), expected.sel(quantile=high), look.accent, alpha, zorder=1)
         visuals.line(left, x, expected.sel(quantile=0.5), look.accent, 0.6)
-        visuals.points(left, x, found["student_loss"], look.ink, 0.6)
+        visuals.points(left, x, found[loss], look.ink, 0.6)
         _loss_axis(left, float(expected.min()), float(expected.max()))
-        left.set(xlabel="run, in the order of its loss", ylabel="student loss [nats per token]")
+        left.set(
+            xlabel="run, in the order of its loss",
+            ylabel=f"{'loss' if supervised else 'student loss'} [nats per token]",
+        )
         bins = np.linspace(0, 1, 21).tolist()
         right.hist(found["position"].values, bins=bins, color=look.accent, edgecolor=look.paper, linewidth=0.4)
         visuals.level(right, x.size / 20, look.neutral, 1.0, linestyle="--", zorder=2)

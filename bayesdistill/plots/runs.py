@@ -1,4 +1,4 @@
-"""The runs with the fitted law: student loss against teacher loss, and what is left over."""
+"""The runs with the fitted law: student loss against teacher loss, or loss against tokens, and what is left over."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from bayesdistill.plots import collection, grids, style, visuals
 
@@ -16,16 +17,17 @@ _MOST_GROUPS = 4
 
 @collection.documented
 def plot_runs(curves: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
-    """Student loss against teacher loss with the fitted law and its bands; residuals below.
+    """Student loss against teacher loss, or pretrained loss against tokens, with the fitted law; residuals below.
 
-    A panel per tokens-per-parameter of the student, a color per student size. Where a curve turns up again towards better
-    teachers (to the left), the student cannot follow its teacher: the capacity gap.
+    Distilled runs have a panel per tokens-per-parameter of the student, and a color per student size. Where a curve turns up again
+    towards better teachers (to the left), the student cannot follow its teacher: the capacity gap.
 
     Parameters
     ----------
     curves : Dataset
         What `law_curves` returns: mean, lower, upper, run_lower, run_upper over configuration, teacher_loss; student_loss,
-        residual, configuration_of_run, run_teacher_loss (and run_experiment) over run. Losses in nats per token.
+        residual, configuration_of_run, run_teacher_loss (and run_experiment) over run. Of supervised runs, tokens in place of
+        teacher_loss and loss in place of student_loss. Losses in nats per token.
     {size}
 
     {returns}
@@ -38,6 +40,8 @@ def plot_runs(curves: xr.Dataset, *, size: str = "page", dark: bool = False) -> 
     >>> fit = bd.fit(bd.load_runs("busbridge2025"), seed=0)  # doctest: +SKIP
     >>> bd.plot_runs(bd.law_curves(fit)).savefig("runs.png")  # doctest: +SKIP
     """
+    if isinstance(curves, xr.Dataset) and curves.attrs.get("kind") == "supervised":
+        return _plot_supervised(curves, size, dark)
     with collection.drawing("runs", curves, size, dark) as (plot, look, legend):
         x, percent = curves["teacher_loss"].values, style.percent(float(curves.attrs.get("interval_prob", np.nan)))
         if "run_experiment" not in curves:
@@ -47,24 +51,51 @@ def plot_runs(curves: xr.Dataset, *, size: str = "page", dark: bool = False) -> 
         cells = _token_groups(curves)
         colors = style.size_colors(curves["configuration_params"].values, look)
         for (top, bottom), cell in plot.facets(cells):
-            _draw_law(top, cell, colors)
+            visuals.line(top, x, x, look.neutral, linestyle=":", zorder=1)
+            _draw_law(top, cell, "teacher_loss", colors)
             visuals.level(bottom, 0, width=0.6)
-            for name, marker in markers.items():
-                mine = cell.isel(run=np.flatnonzero(cell["run_experiment"].values == name))
-                _draw_runs(top, mine, "student_loss", colors, marker)
-                _draw_runs(bottom, mine, "residual", colors, marker)
+            for experiment, marker in markers.items():
+                mine = cell.isel(run=np.flatnonzero(cell["run_experiment"].values == experiment))
+                for ax, name in ((top, "student_loss"), (bottom, "residual")):
+                    _draw_runs(ax, mine, "run_teacher_loss", name, colors, marker)
             # Room for the names of the students left of the curves.
             top.set_xlim(x[0] - look.pick(0.3, 0.17, 0.24) * (x[-1] - x[0]), x[-1])
         for name, marker in markers.items():
             legend.points(style.plain(name), marker=marker)
-        legend.line("law, posterior mean", width=0.5)
-        legend.band(f"law, {percent} interval", alpha=0.5)
-        legend.band(f"a new run, {percent} interval", alpha=0.18)
+        _explain(legend, percent)
         legend.line("student as good as its teacher", look.neutral, linestyle=":")
         figure = plot.finish()
         for (top, _), (_, cell) in zip(plot.groups, cells, strict=True):
-            _label_students(top, cell, colors)
+            _label_students(top, cell, "teacher_loss", colors)
         return figure
+
+
+def _plot_supervised(curves: xr.Dataset, size: str, dark: bool) -> Figure:
+    with collection.drawing("runs_supervised", curves, size, dark) as (plot, look, legend):
+        params = curves["configuration_params"].values
+        colors = style.size_colors(params, look)
+        # Runs of other sizes have the color of the nearest curve.
+        runs = curves.assign(run_params=("run", params[curves["configuration_of_run"].values]))
+        for (top, bottom), cell in plot.facets([("", runs)]):
+            _draw_law(top, cell, "tokens", colors)
+            visuals.level(bottom, 0, width=0.6)
+            for ax, name in ((top, "loss"), (bottom, "residual")):
+                _draw_runs(ax, cell, "run_tokens", name, colors, "o")
+            style.log_axis(bottom.xaxis)
+            style.set_ticks(bottom.xaxis, LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12), style.short)
+            low, high = cell["tokens"].values[[0, -1]]
+            top.set_xlim(low * (low / high) ** look.pick(0.2, 0.12, 0.16), high)
+        _explain(legend, style.percent(float(curves.attrs.get("interval_prob", np.nan))))
+        legend.points("run")
+        figure = plot.finish()
+        _label_students(plot.groups[0][0], runs, "tokens", colors)
+        return figure
+
+
+def _explain(legend: collection.Legend, percent: str) -> None:
+    legend.line("law, posterior mean", width=0.5)
+    legend.band(f"law, {percent} interval", alpha=0.5)
+    legend.band(f"a new run, {percent} interval", alpha=0.18)
 
 
 def _token_groups(curves: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
@@ -88,9 +119,8 @@ def _token_groups(curves: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     return groups
 
 
-def _draw_law(ax: Axes, cell: xr.Dataset, colors: dict[float, object]) -> None:
-    x = cell["teacher_loss"]
-    visuals.line(ax, x, x, visuals.look_of(ax).neutral, linestyle=":", zorder=1)
+def _draw_law(ax: Axes, cell: xr.Dataset, axis: str, colors: dict[float, object]) -> None:
+    x = cell[axis]
     for i, params in enumerate(cell["configuration_params"].values):
         one, color = cell.isel(configuration=i), colors[params]
         visuals.band(ax, x, one["run_lower"], one["run_upper"], color, 0.15, zorder=1.5)
@@ -98,18 +128,19 @@ def _draw_law(ax: Axes, cell: xr.Dataset, colors: dict[float, object]) -> None:
         visuals.line(ax, x, one["mean"], color, 0.5, zorder=3)
 
 
-def _draw_runs(ax: Axes, runs: xr.Dataset, name: str, colors: dict[float, object], marker: str) -> None:
+def _draw_runs(ax: Axes, runs: xr.Dataset, axis: str, name: str, colors: dict[float, object], marker: str) -> None:
     looks: dict[str, Any] = {"marker": marker, "markeredgecolor": visuals.look_of(ax).paper, "edge": 0.1, "zorder": 4}
     for params in np.unique(runs["run_params"].values):
         mine = runs.isel(run=np.flatnonzero(runs["run_params"].values == params))
-        visuals.points(ax, mine["run_teacher_loss"], mine[name], colors[params], **looks)
+        visuals.points(ax, mine[axis], mine[name], colors[params], **looks)
 
 
-def _label_students(ax: Axes, cell: xr.Dataset, colors: dict[float, object]) -> None:
-    """Write the size of each student at the left end of its curve; the highest curve of a size bears the name."""
+def _label_students(ax: Axes, cell: xr.Dataset, axis: str, colors: dict[float, object]) -> None:
+    """Write the size of each model at the left end of its curve; the highest curve of a size bears the name."""
     ends: dict[str, tuple[float, object]] = {}
     for params, value in zip(cell["configuration_params"].values, cell["mean"].values[:, 0], strict=True):
         name = style.short(params)
         ends[name] = max(ends.get(name, (-np.inf,))[0], value), colors[params]
-    left, right = ax.get_xlim()
-    visuals.direct_labels(ax, float(cell["teacher_loss"][0]) - 0.01 * (right - left), ends)
+    to_data = (ax.transData + ax.transAxes.inverted()).inverted()
+    first = ax.transAxes.inverted().transform(ax.transData.transform((float(cell[axis][0]), ax.get_ylim()[0])))[0]
+    visuals.direct_labels(ax, float(to_data.transform((first - 0.01, 0.0))[0]), ends)

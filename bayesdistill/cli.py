@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from bayesdistill.criticism import Check
+
 app = typer.Typer(
     name="bayesdistill",
     help="Decide whether to distill a language model from a teacher or pretrain it, with a Bayesian scaling law.\n\n"
@@ -151,7 +153,7 @@ def fit_command(
     bd.save(result, output)
     found = bd.check(result)
     if as_json:
-        print(json.dumps({"fit": str(output), "verdict": found.verdict, **found.numbers}))
+        print(json.dumps({"fit": str(output), **_summary(found)}))
         return
     print(_on_command_line(str(found), "fit"))
     # Plans require the distillation law.
@@ -159,11 +161,15 @@ def fit_command(
     print(f"Wrote {output}." + (f" Next: bayesdistill {following}" if found.ok else ""))
 
 
+def _summary(found: Check) -> dict[str, Any]:
+    return {"verdict": found.verdict, "problems": found.problems, "cautions": found.cautions, **found.numbers}
+
+
 @app.command(name="check")
 def check_command(fit: FitFile, as_json: AsJson = False) -> None:
-    """Check convergence and fit quality; suggest fixes. The exit code is 1 if a check fails."""
+    """Check whether a fit can be used and what it cannot determine. The exit code is 1 if its draws cannot be used."""
     found = bd.check(_load_fit(fit))
-    print(json.dumps({"verdict": found.verdict, **found.numbers}) if as_json else found)
+    print(json.dumps(_summary(found)) if as_json else _on_command_line(str(found), "fit"))
     if found.ok is False:
         raise typer.Exit(1)
 

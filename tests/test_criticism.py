@@ -71,9 +71,9 @@ def test_bare_draws_are_said_to_be_bare(jittered_draws):
         ("rhat", "The chains disagree about c0.", "Sample longer"),
         ("ess_bulk", "The chains disagree about c0.", "Sample longer"),
         ("ess_tail", "The chains disagree about c0.", "Sample longer"),
-        ("divergences", "The sampler reported divergent transitions.", "Increase target_accept"),
-        ("treedepth_share", "Trajectories reached the maximum tree depth.", "Increase tune"),
-        ("bfmi", "The sampler explores the energy slowly.", "Increase tune"),
+        ("divergences", "The sampler reported divergent transitions.", "target_accept=0.99"),
+        ("treedepth_share", "Trajectories reached the maximum tree depth.", "tune=2000"),
+        ("bfmi", "The sampler explores the energy slowly.", "tune=2000"),
     ],
 )
 def test_every_failed_check_has_a_description_and_a_fix(jittered_draws, key, words, remedy):

@@ -19,8 +19,10 @@ from bayesdistill.criticism.prior_findings import prior_findings
 from bayesdistill.criticism.quality_findings import quality_findings
 from bayesdistill.posterior import THRESHOLDS, ConvergenceThresholds, Fit
 
-CHECKS: tuple[Callable[[Fit], tuple[Finding, ...]], ...] = (design_findings, quality_findings, prior_findings)
-"""Checks of everything but convergence. Each returns its findings; none if a fit lacks the runs that it requires."""
+CHECKS: tuple[Callable[[Fit], tuple[Finding, ...]], ...] = (quality_findings, prior_findings)
+"""Checks of the posterior. Each returns its findings; none if a fit lacks what it requires."""
+_DESCRIBED = 1.1
+"""Largest R-hat with which the draws describe a posterior well enough for these checks."""
 
 
 @dataclass(frozen=True)
@@ -124,5 +126,7 @@ def check(fit: Fit, *, thresholds: ConvergenceThresholds = THRESHOLDS) -> Check:
     ()
     """
     numbers = posterior.convergence(fit, thresholds)
-    findings = [*convergence_findings(fit, numbers), *(found for of in CHECKS for found in of(fit))]
+    findings = [*convergence_findings(fit, numbers), *design_findings(fit)]
+    if numbers["rhat"] is not None and numbers["rhat"] <= _DESCRIBED:
+        findings += [found for of in CHECKS for found in of(fit)]
     return Check(tuple(findings), numbers)

@@ -66,7 +66,7 @@ def _problems(numbers: dict[str, Any], tune: int) -> dict[str, str]:
         "rhat": apart,
         "ess_bulk": few,
         "ess_tail": few,
-        "divergences": "The sampler reported divergent transitions. Increase target_accept to 0.99.",
-        "treedepth_share": f"Trajectories reached the maximum tree depth. Increase tune to {2 * tune}.",
-        "bfmi": f"The sampler explores the energy slowly. Increase tune to {2 * tune}.",
+        "divergences": "The sampler reported divergent transitions. Sample with target_accept=0.99.",
+        "treedepth_share": f"Trajectories reached the maximum tree depth. Sample with tune={2 * tune}.",
+        "bfmi": f"The sampler explores the energy slowly. Sample with tune={2 * tune}.",
     }

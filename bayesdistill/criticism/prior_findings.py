@@ -7,7 +7,7 @@ import numpy as np
 from bayesdistill import posterior
 from bayesdistill.criticism.findings import Finding
 from bayesdistill.law.forms import coordinate_description
-from bayesdistill.posterior import PRIOR_CONFLICT, Fit, prior_shifts
+from bayesdistill.posterior import PRIOR_CONFLICT, SUPERVISED_COORDINATES, Fit, prior_shifts
 
 MAX_SHIFT, MAX_WIDENING = 0.75, 1.25
 """Largest shift of the irreducible loss, in posterior standard deviations, and largest factor on its standard deviation when the
@@ -22,18 +22,23 @@ def prior_findings(fit: Fit) -> tuple[Finding, ...]:
     label, expected = "posterior mean in prior standard deviations", f"within {PRIOR_CONFLICT:g}"
     far = {name: z for name, z in shifts.items() if abs(z) > PRIOR_CONFLICT}
     worst = max(shifts, key=lambda name: abs(shifts[name]))
+    published = posterior.provenance(fit).get("supervised_law") == "published law"
     conflicts = [
-        Finding(
-            label,
-            f"{z:+.1f} ({name})",
-            expected,
-            "caution",
-            f"The runs and the prior of {name} ({coordinate_description(name)}) contradict each other. Check the runs; if they "
-            f"are right, fit with another prior (priors={{'{name}': bd.Prior(location, scale)}}).",
-        )
-        for name, z in far.items()
+        Finding(label, f"{z:+.1f} ({name})", expected, "caution", _conflict(name, published)) for name, z in far.items()
     ] or [Finding(label, f"{shifts[worst]:+.1f} ({worst})", expected, "ok")]
     return (*conflicts, *_irreducible(fit))
+
+
+def _conflict(name: str, published: bool) -> str:
+    if published and name in SUPERVISED_COORDINATES:
+        return (
+            "The distilled runs contradict the published law, which is the prior of the supervised law. Fit another law of "
+            "bd.LAWS, or fit with supervised runs of the same study."
+        )
+    return (
+        f"The runs and the prior of {name} ({coordinate_description(name)}) contradict each other. Check the runs; if they are "
+        f"right, fit with another prior (priors={{'{name}': bd.Prior(location, scale)}})."
+    )
 
 
 def prior_dependence_of_irreducible(fit: Fit) -> tuple[float, float, float]:

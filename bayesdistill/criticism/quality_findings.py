@@ -109,7 +109,7 @@ def _gamma(one: Residuals) -> Finding:
         f"{fixed:g} (fixed); residuals suggest {fixed * np.exp(estimate):.2g}, {z:.1f} standard errors away",
         f"<= {MAX_TREND:g} standard errors",
         "ok" if z <= MAX_TREND else "caution",
-        f"The supervised runs contradict gamma = {fixed:g}. Fit with gamma free (law.with_fixed(gamma=None)).",
+        f"The supervised runs contradict gamma = {fixed:g}. Fit with gamma free.",
     )
 
 

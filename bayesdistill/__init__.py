@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "compute": "SCENARIOS Scenario Shape distillation_flops flops_per_token",
     "criticism": """
-        backtest check compare_fits compare_loo decision_calibration law_curves leave_out loo
+        backtest check compare_fits compare_loo decision_calibration error_by_distance law_curves leave_out loo
         posterior_predictive prior_predictive prior_sensitivity rank_ecdf rank_uniformity residual_structure
         score_table simulate_calibration unseen_scores
     """,
@@ -44,7 +44,7 @@ _PUBLIC = {
     "model": "build_model",
     "plots": """
         plot_backtest plot_best_loss plot_break_even plot_calibration plot_capacity_gap
-        plot_compute_strategy plot_crossover plot_experiment_fixed_student plot_experiment_fixed_teacher
+        plot_compute_strategy plot_crossover plot_error_by_distance plot_experiment_fixed_student plot_experiment_fixed_teacher
         plot_family plot_information plot_loo plot_next_runs plot_posterior_predictive plot_prior_predictive
         plot_prior_sensitivity plot_probability plot_residuals plot_runs plot_sharing_map
         plot_teacher_choice plot_unseen_groups plot_value

@@ -382,6 +382,7 @@ def test_every_function_with_numbers_is_here():
         "evppi",
         "plan_value",
         "rank_ecdf",
+        "error_by_distance",
         "rank_uniformity",
         "decision_calibration",
         "summary_table",

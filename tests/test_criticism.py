@@ -17,9 +17,10 @@ from bayesdistill.answers import declared_in
 from bayesdistill.criticism import _leave_out as unseen_groups
 from bayesdistill.criticism import _prior_sensitivity as prior_power
 from bayesdistill.criticism import _residual_structure as residuals
-from bayesdistill.criticism import results, scores, truths
+from bayesdistill.criticism import distances, results, scores, truths
+from bayesdistill.criticism.left_out_scores import Fitted, run_predictions
 from bayesdistill.errors import DataError, ModelError, ParameterError
-from bayesdistill.law import LAWS, Reference
+from bayesdistill.law import LAWS, Draws, Reference
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import ConvergenceThresholds, with_law
 from bayesdistill.priors import default_priors
@@ -329,9 +330,9 @@ def test_checkpoints_know_models_by_their_priors(runs354, tmp_path, monkeypatch)
 
     def fold(task):
         calls.append(task)
-        count = int(task[2].sum())
-        columns = ("elpd", "crps", "error", "inside_50", "inside_90")
-        return {"run": np.flatnonzero(task[2]).tolist(), "converged": True} | {name: [0.0] * count for name in columns}
+        count = int((~task[2]).sum())
+        columns = ("elpd", "crps", "error", "inside_50", "inside_90", "pit", "leverage")
+        return {"run": np.flatnonzero(~task[2]).tolist(), "converged": True} | {name: [0.0] * count for name in columns}
 
     monkeypatch.setattr(unseen_groups, "_fold", fold)
     default, checkpoint = LAWS["tied_reducible"], tmp_path / "scores.json"
@@ -351,6 +352,73 @@ def test_checkpoints_know_models_by_their_priors(runs354, tmp_path, monkeypatch)
     checkpoint.write_text("[]")
     with pytest.raises(DataError, match="is not a finished task of this package"):
         bd.leave_out(few, "paper", checkpoint=checkpoint)
+
+
+# Distance from the training data ---------------------------------------------------------------------------------------
+
+
+def test_distances_by_hand():
+    sizes, ratios, losses = [1e8, 1e9, 1e10, 1e9], [20.0, 20.0, 20.0, 40.0], [2.0, 2.5, 2.5, 2.25]
+    runs = pd.DataFrame({"student_params": sizes, "teacher_loss": losses})
+    runs["student_tokens"] = runs["student_params"] * ratios
+    kept = np.array([True, True, False, False])
+    found = distances.geometric_distances(runs, kept)
+    # Two kept runs: half their distance is the standard deviation. Tokens per parameter do not vary: logs as they are.
+    np.testing.assert_allclose(found["distance"], [2.0, np.log(2)], rtol=1e-9)
+    weaker = 2 * np.log(2.5 / 2.25) / np.log(2.5 / 2)
+    np.testing.assert_allclose(found["nearest_distance"], [2.0, np.hypot(np.log(2), weaker)], rtol=1e-9)
+
+
+def test_leverage_is_the_spread_of_the_law_over_the_residual_scale(runs354):
+    few = runs354.iloc[::20].reset_index(drop=True)
+    E = bd.PUBLISHED["E"] + 0.01 * np.random.default_rng(2).standard_normal(400)
+    law = {name: np.full(400, value) for name, value in bd.PUBLISHED.items()} | {"E": E}
+    draws = Draws(LAWS["busbridge2025"], law | {"sigma": 0.005, "nu": 8.0})
+    kept = np.arange(len(few)) % 2 == 0
+    scored = run_predictions(Fitted(draws, {}, {"distilled": few}, {"distilled": kept}), np.random.default_rng(0))
+    out = few[~kept]
+    columns = [out[name].to_numpy()[:, None] for name in ("student_params", "student_tokens", "teacher_loss")]
+    expected = distilled_loss(*columns, **law).std(axis=1) / 0.005
+    np.testing.assert_allclose(scored["leverage"], expected, rtol=1e-6)
+    assert ((np.array(scored["pit"]) > 0) & (np.array(scored["pit"]) < 1)).all()
+
+
+def simulated_errors(rng: np.random.Generator, growth: float, widening: float) -> xr.Dataset:
+    """Runs of 30 groups whose errors and whose predictive scales grow with distance at given rates."""
+    x = np.repeat(np.linspace(0, 2, 30), 12)
+    # Runs of a group share half of the variance of their errors.
+    error = (
+        0.003 * np.exp(growth * x) * (rng.standard_normal(360) + np.repeat(rng.standard_normal(30), 12)) / np.sqrt(2)
+    )
+    pit = stats.norm.cdf(-error / (0.003 * np.exp(widening * x)))
+    columns = {"error": error, "pit": pit, "distance": x, "nearest_distance": 0 * x, "leverage": x**2}
+    columns |= {"converged": x >= 0, "group": np.repeat([f"g{i}" for i in range(30)], 12)}
+    return xr.Dataset({name: ("run", value) for name, value in columns.items()})
+
+
+def test_slopes_over_distance_are_found_and_their_intervals_cover():
+    rng = np.random.default_rng(6)
+    found = xr.concat([bd.error_by_distance(simulated_errors(rng, 0.8, 0.5)) for _ in range(50)], "simulation")
+    one = found.sel(measure="distance")
+    for error, truth in (("rmse", 0.8), ("standardized_rms", 0.3)):
+        cell = one.sel(error=error)
+        assert float(cell["slope"].mean()) == pytest.approx(truth, abs=0.05)
+        held = float(((cell["slope_lower"] <= truth) & (truth <= cell["slope_upper"])).mean())
+        assert held >= 0.8  # 90% intervals, 50 simulations: two standard errors are 0.09
+    # Groups at the same distance have no slope.
+    assert np.isnan(found["slope"].sel(measure="nearest_distance")).all()
+    assert bd.criticism_table(found.isel(simulation=0)).shape == (30, 7)
+
+
+def test_folds_that_failed_have_no_error_by_distance():
+    scored = simulated_errors(np.random.default_rng(1), 0.5, 0.5)
+    scored["converged"] = scored["distance"] < 1
+    assert bd.error_by_distance(scored).sizes["group"] == 15
+    assert bd.error_by_distance(scored, include_failed=True).sizes["group"] == 30
+    with pytest.raises(bd.ModelError, match="No refit passed the convergence checks"):
+        bd.error_by_distance(scored.assign(converged=("run", np.zeros(360, dtype=bool))))
+    with pytest.raises(ParameterError, match=r"returned by bd.leave_out"):
+        bd.error_by_distance(scored.drop_vars("pit"))
 
 
 # Predictive checks ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
+from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill.errors import ParameterError
@@ -116,6 +117,16 @@ def calibration() -> xr.Dataset:
     return bd.rank_ecdf(found)
 
 
+def distance() -> xr.Dataset:
+    """Errors that grow with distance, of groups whose distance outside the range is the same."""
+    rng, per = np.random.default_rng(4), 12
+    group = np.repeat([f"g{i}" for i in range(9)], per)
+    near, z = np.repeat(np.linspace(0.1, 2, 9), per), rng.standard_normal(9 * per)
+    columns = {"group": group, "error": 0.002 * np.exp(near) * z, "pit": stats.norm.cdf(-z), "converged": near > 0}
+    columns |= {"nearest_distance": near, "distance": 0 * near, "leverage": near / 3}
+    return bd.error_by_distance(xr.Dataset({name: ("run", value) for name, value in columns.items()}))
+
+
 def unseen() -> xr.Dataset:
     cell = ("split", "model")
     variables = {
@@ -138,6 +149,7 @@ MAKERS = {
     "sensitivity": (bd.plot_prior_sensitivity, sensitivity),
     "calibration": (bd.plot_calibration, calibration),
     "unseen": (bd.plot_unseen_groups, unseen),
+    "distance": (bd.plot_error_by_distance, distance),
 }
 
 
@@ -283,6 +295,7 @@ def test_tables_have_a_row_for_each(name):
         "sensitivity": 2,
         "calibration": 4,
         "unseen": 4,
+        "distance": 9,
     }
     assert len(table) == rows[name]
     if name == "posterior_predictive":

@@ -239,6 +239,10 @@ CASES = {
         bd.plot_unseen_groups, criticism.unseen, count("split", rows=3), lambda data: ["RMSE"],
         {"split": 1, "model": 1}, said=False,
     ),
+    "error_by_distance": Case(
+        bd.plot_error_by_distance, criticism.distance, lambda data, options: 6, lambda data: ["left-out group"],
+        {"group": 2}, said=False,
+    ),
     "backtest": Case(
         bd.plot_backtest, inputs.backtest, lambda data, options: 2,
         lambda data: [plots.backtest.NAMES[name] for name in data["forecaster"].values],

@@ -32,8 +32,9 @@ plot_probability predict plot_runs plot_sharing_map plot_teacher_choice plot_val
 read_runs recommendations report run_costs save score_table sharing_map show_interactive simulate_runs summary_table supervised_loss
 table_text teacher_choice write_table
 simulate_calibration rank_uniformity decision_calibration
-prior_predictive posterior_predictive residual_structure loo compare_loo prior_sensitivity rank_ecdf unseen_scores
+prior_predictive posterior_predictive residual_structure loo compare_loo prior_sensitivity rank_ecdf unseen_scores error_by_distance
 plot_prior_predictive plot_posterior_predictive plot_residuals plot_loo plot_prior_sensitivity plot_calibration plot_unseen_groups
+plot_error_by_distance
 criticism_table
 """
 NAMES = sorted(_NAMES.split())

@@ -13,6 +13,7 @@ _NAMES = {
     "_backtest": "backtest",
     "_check": "Check check",
     "_compare_fits": "compare_fits",
+    "_error_by_distance": "error_by_distance",
     "_law_curves": "law_curves",
     "_leave_out": "leave_out score_table",
     "_loo": "compare_loo loo",

@@ -19,6 +19,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.arguments import SAMPLED, checked, instance, one_of
+from bayesdistill.criticism.distances import geometric_distances
 from bayesdistill.criticism.left_out_scores import Fitted, run_predictions
 from bayesdistill.criticism.refits import (
     LONGER,
@@ -34,7 +35,7 @@ from bayesdistill.criticism.tasks import run_missing
 from bayesdistill.datasets import hash_of, read_runs
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import DEFAULT_LAW, Law, as_law
-from bayesdistill.law.effects import teacher_groups
+from bayesdistill.law.effects import configuration_labels, teacher_groups
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import ConvergenceThresholds
 from bayesdistill.priors import Priors, default_priors
@@ -72,6 +73,16 @@ def folds(runs: pd.DataFrame, split: str, parts: int = 8) -> list[np.ndarray]:
     if split == "paper":
         return [runs["student_loss"].to_numpy(dtype=float) <= PAPER_THRESHOLD]
     raise ParameterError(f"`split` must be one of {', '.join(map(repr, SPLITS))}, got {split!r}.")
+
+
+def group_labels(runs: pd.DataFrame, split: str) -> np.ndarray:
+    """Return the group of every run, (run,): teacher, student size or, for "paper", student configuration."""
+    if split == "teacher":
+        names, index = teacher_groups(runs)
+        return np.array([str(name) for name in names])[index]
+    columns = ["student_params"] if split == "student" else ["student_params", "student_tokens"]
+    values = runs[columns].to_numpy(dtype=float)
+    return np.array([f"{size:.4g}" for size in values[:, 0]] if split == "student" else configuration_labels(values))
 
 
 def priors_of(law: Law | str, runs: pd.DataFrame, prior_settings: Mapping[str, Any] | None = None) -> Priors:
@@ -127,8 +138,12 @@ def leave_out(
     -------
     Dataset
         Over run, for the left-out runs: elpd (natural log of the predictive density), crps and error (mean minus observed,
-        nats per token), inside_50 and inside_90 (whether the interval contains the outcome), fold, and converged (whether the
-        last refit of the fold passed the convergence checks).
+        nats per token), inside_50 and inside_90 (whether the interval contains the outcome), pit (predictive probability of a lower
+        loss), fold, group (teacher, student size or, for "paper", student configuration), and converged (whether the last refit of
+        the fold passed the convergence checks). Distances from the other runs of the refit, on the axes student size, tokens per
+        parameter and teacher loss, in standard deviations of their logs: distance (from the range of these runs, 0 inside) and
+        nearest_distance (from the nearest of them). leverage: the standard deviation of the law's expected loss over the residual
+        scale (NaN for a function). `error_by_distance` summarizes them.
 
     Raises
     ------
@@ -155,13 +170,18 @@ def leave_out(
     name = digest(model) if isinstance(model, Priors) else full_name(model)
     sampler = {"draws": draws, "tune": tune, "seed": seed}
     setting = {"function": "leave_out", "split": split, "law and priors": name, "parts": parts, **sampler}
-    setting |= {"runs": hash_of(runs), **asdict(thresholds)}
+    setting |= {"runs": hash_of(runs), **asdict(thresholds), "scores": "elpd crps error inside pit leverage"}
     tasks = {
         str(k): (runs, model, ~out, sampler | {"seed": (seed + k) % 2**64}, thresholds) for k, out in enumerate(groups)
     }
     what = f"leave-out refits ({split})"
     done = run_missing(_fold, tasks, setting, what, log=checkpoint, executor=executor, progress=progress)
-    scored = pd.concat([pd.DataFrame(done[str(k)]).assign(fold=k) for k in range(len(groups))]).sort_values("run")
+    labels = group_labels(runs, split)
+    folds_scored = [
+        pd.DataFrame(done[str(k)]).assign(fold=k, group=labels[out], **geometric_distances(runs, ~out))
+        for k, out in enumerate(groups)
+    ]
+    scored = pd.concat(folds_scored).sort_values("run").astype({"leverage": float})
     attrs = {
         "split": split,
         "law": model.law.to_json() if isinstance(model, Priors) else getattr(model, "__name__", name),
@@ -180,7 +200,8 @@ def _fold(task: tuple[Any, ...]) -> dict[str, Any]:
         scored = run_predictions(fitted, np.random.default_rng(sampler["seed"]))
     else:
         drawn, density = model(runs, kept, sampler["seed"])
-        scored = {"mean": drawn.mean(axis=0), **score_draws(drawn, density, observed)}
+        unknown: list[Any] = [None] * observed.size
+        scored = {"mean": drawn.mean(axis=0), "leverage": unknown, **score_draws(drawn, density, observed)}
     error = (np.asarray(scored.pop("mean")) - observed).tolist()
     return {"run": np.flatnonzero(~kept).tolist(), "error": error, "converged": converged, **scored}
 

@@ -74,18 +74,23 @@ def run_predictions(fitted: Fitted, rng: np.random.Generator) -> dict[str, list[
     Returns
     -------
     dict
-        mean (nats), elpd, crps, inside_50 and inside_90.
+        mean (nats), elpd, crps, pit, inside_50 and inside_90; leverage, the standard deviation of the law's expected loss over the
+        residual scale (root mean square over draws).
     """
     draws, parts = fitted.draws, []
     for kind, table in fitted.runs.items():
         design, out = fitted.design(kind), ~fitted.kept[kind]
-        center = expected_loss(draws, design) + fitted.new_effects(kind, rng)
-        parts.append((center[:, out], residual_scale(draws, design)[:, out], column(table, OUTCOME[kind])[out]))
-    center, scale, observed = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+        center = expected_loss(draws, design)
+        scale = residual_scale(draws, design)
+        leverage = center.std(axis=0) / np.sqrt((scale**2).mean(axis=0))
+        center = center + fitted.new_effects(kind, rng)
+        parts.append((center[:, out], scale[:, out], column(table, OUTCOME[kind])[out], leverage[out]))
+    center, scale, observed, leverage = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
     drawn = center + residuals(draws, scale, rng)
     density = logpdf(observed, center, scale, draws["nu"][:, None])
     # Average the expected loss, not the draws: for nu near 1, the mean of Student-t draws does not converge.
-    return {"mean": center.mean(axis=0).tolist(), **score_draws(drawn, density, observed)}
+    scores = score_draws(drawn, density, observed)
+    return {"mean": center.mean(axis=0).tolist(), "leverage": leverage.tolist(), **scores}
 
 
 def pair_predictions(fitted: Fitted, pairs: pd.DataFrame, rng: np.random.Generator) -> dict[str, list[float]]:

@@ -11,9 +11,14 @@ PROBABILITIES = (0.5, 0.9)
 
 
 def score_draws(drawn: np.ndarray, log_density: np.ndarray, observed: np.ndarray) -> dict[str, list[float]]:
-    """Return elpd, crps, inside_50 and inside_90 of every run as lists, from draws and densities (draw, run)."""
+    """Return elpd, crps, pit, inside_50 and inside_90 of every run as lists, from draws and densities (draw, run)."""
     coverage = {f"inside_{100 * p:.0f}": inside(drawn, observed, p).tolist() for p in PROBABILITIES}
-    return {"elpd": log_score(log_density).tolist(), "crps": crps(drawn, observed).tolist(), **coverage}
+    return {
+        "elpd": log_score(log_density).tolist(),
+        "crps": crps(drawn, observed).tolist(),
+        "pit": pit(drawn, observed).tolist(),
+        **coverage,
+    }
 
 
 def log_score(log_density: np.ndarray) -> np.ndarray:
@@ -33,6 +38,11 @@ def crps(draws: np.ndarray, observed: np.ndarray) -> np.ndarray:
     weights = 2 * np.arange(1, count + 1) - count - 1
     spread = 2 * (weights[:, None] * ordered).sum(axis=0) / (count * (count - 1))
     return np.asarray(np.abs(draws - observed).mean(axis=0) - spread / 2)
+
+
+def pit(draws: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Return the predictive probability of a lower outcome, (draw, run), (run,) -> (run,); never 0 or 1, because draws are finite."""
+    return np.asarray(((draws < observed).sum(axis=0) + 0.5) / (draws.shape[0] + 1))
 
 
 def inside(draws: np.ndarray, observed: np.ndarray, probability: float) -> np.ndarray:

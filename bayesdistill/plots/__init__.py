@@ -11,6 +11,7 @@ from bayesdistill.plots.calibration import plot_calibration
 from bayesdistill.plots.capacity_gap import plot_capacity_gap
 from bayesdistill.plots.compute_strategy import plot_compute_strategy
 from bayesdistill.plots.crossover import plot_crossover
+from bayesdistill.plots.error_by_distance import plot_error_by_distance
 from bayesdistill.plots.experiment_fixed_student import plot_experiment_fixed_student
 from bayesdistill.plots.experiment_fixed_teacher import plot_experiment_fixed_teacher
 from bayesdistill.plots.family import plot_family

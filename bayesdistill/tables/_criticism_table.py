@@ -11,6 +11,7 @@ _COLUMNS = {
     "inside_90 label": "factor label runs inside_50 inside_90 mean mean_lower mean_upper mean_p spread spread_p",
     "neighbours": "share p_value",
     "pareto_k": "pareto_k elpd_i",
+    "slope leverage": "runs rmse mean_error standardized_rms distance nearest_distance leverage",
     "split elpd_difference": "runs elpd elpd_difference elpd_difference_se crps rmse coverage_50 coverage_90",
     "elpd_difference": "elpd se p elpd_difference difference_se weight bad",
     "outside p_holm": "p_holm outside",
@@ -24,16 +25,16 @@ def criticism_table(found: xr.Dataset) -> pd.DataFrame:
     Parameters
     ----------
     found : Dataset
-        What `posterior_predictive`, `residual_structure`, `loo`, `compare_loo`, `prior_sensitivity`, `unseen_scores` or
-        `rank_ecdf` returned.
+        What `posterior_predictive`, `residual_structure`, `loo`, `compare_loo`, `prior_sensitivity`, `unseen_scores`,
+        `error_by_distance` or `rank_ecdf` returned.
 
     Returns
     -------
     DataFrame
         Numbers under the names and in the units that the Dataset has. Predictive checks: a row a group. Residuals: a row a
         grouping, with the share of the variance between its groups. Leave-one-out: a row a run, the largest Pareto k first.
-        Comparison and unseen groups: a row a model. Sensitivity: a row a quantity, a column a component. Ranks: a row a
-        quantity.
+        Comparison and unseen groups: a row a model. Error by distance: a row a group. Sensitivity: a row a quantity, a column a
+        component. Ranks: a row a quantity.
 
     Raises
     ------
@@ -56,7 +57,7 @@ def criticism_table(found: xr.Dataset) -> pd.DataFrame:
     if columns is None:
         raise ParameterError(
             "criticism_table takes what posterior_predictive, residual_structure, loo, compare_loo, prior_sensitivity, "
-            "unseen_scores or rank_ecdf returned"
+            "unseen_scores, error_by_distance or rank_ecdf returned"
         )
     kept = [name for name in columns.split() if name in found]
     table = found[kept].to_dataframe()[kept]

@@ -33,8 +33,8 @@ _PUBLIC = {
     """,
     "design": "cheapest_first information_order next_runs random_order run_costs",
     "errors": """
-        BayesdistillError ConvergenceError ConvergenceWarning CompilerWarning DataError DesignWarning DigestWarning ExtrapolationWarning
-        FileError ModelError ParameterError
+        BayesdistillError ConflictError ConflictWarning ConvergenceError ConvergenceWarning CompilerWarning DataError DesignWarning
+        DigestWarning ExtrapolationWarning FileError ModelError ParameterError
     """,
     "interactive": "interactive_page show_interactive",
     "law": """

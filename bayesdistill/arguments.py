@@ -279,7 +279,7 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
         **dict.fromkeys(("sigma", "teacher_sd", "student_sd"), Range(0, 10, "nats")),
         "min_effective_draws": Range(0, 1e9),
         # Switches and objects
-        **dict.fromkeys(("allow_suspicious", "allow_unconverged", "include_failed", "dark"), switch),
+        **dict.fromkeys(("allow_suspicious", "allow_unconverged", "allow_conflict", "include_failed", "dark"), switch),
         "progress": progress,
         "prior_settings": or_none(prior_settings),
         "executor": executor,

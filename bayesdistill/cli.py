@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 import bayesdistill as bd
+from bayesdistill import posterior
 from bayesdistill.errors import BayesdistillError, FileError, ParameterError
 from bayesdistill.files import check_writable
 
@@ -92,6 +93,10 @@ GROUPS = ("seen", "new")
 FitFile = Annotated[Path, typer.Argument(metavar="FIT", help="A fit written by `bayesdistill fit`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Unconverged = Annotated[bool, typer.Option(help="Use a posterior that failed `check`; every output is marked.")]
+
+Conflict = Annotated[
+    bool, typer.Option(help="Decide although the runs contradict the supervised law; every output is marked.")
+]
 
 
 @app.command(name="fit")
@@ -199,6 +204,7 @@ def plan_command(
     draws: Annotated[str, _number("Number of draws for the strategy with perfect information.")] = "1000",
     seed: Annotated[str, _number("Random seed for --noise run.")] = "0",
     allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute the probability that distillation beats pretraining, and the strategies."""
@@ -220,6 +226,7 @@ def plan_command(
         draws=_whole(draws, "--draws"),
         seed=_whole(seed, "--seed"),
         allow_unconverged=allow_unconverged,
+        allow_conflict=allow_conflict,
         progress=False if as_json else None,
     )
     _reject_impossible(result)
@@ -231,7 +238,7 @@ def plan_command(
     print(bd.table_text(bd.summary_table(result)))
     for sentence in left_out(result):
         print(sentence)
-    _print_convergence(result, fit)
+    _print_warnings(result, fit)
     if output is not None:
         print(f"Wrote {output}. Next: bayesdistill report {fit} --plan {output}")
 
@@ -258,6 +265,7 @@ def predict_command(
     ] = None,
     allow_suspicious: Annotated[bool, typer.Option(help="Accept a table with implausible values.")] = False,
     allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict the loss of runs, with intervals and their distance from the data."""
@@ -281,6 +289,7 @@ def predict_command(
         seed=number,
         allow_suspicious=allow_suspicious,
         allow_unconverged=allow_unconverged,
+        allow_conflict=allow_conflict,
     )
     table = bd.decision_table(result)
     if output is not None:
@@ -294,7 +303,7 @@ def predict_command(
         print(
             f"\n{100 * result.attrs['coverage']:.0f}% of the observed losses are inside their {100 * inside:g}% interval."
         )
-    _print_convergence(result, fit)
+    _print_warnings(result, fit)
     if output is not None:
         print(f"Wrote {output}.")
 
@@ -376,13 +385,16 @@ def _whole(text: str, option: str) -> int:
 
 
 def _print_json(table: pd.DataFrame, result: xr.Dataset) -> None:
-    table = table.assign(converged=result.attrs["converged"])
+    conflict = {name: result.attrs[name] for name in [posterior.CONFLICT_ATTRIBUTE] if name in result.attrs}
+    table = table.assign(converged=result.attrs["converged"], **conflict)
     print(table.to_json(orient="records", double_precision=15))
 
 
-def _print_convergence(result: xr.Dataset, fit: Path) -> None:
+def _print_warnings(result: xr.Dataset, fit: Path) -> None:
     if result.attrs["converged"] == "no":
         print(f"The posterior did not converge, so these numbers may be wrong: bayesdistill check {fit}")
+    if conflict := result.attrs.get(posterior.CONFLICT_ATTRIBUTE):
+        print(f"Warning: {conflict}")
 
 
 def _load_fit(path: Path) -> xr.DataTree:

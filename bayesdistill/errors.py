@@ -42,12 +42,20 @@ class ConvergenceError(BayesdistillError, RuntimeError):
     """The posterior did not converge; use it with `allow_unconverged=True`."""
 
 
+class ConflictError(BayesdistillError, ValueError):
+    """The runs contradict the supervised law, as those of another corpus; decide anyway with `allow_conflict=True`."""
+
+
 class CompilerWarning(UserWarning):
     """The model is compiled with numba, which takes longer; the posterior is the same."""
 
 
 class ConvergenceWarning(UserWarning):
     """The posterior failed a convergence check."""
+
+
+class ConflictWarning(UserWarning):
+    """The runs contradict the supervised law, as those of another corpus."""
 
 
 class ExtrapolationWarning(UserWarning):

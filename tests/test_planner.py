@@ -105,7 +105,7 @@ def test_a_function_accepts_the_options_that_it_uses_and_no_others(name, fit):
     taken = dict(inspect.signature(getattr(bd, name)).parameters)
     if name == "predict":
         del taken["draws"]  # another argument with this name
-    assert options.keys() | {"allow_unconverged"} == (taken.keys() & DEFAULTS.keys()) - {"executor"}
+    assert options.keys() | {"allow_unconverged", "allow_conflict"} == (taken.keys() & DEFAULTS.keys()) - {"executor"}
     for option in taken.keys() & DEFAULTS.keys():
         assert taken[option].default == DEFAULTS[option]
         assert taken[option].kind is inspect.Parameter.KEYWORD_ONLY

@@ -19,7 +19,8 @@ import bayesdistill as bd
 
 # A change of this list is a decision, not an accident.
 _NAMES = """
-BayesdistillError ConvergenceError ConvergenceWarning DataError DesignWarning DigestWarning ExtrapolationWarning FileError ModelError
+BayesdistillError ConflictError ConflictWarning ConvergenceError ConvergenceWarning DataError DesignWarning DigestWarning
+ExtrapolationWarning FileError ModelError
 ConvergenceThresholds
 CompilerWarning Coordinate GroupEffect LAWS Law PUBLISHED Parameter ParameterError Prior ResidualNoise SCENARIOS Scenario Shape Term
 __version__ backtest backtest_table break_even build_model capacity_gap cheapest_first

@@ -13,6 +13,7 @@ from typing import Any
 from bayesdistill import posterior
 from bayesdistill.arguments import checked, instance
 from bayesdistill.criticism.convergence_findings import convergence_findings
+from bayesdistill.criticism.corpus_findings import corpus_findings
 from bayesdistill.criticism.design_findings import design_findings
 from bayesdistill.criticism.findings import Finding
 from bayesdistill.criticism.prior_findings import prior_findings
@@ -126,7 +127,8 @@ def check(fit: Fit, *, thresholds: ConvergenceThresholds = THRESHOLDS) -> Check:
     ()
     """
     numbers = posterior.convergence(fit, thresholds)
-    findings = [*convergence_findings(fit, numbers), *design_findings(fit)]
+    # The corpus first, because chains that have to follow two corpora at once may not converge.
+    findings = [*corpus_findings(fit), *convergence_findings(fit, numbers), *design_findings(fit)]
     if numbers["rhat"] is not None and numbers["rhat"] <= _DESCRIBED:
         findings += [found for of in CHECKS for found in of(fit)]
     return Check(tuple(findings), numbers)

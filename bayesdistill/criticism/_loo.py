@@ -124,7 +124,7 @@ def compare_loo(fits: Mapping[str, Fit]) -> xr.Dataset:
     values["bad"] = [int((~(np.ravel(estimates[name][1].pareto_k) <= GOOD_K)).sum()) for name in order]
     values["converged"] = [fit_attributes(fits[name])["converged"] for name in order]
     found = dataset("compare_loo", values, {"model": order}, {})
-    found.attrs = {"verdict": _describe_comparison(found)}
+    found.attrs = {"verdict": _describe_comparison(found), **posterior.conflict_attribute(fits)}
     return found
 
 

@@ -184,11 +184,12 @@ def require_draws(fit: Fit, caller: str) -> None:
 
 
 def fit_attributes(fit: Fit) -> dict[str, str]:
-    """Return attributes that the figures display: convergence and source of the supervised law."""
+    """Return attributes that the figures display: convergence, source of the supervised law, conflict."""
     verdict = posterior.convergence(fit)
     known = posterior.LAW_ATTRIBUTE in posterior.posterior_dataset(fit).attrs
     return {
         "converged": {True: "yes", False: "no", None: "unknown"}[verdict["converged"]],
         "supervised_law": posterior.provenance(fit).get("supervised_law", "unknown"),
+        **posterior.conflict_attribute(fit),
         **({posterior.IDENTITY_ATTRIBUTE: posterior.identity(fit)} if known else {}),
     }

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesdistill import posterior
 from bayesdistill.answers import Codes
 from bayesdistill.arguments import checked, one_of
 from bayesdistill.compute import SCENARIOS, Scenario, forward_flops
@@ -211,6 +212,7 @@ def compare_crossovers(
     result.attrs["converged_each"] = json.dumps(converged)
     # Report the worst convergence state: a comparison is only as reliable as its least converged posterior.
     result.attrs["converged"] = next((state for state in ("no", "unknown") if state in converged.values()), "yes")
+    result.attrs |= posterior.conflict_attribute({str(name): planning.fit_of(fit) for name, fit in fits.items()})
     return result
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesdistill import posterior
 from bayesdistill.arguments import check_fields, checked
 from bayesdistill.compute import forward_flops
 from bayesdistill.decisions import labels, planning
@@ -440,6 +441,11 @@ def _verdict(rule: Rule, row: Row) -> str:
 
 
 def _long_table(result: str, rows: list[Row], rule: Rule, planner: planning.Planner) -> xr.Dataset:
+    if conflict := planner.fitted.attrs.get(posterior.CONFLICT_ATTRIBUTE):
+        # Sentences are quoted without the result.
+        rows = [
+            row | {name: f"{row[name]} {conflict}" for name in ("sentence", "statement") if name in row} for row in rows
+        ]
     columns = {name: [row[name] for row in rows] for name in labels.declared()[result] if name != "row"}
     values = {
         name: np.array(column, dtype=object if isinstance(column[0], str) else None) for name, column in columns.items()

@@ -15,7 +15,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.datasets import FIXED_AXES, fixed_axes
-from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ModelError
+from bayesdistill.errors import ConflictError, ConflictWarning, ConvergenceError, ConvergenceWarning, ModelError
 from bayesdistill.law import Draws
 from bayesdistill.law.parameters import DOMAIN_WORDS, DOMAINS
 
@@ -82,24 +82,30 @@ class FittedDraws:
         return replace(self, draws=self.draws.take(index), draw=self.draw[within]), index
 
 
-def gather(fit: posterior.Fit, allow_unconverged: bool) -> FittedDraws:
-    """Return the draws of a fit after checking convergence.
+def gather(fit: posterior.Fit, allow_unconverged: bool = False, allow_conflict: bool = False) -> FittedDraws:
+    """Return the draws of a fit after checking convergence and corpus.
 
     Parameters
     ----------
     fit : DataTree or Dataset
     allow_unconverged : bool
         Whether a posterior that did not converge is accepted.
+    allow_conflict : bool
+        Whether runs that contradict the supervised law are accepted.
 
     Raises
     ------
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False; if it is True, a ConvergenceWarning.
+    ConflictError
+        If the runs contradict the supervised law and `allow_conflict` is False; if it is True, a ConflictWarning.
     """
     law = posterior.law_draws(fit)
     if law.sizes["chain"] * law.sizes["draw"] == 0:
         raise ModelError("The posterior holds no draws. Refit the model.")
     _require_valid(fit)
+    # First, because chains that have to follow two corpora at once may not converge.
+    conflict = _checked_corpus(fit, allow_conflict)
     # A Dataset of draws has no sampler statistics, so its convergence cannot be checked.
     known = isinstance(fit, xr.DataTree)
     convergence: dict[str, Any] = posterior.convergence(fit) if known else {"converged": None}
@@ -131,9 +137,23 @@ def gather(fit: posterior.Fit, allow_unconverged: bool) -> FittedDraws:
             "posterior_draws": int(law.sizes["chain"] * law.sizes["draw"]),
             "supervised_range": supervised_range,
             "seen_ranges": json.dumps(ranges),
+            **conflict,
             FIXED_AXES: json.dumps(fixed_axes(seen)),
         },
     )
+
+
+def _checked_corpus(fit: posterior.Fit, allow_conflict: bool) -> dict[str, str]:
+    """Return the attribute of a conflict that is accepted; empty if there is no conflict."""
+    found = posterior.level_shift_of(fit)
+    if found is None or not found.is_conflict:
+        return {}
+    if not allow_conflict:
+        raise ConflictError(
+            f"{found.sentence} {found.fix}, or pass allow_conflict=True to decide anyway; all results then carry this warning."
+        )
+    warnings.warn(found.sentence, ConflictWarning, skip_file_prefixes=_INTERNAL)
+    return posterior.conflict_attribute(fit)
 
 
 def _require_valid(fit: posterior.Fit) -> None:

@@ -70,6 +70,8 @@ class Planner:
         Random seed of all random numbers, such as the noise of single runs.
     allow_unconverged : bool
         Use a posterior that failed convergence checks, with a warning. The attributes of the results record this.
+    allow_conflict : bool
+        Decide although the runs contradict the supervised law, as those of another corpus do, with a warning. All results carry it.
     executor : concurrent.futures.Executor, optional
         Executor that solves pieces of the problem; for a Dask cluster, `client.get_executor()`.
     threads : int, optional
@@ -103,6 +105,7 @@ class Planner:
     draws: int = 1000
     seed: int = 0
     allow_unconverged: bool = False
+    allow_conflict: bool = False
     executor: Executor | None = None
     threads: int | None = None
     piece: int | None = None
@@ -119,8 +122,8 @@ class Planner:
 
     @cached_property
     def fitted(self) -> FittedDraws:
-        """Draws of the fit, after checking convergence."""
-        return gather(self.fit, self.allow_unconverged)
+        """Draws of the fit, after checking convergence and corpus."""
+        return gather(self.fit, self.allow_unconverged, self.allow_conflict)
 
 
 Source = posterior.Fit | Planner
@@ -135,6 +138,7 @@ class Unconverged(TypedDict, total=False):
     """Options of functions that only use draws."""
 
     allow_unconverged: bool
+    allow_conflict: bool
 
 
 class Costs(Unconverged, total=False):
@@ -215,13 +219,15 @@ def planner_of(
         If a distillation law is required and the fit has none.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
+    ConflictError
+        If the runs contradict the supervised law and `allow_conflict` is False.
     """
     check_options(function, options)
     if not isinstance(fit, Planner):
         planner = Planner(fit, **options)
     else:
         planner = replace(fit, **options)
-        if planner.allow_unconverged == fit.allow_unconverged:
+        if all(getattr(planner, name) == getattr(fit, name) for name in Unconverged.__annotations__):
             vars(planner)["fitted"] = fit.fitted
     if distilled and not planner.fitted.draws.law.distills:
         raise ParameterError(
@@ -318,6 +324,8 @@ ParameterError
     If an argument is invalid, or the fit has no distillation law.
 ConvergenceError
     If the posterior did not converge and `allow_unconverged` is False.
+ConflictError
+    If the runs contradict the supervised law, as those of another corpus do, and `allow_conflict` is False.
 """
 _HEADING = re.compile(r"^(\w+)\n-+\n", re.MULTILINE)
 _ENTRY = re.compile(r"^(\w[\w, ]*?)(?: : .*)?\n(?:(?:    .*)?\n)*", re.MULTILINE)

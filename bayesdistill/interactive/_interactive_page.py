@@ -61,6 +61,8 @@ def interactive_page(
         If an argument is invalid, or a term of the law uses an operation that cannot be translated to JavaScript.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
+    ConflictError
+        If the runs contradict the supervised law, as those of another corpus do, and `allow_conflict` is False.
     FileError
         If the file cannot be written.
 
@@ -145,6 +147,8 @@ def show_interactive(
         If an argument is invalid, or a term of the law uses an operation that cannot be translated to JavaScript.
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
+    ConflictError
+        If the runs contradict the supervised law, as those of another corpus do, and `allow_conflict` is False.
 
     Examples
     --------

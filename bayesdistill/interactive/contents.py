@@ -112,6 +112,8 @@ def notes(fitted: FittedDraws) -> list[dict[str, Any]]:
         found.append({"bad": True, "text": f"This posterior did not converge ({failed}). The results may be wrong."})
     elif fitted.attrs["converged"] != "yes":
         found.append({"bad": False, "text": "Convergence of these posterior draws is unknown."})
+    if conflict := fitted.attrs.get(posterior.CONFLICT_ATTRIBUTE):
+        found.append({"bad": True, "text": conflict})
     published = json.loads(fitted.attrs["posterior_provenance"]).get("supervised_law") == "published law"
     names = json.loads(fitted.attrs["prior_dominated"])
     found += [{"bad": False, "text": text} for text in posterior.prior_sentences(names, published)]

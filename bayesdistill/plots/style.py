@@ -196,6 +196,11 @@ _AXES = {"FLOPs": flops_axis, "tokens": size_axis, "parameters": size_axis}
 _MANY = 5  # more than half of the nine coordinates of the distillation law
 
 
+def conflicts(data: xr.Dataset) -> list[str]:
+    """Return what every figure says if the runs contradict the supervised law; empty otherwise."""
+    return [text for text in [data.attrs.get(posterior.CONFLICT_ATTRIBUTE)] if text]
+
+
 def fit_notes(data: xr.Dataset) -> tuple[list[str], list[str]]:
     """What the reader must know about the posterior behind a Dataset: (warnings, notes).
 
@@ -211,6 +216,7 @@ def fit_notes(data: xr.Dataset) -> tuple[list[str], list[str]]:
         warnings.append(f"The posterior behind this figure did not converge{detail}; its numbers may be wrong.")
     elif converged != "yes":
         notes.append("Whether the draws behind this figure converged is not known.")
+    warnings += conflicts(data)
     known = json.loads(data.attrs.get("posterior_provenance", "{}"))
     published = (data.attrs.get("supervised_law") or known.get("supervised_law")) == "published law"
     names = json.loads(data.attrs.get("prior_dominated", "[]"))

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from bayesdistill.posterior.convergence import THRESHOLDS, ConvergenceThresholds, convergence
+from bayesdistill.posterior.corpus import (
+    CONFLICT_ATTRIBUTE,
+    LEVEL_SHIFT_ATTRIBUTE,
+    LevelShift,
+    conflict_attribute,
+    corpus_conflict,
+    level_shift_of,
+)
 from bayesdistill.posterior.fits import (
     CONSTANT,
     FORMAT,

@@ -21,7 +21,7 @@ def methods_text(fit: Fit) -> str:
     Returns
     -------
     str
-        Plain text with data and hashes, law, priors, sampler settings and seed, convergence, and versions.
+        Plain text with data and hashes, law, priors, sampler settings and seed, convergence, conflicts, and versions.
 
     Raises
     ------
@@ -46,6 +46,8 @@ def methods_text(fit: Fit) -> str:
     else:
         sentences.append("The draws have no provenance: their data, priors and sampler are unknown.")
     sentences.append(_convergence(posterior.convergence(fit)))
+    if conflict := posterior.corpus_conflict(fit):
+        sentences.append(conflict)
     if versions := found.get("versions"):
         sentences.append(f"Software: {', '.join(f'{name} {number}' for name, number in sorted(versions.items()))}.")
     return " ".join(sentences)

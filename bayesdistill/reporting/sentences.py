@@ -119,7 +119,9 @@ def answer_sentences(fit: Fit, plan: xr.Dataset) -> tuple[str, str, str]:
                 f", and the influence of the prior on the asymptotic advantage (width {width} nats) increases with the number of "
                 "tokens; use bd.prior_sensitivity to quantify it"
             )
-    return f"{first}.", second, f"{third}."
+    # The answer does not stand without the warning, wherever it is quoted.
+    conflict = plan.attrs.get(posterior.CONFLICT_ATTRIBUTE) or posterior.corpus_conflict(fit)
+    return " ".join([f"{first}.", *([conflict] if conflict else [])]), second, f"{third}."
 
 
 def fit_sentences(fit: Fit) -> tuple[str, str, str]:
@@ -141,14 +143,18 @@ def fit_sentences(fit: Fit) -> tuple[str, str, str]:
 def warnings_and_notes(fit: Fit, plan: xr.Dataset | None, found: Check) -> dict[str, list[str]]:
     """Return the `warnings` above the answer and the `notes` below it; `found` is the result of `check`."""
     warnings, notes, ok, verdict = list(found.cautions), [], found.ok, " ".join(found.problems)
-    if ok is False:
+    if found.numbers["converged"] is False:
         warnings.append(f"The posterior did not converge; the numbers in this report may be wrong. {verdict}")
+    elif ok is False:
+        warnings += found.problems
     elif ok is None:
         notes.append("The convergence of the draws is unknown.")
     if plan is not None:
         problems, remarks = fit_notes(plan)
         if ok is not False:
             warnings += [text.replace("this figure", "the plan") for text in problems]
+        elif found.numbers["converged"]:
+            warnings += [text for text in problems if not any(text in known for known in warnings)]
         # The warnings below list the prior-dominated coordinates by name.
         notes += [text for text in remarks if "converged" not in text and "rior-dominated" not in text]
         notes = [text for text in notes if text not in warnings]

@@ -17,12 +17,13 @@ import xarray as xr
 from bayesdistill import compiler, posterior
 from bayesdistill.arguments import SAMPLED, checked
 from bayesdistill.datasets import fixed_axes, hash_of, read_runs, training_curves
-from bayesdistill.errors import ConvergenceWarning, DesignWarning, ModelError
+from bayesdistill.errors import ConflictWarning, ConvergenceWarning, DesignWarning, ModelError
 from bayesdistill.law import DEFAULT_LAW, Law, Prior, Reference, as_law
 from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import ASYMPTOTIC_WIDTH, PUBLISHED_TOLERANCE, Priors, default_priors, prior_frame
 from bayesdistill.sampling._prior_table import choose_priors
 from bayesdistill.sampling.groups import data_groups, labeled, log_likelihood
+from bayesdistill.sampling.level_shift import estimate_level_shift
 from bayesdistill.sampling.model_key import model_key
 from bayesdistill.sampling.nuts import sample
 
@@ -104,6 +105,8 @@ def fit(
     -----
     CompilerWarning
         If the model is compiled with numba, which takes about a minute (see `bayesdistill.compiler`).
+    ConflictWarning
+        If the distilled runs contradict the supervised law, as those of another corpus do. Decisions then raise a ConflictError.
     ConvergenceWarning
         If a convergence check fails (see `check`).
     DesignWarning
@@ -125,6 +128,7 @@ def fit(
     chosen = choose_priors(priors, widen, default, reference)
     law = chosen.law
     started = time.time()
+    shift = None if table is None else estimate_level_shift(table, other, chosen, reference)
     compiled = compiler.compile(
         lambda: build_model(table, other, priors=chosen, reference=reference),
         model_key(table, other, chosen, reference),
@@ -133,6 +137,8 @@ def fit(
     sampled = sample(compiled, cores=cores, progress=progress, seed=seed, **settings)
     observed, constant = data_groups(law, table, other)
     kept = posterior.with_law(labeled(sampled[posterior.POSTERIOR], law), law, reference)
+    if shift is not None:
+        kept = kept.assign_attrs({posterior.LEVEL_SHIFT_ATTRIBUTE: json.dumps(asdict(shift))})
     groups = sampled | {
         posterior.POSTERIOR: kept,
         posterior.LOG_LIKELIHOOD: log_likelihood(kept, table, other),
@@ -154,6 +160,8 @@ def fit(
     }
     for sentence in filter(None, [*fixed_axes(constant).values(), training_curves(constant)]):
         warnings.warn(sentence, DesignWarning, stacklevel=3)
+    if shift is not None and shift.is_conflict:
+        warnings.warn(f"{shift.sentence} {shift.fix}.", ConflictWarning, stacklevel=3)
     verdict = posterior.convergence(result)
     if verdict["failed"]:
         warnings.warn(

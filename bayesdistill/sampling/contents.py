@@ -72,6 +72,13 @@ class _Convergence(TypedDict, total=False):
     failed: list[str] | None
 
 
+@with_config(ConfigDict(extra="forbid"))
+class _LevelShift(TypedDict):
+    shift: Annotated[float, Field(allow_inf_nan=False)]
+    standard_error: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    supervised_law: str
+
+
 class _Attributes(TypedDict, total=False):
     bayesdistill_provenance: Json[_Provenance]
     posterior_provenance: Json[_Provenance]
@@ -80,6 +87,7 @@ class _Attributes(TypedDict, total=False):
     converged: Literal["yes", "no", "unknown"]
     converged_each: Json[dict[str, str]]
     prior_dominated: Json[list[str]]
+    corpus_conflict: str
     fixed_axes: Json[dict[str, str]]
     seen_ranges: Json[dict[str, tuple[float, float]]]
     supervised_law: str
@@ -110,6 +118,7 @@ class _Attributes(TypedDict, total=False):
 class _OfDraws(TypedDict, total=False):
     law: str
     reference: Json[_Reference]
+    level_shift: Json[_LevelShift]
 
 
 class _OfVariable(TypedDict, total=False):

@@ -8,6 +8,7 @@ import xarray as xr
 from bayesdistill.arguments import checked, one_of, or_none
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots.grids import need
+from bayesdistill.tables._plan_table import with_warning
 
 _GROUPS = ["group", "forecaster", "noise"]
 _COUNTS = ["forecasts", "configurations", "predictions", "unconverged"]
@@ -17,6 +18,7 @@ _COLUMNS = """
 """
 
 
+@with_warning
 @checked(noise=or_none(one_of("law", "run")))
 def backtest_table(found: xr.Dataset, *, noise: str | None = None) -> pd.DataFrame:
     """One row per group of forecasts, forecaster and kind of noise.

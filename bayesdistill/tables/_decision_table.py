@@ -13,7 +13,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.arguments import checked
 from bayesdistill.errors import ParameterError
-from bayesdistill.tables._plan_table import in_words, plan_table
+from bayesdistill.tables._plan_table import in_words, plan_table, with_warning
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ def kind_of(found: xr.Dataset) -> Kind | None:
     return next((kind for kind in KINDS if kind.marker in found.data_vars), None)
 
 
+@with_warning
 @checked
 def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY) -> pd.DataFrame:
     """What a decision function returned as a table of numbers, one row per case.

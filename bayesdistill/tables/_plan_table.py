@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,11 +20,28 @@ _PER_CELL = """
     probability probability_mcse probability_best expected_gain expected_gain_mcse regret evpi teacher_params teacher_tokens
     teacher_loss student_tokens status extrapolates extrapolation extrapolation_axis
 """
+OTHER_CORPUS = "other corpus"
+"""Content of the column `warning` if the distilled runs and the supervised law belong to different corpora."""
 _OUTCOMES = ("crossed", "always", "never", "reversed", "impossible")
 _AXES = ("student", "scenario", "students_per_teacher", "budget", "tokens")
 _MOST_BUDGETS = 4
 
 
+def with_warning[**P](function: Callable[P, pd.DataFrame]) -> Callable[P, pd.DataFrame]:
+    """Decorate a function of a result: its table has the column `warning` if the result comes from runs that contradict their law."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **named: P.kwargs) -> pd.DataFrame:
+        frame = function(*args, **named)
+        found = next((value for value in (*args, *named.values()) if isinstance(value, xr.Dataset)), xr.Dataset())
+        if found.attrs.get(posterior.CONFLICT_ATTRIBUTE) and "warning" not in frame:
+            frame["warning"] = OTHER_CORPUS
+        return frame
+
+    return call
+
+
+@with_warning
 @selected_with_lists
 def plan_table(plan: xr.Dataset) -> pd.DataFrame:
     """One row per student, scenario and budget (or unique tokens).
@@ -65,6 +83,7 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
     return cells.to_dataframe(dim_order=axes).reset_index()[[*axes, *names]]
 
 
+@with_warning
 @checked
 @selected_with_lists
 def summary_table(

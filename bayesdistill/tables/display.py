@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 import xarray as xr
 
+from bayesdistill import posterior
 from bayesdistill.errors import BayesdistillError
 from bayesdistill.tables._decision_table import decision_table, kind_of
 from bayesdistill.tables._plan_table import plan_table, summary_table
@@ -69,6 +70,7 @@ def _shown(found: xr.Dataset) -> Shown | None:
         return None  # a part that has lost what the table needs; a display must not fail
     converged = found.attrs.get("converged") != "no"
     warnings = [] if converged else ["The posterior did not converge, so these numbers may be wrong."]
+    warnings += [text for text in [found.attrs.get(posterior.CONFLICT_ATTRIBUTE)] if text]
     warning = " ".join([*warnings, *json.loads(found.attrs.get("fixed_axes", "{}")).values()])
     hidden = len(frame) - _MOST_ROWS
     more = f"{hidden} more row{'s' if hidden > 1 else ''}. " if hidden > 0 else ""

@@ -1,0 +1,170 @@
+"""Power and false alarms of the level shift that `bd.fit` estimates, on simulated tables.
+
+Run: python docs/studies/level_shift.py [--tables 200]
+
+Every row is one kind of table. Its laws are simulated: "published" is equation 8 with the published parameters; "near" moves the
+distillation coordinates of the default law at the published runs by 0.15 prior standard deviations, "wide" by 0.4; "prior" draws all of
+them from the priors of a fit. The supervised coordinates of the last three are drawn from the published-law prior. Designs: rows of the
+published design, or "own": 1, 2, 4 or 8 students and teachers, each of random size and tokens. With supervised runs, there are 20 of
+them, at sizes and tokens like those of the students. Residual scales are 0.003 to 0.02 nats, effects of student configurations
+0.003 to 0.015 nats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+import pandas as pd
+
+import bayesdistill as bd
+from bayesdistill import posterior
+from bayesdistill.law import DEFAULT_LAW, LAWS, SUPERVISED_SYMBOLS
+from bayesdistill.model import reference_run
+from bayesdistill.posterior import SUPERVISED_COORDINATES
+from bayesdistill.priors import default_priors, log_asymptotic_prior
+from bayesdistill.sampling.level_shift import CENTERS, estimate_level_shift
+
+LAW = LAWS[DEFAULT_LAW].for_runs(distilled=True, supervised=False)
+KINDS = {"near": 0.15, "wide": 0.4, "prior": 1.0}
+KAPPA = 0.8
+"""Logarithm of kappa at the published runs, which the prior of the test does not assume."""
+SHIFTS = (0.0, 0.1, 0.3)
+
+
+def truth(kind: str, runs: pd.DataFrame, rng: np.random.Generator) -> tuple[dict[str, float], str]:
+    """Return the symbols and the name of a law."""
+    if kind == "published":
+        return dict(bd.PUBLISHED), "busbridge2025"
+    reference = reference_run(bd.load_runs() if kind != "prior" else runs, None)
+    priors = default_priors(LAW, reference)
+    scale = np.array([1.0 if name in SUPERVISED_COORDINATES else KINDS[kind] for name in priors.names])
+    center = priors.location
+    if kind != "prior":
+        known = CENTERS | {"log_kappa": KAPPA}
+        center = np.array([known.get(name, priors.table[name].location) for name in priors.names])
+    while True:
+        z = np.zeros(len(priors.names))
+        z[priors.free] = rng.standard_normal(int(priors.free.sum()))
+        values = center + scale * (priors.factor @ z[priors.free])
+        coordinates = dict(zip(priors.names, values, strict=True))
+        with np.errstate(all="ignore"):
+            reduced = LAW.reduced_symbols(coordinates, reference)
+            if np.log(rng.uniform()) < log_asymptotic_prior(LAW, reduced, 0.005):
+                return {name: float(value) for name, value in LAW.symbols(coordinates, reference).items()}, DEFAULT_LAW
+
+
+def own_design(count: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Return a design with a few students and teachers."""
+
+    def between(low: float, high: float, size: int) -> np.ndarray:
+        return np.exp(rng.uniform(np.log(low), np.log(high), size))
+
+    students, teachers = rng.choice([1, 2, 4, 8], 2)
+    sizes, amounts = between(1.43e8, 3e9, students), between(10, 160, max(2, count // 4))
+    teacher = between(3e8, 1.26e10, teachers)
+    losses = bd.supervised_loss(
+        teacher, teacher * between(10, 160, teachers), **{name: bd.PUBLISHED[name] for name in SUPERVISED_SYMBOLS}
+    )
+    size = rng.choice(sizes, count)
+    which = rng.integers(teachers, size=count)
+    return pd.DataFrame(
+        {
+            "student_params": size.round(),
+            "student_tokens": (size * rng.choice(amounts, count)).round(),
+            "teacher_loss": losses[which],
+            "teacher": [f"T{i}" for i in which],
+        }
+    )
+
+
+def table(
+    kind: str, design: str, count: int, joint: bool, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame | None] | None:
+    """Return simulated tables of distilled and supervised runs; None if a loss is not plausible."""
+    rng = np.random.default_rng([seed, count, joint])
+    published = bd.load_runs().drop(columns="student_loss")
+    runs = (
+        published.iloc[rng.choice(len(published), count, replace=False)].reset_index(drop=True)
+        if design == "published"
+        else own_design(count, rng)
+    )
+    symbols, law = truth(kind, runs, rng)
+    sigma, effect = np.exp(rng.uniform(np.log([0.003, 0.003]), np.log([0.02, 0.015])))
+    noise = {"sigma": float(sigma), "student_sd": float(effect), "seed": rng, "law": law}
+    try:
+        distilled = bd.simulate_runs(symbols, design=runs, **noise)
+        supervised = None
+        if joint:
+            some = runs.iloc[rng.integers(len(runs), size=20)]
+            wide = np.exp(rng.uniform(-1, 1, (2, 20)))
+            plan = pd.DataFrame(
+                {"params": some["student_params"] * wide[0], "tokens": some["student_tokens"] * wide[1]}
+            )
+            supervised = bd.simulate_runs(
+                symbols, kind="supervised", design=plan.round().reset_index(drop=True), **noise
+            )
+    except bd.BayesdistillError:
+        return None
+    if not distilled["student_loss"].between(0.5, 10).all():
+        return None
+    return distilled, supervised
+
+
+def estimate(runs: pd.DataFrame, supervised: pd.DataFrame | None) -> posterior.LevelShift:
+    """Return the level shift as `bd.fit` estimates it."""
+    reference = reference_run(runs, supervised)
+    law = LAWS[DEFAULT_LAW].for_runs(distilled=True, supervised=supervised is not None)
+    found = estimate_level_shift(runs, supervised, default_priors(law, reference), reference)
+    if found is None:
+        raise bd.ModelError("The estimate failed.")
+    return found
+
+
+def measure(kind: str, design: str, count: int, joint: bool, tables: int) -> dict[str, object]:
+    """Return rates of one kind of table."""
+    rows = []
+    for seed in range(tables):
+        made = table(kind, design, count, joint, seed)
+        if made is None:
+            continue
+        runs, supervised = made
+        for size in SHIFTS:
+            shift = size * (1 if seed % 2 else -1)
+            moved = runs.assign(teacher_loss=runs["teacher_loss"] + shift, student_loss=runs["student_loss"] + shift)
+            found = estimate(moved, supervised)
+            rows.append((size, found.is_conflict, found.is_resolved, found.shift - shift, found.standard_error))
+    frame = pd.DataFrame(rows, columns=["size", "conflict", "resolved", "error", "standard_error"])
+    rates = {f"conflict at {size}": round(part["conflict"].mean(), 3) for size, part in frame.groupby("size")}
+    known = frame[frame["resolved"]]
+    rates |= {f"{size}, resolved": round(part["conflict"].mean(), 3) for size, part in known.groupby("size")}
+    return {
+        "law": kind, "design": design, "runs": count, "supervised": 20 if joint else 0, "tables": len(frame) // len(SHIFTS),
+        "resolved": round(frame["resolved"].mean(), 2), **rates, "rms error": round(float((frame["error"] ** 2).mean() ** 0.5), 3),
+        "median se": round(frame["standard_error"].median(), 3),
+    }  # fmt: skip
+
+
+CELLS = [
+    (kind, "published", count, joint)
+    for kind in ("published", "near", "wide")
+    for count in (20, 80)
+    for joint in (False, True)
+] + [(kind, "own", 20, joint) for kind in ("published", "near", "wide", "prior") for joint in (False, True)]
+
+
+def main() -> None:
+    """Print a table of rates."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tables", type=int, default=200)
+    arguments = parser.parse_args()
+    rows = []
+    for cell in CELLS:
+        rows.append(measure(*cell, arguments.tables))
+        print(rows[-1], file=sys.stderr, flush=True)
+    print(pd.DataFrame(rows).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -35,7 +35,7 @@ from bayesdistill.datasets import read_measured
 from bayesdistill.errors import ModelError
 from bayesdistill.law import DEFAULT_LAW, UNITS, GroupEffect, Law, Reference, as_law
 from bayesdistill.law.effects import student_configurations
-from bayesdistill.law.predictive import COLUMNS, OUTCOME, residual_scale_of, supervised_scale
+from bayesdistill.law.predictive import COLUMNS, OUTCOME, residual_scale_of, supervised_residual_scale
 from bayesdistill.priors import Priors, asymptotic_advantages, default_priors
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _observe_distilled(runs: pd.DataFrame, law: Law, p: dict[str, Any], referenc
 def _observe_supervised(supervised: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference) -> None:
     model = _with_design(supervised, "supervised")
     mu = law.supervised_loss(model["params"] / reference.params, model["tokens"] / reference.tokens, p)
-    _observe(supervised, law, "supervised", mu, p[supervised_scale(law)], p, reference)
+    _observe(supervised, law, "supervised", mu, supervised_residual_scale(law, mu, p), p, reference)
 
 
 def _with_design(table: pd.DataFrame, kind: str) -> pm.Model:

@@ -451,7 +451,7 @@ def test_residuals_have_the_tails_of_the_posterior():
     n = 40_000
     fitted = gather(posterior_of(published(n) | {"sigma": np.full(n, 0.02), "nu": np.full(n, 3.0)}), False)
     noise = RunNoise.draw(fitted.draws, 1)
-    distilled, pretrained = noise.distilled(1e9, 1e10, 2.0), noise.pretrained(1e10)
+    distilled, pretrained = noise.distilled(1e9, 1e10, 2.0), noise.pretrained(1e9, 1e10)
     for scatter in (distilled, pretrained):
         for q in (0.75, 0.99):
             assert np.quantile(np.abs(scatter), q) == pytest.approx(0.02 * t.ppf((1 + q) / 2, 3), rel=0.06)

@@ -306,7 +306,10 @@ def test_composition_returns_new_laws():
         (lambda: bd.Parameter("eta", "1", "eta", domain="pos"), "`domain` must be"),
         (lambda: bd.Parameter("draw", "1", "draw"), "symbol cannot be called 'draw'"),
         (lambda: bd.Coordinate("eta", "eta", bd.Prior(0, 1), symbol="eta", link="ln"), "`link` must be"),
-        (lambda: PAPER.with_fixed(c1=2.0), r"Cannot fix 'c1' in the law 'busbridge2025'; it can fix 'gamma', 'sigma'"),
+        (
+            lambda: PAPER.with_fixed(c1=2.0),
+            r"Cannot fix 'c1' in the law 'busbridge2025'; it can fix 'alpha', 'beta', 'gamma'",
+        ),
         (lambda: PAPER.with_fixed(kappa=2.0), r"Cannot fix 'kappa'"),
         (lambda: DEFAULT.with_fixed(omega=1.5), r"Cannot fix omega at 1\.5: it must be a number from 0 to 1"),
         (lambda: DEFAULT.with_fixed(kappa=-1.0), r"Cannot fix kappa at -1\.0: it must be a positive number"),
@@ -538,17 +541,17 @@ def test_a_pair_of_runs_has_the_same_noise_wherever_it_is_asked(form):
     for i, j in ((5, 4), (0, 0), (2, 3)):
         alone = RunNoise.draw(draws, 3).distilled(size[i, 0], tokens[j], teacher)
         np.testing.assert_array_equal(np.broadcast_to(alone, 50), whole[i, j])
-    np.testing.assert_array_equal(again.pretrained(1e10), noise.pretrained(1e10))
+    np.testing.assert_array_equal(again.pretrained(1e9, 1e10), noise.pretrained(1e9, 1e10))
     np.testing.assert_array_equal(
-        again.difference(1e9, 1e10, 2.3, 1e10), noise.pretrained(1e10) - noise.distilled(1e9, 1e10, 2.3)
+        again.difference(1e9, 1e10, 2.3, 1e10), noise.pretrained(1e9, 1e10) - noise.distilled(1e9, 1e10, 2.3)
     )
-    assert not np.array_equal(RunNoise.draw(draws, 4).pretrained(1e10), noise.pretrained(1e10))
+    assert not np.array_equal(RunNoise.draw(draws, 4).pretrained(1e9, 1e10), noise.pretrained(1e9, 1e10))
     # An effect does not depend on which others the law has.
     fewer = law.with_effects("student")
     alone = RunNoise.draw(Draws(fewer, draws.symbols, REFERENCE), 3)
     np.testing.assert_array_equal(alone.effects["student"], noise.effects["student"])
     np.testing.assert_array_equal(alone.residual, noise.residual)
-    np.testing.assert_array_equal(alone.pretrained(1e10), noise.pretrained(1e10))
+    np.testing.assert_array_equal(alone.pretrained(1e9, 1e10), noise.pretrained(1e9, 1e10))
 
 
 def test_the_noise_of_a_pair_has_the_scale_of_new_runs():
@@ -567,8 +570,8 @@ def test_the_noise_of_a_pair_has_the_scale_of_new_runs():
         assert expected == pytest.approx(np.sqrt(residual**2 + 0.01**2 * 1.25 * (1 + axis**2)), rel=1e-10)
         assert np.std(noise.distilled(1e9, 2e10, teacher)) == pytest.approx(expected, rel=0.01)
     # The pretrained run has the effect of a student configuration too, and nothing in common with the distilled one.
-    assert np.std(noise.pretrained(1e10)) == pytest.approx(np.sqrt(0.01**2 + 0.01**2 * 1.25), rel=0.01)
-    assert abs(np.corrcoef(noise.pretrained(1e10), noise.distilled(1e9, 2e10, 2.3))[0, 1]) < 0.01
+    assert np.std(noise.pretrained(1e9, 1e10)) == pytest.approx(np.sqrt(0.01**2 + 0.01**2 * 1.25), rel=0.01)
+    assert abs(np.corrcoef(noise.pretrained(1e9, 1e10), noise.distilled(1e9, 2e10, 2.3))[0, 1]) < 0.01
 
 
 def test_noise_that_the_draws_lack_is_named(published_draw):
@@ -709,3 +712,44 @@ def test_a_file_is_not_read_with_another_law(fit354, tmp_path):
     again = bd.load(path, law="tied_reducible")
     assert bd.law_of(again) == bd.law_of(fit354)
     xr.testing.assert_equal(bd.law_draws(again), bd.law_draws(fit354))
+
+
+# Residual noise of supervised runs -----------------------------------------------------------------------------------
+
+
+def test_the_residual_scale_of_supervised_runs_is_a_power_of_their_reducible_loss():
+    law = DEFAULT.with_effects().for_runs(distilled=False, supervised=True)
+    draws = draws_with_noise(law, 3, sigma=0.02, noise_excess=0.7)
+    sizes, tokens = np.array([1e8, 1e9, 1e10]), np.array([1e10, 1e10, 1e12])
+    six = {name: bd.PUBLISHED[name] for name in ("E", "A", "B", "alpha", "beta", "gamma")}
+    loss = bd.supervised_loss(sizes, tokens, **six)
+    expected = 0.02 * (loss - six["E"]) ** 0.7
+    scale = residual_scale(draws, Design("supervised", sizes, tokens))
+    np.testing.assert_allclose(scale, np.broadcast_to(expected, (3, 3)), rtol=1e-12)
+    # The PyMC model has the same formula: its log density is that of these scales.
+    table = pd.DataFrame({"params": sizes, "tokens": tokens, "loss": loss + np.array([0.01, -0.02, 0.005])})
+    noise = RunNoise.draw(draws, 1)
+    np.testing.assert_allclose(
+        noise.pretrained(sizes[0], tokens[0]), expected[0] * noise.pretrained_residual, rtol=1e-12
+    )
+    model = bd.build_model(supervised=bd.read_runs(table, kind="supervised", allow_suspicious=True), law=law)
+    z = np.zeros(len(model.coords["coordinate"]))
+    priors = default_priors(law, reference_run(None, table))
+    at = law.symbols(dict(zip(priors.names, priors.location, strict=True)), reference_run(None, table))
+    center = law.supervised_loss(sizes, tokens, at)
+    residual_scales = at["sigma"] * (center - at["E"]) ** at["noise_excess"]
+    density = logpdf(table["loss"].to_numpy(), center, residual_scales, at["nu"]).sum()
+    prior = -0.5 * len(z) * np.log(2 * np.pi)
+    assert float(model.compile_logp()({"z": z})) == pytest.approx(density + prior, rel=1e-10)
+
+
+def test_forms_of_the_residual_noise_belong_to_a_kind_of_runs():
+    constant = DEFAULT.with_residual_noise(supervised="constant")
+    assert "noise_excess" not in [p.name for p in constant.for_runs(distilled=False, supervised=True).parameters]
+    assert "noise_excess" in [p.name for p in DEFAULT.for_runs(distilled=True, supervised=True).parameters]
+    assert "noise_excess" not in [p.name for p in DEFAULT.for_runs(distilled=True, supervised=False).parameters]
+    for wrong in ({"noise": "excess"}, {"supervised": "ratio"}):
+        with pytest.raises(
+            ParameterError, match=r"residual noise '(excess|ratio)' is not one of (distilled|supervised) runs"
+        ):
+            DEFAULT.with_residual_noise(**wrong)

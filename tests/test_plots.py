@@ -530,8 +530,8 @@ def test_what_the_prior_dominates_is_named():
 
 def test_a_real_posterior_takes_its_prior_along_into_the_figure(fit354):
     named = posterior.prior_dominated(fit354)
-    # Of the supervised law the runs narrow exponents and irreducible loss by a fifth to a quarter; the rest is the prior's.
-    assert {"log_loss", "share", "log_elasticity_tokens", "gap_curvature"} <= set(named)
+    # The prior determines most of the supervised law and the curvature of the gap.
+    assert {"log_loss", "log_beta", "gap_curvature"} <= set(named)
     assert not {"log_excess_S", "teacher_power", "log_gap_strength", "log_kappa"} & set(named)
     plan = decisions.plan(fit354, "1B", [1e20, 1e21], "best case")
     gap = decisions.capacity_gap(fit354, "1B", student_tokens_per_param=20, teacher_losses=[2.2, 2.3])

@@ -86,7 +86,7 @@ def law_curves(
         margin = 0.03 * float(np.ptp(tokens))
         axis = np.exp(np.linspace(tokens.min() - margin, tokens.max() + margin, points))
         curve = some.supervised_loss(sizes[:, None, None], axis[:, None])
-        new_run = curve + noise.pretrained(axis[:, None])
+        new_run = curve + noise.pretrained(sizes[:, None, None], axis[:, None])
         coords = {"configuration_params": sizes}
     tails = [(1 - prob) / 2, (1 + prob) / 2]
     predicted = expected_loss(draws, Design.of(draws.law, runs, kind)).mean(axis=0)

@@ -22,7 +22,6 @@ from bayesdistill.law.predictive import (
     residual_scale,
     residuals,
     standard_residuals,
-    supervised_scale,
     with_new_groups,
 )
 
@@ -114,7 +113,6 @@ def pair_predictions(fitted: Fitted, pairs: pd.DataFrame, rng: np.random.Generat
     rows, unknown = pairs["distilled"].to_numpy(), pairs["teacher_unknown"].to_numpy(dtype=bool)
     table = fitted.runs["distilled"].iloc[rows]
     size, tokens, measured = (column(table, name) for name in ("student_params", "student_tokens", "teacher_loss"))
-    alone_scale = p[supervised_scale(law)]
 
     def noise() -> np.ndarray:
         return standard_residuals(p["nu"], (draws.n_draws, len(pairs)), rng)
@@ -125,13 +123,14 @@ def pair_predictions(fitted: Fitted, pairs: pd.DataFrame, rng: np.random.Generat
     # Interpolated losses have the noise of two runs; otherwise the weight of the single run is 1.
     own = fitted.new_effects("supervised", rng)
     own = (1 - weight) * own[:, low] + weight * own[:, high]
-    pretrained = expected + own + alone_scale * ((1 - weight) * noise() + np.where(low == high, 0.0, weight) * noise())
-    teacher, teacher_scale = np.broadcast_to(measured, expected.shape), alone_scale
+    scale = residual_scale(draws, fitted.design("supervised"))
+    pretrained = expected + own + (1 - weight) * scale[:, low] * noise()
+    pretrained = pretrained + np.where(low == high, 0.0, weight) * scale[:, high] * noise()
+    noisy_teacher = teacher = np.broadcast_to(measured, expected.shape)
     if unknown.any():
         trained = Design("supervised", column(table, "teacher_params"), column(table, "teacher_tokens"))
         teacher = np.where(unknown, expected_loss(draws, trained), measured)
-        teacher_scale = new_run_scale(draws, trained)
-    noisy_teacher = teacher + np.where(unknown, teacher_scale * noise(), 0.0)
+        noisy_teacher = teacher + np.where(unknown, new_run_scale(draws, trained) * noise(), 0.0)
     effects = fitted.new_effects("distilled", rng)[:, rows]
     deviation = residuals(draws, residual_scale(draws, Design("distilled", size, tokens, measured)), rng) + effects
     student = law.student(size, tokens, p)

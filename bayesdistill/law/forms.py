@@ -61,7 +61,8 @@ class Law:
     terms : tuple of Term
         The supervised law first. A law of supervised runs alone has no other.
     effects : tuple of GroupEffect
-    residual_noise : ResidualNoise
+    residual_noise, supervised_residual_noise : ResidualNoise
+        Of distilled and of supervised runs.
     fixed : mapping
         Symbol -> value, for symbols that are not sampled, such as gamma or omega. Each must depend on one coordinate only.
     supervised_noise : bool
@@ -82,6 +83,7 @@ class Law:
     terms: tuple[Term, ...]
     effects: tuple[GroupEffect, ...] = ()
     residual_noise: ResidualNoise = CONSTANT
+    supervised_residual_noise: ResidualNoise = CONSTANT
     fixed: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     supervised_noise: bool = False
     discrepancy: None = None
@@ -94,10 +96,17 @@ class Law:
             terms=tuple_of(Term),
             effects=tuple_of(GroupEffect),
             residual_noise=instance(ResidualNoise),
+            supervised_residual_noise=instance(ResidualNoise),
             fixed=instance(Mapping),
             supervised_noise=switch,
         )
         object.__setattr__(self, "fixed", MappingProxyType({name: scalar(value) for name, value in self.fixed.items()}))
+        for kind, noise, other in (
+            ("distilled", self.residual_noise, "supervised_factor"),
+            ("supervised", self.supervised_residual_noise, "factor"),
+        ):
+            if getattr(noise, other) is not None:
+                raise ParameterError(f"The residual noise {noise.name!r} is not one of {kind} runs.")
         for what, parts in (("term", self.terms), ("group effect", self.effects)):
             for name in _repeated(parts):
                 raise ParameterError(f"The law {self.name!r} has the {what} {name!r} twice.")
@@ -123,7 +132,8 @@ class Law:
         return hash(self.to_json())
 
     def __reduce__(self) -> Any:
-        parts = (self.name, self.reference, self.terms, self.effects, self.residual_noise, dict(self.fixed))
+        noise = (self.residual_noise, self.supervised_residual_noise)
+        parts = (self.name, self.reference, self.terms, self.effects, *noise, dict(self.fixed))
         return Law, (*parts, self.supervised_noise, self.discrepancy)
 
     # Composition ----------------------------------------------------------------------------------------------------
@@ -148,9 +158,13 @@ class Law:
         """The law with these group effects and no others."""
         return replace(self, effects=tuple(_part(effect, EFFECTS, "group effect") for effect in effects))
 
-    def with_residual_noise(self, noise: str | ResidualNoise) -> Law:
-        """The law with another form of the residual noise."""
-        return replace(self, residual_noise=_part(noise, RESIDUAL_NOISE, "form of the residual noise"))
+    def with_residual_noise(
+        self, noise: str | ResidualNoise | None = None, *, supervised: str | ResidualNoise | None = None
+    ) -> Law:
+        """The law with another form of the residual noise of distilled or of supervised runs; None keeps what it has."""
+        given = {"residual_noise": noise, "supervised_residual_noise": supervised}
+        what = "form of the residual noise"
+        return replace(self, **{k: _part(v, RESIDUAL_NOISE, what) for k, v in given.items() if v is not None})
 
     def with_fixed(self, **values: float | None) -> Law:
         """The law with some symbols fixed; None lets a symbol vary."""
@@ -179,6 +193,7 @@ class Law:
             terms=tuple(term for term in self.terms if distilled or term.kind == "supervised"),
             effects=tuple(effect for effect in self.effects if effect.kind in kinds),
             residual_noise=self.residual_noise if distilled else CONSTANT,
+            supervised_residual_noise=self.supervised_residual_noise if supervised else CONSTANT,
             fixed={},
             supervised_noise=distilled and supervised,
         )
@@ -214,7 +229,8 @@ class Law:
         """All scalar symbols: terms, residual noise, standard deviations of group effects."""
         terms = tuple(p for term in self.terms for p in term.parameters)
         supervised = (SIGMA_SUPERVISED,) if self.supervised_noise else ()
-        return (*terms, SIGMA, NU, *self.residual_noise.parameters, *(e.scale for e in self.effects), *supervised)
+        noise = (*self.residual_noise.parameters, *self.supervised_residual_noise.parameters)
+        return (*terms, SIGMA, NU, *noise, *(e.scale for e in self.effects), *supervised)
 
     @property
     def symbols_of_law(self) -> tuple[str, ...]:
@@ -231,7 +247,8 @@ class Law:
         """The coordinates, with those of fixed symbols."""
         replaced = {name for term in self.terms for name in term.replaces}
         found = [c for term in self.terms for c in term.coordinates if c.name not in replaced]
-        found += [*BASE_COORDINATES, *self.residual_noise.coordinates, *(effect.coordinate for effect in self.effects)]
+        found += [*BASE_COORDINATES, *self.residual_noise.coordinates, *self.supervised_residual_noise.coordinates]
+        found += [effect.coordinate for effect in self.effects]
         found += [SUPERVISED_COORDINATE] if self.supervised_noise else []
         return tuple(found)
 
@@ -240,7 +257,8 @@ class Law:
         """What the law says beyond the supervised law and equation 8, for methods sections."""
         plain = {term.name for term in LAWS["busbridge2025"].terms}
         found = [term.sentence for term in self.terms if term.name not in plain]
-        found += [*(effect.sentence for effect in self.effects), self.residual_noise.sentence]
+        found += [effect.sentence for effect in self.effects]
+        found += [self.residual_noise.sentence, self.supervised_residual_noise.sentence]
         return [sentence for sentence in found if sentence]
 
     # Storage --------------------------------------------------------------------------------------------------------
@@ -254,7 +272,8 @@ class Law:
         """(part, the packaged part of that name or None)."""
         found: list[tuple[Any, Any]] = [(term, TERMS.get(term.name)) for term in self.terms]
         found += [(effect, EFFECTS.get(effect.name)) for effect in self.effects]
-        return [*found, (self.residual_noise, RESIDUAL_NOISE.get(self.residual_noise.name))]
+        noise = (self.residual_noise, self.supervised_residual_noise)
+        return [*found, *((part, RESIDUAL_NOISE.get(part.name)) for part in noise)]
 
     def to_json(self) -> str:
         """The law as JSON: names of its parts, with a digest for those that are not the package's own."""
@@ -268,8 +287,9 @@ class Law:
                 "name": self.name,
                 "reference": self.reference,
                 "terms": names[:count],
-                "effects": names[count:-1],
-                "noise": names[-1],
+                "effects": names[count:-2],
+                "noise": names[-2],
+                "supervised_residual_noise": names[-1],
                 "fixed": dict(sorted(self.fixed.items())),
                 "supervised_noise": self.supervised_noise,
                 "discrepancy": self.discrepancy,
@@ -393,9 +413,7 @@ class Law:
         for coordinate in self.every_coordinate:
             if coordinate.symbol in self.fixed:
                 p[coordinate.symbol] = c.get(coordinate.symbol, self.fixed[coordinate.symbol])
-                if coordinate.link == "log":  # for transforms of several coordinates
-                    c[coordinate.name] = log(p[coordinate.symbol])
-            elif coordinate.symbol and coordinate.name in c:
+            elif coordinate.alone and coordinate.name in c:
                 p[coordinate.symbol] = coordinate.symbol_value(c[coordinate.name])
         p |= self.terms[0].symbols(c, p, None)  # type: ignore[misc]
         if not self.distills:
@@ -421,7 +439,7 @@ class Law:
         for coordinate in self.every_coordinate:
             if coordinate.symbol in self.fixed:
                 found[coordinate.symbol] = p[coordinate.symbol]
-            elif coordinate.symbol in p and coordinate.name not in found:
+            elif coordinate.alone and coordinate.symbol in p and coordinate.name not in found:
                 found[coordinate.name] = coordinate.of_symbol(p[coordinate.symbol])
         names = {c.symbol if c.symbol in self.fixed else c.name for c in self.every_coordinate}
         return {name: value for name, value in found.items() if name in names}
@@ -505,6 +523,7 @@ LAWS: Mapping[str, Law] = MappingProxyType(
         DEFAULT_LAW: replace(
             EQUATION_8.with_terms("tied_exponents", "weak_teachers", "soft_targets", "reducible_ratio")
             .with_effects("student", "student_slope", "model", "model_slope")
+            .with_residual_noise(supervised="excess")
             .with_fixed(omega=1.0),
             name=DEFAULT_LAW,
             reference=f"{_BUSBRIDGE}, equation 8, extended (docs/explanation/choice_of_model.md)",
@@ -645,11 +664,15 @@ def law_of_json(text: str, law: Law | None = None) -> Law:
         stored = json.loads(text)
         terms = tuple(_stored(part, TERMS, "term") for part in stored["terms"])
         effects = tuple(_stored(part, EFFECTS, "group effect") for part in stored["effects"])
-        noise = _stored(stored["noise"], RESIDUAL_NOISE, "form of the residual noise")
+        noise, other = (
+            _stored(stored[name], RESIDUAL_NOISE, "form of the residual noise")
+            for name in ("noise", "supervised_residual_noise")
+        )
         name, reference, fixed = stored["name"], stored["reference"], dict(stored["fixed"])
         if not (isinstance(name, str) and isinstance(reference, str)):
             raise TypeError("name and reference must be text")
-        return Law(name, reference, terms, effects, noise, fixed, bool(stored["supervised_noise"]))
+        parts = Law(name, reference, terms, effects, noise, other)
+        return replace(parts, fixed=fixed, supervised_noise=bool(stored["supervised_noise"]))
     except ModelError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -175,9 +175,10 @@ class Coordinate:
     prior : Prior
         The default.
     symbol : str
-        The symbol that it alone determines, if there is one.
-    link : {"log", "logit", "identity", "log above 1"}
-        How: the coordinate is the link of the symbol.
+        The symbol that it determines, if there is one. Fixing the symbol removes the coordinate.
+    link : {"log", "logit", "identity", "log above 1", "joint log"}
+        How: the coordinate is the link of the symbol. With "joint log", the symbol follows from other coordinates too, as
+        `Term.symbols` says, and the coordinate is its logarithm in a typical law.
     """
 
     name: str
@@ -189,6 +190,11 @@ class Coordinate:
     def __post_init__(self) -> None:
         texts = dict.fromkeys(("name", "description", "symbol"), instance(str))
         check_fields(self, link=one_of(*_LINK), prior=instance(Prior), **texts)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it determines a symbol by itself."""
+        return bool(self.symbol) and self.link != "joint log"
 
     def symbol_value(self, value: Any) -> Any:
         """The symbol at a value of the coordinate."""
@@ -209,12 +215,14 @@ _INVERSE: dict[str, Callable[[Any], Any]] = {
     "logit": lambda x: exp(log_sigmoid(x)),
     "identity": lambda x: x,
     "log above 1": lambda x: 1 + exp(x),
+    "joint log": exp,
 }
 _LINK: dict[str, Callable[[Any], Any]] = {
     "log": log,
     "logit": lambda p: np.log(p) - np.log1p(-p),
     "identity": lambda x: x,
     "log above 1": lambda x: log(x - 1),
+    "joint log": log,
 }
 
 

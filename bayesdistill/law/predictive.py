@@ -95,7 +95,7 @@ def residual_scale(draws: Draws, design: Design) -> np.ndarray:
     require_noise(draws)
     p = draws.columns
     if design.kind == "supervised":
-        scale = p[supervised_scale(draws.law)]
+        scale = supervised_residual_scale(draws.law, expected_loss(draws, design), p)
     elif draws.law.residual_noise.factor is None:
         scale = p["sigma"]
     else:
@@ -104,9 +104,13 @@ def residual_scale(draws: Draws, design: Design) -> np.ndarray:
     return np.broadcast_to(scale, (draws.n_draws, design.params.size))
 
 
-def supervised_scale(law: Law) -> str:
-    """The symbol that is the residual scale of supervised runs."""
-    return "sigma_supervised" if law.supervised_noise else "sigma"
+def supervised_residual_scale(law: Law, loss: Any, p: Values) -> Any:
+    """Scale of a supervised run's residual, given the law's loss in nats per token, in arrays or tensors; everything broadcasts."""
+    sigma, factor = (
+        p["sigma_supervised" if law.supervised_noise else "sigma"],
+        law.supervised_residual_noise.supervised_factor,
+    )
+    return sigma if factor is None else sigma * factor(loss, p)
 
 
 def require_noise(draws: Draws) -> None:
@@ -282,10 +286,10 @@ class RunNoise:
                 total = total + effect.covariate(teacher_loss, draws.reference) * self.effects[effect.name]
         return np.asarray(total)
 
-    def pretrained(self, tokens: Any) -> np.ndarray:
-        """Deviation of the pretrained run, (..., n_draws), nats per token; tokens (..., 1) or (..., n_draws)."""
-        law = self.draws.law
-        total = self.draws[supervised_scale(law)] * self.pretrained_residual
+    def pretrained(self, params: Any, tokens: Any) -> np.ndarray:
+        """Deviation of the pretrained run, (..., n_draws), nats per token; arguments (..., 1) or (..., n_draws)."""
+        law, p = self.draws.law, self.draws.symbols
+        total = supervised_residual_scale(law, law.supervised_loss(params, tokens, p), p) * self.pretrained_residual
         for effect in law.effects:
             if effect.name in self.pretrained_effects:
                 covariate = effect.covariate(tokens, self.draws.reference)
@@ -294,4 +298,4 @@ class RunNoise:
 
     def difference(self, params: Any, tokens: Any, teacher_loss: Any, pretraining_tokens: Any) -> np.ndarray:
         """Deviation of the pretrained run minus that of the distilled one, (..., n_draws), nats per token."""
-        return self.pretrained(pretraining_tokens) - self.distilled(params, tokens, teacher_loss)
+        return self.pretrained(params, pretraining_tokens) - self.distilled(params, tokens, teacher_loss)

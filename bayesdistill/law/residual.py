@@ -19,7 +19,7 @@ SUPERVISED_COORDINATE = declared("residual_supervised")["coordinates"][0]
 
 @dataclass(frozen=True)
 class ResidualNoise(Part):
-    """How the residual scale of a distilled run depends on the run.
+    """How the residual scale of a run depends on the run.
 
     Parameters
     ----------
@@ -29,13 +29,17 @@ class ResidualNoise(Part):
     parameters, coordinates : tuple
         Beyond sigma and nu.
     factor : callable (student, teacher_loss, p, reference), optional
-        What sigma is multiplied with; 1 if left out. The sizes of `student` are in units of which `reference` is the reference run.
+        What sigma of a distilled run is multiplied with; 1 if left out. The sizes of `student` are in units of which `reference` is
+        the reference run.
+    supervised_factor : callable (loss, p), optional
+        What sigma of a supervised run is multiplied with, given the law's loss in nats per token; 1 if left out.
     """
 
     sentence: str = ""
     parameters: tuple[Parameter, ...] = ()
     coordinates: tuple[Coordinate, ...] = ()
     factor: Callable[[Student, Any, Values, Reference], Any] | None = None
+    supervised_factor: Callable[[Any, Values], Any] | None = None
 
 
 def _ratio_factor(student: Student, teacher_loss: Any, p: Values, reference: Reference) -> Any:
@@ -46,9 +50,14 @@ def _tokens_factor(student: Student, teacher_loss: Any, p: Values, reference: Re
     return exp(p["noise_tokens"] * log(student.tokens / reference.tokens))
 
 
+def _excess_factor(loss: Any, p: Values) -> Any:
+    return exp(p["noise_excess"] * log(loss - p["E"]))
+
+
 CONSTANT = ResidualNoise("constant")
 RATIO = ResidualNoise(**declared("ratio"), factor=_ratio_factor)
 TOKENS = ResidualNoise(**declared("tokens"), factor=_tokens_factor)
+EXCESS = ResidualNoise(**declared("excess"), supervised_factor=_excess_factor)
 
-RESIDUAL_NOISE: Mapping[str, ResidualNoise] = MappingProxyType({n.name: n for n in (CONSTANT, RATIO, TOKENS)})
-"""Forms of the residual noise by name."""
+RESIDUAL_NOISE: Mapping[str, ResidualNoise] = MappingProxyType({n.name: n for n in (CONSTANT, RATIO, TOKENS, EXCESS)})
+"""Forms of the residual noise by name: "ratio" and "tokens" of distilled runs, "excess" of supervised runs, "constant" of both."""

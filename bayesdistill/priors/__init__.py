@@ -14,5 +14,6 @@ from bayesdistill.priors.table import (
     prior_frame,
     published_law_prior,
     with_block,
+    with_fixed_symbols,
     with_priors,
 )

@@ -8,8 +8,6 @@ priors and put most of the prior mass on implausible laws.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from bayesdistill.arguments import checked
@@ -18,23 +16,16 @@ from bayesdistill.law import Draws, Law, Prior, Reference
 from bayesdistill.priors.table import joint_priors
 
 
-def coordinates_of_draws(draws: Draws, law: Law, reference: Reference) -> dict[str, np.ndarray]:
+def coordinates_of_draws(draws: Draws, reference: Reference) -> dict[str, np.ndarray]:
     """Return the coordinates of every draw at a reference run, (n_draws,) each.
 
     Parameters
     ----------
     draws : Draws
         Draws of the earlier law.
-    law : Law
-        The new law. Symbols that only the earlier law fixes are constant.
     reference : Reference
     """
     values = draws.law.coordinates_of(draws, reference)
-    for coordinate in law.coordinates:
-        if coordinate.symbol in draws.law.fixed:
-            fixed = coordinate.of_symbol(draws.law.fixed[coordinate.symbol])
-            if math.isfinite(fixed):
-                values[coordinate.name] = fixed
     return {name: np.broadcast_to(value, draws.n_draws) for name, value in values.items()}
 
 
@@ -73,7 +64,7 @@ def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float)
                 f"law.with_fixed({symbol}=None), or repeat the earlier fit with {symbol} = {value:g}."
             )
     default = {c.name: c.prior for one in (draws.law, law) for c in one.every_coordinate}
-    values = coordinates_of_draws(draws, law, reference)
+    values = coordinates_of_draws(draws, reference)
     values = {name: values[name] for name in default if name in values}  # in the model's order
     matrix = np.stack(list(values.values()))
     if matrix.shape[1] <= 2 * matrix.shape[0]:

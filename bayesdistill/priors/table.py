@@ -6,6 +6,7 @@ c = location + scale z. For joint priors (published supervised law, earlier post
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -75,16 +76,16 @@ ASYMPTOTIC_WIDTH = 0.005
 """Width in nats of the prior on the advantage of distillation over pretraining with unlimited data: half of the law's accuracy of
 about 0.01 nats. It does not reduce the quality of the fit (docs/explanation/choice_of_model.md)."""
 
-PUBLISHED_TOLERANCE = 0.03
-"""Standard deviation in nats of a pseudo-run around the published supervised law. It gives a prior standard deviation of the law of
-0.002 to 0.008 nats in the fitted range, where the rounding of the published coefficients is 0.002 to 0.004 nats."""
+PUBLISHED_TOLERANCE = 0.0035
+"""Prior standard deviation in nats of the loss of the published supervised law, as root mean square over its fitted range, where the
+rounding of the published coefficients is 0.002 to 0.004 nats."""
 PUBLISHED_SIZES = (1.43e8, 1.26e10)
 """Range of non-embedding parameters to which the published supervised law was fitted."""
 PUBLISHED_TOKENS_PER_PARAMETER = (10.0, 160.0)
 """Range of tokens per parameter of the published supervised law. Its isoFLOP runs are around the compute-optimal size, with 15 tokens
 per parameter."""
-PSEUDO_RUNS = (24, 20)
-"""Number of sizes and of token ratios of the pseudo-runs of the published-law prior."""
+_GRID = (24, 20)
+"""Number of sizes and of token ratios at which the published-law prior is evaluated; more points change nothing."""
 
 
 @checked
@@ -105,7 +106,7 @@ def default_priors(
     reference : Reference
         Run at which the coordinates are centered.
     tolerance : float
-        Tolerance of the published-law prior in nats.
+        Prior standard deviation in nats of the loss of the published supervised law (`published_law_prior`).
     asymptotic_width : float or None
         Width in nats of the one-sided prior on the asymptotic advantage, used with distilled runs; None omits it.
     """
@@ -115,8 +116,7 @@ def default_priors(
     table = {}
     for coordinate in law.every_coordinate:
         if coordinate.symbol in law.fixed:
-            value = law.fixed[coordinate.symbol]
-            table[coordinate.symbol] = Prior(value, 0.0, f"{coordinate.symbol} = {value:g}", "fixed by the law")
+            table[coordinate.symbol] = _fixed(coordinate.symbol, law.fixed[coordinate.symbol], "fixed by the law")
         else:
             table[coordinate.name] = coordinate.prior
     scales = np.array([prior.scale for prior in table.values()])
@@ -130,6 +130,22 @@ def default_priors(
             )
         priors = with_block(priors, *published_law_prior(reference, tolerance), "published law")
     return replace(priors, asymptotic_width=asymptotic_width if law.distills else None)
+
+
+def _fixed(symbol: str, value: float, reason: str) -> Prior:
+    return Prior(value, 0.0, f"{symbol} = {value:g}", reason)
+
+
+def with_fixed_symbols(priors: Priors, values: Mapping[str, float], reason: str) -> Priors:
+    """Fix symbols of the law of some priors; their coordinates make way for the symbols."""
+    symbol = {c.name: c.symbol for c in priors.law.coordinates if c.symbol in values}
+    table = {
+        symbol.get(name, name): _fixed(symbol[name], values[symbol[name]], reason) if name in symbol else prior
+        for name, prior in priors.table.items()
+    }
+    varies = np.array([name not in symbol for name in priors.names])
+    covariance = priors.covariance * np.outer(varies, varies)
+    return replace(priors, law=priors.law.with_fixed(**values), table=table, covariance=covariance)
 
 
 def with_block(priors: Priors, table: Mapping[str, Prior], covariance: np.ndarray, supervised_law: str) -> Priors:
@@ -174,21 +190,22 @@ def published_law_prior(
 ) -> tuple[dict[str, Prior], np.ndarray]:
     """Return the published supervised law as a joint normal prior on its coordinates.
 
-    The prior is the Laplace approximation of the posterior given 480 pseudo-runs on the published law and the independent priors.
-    The pseudo-runs have 24 sizes from 143M to 12.6B parameters, 20 ratios from 10 to 160 tokens per parameter, and a standard
-    deviation of `tolerance`. The prior standard deviation of the law is 0.07 to 0.27 times the tolerance within that range (root
-    mean square 0.11), and increases outside. Independent priors on single coefficients would be much wider, because A, alpha and E
-    are strongly correlated. With a tolerance of 0.1, the distilled runs change the supervised law by up to 0.035 nats inside its
-    range and 0.17 nats with unlimited data, to compensate for the misfit of the distillation law
+    The prior is centered at the published law. Its covariance combines the independent priors with a multiple of the information of
+    runs with equal independent errors over the fitted range: 143M to 12.6B parameters and 10 to 160 tokens per parameter. The
+    multiple is chosen so that the prior standard deviation of the loss is `tolerance` in root mean square over that range. It is
+    0.6 to 2.4 times the tolerance at single points, and increases outside. Independent priors on single coefficients would be much
+    wider, because A, alpha and E are strongly correlated. With a tolerance of 0.011, the distilled runs change the supervised law by
+    up to 0.035 nats inside its range and 0.17 nats with unlimited data, to compensate for the misfit of the distillation law
     (docs/studies/published_law.py).
 
     Parameters
     ----------
     reference : Reference
     tolerance : float
-        Standard deviation of a pseudo-run in nats.
+        Root mean square over the range of the prior standard deviation of the loss, in nats. Values above what the independent
+        priors allow (about 0.5) give these.
     tokens_per_parameter : (float, float)
-        Range of the pseudo-runs.
+        Range of tokens per parameter.
 
     Returns
     -------
@@ -200,20 +217,32 @@ def published_law_prior(
     names = tuple(coordinate.name for coordinate in TERMS["supervised"].coordinates)
     center = law.coordinates_of(PUBLISHED, reference)
     location = np.array([float(center[name]) for name in names])
-    size = np.geomspace(*PUBLISHED_SIZES, PSEUDO_RUNS[0])[:, None]
-    tokens = size * np.geomspace(*tokens_per_parameter, PSEUDO_RUNS[1])
+    size = np.geomspace(*PUBLISHED_SIZES, _GRID[0])[:, None]
+    tokens = size * np.geomspace(*tokens_per_parameter, _GRID[1])
 
     def loss(values: np.ndarray) -> np.ndarray:
         p = law.reduced_symbols(dict(zip(names, values, strict=True)), reference)
         return np.ravel(law.supervised_loss(size / reference.params, tokens / reference.tokens, p))
+
+    from scipy.optimize import brentq
 
     step = 1e-5
     jacobian = np.stack(
         [(loss(location + h) - loss(location - h)) / (2 * step) for h in step * np.eye(location.size)], axis=1
     )
     scales = np.array([coordinate.prior.scale for coordinate in TERMS["supervised"].coordinates])
-    covariance = np.linalg.inv(jacobian.T @ jacobian / tolerance**2 + np.diag(scales**-2))
-    reason = f"published law of Busbridge et al. (2025), 480 pseudo-runs with a tolerance of {tolerance:g} nats"
+    information = jacobian.T @ jacobian / len(jacobian)
+
+    def covariance_at(log_multiple: float) -> np.ndarray:
+        return np.asarray(np.linalg.inv(math.exp(log_multiple) * information + np.diag(scales**-2)))
+
+    def excess(log_multiple: float) -> float:
+        """How far the standard deviation of the loss exceeds the tolerance, on a log scale."""
+        return 0.5 * math.log(np.trace(information @ covariance_at(log_multiple))) - math.log(tolerance)
+
+    low, high = -20.0, 40.0
+    covariance = covariance_at(low if excess(low) < 0 else brentq(excess, low, high))
+    reason = f"published law of Busbridge et al. (2025), loss within a standard deviation of {tolerance:g} nats"
     return joint_priors(names, location, covariance, reason), covariance
 
 

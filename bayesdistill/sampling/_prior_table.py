@@ -14,7 +14,15 @@ from bayesdistill.datasets import read_design
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.law import DEFAULT_LAW, Law, Prior, Reference, as_law
 from bayesdistill.model import reference_run
-from bayesdistill.priors import Priors, default_priors, prior_frame, prior_from_draws, with_block, with_priors
+from bayesdistill.priors import (
+    Priors,
+    default_priors,
+    prior_frame,
+    prior_from_draws,
+    with_block,
+    with_fixed_symbols,
+    with_priors,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +38,9 @@ def choose_priors(
         return given
     if isinstance(given, xr.DataTree):
         draws = posterior.draws_of(given)
+        varying = {coordinate.symbol for coordinate in default.law.coordinates}
+        held = {symbol: value for symbol, value in draws.law.fixed.items() if symbol in varying}
+        default = with_fixed_symbols(default, held, "fixed in the earlier fit")
         block, covariance = prior_from_draws(draws, default.law, reference, widen)
         names = [name for name in block if name in default.table and default.table[name].scale > 0]
         if draws.law.distills is not default.law.distills:

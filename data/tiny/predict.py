@@ -49,7 +49,7 @@ def tokens(run: Run) -> float:
 def forecast(draws: Draws, log: dict[str, dict], seed: int) -> dict[str, dict[str, np.ndarray]]:
     """Draws of the loss of every held-out run, (draw,), as the law's mean and as a single run; what is measured stays so."""
     import bayesdistill as bd
-    from bayesdistill.law.predictive import residual_scale_of, supervised_scale
+    from bayesdistill.law.predictive import residual_scale_of, supervised_residual_scale
     from bayesdistill.model import reference_run
 
     rng = np.random.default_rng(seed)
@@ -67,7 +67,10 @@ def forecast(draws: Draws, log: dict[str, dict], seed: int) -> dict[str, dict[st
         noise = rng.standard_t(draws["nu"])
         if run.teacher is None:
             law = draws.supervised_loss(size, seen)
-            found[run.name] = {"law": law, "run": law + draws[supervised_scale(draws.law)] * noise}
+            found[run.name] = {
+                "law": law,
+                "run": law + supervised_residual_scale(draws.law, law, draws.symbols) * noise,
+            }
             continue
         teacher = found[run.teacher_run.name]
         # The teacher that a student will have is a single run, whichever way the student's own noise is counted. The heavy

@@ -1,7 +1,7 @@
 r"""The student term, L_T^-c0 (A_S / N_S^alpha_S + B_S / D_S^beta_S)^gamma_S, and its coordinates.
 
-The coordinates of the power sum are those of the supervised law's, with log_excess_S, the logarithm of L_S - L_T at the
-reference run, in place of log_loss and reducible. teacher_power is the power of L_T at the reference run (c0 in equation 8).
+The coordinates of the power sum are its exponents, its share of size, and log_excess_S, the logarithm of L_S - L_T at the
+reference run. teacher_power is the power of L_T at the reference run (c0 in equation 8).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 from bayesdistill.law.formulas import log_student_term
 from bayesdistill.law.parameters import declared
 from bayesdistill.law.term import AtReference, Student, Term, Values
-from bayesdistill.law.terms.supervised import SUM, power_sum, power_sum_coordinates
+from bayesdistill.law.terms.supervised import SUM, log_sum_terms, power_sum
 
-SUM_COORDINATES = ("share_S", "log_elasticity_params_S", "log_elasticity_tokens_S", "log_gamma_S")
+SUM_COORDINATES = ("share_S", "log_alpha_S", "log_beta_S", "log_gamma_S")
 
 
 def _symbols(c: Values, p: Values, at: AtReference) -> dict[str, Any]:
@@ -37,13 +37,13 @@ def log_excess_at_reference(p: Values, at: AtReference) -> Any:
 
 
 def _sum_symbols(c: Values, p: Values, at: AtReference) -> dict[str, Any]:
-    found = power_sum(log_term_at_reference(c, p, at), *(c[name] for name in SUM_COORDINATES))
-    return {f"{name}_S": found[name] for name in SUM}
+    found = power_sum(log_term_at_reference(c, p, at), c["share_S"], p["gamma_S"])
+    return {"A_S": found["A"], "B_S": found["B"]}
 
 
 def _sum_coordinates(p: Values, at: AtReference) -> dict[str, Any]:
-    found = power_sum_coordinates({name: p[f"{name}_S"] for name in SUM}, at.reference)
-    return {"log_excess_S": log_excess_at_reference(p, at), **{f"{name}_S": value for name, value in found.items()}}
+    size, data = log_sum_terms({name: p[f"{name}_S"] for name in SUM}, at.reference)
+    return {"log_excess_S": log_excess_at_reference(p, at), "share_S": size - data}
 
 
 def _student_excess(log_excess: Any, student: Student, p: Values) -> Any:

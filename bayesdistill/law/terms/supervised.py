@@ -1,17 +1,22 @@
 r"""The supervised law, E + (A / N^alpha + B / D^beta)^gamma, and its coordinates.
 
-The natural parameters make NUTS slow: A and alpha trade off over many orders of magnitude. The coordinates describe the law
-at the reference run (N0 parameters, D0 tokens), where the data are. With :math:`\varsigma` the logistic function,
-:math:`S_0 = A N_0^{-\alpha} + B D_0^{-\beta}` and :math:`L_0 = E + S_0^\gamma` the loss of the reference run:
+The natural coefficients make NUTS slow: A and alpha trade off over many orders of magnitude. The exponents are sampled as they
+are; the other coordinates describe the law at the reference run (N0 parameters, D0 tokens), where the data are. With
+:math:`\varsigma` the logistic function, :math:`S_0 = A N_0^{-\alpha} + B D_0^{-\beta}` and :math:`L_0 = E + S_0^\gamma` the loss
+of the reference run:
 
 .. math::
 
-    \mathrm{log\_loss} = \ln L_0,\quad \varsigma(\mathrm{reducible}) = S_0^\gamma / L_0,\quad
-    \varsigma(\mathrm{share}) = A N_0^{-\alpha} / S_0,\quad
-    e_N = \gamma\alpha\,\varsigma(\mathrm{share}),\quad e_D = \gamma\beta\,\varsigma(-\mathrm{share})
+    \mathrm{log\_loss} = \ln L_0,\quad \varsigma(\mathrm{reducible}) = R = S_0^\gamma / L_0,\quad
+    \varsigma(\mathrm{share}) = A N_0^{-\alpha} / S_0
 
-so that e_N and e_D are the elasticities of the excess loss with respect to size and tokens. Runs determine L_0 far better than
-how much of it is E; with E and the excess as coordinates the posterior would be a thin curved ridge.
+    \mathrm{log\_gamma} = \ln \gamma + \ln R - t,\quad
+    t = \ln\varsigma(m) + \varsigma(-m)\,(\mathrm{reducible} - m)
+
+with t the tangent of :math:`\ln R` at the prior location m of `reducible`, so that log_gamma is :math:`\ln \gamma` for a typical
+:math:`R`. Runs determine :math:`\alpha`, :math:`\beta`, the share and :math:`\gamma R`, the elasticity of the loss with respect to
+:math:`S`, far better than :math:`\gamma` or E. With :math:`\ln \gamma` as coordinate, the posterior would be a thin ridge that is
+curved where E is small; the ridge :math:`\gamma R` = constant is a straight line in these coordinates.
 
 Coefficients in units of the reference run, such as A / N0^alpha, belong to sizes and tokens measured in units of N0 and D0.
 The law is the same function in these units, and no intermediate number overflows unless T0 is far above the loss of the
@@ -30,18 +35,22 @@ from bayesdistill.law.term import AtReference, Term, Values
 SUM = ("A", "B", "alpha", "beta", "gamma")
 """Symbols of a power sum (A / N^alpha + B / D^beta)^gamma."""
 
+_DECLARED = declared("supervised")
+_LOCATION = {coordinate.name: coordinate.prior.location for coordinate in _DECLARED["coordinates"]}
 
-def power_sum(log_excess: Any, share: Any, log_eN: Any, log_eD: Any, log_gamma: Any) -> dict[str, Any]:
+
+def _log_add(x: Any, y: Any) -> Any:
+    return x + softplus(y - x)
+
+
+_TYPICAL = _log_add(_LOCATION["log_size_term"], _LOCATION["log_token_term"])
+"""ln((L - E) / E) of a typical law at the reference run."""
+
+
+def power_sum(log_excess: Any, share: Any, gamma: Any) -> dict[str, Any]:
     """Coefficients, in units of the reference run, of a power sum whose gamma-th power is exp(log_excess) there."""
-    gamma = exp(log_gamma)
     log_sum = log_excess / gamma
-    return {
-        "A": exp(log_sum + log_sigmoid(share)),
-        "B": exp(log_sum + log_sigmoid(-share)),
-        "alpha": exp(log_eN - log_gamma - log_sigmoid(share)),
-        "beta": exp(log_eD - log_gamma - log_sigmoid(-share)),
-        "gamma": gamma,
-    }
+    return {"A": exp(log_sum + log_sigmoid(share)), "B": exp(log_sum + log_sigmoid(-share))}
 
 
 def log_sum_terms(p: Mapping[str, Any], reference: Reference) -> tuple[Any, Any]:
@@ -52,31 +61,29 @@ def log_sum_terms(p: Mapping[str, Any], reference: Reference) -> tuple[Any, Any]
     )
 
 
-def power_sum_coordinates(p: Mapping[str, Any], reference: Reference) -> dict[str, Any]:
-    """Share, elasticities and log gamma of a power sum; the inverse of `power_sum`."""
-    size, data = log_sum_terms(p, reference)
-    return {
-        "share": size - data,
-        "log_elasticity_params": log(p["alpha"]) + log(p["gamma"]) + log_sigmoid(size - data),
-        "log_elasticity_tokens": log(p["beta"]) + log(p["gamma"]) + log_sigmoid(data - size),
-        "log_gamma": log(p["gamma"]),
-    }
+def _bend(reducible: Any) -> Any:
+    """How far log R is below its tangent at the typical value of `reducible`."""
+    tangent = log_sigmoid(_TYPICAL) + exp(log_sigmoid(-_TYPICAL)) * (reducible - _TYPICAL)
+    return log_sigmoid(reducible) - tangent
 
 
 def _symbols(c: Values, p: Values, at: Any) -> dict[str, Any]:
-    log_excess = c["log_loss"] + log_sigmoid(c["reducible"])
-    rest = power_sum(log_excess, c["share"], c["log_elasticity_params"], c["log_elasticity_tokens"], c["log_gamma"])
-    return {"E": exp(c["log_loss"] + log_sigmoid(-c["reducible"])), **rest}
+    size, data = c["log_size_term"], c["log_token_term"]
+    reducible = _log_add(size, data)
+    log_E = c["log_loss"] - softplus(reducible)
+    gamma = p["gamma"] if "gamma" in p else exp(c["log_gamma"] - _bend(reducible))
+    return {"E": exp(log_E), "gamma": gamma, **power_sum(log_E + reducible, size - data, gamma)}
 
 
 def _coordinates_of(p: Values, at: AtReference) -> dict[str, Any]:
     size, data = log_sum_terms(p, at.reference)
-    reducible = p["gamma"] * (size + softplus(data - size)) - log(p["E"])
+    reducible = p["gamma"] * _log_add(size, data) - log(p["E"])
     return {
         "log_loss": log(p["E"]) + softplus(reducible),
-        "reducible": reducible,
-        **power_sum_coordinates(p, at.reference),
+        "log_size_term": reducible + log_sigmoid(size - data),
+        "log_token_term": reducible + log_sigmoid(data - size),
+        "log_gamma": log(p["gamma"]) + _bend(reducible),
     }
 
 
-SUPERVISED = Term(**declared("supervised"), kind="supervised", symbols=_symbols, coordinates_of=_coordinates_of)
+SUPERVISED = Term(**_DECLARED, kind="supervised", symbols=_symbols, coordinates_of=_coordinates_of)

@@ -147,9 +147,6 @@ def assert_marked(name: str, found: xr.Dataset) -> None:
                 text = Path(f"table{ending}").read_text()
             assert "other corpus" in text.replace("\n", " ")
     assert tables or name in WITHOUT_TABLE
-    found = found.drop_vars(
-        "extrapolation_axis", errors="ignore"
-    )  # None for some recommendations, which netCDF cannot store
     bd.save(found, "found.nc")
     assert bd.load("found.nc").attrs[posterior.CONFLICT_ATTRIBUTE] == SHIFT.sentence
     for text in {"sentence", "statement"} & set(found.data_vars):

@@ -121,7 +121,7 @@ def test_a_fit_of_checkpoints_knows_its_models(tmp_path):
 
 def draws_with_models(count: int) -> Draws:
     law = DEFAULT.for_runs(distilled=False, supervised=True)
-    noise = {"sigma": 1e-9, "nu": 30.0, "sigma_model": 0.03, "sigma_model_slope": 0.01}
+    noise = {"sigma": 1e-9, "nu": 30.0, "sigma_model": 0.03, "sigma_model_slope": 0.01, "noise_excess": 0.0}
     symbols = {name: np.full(count, value) for name, value in {**bd.PUBLISHED, **noise}.items()}
     return Draws(law, symbols, Reference(1e9, 1e11, 1.0), {"model": 8, "model_slope": 8})
 
@@ -132,7 +132,7 @@ def test_a_new_model_deviates_by_effect_and_slope():
     design = Design("supervised", np.full(2, 1e9), tokens)
     expected = np.sqrt(9 / 8 * (0.03**2 + (0.01 * np.log(tokens / 1e11)) ** 2))
     np.testing.assert_allclose(new_run_scale(draws.take([0]), design)[0], expected, rtol=1e-6)
-    deviation = RunNoise.draw(draws, 0).pretrained(tokens[:, None])
+    deviation = RunNoise.draw(draws, 0).pretrained(1e9, tokens[:, None])
     np.testing.assert_allclose(deviation.std(axis=-1), expected, rtol=0.01)
     # One model: its deviations differ by its slope alone.
     assert np.std(deviation[1] - deviation[0]) == pytest.approx(0.01 * np.log(10) * np.sqrt(9 / 8), rel=0.01)
@@ -158,7 +158,7 @@ def test_left_out_models_have_new_effects():
 def test_plans_use_the_tokens_of_the_pretrained_run():
     """The slope of a new model enters at the tokens that the budget buys, far from those of the reference run."""
     law = PAPER.with_effects("model_slope").for_runs(distilled=True, supervised=True)
-    noise = {"sigma": 1e-9, "sigma_supervised": 1e-9, "nu": 30.0, "sigma_model_slope": 0.01}
+    noise = {"sigma": 1e-9, "sigma_supervised": 1e-9, "nu": 30.0, "sigma_model_slope": 0.01, "noise_excess": 0.0}
     count = 4000
     draws = Draws(law, {k: np.full(count, v) for k, v in {**bd.PUBLISHED, **noise}.items()}, Reference(1e9, 1e11, 2.2))
     fit = bd.posterior.with_law(

@@ -33,7 +33,14 @@ def fit_of(runs: pd.DataFrame, distilled: pd.DataFrame | None = None, count: int
     law = LAWS["tied_reducible"].with_effects("model", "model_slope") if distilled is None else LAWS["busbridge2025"]
     law = law.for_tables(distilled, runs)
     rng = np.random.default_rng(0)
-    noise = {"sigma": 0.004, "nu": 6.0, "sigma_model": 0.01, "sigma_model_slope": 0.002, "sigma_supervised": 0.004}
+    noise = {
+        "sigma": 0.004,
+        "nu": 6.0,
+        "sigma_model": 0.01,
+        "sigma_model_slope": 0.002,
+        "sigma_supervised": 0.004,
+        "noise_excess": 0.0,
+    }
     values = {**bd.PUBLISHED, **noise}
     draws = {p.name: (("chain", "draw"), values[p.name] * rng.lognormal(0, 0.001, (2, count))) for p in law.parameters}
     for effect in law.effects:

@@ -158,6 +158,7 @@ _LABELS = frozenset(
             "claim",
             "effect",
             "experiment",
+            "extrapolation_axis",
             "fit",
             "given",
             "kind",

@@ -21,7 +21,7 @@ from bayesdistill.law.parameters import DOMAIN_WORDS, DOMAINS
 
 PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (10.0, 160.0)}
 """Range of the data of the published law (Busbridge et al. 2025). It applies to posteriors whose supervised law uses the published
-law as prior. It equals the range of the pseudo-runs in `priors.table`, which this module may not import; a test compares them."""
+law as prior. It equals the range in `priors.table`, which this module may not import; a test compares them."""
 
 _CERTAIN = 0.001
 """Posterior probability that E is lower than the loss of a teacher which is questioned."""

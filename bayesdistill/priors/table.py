@@ -195,7 +195,7 @@ def published_law_prior(
     multiple is chosen so that the prior standard deviation of the loss is `tolerance` in root mean square over that range. It is
     0.6 to 2.4 times the tolerance at single points, and increases outside. Independent priors on single coefficients would be much
     wider, because A, alpha and E are strongly correlated. With a tolerance of 0.011, the distilled runs change the supervised law by
-    up to 0.035 nats inside its range and 0.17 nats with unlimited data, to compensate for the misfit of the distillation law
+    up to 0.017 nats inside its range and 0.06 nats with unlimited data, to compensate for the misfit of the distillation law
     (docs/studies/published_law.py).
 
     Parameters

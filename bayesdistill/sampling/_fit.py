@@ -71,7 +71,8 @@ def fit(
     widen : float
         Factor on the standard deviations of an earlier posterior that is used as prior.
     tolerance : float
-        Tolerance in nats of the published-law prior, which is used without supervised runs.
+        Prior standard deviation in nats of the loss of the published law, in root mean square over its fitted range. This prior is
+        used without supervised runs.
     asymptotic_width : float or None
         Width in nats of the one-sided prior on the advantage of distillation with unlimited data. None omits this prior.
     draws, tune, chains : int

@@ -67,11 +67,11 @@ def candidate_models() -> dict[str, Candidate]:
         f"tied exponents, {with_effects}, noise by D_S": tied.with_effects(*effects).with_residual_noise("tokens"),
         f"tied exponents, {with_effects}, asymptotic width 0.02": Candidate(tied.with_effects(*effects), wide),
         f"tied exponents, {with_effects}, no asymptotic prior": Candidate(tied.with_effects(*effects), free),
-        f"tied exponents, {with_effects}, published law within 0.01": Candidate(
-            tied.with_effects(*effects), {"tolerance": 0.01}
+        f"tied exponents, {with_effects}, published law within 0.0011": Candidate(
+            tied.with_effects(*effects), {"tolerance": 0.0011}
         ),
-        f"tied exponents, {with_effects}, published law within 0.1": Candidate(
-            tied.with_effects(*effects), {"tolerance": 0.1}
+        f"tied exponents, {with_effects}, published law within 0.011": Candidate(
+            tied.with_effects(*effects), {"tolerance": 0.011}
         ),
         "tied exponents, all effects": tied.with_effects("teacher", *effects),
         "no capacity gap": plain.without_terms("capacity_gap"),

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     best, ratio = best_losses(PUBLISHED)
     of_best = ", ".join(f"{one:.0f}" for one in ratio[:, 0])
     print(row("published law", "", "0", numbers(reached - best[:, 0]), of_best), flush=True)
-    settings = ((0.01, 20), (0.01, 10), (0.03, 10), (0.1, 10))
+    settings = ((0.0011, 20), (0.0011, 10), (0.0035, 10), (0.011, 10))
     for tolerance, fewest in settings[:1] if quick else settings:
         block, covariance = published_law_prior(reference, tolerance, (fewest, 160.0))
         priors = with_block(default_priors(DEFAULT_LAW, reference), block, covariance, "published law")

@@ -1,22 +1,23 @@
 r"""The supervised law, E + (A / N^alpha + B / D^beta)^gamma, and its coordinates.
 
-The natural coefficients make NUTS slow: A and alpha trade off over many orders of magnitude. The exponents are sampled as they
-are; the other coordinates describe the law at the reference run (N0 parameters, D0 tokens), where the data are. With
-:math:`\varsigma` the logistic function, :math:`S_0 = A N_0^{-\alpha} + B D_0^{-\beta}` and :math:`L_0 = E + S_0^\gamma` the loss
-of the reference run:
+The natural coefficients make NUTS slow: A and alpha trade off over many orders of magnitude. The logarithms of the exponents are
+coordinates; the others describe the law at the reference run (N0 parameters, D0 tokens), where the data are. With :math:`\varsigma`
+the logistic function, :math:`S_0 = A N_0^{-\alpha} + B D_0^{-\beta}`, :math:`L_0 = E + S_0^\gamma` the loss of the reference run,
+:math:`R = S_0^\gamma / L_0` its reducible fraction and :math:`x = \ln(S_0^\gamma / E)`, so that :math:`R = \varsigma(x)`:
 
 .. math::
 
-    \mathrm{log\_loss} = \ln L_0,\quad \varsigma(\mathrm{reducible}) = R = S_0^\gamma / L_0,\quad
-    \varsigma(\mathrm{share}) = A N_0^{-\alpha} / S_0
+    \mathrm{log\_loss} = \ln L_0,\quad
+    \mathrm{log\_size\_term} = x + \ln\frac{A N_0^{-\alpha}}{S_0},\quad
+    \mathrm{log\_token\_term} = x + \ln\frac{B D_0^{-\beta}}{S_0}
 
     \mathrm{log\_gamma} = \ln \gamma + \ln R - t,\quad
-    t = \ln\varsigma(m) + \varsigma(-m)\,(\mathrm{reducible} - m)
+    t = \ln\varsigma(m) + \varsigma(-m)\,(x - m)
 
-with t the tangent of :math:`\ln R` at the prior location m of `reducible`, so that log_gamma is :math:`\ln \gamma` for a typical
-:math:`R`. Runs determine :math:`\alpha`, :math:`\beta`, the share and :math:`\gamma R`, the elasticity of the loss with respect to
-:math:`S`, far better than :math:`\gamma` or E. With :math:`\ln \gamma` as coordinate, the posterior would be a thin ridge that is
-curved where E is small; the ridge :math:`\gamma R` = constant is a straight line in these coordinates.
+with t the tangent of :math:`\ln R` at a typical value m of x, so that log_gamma is :math:`\ln \gamma` for a typical :math:`R`. Runs
+determine :math:`\alpha`, :math:`\beta`, the two terms and :math:`\gamma R`, the elasticity of the loss with respect to :math:`S`, far
+better than :math:`\gamma` or E. With :math:`\ln \gamma` as coordinate, the posterior would be a thin ridge that is curved where E is
+small; the ridge :math:`\gamma R` = constant is a straight line in these coordinates.
 
 Coefficients in units of the reference run, such as A / N0^alpha, belong to sizes and tokens measured in units of N0 and D0.
 The law is the same function in these units, and no intermediate number overflows unless T0 is far above the loss of the

@@ -14,16 +14,25 @@ import bayesdistill as bd
 os.environ["BAYESDISTILL_CACHE"] = "off"
 # Of these processes and their children: tests find nothing that earlier ones compiled, and leave nothing with the user.
 
-SHARED_FITS = ("fit354", "joint", "chinchilla")
-"""Fixtures that sample for long. With several workers, all tests of one go to the same worker, so that it is made once."""
+SHARED = {
+    "fit354": "real fit",
+    "joint": "simulated fits",
+    "chinchilla": "simulated fits",
+    "ratio_fit": "fit with noise by r",
+    "plain": "compiled model",
+    "baseline_backtest": "backtest",
+    "pool": "draws of the prior",
+}
+"""Fixtures that take long, and the group of their tests. With several workers, all tests of a group go to the same worker, so that
+the fixture is made once."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        for name in SHARED_FITS:
+        for name, group in SHARED.items():
             if name in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group("real fit" if name == "fit354" else "simulated fits"))
+                item.add_marker(pytest.mark.xdist_group(group))
                 break
 
 

@@ -332,6 +332,7 @@ def test_unusable_arguments_are_named(wrong, words):
         bd.backtest(*simulated_study(3), **wrong)
 
 
+@pytest.mark.slow
 def test_the_documented_example():
     tiny, alone = bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised")
     found = bd.backtest(tiny, alone, cutoffs=[1e14], forecasters=joint_baselines.point, progress=False)

@@ -52,11 +52,12 @@ CASES = {
     "supervised, gamma 1": {"kind": "supervised", "law": DEFAULT.with_fixed(gamma=1.0)},
     "supervised, effects of models": {"kind": "supervised", "law": DEFAULT.with_effects("model")},
     "joint": {"kind": "joint"},
+    "joint, equation 8": {"kind": "joint", "law": LAWS["busbridge2025"]},
     "joint, effects of models": {"kind": "joint", "law": DEFAULT.with_effects("student", "model")},
 }
 
 
-QUICK = ("both effects", "joint")
+QUICK = ("both effects", "joint, equation 8")
 
 
 @pytest.fixture(scope="module")

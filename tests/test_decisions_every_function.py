@@ -62,7 +62,9 @@ BROKEN = ASKED | OTHERS | {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "break_even" else ()) for name in ASKED]
+)
 @few
 @given(st.integers(0, 1000), st.permutations([2e8, 1.3e9]), st.permutations([1e20, 1e22, 1e24]))
 def test_order_units_and_threads_change_nothing(name, seed, students, budgets):

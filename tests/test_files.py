@@ -113,9 +113,10 @@ def test_a_killed_process_leaves_nothing_after_the_next_write(tmp_path, call):
     assert contents(tmp_path) == {"table.csv": b"again", "other.csv": b"other"}
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_kills_at_random_moments_lose_nothing_and_leave_nothing(kills):
+@pytest.mark.slow
+def test_kills_at_random_moments_lose_nothing_and_leave_nothing():
     """`python tests/kill_writers.py` kills each writer 40 times."""
+    kills = 4
     script = Path(__file__).with_name("kill_writers.py")
     done = subprocess.run([sys.executable, script, "--kills", str(kills)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

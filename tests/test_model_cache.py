@@ -98,12 +98,15 @@ def no_model(*_, **__):
 # Fits -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("joint", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_fit_from_the_cache_is_the_same_to_the_last_bit(folder, monkeypatch, runs354, supervised_runs, joint):
-    law = DEFAULT.with_effects("teacher")
-    arguments = {"runs": runs354[::2], "supervised": supervised_runs, "law": law}
-    if not joint:
-        arguments = {"runs": runs354}
+@pytest.mark.parametrize(
+    "kind", ["supervised", *(pytest.param(k, marks=pytest.mark.slow) for k in ("distilled", "joint"))]
+)
+def test_a_fit_from_the_cache_is_the_same_to_the_last_bit(folder, monkeypatch, runs354, supervised_runs, kind):
+    arguments = {
+        "supervised": {"runs": None, "supervised": supervised_runs},
+        "distilled": {"runs": runs354},
+        "joint": {"runs": runs354[::2], "supervised": supervised_runs, "law": DEFAULT.with_effects("teacher")},
+    }[kind]
     with monkeypatch.context() as without:
         without.setenv("BAYESDISTILL_CACHE", "off")
         plain = short_fit(**arguments)
@@ -137,7 +140,7 @@ def test_a_fit_from_the_cache_needs_neither_pymc_nor_pytensor(folder, tmp_path):
 
 
 def test_data_of_a_model_from_the_cache_can_be_replaced(folder, runs354):
-    arguments = problem(runs354)
+    arguments = problem(runs354, law="busbridge2025", asymptotic_width=None)  # compiled in half of the time
     first, again = compile_runs(*arguments), compile_runs(*arguments)
     names = {shared.name for shared in again.shared_var_keys}
     assert names == {shared.name for shared in first.shared_var_keys}
@@ -166,10 +169,11 @@ def test_a_model_without_a_key_is_not_stored(folder, runs354):
     assert not folder.exists()
 
 
-def test_a_model_from_the_cache_is_not_verified_again(folder, monkeypatch, runs354):
-    assert compile_runs(*problem(runs354)).backend == "llvm"
+def test_a_model_from_the_cache_is_not_verified_again(folder, monkeypatch, supervised_runs):
+    arguments = problem(supervised=supervised_runs)
+    assert compile_runs(*arguments).backend == "llvm"
     monkeypatch.setattr(_compile, "verify", no_model)
-    assert compile_runs(*problem(runs354)).backend == "llvm"
+    assert compile_runs(*arguments).backend == "llvm"
 
 
 def test_a_program_without_a_passed_check_is_not_used(folder):

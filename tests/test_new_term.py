@@ -19,6 +19,8 @@ from bayesdistill import posterior
 from bayesdistill.errors import ConvergenceWarning, FileError
 from bayesdistill.law.effects import student_configurations
 
+pytestmark = pytest.mark.xdist_group("fit with a new term")
+
 LAW = bd.LAWS["tied_reducible"].with_terms(TEACHER_EXPONENT)
 PLAIN = bd.LAWS["busbridge2025"].with_terms(TEACHER_EXPONENT)
 TRUTH = {**bd.PUBLISHED, "eta": 0.4}

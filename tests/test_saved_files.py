@@ -544,7 +544,7 @@ def results(fit: xr.DataTree, plan: xr.Dataset) -> Iterator[tuple[str, xr.Datase
     yield "compare_fits", bd.compare_fits(fit, draws)
     yield "law_curves", bd.law_curves(fit)
     yield "posterior_predictive", bd.posterior_predictive(fit)
-    yield "prior_predictive", bd.prior_predictive(bd.load_runs().iloc[::20])
+    yield "prior_predictive", bd.prior_predictive(bd.load_runs().iloc[::20], draws=50)
     yield "residual_structure", bd.residual_structure(fit)
     yield "describe_runs", bd.describe_runs(bd.load_runs())
     for name, function in inspect.getmembers(figure_inputs, inspect.isfunction):

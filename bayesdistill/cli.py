@@ -441,6 +441,7 @@ _IN_PYTHON = (
     (r"(`bayesdistill \w+`) or \1", r"\1"),
     (r"\btarget_accept to\b", "--target-accept to"),
     (r"Pass it as supervised runs", "Pass it with --supervised"),
+    (r"\((supervised|prior)s?=\.\.\.\)", r"(bayesdistill fit --\1)"),
     (r"Pass a bayesdistill\.Law, or choose", "Choose"),
     (r"`(--[\w-]+)`", r"\1"),
 )

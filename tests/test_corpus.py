@@ -26,7 +26,7 @@ __all__ = ["command", "few"]  # fixtures
 
 SHIFT = posterior.LevelShift(-1.23, 0.08, "published law")
 DECISIONS = [name for name in OF_FITS if "allow_conflict" in inspect.signature(getattr(bd, name)).parameters]
-QUICK = {"capacity_gap", "methods_text", "plan", "predict"}
+QUICK = {"methods_text", "plan", "predict"}
 WITHOUT_TABLE = {"law_curves", "information_order"}
 WITHOUT_MARK = {"cite", "prior_table", "law_of", "law_draws", "provenance"}
 """Functions of a fit that return the law, the priors or the data, and no result."""
@@ -61,7 +61,7 @@ def called(name: str, fit: xr.DataTree, **options: Any) -> Any:
 
 def test_thresholds_and_sentences():
     assert SHIFT.is_conflict
-    assert not SHIFT.is_resolved
+    assert not SHIFT.is_undetermined
     assert "1.23 nats below the published law (standard error 0.08)" in SHIFT.sentence
     assert "supervised=" in SHIFT.fix
     small = posterior.LevelShift(0.059, 0.001, "published law")
@@ -70,13 +70,25 @@ def test_thresholds_and_sentences():
     assert posterior.LevelShift(0.061, 0.001, "published law").is_conflict
     assert not posterior.LevelShift(0.089, 0.001, "runs").is_conflict
     assert posterior.LevelShift(0.091, 0.001, "runs").is_conflict
-    # The same shift is a conflict if the runs suffice to find it.
+    # The same shift is a conflict if the standard error is small enough.
     assert posterior.LevelShift(0.15, 0.06, "runs").is_conflict
     assert not posterior.LevelShift(0.15, 0.07, "runs").is_conflict
+    # Without a conflict, the runs exclude a shift of 0.1 nats, or do not determine the shift.
+    assert not posterior.LevelShift(0.05, 0.033, "published law").is_undetermined
+    assert posterior.LevelShift(0.05, 0.034, "published law").is_undetermined
+    assert posterior.LevelShift(-0.08, 0.03, "runs").is_undetermined
+    assert posterior.LevelShift(0.15, 0.07, "runs").is_undetermined
     joint = posterior.LevelShift(1.0, 0.01, "earlier posterior and runs")
     assert "above the law of the supervised runs" in joint.sentence
 
 
+def test_results_without_a_conflict_have_no_warning(few):
+    found = called("predict", few)
+    assert posterior.CONFLICT_ATTRIBUTE not in found.attrs
+    assert "warning" not in bd.decision_table(found)
+
+
+@pytest.mark.slow
 def test_draws_without_data_have_no_conflict(published_draw):
     assert posterior.level_shift_of(published_draw) is None
     assert posterior.corpus_conflict(published_draw) == ""
@@ -105,18 +117,18 @@ def test_decisions_are_refused(name, other, tmp_path, monkeypatch):
         for name in sorted(OF_FITS.keys() - WITHOUT_MARK)
     ],
 )
-def test_all_outputs_carry_the_warning(name, few, other, tmp_path, monkeypatch):
+def test_all_outputs_carry_the_warning(name, other, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options: dict[str, Any] = {}
     if name in DECISIONS:
         options = {"allow_conflict": True}
-        with pytest.warns(bd.ConflictWarning, match=r"1\.23 nats below"):
+        with pytest.warns(bd.ConflictWarning, match=r"1\.23 nats below") as caught:
             found = called(name, other, **options)
+        assert len([one for one in caught if one.category is bd.ConflictWarning]) == 1
     else:
         found = called(name, other)
     if isinstance(found, xr.Dataset):
         assert found.attrs[posterior.CONFLICT_ATTRIBUTE] == SHIFT.sentence
-        assert posterior.CONFLICT_ATTRIBUTE not in called(name, few).attrs
         assert_marked(name, found)
     else:
         text = Path("page.html").read_text() if name == "interactive_page" else str(found)
@@ -173,6 +185,8 @@ def test_results_of_a_plan_and_comparisons_carry_it(few, other, tmp_path, monkey
     assert SHIFT.sentence in answer_sentences(fit, plan)[0]
     page = bd.report(fit, plan, folder=tmp_path).read_text()
     assert page.count("1.23 nats below") > 3
+    strategies = page[page.index("Strategies at selected budgets") :]
+    assert "other corpus" in strategies[: strategies.index("</table>")]
     fits = {"other": other, "same": few, "worse": with_shift(few, posterior.LevelShift(-2.0, 0.1, "runs"))}
     compared = bd.compare_crossovers(fits, "1B", "best case", budgets=[1e20, 1e22], **allowed)
     for found in (compared, bd.compare_loo(fits)):
@@ -192,9 +206,13 @@ def test_a_planner_warns_once_and_its_notes_show_it(other):
 
 
 @pytest.mark.slow
-def test_reports_and_methods_texts_show_it(other, tmp_path):
+def test_reports_and_methods_texts_show_it(other, tmp_path, command: Command):
     page = bd.report(other, folder=tmp_path).read_text()
-    assert re.search(r"<strong>Warning\.</strong>[^<]*1\.23 nats below", page)
+    first = page[page.index("<strong>Warning.</strong>") :]
+    assert re.match(r"<strong>Warning\.</strong> The losses of the distilled runs are 1\.23 nats below", first)
+    code, out, _ = command("check", bd.save(other, tmp_path / "fit.nc"))
+    assert code == 1
+    assert SHIFT.sentence in out
     assert SHIFT.sentence in bd.methods_text(other)
     found = bd.check(other)
     assert found.ok is False
@@ -217,14 +235,12 @@ def test_the_command_line_shows_it(question, other, command: Command, tmp_path):
     assert code == 2
     assert "1.23 nats below" in err
     assert "--allow-conflict" in err
+    assert "(bayesdistill fit --supervised)" in err
     code, out, _ = command(*arguments, "--allow-conflict")
     assert code == 0
     assert f"Warning: {SHIFT.sentence}" in out
     _, out, _ = command(*arguments, "--allow-conflict", "--json")
     assert json.loads(out)[0]["corpus_conflict"] == SHIFT.sentence
-    code, out, _ = command("check", path)
-    assert code == 1
-    assert SHIFT.sentence in out
 
 
 def test_damaged_shifts_in_files_are_rejected(few, tmp_path):

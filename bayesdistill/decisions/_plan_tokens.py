@@ -65,7 +65,8 @@ def plan_tokens(
     """
     planner = planning.planner_of(plan_tokens, fit, options)
     same = planner.max_teacher_tokens == planning.SAME
-    given = replace(planner, max_student_tokens=None, max_teacher_tokens=2e13 if same else planner.max_teacher_tokens)
+    limit = 2e13 if same else planner.max_teacher_tokens
+    given = planning.changed(planner, max_student_tokens=None, max_teacher_tokens=limit)
     caps = np.sort(parse_numbers(tokens, "tokens"))
     problem, _ = planning.problem_of(
         given, students, None if budget is None else parse_number(budget, "budget"), scenarios

@@ -223,18 +223,21 @@ def planner_of(
         If the runs contradict the supervised law and `allow_conflict` is False.
     """
     check_options(function, options)
-    if not isinstance(fit, Planner):
-        planner = Planner(fit, **options)
-    else:
-        planner = replace(fit, **options)
-        if all(getattr(planner, name) == getattr(fit, name) for name in Unconverged.__annotations__):
-            vars(planner)["fitted"] = fit.fitted
+    planner = changed(fit, **options) if isinstance(fit, Planner) else Planner(fit, **options)
     if distilled and not planner.fitted.draws.law.distills:
         raise ParameterError(
             "The fit has the supervised law alone, but decisions about distillation require a distillation law. Fit "
             "distilled runs with bd.fit(runs) or bd.fit(runs, supervised=...)."
         )
     return planner
+
+
+def changed(planner: Planner, **options: Any) -> Planner:
+    """Return the Planner with other options. It shares the draws of the fit, whose warnings then appear once."""
+    found = replace(planner, **options)
+    if all(getattr(found, name) == getattr(planner, name) for name in Unconverged.__annotations__):
+        vars(found)["fitted"] = planner.fitted
+    return found
 
 
 def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -142,13 +142,18 @@ def fit_sentences(fit: Fit) -> tuple[str, str, str]:
 
 def warnings_and_notes(fit: Fit, plan: xr.Dataset | None, found: Check) -> dict[str, list[str]]:
     """Return the `warnings` above the answer and the `notes` below it; `found` is the result of `check`."""
-    warnings, notes, ok, verdict = list(found.cautions), [], found.ok, " ".join(found.problems)
+    conflict = posterior.corpus_conflict(fit)
+    warnings = [
+        text for text in found.problems if conflict and conflict in text
+    ]  # first, because nothing else matters then
+    notes, ok, rest = [], found.ok, [text for text in found.problems if text not in warnings]
     if found.numbers["converged"] is False:
-        warnings.append(f"The posterior did not converge; the numbers in this report may be wrong. {verdict}")
+        warnings.append(f"The posterior did not converge; the numbers in this report may be wrong. {' '.join(rest)}")
     elif ok is False:
-        warnings += found.problems
+        warnings += rest
     elif ok is None:
         notes.append("The convergence of the draws is unknown.")
+    warnings += found.cautions
     if plan is not None:
         problems, remarks = fit_notes(plan)
         if ok is not False:

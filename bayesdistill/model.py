@@ -20,8 +20,10 @@ follows from that of the effect, Normal(0, s), so that the posterior does not de
 (centered) for groups of many runs and 0 (non-centered) for groups of none; Papaspiliopoulos et al. (2007, Statistical Science
 22, 59) describe such families with a fixed fraction.
 
-The effects of the groups that have runs sum to zero, and so do the :math:`\lambda m`: no common effect can take the law's place.
-Otherwise the asymptotic prior would push the law up, and the effects would push the runs back.
+The effects of teachers and student configurations that have runs sum to zero, and so do the :math:`\lambda m`: no common effect can
+take the law's place. Otherwise the asymptotic prior would push the law up, and the effects would push the runs back. Effects of
+models do not (`GroupEffect.sum_to_zero`): they are large compared with the residuals, and a law that had to pass through their mean
+would be confined to a thin curved surface.
 """
 
 from __future__ import annotations
@@ -194,7 +196,7 @@ def _observe_distilled(runs: pd.DataFrame, law: Law, p: dict[str, Any], referenc
 def _observe_supervised(supervised: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference) -> None:
     model = _with_design(supervised, "supervised")
     mu = law.supervised_loss(model["params"] / reference.params, model["tokens"] / reference.tokens, p)
-    _observe(supervised, law, "supervised", mu, supervised_residual_scale(law, mu, p), p, reference)
+    _observe(supervised, law, "supervised", mu, supervised_residual_scale(law, mu, p, UNITS), p, reference)
 
 
 def _with_design(table: pd.DataFrame, kind: str) -> pm.Model:
@@ -270,9 +272,21 @@ def _group_effects(
     square = pm.math.sqr(scale)
     left = 1 / (1 + square * known)  # 1 - lambda
     level = square * left * level  # lambda m
-    level -= seen * (level.sum() / seen.sum())
     wide = scale * pm.math.sqrt(left)
-    raw = pm.Normal(effect.raw, level / wide, 1 / pm.math.sqrt(left), dims=effect.dim)
-    values = wide * raw - level
-    values -= (seen * values).sum() / seen.sum()
+    if not effect.sum_to_zero:
+        raw = pm.Normal(effect.raw, level / wide, 1 / pm.math.sqrt(left), dims=effect.dim)
+        return pm.Deterministic(effect.variable.name, wide * raw - level, dims=effect.dim)
+    count = seen.sum()
+    level -= seen * (level.sum() / count)
+    raw = pm.Normal(effect.raw, 0.0, 1.0, dims=effect.dim)
+    free = wide * raw - level
+    mean = (seen * free).sum() / count
+    values = free - seen * mean
+    # The runs do not depend on the mean: any distribution of it gives the same posterior. In this one it is as wide as the remainders
+    # that the runs determine.
+    narrow = (seen * pm.math.sqr(wide)).sum() / count
+    log_density = -0.5 * pm.math.sqr(values).sum() / square - (groups - 1) * pm.math.log(scale)
+    log_density -= 0.5 * count * pm.math.sqr(mean) / narrow + 0.5 * pm.math.log(narrow)
+    log_density += pm.math.log(wide).sum()  # from effects to remainders
+    pm.Potential(f"{effect.raw}_prior", log_density + 0.5 * pm.math.sqr(raw).sum())
     return pm.Deterministic(effect.variable.name, values, dims=effect.dim)

@@ -74,7 +74,7 @@ def model_of(runs, supervised, kind="distilled", gap=True, law: Law = DEFAULT, *
     priors = default_priors(law, reference, **settings)
     if not gap:
         off = Prior(-30.0, 0.0)
-        priors = with_priors(priors, {"log_gap_strength": off, "log_gap_slope": off, "gap_curvature": Prior(0.0, 0.0)})
+        priors = with_priors(priors, {"log_gap_strength": off, "log_gap_power": off, "gap_curvature": Prior(0.0, 0.0)})
     return bd.build_model(runs, supervised, priors=priors, reference=reference)
 
 

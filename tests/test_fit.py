@@ -266,7 +266,7 @@ def test_provenance_is_complete(fit354, runs354):
     }
     assert found["supervised_law"] == "published law"
     assert set(found["reference"]) == {"params", "tokens", "teacher_loss"}
-    assert set(found["priors"]) >= {"log_loss", "teacher_power", "log_gap_slope", "log_sigma", "log_nu"}
+    assert set(found["priors"]) >= {"log_loss", "teacher_power", "log_gap_power", "log_sigma", "log_nu"}
     assert pd.Timestamp(found["started"]) <= pd.Timestamp.now(tz="UTC")
     assert found["seconds"] > 0
     assert fit354.attrs["bayesdistill_format"] == posterior.FORMAT

@@ -483,8 +483,9 @@ def test_the_effect_of_a_new_group_is_wider_by_the_mean_of_those_in_the_data(gro
     effects -= effects[:, :groups].mean(axis=1, keepdims=True)
     expected = sigma * np.sqrt(1 + 1 / groups)
     assert np.std(effects[:, groups]) == pytest.approx(expected, rel=0.01)
-    assert new_group_scale(sigma, groups) == pytest.approx(expected, rel=1e-14)
-    assert new_group_scale(sigma, None) == sigma
+    assert new_group_scale(EFFECTS["student"], sigma, groups) == pytest.approx(expected, rel=1e-14)
+    assert new_group_scale(EFFECTS["student"], sigma, None) == sigma
+    assert new_group_scale(EFFECTS["model"], sigma, groups) == sigma
     # As `with_new_groups` draws them, where one group has no run among those fitted.
     law = PAPER.with_effects("student")
     table = pd.DataFrame(
@@ -724,7 +725,8 @@ def test_the_residual_scale_of_supervised_runs_is_a_power_of_their_reducible_los
     sizes, tokens = np.array([1e8, 1e9, 1e10]), np.array([1e10, 1e10, 1e12])
     six = {name: bd.PUBLISHED[name] for name in ("E", "A", "B", "alpha", "beta", "gamma")}
     loss = bd.supervised_loss(sizes, tokens, **six)
-    expected = 0.02 * (loss - six["E"]) ** 0.7
+    at_reference = bd.supervised_loss(REFERENCE.params, REFERENCE.tokens, **six)
+    expected = 0.02 * ((loss - six["E"]) / (at_reference - six["E"])) ** 0.7
     scale = residual_scale(draws, Design("supervised", sizes, tokens))
     np.testing.assert_allclose(scale, np.broadcast_to(expected, (3, 3)), rtol=1e-12)
     # The PyMC model has the same formula: its log density is that of these scales.
@@ -738,7 +740,9 @@ def test_the_residual_scale_of_supervised_runs_is_a_power_of_their_reducible_los
     priors = default_priors(law, reference_run(None, table))
     at = law.symbols(dict(zip(priors.names, priors.location, strict=True)), reference_run(None, table))
     center = law.supervised_loss(sizes, tokens, at)
-    residual_scales = at["sigma"] * (center - at["E"]) ** at["noise_excess"]
+    middle = reference_run(None, table)
+    ratio = (center - at["E"]) / (law.supervised_loss(middle.params, middle.tokens, at) - at["E"])
+    residual_scales = at["sigma"] * ratio ** at["noise_excess"]
     density = logpdf(table["loss"].to_numpy(), center, residual_scales, at["nu"]).sum()
     prior = -0.5 * len(z) * np.log(2 * np.pi)
     assert float(model.compile_logp()({"z": z})) == pytest.approx(density + prior, rel=1e-10)

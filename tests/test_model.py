@@ -329,11 +329,46 @@ def test_weak_teachers_effects_and_scatter_enter_as_written_down(runs):
                 left = 1 / (1 + scale**2 * (weight * away**2).sum())
                 level[j] = left * scale**2 * (weight * away * y).sum()
                 wide[j] = scale * np.sqrt(left)
-            shift = scale * unit
+            shift, count = scale * unit, level.size
             raw[variable] = (shift + level - level.mean()) / wide
             mu = mu + times * (shift - shift.mean())[index]
-            raw_density += (stats.norm.logpdf(shift, scale=scale) + np.log(wide)).sum()
+            # Sum-to-zero effects are normal in one dimension less; their mean is as wide as the remainders.
+            raw_density += stats.norm.logpdf(shift - shift.mean(), scale=scale).sum() + np.log(scale)
+            narrow = np.sqrt((wide**2).mean())
+            raw_density += -0.5 * (np.sqrt(count) * shift.mean() / narrow) ** 2 - np.log(narrow) + np.log(wide).sum()
         expected = stats.t.logpdf(runs["student_loss"].to_numpy(), 1 + np.exp(c["log_nu"]), mu, sigma).sum()
         expected += stats.norm.logpdf(z).sum() + raw_density
         found = density({"z": z} | raw)
         assert float(found) == pytest.approx(expected, rel=1e-9, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", ["student_configuration", "student_slope"])
+def test_the_density_of_sampled_remainders_is_normalized(name, runs):
+    """For any law and scales; otherwise the scales would have other priors than the table of priors says."""
+    priors = default_priors("tied_reducible", reference_run(runs, None), asymptotic_width=None)
+    model = build_model(runs, priors=priors)
+    raw = f"z_{name}"
+    density = model.compile_fn(
+        [*model.replace_rvs_by_values([model[f"{raw}_prior"]]), model.logp(vars=[model[raw]])],
+        inputs=model.value_vars,
+        on_unused_input="ignore",
+        mode=python_mode(),
+    )
+    start = {key: np.zeros(np.shape(value)) for key, value in model.initial_point().items()}
+    count = start[raw].size
+
+    def at(z: np.ndarray, x: np.ndarray) -> float:
+        return float(sum(density(start | {"z": z, raw: x})))
+
+    for z in points(int(priors.free.sum()), count=3):
+        # A quadratic function of the remainders: its values at a few points determine it exactly.
+        unit = np.eye(count)
+        middle = at(z, np.zeros(count))
+        up, down = (np.array([at(z, sign * e) for e in unit]) for sign in (1, -1))
+        gradient, hessian = (up - down) / 2, np.diag(up + down - 2 * middle)
+        for i in range(count):
+            for j in range(i):
+                hessian[i, j] = hessian[j, i] = at(z, unit[i] + unit[j]) - up[i] - up[j] + middle
+        log_integral = middle - 0.5 * gradient @ np.linalg.solve(hessian, gradient)
+        log_integral += 0.5 * count * np.log(2 * np.pi) - 0.5 * np.linalg.slogdet(-hessian)[1]
+        assert log_integral == pytest.approx(0.0, abs=1e-6)

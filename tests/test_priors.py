@@ -122,7 +122,7 @@ def test_coordinates_mean_what_they_say():
     for name in ("alpha", "beta"):
         assert law[name] == pytest.approx(math.exp(c[f"log_{name}"]), rel=1e-12)
     # log_gamma is ln(gamma R) without the tangent of ln R, so that it is ln gamma with that slope for a typical law.
-    typical = -1.2 + math.log(2)
+    typical = -1.0 + math.log(2)
     slope, at = 1 / (1 + math.exp(typical)), -math.log1p(math.exp(-typical))
     reducible = math.log(excess(n, d) / law["E"])
     tangent = at + slope * (reducible - typical)
@@ -136,11 +136,11 @@ def test_coordinates_mean_what_they_say():
     for name in ("alpha_S", "beta_S", "gamma_S"):
         assert law[name] == pytest.approx(math.exp(c[f"log_{name}"]), rel=1e-12)
     h = 1e-5
-    # The gap: G = -log_gap, its strength, slope and curvature at r = 1.
+    # The gap: G = -log_gap, its strength, power and curvature at r = 1.
     gap = {name: law[name] for name in ("c1", "d1", "f1")}
     assert -float(laws.log_gap(0.0, **gap)) == pytest.approx(math.exp(c["log_gap_strength"]), rel=1e-9)
     slope = -(float(laws.log_gap(h, **gap)) - float(laws.log_gap(-h, **gap))) / (2 * h)
-    assert slope == pytest.approx(math.exp(c["log_gap_slope"]), rel=1e-6)
+    assert slope / math.exp(c["log_gap_strength"]) == pytest.approx(math.exp(c["log_gap_power"]), rel=1e-6)
     assert law["d1"] ** (-1 / law["f1"]) == pytest.approx(
         CURVATURE_SCALE * math.log1p(math.exp(c["gap_curvature"])), rel=1e-9
     )
@@ -185,7 +185,7 @@ def test_the_priors_are_those_of_the_design():
         "log_gamma_S": (math.log(0.7), 0.4),
         "teacher_power": (2.0, 1.5),
         "log_gap_strength": (math.log(2), 0.7),
-        "log_gap_slope": (math.log(15), 0.7),
+        "log_gap_power": (math.log(6), 0.7),
         "gap_curvature": (0.0, 2.0),
     }
     assert {name: (p.location, p.scale) for name, p in DISTILLATION_PRIORS.items()} == values
@@ -198,8 +198,8 @@ def test_the_priors_are_those_of_the_design():
     [
         ("log_loss", 2, 1.0, 6.1),
         ("log_excess_S", 2, 0.02, 1.3),
-        ("log_size_term", 2, 0.03, 3.3),
-        ("log_token_term", 2, 0.03, 3.3),
+        ("log_size_term", 2, 0.06, 2.2),
+        ("log_token_term", 2, 0.06, 2.2),
         ("log_alpha", 2, 0.15, 1.1),
         ("log_beta", 2, 0.15, 1.1),
         ("log_sigma", 2, 0.001, 0.07),
@@ -214,12 +214,12 @@ def test_ranges_that_reasons_state(name, sds, low, high):
 def test_the_range_of_gamma_that_its_reason_states():
     location = {name: prior.location for name, prior in SUPERVISED_PRIORS.items()}
     medians = {}
-    for term in (-3.6, -1.2, 1.2):  # ln(size term / E) and ln(token term / E), up to two standard deviations
+    for term in (-2.8, -1.0, 0.8):  # ln(size term / E) and ln(token term / E), up to two standard deviations
         at = location | {"log_size_term": term, "log_token_term": term}
         medians[term] = EQUATION_8.for_runs(distilled=False, supervised=True).symbols(at, REFERENCE)["gamma"]
-    assert medians[-1.2] == pytest.approx(0.7, rel=1e-12)
-    assert round(float(max(medians.values())), 1) == 1.4
-    assert min(medians[-3.6], medians[1.2]) > 0.7
+    assert medians[-1.0] == pytest.approx(0.7, rel=1e-12)
+    assert round(float(max(medians.values())), 1) == 1.0
+    assert min(medians[-2.8], medians[0.8]) > 0.7
 
 
 EXTENDED = dict(bd.PUBLISHED) | {"w1": 0.05, "kappa": 2.5, "omega": 0.9}
@@ -262,7 +262,7 @@ def test_what_the_coordinates_of_an_extended_law_say():
     h = 1e-5
     slopes = [(log_excess(alone * (1 + h), gap) - log_excess(alone * (1 - h), gap)) / (2 * h) for gap in (True, False)]
     assert c["teacher_power"] == pytest.approx(-slopes[1], rel=1e-6)
-    assert math.exp(c["log_gap_slope"]) == pytest.approx(slopes[1] - slopes[0], rel=1e-6)
+    assert math.exp(c["log_gap_power"]) * strength == pytest.approx(slopes[1] - slopes[0], rel=1e-6)
     assert alone > ability  # kappa > 1: the two are different places
 
 

@@ -104,7 +104,7 @@ def simulate_outcomes(
     for effect in truth.law.effects:
         if effect.name in design.groups:
             values = truth[effect.scale.name] * rng.standard_normal(len(design.groups[effect.name][0]))
-            effects[effect.name] = (values - values.mean())[None]  # as in the model, effects sum to zero
+            effects[effect.name] = (values - effect.sum_to_zero * values.mean())[None]
     center = expected_loss(truth, design) + group_effects(truth, design, effects)
     return (center + residuals(truth, residual_scale(truth, design), rng))[0], effects
 

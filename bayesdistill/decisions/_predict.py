@@ -274,9 +274,8 @@ class _Prediction:
 
     def new_scale(self, group: _Membership) -> np.ndarray:
         """Scale of a standard normal new effect, (n_draws, run); 0 if the effect is known."""
-        spread = predictive.new_group_scale(
-            self.draws[group.effect.scale.name], self.draws.groups.get(group.effect.name)
-        )
+        scale = self.draws[group.effect.scale.name]
+        spread = predictive.new_group_scale(group.effect, scale, self.draws.groups.get(group.effect.name))
         return np.asarray(spread[:, None] * np.where(group.new, self.covariate(group), 0.0))
 
 

@@ -60,7 +60,7 @@ def _distinct(labels: Any) -> Groups:
 
 @dataclass(frozen=True)
 class GroupEffect(Part):
-    """A normal random effect that the runs of a group share; the effects of the groups in the data sum to zero.
+    """A normal random effect that the runs of a group share.
 
     Parameters
     ----------
@@ -85,6 +85,9 @@ class GroupEffect(Part):
         the logarithm of the tokens.
     column : str
         Column of labels that the groups require. "" if other columns define the groups.
+    sum_to_zero : bool
+        Whether the effects of the groups in the data sum to zero, so that the law passes through their mean. Otherwise the law is the
+        mean of all groups, of which those in the data are a sample.
     of_pretrained : bool
         Whether a pretrained run is assumed to have such an effect too, as large as that of distilled runs and independent of it,
         if there are no supervised runs that determine how far pretrained runs deviate.
@@ -101,6 +104,7 @@ class GroupEffect(Part):
     slope: bool = False
     of_pretrained: bool = False
     column: str = ""
+    sum_to_zero: bool = True
 
     def determined_by(self, runs: pd.DataFrame) -> bool:
         """Whether a table has two groups, at least one of them with two runs or, for slopes, runs at two places of the axis."""
@@ -150,11 +154,10 @@ def _effect(
     scale: float,
     reason: str,
     dim: str,
-    width: float = 0.7,
     slope: bool = False,
     **more: Any,
 ) -> GroupEffect:
-    """A group effect as `symbols.toml` declares it; `scale`, `width` and `reason` are those of its prior."""
+    """A group effect as `symbols.toml` declares it; `scale` and `reason` are those of its prior."""
     step = "tokens grow by a factor of e" if more.get("kind") == "supervised" else "the teacher's loss grows by 10 %"
     long = f"change of the {what} effect when {step}" if slope else f"{what} effect"
     sigma = f"sigma_{name}"
@@ -166,7 +169,7 @@ def _effect(
         coordinate=Coordinate(
             f"log_{sigma}",
             f"the size of the {what} {'slopes' if slope else 'effects'}",
-            log_normal(scale, width, sigma, reason),
+            log_normal(scale, 0.7, sigma, reason),
             symbol=sigma,
             link="log",
         ),

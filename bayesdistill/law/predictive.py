@@ -95,7 +95,7 @@ def residual_scale(draws: Draws, design: Design) -> np.ndarray:
     require_noise(draws)
     p = draws.columns
     if design.kind == "supervised":
-        scale = supervised_residual_scale(draws.law, expected_loss(draws, design), p)
+        scale = supervised_residual_scale(draws.law, expected_loss(draws, design), p, draws.reference)
     elif draws.law.residual_noise.factor is None:
         scale = p["sigma"]
     else:
@@ -104,13 +104,13 @@ def residual_scale(draws: Draws, design: Design) -> np.ndarray:
     return np.broadcast_to(scale, (draws.n_draws, design.params.size))
 
 
-def supervised_residual_scale(law: Law, loss: Any, p: Values) -> Any:
+def supervised_residual_scale(law: Law, loss: Any, p: Values, reference: Reference) -> Any:
     """Scale of a supervised run's residual, given the law's loss in nats per token, in arrays or tensors; everything broadcasts."""
-    sigma, factor = (
-        p["sigma_supervised" if law.supervised_noise else "sigma"],
-        law.supervised_residual_noise.supervised_factor,
-    )
-    return sigma if factor is None else sigma * factor(loss, p)
+    sigma = p["sigma_supervised" if law.supervised_noise else "sigma"]
+    factor = law.supervised_residual_noise.supervised_factor
+    if factor is None:
+        return sigma
+    return sigma * factor(loss, law.supervised_loss(reference.params, reference.tokens, p), p)
 
 
 def require_noise(draws: Draws) -> None:
@@ -155,13 +155,13 @@ def _effects_of(law: Law, design: Design) -> list[GroupEffect]:
     return [effect for effect in law.effects if effect.name in design.groups]
 
 
-def new_group_scale(scale: Any, groups: int | None) -> Any:
+def new_group_scale(effect: GroupEffect, scale: Any, groups: int | None) -> Any:
     """Standard deviation of the effect of a group that is not in the data.
 
-    The effects of the groups in the data sum to zero: an effect is relative to their mean, which differs from that of all
+    If the effects of the groups in the data sum to zero, an effect is relative to their mean, which differs from that of all
     groups by the scale over the root of their number.
     """
-    return scale * np.sqrt(1 + 1 / groups) if groups else scale
+    return scale * np.sqrt(1 + 1 / groups) if groups and effect.sum_to_zero else scale
 
 
 def with_new_groups(
@@ -172,7 +172,7 @@ def with_new_groups(
     for effect in _effects_of(draws.law, design):
         labels, index = design.groups[effect.name]
         unseen = np.setdiff1d(np.arange(len(labels)), index[kept])
-        spread = new_group_scale(draws[effect.scale.name], max(len(labels) - unseen.size, 1))
+        spread = new_group_scale(effect, draws[effect.scale.name], max(len(labels) - unseen.size, 1))
         values = np.array(effects[effect.name])
         values[:, unseen] = spread[:, None] * rng.standard_normal((draws.n_draws, unseen.size))
         found[effect.name] = values
@@ -187,7 +187,7 @@ def new_run_scale(draws: Draws, design: Design) -> np.ndarray:
     variance = residual_scale(draws, design) ** 2
     for effect in draws.law.effects:
         if effect.applies_to(design.kind, draws.law.supervised_noise):
-            spread = new_group_scale(draws[effect.scale.name], draws.groups.get(effect.name))
+            spread = new_group_scale(effect, draws[effect.scale.name], draws.groups.get(effect.name))
             covariate = effect.covariate(design.along, draws.reference)
             variance = variance + (spread[:, None] * covariate) ** 2
     return np.asarray(np.sqrt(variance))
@@ -262,7 +262,7 @@ class RunNoise:
         for effect in draws.law.effects:
             # A stream of its own, so that an effect does not depend on which others a law has.
             stream = np.random.default_rng([seed, zlib.crc32(effect.name.encode())])
-            spread = new_group_scale(draws[effect.scale.name], draws.groups.get(effect.name))
+            spread = new_group_scale(effect, draws[effect.scale.name], draws.groups.get(effect.name))
             distilled, alone = spread * stream.standard_normal((2, draws.n_draws))
             if effect.kind == "distilled":
                 own[effect.name] = distilled
@@ -289,7 +289,8 @@ class RunNoise:
     def pretrained(self, params: Any, tokens: Any) -> np.ndarray:
         """Deviation of the pretrained run, (..., n_draws), nats per token; arguments (..., 1) or (..., n_draws)."""
         law, p = self.draws.law, self.draws.symbols
-        total = supervised_residual_scale(law, law.supervised_loss(params, tokens, p), p) * self.pretrained_residual
+        loss = law.supervised_loss(params, tokens, p)
+        total = supervised_residual_scale(law, loss, p, self.draws.reference) * self.pretrained_residual
         for effect in law.effects:
             if effect.name in self.pretrained_effects:
                 covariate = effect.covariate(tokens, self.draws.reference)

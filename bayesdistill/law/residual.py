@@ -31,15 +31,16 @@ class ResidualNoise(Part):
     factor : callable (student, teacher_loss, p, reference), optional
         What sigma of a distilled run is multiplied with; 1 if left out. The sizes of `student` are in units of which `reference` is
         the reference run.
-    supervised_factor : callable (loss, p), optional
-        What sigma of a supervised run is multiplied with, given the law's loss in nats per token; 1 if left out.
+    supervised_factor : callable (loss, at_reference, p), optional
+        What sigma of a supervised run is multiplied with, given the law's loss of the run and of the reference run in nats per
+        token; 1 if left out.
     """
 
     sentence: str = ""
     parameters: tuple[Parameter, ...] = ()
     coordinates: tuple[Coordinate, ...] = ()
     factor: Callable[[Student, Any, Values, Reference], Any] | None = None
-    supervised_factor: Callable[[Any, Values], Any] | None = None
+    supervised_factor: Callable[[Any, Any, Values], Any] | None = None
 
 
 def _ratio_factor(student: Student, teacher_loss: Any, p: Values, reference: Reference) -> Any:
@@ -50,8 +51,8 @@ def _tokens_factor(student: Student, teacher_loss: Any, p: Values, reference: Re
     return exp(p["noise_tokens"] * log(student.tokens / reference.tokens))
 
 
-def _excess_factor(loss: Any, p: Values) -> Any:
-    return exp(p["noise_excess"] * log(loss - p["E"]))
+def _excess_factor(loss: Any, at_reference: Any, p: Values) -> Any:
+    return exp(p["noise_excess"] * (log(loss - p["E"]) - log(at_reference - p["E"])))
 
 
 CONSTANT = ResidualNoise("constant")

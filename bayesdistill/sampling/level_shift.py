@@ -29,7 +29,7 @@ CENTERS = {
     "log_excess_S": -2.0,
     "teacher_power": 1.6,
     "log_gap_strength": 0.85,
-    "log_gap_slope": 2.95,
+    "log_gap_power": 1.8,
     "gap_curvature": -0.15,
     "log_power_S": 0.5,
     "logit_w1": -2.95,

@@ -69,7 +69,7 @@ def forecast(draws: Draws, log: dict[str, dict], seed: int) -> dict[str, dict[st
             law = draws.supervised_loss(size, seen)
             found[run.name] = {
                 "law": law,
-                "run": law + supervised_residual_scale(draws.law, law, draws.symbols) * noise,
+                "run": law + supervised_residual_scale(draws.law, law, draws.symbols, draws.reference) * noise,
             }
             continue
         teacher = found[run.teacher_run.name]

@@ -2,8 +2,8 @@ r"""The capacity gap, (1 + (r/d1)^(1/f1))^(-c1 f1), and its coordinates.
 
 For large c1 only c1 f1 d1^(-1/f1) matters, so that c1 and d1 are nearly degenerate. The coordinates describe
 :math:`G(r) = c_1 f_1 \ln(1 + u r^{1/f_1})`, :math:`u = d_1^{-1/f_1}`, for a teacher no better than the student of the
-reference run pretrained on its tokens (r = 1 in equation 8): its strength s = G, its slope k = dG / d ln L_T, and u itself,
-which measures how far the gap is from a pure power of r (u = 0).
+reference run pretrained on its tokens (r = 1 in equation 8): its strength s = G, the power n = d ln G / d ln L_T, and u itself,
+which measures how far the gap is from a pure power of r (u = 0, where f1 = 1/n).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ CURVATURE_SCALE = 0.03
 
 def _symbols(c: Values, p: Values, at: AtReference) -> dict[str, Any]:
     u = CURVATURE_SCALE * softplus(c["gap_curvature"])
-    strength, slope = exp(c["log_gap_strength"]), exp(c["log_gap_slope"]) / at.student.stretch
-    f1 = strength / slope * u / ((1 + u) * log1p(u))
+    strength, power = exp(c["log_gap_strength"]), exp(c["log_gap_power"]) / at.student.stretch
+    f1 = u / ((1 + u) * log1p(u)) / power
     return {"c1": strength / (f1 * log1p(u)), "d1": exp(at.log_ratio_alone - f1 * log(u)), "f1": f1}
 
 
@@ -31,7 +31,7 @@ def _coordinates_of(p: Values, at: AtReference) -> dict[str, Any]:
     scaled = u / CURVATURE_SCALE
     return {
         "log_gap_strength": log(p["c1"] * p["f1"] * log1p(u)),
-        "log_gap_slope": log(p["c1"] * u / (1 + u)) + log(at.student.stretch),
+        "log_gap_power": log(u / ((1 + u) * log1p(u)) / p["f1"]) + log(at.student.stretch),
         "gap_curvature": log(scaled) + log((exp(scaled) - 1) / scaled),
     }
 

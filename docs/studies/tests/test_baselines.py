@@ -23,7 +23,7 @@ def test_the_law_without_capacity_gap_has_none():
     law = candidate_models()["no capacity gap"].law
     assert [term.name for term in law.terms] == ["supervised", "student"]
     priors = priors_of(law, runs)
-    assert not {"log_gap_strength", "log_gap_slope", "gap_curvature", "omega"} & {*priors.names}
+    assert not {"log_gap_strength", "log_gap_power", "gap_curvature", "omega"} & {*priors.names}
     assert priors.free.all()
     assert not {"c1", "d1", "f1"} & {*law.symbols_of_law}
     # The loss is that of equation 8 with a gap that is nothing.

@@ -413,6 +413,7 @@ def test_the_posteriors_probabilities_come_true_where_the_law_is_true():
             draws=500,
             tune=700,
             seed=seed,
+            include_failed=True,
         )
         p.append(found["probability"].sel(noise="run").values.ravel())
         y.append(found["outcome"].values)

@@ -73,8 +73,8 @@ def model_of(runs, supervised, kind="distilled", gap=True, law: Law = DEFAULT, *
     law = law.for_runs(distilled=runs is not None, supervised=supervised is not None)
     priors = default_priors(law, reference, **settings)
     if not gap:
-        off = Prior(-30.0, 0.0)
-        priors = with_priors(priors, {"log_gap_strength": off, "log_gap_power": off, "gap_curvature": Prior(0.0, 0.0)})
+        fixed = {"log_gap_strength": -30.0, "log_gap_power": np.log(6.0), "gap_curvature": 0.0}
+        priors = with_priors(priors, {name: Prior(value, 0.0) for name, value in fixed.items()})
     return bd.build_model(runs, supervised, priors=priors, reference=reference)
 
 

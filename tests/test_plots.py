@@ -869,3 +869,18 @@ def test_a_notebook_that_has_loaded_pyplot_shows_the_whole_figure(monkeypatch):
     width, height = figure.get_size_inches()
     file.seek(0)
     assert matplotlib.image.imread(file).shape[:2] == (round(100 * height), round(100 * width))
+
+
+def test_the_note_on_extrapolation_names_axes_and_largest_factors():
+    factor = xr.DataArray(
+        [[1.0, 83_300.0, 5.0], [1.0, 1.004, 1.0], [1.0, 1.0, 1.0]],
+        dims=("axis", "budget"),
+        coords={"axis": ["teacher_tokens_per_param", "student_params", "teacher_loss"]},
+    )
+    data = xr.Dataset({"extrapolation_factor": factor, "extrapolates": ("budget", [False, True, True])})
+    # 1.004 is rounded up, because x 1 would mean that nothing is extrapolated.
+    assert grids.extrapolation_note(data) == [
+        "Outside the range of the data, at most by these factors: teacher tokens per parameter (x 83.3k), student size (x 1.01)."
+    ]
+    assert grids.extrapolation_note(data.isel(budget=[0])) == []
+    assert grids.extrapolation_note(data.drop_vars("extrapolation_factor")) == []

@@ -13,8 +13,9 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.criticism.groupings import fit_attributes, require_draws, short
+from bayesdistill.criticism.groupings import fit_attributes, require_draws
 from bayesdistill.criticism.results import dataset
+from bayesdistill.datasets.axes import short
 from bayesdistill.decisions.pairing import paired
 from bayesdistill.decisions.planning import Source, fit_of
 from bayesdistill.errors import ModelError, ParameterError

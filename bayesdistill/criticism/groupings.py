@@ -12,6 +12,7 @@ import pandas as pd
 from bayesdistill import posterior
 from bayesdistill.arguments import checked
 from bayesdistill.datasets import KINDS
+from bayesdistill.datasets.axes import short
 from bayesdistill.errors import ModelError
 from bayesdistill.law import Draws
 from bayesdistill.law.effects import EFFECTS, model_groups, student_configurations, teacher_groups
@@ -144,14 +145,6 @@ def _binned(factor: str, values: np.ndarray, bins: int) -> Grouping:
         labels.append(low if low == high else f"{low} to {high}")
         middles.append(float(np.median(mine)))
     return Grouping(factor, labels, index, np.array(middles))
-
-
-def short(value: float) -> str:
-    """Format a size or a number of tokens, for example 300M or 1.82B."""
-    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= 0.9995 * unit:
-            return f"{value / unit:.3g}{suffix}"
-    return f"{value:.3g}"
 
 
 def group_coordinates(groupings: Sequence[Grouping]) -> dict[str, Any]:

@@ -61,8 +61,8 @@ def fixed_axes(columns: Mapping[Any, Any] | pd.DataFrame) -> dict[str, str]:
         if size in still:
             mixed = "" if kind == "distilled" else ", and do not separate the irreducible loss from the effect of size"
             found[size] = (
-                f"The {kind} runs have one size ({_span(values[size])}). They cannot answer questions about larger or smaller "
-                f"{what}{mixed}; {_DEPENDS}"
+                f"The {kind} runs have one size ({_span(values[size])} parameters). They cannot answer questions about larger or "
+                f"smaller {what}{mixed}; {_DEPENDS}"
             )
         if tokens in still:
             found[tokens] = (
@@ -100,6 +100,14 @@ def _line(size: str, tokens: str, sizes: np.ndarray, counts: np.ndarray) -> tupl
     return f"{tokens}/{size}^{power:.2g}", f"tokens that follow from their size (a power of {power:.2g})"
 
 
+def short(value: float) -> str:
+    """Format a size or a number of tokens, for example 300M or 1.82B."""
+    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * unit:
+            return f"{value / unit:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
 def _span(values: np.ndarray) -> str:
-    low, high = f"{values.min():.4g}", f"{values.max():.4g}"
+    low, high = short(values.min()), short(values.max())
     return low if low == high else f"{low} to {high}"

@@ -127,6 +127,11 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
+def axis_words(axis: str) -> str:
+    """Write the name of an axis, such as teacher_tokens_per_param, in words: teacher tokens per parameter."""
+    return axis.replace("_per_param", "_per_parameter").replace("_params", "_size").replace("_", " ")
+
+
 def power_of_ten(value: float) -> str:
     """Write FLOPs for running text: 1e21, 3.2e22."""
     mantissa, exponent = f"{value:.1e}".split("e")

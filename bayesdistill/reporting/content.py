@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from bayesdistill import posterior
 from bayesdistill.plots import plot_best_loss, plot_compute_strategy, plot_probability, plot_runs
+from bayesdistill.plots.style import axis_words
 from bayesdistill.posterior import Fit
 from bayesdistill.tables import plan_table, summary_table
 
@@ -61,7 +62,7 @@ def _extrapolation(plan: xr.Dataset) -> pd.DataFrame:
     factor = plan["extrapolation_factor"].where(np.isfinite(plan["probability"]))
     cells = [name for name in factor.dims if name != "axis"]
     worst, outside = factor.max(cells).to_series(), (factor > 1).mean(cells).to_series()
-    rows = [(str(axis).replace("_", " "), f"{worst[axis]:.3g}", f"{100 * outside[axis]:.0f}%") for axis in worst.index]
+    rows = [(axis_words(str(axis)), f"{worst[axis]:.3g}", f"{100 * outside[axis]:.0f}%") for axis in worst.index]
     return pd.DataFrame(rows, columns=["axis", "largest extrapolation factor", "cells outside the range"])
 
 

@@ -7,7 +7,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.criticism import Check
-from bayesdistill.plots.style import fit_notes, power_of_ten, short
+from bayesdistill.plots.style import axis_words, fit_notes, power_of_ten, short
 from bayesdistill.posterior import PRIOR_SHARE, Fit, prior_dominated
 
 _MODERATE = 3e20
@@ -70,7 +70,7 @@ def _axes(plan: xr.Dataset) -> str:
     factor = plan["extrapolation_factor"].where(plan["extrapolates"])
     share = (factor > 1).mean([name for name in factor.dims if name != "axis"]).to_series()
     share = share[share > 0].sort_values(ascending=False, kind="stable")
-    named = [f"{str(axis).replace('_', ' ')} in {percent(value)}" for axis, value in share.items()]
+    named = [f"{axis_words(str(axis))} in {percent(value)}" for axis, value in share.items()]
     return f" ({', '.join(named)})" if named else ""
 
 

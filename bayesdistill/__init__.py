@@ -43,7 +43,7 @@ _PUBLIC = {
     """,
     "model": "build_model",
     "plots": """
-        plot_backtest plot_best_loss plot_break_even plot_calibration plot_capacity_gap
+        plot_backtest plot_backtest_runs plot_best_loss plot_break_even plot_calibration plot_capacity_gap
         plot_compute_strategy plot_crossover plot_error_by_distance plot_experiment_fixed_student plot_experiment_fixed_teacher
         plot_family plot_information plot_loo plot_next_runs plot_posterior_predictive plot_prior_predictive
         plot_prior_sensitivity plot_probability plot_residuals plot_runs plot_sharing_map

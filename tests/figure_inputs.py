@@ -477,6 +477,31 @@ def paper_claims() -> xr.Dataset:
     )
 
 
+def backtest_runs(forecasters=("posterior", "point")) -> xr.Dataset:
+    """Left-out runs at two cutoffs by two forecasters, and an empty group."""
+    place = np.linspace(0.02, 0.98, 24)[:, None] ** np.arange(1, 1 + len(forecasters))
+    share = np.array([0.7, 0.85, np.nan])[:, None] * np.ones(len(forecasters))
+    run, group = ("prediction", "forecaster"), ("group", "forecaster")
+    return xr.Dataset(
+        {
+            "prediction_factor": variable("prediction", np.geomspace(1.1, 40, 24)),
+            "prediction_scored": variable("prediction", np.ones(24, dtype=bool)),
+            "pit": variable(run, place),
+            "coverage_50": variable(group, share - 0.3),
+            "coverage_90": variable(group, share),
+            "coverage_90_lower": variable(group, share - 0.1),
+            "coverage_90_upper": variable(group, share + 0.05),
+            "predictions": variable("group", [24, 10, 0]),
+            "cutoff_fit": variable("fit", [1e18, 1e19], "FLOPs"),
+            "failed": variable("fit", ["", ""]),
+        },
+        {
+            "forecaster": variable("forecaster", list(forecasters)),
+            "group": variable("group", ["all", "1 to 3 times the cut-off", "over 30 times the cut-off"]),
+        },
+    )
+
+
 def backtest(forecasters=("posterior", "point")) -> xr.Dataset:
     """Forecasts of pairs in two scenarios by two forecasters, and a curve of probabilities with an empty bin."""
     observed = np.linspace(-0.02, 0.03, 24)

@@ -14,7 +14,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from law_names import SUPERVISED_PARAMETERS
-from scipy.stats import beta
+from scipy.stats import beta, t
 
 import bayesdistill as bd
 from bayesdistill.criticism import _backtest as backtesting
@@ -309,7 +309,7 @@ def test_charged_teachers_take_their_students_with_them():
     ("wrong", "words"),
     [
         ({"cutoffs": [-1.0]}, "-1.0 in `cutoffs`"),
-        ({"cutoffs": [1e17]}, "at least 10 of each"),
+        ({"cutoffs": [1e17]}, "Only 0 distilled and 0 supervised runs are below .* at least 10 of each kind"),
         ({"cutoffs": [1e30]}, "No pair of runs is above"),
         ({"forecasters": ["oracle"]}, "must be 'posterior' or functions .*got .'oracle'"),
         ({"forecasters": [joint_baselines.point] * 2}, "functions with different names"),
@@ -361,7 +361,8 @@ def test_table_and_figure(baseline_backtest):
 
 
 def the_published_law(distilled, supervised, reference, seed):
-    return Draws(LAWS["busbridge2025"], bd.PUBLISHED | {"sigma": 0.01, "sigma_supervised": 0.01, "nu": 20.0})
+    law = LAWS["busbridge2025"].for_tables(distilled, supervised)
+    return Draws(law, bd.PUBLISHED | {"sigma": 0.01, "sigma_supervised": 0.01, "nu": 20.0})
 
 
 def test_cutoffs_whose_fit_failed_are_not_scored_and_counted(monkeypatch):
@@ -398,6 +399,133 @@ def test_cutoffs_whose_fit_failed_are_not_scored_and_counted(monkeypatch):
         none = bd.backtest(*tables, **settings)
     assert np.isnan(none["brier"]).all()
     assert bd.plot_backtest(none).axes
+
+
+# One kind of runs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Backtest of supervised runs alone, with the law that made them."""
+    _, runs = simulated_study(3)
+    return bd.backtest(supervised=runs, cutoffs=[6e19, 2e20], forecasters=the_published_law), runs
+
+
+def test_supervised_runs_alone_have_predictions_and_no_pairs(alone):
+    found, runs = alone
+    (_, own) = pairs.own_costs(pd.DataFrame(), runs, bd.flops_per_token)
+    assert not {"forecast", "noise", "bin"} & {*found.dims}
+    assert not {"forecasts", "configurations", "base_rate", "outcome"} & {*found.variables}
+    assert found["fitted_supervised"].values.tolist() == [(own <= 6e19).sum(), (own <= 2e20).sum()]
+    assert not found["fitted_distilled"].any()
+    parts = [(runs[own > limit], own[own > limit] / limit) for limit in (6e19, 2e20)]
+    left = pd.concat([table for table, _ in parts])
+    np.testing.assert_array_equal(found["observed"], left["loss"])
+    np.testing.assert_allclose(found["prediction_factor"], np.concatenate([factor for _, factor in parts]))
+    assert set(found["kind"].values) == {"supervised"}
+    # The predictive distribution of every run is Student-t around the published law, so that its scores are known.
+    law = {name: bd.PUBLISHED[name] for name in SUPERVISED_PARAMETERS}
+    expected = bd.supervised_loss(left["params"].to_numpy(), left["tokens"].to_numpy(), **law)
+    z = (left["loss"].to_numpy() - expected) / 0.01
+    one = found.isel(forecaster=0)
+    np.testing.assert_allclose(one["predicted"], expected, rtol=1e-12)
+    np.testing.assert_allclose(one["elpd"], t(20).logpdf(z) - math.log(0.01), rtol=1e-9)
+    np.testing.assert_allclose(one["pit"], t(20).cdf(z), atol=0.05)
+    clear = np.abs(np.abs(z) - t(20).ppf(0.95)) > 0.15
+    np.testing.assert_array_equal(one["inside_90"][clear], np.abs(z[clear]) < t(20).ppf(0.95))
+    grid = np.linspace(-40, 40, 8001)
+    distance = t(20).cdf(grid) - (grid >= z[:, None])
+    np.testing.assert_allclose(one["crps"], 0.01 * np.trapezoid(distance**2, grid), rtol=0.1)
+
+
+def test_groups_of_supervised_runs_add_up(alone):
+    found, _ = alone
+    counts = found["predictions"].to_series()
+    assert [name for name in counts.index if "runs" in name or "teacher" in name] == []
+    assert counts["all"] == found.sizes["prediction"] == counts[[n for n in counts.index if "times" in n]].sum()
+    assert counts["all"] == counts[["cut-off 6e+19", "cut-off 2e+20"]].sum()
+    one = found.isel(prediction=found["prediction_cutoff"].values == 2e20).mean("prediction")
+    group = found.sel(group="cut-off 2e+20")
+    pairs_of_names = (("inside_50", "coverage_50"), ("inside_90", "coverage_90"), ("crps", "mean_crps"))
+    for run, whole in (*pairs_of_names, ("elpd", "mean_elpd")):
+        np.testing.assert_allclose(group[whole], one[run])
+
+
+def test_the_positional_call_is_the_same(alone):
+    found, runs = alone
+    xr.testing.assert_identical(
+        found, bd.backtest(None, runs, cutoffs=[6e19, 2e20], forecasters=the_published_law, progress=False)
+    )
+
+
+def test_table_and_figure_of_supervised_runs(alone):
+    found, _ = alone
+    table = bd.backtest_table(found)
+    names = "predictions coverage_50 coverage_90 coverage_90_lower coverage_90_upper rmse mean_crps unconverged"
+    assert " ".join(table) == f"group forecaster {names}"
+    assert table["predictions"].tolist()[0] == found.sizes["prediction"]
+    assert (table["predictions"] > 0).all()
+    assert bd.table_text(table)
+    assert len(bd.plot_backtest_runs(found).axes) == 2
+    with pytest.raises(ParameterError, match=r"no pairs.*bd\.plot_backtest_runs"):
+        bd.plot_backtest(found)
+    with pytest.raises(ParameterError, match="`noise` must be omitted, because this backtest has no pairs"):
+        bd.backtest_table(found, noise="run")
+
+
+def test_distilled_runs_alone_have_predictions_and_no_pairs():
+    distilled, _ = simulated_study(3)
+    found = bd.backtest(distilled, cutoffs=[6e19], forecasters=the_published_law)
+    own, _ = pairs.own_costs(distilled, pd.DataFrame(), bd.flops_per_token)
+    np.testing.assert_array_equal(found["observed"], distilled["student_loss"][own > 6e19])
+    assert not found["fitted_supervised"].any()
+    assert "forecast" not in found.dims
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (
+            {"scenarios": "best case"},
+            "`scenarios` requires pairs .* there are no distilled runs. Pass `distilled`, or omit",
+        ),
+        ({"teachers": "charged"}, "`teachers` is 'charged', but there are no distilled runs"),
+        ({"cutoffs": [1e30]}, "No run is above any cutoff"),
+        ({"cutoffs": [1e17]}, "Only 0 supervised runs are below"),
+        ({"supervised": None}, "There are no runs. Pass distilled runs, supervised runs, or both"),
+    ],
+)
+def test_unusable_arguments_of_one_kind_are_named(alone, wrong, words):
+    with pytest.raises(ParameterError, match=words):
+        bd.backtest(**({"supervised": alone[1]} | wrong))
+
+
+@pytest.mark.slow
+def test_the_posterior_of_supervised_runs_alone_is_that_of_a_fit():
+    _, runs = simulated_study(3)
+    settings = {"law": bd.LAWS["busbridge2025"].with_fixed(gamma=1.0), "seed": 2, "progress": False}
+    found = bd.backtest(supervised=runs, cutoffs=[1e20], **settings)
+    _, own = pairs.own_costs(pd.DataFrame(), runs, bd.flops_per_token)
+    fit = bd.fit(supervised=runs[own <= 1e20].reset_index(drop=True), **settings)
+    predicted = bd.predict(fit, runs[own > 1e20].drop(columns="loss"))
+    # The priors are centered at the mean of all runs there, and of the fitted runs here.
+    difference = found["predicted"].values[:, 0] - predicted["mean"].values
+    assert (np.abs(difference) < 0.3 * predicted["sd"].values).all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::bayesdistill.ConvergenceWarning")
+def test_intervals_of_supervised_runs_hold_where_the_law_is_true():
+    inside = []
+    for seed in range(10, 170, 10):
+        _, runs = simulated_study(seed)
+        settings = {"law": "busbridge2025", "draws": 500, "tune": 700, "seed": seed, "include_failed": True}
+        found = bd.backtest(supervised=runs, cutoffs=[6e19], **settings)
+        inside.append([float(found[name].mean()) for name in ("inside_50", "inside_90")])
+    half, most = np.mean(inside, axis=0)
+    error = np.std(inside, axis=0) / math.sqrt(len(inside))
+    assert abs(half - 0.5) < 3 * error[0]
+    assert abs(most - 0.9) < 3 * error[1] + 0.02
 
 
 @pytest.mark.slow

@@ -252,7 +252,7 @@ def sampler(few, pool, monkeypatch):
         fake = Sampler(pool, spoil)
         monkeypatch.setattr(refits, "refit", fake)
         monkeypatch.setattr(
-            calibration, "refitter_for", lambda runs, priors: calibration.Refitter(runs, priors, reference, None)
+            calibration, "refitter_for", lambda runs, priors: refits.Refitter(runs, priors, reference, None)
         )
         return fake
 

@@ -194,6 +194,21 @@ def test_the_crps_of_normal_draws_has_its_closed_form():
     assert scores.crps(np.array([[0.0], [2.0]]), np.array([1.0])) == pytest.approx([0.0])
 
 
+def test_the_crps_is_the_integral_of_the_squared_distance_of_the_distribution_functions():
+    rng = np.random.default_rng(3)
+    draws, observed = rng.standard_t(3, (40, 5)), rng.normal(size=5)
+    for run in range(5):
+        # Between neighboring points the integrand is constant, so the midpoint rule is exact.
+        edges = np.sort(np.append(draws[:, run], observed[run]))
+        middle = (edges[1:] + edges[:-1]) / 2
+        step = (draws[:, run] <= middle[:, None]).mean(axis=1) - (observed[run] <= middle)
+        pairs = np.abs(draws[:, run] - draws[:, run, None])
+        # The score estimates the distance of two draws without their distances from themselves.
+        unbiased = pairs.sum() / 2 * (1 / 40**2 - 1 / (40 * 39))
+        expected = np.sum(step**2 * np.diff(edges)) + unbiased
+        assert scores.crps(draws, observed)[run] == pytest.approx(expected, rel=1e-12)
+
+
 def test_the_log_score_is_the_log_of_the_mean_density():
     density = np.log(np.array([[0.1, 1e-300], [0.3, 3e-300]]))
     np.testing.assert_allclose(scores.log_score(density), np.log([0.2, 2e-300]), rtol=1e-14)

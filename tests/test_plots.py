@@ -385,8 +385,9 @@ def test_capacity_gap_marks_the_best_teacher():
 
 
 def test_every_figure_is_tested():
-    # Figures of criticism have a file of their own, the backtest's another.
-    elsewhere = {plot.__name__ for plot, _ in test_criticism_plots.MAKERS.values()} | {"plot_backtest"}
+    # Figures of criticism have a file of their own, those of the backtest another.
+    elsewhere = {plot.__name__ for plot, _ in test_criticism_plots.MAKERS.values()}
+    elsewhere |= {"plot_backtest", "plot_backtest_runs"}
     assert {plot.__name__ for plot, _ in MAKERS.values()} | elsewhere == {
         name for name in vars(plots) if name.startswith("plot_")
     }

@@ -248,6 +248,11 @@ CASES = {
         lambda data: [plots.backtest.NAMES[name] for name in data["forecaster"].values],
         {"forecaster": 1, "forecast": 2}, {"noise": ["run", "law"]}, said=False,
     ),
+    "backtest_runs": Case(
+        bd.plot_backtest_runs, inputs.backtest_runs, lambda data, options: 2,
+        lambda data: [plots.backtest.NAMES[name] for name in data["forecaster"].values],
+        {"forecaster": 1, "prediction": 2}, said=False,
+    ),
 }  # fmt: skip
 
 

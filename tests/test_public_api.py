@@ -35,7 +35,7 @@ table_text teacher_choice write_table
 simulate_calibration rank_uniformity decision_calibration
 prior_predictive posterior_predictive residual_structure loo compare_loo prior_sensitivity rank_ecdf unseen_scores error_by_distance
 plot_prior_predictive plot_posterior_predictive plot_residuals plot_loo plot_prior_sensitivity plot_calibration plot_unseen_groups
-plot_error_by_distance
+plot_error_by_distance plot_backtest_runs
 criticism_table
 """
 NAMES = sorted(_NAMES.split())

@@ -1,10 +1,12 @@
 """Backtest: fit to low-compute runs, predict high-compute runs, and score the predictions.
 
-For every compute cutoff, both laws are fitted only to the runs below it. For every pair of a distilled and a pretrained run of the
-same student above it (see `pairs`), the draws give the probability that the distilled run has the lower loss. With *law* noise,
-this compares the expected losses of the laws; with *run* noise, it compares two single runs, including residual noise. The
-observed outcome is the sign of the difference between two single runs, so only the probability with run noise can be calibrated.
-The other shows the effect of ignoring residual noise.
+For every compute cutoff, the law is fitted only to the runs below it and predicts the loss of every run above it.
+
+With both kinds of runs, the backtest also predicts every pair of a distilled and a pretrained run of the same student above the
+cutoff (see `pairs`): the draws give the probability that the distilled run has the lower loss. With *law* noise, this compares the
+expected losses of the laws; with *run* noise, it compares two single runs, including residual noise. The observed outcome is the
+sign of the difference between two single runs, so only the probability with run noise can be calibrated. The other shows the effect
+of ignoring residual noise.
 
 By default, teachers are given: only the compute of the run itself (including the logits) is compared with the cutoff, and the
 teacher's loss is known. With `teachers="charged"`, the teacher's compute must also be below the cutoff, so the fit contains no
@@ -29,7 +31,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.arguments import SAMPLED, checked, function, instance, one_of, shown
-from bayesdistill.compute import flops_per_token
+from bayesdistill.compute import Scenario, flops_per_token
 from bayesdistill.criticism.backtest_results import EXTRAPOLATION, Split, collect
 from bayesdistill.criticism.left_out_scores import Fitted, pair_predictions, run_predictions
 from bayesdistill.criticism.pairs import Flops, matched_pairs, own_costs, teacher_costs
@@ -53,12 +55,13 @@ from bayesdistill.priors import default_priors
 from bayesdistill.progress import Progress
 
 POSTERIOR = "posterior"
-Forecaster = Callable[[pd.DataFrame, pd.DataFrame, Reference, int], Draws]
-"""(distilled, supervised, reference, seed) -> draws of both laws, fitted to these runs."""
+KINDS = ("distilled", "supervised")
+Forecaster = Callable[[pd.DataFrame | None, pd.DataFrame | None, Reference, int], Draws]
+"""(distilled, supervised, reference, seed) -> draws of a law, fitted to these runs; None for a kind without runs."""
 SCENARIO_NAMES = ("best case", "teacher inference", "teacher pretraining")
 TEACHERS = ("given", "charged")
 FEWEST_RUNS = 10
-"""Minimum number of distilled runs, and of supervised runs, in a fit."""
+"""Minimum number of runs of each kind in a fit."""
 LONGER_ACCEPT = 0.99
 """Target acceptance rate of the second fit if the first one had divergences."""
 DEFAULT_SHARES = (0.3, 0.5, 0.7)
@@ -67,11 +70,11 @@ DEFAULT_SHARES = (0.3, 0.5, 0.7)
 
 @checked(draws=SAMPLED, teachers=one_of(*TEACHERS), flops=function, thresholds=instance(ConvergenceThresholds))
 def backtest(
-    distilled: pd.DataFrame,
-    supervised: pd.DataFrame,
+    distilled: pd.DataFrame | None = None,
+    supervised: pd.DataFrame | None = None,
     *,
     cutoffs: Numbers | None = None,
-    scenarios: Scenarios = SCENARIO_NAMES,
+    scenarios: Scenarios | None = None,
     flops: Flops = flops_per_token,
     forecasters: str | Forecaster | Sequence[str | Forecaster] = (POSTERIOR,),
     teachers: str = "given",
@@ -90,26 +93,30 @@ def backtest(
 
     Parameters
     ----------
-    distilled : DataFrame
-        Distilled runs. Scenarios that charge the teacher require teacher_params and teacher_tokens.
-    supervised : DataFrame
-        Supervised runs of the same study. They must include models of the students' sizes.
+    distilled : DataFrame, optional
+        Distilled runs. Scenarios that charge the teacher require teacher_params and teacher_tokens. Without distilled runs, the
+        supervised law alone is fitted and there are no pairs.
+    supervised : DataFrame, optional
+        Supervised runs of the same study. For pairs, they must include models of the students' sizes. Without supervised runs,
+        the supervised law has the published-law prior and there are no pairs.
     cutoffs : float, str, or a list of them, optional
         Compute of a single run in FLOPs. By default, the 30%, 50% and 70% quantiles of the runs.
-    scenarios : str, Scenario, or a list of them
+    scenarios : str, Scenario, or a list of them, optional
         Different costs charged to a distilled run. They determine the number of tokens of its pretrained partner, which has the
-        same number of tokens in the best case.
+        same number of tokens in the best case. By default, the best case, teacher inference and teacher pretraining. They
+        require both kinds of runs.
     flops : callable
         Forward FLOPs per token for an array of sizes. By default `flops_per_token`, for the shape of the published models.
     forecasters : "posterior", callable, or a list of them
         The joint posterior, and other methods to compare it with: functions defined in a module that take (distilled,
-        supervised, reference, seed) and return `Draws` of a law fitted to these runs. They are labeled by their names.
+        supervised, reference, seed) and return `Draws` of a law fitted to these runs; a table that was not given is None. They
+        are labeled by their names.
     teachers : {"given", "charged"}
         Whether only the run's own compute (given) or also its teacher's compute (charged) must be below the cutoff.
     law : Law or str
         Law of the posterior.
     prior_settings : mapping, optional
-        Keyword arguments of `priors.default_priors`: asymptotic_width.
+        Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
     draws, tune, seed : int
         Sampler settings of each fit (4 chains).
     checkpoint : path, optional
@@ -128,19 +135,18 @@ def backtest(
     Returns
     -------
     Dataset
-        Over `forecast` (a pair at a cutoff): outcome (1 if the distilled run had the lower loss), difference (observed
-        pretrained minus distilled loss, nats), cutoff, scenario, extrapolation_factor (compute of the more expensive run
-        divided by the cutoff), configuration; over forecaster and noise, probability; over forecaster, mean_difference,
-        lower_difference and upper_difference (nats); scored. Over `prediction` (a left-out run at a cutoff): observed, kind,
-        prediction_scored; over
-        forecaster, predicted (nats), elpd, inside_50 and inside_90. Over `group` (all runs, and by extrapolation, cutoff and
-        scenario): forecasts, base_rate, unconverged (number of cutoffs of the group at which the posterior's fit failed the
-        convergence checks; by default they are not scored, for any forecaster); over forecaster and noise, brier, brier_skill,
-        log_score, slope and intercept, with _lower and _upper (90% intervals from resampling whole student configurations); over
-        forecaster, coverage_50, coverage_90 and rmse. Over `bin`, the overall calibration curve: curve_count,
-        curve_mean_probability, curve_share, curve_lower and curve_upper. Over `cutoff_fit`: fitted_distilled, fitted_supervised,
-        and rhat, ess_bulk, divergences, failed (convergence checks) and refits (1, or 2 if the fit was repeated) of the posterior's
-        fits.
+        Over `forecast` (a pair at a cutoff): outcome (1 if the distilled run had the lower loss), difference (observed pretrained
+        minus distilled loss, nats), cutoff, scenario, extrapolation_factor (compute of the more expensive run divided by the
+        cutoff), configuration; over forecaster and noise, probability; over forecaster, mean_difference, lower_difference and
+        upper_difference (nats); scored. Over `prediction` (a left-out run at a cutoff): observed, kind, prediction_scored; over
+        forecaster, predicted (nats), elpd, crps (nats), pit (predictive probability of a lower loss), inside_50 and inside_90. Over
+        `group` (all runs, and by extrapolation, cutoff, scenario and kind): forecasts, base_rate, unconverged (number of cutoffs of
+        the group at which the posterior's fit failed the convergence checks; by default they are not scored, for any forecaster);
+        over forecaster and noise, brier, brier_skill, log_score, slope and intercept, with _lower and _upper (90% intervals from
+        resampling whole student configurations); over forecaster, coverage_50, coverage_90, rmse, mean_crps and mean_elpd. Over
+        `bin`, the overall calibration curve: curve_count, curve_mean_probability, curve_share, curve_lower and curve_upper. Over
+        `cutoff_fit`: fitted_distilled, fitted_supervised, and rhat, ess_bulk, divergences, failed (convergence checks) and refits
+        (1, or 2 if the fit was repeated) of the posterior's fits. With one kind of runs, the variables of pairs are missing.
 
     Warns
     -----
@@ -154,7 +160,8 @@ def backtest(
     FileError
         If the checkpoint cannot be written.
     ParameterError
-        If an argument is invalid, too few runs are below a cutoff, or no pair is above any cutoff.
+        If an argument is invalid, too few runs are below a cutoff, no pair or run is above any cutoff, or scenarios or
+        charged teachers are requested without the runs that they require.
 
     Notes
     -----
@@ -167,32 +174,37 @@ def backtest(
     >>> tiny, alone = bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised")
     >>> found = bd.backtest(tiny, alone, cutoffs=[1e14])  # doctest: +SKIP
     >>> bd.backtest_table(found)  # doctest: +SKIP
+    >>> alone_found = bd.backtest(supervised=alone)  # doctest: +SKIP
     """
+    given = dict(zip(KINDS, (distilled, supervised), strict=True))
     runs = {
-        "distilled": read_costed(distilled, kind="distilled").reset_index(drop=True),
-        "supervised": read_costed(supervised, kind="supervised").reset_index(drop=True),
+        kind: read_costed(table, kind=kind).reset_index(drop=True) for kind, table in given.items() if table is not None
     }
-    chosen = parse_scenarios(scenarios)
+    chosen = _scenarios(scenarios, runs, teachers)
     for one, other in itertools.combinations(chosen, 2):
         if (one.delta_lgt, one.delta_pre) == (other.delta_lgt, other.delta_pre):
             raise ParameterError(
                 f"`scenarios` {one.name!r} and {other.name!r} have the same costs, so each pair would count twice. Omit one of them."
             )
     methods = _methods(forecasters)
-    law = as_law(law).for_tables(**runs)
-    priors = default_priors(law, reference_run(*runs.values()), **(prior_settings or {}))
-    own = dict(zip(runs, own_costs(**runs, flops=flops), strict=True))
+    law = as_law(law).for_tables(*_tables(runs))
+    priors = default_priors(law, reference_run(*_tables(runs)), **(prior_settings or {}))
+    # A kind without runs is an empty table here: it has no costs and no pairs.
+    costed = {kind: runs.get(kind, pd.DataFrame()) for kind in KINDS}
+    own = dict(zip(KINDS, own_costs(**costed, flops=flops), strict=True))
     # The cost of some teachers is unknown; they count as below the cutoff.
-    teacher = np.nan_to_num(teacher_costs(runs["distilled"], flops)) * (teachers == "charged")
+    teacher = np.nan_to_num(teacher_costs(costed["distilled"], flops)) * (teachers == "charged")
     most = {"distilled": np.maximum(own["distilled"], teacher), "supervised": own["supervised"]}
-    pairs = matched_pairs(**runs, scenarios=chosen, flops=flops)
+    pairs = matched_pairs(**costed, scenarios=chosen, flops=flops)
     splits = [_split(limit, most, teacher, pairs) for limit in _cutoffs(cutoffs, np.concatenate([*most.values()]))]
-    if not any(len(split.pairs) for split in splits):
+    if chosen and not any(len(split.pairs) for split in splits):
         raise ParameterError("No pair of runs is above any cutoff. Lower the cutoffs or add supervised runs.")
+    if all(mask.all() for split in splits for mask in split.kept.values()):
+        raise ParameterError("No run is above any cutoff. Lower the cutoffs.")
     setting = {
         "function": "backtest",
         **{kind: hash_of(table) for kind, table in runs.items()},
-        "groups": Design.of(law, runs["supervised"], "supervised").group_lists,
+        "groups": {kind: Design.of(law, table, kind).group_lists for kind, table in runs.items()},
         "cutoffs": [split.cutoff for split in splits],
         "teachers": teachers,
         "scenarios": [scenario.name for scenario in chosen],
@@ -231,6 +243,28 @@ def backtest(
     return found
 
 
+def _scenarios(given: Scenarios | None, runs: Mapping[str, pd.DataFrame], teachers: str) -> tuple[Scenario, ...]:
+    """Return the scenarios of the pairs, none with one kind of runs."""
+    if not runs:
+        raise ParameterError("There are no runs. Pass distilled runs, supervised runs, or both.")
+    if teachers == "charged" and "distilled" not in runs:
+        raise ParameterError(
+            "`teachers` is 'charged', but there are no distilled runs. Pass `distilled`, or omit `teachers`."
+        )
+    missing = [kind for kind in KINDS if kind not in runs]
+    if missing and given is not None:
+        raise ParameterError(
+            f"`scenarios` requires pairs of a distilled and a supervised run, but there are no {missing[0]} runs. Pass "
+            f"`{missing[0]}`, or omit `scenarios`."
+        )
+    return () if missing else parse_scenarios(SCENARIO_NAMES if given is None else given)
+
+
+def _tables(runs: Mapping[str, pd.DataFrame]) -> list[pd.DataFrame | None]:
+    """Return the distilled and the supervised runs, None if there are none."""
+    return [runs.get(kind) for kind in KINDS]
+
+
 def _failed(found: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Return the cutoffs at which the posterior's fit failed, and the names of the failed checks."""
     checks = found["failed"].values
@@ -264,11 +298,11 @@ def _split(limit: float, most: Mapping[str, np.ndarray], teacher: np.ndarray, pa
     `most` holds the compute that counts for each run, `teacher` the compute of each distilled run's teacher, FLOPs.
     """
     kept = {kind: costs <= limit for kind, costs in most.items()}
-    counts = {kind: int(mask.sum()) for kind, mask in kept.items()}
+    counts = {kind: int(mask.sum()) for kind, mask in kept.items() if mask.size}
     if min(counts.values()) < FEWEST_RUNS:
         raise ParameterError(
-            f"Only {counts['distilled']} distilled and {counts['supervised']} supervised runs are below the cutoff of {limit:.3g} "
-            f"FLOPs; a fit requires at least {FEWEST_RUNS} of each. Raise the cutoff."
+            f"Only {' and '.join(f'{count} {kind}' for kind, count in counts.items())} runs are below the cutoff of {limit:.3g} "
+            f"FLOPs; a fit requires at least {FEWEST_RUNS} of each kind. Raise the cutoff."
         )
     run, low, high = (pairs[name].to_numpy(dtype=int) for name in ("distilled", "low", "high"))
     unseen = ~kept["distilled"][run] & ~kept["supervised"][low] & ~kept["supervised"][high]
@@ -282,7 +316,7 @@ def _fit_and_predict(task: tuple[Any, ...]) -> dict[str, Any]:
     checks: dict[str, Any] = {}
     effects: Mapping[str, np.ndarray] = {}
     if method == POSTERIOR:
-        refitter = refitter_for(runs["distilled"], priors, runs["supervised"])
+        refitter = refitter_for(runs.get("distilled"), priors, runs.get("supervised"))
         kept = {"kept": split.kept["distilled"], "kept_supervised": split.kept["supervised"]}
         tree, attempts = refit_until_converged(
             refitter, sampler, thresholds, longer=LONGER, accept=LONGER_ACCEPT, **kept
@@ -291,11 +325,11 @@ def _fit_and_predict(task: tuple[Any, ...]) -> dict[str, Any]:
         checks["refits"] = len(attempts)
         found, effects = posterior.draws_of(tree), posterior.effects_of(tree)
     else:
-        fitted_runs = (table[split.kept[kind]] for kind, table in runs.items())
-        found = method(*fitted_runs, reference_run(*runs.values()), sampler["seed"])
+        fitted_runs = _tables({kind: table[split.kept[kind]] for kind, table in runs.items()})
+        found = method(*fitted_runs, reference_run(*_tables(runs)), sampler["seed"])
     fitted = Fitted(found, effects, runs, split.kept).repeated()
     return {
         "convergence": checks,
         "runs": run_predictions(fitted, rng),
-        "pairs": pair_predictions(fitted, split.pairs, rng),
+        "pairs": pair_predictions(fitted, split.pairs, rng) if len(split.pairs) else {},
     }

@@ -22,7 +22,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.arguments import SAMPLED, checked, instance, or_none
 from bayesdistill.criticism import truths
-from bayesdistill.criticism.refits import Refitter, digest, refit_until_converged, refitter_for
+from bayesdistill.criticism.refits import digest, refit_until_converged, refitter_for
 from bayesdistill.criticism.results import dataset
 from bayesdistill.criticism.tasks import run_missing
 from bayesdistill.datasets import hash_of, read_design
@@ -171,7 +171,7 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
 
     def too_few_effective_draws(tree: xr.DataTree) -> list[str]:
         z = posterior.posterior_dataset(tree)["z"].values.reshape(-1, truth["z"].size)
-        ranked.update(_quantities(posterior.draws_of(tree), posterior.effects_of(tree), z, refitter, outcome))
+        ranked.update(_quantities(runs, posterior.draws_of(tree), posterior.effects_of(tree), z, priors, outcome))
         ranked_ess.append(_smallest_ess(ranked, sampler["chains"]))
         return ["ess_ranked"] if ranked_ess[-1] < thresholds.min_ess_bulk else []
 
@@ -189,7 +189,7 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
     draws = posterior.draws_of(tree)
     thin = np.linspace(0, draws.n_draws - 1, RANKS).round().astype(int)
     found = {name: values[thin] for name, values in ranked.items()}
-    true = _quantities(true_law, true_effects, truth["z"][None], refitter, outcome)
+    true = _quantities(runs, true_law, true_effects, truth["z"][None], priors, outcome)
     gains, true_gains = truths.decision_gains(draws), truths.decision_gains(true_law)
     one = int(np.random.default_rng([sampler["seed"], 1]).integers(draws.n_draws))
     for name in truths.BREAK_EVEN:
@@ -220,10 +220,10 @@ def _smallest_ess(values: dict[str, np.ndarray], chains: int) -> float:
 
 
 def _quantities(
-    draws: Draws, effects: dict[str, np.ndarray], z: np.ndarray, refitter: Refitter, outcome: np.ndarray
+    runs: pd.DataFrame, draws: Draws, effects: dict[str, np.ndarray], z: np.ndarray, priors: Priors, outcome: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return every quantity that is ranked, at every draw or at the truth, (n_draws,)."""
-    priors, law, runs = refitter.priors, refitter.priors.law, refitter.runs
+    law = priors.law
     free = [name for name, is_free in zip(priors.names, priors.free, strict=True) if is_free]
     # Symbols that are fixed or determined by others have no rank.
     idle = {*law.fixed, *(name for term in law.terms for name in term.determines)}

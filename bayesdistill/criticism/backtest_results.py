@@ -21,6 +21,10 @@ from bayesdistill.law.predictive import COLUMNS, OUTCOME
 EXTRAPOLATION = (1.0, 3.0, 10.0, 30.0, math.inf)
 """Edges of the extrapolation groups, in multiples of the cutoff."""
 NOISE = ("law", "run")
+PAIR_DIMS = ("forecast", "noise", "bin")
+PAIR_COUNTS = ("forecasts", "configurations", "base_rate")
+"""Dimensions and further variables of a result that describe pairs; a backtest of one kind of runs has none."""
+RUN_SCORES = ("elpd", "crps", "pit", "inside_50", "inside_90")
 
 SCORES: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "brier": scores.brier,
@@ -41,7 +45,7 @@ class Split:
     cutoff : float
         FLOPs.
     kept : dict
-        "distilled" and "supervised" -> mask of the fitted runs, (run,) of bool.
+        "distilled" and "supervised" -> mask of the fitted runs, (run,) of bool; empty for a kind without runs.
     pairs : DataFrame
         Pairs to predict: the result of `pairs.matched_pairs`, and teacher_unknown (whether the teacher is not trained yet).
     """
@@ -64,25 +68,25 @@ def collect(
     Parameters
     ----------
     runs, own : mapping
-        "distilled" and "supervised" -> runs and their compute in FLOPs.
+        "distilled" and "supervised", or one of them -> runs and their compute in FLOPs.
     splits : sequence of Split
     results : mapping
         Name of a forecaster -> its results, one for each split.
     include_failed : bool
         Whether cutoffs at which the posterior's fit failed the convergence checks are scored.
     """
-    found = _forecasts(runs["distilled"], own["distilled"], splits) | _predictions(runs, own, splits)
+    found = _forecasts(runs, own, splits) | _predictions(runs, own, splits)
     found |= _fits(splits, results.get("posterior", [{}] * len(splits)))
     values = {name: np.asarray(value) for name, value in found.items()}
 
     def each(part: str, name: str) -> np.ndarray:
         """Concatenate a number per pair or run over the cutoffs, (n, forecaster)."""
-        every = ([result[part][name] for result in of_method] for of_method in results.values())
+        every = ([result[part].get(name, []) for result in of_method] for of_method in results.values())
         return np.stack([np.concatenate(lists) for lists in every], axis=1).astype(float)
 
     values["probability"] = np.stack([each("pairs", f"probability_{kind}") for kind in NOISE], axis=-1)
     values |= {name: each("pairs", name) for name in ("mean_difference", "lower_difference", "upper_difference")}
-    values |= {name: each("runs", name) for name in ("elpd", "inside_50", "inside_90")}
+    values |= {name: each("runs", name) for name in RUN_SCORES}
     values["predicted"] = each("runs", "mean")
     groups = _groups(values, [split.cutoff for split in splits])
     bad = values["cutoff_fit"][values["failed"] != ""]
@@ -98,22 +102,27 @@ def collect(
         "group": [name for name, _, _ in groups],
         "bin": [f"{100 * low:g} to {100 * high:g} %" for low, high in itertools.pairwise(scores.BINS)],
     }
-    return dataset("backtest", values, coords, {"calibration_edges": json.dumps(scores.BINS), "interval_prob": 0.9})
+    attrs = {"calibration_edges": json.dumps(scores.BINS), "interval_prob": 0.9}
+    result = dataset("backtest", values, coords, attrs)
+    return result if len(runs) == 2 else result.drop_dims(PAIR_DIMS).drop_vars(PAIR_COUNTS)
 
 
 def _labels(runs: pd.DataFrame, kind: str) -> list[str]:
     return configuration_labels(runs[list(COLUMNS[kind][:2])].to_numpy(dtype=float))
 
 
-def _forecasts(distilled: pd.DataFrame, own: np.ndarray, splits: Sequence[Split]) -> dict[str, Any]:
+def _forecasts(
+    runs: Mapping[str, pd.DataFrame], own: Mapping[str, np.ndarray], splits: Sequence[Split]
+) -> dict[str, Any]:
     pairs = pd.concat([split.pairs.assign(cutoff=split.cutoff) for split in splits])
     rows = pairs["distilled"].to_numpy(dtype=int)
+    distilled = runs.get("distilled", pd.DataFrame(columns=COLUMNS["distilled"]))
     return {
         "outcome": (pairs["difference"] > 0).astype(float),
         "difference": pairs["difference"].astype(float),
         "cutoff": pairs["cutoff"],
         "scenario": pairs["scenario"].to_numpy(dtype=str),
-        "extrapolation_factor": np.maximum(own[rows], pairs["cost"].astype(float)) / pairs["cutoff"],
+        "extrapolation_factor": np.maximum(own["distilled"][rows], pairs["cost"].astype(float)) / pairs["cutoff"],
         "configuration": np.array(_labels(distilled.iloc[rows], "distilled")),
         "teacher_loss": distilled["teacher_loss"].to_numpy(dtype=float)[rows],
         "distilled_run": rows,
@@ -170,7 +179,8 @@ def _groups(values: Mapping[str, np.ndarray], cutoffs: Sequence[float]) -> list[
         groups.append((name, pairs, runs))
     groups += [(f"cut-off {cutoff:.2g}", *(values[one] == cutoff for one in limits)) for cutoff in cutoffs]
     groups += [(name, scenario == name, np.zeros(kind.size, bool)) for name in dict.fromkeys(scenario.tolist())]
-    groups += [(f"{name} runs", np.zeros(scenario.size, bool), kind == name) for name in dict.fromkeys(kind.tolist())]
+    kinds = dict.fromkeys(kind.tolist())
+    groups += [(f"{name} runs", np.zeros(scenario.size, bool), kind == name) for name in kinds if len(kinds) > 1]
     return groups
 
 
@@ -201,15 +211,15 @@ def _score(p: np.ndarray, y: np.ndarray, configuration: np.ndarray) -> dict[str,
 
 
 def _cover(values: Mapping[str, np.ndarray], runs: np.ndarray, method: int) -> dict[str, float]:
-    names = ("coverage_50", "coverage_90", "coverage_90_lower", "coverage_90_upper", "rmse", "mean_elpd")
+    names = ("coverage_50", "coverage_90", "coverage_90_lower", "coverage_90_upper", "rmse", "mean_crps", "mean_elpd")
     if not runs.any():
         return dict.fromkeys(names, math.nan)
-    narrow, held, predicted, elpd = (
-        values[name][runs, method] for name in ("inside_50", "inside_90", "predicted", "elpd")
+    narrow, held, predicted, crps, elpd = (
+        values[name][runs, method] for name in ("inside_50", "inside_90", "predicted", "crps", "elpd")
     )
     interval = scores.grouped_interval(lambda i: float(held[i].mean()), values["prediction_configuration"][runs])
     error = float(np.sqrt(np.mean((predicted - values["observed"][runs]) ** 2)))
-    return dict(zip(names, (narrow.mean(), held.mean(), *interval, error, elpd.mean()), strict=True))
+    return dict(zip(names, (narrow.mean(), held.mean(), *interval, error, crps.mean(), elpd.mean()), strict=True))
 
 
 def _count(y: np.ndarray, configuration: np.ndarray, runs: np.ndarray) -> dict[str, float]:

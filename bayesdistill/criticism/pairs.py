@@ -44,7 +44,7 @@ def known_flops(flops: Flops, sizes: np.ndarray) -> np.ndarray:
 
 
 def own_costs(distilled: pd.DataFrame, supervised: pd.DataFrame, flops: Flops) -> tuple[np.ndarray, np.ndarray]:
-    """Return the FLOPs of each run with a given teacher: (run,) and (supervised_run,).
+    """Return the FLOPs of each run with a given teacher: (run,) and (supervised_run,); a table may be empty.
 
     The cost of a distilled run includes its teacher's logits if `teacher_params` is available.
     """

@@ -34,8 +34,8 @@ class Refitter:
 
     Parameters
     ----------
-    runs : DataFrame
-        All distilled runs. They determine the reference run, the student configurations and the teachers.
+    runs : DataFrame, optional
+        All distilled runs. If there are any, they determine the reference run, the student configurations and the teachers.
     priors : Priors
     reference : Reference
     compiled : nutpie's compiled model
@@ -43,19 +43,19 @@ class Refitter:
         All supervised runs.
     """
 
-    runs: pd.DataFrame
+    runs: pd.DataFrame | None
     priors: Priors
     reference: Reference
     compiled: Any
     supervised: pd.DataFrame | None = None
 
 
-def prepare_refits(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | None = None) -> Refitter:
+def prepare_refits(runs: pd.DataFrame | None, priors: Priors, supervised: pd.DataFrame | None = None) -> Refitter:
     """Compile the model of all runs.
 
     Parameters
     ----------
-    runs : DataFrame
+    runs : DataFrame, optional
         Distilled runs.
     priors : Priors
         Priors centered at `model.reference_run(runs, supervised)`.
@@ -83,7 +83,7 @@ _LAST: dict[Any, Refitter] = {}
 _COMPILING = threading.Lock()
 
 
-def refitter_for(runs: pd.DataFrame, priors: Priors, supervised: pd.DataFrame | None = None) -> Refitter:
+def refitter_for(runs: pd.DataFrame | None, priors: Priors, supervised: pd.DataFrame | None = None) -> Refitter:
     """Return the compiled model; reuse the model of the last call if it is the same.
 
     Each process keeps one model, because the workers of an executor keep no other state between tasks.

@@ -5,6 +5,7 @@ extrapolated, `grids` reads results, `style` holds sizes, colors and formats, `l
 """
 
 from bayesdistill.plots.backtest import plot_backtest
+from bayesdistill.plots.backtest_runs import plot_backtest_runs
 from bayesdistill.plots.best_loss import plot_best_loss
 from bayesdistill.plots.break_even import plot_break_even
 from bayesdistill.plots.calibration import plot_calibration

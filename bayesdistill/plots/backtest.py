@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
 from bayesdistill.arguments import checked, one_of
+from bayesdistill.errors import ParameterError
 from bayesdistill.plots import collection, grids, layout, style, visuals
 
 KINDS = {"run": "two single runs, with residual noise", "law": "expected losses, without residual noise"}
@@ -36,7 +39,7 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
     Raises
     ------
     ParameterError
-        If the Dataset is no backtest, or there is no such noise or size.
+        If the Dataset is no backtest or has no pairs, or there is no such noise or size.
 
     Examples
     --------
@@ -44,8 +47,9 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
     >>> found = bd.backtest(bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised"))  # doctest: +SKIP
     >>> bd.plot_backtest(found).savefig("backtest.png")  # doctest: +SKIP
     """
+    if grids.without_pairs(found):
+        raise ParameterError("This backtest has no pairs, because it has one kind of runs. Use bd.plot_backtest_runs.")
     with collection.drawing("backtest", found, size, dark) as (plot, look, legend):
-        failed, fits = sum(map(bool, grids.names(found, "failed"))), found["cutoff_fit"].size
         kept = np.asarray(found.get("scored", xr.ones_like(found["difference"])), dtype=bool)
         found = found.isel(forecast=kept)
         forecasters, first = grids.cells(found.sel(noise=noise), "forecaster"), found.isel(forecaster=0)
@@ -77,9 +81,14 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
         right.set_ylabel("observed lead [nats per token]")
         layout.panel_title(right, NAMES.get(forecasters[0][0], forecasters[0][0]))
         legend.line("as often as stated, as much as forecast", width=0.7)
-        words = f"{failed} of {fits} fits failed the convergence checks; their forecasts are {'shown' if kept.all() else 'left out'}."
-        warnings = [words] if failed else []
-        cutoffs = ", ".join(style.power_of_ten(float(value)) for value in found["cutoff_fit"].values)
         interval = style.percent(float(found.attrs.get("interval_prob", 0.9)))
         count, kind = found.sizes["forecast"], KINDS[noise]
-        return plot.finish(warnings=warnings, count=count, cutoffs=cutoffs, kind=kind, interval=interval)
+        return plot.finish(**notes(found, kept), count=count, kind=kind, interval=interval)
+
+
+def notes(found: xr.Dataset, kept: np.ndarray) -> dict[str, Any]:
+    """Return the warning about failed fits and the cutoffs, for the texts of a figure; `kept` says which forecasts are drawn."""
+    failed, fits = sum(map(bool, grids.names(found, "failed"))), found["cutoff_fit"].size
+    words = f"{failed} of {fits} fits failed the convergence checks; their forecasts are {'shown' if kept.all() else 'left out'}."
+    cutoffs = ", ".join(style.power_of_ten(float(value)) for value in found["cutoff_fit"].values)
+    return {"warnings": [words] if failed else [], "cutoffs": cutoffs}

@@ -31,6 +31,11 @@ def need(data: xr.Dataset, names: Sequence[str], what: str, maker: str) -> None:
         raise ParameterError(f"Expected {what} as a Dataset returned by {maker}; {', '.join(missing)} is missing.")
 
 
+def without_pairs(found: Any) -> bool:
+    """Return whether a result of `backtest` has no pairs, because it was given one kind of runs."""
+    return isinstance(found, xr.Dataset) and "prediction" in found.dims and "forecast" not in found.dims
+
+
 def selected_with_lists[F: Callable[..., Any]](function: F) -> F:
     """Decorate a function of a Dataset: if it fails because one label was selected as a scalar, the error names the solution.
 

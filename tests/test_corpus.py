@@ -18,6 +18,7 @@ from test_cli import Command, command
 
 import bayesdistill as bd
 from bayesdistill import posterior
+from bayesdistill.criticism.corpus_findings import corpus_findings
 from bayesdistill.interactive.contents import notes
 from bayesdistill.reporting.sentences import answer_sentences
 from bayesdistill.tables import latex, markdown
@@ -78,8 +79,21 @@ def test_thresholds_and_sentences():
     assert posterior.LevelShift(0.05, 0.034, "published law").is_undetermined
     assert posterior.LevelShift(-0.08, 0.03, "runs").is_undetermined
     assert posterior.LevelShift(0.15, 0.07, "runs").is_undetermined
+    # Known teachers determine the shift without the distillation law.
+    with_teachers = posterior.LevelShift(0.061, 0.001, "runs", teachers=3)
+    assert with_teachers.is_conflict
+    assert with_teachers.fix.startswith("Leave teacher_params and teacher_tokens empty")
     joint = posterior.LevelShift(1.0, 0.01, "earlier posterior and runs")
     assert "above the law of the supervised runs" in joint.sentence
+
+
+@pytest.mark.parametrize("teachers", [0, 3])
+def test_an_undetermined_shift_asks_for_sizes_and_tokens_of_teachers_that_are_unknown(few, teachers):
+    (finding,) = corpus_findings(with_shift(few, posterior.LevelShift(0.05, 0.05, "published law", teachers)))
+    assert "do not determine whether" in finding.sentence
+    assert ("add their sizes and tokens (columns teacher_params and teacher_tokens)" in finding.sentence) == (
+        teachers == 0
+    )
 
 
 def test_results_without_a_conflict_have_no_warning(few):

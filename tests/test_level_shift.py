@@ -8,10 +8,11 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import brentq
 
 import bayesdistill as bd
 from bayesdistill import posterior
-from bayesdistill.law import DEFAULT_LAW, as_law
+from bayesdistill.law import DEFAULT_LAW, SUPERVISED_SYMBOLS, as_law
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
 from bayesdistill.sampling.level_shift import CENTERS, NARROW, estimate_level_shift
@@ -67,6 +68,48 @@ def test_small_tables_of_the_published_runs_have_no_conflict(runs354):
     assert conflicts == 0
 
 
+def with_known_teachers(runs: pd.DataFrame, shift: float) -> pd.DataFrame:
+    """Runs whose teachers follow the published law, up to a shift of all losses."""
+    losses = runs["teacher_loss"].unique()
+    law = {name: bd.PUBLISHED[name] for name in SUPERVISED_SYMBOLS}
+    sizes = {
+        loss: brentq(lambda size, loss=loss: float(bd.supervised_loss(size, 20 * size, **law)) - loss, 1e5, 1e14)
+        for loss in losses
+    }
+    size = runs["teacher_loss"].map(sizes)
+    return moved(runs.assign(teacher_params=size, teacher_tokens=20 * size), shift)
+
+
+@pytest.mark.parametrize("shift", [-0.1, 0.0, 0.1])
+def test_known_teachers_determine_the_shift_of_few_runs(runs354, shift):
+    rng = np.random.default_rng(3)
+    few = runs354.iloc[rng.choice(len(runs354), 8, replace=False)].reset_index(drop=True)
+    runs = with_known_teachers(few, shift)
+    columns = ["teacher_params", "teacher_tokens"]
+    alone, known = estimate(runs.drop(columns=columns)), estimate(runs)
+    assert alone.teachers == 0
+    assert alone.standard_error > 2 * known.standard_error
+    assert known.teachers == few["teacher_loss"].nunique()
+    assert known.shift == pytest.approx(shift, abs=0.01)
+    assert known.is_conflict == (shift != 0)
+    assert not known.is_undetermined
+
+
+def test_only_teachers_with_size_and_tokens_count(runs354):
+    runs = with_known_teachers(runs354.head(12), 0.1)
+    columns = ["teacher_params", "teacher_tokens"]
+    assert estimate(runs.assign(teacher_tokens=np.nan)) == estimate(runs.drop(columns=columns))
+    first = runs["teacher"] == runs["teacher"].iloc[0]
+    assert estimate(runs.assign(teacher_tokens=runs["teacher_tokens"].where(first))).teachers == 1
+    repeated = runs.assign(teacher_loss=runs["teacher_loss"] + np.linspace(0, 1e-6, len(runs)))
+    assert estimate(repeated).teachers == runs["teacher"].nunique()
+
+
+def test_a_fit_checks_sizes_and_tokens_of_teachers(runs354):
+    with pytest.raises(bd.DataError, match="row 1, column teacher_tokens"):
+        bd.fit(runs354.assign(teacher_params=1e9, teacher_tokens=-1.0))
+
+
 def test_too_few_runs_are_not_taken_for_the_same_corpus(runs354):
     teacher = runs354[runs354["teacher"] == runs354["teacher"].iloc[0]]
     some = teacher[teacher["student_params"] == teacher["student_params"].iloc[0]].head(2).reset_index(drop=True)
@@ -106,6 +149,7 @@ def test_the_fixes_that_are_suggested_remove_the_conflict():
     assert bd.check(alone).problems[0].startswith("The losses of the distilled runs are")
     together = bd.fit(runs, supervised, **settings)  # the first fix
     assert posterior.corpus_conflict(together) == ""
+    assert posterior.level_shift_of(together).teachers == runs["teacher"].nunique()
     half = np.arange(len(runs)) % 2 == 0
     earlier = bd.fit(runs[half].reset_index(drop=True), supervised, **settings)
     rest = runs[~half].reset_index(drop=True)

@@ -19,9 +19,15 @@ def corpus_findings(fit: Fit) -> tuple[Finding, ...]:
         return (Finding(label, value, expected, "FAILED", f"{found.sentence} {found.fix}."),)
     if found.is_undetermined:
         fix = f"{found.fix}, or add" if found.supervised_law == "published law" else "Add supervised runs, or"
+        columns = (
+            ""
+            if found.teachers
+            else " If the teachers were trained on the corpus of the students, add their sizes and tokens (columns teacher_params and "
+            "teacher_tokens)."
+        )
         advice = (
             f"The runs do not determine whether they belong to the corpus of {found.source}: a level shift of "
-            f"{found.largest:.2f} nats is possible. {fix} runs of other teachers and students."
+            f"{found.largest:.2f} nats is possible. {fix} runs of other teachers and students.{columns}"
         )
         return (Finding(label, value, expected, "caution", advice),)
     return (Finding(label, value, expected, "ok"),)

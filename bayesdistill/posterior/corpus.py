@@ -38,6 +38,7 @@ _FIXES = {
     "runs": "Pass supervised runs of the corpus of the distilled runs, with losses in the same unit",
     "earlier posterior": "Use an earlier fit of the same corpus, or pass supervised runs (supervised=...)",
 }
+_FIX_OF_TEACHERS = "Leave teacher_params and teacher_tokens empty for teachers that were trained on another corpus. "
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,22 @@ class LevelShift:
         Nats per token.
     supervised_law : str
         Source of the supervised law, as in `provenance`.
+    teachers : int
+        Number of teachers that are observations of the supervised law, because their sizes and tokens are known.
     """
 
     shift: float
     standard_error: float
     supervised_law: str
+    teachers: int = 0
 
     @property
     def threshold(self) -> float:
         """Smallest absolute shift in nats that is a conflict."""
-        errors = CONFLICT_ERRORS[self._kind] if self.standard_error <= LARGEST_ERROR else MANY_ERRORS
-        return max(SMALLEST_SHIFT[self._kind], errors * self.standard_error)
+        # Teachers as observations of the supervised law do not depend on the distillation law.
+        rule = "published law" if self.teachers else self._kind
+        errors = CONFLICT_ERRORS[rule] if self.standard_error <= LARGEST_ERROR else MANY_ERRORS
+        return max(SMALLEST_SHIFT[rule], errors * self.standard_error)
 
     @property
     def largest(self) -> float:
@@ -85,7 +91,7 @@ class LevelShift:
     @property
     def fix(self) -> str:
         """What to do about a conflict."""
-        return _FIXES[self._kind]
+        return (_FIX_OF_TEACHERS if self.teachers else "") + _FIXES[self._kind]
 
     @property
     def _kind(self) -> str:

@@ -16,7 +16,7 @@ import xarray as xr
 
 from bayesdistill import compiler, posterior
 from bayesdistill.arguments import SAMPLED, checked
-from bayesdistill.datasets import fixed_axes, hash_of, read_runs, training_curves
+from bayesdistill.datasets import fixed_axes, hash_of, read_costed, read_runs, training_curves
 from bayesdistill.errors import ConflictWarning, ConvergenceWarning, DesignWarning, ModelError
 from bayesdistill.law import DEFAULT_LAW, Law, Prior, Reference, as_law
 from bayesdistill.model import build_model, reference_run
@@ -56,7 +56,9 @@ def fit(
     Parameters
     ----------
     runs : DataFrame or path, optional
-        Distilled runs (student_params, student_tokens, teacher_loss, student_loss). `read_runs` reads and checks them.
+        Distilled runs (student_params, student_tokens, teacher_loss, student_loss). `read_runs` reads and checks them. The optional
+        columns teacher_params and teacher_tokens, of teachers that were trained on the corpus of the students, help to find runs of
+        another corpus than that of the supervised law.
     supervised : DataFrame or path, optional
         Supervised runs (params, tokens, loss). Without distilled runs, the supervised law alone is fitted; with them, both laws
         are fitted jointly and the supervised runs replace the published-law prior. Checkpoints of one model have the same label
@@ -121,7 +123,7 @@ def fit(
     """
     if runs is None and supervised is None:
         raise ModelError("There are no runs. Pass distilled runs, supervised runs, or both.")
-    table = None if runs is None else read_runs(runs, kind="distilled")
+    table = None if runs is None else read_costed(runs, kind="distilled")
     other = None if supervised is None else read_runs(supervised, kind="supervised")
     reference = reference_run(table, other)
     law = as_law(law).for_tables(table, other)

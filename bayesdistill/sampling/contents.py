@@ -77,6 +77,7 @@ class _LevelShift(TypedDict):
     shift: Annotated[float, Field(allow_inf_nan=False)]
     standard_error: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     supervised_law: str
+    teachers: NotRequired[Annotated[int, Field(ge=0)]]
 
 
 class _Attributes(TypedDict, total=False):

@@ -7,23 +7,26 @@ approximate it by a normal distribution there. The scales of residuals and group
 The runs alone rarely determine :math:`\delta`: a level shift resembles another value of kappa, and a stronger capacity gap. So the
 distillation coordinates have a prior that is narrower than that of a fit (`CENTERS`, `NARROW`). The test always uses the default
 law: equation 8 misfits the published runs themselves by as much as a shift of -0.09 nats. It omits the asymptotic prior,
-which is one-sided and biases the shift. docs/studies/level_shift.py measures power and false alarms.
+which is one-sided and biases the shift.
+
+With the columns `teacher_params` and `teacher_tokens`, teachers are also observations of the supervised law, which capacity gap and
+kappa do not affect. They have residuals and a common effect of their own, because their training can differ from that of other models.
+docs/studies/level_shift.py measures power and false alarms.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from bayesdistill.datasets.schemas import KINDS, TEACHERS
 from bayesdistill.law import DEFAULT_LAW, LAWS, SUPERVISED_SYMBOLS, Prior, Reference
 from bayesdistill.law.predictive import OUTCOME, Design
 from bayesdistill.posterior import SUPERVISED_COORDINATES, LevelShift
 from bayesdistill.priors import Priors, default_priors, with_block, with_priors
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CENTERS = {
     "log_excess_S": -2.0,
@@ -40,6 +43,7 @@ NARROW = 0.3
 """Prior standard deviations of the distillation coordinates, in units of those of a fit. The coordinates of the packaged runs of two
 corpora, "busbridge2025" and "tiny", differ by 0.1 to 0.9 of these units."""
 _SHIFT_SCALE = 1.0  # prior standard deviation of the shift, nats
+_TEACHERS_SCALE = 0.02  # prior scale of the common effect of teachers, nats
 _NU = 5.0  # degrees of freedom of the residuals
 _FIRST_SIGMA = 0.02  # nats; larger than most residuals, so that a bad start is not taken for outliers
 _STEP = 1e-4
@@ -68,6 +72,9 @@ def estimate_level_shift(
     """
     earlier = "earlier posterior" in priors.supervised_law
     tables = {"distilled": runs} | ({} if supervised is None else {"supervised": supervised})
+    teachers = _teachers(runs)
+    if len(teachers):
+        tables[TEACHERS] = teachers
     problem = _Problem(
         replace(priors, asymptotic_width=None) if earlier else _narrow(priors, reference, tables), reference, tables
     )
@@ -76,7 +83,15 @@ def estimate_level_shift(
     if not found:
         return None
     best = min(found, key=lambda fit: fit.objective)
-    return LevelShift(float(best.theta[-1]), float(best.standard_error), priors.supervised_law)
+    return LevelShift(float(best.theta[-1]), float(best.standard_error), priors.supervised_law, len(teachers))
+
+
+def _teachers(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return sizes, tokens and mean losses of the teachers whose size and tokens are known."""
+    known = ["teacher_params", "teacher_tokens"]
+    # Teachers of the same size and tokens count once: evaluations of one teacher are not independent.
+    means = runs.reindex(columns=[*known, "teacher_loss"]).groupby(known)["teacher_loss"].mean().reset_index()
+    return means.set_axis(KINDS["supervised"], axis=1)
 
 
 def _narrow(priors: Priors, reference: Reference, tables: dict[str, pd.DataFrame]) -> Priors:
@@ -104,9 +119,12 @@ class _Problem:
 
     def __post_init__(self) -> None:
         law = self.priors.law
-        designs = tuple(Design.of(law, table, kind) for kind, table in self.tables.items())
-        losses = [table[OUTCOME[kind]].to_numpy(dtype=float) for kind, table in self.tables.items()]
-        object.__setattr__(self, "designs", designs)
+        designs, losses = [], []
+        for name, table in self.tables.items():
+            kind = "supervised" if name == TEACHERS else name
+            designs.append(Design.of(law.with_effects() if name == TEACHERS else law, table, kind))
+            losses.append(table[OUTCOME[kind]].to_numpy(dtype=float))
+        object.__setattr__(self, "designs", tuple(designs))
         object.__setattr__(self, "observed", np.concatenate(losses))
         object.__setattr__(self, "kind", np.repeat(np.arange(len(losses)), [values.size for values in losses]))
 
@@ -132,9 +150,9 @@ class _Problem:
     def expected(self, theta: np.ndarray) -> np.ndarray:
         """Return the expected losses, (..., run); NaN where the law is undefined."""
         law, shift, found = self.priors.law, theta[..., -1:], []
-        for design in self.designs:
+        for kind, design in zip(self.tables, self.designs, strict=True):
             if design.teacher_loss is None:
-                found.append(self.supervised(theta, design))
+                found.append(self.supervised(theta, design) + (shift if kind == TEACHERS else 0.0))
                 continue
             p = self.symbols(theta)
             student = law.student(design.params, design.tokens, p, self.reference)
@@ -153,6 +171,9 @@ class _Problem:
                     column[np.flatnonzero(self.kind == i), index] = covariate
                     columns.append(column)
                     scales.append(np.exp(effect.coordinate.prior.location))
+        if TEACHERS in self.tables:
+            columns.append((self.kind == list(self.tables).index(TEACHERS))[:, None].astype(float))
+            scales.append(_TEACHERS_SCALE)
         of_group = np.repeat(np.arange(len(columns)), [column.shape[1] for column in columns])
         return np.hstack([np.zeros((self.observed.size, 0)), *columns]), of_group, np.array(scales)
 

@@ -8,6 +8,10 @@ coordinates of the last two are drawn from the published-law prior. Designs: row
 students and teachers, each of random size and tokens. With supervised runs, there are 20 of them, at sizes and tokens like those of the
 students. Residual scales are 0.003 to 0.02 nats, effects of student configurations 0.003 to 0.015 nats.
 
+If the column "teachers" of the result is a number, sizes and tokens of the teachers are known, with 5 to 100 tokens per parameter.
+Losses of teachers deviate from the supervised law like those of supervised runs, and by a common normal effect with that standard
+deviation in nats. The tables are otherwise those without them.
+
 There are three outcomes: a conflict, no shift (one of 0.1 nats is excluded), and undetermined. Subsets of the packaged runs follow.
 """
 
@@ -18,6 +22,7 @@ import sys
 import numpy as np
 import pandas as pd
 from common import parser
+from scipy.optimize import brentq
 
 import bayesdistill as bd
 from bayesdistill import posterior
@@ -78,8 +83,27 @@ def own_design(count: int, rng: np.random.Generator) -> pd.DataFrame:
     )
 
 
+def with_teachers(
+    runs: pd.DataFrame, symbols: dict[str, float], sigma: float, effect: float, recipe: float, seed: int
+) -> pd.DataFrame:
+    """Return runs with sizes and tokens of the teachers, whose losses deviate from the law like those of other models."""
+    rng = np.random.default_rng([seed, 1])
+    supervised = {name: symbols[name] for name in SUPERVISED_SYMBOLS}
+    losses = runs["teacher_loss"].unique()
+    ratios = np.exp(rng.uniform(np.log(5), np.log(100), losses.size))
+    residuals = sigma * rng.standard_t(5, losses.size) + effect * rng.standard_normal(losses.size)
+    means = losses - residuals - recipe * rng.standard_normal()
+
+    def excess(log_size: float, ratio: float, mean: float) -> float:
+        return float(bd.supervised_loss(np.exp(log_size), ratio * np.exp(log_size), **supervised)) - mean
+
+    sizes = [np.exp(brentq(excess, 0, 50, args=at)) for at in zip(ratios, means, strict=True)]
+    size, ratio = (runs["teacher_loss"].map(dict(zip(losses, values, strict=True))) for values in (sizes, ratios))
+    return runs.assign(teacher_params=size, teacher_tokens=ratio * size)
+
+
 def table(
-    kind: str, design: str, count: int, joint: bool, seed: int
+    kind: str, design: str, count: int, joint: bool, seed: int, teachers: float | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame | None] | None:
     """Return simulated tables of distilled and supervised runs; None if a loss is not plausible."""
     rng = np.random.default_rng([seed, count, joint])
@@ -91,6 +115,8 @@ def table(
     )
     symbols, law = truth(kind, rng)
     sigma, effect = np.exp(rng.uniform(np.log([0.003, 0.003]), np.log([0.02, 0.015])))
+    if teachers is not None:
+        runs = with_teachers(runs, symbols, sigma, effect, teachers, seed)
     noise = {"sigma": float(sigma), "student_sd": float(effect), "seed": rng, "law": law}
     try:
         distilled = bd.simulate_runs(symbols, design=runs, **noise)
@@ -141,11 +167,11 @@ def rates(found: list[tuple[float, posterior.LevelShift]]) -> dict[str, object]:
     return outcomes | {name: round(value, 3) for name, value in errors.items()}
 
 
-def measure(kind: str, design: str, count: int, joint: bool, seeds: range) -> dict[str, object]:
+def measure(kind: str, design: str, count: int, joint: bool, teachers: float | None, seeds: range) -> dict[str, object]:
     """Return rates of one kind of table."""
     found = []
     for seed in seeds:
-        made = table(kind, design, count, joint, seed)
+        made = table(kind, design, count, joint, seed, teachers)
         if made is None:
             continue
         runs, supervised = made
@@ -153,13 +179,15 @@ def measure(kind: str, design: str, count: int, joint: bool, seeds: range) -> di
             shift = size * (1 if seed % 2 else -1)
             moved = runs.assign(teacher_loss=runs["teacher_loss"] + shift, student_loss=runs["student_loss"] + shift)
             found.append((shift, estimate(moved, supervised)))
-    row = {"law": kind, "design": design, "runs": count, "supervised": 20 if joint else 0}
+    row = {"law": kind, "design": design, "runs": count, "supervised": 20 if joint else 0, "teachers": teachers}
     return row | {"tables": len(found) // len(SHIFTS)} | rates(found)
 
 
-def subsets(name: str, count: int, tables: int) -> dict[str, object]:
+def subsets(name: str, count: int, teachers: bool, tables: int) -> dict[str, object]:
     """Return rates of random subsets of packaged runs, with 20 of their supervised runs if there are some."""
     rng, runs = np.random.default_rng(count), bd.load_runs(name)
+    if not teachers:
+        runs = runs.drop(columns=["teacher_params", "teacher_tokens"], errors="ignore")
     other = bd.load_runs("tiny", kind="supervised") if name == "tiny" else None
     found = []
     for _ in range(tables):
@@ -169,14 +197,21 @@ def subsets(name: str, count: int, tables: int) -> dict[str, object]:
         )
         assert some is not None
         found.append((0.0, estimate(some, rest)))
-    row = {"law": "runs", "design": name, "runs": count, "supervised": 0 if other is None else 20}
+    row = {"law": "runs", "design": name, "runs": count, "supervised": 0 if other is None else 20, "teachers": teachers}
     return row | {"tables": tables} | rates(found)
 
 
 CELLS = [
-    *((kind, "published", count, False) for count in (20, 40, 80) for kind in ("published", *KINDS)),
-    *((kind, "published", 20, True) for kind in ("published", *KINDS)),
-    *((kind, "own", 20, joint) for joint in (False, True) for kind in ("published", *KINDS)),
+    *((kind, "published", count, False, None) for count in (20, 40, 80, 320) for kind in ("published", *KINDS)),
+    *((kind, "published", 20, True, None) for kind in ("published", *KINDS)),
+    *((kind, "own", 20, joint, None) for joint in (False, True) for kind in ("published", *KINDS)),
+    *(
+        (kind, design, 20, joint, 0.0)
+        for design in ("published", "own")
+        for joint in (False, True)
+        for kind in ("published", *KINDS)
+    ),
+    *(("near", design, 20, False, 0.03) for design in ("published", "own")),
 ]
 
 
@@ -191,7 +226,8 @@ def main(arguments: list[str] | None = None) -> None:
     for cell in CELLS[:1] if given.quick else CELLS:
         rows.append(measure(*cell, seeds))
         print(rows[-1], file=sys.stderr, flush=True)
-    rows += [subsets(name, count, tables // 4) for name in ("busbridge2025", "tiny") for count in (20, 40)]
+    packaged = (("busbridge2025", False), ("tiny", False), ("tiny", True))
+    rows += [subsets(*one, tables // 4) for one in ((name, n, known) for name, known in packaged for n in (20, 40))]
     print(pd.DataFrame(rows).to_string(index=False))
 
 

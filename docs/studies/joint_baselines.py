@@ -15,7 +15,7 @@ import pandas as pd
 from baselines import DISTILLATION_COORDINATES, HUBER_DELTA
 
 from bayesdistill.errors import ModelError
-from bayesdistill.law import LAWS, Draws, Reference
+from bayesdistill.law import LAWS, Draws, Law, Reference
 
 _EQUATION_8 = LAWS["busbridge2025"].for_runs(distilled=True, supervised=True)
 SUPERVISED_COORDINATES = tuple(coordinate.name for coordinate in _EQUATION_8.terms[0].coordinates)
@@ -53,28 +53,40 @@ def joint_point_fit(
         If no starting point leads to finite losses.
     """
     count = len(SUPERVISED_COORDINATES)
-    if starts is None:
-        priors = {coordinate.name: coordinate.prior for coordinate in _EQUATION_8.coordinates}
-        names = SUPERVISED_COORDINATES + DISTILLATION_COORDINATES
-        center = np.array([priors[name].location for name in names])
-        scale = np.array([priors[name].scale for name in names])
-        center[0] = math.log(float(np.median(supervised["loss"])))
-        rng = np.random.default_rng(0)
-        starts = [center, *(center + 0.5 * scale * rng.standard_normal((STARTS - 1, center.size)))]
-
-    def alone(values: np.ndarray) -> np.ndarray:
-        law = _EQUATION_8.for_runs(distilled=False, supervised=True)
-        symbols = law.symbols(dict(zip(SUPERVISED_COORDINATES, values, strict=True)), reference)
-        params, tokens = _columns(supervised, "params", "tokens")
-        return np.asarray(law.supervised_loss(params, tokens, symbols))
-
-    first = _least(alone, supervised["loss"].to_numpy(dtype=float), [s[:count] for s in starts])
+    starts = starts or default_starts(_EQUATION_8, SUPERVISED_COORDINATES + DISTILLATION_COORDINATES, supervised)
+    alone = _EQUATION_8.for_runs(distilled=False, supervised=True)
+    first = supervised_point_fit(alone, supervised, reference, [s[:count] for s in starts])
 
     def student(values: np.ndarray) -> np.ndarray:
         return _distilled(_law(np.concatenate([first, values]), reference), distilled)
 
     second = _least(student, distilled["student_loss"].to_numpy(dtype=float), [s[count:] for s in starts])
     return np.concatenate([first, second])
+
+
+def default_starts(law: Law, names: tuple[str, ...], supervised: pd.DataFrame) -> list[np.ndarray]:
+    """Return starting points of coordinates, of which the first is the level of the loss: prior locations and random points."""
+    priors = {coordinate.name: coordinate.prior for coordinate in law.coordinates}
+    center = np.array([priors[name].location for name in names])
+    scale = np.array([priors[name].scale for name in names])
+    center[0] = math.log(float(np.median(supervised["loss"])))
+    rng = np.random.default_rng(0)
+    return [center, *(center + 0.5 * scale * rng.standard_normal((STARTS - 1, center.size)))]
+
+
+def supervised_point_fit(
+    law: Law, supervised: pd.DataFrame, reference: Reference, starts: list[np.ndarray] | None = None
+) -> np.ndarray:
+    """Fit a supervised law by minimizing a Huber loss; return its coordinates, (coordinate,). See `joint_point_fit`."""
+    names = tuple(coordinate.name for coordinate in law.terms[0].coordinates if coordinate in law.coordinates)
+    params, tokens = _columns(supervised, "params", "tokens")
+
+    def loss(values: np.ndarray) -> np.ndarray:
+        symbols = law.symbols(dict(zip(names, values, strict=True)), reference)
+        return np.asarray(law.supervised_loss(params, tokens, symbols))
+
+    starts = starts or default_starts(law, names, supervised)
+    return _least(loss, supervised["loss"].to_numpy(dtype=float), starts)
 
 
 def _columns(table: pd.DataFrame, *names: str) -> list[np.ndarray]:

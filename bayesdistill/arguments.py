@@ -182,11 +182,16 @@ def switch(value: Any, name: str) -> bool:
     return bool(value)
 
 
+_WIDTHS = ("asymptotic_width", "perfect_teacher_width", "limited_data_width")
+
+
 def prior_settings(value: Any, name: str) -> dict[str, Any]:
     """Return the keyword arguments of `priors.default_priors`."""
-    known = ("tolerance", "asymptotic_width")
+    known = ("tolerance", *_WIDTHS)
     if not isinstance(value, Mapping) or not set(value) <= set(known):
-        raise ParameterError(f"`{name}` must be a mapping of {' and '.join(known)}, got {shown(value)}.")
+        raise ParameterError(
+            f"`{name}` must be a mapping of {', '.join(known[:-1])} and {known[-1]}, got {shown(value)}."
+        )
     return {key: RULES[key](number, key) for key, number in value.items()}
 
 
@@ -257,7 +262,7 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
         # Models and samplers
         "widen": Range(1, 1000),
         "tolerance": Range(1e-6, 10, "nats"),
-        "asymptotic_width": or_none(Range(1e-12, 10, "nats")),
+        **dict.fromkeys(_WIDTHS, or_none(Range(1e-12, 10, "nats"))),
         "tune": Range(1, 1_000_000, whole=True),
         "chains": Range(1, 1000, whole=True),
         "target_accept": Range(0.1, 0.9999),

@@ -38,7 +38,7 @@ from bayesdistill.errors import ModelError
 from bayesdistill.law import DEFAULT_LAW, UNITS, GroupEffect, Law, Reference, as_law
 from bayesdistill.law.effects import student_configurations
 from bayesdistill.law.predictive import COLUMNS, OUTCOME, residual_scale_of, supervised_residual_scale
-from bayesdistill.priors import Priors, asymptotic_advantages, default_priors
+from bayesdistill.priors import Priors, default_priors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,12 +139,10 @@ def build_model(
             fixed = parameter.name in law.fixed and parameter.neutral is not None
             if not fixed and parameter.name not in scales:
                 pm.Deterministic(parameter.name, symbols[parameter.name])
-        if runs is not None and priors.asymptotic_width is not None:
-            # A potential: the lead is a function of the coordinates, whose own priors stay as they are.
-            lead = asymptotic_advantages(law, reduced)
-            excess = pm.math.maximum(lead, 0.0) / priors.asymptotic_width
-            pm.Potential("asymptotic_prior", -0.5 * pm.math.sqr(excess).mean())
         if runs is not None:
+            for statement, width in priors.theory.items():
+                # A potential: the advantage is a function of the coordinates, whose own priors stay as they are.
+                pm.Potential(f"{statement.name}_prior", statement.log_density(law, reduced, reference, width))
             _observe_distilled(runs, law, reduced, reference)
         if supervised is not None:
             _observe_supervised(supervised, law, reduced, reference)

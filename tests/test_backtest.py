@@ -322,7 +322,10 @@ def test_charged_teachers_take_their_students_with_them():
         ({"scenarios": ["best case", bd.Scenario(0, 0, "mine")]}, "'best case' and 'mine' have the same costs"),
         ({"flops": 3}, "`flops` must be a function"),
         ({"flops": lambda sizes: -sizes}, "`flops` must return a positive number"),
-        ({"prior_settings": {"width": 1}}, "`prior_settings` must be a mapping of tolerance and asymptotic_width"),
+        (
+            {"prior_settings": {"width": 1}},
+            "`prior_settings` must be a mapping of tolerance, asymptotic_width, .* and limited_data_width",
+        ),
         ({"seed": -1}, "`seed` must be an integer from 0"),
         ({"teachers": "free"}, "must be 'given' or 'charged', got 'free'"),
     ],

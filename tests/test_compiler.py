@@ -32,10 +32,13 @@ from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors, with_priors
 
 DEFAULT = LAWS["tied_reducible"]
+THEORY = {"perfect_teacher_width": 0.005, "limited_data_width": 0.01}
 CASES = {
     "default": {},
     "equation 8": {"law": LAWS["busbridge2025"]},
     "no asymptotic prior": {"asymptotic_width": None},
+    "all statements of theory": THEORY,
+    "all statements of theory, equation 8": {"law": LAWS["busbridge2025"]} | THEORY,
     "tokens worth the same": {"law": DEFAULT.without_terms("soft_targets")},
     "omega 0": {"law": DEFAULT.without_terms("reducible_ratio")},
     "omega free": {"law": DEFAULT.with_fixed(omega=None)},

@@ -210,6 +210,7 @@ def test_the_key_changes_with_everything_that_the_model_depends_on(monkeypatch, 
         "gamma": key_of(*problem(None, supervised_runs, DEFAULT.with_fixed(gamma=1.0))),
     }
     settings = [{"asymptotic_width": width} for width in (None, 0.02)] + [{"tolerance": 0.02}]
+    settings += [{"perfect_teacher_width": 0.005}, {"limited_data_width": 0.005}]
     others |= {str(setting): key_of(*problem(runs354, **setting)) for setting in settings}
     for law in (
         DEFAULT.with_effects(),

@@ -673,6 +673,9 @@ def test_the_table_of_priors_has_every_coordinate(runs354):
     assert not frame.isna().any().any()
     without = default_priors(DEFAULT, REFERENCE, asymptotic_width=None)
     assert "asymptotic_advantage" not in prior_frame(without).index
+    more = prior_frame(default_priors(DEFAULT, REFERENCE, perfect_teacher_width=0.004, limited_data_width=0.01))
+    assert more.loc["perfect_teacher_advantage", "distribution"] == "a ~ Normal(0, 0.004)"
+    assert more.loc["limited_data_advantage", "distribution"] == "max(-a, 0) ~ Normal(0, 0.01), flat for a >= 0"
     table = bd.prior_table(runs=runs354)
     assert isinstance(table, pd.DataFrame)
     assert table.index.name == "coordinate"

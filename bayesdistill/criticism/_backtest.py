@@ -116,7 +116,7 @@ def backtest(
     law : Law or str
         Law of the posterior.
     prior_settings : mapping, optional
-        Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
+        Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width, perfect_teacher_width, limited_data_width.
     draws, tune, seed : int
         Sampler settings of each fit (4 chains).
     checkpoint : path, optional

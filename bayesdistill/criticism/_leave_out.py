@@ -119,7 +119,7 @@ def leave_out(
         A law or a name in `LAWS`. To score another method, pass a function defined in a module that takes (runs, kept, seed)
         and returns predictive draws and log densities of the runs not kept, (n, run) each.
     prior_settings : mapping, optional
-        Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
+        Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width, perfect_teacher_width, limited_data_width.
     parts : int
         Number of groups of teachers.
     draws, tune, seed : int

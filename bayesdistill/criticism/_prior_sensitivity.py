@@ -21,7 +21,7 @@ from bayesdistill.decisions.planning import Source, fit_of
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.posterior import Fit
 from bayesdistill.posterior.prior_dominance import SUPERVISED_COORDINATES
-from bayesdistill.priors import log_asymptotic_prior
+from bayesdistill.priors import STATEMENTS
 
 SENSITIVE = 0.05
 """A prior with at least this sensitivity is informative (Kallioinen et al. 2024)."""
@@ -45,8 +45,8 @@ def prior_sensitivity(fit: Source, plan: xr.Dataset | None = None) -> xr.Dataset
         `sensitivity` over component and quantity: the rate of change of the quantity's posterior (cumulative Jensen-Shannon
         distance per doubling) when the component is raised to a power near 1. Components: `runs` (the likelihood),
         `all priors`, `supervised law` (the joint prior of its coordinates), `asymptotic` (the one-sided prior on the advantage
-        with unlimited data), and every other coordinate. `kind` (quantity): parameter or advantage. `diagnosis` (quantity):
-        interpretation, with the threshold 0.05.
+        with unlimited data), `perfect_teacher` and `limited_data` (if the fit has these priors), and every other coordinate.
+        `kind` (quantity): parameter or advantage. `diagnosis` (quantity): interpretation, with the threshold 0.05.
 
     Raises
     ------
@@ -89,10 +89,10 @@ def prior_sensitivity(fit: Source, plan: xr.Dataset | None = None) -> xr.Dataset
     )
     if not quantities.sizes["draw"] or not quantities.sizes["chain"]:
         raise ModelError("The posterior and its log-likelihood have no draws in common. Refit the model.")
-    if "asymptotic" in priors:
-        # It is 0 in most draws, and importance weights with ties in their tail cannot be smoothed.
-        tied = priors["asymptotic"]
-        priors["asymptotic"] = tied - _BREAKS_TIES * np.random.default_rng(0).random(tied.shape)
+    for name in [name for name in STATEMENTS if name in priors]:
+        # One-sided priors are 0 in most draws, and importance weights with ties in their tail cannot be smoothed.
+        tied = priors[name]
+        priors[name] = tied - _BREAKS_TIES * np.random.default_rng(0).random(tied.shape)
     tree = xr.DataTree.from_dict({"posterior": quantities, "log_prior": priors, "log_likelihood": likelihood})
     chosen: dict[str, dict[str, Any]] = {"runs": {"group": "likelihood"}, "all priors": {"group": "prior"}}
     chosen |= {str(name): {"group": "prior", "group_var_names": [name]} for name in priors.data_vars}
@@ -119,24 +119,23 @@ def log_priors(fit: Fit) -> xr.Dataset:
     result = xr.Dataset()
     if joint:
         result["supervised law"] = density.sel(coordinate=joint).sum("coordinate")
-    asymptotic = _log_asymptotic(fit, draws)
-    if asymptotic is not None:
-        result["asymptotic"] = asymptotic
+    result = result.assign(_log_theory(fit, draws))
     for name in names:
         if name not in joint:
             result[name] = density.sel(coordinate=name, drop=True)
     return result.drop_vars("coordinate", errors="ignore")
 
 
-def _log_asymptotic(fit: Fit, draws: xr.Dataset) -> xr.DataArray | None:
-    """Return the log density of the asymptotic prior at the draws of the symbols."""
-    width = posterior.provenance(fit).get("asymptotic_width")
-    if width is None or not posterior.is_distilled(fit):
-        return None
-    found = posterior.draws_of(fit)
-    reduced = found.law.in_units_of(found.columns, posterior.reference_of(fit))
-    values = log_asymptotic_prior(found.law, reduced, width)
-    return draws["E"].copy(data=values.reshape(draws["E"].shape))
+def _log_theory(fit: Fit, draws: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Return the log densities of the priors from statements of theory at the draws of the symbols, by name."""
+    provenance = posterior.provenance(fit)
+    widths = {s: width for s in STATEMENTS.values() if (width := provenance.get(s.setting)) is not None}
+    if not widths or not posterior.is_distilled(fit):
+        return {}
+    found, reference = posterior.draws_of(fit), posterior.reference_of(fit)
+    reduced = found.law.in_units_of(found.columns, reference)
+    values = {s.name: s.log_density(found.law, reduced, reference, width) for s, width in widths.items()}
+    return {name: draws["E"].copy(data=value.reshape(draws["E"].shape)) for name, value in values.items()}
 
 
 def _quantities(fit: Fit, plan: xr.Dataset | None) -> tuple[xr.Dataset, list[str]]:

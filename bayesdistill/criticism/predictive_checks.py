@@ -47,9 +47,9 @@ def prior_predictive(
         Runs that are compared if both are given; by default, the distilled ones.
     law : Law or str
     prior_settings : mapping, optional
-        Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width.
+        Keyword arguments of `priors.default_priors`: tolerance, asymptotic_width, perfect_teacher_width, limited_data_width.
     draws : int
-        Range of draws from the priors, including the one-sided prior on the asymptotic advantage.
+        Range of draws from the priors, including those from statements of theory.
     seed : int
 
     Returns
@@ -94,11 +94,10 @@ def prior_predictive(
     simulated = np.stack([simulate_outcomes(truth, table, rng, kind)[0] for truth in drawn])
     position = (simulated < table[OUTCOME[kind]].to_numpy(dtype=float)).mean(axis=0)
     values = {**table, "expected": np.quantile(simulated, QUANTILES, axis=0), "position": position, **_inside(position)}
-    width = priors.asymptotic_width
     attrs = {
         "kind": kind,
         "draws": draws,
-        "asymptotic_width": "none" if width is None else width,
+        **{name: "none" if width is None else width for name, width in priors.widths.items()},
         "supervised_law": priors.supervised_law,
         "converged": "yes",  # independent draws of the prior
     }

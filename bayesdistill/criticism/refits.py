@@ -69,7 +69,7 @@ def prepare_refits(runs: pd.DataFrame | None, priors: Priors, supervised: pd.Dat
 
 def digest(priors: Priors) -> str:
     """Return a digest of a law and its priors, 16 hexadecimal digits."""
-    numbers = [priors.location.tolist(), priors.covariance.tolist(), priors.asymptotic_width]
+    numbers = [priors.location.tolist(), priors.covariance.tolist(), priors.widths]
     parts = [priors.law.to_json(), list(priors.names), repr(priors.table), numbers]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -15,7 +15,7 @@ from bayesdistill.arguments import checked
 from bayesdistill.errors import ModelError
 from bayesdistill.law import Draws, Law, Reference
 from bayesdistill.law.predictive import Design, expected_loss, group_effects, residual_scale, residuals
-from bayesdistill.priors import Priors, log_asymptotic_prior
+from bayesdistill.priors import Priors
 
 DECISIONS = {
     # name: student parameters, tokens when distilled, tokens when pretrained, teacher parameters and tokens.
@@ -39,12 +39,19 @@ a random posterior draw. Probabilities must also be calibrated for decisions tha
 MOST_TOKENS = 1e18
 """Tokens if pretraining never reaches the loss of the distilled student under a draw."""
 
+_FEWEST = 200
+"""Smallest number of draws that are annealed together."""
+_MOVES, _LAST_MOVES = 5, 30
+"""Moves of every draw in each step, and at the end."""
+
 
 @checked
 def draw_truths(priors: Priors, reference: Reference, count: int, seed: int) -> list[dict[str, Any]]:
-    """Draw laws from the prior, with rejection sampling of the asymptotic prior.
+    """Draw laws from the prior, with rejection sampling of the one-sided priors from statements of theory.
 
-    In about one draw in 300, A_S or B_S overflows (its exponent is above 30); such draws are rejected.
+    In about one draw in 300, A_S or B_S overflows (its exponent is above 30); such draws are rejected. A perfect teacher's advantage
+    with unlimited data is confined from both sides, which fewer than one prior draw in ten thousand satisfies. With this prior, draws
+    are moved to the constrained prior in steps (`_annealed`); they are then approximate.
 
     Returns
     -------
@@ -54,28 +61,101 @@ def draw_truths(priors: Priors, reference: Reference, count: int, seed: int) -> 
     Raises
     ------
     ModelError
-        If fewer than one draw in a thousand satisfies the asymptotic prior.
+        If fewer than one draw in a thousand satisfies the priors from statements of theory.
     """
-    law = priors.law
     rng = np.random.default_rng(seed)
+    if priors.perfect_teacher_width is not None:
+        found = _annealed(priors, reference, count, rng)
+        return [_truth(_symbols(priors, reference, z)[1], z) for z in found]
     truths: list[dict[str, Any]] = []
     for _ in range(1000 * count):
-        z = rng.standard_normal(priors.factor.shape[1])
-        c = dict(zip(priors.names, priors.location + priors.factor @ z, strict=True))
+        z = rng.standard_normal((priors.factor.shape[1],))
         with np.errstate(over="ignore"):
-            reduced = law.reduced_symbols(c, reference)
-            symbols = {name: float(value) for name, value in law.rescaled(reduced, reference).items()}
+            reduced, symbols = _symbols(priors, reference, z)
         if not all(np.isfinite(value) for value in symbols.values()):
             continue
-        accept = rng.uniform()
-        if priors.asymptotic_width is not None and not accept < np.exp(
-            log_asymptotic_prior(law, reduced, priors.asymptotic_width)
-        ):
+        if not rng.uniform() < np.exp(_log_theory(priors, reduced, reference)):
             continue
-        truths.append({**symbols, "z": z})
+        truths.append(_truth(symbols, z))
         if len(truths) == count:
             return truths
-    raise ModelError(f"Only {len(truths)} of {1000 * count} prior draws satisfy the asymptotic prior. Widen it.")
+    raise ModelError(
+        f"Only {len(truths)} of {1000 * count} prior draws satisfy the priors from statements of theory. Widen them."
+    )
+
+
+def _truth(symbols: dict[str, Any], z: np.ndarray) -> dict[str, Any]:
+    return {**{name: float(value) for name, value in symbols.items()}, "z": z}
+
+
+def _symbols(priors: Priors, reference: Reference, z: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the symbols in units of the reference run and in single parameters and tokens, (...), of z, (..., free coordinate)."""
+    c = dict(zip(priors.names, np.moveaxis(priors.location + z @ priors.factor.T, -1, 0), strict=True))
+    reduced = priors.law.reduced_symbols(c, reference)
+    return reduced, priors.law.rescaled(reduced, reference)
+
+
+def _log_theory(priors: Priors, reduced: dict[str, Any], reference: Reference) -> Any:
+    """Return the log density of the priors from statements of theory, up to a constant."""
+    return sum(
+        statement.log_density(priors.law, reduced, reference, width) for statement, width in priors.theory.items()
+    )
+
+
+def _annealed(priors: Priors, reference: Reference, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw z from the prior with the priors from statements of theory by annealed sequential Monte Carlo, (count, free coordinate).
+
+    The power of the statements' density increases from 0 to 1 such that half of the draws are effective in each step. Draws are
+    resampled and moved by elliptical slice sampling (Murray, Adams & MacKay 2010), which needs no tuning under a normal prior.
+    """
+
+    def log_density(z: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            reduced, symbols = _symbols(priors, reference, z)
+            columns = {name: np.asarray(value)[..., None] for name, value in reduced.items()}
+            found = _log_theory(priors, columns, reference)
+            undefined = ~np.isfinite(sum(symbols.values()) + found)
+        return np.where(undefined, -np.inf, found)
+
+    def moved(z: np.ndarray, density: np.ndarray, power: float) -> tuple[np.ndarray, np.ndarray]:
+        other = rng.standard_normal(z.shape)
+        threshold = power * density - rng.standard_exponential(len(z))
+        angle = rng.uniform(0, 2 * np.pi, len(z))
+        low, high = angle - 2 * np.pi, angle.copy()
+        z, density, start, left = z.copy(), density.copy(), z, np.arange(len(z))
+        while left.size:
+            turn = angle[left, None]
+            tried = start[left] * np.cos(turn) + other[left] * np.sin(turn)
+            found = log_density(tried)
+            accepted = power * found > threshold[left]
+            z[left[accepted]], density[left[accepted]] = tried[accepted], found[accepted]
+            left = left[~accepted]
+            below = angle[left] < 0
+            low[left[below]], high[left[~below]] = angle[left[below]], angle[left[~below]]
+            angle[left] = rng.uniform(low[left], high[left])
+        return z, density
+
+    z = rng.standard_normal((max(count, _FEWEST), priors.factor.shape[1]))
+    density, power = log_density(z), 0.0
+    while power < 1:
+        step = _step(density, 1 - power)
+        power = min(1.0, power + step)
+        weights = np.exp(step * (density - density.max()))
+        kept = rng.choice(len(z), len(z), p=weights / weights.sum())
+        z, density = z[kept], density[kept]
+        for _ in range(_MOVES if power < 1 else _LAST_MOVES):
+            z, density = moved(z, density, power)
+    return z[rng.permutation(len(z))[:count]]
+
+
+def _step(density: np.ndarray, largest: float) -> float:
+    """Return the largest increase of the power that leaves half of the draws effective."""
+    low, high = -40.0, np.log(largest)
+    for _ in range(50):
+        middle = (low + high) / 2
+        weights = np.exp(np.exp(middle) * (density - density.max()))
+        low, high = (middle, high) if weights.sum() ** 2 > 0.5 * len(density) * (weights**2).sum() else (low, middle)
+    return float(np.exp(high)) if high < np.log(largest) else largest
 
 
 def simulate_outcomes(

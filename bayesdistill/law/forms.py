@@ -369,7 +369,7 @@ class Law:
         array, (...)
             Lsup(N, inf) - min over L_T of L_S(N, inf, L_T), nats per token.
         """
-        p = {**p, **{q.name: q.unlimited for q in self.parameters if q.unlimited is not None}}
+        p = self._unlimited(p)
         student = self.student(params, 1.0, p)
         supervised = student.supervised
         teacher_loss = supervised[..., None] - (supervised - p["E"])[..., None] * (1 - ASYMPTOTIC_TEACHERS)
@@ -377,6 +377,38 @@ class Law:
         last = {name: value if isinstance(value, float) else (value + zero)[..., None] for name, value in p.items()}
         loss = self.distilled_loss(student.map(lambda x: x[..., None]), teacher_loss, last)
         return supervised - loss.min(axis=-1)
+
+    def perfect_teacher_advantage(self, params: Any, tokens: Any, p: Values, units: Reference = UNITS) -> Any:
+        """How far the student of a perfect teacher (L_T = E) leads the pretrained one with the same tokens.
+
+        A perfect teacher is the true distribution, so that theory says 0 with unlimited data and >= 0 otherwise. The law does not
+        enforce it.
+
+        Parameters
+        ----------
+        params : float or array, (...)
+            Non-embedding parameters of the student.
+        tokens : float, array or None
+            Tokens of both; None for unlimited data.
+        p : mapping
+            Symbol -> value; everything broadcasts.
+        units : Reference
+            The units that the symbols belong to, as in `student`.
+
+        Returns
+        -------
+        array, (...)
+            Lsup(N, D) - L_S(N, D, E), nats per token.
+        """
+        if tokens is None:
+            # Logarithms of infinite tokens have no gradient.
+            p, tokens = self._unlimited(p), units.tokens
+        student = self.student(params, tokens, p, units)
+        return student.supervised - self.distilled_loss(student, p["E"], p)
+
+    def _unlimited(self, p: Values) -> Values:
+        """The symbols with those values that stand for unlimited data, together with one token."""
+        return {**p, **{q.name: q.unlimited for q in self.parameters if q.unlimited is not None}}
 
     # Coordinates ----------------------------------------------------------------------------------------------------
 

@@ -79,6 +79,11 @@ def log1p(x: Any) -> Any:
     return sys.modules["pytensor.tensor"].log1p(x) if _is_symbolic(x) else np.log1p(x)
 
 
+def maximum(x: Any, y: Any) -> Any:
+    """The larger of two values, elementwise."""
+    return (sys.modules["pytensor.tensor"] if _is_symbolic(x) else np).maximum(x, y)
+
+
 def softplus(x: Any) -> Any:
     """log(1 + e^x), without overflow for large x."""
     return (x + abs(x)) / 2 + log1p(exp(-abs(x)))

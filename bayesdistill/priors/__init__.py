@@ -1,11 +1,12 @@
-"""Priors of a law's coordinates: defaults, published law, earlier posterior."""
+"""Priors of a law's coordinates: defaults, published law, earlier posterior, statements of theory."""
 
 from __future__ import annotations
 
-from bayesdistill.priors.asymptotic import ASYMPTOTIC_SIZES, asymptotic_advantages, log_asymptotic_prior
 from bayesdistill.priors.earlier import prior_from_draws
 from bayesdistill.priors.table import (
     ASYMPTOTIC_WIDTH,
+    LIMITED_DATA_WIDTH,
+    PERFECT_TEACHER_WIDTH,
     PUBLISHED_SIZES,
     PUBLISHED_TOKENS_PER_PARAMETER,
     PUBLISHED_TOLERANCE,
@@ -17,3 +18,4 @@ from bayesdistill.priors.table import (
     with_fixed_symbols,
     with_priors,
 )
+from bayesdistill.priors.theory import ASYMPTOTIC_SIZES, LIMITED_TOKENS_PER_PARAMETER, STATEMENTS, Statement

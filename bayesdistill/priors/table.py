@@ -17,6 +17,7 @@ from bayesdistill.arguments import check_fields, checked
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import PUBLISHED, SUPERVISED_SYMBOLS, Law, Prior, Reference, as_law
 from bayesdistill.law.terms import TERMS
+from bayesdistill.priors.theory import STATEMENTS, Statement
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +38,10 @@ class Priors:
         Source of the supervised law: "runs", "published law" or "earlier posterior".
     asymptotic_width : float or None
         Width in nats of the one-sided prior on the asymptotic advantage; None omits this prior.
+    perfect_teacher_width : float or None
+        Width in nats of the prior on the advantage of the student of a perfect teacher with unlimited data, from both sides.
+    limited_data_width : float or None
+        Width in nats of the one-sided prior on that advantage with limited data.
     """
 
     law: Law
@@ -44,6 +49,8 @@ class Priors:
     covariance: np.ndarray
     supervised_law: str
     asymptotic_width: float | None = None
+    perfect_teacher_width: float | None = None
+    limited_data_width: float | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -52,6 +59,17 @@ class Priors:
     def names(self) -> tuple[str, ...]:
         """Names of the coordinates."""
         return tuple(self.table)
+
+    @property
+    def widths(self) -> dict[str, float | None]:
+        """Widths in nats of the priors from statements of theory, by setting."""
+        return {statement.setting: getattr(self, statement.setting) for statement in STATEMENTS.values()}
+
+    @property
+    def theory(self) -> dict[Statement, float]:
+        """Statements of theory whose priors are not omitted, with their widths in nats."""
+        widths = self.widths
+        return {s: width for s in STATEMENTS.values() if (width := widths[s.setting]) is not None}
 
     @property
     def location(self) -> np.ndarray:
@@ -76,6 +94,13 @@ ASYMPTOTIC_WIDTH = 0.005
 """Width in nats of the prior on the advantage of distillation over pretraining with unlimited data: half of the law's accuracy of
 about 0.01 nats. It does not reduce the quality of the fit (docs/explanation/choice_of_model.md)."""
 
+PERFECT_TEACHER_WIDTH = 0.005
+"""Suggested width in nats of the prior on the advantage of the student of a perfect teacher with unlimited data: as above, because both
+describe the same limit."""
+LIMITED_DATA_WIDTH = 0.01
+"""Suggested width in nats of the prior on that advantage with limited data: the law's accuracy. It is twice the other widths, because
+less noise in the targets is not proven to help at every learning rate and batch size."""
+
 PUBLISHED_TOLERANCE = 0.0035
 """Prior standard deviation in nats of the loss of the published supervised law, as root mean square over its fitted range, where the
 rounding of the published coefficients is 0.002 to 0.004 nats."""
@@ -95,6 +120,8 @@ def default_priors(
     *,
     tolerance: float = PUBLISHED_TOLERANCE,
     asymptotic_width: float | None = ASYMPTOTIC_WIDTH,
+    perfect_teacher_width: float | None = None,
+    limited_data_width: float | None = None,
 ) -> Priors:
     """Return the default priors of a law.
 
@@ -109,6 +136,11 @@ def default_priors(
         Prior standard deviation in nats of the loss of the published supervised law (`published_law_prior`).
     asymptotic_width : float or None
         Width in nats of the one-sided prior on the asymptotic advantage, used with distilled runs; None omits it.
+    perfect_teacher_width : float or None
+        Width in nats of the prior on the advantage of the student of a perfect teacher (L_T = E) with unlimited data, from both sides:
+        for example PERFECT_TEACHER_WIDTH.
+    limited_data_width : float or None
+        Width in nats of the one-sided prior on that advantage with limited data: for example LIMITED_DATA_WIDTH.
     """
     law = as_law(law)
     law = law.for_runs(**law.kinds)
@@ -129,7 +161,14 @@ def default_priors(
                 "published-law prior."
             )
         priors = with_block(priors, *published_law_prior(reference, tolerance), "published law")
-    return replace(priors, asymptotic_width=asymptotic_width if law.distills else None)
+    if not law.distills:
+        return priors
+    return replace(
+        priors,
+        asymptotic_width=asymptotic_width,
+        perfect_teacher_width=perfect_teacher_width,
+        limited_data_width=limited_data_width,
+    )
 
 
 def _fixed(symbol: str, value: float, reason: str) -> Prior:
@@ -259,12 +298,6 @@ def prior_frame(priors: Priors) -> pd.DataFrame:
     import pandas as pd
 
     table = dict(priors.table)
-    if priors.asymptotic_width is not None:
-        table["asymptotic_advantage"] = Prior(
-            0.0,
-            priors.asymptotic_width,
-            f"max(a, 0) ~ Normal(0, {priors.asymptotic_width:g}), flat for a <= 0",
-            "With unlimited data, distillation cannot beat pretraining of the same student, but equation 8 does not enforce this. "
-            "a is the advantage in nats, in mean square over students around the reference size.",
-        )
+    for statement, width in priors.theory.items():
+        table[statement.row] = Prior(0.0, width, statement.distribution(width), statement.reason)
     return pd.DataFrame([asdict(prior) for prior in table.values()], index=pd.Index(table, name="coordinate"))

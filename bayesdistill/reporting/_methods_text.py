@@ -62,6 +62,17 @@ def _data(found: dict) -> str:
     return f", fitted to {' and '.join(parts)}" if parts else ""
 
 
+_THEORY = {
+    "asymptotic_width": "A one-sided normal prior with a width of {} nats was used for the advantage of distillation over pretraining "
+    "with unlimited data.",
+    "perfect_teacher_width": "A normal prior with a mean of 0 and a width of {} nats was used for the advantage of the student of a "
+    "perfect teacher (L_T = E) with unlimited data.",
+    "limited_data_width": "A one-sided normal prior with a width of {} nats, which favors distillation, was used for the advantage of "
+    "the student of a perfect teacher (L_T = E) with limited data.",
+}
+"""Sentences about priors from statements of theory, by their settings."""
+
+
 def _model(found: dict, law: Law) -> list[str]:
     sentences = ["We model the residuals with a Student-t distribution.", *law.sentences]
     if found.get("supervised_law"):
@@ -69,14 +80,9 @@ def _model(found: dict, law: Law) -> list[str]:
     if found.get("priors"):
         priors = "; ".join(f"{name}: {text}" for name, text in sorted(found["priors"].items()))
         sentences.append(f"Priors of the sampled coordinates: {priors}.")
-    width = found.get("asymptotic_width")
-    sentences.append(
-        "No prior was used for the advantage of distillation with unlimited data."
-        if width is None
-        else f"A one-sided normal prior with a width of {width} nats was used for the advantage of distillation over pretraining "
-        "with unlimited data."
-    )
-    return sentences
+    if found.get("asymptotic_width") is None:
+        sentences.append("No prior was used for the advantage of distillation with unlimited data.")
+    return sentences + [text.format(width) for name, text in _THEORY.items() if (width := found.get(name)) is not None]
 
 
 def _sampling(found: dict) -> str:

@@ -43,6 +43,8 @@ def fit(
     widen: float = 2.0,
     tolerance: float = PUBLISHED_TOLERANCE,
     asymptotic_width: float | None = ASYMPTOTIC_WIDTH,
+    perfect_teacher_width: float | None = None,
+    limited_data_width: float | None = None,
     draws: int = 1000,
     tune: int = 1000,
     chains: int = 4,
@@ -77,6 +79,12 @@ def fit(
         used without supervised runs.
     asymptotic_width : float or None
         Width in nats of the one-sided prior on the advantage of distillation with unlimited data. None omits this prior.
+    perfect_teacher_width : float or None
+        Width in nats of the prior that the student of a perfect teacher (L_T = E) equals the pretrained one with unlimited data, from
+        both sides, for example 0.005. By default, this prior is omitted.
+    limited_data_width : float or None
+        Width in nats of the one-sided prior that the student of a perfect teacher is at least as good as the pretrained one with the
+        same tokens, for example 0.01. By default, this prior is omitted.
     draws, tune, chains : int
         Number of draws per chain, tuning draws per chain, and chains.
     seed : int
@@ -127,7 +135,14 @@ def fit(
     other = None if supervised is None else read_runs(supervised, kind="supervised")
     reference = reference_run(table, other)
     law = as_law(law).for_tables(table, other)
-    default = default_priors(law, reference, tolerance=tolerance, asymptotic_width=asymptotic_width)
+    default = default_priors(
+        law,
+        reference,
+        tolerance=tolerance,
+        asymptotic_width=asymptotic_width,
+        perfect_teacher_width=perfect_teacher_width,
+        limited_data_width=limited_data_width,
+    )
     chosen = choose_priors(priors, widen, default, reference)
     law = chosen.law
     started = time.time()
@@ -190,6 +205,6 @@ def _model_origin(
         "reference": asdict(reference),
         "law": json.loads(priors.law.to_json()),
         "supervised_law": priors.supervised_law,
-        "asymptotic_width": priors.asymptotic_width,
+        **priors.widths,
         "priors": {name: prior.distribution for name, prior in priors.table.items()},
     }

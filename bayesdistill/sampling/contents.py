@@ -62,6 +62,8 @@ class _Provenance(TypedDict, total=False):
     reference: _Reference
     supervised_law: str
     asymptotic_width: float | None
+    perfect_teacher_width: float | None
+    limited_data_width: float | None
     priors: dict[str, str]
     started: str
     seconds: float

@@ -15,6 +15,7 @@ from bayesdistill.answers import Answer
 from bayesdistill.errors import DigestWarning, FileError, ModelError, ParameterError
 from bayesdistill.files import write_file
 from bayesdistill.law import LAWS, Law, Reference, as_law, remember
+from bayesdistill.priors import STATEMENTS
 from bayesdistill.sampling import digests
 from bayesdistill.sampling.contents import ANSWER_ATTRIBUTE, check_contents, check_draws, storable
 from bayesdistill.sampling.digests import read_verified, with_digest
@@ -218,7 +219,7 @@ def _check_coordinates(tree: xr.DataTree, law: Law, path: Path) -> None:
     table = posterior.prior_table(tree)
     if "parameter" not in table:
         return
-    fitted = {str(name) for name in table["parameter"].values} - {"asymptotic_advantage"}
+    fitted = {str(name) for name in table["parameter"].values} - {statement.row for statement in STATEMENTS.values()}
     # Fits of earlier versions list a fixed symbol by its own name or by that of its coordinate.
     names = [{c.name, c.symbol} if c.symbol in law.fixed else {c.name} for c in law.every_coordinate]
     lacking = sorted(c.name for c, either in zip(law.every_coordinate, names, strict=True) if not either & fitted)

@@ -6,8 +6,8 @@ approximate it by a normal distribution there. The scales of residuals and group
 
 The runs alone rarely determine :math:`\delta`: a level shift resembles another value of kappa, and a stronger capacity gap. So the
 distillation coordinates have a prior that is narrower than that of a fit (`CENTERS`, `NARROW`). The test always uses the default
-law: equation 8 misfits the published runs themselves by as much as a shift of -0.09 nats. It omits the asymptotic prior,
-which is one-sided and biases the shift.
+law: equation 8 misfits the published runs themselves by as much as a shift of -0.09 nats. It omits the priors from
+statements of theory, because the asymptotic one is one-sided and biases the shift.
 
 With the columns `teacher_params` and `teacher_tokens`, teachers are also observations of the supervised law, which capacity gap and
 kappa do not affect. They have residuals and a common effect of their own, because their training can differ from that of other models.
@@ -75,9 +75,7 @@ def estimate_level_shift(
     teachers = _teachers(runs)
     if len(teachers):
         tables[TEACHERS] = teachers
-    problem = _Problem(
-        replace(priors, asymptotic_width=None) if earlier else _narrow(priors, reference, tables), reference, tables
-    )
+    problem = _Problem(priors if earlier else _narrow(priors, reference, tables), reference, tables)
     with np.errstate(all="ignore"):  # steps into regions where the law overflows are rejected
         found = [fit for start in _starts(problem) if (fit := _maximize(problem, start)) is not None]
     if not found:

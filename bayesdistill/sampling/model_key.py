@@ -50,7 +50,7 @@ def model_key(
         "scale": [prior.scale for prior in priors.table.values()],
         "covariance": priors.covariance.tolist(),
         "factor": priors.factor.tolist(),  # in addition to the covariance, because its last digits depend on LAPACK
-        "asymptotic_width": priors.asymptotic_width,
+        "widths": priors.widths,
         "reference": asdict(reference),
         "sources": digest_of_sources(*SOURCES),
     }

@@ -112,10 +112,10 @@ def fitted(runs, model: Candidate, file: Path, sampler):
     return bd.load(file)
 
 
-def differences(results, label: str, one: str, other: str):
+def differences(results, label: str, one: str, other: str, splits=SPLITS):
     """Cells of a row of differences of elpd, with standard errors over folds."""
     yield label
-    for split in SPLITS:
+    for split in splits:
         with_it, without = (results[split][name] for name in (one, other))
         per_fold = (with_it["elpd"] - without["elpd"]).groupby(with_it["fold"]).sum().values
         error = f" ({np.std(per_fold, ddof=1) * np.sqrt(per_fold.size):.0f})" if per_fold.size > 1 else ""

@@ -29,7 +29,7 @@ from bayesdistill import posterior
 from bayesdistill.law import DEFAULT_LAW, LAWS, SUPERVISED_SYMBOLS
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import SUPERVISED_COORDINATES
-from bayesdistill.priors import default_priors, log_asymptotic_prior
+from bayesdistill.priors import STATEMENTS, default_priors
 from bayesdistill.sampling.level_shift import CENTERS, estimate_level_shift
 
 LAW = LAWS[DEFAULT_LAW].for_runs(distilled=True, supervised=False)
@@ -55,7 +55,7 @@ def truth(kind: str, rng: np.random.Generator) -> tuple[dict[str, float], str]:
         coordinates = dict(zip(priors.names, values, strict=True))
         with np.errstate(all="ignore"):
             reduced = LAW.reduced_symbols(coordinates, reference)
-            if np.log(rng.uniform()) < log_asymptotic_prior(LAW, reduced, 0.005):
+            if np.log(rng.uniform()) < STATEMENTS["asymptotic"].log_density(LAW, reduced, reference, 0.005):
                 return {name: float(value) for name, value in LAW.symbols(coordinates, reference).items()}, DEFAULT_LAW
 
 

@@ -1,6 +1,7 @@
 """Backtest of the decisions on the tiny experiment: fits to the cheap runs, predictions of the expensive ones.
 
-    python docs/studies/tiny_backtest.py FOLDER [--draws 1000] [--quick]
+    python docs/studies/tiny_backtest.py FOLDER [--draws 1000] [--variants NAME ...] [--scenarios NAME ...]
+        [--posterior-only] [--quick]
 
 Prints the tables of explanation/tiny.md; keeps figures and results (netCDF) in FOLDER. Finished fits are kept there too, so that an
 interrupted study resumes; other runs, or another model, start from the beginning.
@@ -19,12 +20,14 @@ VARIANTS = {
     "without": {"law": bd.LAWS["tied_reducible"].without_terms("soft_targets")},
     "plain": {"law": "busbridge2025"},
     "charged": {"law": "busbridge2025", "teachers": "charged"},
+    "theory": {"prior_settings": {"perfect_teacher_width": 0.005, "limited_data_width": 0.01}},
 }
 WORDS = {
     "default": "teachers given, the default model",
     "without": "teachers given, the default model with kappa = 1",
     "plain": "teachers given, equation 8 by itself",
     "charged": "teachers charged, equation 8 by itself: no run of a teacher above the cut-off is fitted",
+    "theory": "teachers given, the default model with the priors about a perfect teacher",
 }
 
 
@@ -38,9 +41,16 @@ def show(found, noise):
 def main(arguments: list[str] | None = None) -> None:
     command = parser(__doc__, folder=True)
     command.add_argument("--draws", type=int, default=1000)
+    command.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    command.add_argument("--scenarios", nargs="+", help="scenarios; by default, those of bd.backtest")
+    command.add_argument("--posterior-only", action="store_true", help="omit the baselines")
     chosen = command.parse_args(arguments)
-    folder, draws, variants = chosen.folder, chosen.draws, VARIANTS
+    folder, draws, variants = chosen.folder, chosen.draws, {name: VARIANTS[name] for name in chosen.variants}
     methods, limits = ["posterior", joint_baselines.point, joint_baselines.bootstrap], {}
+    if chosen.posterior_only:
+        methods = methods[:1]
+    if chosen.scenarios:
+        limits["scenarios"] = chosen.scenarios
     if chosen.quick:
         draws, variants, methods, limits = 50, {"plain": VARIANTS["plain"]}, methods[:2], {"cutoffs": [4.5e12]}
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Backtest of the decisions on the tiny experiment: fits to the cheap runs, predictions of the expensive ones.
 
     python docs/studies/tiny_backtest.py FOLDER [--draws 1000] [--variants NAME ...] [--scenarios NAME ...]
-        [--posterior-only] [--quick]
+        [--posterior-only] [--include-failed] [--quick]
 
 Prints the tables of explanation/tiny.md; keeps figures and results (netCDF) in FOLDER. Finished fits are kept there too, so that an
 interrupted study resumes; other runs, or another model, start from the beginning.
@@ -20,14 +20,18 @@ VARIANTS = {
     "without": {"law": bd.LAWS["tied_reducible"].without_terms("soft_targets")},
     "plain": {"law": "busbridge2025"},
     "charged": {"law": "busbridge2025", "teachers": "charged"},
+    "limited": {"prior_settings": {"limited_data_width": 0.01}},
     "theory": {"prior_settings": {"perfect_teacher_width": 0.005, "limited_data_width": 0.01}},
+    "wide theory": {"prior_settings": {"perfect_teacher_width": 0.015, "limited_data_width": 0.015}},
 }
 WORDS = {
     "default": "teachers given, the default model",
     "without": "teachers given, the default model with kappa = 1",
     "plain": "teachers given, equation 8 by itself",
     "charged": "teachers charged, equation 8 by itself: no run of a teacher above the cut-off is fitted",
+    "limited": "teachers given, the default model with the prior about a perfect teacher and limited data",
     "theory": "teachers given, the default model with the priors about a perfect teacher",
+    "wide theory": "teachers given, the default model with wide priors about a perfect teacher",
 }
 
 
@@ -44,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     command.add_argument("--scenarios", nargs="+", help="scenarios; by default, those of bd.backtest")
     command.add_argument("--posterior-only", action="store_true", help="omit the baselines")
+    command.add_argument("--include-failed", action="store_true", help="score fits that fail the convergence checks")
     chosen = command.parse_args(arguments)
     folder, draws, variants = chosen.folder, chosen.draws, {name: VARIANTS[name] for name in chosen.variants}
     methods, limits = ["posterior", joint_baselines.point, joint_baselines.bootstrap], {}
@@ -65,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
             tune=draws,
             checkpoint=folder / f"{name}.json",
             progress=report_to_stderr(),
+            include_failed=chosen.include_failed,
             **limits,
             **variant,
         )

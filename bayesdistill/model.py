@@ -36,6 +36,7 @@ from bayesdistill.arguments import checked, instance, or_none
 from bayesdistill.datasets import read_measured
 from bayesdistill.errors import ModelError
 from bayesdistill.law import DEFAULT_LAW, UNITS, GroupEffect, Law, Reference, as_law
+from bayesdistill.law.discrepancy import log_compute, path_weights, steps_between
 from bayesdistill.law.effects import student_configurations
 from bayesdistill.law.predictive import COLUMNS, OUTCOME, residual_scale_of, supervised_residual_scale
 from bayesdistill.priors import Priors, default_priors
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 RUN = {"distilled": "run", "supervised": "supervised_run"}
 """Dimension of the runs of a kind."""
+PATH_WEIGHTS = {"distilled": "path_weights", "supervised": "path_weights_supervised"}
+"""Data with the weights of the increments of a discrepancy in the loss of every run."""
 
 
 def reference_run(runs: pd.DataFrame | None, supervised: pd.DataFrame | None) -> Reference:
@@ -139,14 +142,64 @@ def build_model(
             fixed = parameter.name in law.fixed and parameter.neutral is not None
             if not fixed and parameter.name not in scales:
                 pm.Deterministic(parameter.name, symbols[parameter.name])
+        positions = run_positions(runs, supervised, reference)
+        steps = steps_between(positions)
+        if law.discrepancy:
+            model.add_coord("step", steps)
+        paths = _paths(law, reduced, np.unique(positions).size / steps.size)
         if runs is not None:
             for statement, width in priors.theory.items():
                 # A potential: the advantage is a function of the coordinates, whose own priors stay as they are.
                 pm.Potential(f"{statement.name}_prior", statement.log_density(law, reduced, reference, width))
-            _observe_distilled(runs, law, reduced, reference)
+            _observe_distilled(runs, law, reduced, reference, paths)
         if supervised is not None:
-            _observe_supervised(supervised, law, reduced, reference)
+            _observe_supervised(supervised, law, reduced, reference, paths)
     return model
+
+
+def _paths(law: Law, p: dict[str, Any], configurations: float) -> dict[str, Any]:
+    """Add the increments of the discrepancies to the PyMC model of the context: name -> (step,).
+
+    Distilled runs determine the sum of two paths and hardly anything determines their difference. We sample the sum in units of its
+    standard deviation and the combination that is independent of it, a rotation of the two paths. The sum is sampled like a group
+    effect, in units of what is left of its standard deviation after the runs of a step have been seen (see the top of this module).
+
+    Parameters
+    ----------
+    law : Law
+    p : dict
+        Symbols.
+    configurations : float
+        Number of different sizes and tokens per step.
+    """
+    import pymc as pm
+
+    if not law.discrepancy:
+        return {}
+    scales = [p[one.scale] for one in law.discrepancy]
+    square = sum(scale**2 for scale in scales)
+    left = 1 / pm.math.sqrt(1 + configurations * square)
+    first, *rest = law.discrepancy
+    total = left * pm.Normal(f"z_{first.variable}", 0.0, 1 / left, dims="step")
+    found = [total]
+    if rest:
+        (a, b), other = scales, pm.Normal(f"z_{rest[0].variable}", 0.0, 1.0, dims="step")
+        length = pm.math.sqrt(square)
+        found = [(a * total + b * other) / length, (b * total - a * other) / length]
+    pairs = zip(law.discrepancy, found, strict=True)
+    return {one.name: pm.Deterministic(one.variable, value, dims="step") for one, value in pairs}
+
+
+def run_position(table: pd.DataFrame, kind: str, reference: Reference) -> np.ndarray:
+    """Return where the discrepancy of every run of a kind is evaluated, (run,)."""
+    params, tokens, *_ = (table[name].to_numpy(dtype=float) for name in COLUMNS[kind])
+    return log_compute(params, tokens, reference)
+
+
+def run_positions(runs: pd.DataFrame | None, supervised: pd.DataFrame | None, reference: Reference) -> np.ndarray:
+    """Return where the discrepancy of all runs is evaluated, (run,)."""
+    tables = (("distilled", runs), ("supervised", supervised))
+    return np.concatenate([run_position(table, kind, reference) for kind, table in tables if table is not None])
 
 
 def _check_units(law: Law, priors: Priors, reference: Reference) -> None:
@@ -174,7 +227,9 @@ def _check_units(law: Law, priors: Priors, reference: Reference) -> None:
         )
 
 
-def _observe_distilled(runs: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference) -> None:
+def _observe_distilled(
+    runs: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference, paths: dict[str, Any]
+) -> None:
     import pymc as pm
     import pytensor.tensor as pt
 
@@ -188,13 +243,15 @@ def _observe_distilled(runs: pd.DataFrame, law: Law, p: dict[str, Any], referenc
     mu = law.distilled_loss(student, teacher_loss, p)
     # Sizes of `student` are in units of the reference run.
     sigma = residual_scale_of(law, student, teacher_loss, p, UNITS)
-    _observe(runs, law, "distilled", mu, sigma, p, reference)
+    _observe(runs, law, "distilled", mu, sigma, p, reference, paths)
 
 
-def _observe_supervised(supervised: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference) -> None:
+def _observe_supervised(
+    supervised: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference, paths: dict[str, Any]
+) -> None:
     model = _with_design(supervised, "supervised")
     mu = law.supervised_loss(model["params"] / reference.params, model["tokens"] / reference.tokens, p)
-    _observe(supervised, law, "supervised", mu, supervised_residual_scale(law, mu, p, UNITS), p, reference)
+    _observe(supervised, law, "supervised", mu, supervised_residual_scale(law, mu, p, UNITS), p, reference, paths)
 
 
 def _with_design(table: pd.DataFrame, kind: str) -> pm.Model:
@@ -209,14 +266,26 @@ def _with_design(table: pd.DataFrame, kind: str) -> pm.Model:
 
 
 def _observe(
-    table: pd.DataFrame, law: Law, kind: str, mu: Any, sigma: Any, p: dict[str, Any], reference: Reference
+    table: pd.DataFrame,
+    law: Law,
+    kind: str,
+    mu: Any,
+    sigma: Any,
+    p: dict[str, Any],
+    reference: Reference,
+    paths: dict[str, Any],
 ) -> None:
-    """Add the group effects and the likelihood of the runs of a kind, in the PyMC model of the context."""
+    """Add discrepancy, group effects and likelihood of the runs of a kind, in the PyMC model of the context."""
     import pymc as pm
 
     model = pm.modelcontext(None)
     outcome = OUTCOME[kind]
     observed = pm.Data(f"{outcome}_observed", table[outcome].to_numpy(dtype=float), dims=RUN[kind])
+    own = [one for one in law.discrepancy if kind in one.kinds]
+    if own:
+        weights = path_weights(run_position(table, kind, reference), np.asarray(model.coords["step"]))
+        total = sum(p[one.scale] * paths[one.name] for one in own)
+        mu += law.misfit_scale(p) * (pm.Data(PATH_WEIGHTS[kind], weights, dims=(RUN[kind], "step")) @ total)
     # A run with a Student-t residual carries as much information about its mean as a normal one with this scale.
     normal = sigma * pm.math.sqrt((p["nu"] + 3) / (p["nu"] + 1))
     # Each effect is sampled given the law and the effects before it.

@@ -455,14 +455,6 @@ def test_the_prior_is_no_narrower_than_what_the_printed_digits_say():
     assert np.mean(supervised_spread(size, tokens, tolerance=PUBLISHED_TOLERANCE / 3)[1] < rounded) > 0.95
 
 
-def test_decisions_take_the_law_to_hold_where_the_prior_does():
-    """Decisions import no priors, so that the range has a second home there."""
-    assert fitted_draws.PUBLISHED_SUPERVISED_RANGE == {
-        "params": PUBLISHED_SIZES,
-        "tokens_per_param": PUBLISHED_TOKENS_PER_PARAMETER,
-    }
-
-
 def test_it_is_known_less_and_less_outside():
     # From the edge outwards: smaller, larger, and far more or fewer tokens.
     for path in (

@@ -15,6 +15,7 @@ from bayesdistill.law import Draws
 from bayesdistill.law.predictive import (
     OUTCOME,
     Design,
+    curve_loss,
     expected_loss,
     group_effects,
     logpdf,
@@ -118,13 +119,15 @@ def pair_predictions(fitted: Fitted, pairs: pd.DataFrame, rng: np.random.Generat
         return standard_residuals(p["nu"], (draws.n_draws, len(pairs)), rng)
 
     low, high, weight = (pairs[name].to_numpy() for name in ("low", "high", "weight"))
-    curves = expected_loss(draws, fitted.design("supervised"))
+    curves = curve_loss(draws, fitted.design("supervised"))
     expected = (1 - weight) * curves[:, low] + weight * curves[:, high]
+    wander = expected_loss(draws, fitted.design("supervised")) - curves
+    wander = (1 - weight) * wander[:, low] + weight * wander[:, high]
     # Interpolated losses have the noise of two runs; otherwise the weight of the single run is 1.
     own = fitted.new_effects("supervised", rng)
     own = (1 - weight) * own[:, low] + weight * own[:, high]
     scale = residual_scale(draws, fitted.design("supervised"))
-    pretrained = expected + own + (1 - weight) * scale[:, low] * noise()
+    pretrained = expected + wander + own + (1 - weight) * scale[:, low] * noise()
     pretrained = pretrained + np.where(low == high, 0.0, weight) * scale[:, high] * noise()
     noisy_teacher = teacher = np.broadcast_to(measured, expected.shape)
     if unknown.any():
@@ -133,6 +136,7 @@ def pair_predictions(fitted: Fitted, pairs: pd.DataFrame, rng: np.random.Generat
         noisy_teacher = teacher + np.where(unknown, new_run_scale(draws, trained) * noise(), 0.0)
     effects = fitted.new_effects("distilled", rng)[:, rows]
     deviation = residuals(draws, residual_scale(draws, Design("distilled", size, tokens, measured)), rng) + effects
+    deviation = deviation + draws.discrepancy("distilled", size[:, None], tokens[:, None]).T
     student = law.student(size, tokens, p)
     differences = {
         kind: alone - np.asarray(law.distilled_loss(student, np.maximum(loss, 1e-3), p)) - own

@@ -20,9 +20,10 @@ import xarray as xr
 from bayesdistill import compiler, posterior
 from bayesdistill.errors import ModelError
 from bayesdistill.law import Reference
+from bayesdistill.law.discrepancy import path_weights, steps_between
 from bayesdistill.law.effects import EFFECTS
 from bayesdistill.law.predictive import COLUMNS, OUTCOME
-from bayesdistill.model import build_model, reference_run
+from bayesdistill.model import PATH_WEIGHTS, RUN, build_model, reference_run, run_position, run_positions
 from bayesdistill.priors import Priors
 from bayesdistill.sampling import ADAPTATION, MAX_TREEDEPTH
 from bayesdistill.sampling.groups import labeled
@@ -134,12 +135,13 @@ def refit(
     Returns
     -------
     DataTree
-        Groups `posterior` and `sample_stats`.
+        Groups `posterior` and `sample_stats`, and `constant_data` with sizes, tokens and teacher losses of the fitted runs.
     """
     import nutpie
 
     law = refitter.priors.law
     data: dict[str, np.ndarray] = {}
+    design: dict[str, Any] = {}
     tables = (("distilled", refitter.runs, kept), ("supervised", refitter.supervised, kept_supervised))
     for kind, table, chosen in tables:
         if table is None:
@@ -156,14 +158,19 @@ def refit(
             for effect in (EFFECTS["student"], *law.effects)
             if effect.kind == kind
         }
+        if law.discrepancy:
+            steps = steps_between(run_positions(refitter.runs, refitter.supervised, refitter.reference))
+            found[PATH_WEIGHTS[kind]] = path_weights(run_position(table, kind, refitter.reference), steps)
         data |= {name: values[chosen] for name, values in found.items()}
+        design |= {name: ((RUN[kind],), found[name][chosen]) for name in COLUMNS[kind]}
     # The compiled model has no shared variables for unused data.
     used = {variable.name for variable in refitter.compiled.shared_var_keys}
     compiled = refitter.compiled.with_data(**{name: value for name, value in data.items() if name in used})
     settings = {"maxdepth": MAX_TREEDEPTH, **SAMPLER, **sampler, **ADAPTATION}
     tree: xr.DataTree = nutpie.sample(compiled, progress_bar=False, save_warmup=False, **settings)
     drawn = labeled(tree["posterior"].to_dataset(), law)
-    tree["posterior"] = xr.DataTree(posterior.with_law(drawn, law, refitter.reference))
+    tree[posterior.POSTERIOR] = xr.DataTree(posterior.with_law(drawn, law, refitter.reference))
+    tree[posterior.CONSTANT] = xr.DataTree(xr.Dataset(design))
     return tree
 
 

@@ -5,6 +5,7 @@ The simulator does not use the PyMC model, because calibration does not detect a
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 
 from bayesdistill.arguments import checked
 from bayesdistill.errors import ModelError
-from bayesdistill.law import Draws, Law, Reference
+from bayesdistill.law import Draws, Law, Paths, Reference
 from bayesdistill.law.predictive import Design, expected_loss, group_effects, residual_scale, residuals
 from bayesdistill.priors import Priors
 
@@ -220,5 +221,8 @@ def decision_gains(draws: Draws) -> dict[str, np.ndarray]:
 
 
 def draws_of_truth(truth: dict[str, Any], law: Law, reference: Reference) -> Draws:
-    """Convert a result of `draw_truths` to a single draw."""
-    return Draws(law, {name: value for name, value in truth.items() if name != "z"}, reference)
+    """Convert a result of `draw_truths` to a single draw; the paths of its discrepancies are a function of `z`."""
+    symbols = {name: value for name, value in truth.items() if name != "z"}
+    names, seed = [one.name for one in law.discrepancy], zlib.crc32(np.ascontiguousarray(truth["z"]).tobytes())
+    paths = Paths.extended(names, 1, {}, np.arange(0), None, seed) if names else None
+    return Draws(law, symbols, reference, paths=paths)

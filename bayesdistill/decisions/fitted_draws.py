@@ -17,11 +17,8 @@ from bayesdistill import posterior
 from bayesdistill.datasets import FIXED_AXES, fixed_axes
 from bayesdistill.errors import ConflictError, ConflictWarning, ConvergenceError, ConvergenceWarning, ModelError
 from bayesdistill.law import Draws
+from bayesdistill.law.formulas import PUBLISHED_RANGE
 from bayesdistill.law.parameters import DOMAIN_WORDS, DOMAINS
-
-PUBLISHED_SUPERVISED_RANGE = {"params": (143e6, 12.6e9), "tokens_per_param": (10.0, 160.0)}
-"""Range of the data of the published law (Busbridge et al. 2025). It applies to posteriors whose supervised law uses the published
-law as prior. It equals the range in `priors.table`, which this module may not import; a test compares them."""
 
 _CERTAIN = 0.001
 """Posterior probability that E is lower than the loss of a teacher which is questioned."""
@@ -187,7 +184,6 @@ def _ranges(seen: xr.Dataset) -> tuple[dict[str, tuple[float, float]], str]:
         note("pretraining_tokens_per_param", seen["tokens"].values / seen["params"].values)
         return ranges, "supervised runs of the fit"
     if ranges:
-        ranges["pretraining_params"] = PUBLISHED_SUPERVISED_RANGE["params"]
-        ranges["pretraining_tokens_per_param"] = PUBLISHED_SUPERVISED_RANGE["tokens_per_param"]
+        ranges |= {f"pretraining_{name}": between for name, between in PUBLISHED_RANGE.items()}
         return ranges, "data of the published law"
     return ranges, "unknown"

@@ -4,6 +4,7 @@
 run to the PyMC model and to numpy. To add a term, write a module like those in `terms`.
 """
 
+from bayesdistill.law.discrepancy import DISCREPANCIES, Discrepancy, Paths
 from bayesdistill.law.draws import Draws
 from bayesdistill.law.effects import EFFECTS, GroupEffect
 from bayesdistill.law.forms import (

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bayesdistill.errors import ParameterError
+from bayesdistill.law.discrepancy import RATIO, Paths, log_compute
 from bayesdistill.law.forms import SUPERVISED_SYMBOLS, Law
 from bayesdistill.law.parameters import UNITS, Reference
 from bayesdistill.law.term import Student
@@ -28,6 +29,8 @@ class Draws(Mapping[str, np.ndarray]):
         Of slopes and of residual noise that depends on tokens.
     groups : mapping
         Name of a group effect -> number of groups in the data behind the draws.
+    paths : Paths, optional
+        Of the law's discrepancies; None if the law has none.
 
     Raises
     ------
@@ -39,6 +42,7 @@ class Draws(Mapping[str, np.ndarray]):
     symbols: Mapping[str, Any]
     reference: Reference = UNITS
     groups: Mapping[str, int] = field(default_factory=dict)
+    paths: Paths | None = None
 
     def __post_init__(self) -> None:
         known = {p.name for p in self.law.parameters}
@@ -77,7 +81,8 @@ class Draws(Mapping[str, np.ndarray]):
 
     def take(self, index: Any) -> Draws:
         """Some of the draws: a slice, a mask or integers."""
-        return replace(self, symbols={name: value[index] for name, value in self.symbols.items()})
+        paths = None if self.paths is None else self.paths.take(index)
+        return replace(self, symbols={name: value[index] for name, value in self.symbols.items()}, paths=paths)
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
@@ -96,3 +101,17 @@ class Draws(Mapping[str, np.ndarray]):
     def distilled_loss(self, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
         """Loss of distilled students in nats per token, (..., n_draws); arguments (..., 1) or (..., n_draws)."""
         return np.asarray(self.law.distilled_loss(self.student(params, tokens), teacher_loss, self.symbols))
+
+    def discrepancy(self, kind: str, params: Any, tokens: Any) -> np.ndarray:
+        """Error of the law for runs of a kind in nats per token, (..., n_draws); arguments (..., 1) or (..., n_draws)."""
+        total = np.zeros(np.broadcast_shapes(np.shape(params), np.shape(tokens), (self.n_draws,)))
+        if self.paths is None:
+            return total
+        misfit = self.law.misfit_scale(self.symbols)
+        position = log_compute(params, tokens, self.reference)
+        own = [one for one in self.law.discrepancy if kind in one.kinds]
+        total = sum((self[one.scale] * self.paths.at(one.name, position) for one in own), total)
+        outside = self.paths.beyond_ratios(params, tokens)
+        if outside is not None and own:
+            total = total + self[own[0].scale] * self.paths.at(RATIO, outside)
+        return np.asarray(misfit * total)

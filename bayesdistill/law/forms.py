@@ -16,6 +16,7 @@ import numpy as np
 from bayesdistill.arguments import Range, check_fields, checked, instance, is_finite, scalar, shown, switch, tuple_of
 from bayesdistill.errors import BayesdistillError, ModelError, ParameterError
 from bayesdistill.law import formulas
+from bayesdistill.law.discrepancy import DISCREPANCIES, Discrepancy
 from bayesdistill.law.effects import EFFECTS, GroupEffect
 from bayesdistill.law.formulas import exp, log, log_ratio, log_student_term, own_scale
 from bayesdistill.law.parameters import DOMAIN_WORDS, DOMAINS, UNITS, Coordinate, Parameter, Reference
@@ -50,7 +51,7 @@ class Law:
     """A model of distilled and supervised runs.
 
     Laws are compared and stored by the names of their parts. Change one with `with_terms`, `without_terms`, `with_effects`,
-    `with_residual_noise` and `with_fixed`, which return a new law.
+    `with_discrepancy`, `with_residual_noise` and `with_fixed`, which return a new law.
 
     Parameters
     ----------
@@ -67,8 +68,8 @@ class Law:
         Symbol -> value, for symbols that are not sampled, such as gamma or omega. Each must depend on one coordinate only.
     supervised_noise : bool
         Whether supervised runs have their own residual scale, as they do beside distilled runs.
-    discrepancy : None
-        Reserved for a model of the law's error outside the range of the data.
+    discrepancy : tuple of Discrepancy
+        Errors of the law that grow with the distance from its runs.
 
     Examples
     --------
@@ -86,7 +87,7 @@ class Law:
     supervised_residual_noise: ResidualNoise = CONSTANT
     fixed: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     supervised_noise: bool = False
-    discrepancy: None = None
+    discrepancy: tuple[Discrepancy, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(
@@ -99,6 +100,7 @@ class Law:
             supervised_residual_noise=instance(ResidualNoise),
             fixed=instance(Mapping),
             supervised_noise=switch,
+            discrepancy=tuple_of(Discrepancy),
         )
         object.__setattr__(self, "fixed", MappingProxyType({name: scalar(value) for name, value in self.fixed.items()}))
         for kind, noise, other in (
@@ -107,7 +109,8 @@ class Law:
         ):
             if getattr(noise, other) is not None:
                 raise ParameterError(f"The residual noise {noise.name!r} is not one of {kind} runs.")
-        for what, parts in (("term", self.terms), ("group effect", self.effects)):
+        parts_of_law = (("term", self.terms), ("group effect", self.effects), ("discrepancy", self.discrepancy))
+        for what, parts in parts_of_law:
             for name in _repeated(parts):
                 raise ParameterError(f"The law {self.name!r} has the {what} {name!r} twice.")
         if not self.terms or self.terms[0].name != "supervised":
@@ -158,6 +161,11 @@ class Law:
         """The law with these group effects and no others."""
         return replace(self, effects=tuple(_part(effect, EFFECTS, "group effect") for effect in effects))
 
+    def with_discrepancy(self, *discrepancies: str | Discrepancy) -> Law:
+        """The law with these discrepancies and no others: "shared" and "distilled"."""
+        parts = tuple(_part(one, DISCREPANCIES, "discrepancy") for one in discrepancies)
+        return replace(self, discrepancy=parts)
+
     def with_residual_noise(
         self, noise: str | ResidualNoise | None = None, *, supervised: str | ResidualNoise | None = None
     ) -> Law:
@@ -196,6 +204,7 @@ class Law:
             supervised_residual_noise=self.supervised_residual_noise if supervised else CONSTANT,
             fixed={},
             supervised_noise=distilled and supervised,
+            discrepancy=tuple(one for one in self.discrepancy if distilled or "supervised" in one.kinds),
         )
         symbols = {p.name for p in free.parameters}
         return replace(free, fixed={name: value for name, value in self.fixed.items() if name in symbols})
@@ -230,6 +239,7 @@ class Law:
         terms = tuple(p for term in self.terms for p in term.parameters)
         supervised = (SIGMA_SUPERVISED,) if self.supervised_noise else ()
         noise = (*self.residual_noise.parameters, *self.supervised_residual_noise.parameters)
+        noise += tuple(p for one in self.discrepancy for p in one.parameters)
         return (*terms, SIGMA, NU, *noise, *(e.scale for e in self.effects), *supervised)
 
     @property
@@ -248,6 +258,7 @@ class Law:
         replaced = {name for term in self.terms for name in term.replaces}
         found = [c for term in self.terms for c in term.coordinates if c.name not in replaced]
         found += [*BASE_COORDINATES, *self.residual_noise.coordinates, *self.supervised_residual_noise.coordinates]
+        found += [c for one in self.discrepancy for c in one.coordinates]
         found += [effect.coordinate for effect in self.effects]
         found += [SUPERVISED_COORDINATE] if self.supervised_noise else []
         return tuple(found)
@@ -258,6 +269,7 @@ class Law:
         plain = {term.name for term in LAWS["busbridge2025"].terms}
         found = [term.sentence for term in self.terms if term.name not in plain]
         found += [effect.sentence for effect in self.effects]
+        found += [one.sentence for one in self.discrepancy]
         found += [self.residual_noise.sentence, self.supervised_residual_noise.sentence]
         return [sentence for sentence in found if sentence]
 
@@ -272,6 +284,7 @@ class Law:
         """(part, the packaged part of that name or None)."""
         found: list[tuple[Any, Any]] = [(term, TERMS.get(term.name)) for term in self.terms]
         found += [(effect, EFFECTS.get(effect.name)) for effect in self.effects]
+        found += [(one, DISCREPANCIES.get(one.name)) for one in self.discrepancy]
         noise = (self.residual_noise, self.supervised_residual_noise)
         return [*found, *((part, RESIDUAL_NOISE.get(part.name)) for part in noise)]
 
@@ -281,18 +294,18 @@ class Law:
             part.name if packaged == part else {"name": part.name, "digest": part.digest}
             for part, packaged in self._parts()
         ]
-        count = len(self.terms)
+        count, end = len(self.terms), len(self.terms) + len(self.effects)
         return json.dumps(
             {
                 "name": self.name,
                 "reference": self.reference,
                 "terms": names[:count],
-                "effects": names[count:-2],
+                "effects": names[count:end],
                 "noise": names[-2],
                 "supervised_residual_noise": names[-1],
                 "fixed": dict(sorted(self.fixed.items())),
                 "supervised_noise": self.supervised_noise,
-                "discrepancy": self.discrepancy,
+                "discrepancy": names[end:-2],
             }
         )
 
@@ -490,6 +503,12 @@ class Law:
         excess = _modified(others, "excess", ZERO, at.student, at.reference.teacher_loss, at.log_ratio, p)
         return replace(at, others=_modified(others, "student_excess", excess, at.student, p))
 
+    def misfit_scale(self, p: Values) -> Any:
+        """How far runs lie from the law within the data, nats per token: residual scale and constant group effects of a kind."""
+        kind = "distilled" if self.distills else "supervised"
+        shared = [p[e.scale.name] ** 2 for e in self.effects if e.kind == kind and not e.slope]
+        return sum(shared, p["sigma"] ** 2) ** 0.5
+
     def valid(self, p: Values) -> Any:
         """Which draws are laws: every symbol there is finite and in its domain."""
         found = [DOMAINS[q.domain](p[q.name]) & np.isfinite(p[q.name]) for q in self.parameters if q.name in p]
@@ -667,7 +686,7 @@ def remember(law: Law) -> None:
 
 def coordinate_description(name: str) -> str:
     """What a coordinate of any law of this session is, in a few words."""
-    parts = [*TERMS.values(), *RESIDUAL_NOISE.values(), *_CUSTOM.values()]
+    parts = [*TERMS.values(), *RESIDUAL_NOISE.values(), *DISCREPANCIES.values(), *_CUSTOM.values()]
     found = [c for part in parts for c in getattr(part, "coordinates", ())]
     found += [*BASE_COORDINATES, SUPERVISED_COORDINATE, *(effect.coordinate for effect in EFFECTS.values())]
     return next((c.description for c in found if c.name == name), name.replace("_", " "))
@@ -700,11 +719,13 @@ def law_of_json(text: str, law: Law | None = None) -> Law:
             _stored(stored[name], RESIDUAL_NOISE, "form of the residual noise")
             for name in ("noise", "supervised_residual_noise")
         )
+        discrepancy = tuple(_stored(part, DISCREPANCIES, "discrepancy") for part in stored["discrepancy"] or ())
         name, reference, fixed = stored["name"], stored["reference"], dict(stored["fixed"])
         if not (isinstance(name, str) and isinstance(reference, str)):
             raise TypeError("name and reference must be text")
         parts = Law(name, reference, terms, effects, noise, other)
-        return replace(parts, fixed=fixed, supervised_noise=bool(stored["supervised_noise"]))
+        noisy = bool(stored["supervised_noise"])
+        return replace(parts, fixed=fixed, supervised_noise=noisy, discrepancy=discrepancy)
     except ModelError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -53,6 +53,8 @@ PUBLISHED = MappingProxyType(
 )
 """Published values. Busbridge et al. (2025) print the six supervised ones; the nine of the distillation law are recovered from
 the 20 curves of their Figure 1 (rms 3.3e-4 nats, worst 1.2e-3)."""
+PUBLISHED_RANGE = MappingProxyType({"params": (1.43e8, 1.26e10), "tokens_per_param": (10.0, 160.0)})
+"""Range of the runs of the published supervised law: non-embedding parameters, and tokens per parameter."""
 
 
 # The math namespace -------------------------------------------------------------------------------------------------

@@ -74,7 +74,15 @@ class Design:
 
 
 def expected_loss(draws: Draws, design: Design) -> np.ndarray:
-    """The law's mean loss of every run under every draw, (n_draws, run), nats per token."""
+    """The loss of every run that the law with its discrepancy expects under every draw, (n_draws, run), nats per token."""
+    curve = curve_loss(draws, design)
+    if draws.paths is None:
+        return curve
+    return np.asarray(curve + draws.discrepancy(design.kind, design.params[:, None], design.tokens[:, None]).T)
+
+
+def curve_loss(draws: Draws, design: Design) -> np.ndarray:
+    """The law's mean curve at every run under every draw, (n_draws, run), nats per token."""
     p = draws.columns
     if design.kind == "supervised":
         return np.asarray(draws.law.supervised_loss(design.params, design.tokens, p))
@@ -95,7 +103,7 @@ def residual_scale(draws: Draws, design: Design) -> np.ndarray:
     require_noise(draws)
     p = draws.columns
     if design.kind == "supervised":
-        scale = supervised_residual_scale(draws.law, expected_loss(draws, design), p, draws.reference)
+        scale = supervised_residual_scale(draws.law, curve_loss(draws, design), p, draws.reference)
     elif draws.law.residual_noise.factor is None:
         scale = p["sigma"]
     else:

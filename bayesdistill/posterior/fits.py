@@ -17,7 +17,8 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill.errors import ModelError
-from bayesdistill.law import UNITS, Draws, Law, Reference, as_law, law_of_json, remember
+from bayesdistill.law import UNITS, Draws, Law, Paths, Reference, as_law, law_of_json, remember
+from bayesdistill.law.formulas import PUBLISHED_RANGE
 from bayesdistill.law.predictive import COLUMNS, LABELS, OUTCOME
 
 POSTERIOR = "posterior"
@@ -180,7 +181,31 @@ def draws_of(fit: Fit, thin: slice = slice(None)) -> Draws:
     dataset = posterior_dataset(fit).isel(draw=thin)
     flat = {p.name: _flat(dataset[p.name]) for p in law.parameters if p.name in dataset}
     groups = {e.name: dataset.sizes[e.dim] for e in law.effects if e.variable.name in dataset}
-    return Draws(law, flat, reference_of(fit), groups)
+    return Draws(law, flat, reference_of(fit), groups, _paths_of(fit, law, thin) if law.discrepancy else None)
+
+
+def _paths_of(fit: Fit, law: Law, thin: slice) -> Paths:
+    """Return the paths of a fit's discrepancies, with increments outside the data from their prior."""
+    dataset = posterior_dataset(fit)
+    fitted = {one.name: _flat(dataset[one.variable]) for one in law.discrepancy if one.variable in dataset}
+    steps = dataset["step"].values if fitted else np.arange(0)
+    count = dataset.sizes["chain"] * dataset.sizes["draw"]
+    paths = Paths.extended([one.name for one in law.discrepancy], count, fitted, steps, _ratios(fit))
+    kept = np.arange(count).reshape(dataset.sizes["chain"], -1)[:, thin].ravel()
+    return paths if thin == slice(None) else paths.take(kept)
+
+
+def _ratios(fit: Fit) -> tuple[float, float] | None:
+    """Return the range of tokens per parameter in the data of a fit, or of the published law; None for draws without data."""
+    seen = seen_runs(fit)
+    pairs = [names[:2] for names in COLUMNS.values() if {*names[:2]} <= {*seen.data_vars}]
+    ratios = [seen[tokens].values / seen[params].values for params, tokens in pairs]
+    if not ratios:
+        return None
+    if OUTCOME["supervised"] not in observed_runs(fit):
+        ratios.append(np.array(PUBLISHED_RANGE["tokens_per_param"]))
+    every = np.concatenate(ratios)
+    return float(every.min()), float(every.max())
 
 
 def identity(fit: Fit) -> str:
@@ -190,7 +215,8 @@ def identity(fit: Fit) -> str:
     """
     law, dataset = law_of(fit), posterior_dataset(fit)
     digest = hashlib.sha256(law.to_json().encode())
-    for name in ("chain", "draw", *(p.name for p in law.parameters if p.name in dataset)):
+    paths = [one.variable for one in law.discrepancy if one.variable in dataset]
+    for name in ("chain", "draw", *(p.name for p in law.parameters if p.name in dataset), *paths):
         values = dataset[name].transpose(*(dim for dim in ("chain", "draw") if dim in dataset[name].dims), ...).values
         is_number = values.dtype.kind in "iufb"
         digest.update(name.encode())

@@ -16,6 +16,7 @@ import numpy as np
 from bayesdistill.arguments import check_fields, checked
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import PUBLISHED, SUPERVISED_SYMBOLS, Law, Prior, Reference, as_law
+from bayesdistill.law.formulas import PUBLISHED_RANGE
 from bayesdistill.law.terms import TERMS
 from bayesdistill.priors.theory import STATEMENTS, Statement
 
@@ -104,9 +105,9 @@ less noise in the targets is not proven to help at every learning rate and batch
 PUBLISHED_TOLERANCE = 0.0035
 """Prior standard deviation in nats of the loss of the published supervised law, as root mean square over its fitted range, where the
 rounding of the published coefficients is 0.002 to 0.004 nats."""
-PUBLISHED_SIZES = (1.43e8, 1.26e10)
+PUBLISHED_SIZES = PUBLISHED_RANGE["params"]
 """Range of non-embedding parameters to which the published supervised law was fitted."""
-PUBLISHED_TOKENS_PER_PARAMETER = (10.0, 160.0)
+PUBLISHED_TOKENS_PER_PARAMETER = PUBLISHED_RANGE["tokens_per_param"]
 """Range of tokens per parameter of the published supervised law. Its isoFLOP runs are around the compute-optimal size, with 15 tokens
 per parameter."""
 _GRID = (24, 20)

@@ -159,6 +159,10 @@ def instance(kind: type) -> Rule:
     return rule
 
 
+NOISE = ("law", "expected", "run")
+"""Levels of uncertainty: the law's mean curves; with its discrepancy and group effects; with the residual noise of single runs."""
+
+
 def tuple_of(kind: type) -> Rule:
     """Return the rule for a tuple of objects of a class."""
 

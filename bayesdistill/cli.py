@@ -23,6 +23,7 @@ import typer
 
 import bayesdistill as bd
 from bayesdistill import posterior
+from bayesdistill.arguments import NOISE
 from bayesdistill.errors import BayesdistillError, FileError, ParameterError
 from bayesdistill.files import check_writable
 
@@ -88,7 +89,6 @@ def _output(text: str, check: Callable[[Path | None], Path | None] = _netcdf_fil
     return typer.Option("-o", "--output", callback=check, help=text)
 
 
-NOISE = ("law", "run")
 GROUPS = ("seen", "new")
 FitFile = Annotated[Path, typer.Argument(metavar="FIT", help="A fit written by `bayesdistill fit`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -200,7 +200,9 @@ def plan_command(
     max_teacher_params: Annotated[str, _number("Maximum non-embedding parameters of the teacher.")] = "1e12",
     max_teacher_tokens: Annotated[str, _number("Maximum training tokens of the teacher.")] = "2e13",
     max_student_tokens: Annotated[str | None, _number("Maximum tokens of the student.")] = None,
-    noise: Annotated[str, _one_of(NOISE, "law: expected losses; run: losses of two single runs.")] = "law",
+    noise: Annotated[
+        str, _one_of(NOISE, "law: mean curves; expected: with group effects; run: two single runs.")
+    ] = "law",
     draws: Annotated[str, _number("Number of draws for the strategy with perfect information.")] = "1000",
     seed: Annotated[str, _number("Random seed for --noise run.")] = "0",
     allow_unconverged: Unconverged = False,
@@ -254,7 +256,9 @@ def predict_command(
             "and tokens. The outcome may be missing.",
         ),
     ],
-    noise: Annotated[str, _one_of(NOISE, "law: the expected loss; run: the loss of a single new run.")] = "law",
+    noise: Annotated[
+        str, _one_of(NOISE, "law: mean curve; expected: with group effects; run: a single new run.")
+    ] = "law",
     groups: Annotated[
         str, _one_of(GROUPS, "seen: groups in the data keep their effects; new: every run belongs to new groups.")
     ] = "seen",

@@ -30,7 +30,7 @@ from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.decisions.reductions import probability_given, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Problem, Workers, solve
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, DataError, ModelError, ParameterError
-from bayesdistill.law.predictive import RunNoise
+from bayesdistill.law.predictive import Deviations
 from bayesdistill.strategies import STATUS, Bounds
 from bayesdistill.tables import plan_table
 
@@ -451,7 +451,7 @@ def test_configuration_scatter_enters_run_noise():
 def test_residuals_have_the_tails_of_the_posterior():
     n = 40_000
     fitted = gather(posterior_of(published(n) | {"sigma": np.full(n, 0.02), "nu": np.full(n, 3.0)}), False)
-    noise = RunNoise.draw(fitted.draws, 1)
+    noise = Deviations.draw(fitted.draws, 1)
     distilled, pretrained = noise.distilled(1e9, 1e10, 2.0), noise.pretrained(1e9, 1e10)
     for scatter in (distilled, pretrained):
         for q in (0.75, 0.99):

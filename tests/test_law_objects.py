@@ -40,7 +40,7 @@ from bayesdistill.law.effects import configuration_groups
 from bayesdistill.law.formulas import log
 from bayesdistill.law.predictive import (
     Design,
-    RunNoise,
+    Deviations,
     cdf,
     expected_loss,
     group_effects,
@@ -533,24 +533,24 @@ def test_a_pair_of_runs_has_the_same_noise_wherever_it_is_asked(form):
     draws = draws_with_noise(law, 50, **more)
     size = np.geomspace(1e8, 1e10, 6)[:, None, None]
     tokens, teacher = np.geomspace(1e9, 1e12, 5)[:, None], 2.3
-    noise = RunNoise.draw(draws, 3)
+    noise = Deviations.draw(draws, 3)
     whole = noise.distilled(size, tokens, teacher)
     assert np.broadcast_shapes(whole.shape, (6, 5, 50)) == (6, 5, 50)
     whole = np.broadcast_to(whole, (6, 5, 50))
-    again = RunNoise.draw(draws, 3)
+    again = Deviations.draw(draws, 3)
     backwards = np.broadcast_to(again.distilled(size[::-1], tokens[::-1], teacher), (6, 5, 50))
     np.testing.assert_array_equal(backwards[::-1, ::-1], whole)
     for i, j in ((5, 4), (0, 0), (2, 3)):
-        alone = RunNoise.draw(draws, 3).distilled(size[i, 0], tokens[j], teacher)
+        alone = Deviations.draw(draws, 3).distilled(size[i, 0], tokens[j], teacher)
         np.testing.assert_array_equal(np.broadcast_to(alone, 50), whole[i, j])
     np.testing.assert_array_equal(again.pretrained(1e9, 1e10), noise.pretrained(1e9, 1e10))
     np.testing.assert_array_equal(
         again.difference(1e9, 1e10, 2.3, 1e10), noise.pretrained(1e9, 1e10) - noise.distilled(1e9, 1e10, 2.3)
     )
-    assert not np.array_equal(RunNoise.draw(draws, 4).pretrained(1e9, 1e10), noise.pretrained(1e9, 1e10))
+    assert not np.array_equal(Deviations.draw(draws, 4).pretrained(1e9, 1e10), noise.pretrained(1e9, 1e10))
     # An effect does not depend on which others the law has.
     fewer = law.with_effects("student")
-    alone = RunNoise.draw(Draws(fewer, draws.symbols, REFERENCE), 3)
+    alone = Deviations.draw(Draws(fewer, draws.symbols, REFERENCE), 3)
     np.testing.assert_array_equal(alone.effects["student"], noise.effects["student"])
     np.testing.assert_array_equal(alone.residual, noise.residual)
     np.testing.assert_array_equal(alone.pretrained(1e9, 1e10), noise.pretrained(1e9, 1e10))
@@ -560,7 +560,7 @@ def test_the_noise_of_a_pair_has_the_scale_of_new_runs():
     law = PAPER.with_residual_noise("ratio").with_effects("student", "student_slope")
     draws = draws_with_noise(law, 200_000, sigma=0.01, nu=1e6, noise_ratio=0.3)
     draws = replace(draws, groups={"student": 4, "student_slope": 4})
-    noise = RunNoise.draw(draws, 0)
+    noise = Deviations.draw(draws, 0)
     for teacher in (2.0, REFERENCE.teacher_loss, 3.0):
         design = Design("distilled", np.array([1e9]), np.array([2e10]), np.array([teacher]))
         expected = float(new_run_scale(draws.take([0]), design)[0, 0])
@@ -578,7 +578,7 @@ def test_the_noise_of_a_pair_has_the_scale_of_new_runs():
 
 def test_noise_that_the_draws_lack_is_named(published_draw):
     with pytest.raises(ParameterError, match=r"no sigma and no nu, .*Use a fit that bd.fit returned, or noise='law'"):
-        RunNoise.draw(posterior.draws_of(published_draw), 0)
+        Deviations.draw(posterior.draws_of(published_draw), 0)
 
 
 # A fit whose residual scale depends on the run ------------------------------------------------------------------------
@@ -622,7 +622,7 @@ def test_every_answer_uses_the_scale_of_the_run(ratio_fit):
         law, run = (plans[name][noise].squeeze(drop=True) for noise in ("law", "run"))
         draws = posterior.draws_of(fit)
         teacher = run["teacher_loss"].values.ravel()
-        expected = RunNoise.draw(draws, 5).difference(1e9, float(run["student_tokens"]), teacher, 1e10)
+        expected = Deviations.draw(draws, 5).difference(1e9, float(run["student_tokens"]), teacher, 1e10)
         np.testing.assert_allclose(
             run["advantage"].values.ravel() - law["advantage"].values.ravel(), expected, atol=1e-12
         )
@@ -731,7 +731,7 @@ def test_the_residual_scale_of_supervised_runs_is_a_power_of_their_reducible_los
     np.testing.assert_allclose(scale, np.broadcast_to(expected, (3, 3)), rtol=1e-12)
     # The PyMC model has the same formula: its log density is that of these scales.
     table = pd.DataFrame({"params": sizes, "tokens": tokens, "loss": loss + np.array([0.01, -0.02, 0.005])})
-    noise = RunNoise.draw(draws, 1)
+    noise = Deviations.draw(draws, 1)
     np.testing.assert_allclose(
         noise.pretrained(sizes[0], tokens[0]), expected[0] * noise.pretrained_residual, rtol=1e-12
     )

@@ -15,7 +15,7 @@ from bayesdistill.criticism.left_out_scores import Fitted
 from bayesdistill.datasets import data_hash, describe_runs, published_design, training_curves
 from bayesdistill.errors import DataError, DesignWarning
 from bayesdistill.law import LAWS, Draws, Reference
-from bayesdistill.law.predictive import Design, RunNoise, new_run_scale
+from bayesdistill.law.predictive import Design, Deviations, new_run_scale
 
 DEFAULT, PAPER = LAWS["tied_reducible"], LAWS["busbridge2025"]
 SUPERVISED = ("E", "A", "B", "alpha", "beta", "gamma")
@@ -133,7 +133,7 @@ def test_a_new_model_deviates_by_effect_and_slope():
     design = Design("supervised", np.full(2, 1e9), tokens)
     expected = np.sqrt(0.03**2 + (0.01 * np.log(tokens / 1e11)) ** 2)
     np.testing.assert_allclose(new_run_scale(draws.take([0]), design)[0], expected, rtol=1e-6)
-    deviation = RunNoise.draw(draws, 0).pretrained(1e9, tokens[:, None])
+    deviation = Deviations.draw(draws, 0).pretrained(1e9, tokens[:, None])
     np.testing.assert_allclose(deviation.std(axis=-1), expected, rtol=0.01)
     # One model: its deviations differ by its slope alone.
     assert np.std(deviation[1] - deviation[0]) == pytest.approx(0.01 * np.log(10), rel=0.01)

@@ -11,7 +11,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import bayesdistill as bd
-from bayesdistill.decisions import fitted_draws
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.law import LAWS, TERMS, Draws, Law, Prior, Reference
 from bayesdistill.law.residual import BASE_COORDINATES

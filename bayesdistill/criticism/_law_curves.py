@@ -13,7 +13,7 @@ from bayesdistill.criticism.groupings import fit_attributes, runs_of, thinning
 from bayesdistill.criticism.results import dataset
 from bayesdistill.datasets import FIXED_AXES, KINDS, fixed_axes
 from bayesdistill.law.effects import student_configurations
-from bayesdistill.law.predictive import COLUMNS, OUTCOME, Design, RunNoise, expected_loss
+from bayesdistill.law.predictive import COLUMNS, OUTCOME, Design, Deviations, expected_loss
 from bayesdistill.model import RUN
 from bayesdistill.posterior import INTERVAL_KIND, INTERVAL_PROBABILITY
 
@@ -70,23 +70,24 @@ def law_curves(
     """
     kind, runs = runs_of(fit, "law_curves", kind)
     draws, some = posterior.draws_of(fit), posterior.draws_of(fit, thinning(fit, max_draws))
-    noise, along, outcome = RunNoise.draw(some, seed), COLUMNS[kind][-1], OUTCOME[kind]
+    noise, along, outcome = Deviations.draw(some, seed), COLUMNS[kind][-1], OUTCOME[kind]
     if kind == "distilled":
         pairs, index = student_configurations(runs)
         losses = runs[along].to_numpy()
         margin = 0.03 * float(np.ptp(losses))
         axis = np.linspace(losses.min() - margin, losses.max() + margin, points)
         grid = (pairs[:, 0, None, None], pairs[:, 1, None, None], axis[:, None])
-        curve = some.distilled_loss(*grid)
-        new_run = curve + noise.distilled(*grid)
+        law = some.distilled_loss(*grid)
+        curve, new_run = law + some.discrepancy(kind, *grid[:2]), law + noise.distilled(*grid)
         coords = {"configuration_params": pairs[:, 0], "configuration_tokens": pairs[:, 1]}
     else:
         sizes, index = _curve_sizes(runs["params"].to_numpy())
         tokens = np.log(runs[along].to_numpy())
         margin = 0.03 * float(np.ptp(tokens))
         axis = np.exp(np.linspace(tokens.min() - margin, tokens.max() + margin, points))
-        curve = some.supervised_loss(sizes[:, None, None], axis[:, None])
-        new_run = curve + noise.pretrained(sizes[:, None, None], axis[:, None])
+        at = (sizes[:, None, None], axis[:, None])
+        law = some.supervised_loss(*at)
+        curve, new_run = law + some.discrepancy(kind, *at), law + noise.pretrained(*at)
         coords = {"configuration_params": sizes}
     tails = [(1 - prob) / 2, (1 + prob) / 2]
     predicted = expected_loss(draws, Design.of(draws.law, runs, kind)).mean(axis=0)

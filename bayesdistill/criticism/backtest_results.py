@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesdistill.arguments import NOISE
 from bayesdistill.criticism import probability_scores as scores
 from bayesdistill.criticism.results import columns, dataset
 from bayesdistill.law.effects import configuration_labels
@@ -20,7 +21,6 @@ from bayesdistill.law.predictive import COLUMNS, OUTCOME
 
 EXTRAPOLATION = (1.0, 3.0, 10.0, 30.0, math.inf)
 """Edges of the extrapolation groups, in multiples of the cutoff."""
-NOISE = ("law", "run")
 PAIR_DIMS = ("forecast", "noise", "bin")
 PAIR_COUNTS = ("forecasts", "configurations", "base_rate")
 """Dimensions and further variables of a result that describe pairs; a backtest of one kind of runs has none."""

@@ -20,8 +20,10 @@ from bayesdistill.law.predictive import (
     group_effects,
     logpdf,
     new_run_scale,
+    pretrained_noise_factor,
     residual_scale,
     residuals,
+    shared_effect,
     standard_residuals,
     with_new_groups,
 )
@@ -61,11 +63,13 @@ class Fitted:
         """Return the design of all distilled or supervised runs."""
         return Design.of(self.draws.law, self.runs[kind], kind)
 
+    def effects_of_all(self, kind: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return the group effects of a kind, drawn for new groups: name -> (n_draws, group)."""
+        return with_new_groups(self.draws, self.design(kind), self.effects, self.kept[kind], rng)
+
     def new_effects(self, kind: str, rng: np.random.Generator) -> np.ndarray:
         """Return group effects of all runs of a kind, drawn for new groups, (n_draws, run)."""
-        design = self.design(kind)
-        effects = with_new_groups(self.draws, design, self.effects, self.kept[kind], rng)
-        return group_effects(self.draws, design, effects)
+        return group_effects(self.draws, self.design(kind), self.effects_of_all(kind, rng))
 
 
 def run_predictions(fitted: Fitted, rng: np.random.Generator) -> dict[str, list[Any]]:
@@ -107,45 +111,58 @@ def pair_predictions(fitted: Fitted, pairs: pd.DataFrame, rng: np.random.Generat
     Returns
     -------
     dict
-        probability_law and probability_run; mean_difference, lower_difference and upper_difference (90% interval with run noise)
-        of pretrained minus distilled loss in nats.
+        probability_law, probability_expected and probability_run; mean_difference, lower_difference and upper_difference (90% interval
+        with run noise) of pretrained minus distilled loss in nats.
     """
     draws, law, p = fitted.draws, fitted.draws.law, fitted.draws.columns
     rows, unknown = pairs["distilled"].to_numpy(), pairs["teacher_unknown"].to_numpy(dtype=bool)
     table = fitted.runs["distilled"].iloc[rows]
     size, tokens, measured = (column(table, name) for name in ("student_params", "student_tokens", "teacher_loss"))
+    low, high, weight = (pairs[name].to_numpy() for name in ("low", "high", "weight"))
+    supervised, distilled = fitted.design("supervised"), fitted.design("distilled")
 
     def noise() -> np.ndarray:
         return standard_residuals(p["nu"], (draws.n_draws, len(pairs)), rng)
 
-    low, high, weight = (pairs[name].to_numpy() for name in ("low", "high", "weight"))
-    curves = curve_loss(draws, fitted.design("supervised"))
-    expected = (1 - weight) * curves[:, low] + weight * curves[:, high]
-    wander = expected_loss(draws, fitted.design("supervised")) - curves
-    wander = (1 - weight) * wander[:, low] + weight * wander[:, high]
+    def between(values: np.ndarray) -> np.ndarray:
+        """Interpolate between the two pretrained runs of every pair."""
+        return (1 - weight) * values[:, low] + weight * values[:, high]
+
+    effects = fitted.effects_of_all("distilled", rng)
+    expected_own = (
+        expected_loss(draws, distilled) - curve_loss(draws, distilled) + group_effects(draws, distilled, effects)
+    )
+    expected_own = expected_own[:, rows]
+    expected = between(expected_loss(draws, supervised) + fitted.new_effects("supervised", rng))
+    for effect in law.effects:
+        if effect.of_pretrained and effect.name in effects:
+            own = effects[effect.name][:, distilled.groups[effect.name][1][rows]]
+            expected = expected + shared_effect(draws, effect, own, rng.standard_normal(own.shape))
     # Interpolated losses have the noise of two runs; otherwise the weight of the single run is 1.
-    own = fitted.new_effects("supervised", rng)
-    own = (1 - weight) * own[:, low] + weight * own[:, high]
-    scale = residual_scale(draws, fitted.design("supervised"))
-    pretrained = expected + wander + own + (1 - weight) * scale[:, low] * noise()
-    pretrained = pretrained + np.where(low == high, 0.0, weight) * scale[:, high] * noise()
-    noisy_teacher = teacher = np.broadcast_to(measured, expected.shape)
+    scale = residual_scale(draws, supervised) * pretrained_noise_factor(draws)[:, None]
+    alone = expected + (1 - weight) * scale[:, low] * noise()
+    alone = alone + np.where(low == high, 0.0, weight) * scale[:, high] * noise()
+    run_own = expected_own + residuals(draws, residual_scale(draws, distilled), rng)[:, rows]
+    noisy_teacher = teacher = mean_teacher = np.broadcast_to(measured, expected.shape)
     if unknown.any():
         trained = Design("supervised", column(table, "teacher_params"), column(table, "teacher_tokens"))
+        mean_teacher = np.where(unknown, curve_loss(draws, trained), measured)
         teacher = np.where(unknown, expected_loss(draws, trained), measured)
         noisy_teacher = teacher + np.where(unknown, new_run_scale(draws, trained) * noise(), 0.0)
-    effects = fitted.new_effects("distilled", rng)[:, rows]
-    deviation = residuals(draws, residual_scale(draws, Design("distilled", size, tokens, measured)), rng) + effects
-    deviation = deviation + draws.discrepancy("distilled", size[:, None], tokens[:, None]).T
     student = law.student(size, tokens, p)
+    levels = (
+        ("law", between(curve_loss(draws, supervised)), mean_teacher, 0.0),
+        ("expected", expected, teacher, expected_own),
+        ("run", alone, noisy_teacher, run_own),
+    )
     differences = {
-        kind: alone - np.asarray(law.distilled_loss(student, np.maximum(loss, 1e-3), p)) - own
-        for kind, alone, loss, own in (("law", expected, teacher, 0.0), ("run", pretrained, noisy_teacher, deviation))
+        name: pretrained - np.asarray(law.distilled_loss(student, np.maximum(loss, 1e-3), p)) - deviation
+        for name, pretrained, loss, deviation in levels
     }
     found = {
         # Never 0 or 1, because the number of draws is finite.
-        f"probability_{kind}": (((value > 0).sum(axis=0) + 0.5) / (draws.n_draws + 1)).tolist()
-        for kind, value in differences.items()
+        f"probability_{name}": (((value > 0).sum(axis=0) + 0.5) / (draws.n_draws + 1)).tolist()
+        for name, value in differences.items()
     }
     lower, upper = np.quantile(differences["run"], [0.05, 0.95], axis=0)
     return found | {

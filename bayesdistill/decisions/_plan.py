@@ -20,8 +20,9 @@ evpi                      :math:`\min(\mathrm{E} L_P, \mathrm{E} L_S(s^*)) - \ma
                           of perfect information, if :math:`\theta` is known and the strategy is adapted to it
 ========================  ==========================================================================================
 
-Losses are the law's mean curves. With `noise="run"`, advantage, probability and probability_best refer to one pair of
-runs with residual noise and group effects. All other variables refer to the law, because no decision can depend on noise.
+Losses are the law's mean curves. With `noise="expected"`, advantage, probability and probability_best include the effects of new
+student configurations and the law's discrepancy; with `noise="run"`, they refer to one pair of runs and include residual noise as well.
+All other variables refer to the law, because no decision can depend on noise.
 
 Assumptions: the budget pays for training only (serving the student costs the same in both cases); a pretrained student is trained
 on all tokens that the budget buys, up to `max_student_tokens`; every token is seen once.
@@ -154,7 +155,7 @@ def _comparison(
     planner: planning.Planner, problem: Problem, alone: np.ndarray, chosen: Solved, best: Solved
 ) -> dict[str, Any]:
     """Return advantage, probabilities, expected gain, regret and value of perfect information."""
-    fitted, noise = planner.fitted, planning.run_noise_of(planner)
+    fitted, noise = planner.fitted, planning.deviations_of(planner)
     thinned, index = fitted.thinned(planner.draws)
     pretrained = np.broadcast_to(alone[:, None], chosen["loss"].shape)
     gain, best_gain = pretrained - chosen["loss"], pretrained[..., index] - best["loss"]

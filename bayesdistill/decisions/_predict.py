@@ -31,6 +31,8 @@ _LABELS = ("teacher", "student", "model", "experiment")
 _TITLE = {
     ("law", "seen"): "Expected loss under the law, with the effects of groups in the data",
     ("law", "new"): "Expected loss under the law, without group effects",
+    ("expected", "seen"): "Expected loss, with the effects of groups in the data and the discrepancy of the law",
+    ("expected", "new"): "Expected loss of new groups, with the discrepancy of the law",
     ("run", "seen"): "Loss of a new run, with the effects of groups in the data",
     ("run", "new"): "Loss of a new run of new groups",
 }
@@ -62,9 +64,10 @@ def predict(
         Distilled runs (student_params, student_tokens, teacher_loss) or supervised runs (params, tokens), in memory or in a
         CSV or Parquet file. The outcome (student_loss or loss) and the labels teacher, student and model are optional. The
         table is checked as by `read_runs`; one row is enough.
-    noise : {"law", "run"}
-        "law": the expected loss; the interval covers the uncertainty of the law. "run": the loss of a single new run, with
-        its residual (Student-t) and an effect for each of its groups that is not in the data.
+    noise : {"law", "expected", "run"}
+        "law": the loss on the law's mean curve; the interval covers the uncertainty of the law. "expected": with the law's
+        discrepancy, if it has one, and an effect for each group that is not in the data. "run": the loss of a single new run, with
+        its residual (Student-t) in addition.
     groups : {"seen", "new"}
         "seen": groups in the data keep their effects. "new": every run belongs to new groups.
     prob : float
@@ -99,11 +102,12 @@ def predict(
     Notes
     -----
     =============== ============================================= ==============================================
-    argument        groups="seen"                                 groups="new"
+    noise           groups="seen"                                 groups="new"
     =============== ============================================= ==============================================
-    noise="law"     law + effects of groups in the data           law
-    noise="run"     law + effects of groups in the data           law + new effects of all groups + residual
-                    + new effects of other groups + residual
+    "law"           law + effects of groups in the data           law
+    "expected"      law + discrepancy + effects of groups in the  law + discrepancy + new effects of all groups
+                    data + new effects of other groups
+    "run"           the same + residual                           the same + residual
     =============== ============================================= ==============================================
 
     The variance of a new effect is s^2 (1 + 1/J), with s the standard deviation of the effects of the J groups in the data. New
@@ -137,13 +141,13 @@ def predict(
             f"{runs.attrs['source']} has distilled runs, but the fit has the supervised law alone. Use a fit of distilled runs, "
             "bd.fit(runs), or a table of supervised runs (params, tokens)."
         )
-    if noise == "run":
+    if noise != "law":
         predictive.require_noise(fitted.draws)
     member = _membership(planner.fit, fitted.draws, runs, kind, groups)
     params, tokens, *teacher = design = [runs[name].to_numpy(dtype=float) for name in DESIGN[kind]]
     effects = posterior.effects_of(planner.fit)
     without_outcomes = predictive.Design(kind, params, tokens, teacher[0] if teacher else None)
-    predicted = _Prediction(fitted.draws, without_outcomes, member, effects, noise == "run")
+    predicted = _Prediction(fitted.draws, without_outcomes, member, effects, noise)
     outcome = predictive.OUTCOME[kind]
     observed = runs[outcome].to_numpy(dtype=float) if outcome in runs else None
     values, attrs = _summaries(fitted, predicted, prob, observed)
@@ -250,7 +254,7 @@ class _Prediction:
     design: predictive.Design
     member: Sequence[_Membership]
     effects: dict[str, np.ndarray]
-    noisy: bool
+    noise: str
 
     def part(self, rows: slice) -> _Prediction:
         """Return the prediction of some of the runs."""
@@ -264,8 +268,9 @@ class _Prediction:
         return group.effect.covariate(self.design.along, self.draws.reference)
 
     def center(self) -> np.ndarray:
-        """The law's mean loss with the known group effects, (n_draws, run)."""
-        total = predictive.expected_loss(self.draws, self.design)
+        """The loss of the law, with its discrepancy unless noise is "law", and the known group effects, (n_draws, run)."""
+        curve = predictive.curve_loss if self.noise == "law" else predictive.expected_loss
+        total = curve(self.draws, self.design)
         for group in self.member:
             if not group.new.all():
                 values = self.effects[group.effect.name][:, group.position]
@@ -277,6 +282,11 @@ class _Prediction:
         scale = self.draws[group.effect.scale.name]
         spread = predictive.new_group_scale(group.effect, scale, self.draws.groups.get(group.effect.name))
         return np.asarray(spread[:, None] * np.where(group.new, self.covariate(group), 0.0))
+
+    def residual_scale(self) -> np.ndarray:
+        """Scale of the residuals, (n_draws, run); 0 unless noise is "run"."""
+        scale = predictive.residual_scale(self.draws, self.design)
+        return scale if self.noise == "run" else 0 * scale
 
 
 def _summaries(
@@ -293,7 +303,7 @@ def _summaries(
         return found, {}
     residual = observed - found["mean"]
     attrs = {"rms_residual": float(np.sqrt((residual**2).mean()))}
-    if predicted.noisy:
+    if predicted.noise == "run":
         attrs["coverage"] = float(((found["lower"] <= observed) & (observed <= found["upper"])).mean())
     return found | {"observed": observed, "residual": residual}, attrs
 
@@ -306,10 +316,10 @@ def _block(
     mean, error = mean_of(fitted, center.T)
     found = {"mean": mean, "mean_mcse": error}
     variance = center.var(axis=0)
-    if not predicted.noisy:
+    if predicted.noise == "law":
         bounds = np.quantile(center, levels, axis=0)
     else:
-        scale, nodes = predictive.residual_scale(draws, predicted.design), Nodes(draws["nu"])
+        scale, nodes = predicted.residual_scale(), Nodes(draws["nu"])
         new = sum((predicted.new_scale(group) ** 2 for group in predicted.member), np.zeros_like(center))
         with np.errstate(divide="ignore", invalid="ignore"):
             of_t = np.where(draws["nu"] > 2, draws["nu"] / (draws["nu"] - 2), np.inf)
@@ -319,7 +329,7 @@ def _block(
             values = nodes.values(center[:, run], np.sqrt(new[:, run]), scale[:, run])
             bounds[:, run] = quantiles(values, levels)
             below[run] = np.nan if observed is None else (values < observed[run]).mean()
-        if observed is not None:
+        if observed is not None and predicted.noise == "run":
             found["pit"] = below
     return {**found, "sd": np.sqrt(variance), **dict(zip(("lower", "median", "upper"), bounds, strict=True))}
 
@@ -327,7 +337,7 @@ def _block(
 def _draws_of_loss(predicted: _Prediction, runs: pd.DataFrame, seed: int) -> np.ndarray:
     """Return joint draws of the losses of all runs, (run, n_draws)."""
     total, draws = predicted.center(), predicted.draws
-    if not predicted.noisy:
+    if predicted.noise == "law":
         return total.T
     for group in predicted.member:
         scale = predicted.new_scale(group)
@@ -337,7 +347,7 @@ def _draws_of_loss(predicted: _Prediction, runs: pd.DataFrame, seed: int) -> np.
         }
         for run in np.flatnonzero(group.new):
             total[:, run] += scale[:, run] * drawn[group.labels[run]]
-    scale = predictive.residual_scale(draws, predicted.design)
+    scale = predicted.residual_scale()
     kind = predicted.design.kind
     columns = [name for name in (*DESIGN[kind], *_LABELS) if name in runs]
     earlier: dict[tuple[str, ...], int] = {}

@@ -20,18 +20,17 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.arguments import check_fields, instance, one_of
+from bayesdistill.arguments import NOISE, check_fields, instance, one_of
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape
 from bayesdistill.decisions import arguments
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable
 from bayesdistill.decisions.fitted_draws import FittedDraws, gather
 from bayesdistill.decisions.solving import Workers
 from bayesdistill.errors import ParameterError
-from bayesdistill.law.predictive import RunNoise
+from bayesdistill.law.predictive import Deviations
 from bayesdistill.progress import Progress
 from bayesdistill.strategies import Bounds, Problem
 
-NOISE = ("law", "run")
 SAME = "same"
 """Upper bound on the teacher's tokens in `plan_tokens`: the student's tokens."""
 
@@ -58,9 +57,10 @@ class Planner:
         Upper bound on the student's tokens, distilled or pretrained; by default, only the budget limits them.
     shape : Shape
         Architecture parameters that determine FLOPs per token.
-    noise : {"law", "run"}
-        "law": compare the law's mean losses. "run": compare single runs, with residual noise and group effects, in advantages and
-        probabilities.
+    noise : {"law", "expected", "run"}
+        What advantages and probabilities compare. "law": the law's mean losses. "expected": losses with the effects of new student
+        configurations and, if the law has one, the discrepancy, which grows with the distance from the data. "run": single runs, with
+        residual noise in addition.
     draws : int
         Number of posterior draws, evenly spaced within each chain and at least one of each, for which a plan finds the strategy with
         perfect information; all draws if there are fewer. 1,000 draws suffice for its summaries; Monte Carlo errors require four in
@@ -270,14 +270,14 @@ def workers_of(planner: Planner) -> Workers:
     return Workers(planner.executor, planner.threads, planner.progress, planner.piece)
 
 
-def run_noise_of(planner: Planner) -> RunNoise | None:
-    """Return the noise of a pair of runs, or None if the Planner compares the law's mean."""
-    return RunNoise.draw(planner.fitted.draws, planner.seed) if planner.noise == "run" else None
+def deviations_of(planner: Planner) -> Deviations | None:
+    """Return the deviations of a pair of runs from the law, or None if the Planner compares the law's mean losses."""
+    return None if planner.noise == "law" else Deviations.draw(planner.fitted.draws, planner.seed, planner.noise)
 
 
 def noise_attributes(planner: Planner) -> dict[str, Any]:
     """Return the noise, and its seed if it is random, as attributes."""
-    return {"noise": planner.noise} | ({"noise_seed": int(planner.seed)} if planner.noise == "run" else {})
+    return {"noise": planner.noise} | ({} if planner.noise == "law" else {"noise_seed": int(planner.seed)})
 
 
 def problem_of(

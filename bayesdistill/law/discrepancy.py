@@ -1,11 +1,11 @@
 r"""Discrepancy: an error of the law that grows with the distance from its runs.
 
 No law is exact outside its data. A path is a Brownian motion over the logarithm of a student's own compute,
-:math:`u = \ln(N D / (N_0 D_0))`, with the reference run at 0: knots at whole u, independent standard normal increments between them,
-linear in between. The loss is that of the law plus the path times a scale, which is a multiple of the law's misfit within the data
-(`Law.misfit_scale`). Pretrained and distilled runs share one path, and distilled runs have a second, smaller one. Within the range of the
-data, increments are sampled together with the law; outside, they have their prior (`Paths`). There, another path depends on how far tokens
-per parameter are outside their range.
+:math:`u = \ln(N D / (N_0 D_0))`, with the reference run at 0: knots at whole u, independent standard normal increments between
+them, and straight lines between the knots. The loss is that of the law plus the path times a scale, which is a multiple of the
+law's misfit within the data (`Law.misfit_scale`). Pretrained and distilled runs share one path; distilled runs have a second,
+smaller one. Within the range of the data, the increments are sampled together with the law; outside, they have their prior
+(`Paths`). There, another path depends on how far tokens per parameter are outside their range.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ DOMAIN_WORDS: Mapping[str, str] = MappingProxyType(
 )
 
 
-_DIMENSIONS = ("chain", "draw", "run", "supervised_run", "coordinate", "z")
+_DIMENSIONS = ("chain", "draw", "run", "supervised_run", "coordinate", "step", "z")
 _DATA = ("student_params", "student_tokens", "teacher_loss", "student_loss", "params", "tokens", "loss")
 RESERVED = frozenset(_DIMENSIONS + _DATA)
 """Names of dimensions and data of a fit, which no symbol can have."""

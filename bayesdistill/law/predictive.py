@@ -228,9 +228,55 @@ def residuals(draws: Draws, scale: np.ndarray, rng: np.random.Generator) -> np.n
     return scale * standard_residuals(draws["nu"][:, None], scale.shape, rng)
 
 
+SHARED = 0.75
+"""Correlation of the effects that a student configuration has on a distilled and on a pretrained run. At three cutoffs of the
+tiny experiment, the effects of distilled configurations and the residuals of pretrained runs of the same size and tokens
+correlate by 0.35 to 0.77. These residuals contain the noise of single runs, so that the effects themselves correlate more."""
+
+
+def pretrained_effect_scale(draws: Draws, effect: GroupEffect) -> np.ndarray:
+    """Standard deviation of the effect that a student configuration has on a pretrained run, (n_draws,), nats per token.
+
+    Without supervised runs, it is that of distilled runs. Otherwise the residual scale of supervised runs contains it: the fraction of
+    the variance that it has among distilled runs.
+    """
+    scale = new_group_scale(effect, draws[effect.scale.name], draws.groups.get(effect.name))
+    if not draws.law.supervised_noise:
+        return np.asarray(scale)
+    return np.asarray(draws["sigma_supervised"] * scale / np.sqrt(scale**2 + draws["sigma"] ** 2))
+
+
+def pretrained_noise_factor(draws: Draws) -> np.ndarray:
+    """What is left of the residual scale of a pretrained run without the effects of its student configuration, (n_draws,)."""
+    left = np.ones(draws.n_draws)
+    if draws.law.supervised_noise:
+        for effect in draws.law.effects:
+            if effect.of_pretrained:
+                left = left - (pretrained_effect_scale(draws, effect) / draws["sigma_supervised"]) ** 2
+    return np.sqrt(np.maximum(left, 0.0))
+
+
+def shared_effect(draws: Draws, effect: GroupEffect, distilled: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Effect of a student configuration on a pretrained run, nats per token.
+
+    Parameters
+    ----------
+    draws : Draws
+    effect : GroupEffect
+    distilled : ndarray, (n_draws, ...)
+        Effect of the configuration on distilled runs, nats per token.
+    own : ndarray, (n_draws, ...)
+        Standard normal numbers.
+    """
+    new = new_group_scale(effect, draws[effect.scale.name], draws.groups.get(effect.name))
+    of_draw = (slice(None), *(None,) * (distilled.ndim - 1))
+    common = SHARED * distilled / new[of_draw]
+    return np.asarray(pretrained_effect_scale(draws, effect)[of_draw] * (common + np.sqrt(1 - SHARED**2) * own))
+
+
 @dataclass(frozen=True)
-class RunNoise:
-    """Deviations from the law of one distilled and one pretrained run, the same pair everywhere.
+class Deviations:
+    """Deviations from the law's mean curves of one distilled and one pretrained run, the same pair everywhere.
 
     One pair is drawn for each posterior draw, independently of where it is evaluated: answers do not depend on the order or the
     extent of a grid, and curves over it are smooth. Both runs belong to groups that are not in the data.
@@ -239,7 +285,7 @@ class RunNoise:
     ----------
     draws : Draws
     residual, pretrained_residual : ndarray, (n_draws,)
-        Student-t(nu) residuals in units of their scales.
+        Student-t(nu) residuals in units of their scales; 0 without residual noise.
     effects, pretrained_effects : mapping
         Name of a group effect -> (n_draws,), nats per token.
     """
@@ -251,11 +297,17 @@ class RunNoise:
     pretrained_effects: Mapping[str, np.ndarray]
 
     @classmethod
-    def draw(cls, draws: Draws, seed: int) -> RunNoise:
+    def draw(cls, draws: Draws, seed: int, noise: str = "run") -> Deviations:
         """Draw one pair of runs per posterior draw.
 
-        Without supervised runs, the pretrained run is assumed to have the effect of a student configuration of its own, as large
-        as that of distilled runs and independent of it (`GroupEffect.of_pretrained`).
+        The effects of the student configuration on the two runs have the correlation SHARED.
+
+        Parameters
+        ----------
+        draws : Draws
+        seed : int
+        noise : {"expected", "run"}
+            Without or with residual noise.
 
         Raises
         ------
@@ -265,30 +317,34 @@ class RunNoise:
         require_noise(draws)
         seed = SEED(seed, "seed")
         rng = np.random.default_rng(seed)
-        residual, pretrained = rng.standard_t(draws["nu"]), rng.standard_t(draws["nu"])
+        residual, pretrained = rng.standard_t(draws["nu"]), rng.standard_t(draws["nu"]) * pretrained_noise_factor(draws)
+        if noise == "expected":
+            residual, pretrained = 0 * residual, 0 * pretrained
         own, other = {}, {}
         for effect in draws.law.effects:
             # A stream of its own, so that an effect does not depend on which others a law has.
             stream = np.random.default_rng([seed, zlib.crc32(effect.name.encode())])
             spread = new_group_scale(effect, draws[effect.scale.name], draws.groups.get(effect.name))
-            distilled, alone = spread * stream.standard_normal((2, draws.n_draws))
+            first, second = stream.standard_normal((2, draws.n_draws))
             if effect.kind == "distilled":
-                own[effect.name] = distilled
-            if effect.applies_to("supervised", draws.law.supervised_noise):
-                other[effect.name] = alone
+                own[effect.name] = spread * first
+            if effect.of_pretrained:
+                other[effect.name] = shared_effect(draws, effect, spread * first, second)
+            elif effect.kind == "supervised":
+                other[effect.name] = spread * second
         return cls(draws, residual, pretrained, own, other)
 
-    def take(self, index: Any) -> RunNoise:
+    def take(self, index: Any) -> Deviations:
         """Return the deviations of some of the posterior draws."""
         own, other = ({k: v[index] for k, v in e.items()} for e in (self.effects, self.pretrained_effects))
-        return RunNoise(self.draws.take(index), self.residual[index], self.pretrained_residual[index], own, other)
+        return Deviations(self.draws.take(index), self.residual[index], self.pretrained_residual[index], own, other)
 
     def distilled(self, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
         """Deviation of the distilled run, (..., n_draws); arguments (..., 1) or (..., n_draws), nats per token."""
         draws, law = self.draws, self.draws.law
         student = draws.student(params, tokens) if law.residual_noise.factor is not None else None
         scale = residual_scale_of(law, student, teacher_loss, draws.symbols, draws.reference)  # type: ignore[arg-type]
-        total = scale * self.residual
+        total = scale * self.residual + draws.discrepancy("distilled", params, tokens)
         for effect in law.effects:
             if effect.name in self.effects:
                 total = total + effect.covariate(teacher_loss, draws.reference) * self.effects[effect.name]
@@ -299,6 +355,7 @@ class RunNoise:
         law, p = self.draws.law, self.draws.symbols
         loss = law.supervised_loss(params, tokens, p)
         total = supervised_residual_scale(law, loss, p, self.draws.reference) * self.pretrained_residual
+        total = total + self.draws.discrepancy("supervised", params, tokens)
         for effect in law.effects:
             if effect.name in self.pretrained_effects:
                 covariate = effect.covariate(tokens, self.draws.reference)

@@ -12,7 +12,11 @@ from bayesdistill.arguments import checked, one_of
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots import collection, grids, layout, style, visuals
 
-KINDS = {"run": "two single runs, with residual noise", "law": "expected losses, without residual noise"}
+KINDS = {
+    "run": "two single runs, with residual noise",
+    "expected": "expected losses, with group effects",
+    "law": "expected losses, without residual noise",
+}
 NAMES = {"posterior": "posterior", "point": "Huber point fit", "bootstrap": "bootstrap"}
 
 
@@ -25,8 +29,8 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
     ----------
     found : Dataset
         What `backtest` returns.
-    noise : {"run", "law"}
-        Whether the probabilities include the residual noise of the two runs.
+    noise : {"run", "expected", "law"}
+        What the probabilities include: residual noise and group effects of the two runs, group effects, or neither.
     {size}
 
     Returns

@@ -140,11 +140,16 @@ def outer_quantiles(data: xr.Dataset, to: str = "to") -> str:
     return f"{100 * float(data['quantile'][0]):g} {to} {style.percent(float(data['quantile'][-1]))}"
 
 
+_NOISE_NOTES = {
+    "law": "Expected losses are compared, without the residual noise of single runs.",
+    "expected": "Expected losses of new student configurations are compared, without the residual noise of single runs.",
+    "run": "Two single runs are compared, with their residual noise.",
+}
+
+
 def noise_note(plan: xr.Dataset) -> str:
-    """Whether the law's mean curves are compared or a pair of runs."""
-    if plan.attrs.get("noise", "law") == "run":
-        return "Two single runs are compared, with their residual noise."
-    return "Expected losses are compared, without the residual noise of single runs."
+    """What the plan compares: the law's mean curves, expected losses with their deviations, or a pair of runs."""
+    return _NOISE_NOTES[plan.attrs.get("noise", "law")]
 
 
 def extrapolation_note(data: xr.Dataset) -> list[str]:

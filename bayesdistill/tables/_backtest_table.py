@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import xarray as xr
 
-from bayesdistill.arguments import checked, one_of, or_none
+from bayesdistill.arguments import NOISE, checked, one_of, or_none
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots.grids import need, without_pairs
 from bayesdistill.tables._plan_table import with_warning
@@ -19,7 +19,7 @@ _COLUMNS = """
 
 
 @with_warning
-@checked(noise=or_none(one_of("law", "run")))
+@checked(noise=or_none(one_of(*NOISE)))
 def backtest_table(found: xr.Dataset, *, noise: str | None = None) -> pd.DataFrame:
     """One row per group of forecasts, forecaster and kind of noise; without pairs, per group and forecaster.
 
@@ -27,8 +27,8 @@ def backtest_table(found: xr.Dataset, *, noise: str | None = None) -> pd.DataFra
     ----------
     found : Dataset
         What `backtest` returns.
-    noise : {"run", "law"}, optional
-        One kind of probabilities of pairs; by default both.
+    noise : {"run", "expected", "law"}, optional
+        One kind of probabilities of pairs; by default all.
 
     Returns
     -------

@@ -146,19 +146,19 @@ def build_model(
         steps = steps_between(positions)
         if law.discrepancy:
             model.add_coord("step", steps)
-        paths = _paths(law, reduced, np.unique(positions).size / steps.size)
+        _add_paths(law, reduced, np.unique(positions).size / steps.size)
         if runs is not None:
             for statement, width in priors.theory.items():
                 # A potential: the advantage is a function of the coordinates, whose own priors stay as they are.
                 pm.Potential(f"{statement.name}_prior", statement.log_density(law, reduced, reference, width))
-            _observe_distilled(runs, law, reduced, reference, paths)
+            _observe_distilled(runs, law, reduced, reference)
         if supervised is not None:
-            _observe_supervised(supervised, law, reduced, reference, paths)
+            _observe_supervised(supervised, law, reduced, reference)
     return model
 
 
-def _paths(law: Law, p: dict[str, Any], configurations: float) -> dict[str, Any]:
-    """Add the increments of the discrepancies to the PyMC model of the context: name -> (step,).
+def _add_paths(law: Law, p: dict[str, Any], configurations: float) -> None:
+    """Add the increments of the discrepancies, (step,), to the PyMC model of the context.
 
     Distilled runs determine the sum of two paths and hardly anything determines their difference. We sample the sum in units of its
     standard deviation and the combination that is independent of it, a rotation of the two paths. The sum is sampled like a group
@@ -175,7 +175,7 @@ def _paths(law: Law, p: dict[str, Any], configurations: float) -> dict[str, Any]
     import pymc as pm
 
     if not law.discrepancy:
-        return {}
+        return
     scales = [p[one.scale] for one in law.discrepancy]
     square = sum(scale**2 for scale in scales)
     left = 1 / pm.math.sqrt(1 + configurations * square)
@@ -186,8 +186,8 @@ def _paths(law: Law, p: dict[str, Any], configurations: float) -> dict[str, Any]
         (a, b), other = scales, pm.Normal(f"z_{rest[0].variable}", 0.0, 1.0, dims="step")
         length = pm.math.sqrt(square)
         found = [(a * total + b * other) / length, (b * total - a * other) / length]
-    pairs = zip(law.discrepancy, found, strict=True)
-    return {one.name: pm.Deterministic(one.variable, value, dims="step") for one, value in pairs}
+    for one, value in zip(law.discrepancy, found, strict=True):
+        pm.Deterministic(one.variable, value, dims="step")
 
 
 def run_position(table: pd.DataFrame, kind: str, reference: Reference) -> np.ndarray:
@@ -227,9 +227,7 @@ def _check_units(law: Law, priors: Priors, reference: Reference) -> None:
         )
 
 
-def _observe_distilled(
-    runs: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference, paths: dict[str, Any]
-) -> None:
+def _observe_distilled(runs: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference) -> None:
     import pymc as pm
     import pytensor.tensor as pt
 
@@ -243,15 +241,13 @@ def _observe_distilled(
     mu = law.distilled_loss(student, teacher_loss, p)
     # Sizes of `student` are in units of the reference run.
     sigma = residual_scale_of(law, student, teacher_loss, p, UNITS)
-    _observe(runs, law, "distilled", mu, sigma, p, reference, paths)
+    _observe(runs, law, "distilled", mu, sigma, p, reference)
 
 
-def _observe_supervised(
-    supervised: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference, paths: dict[str, Any]
-) -> None:
+def _observe_supervised(supervised: pd.DataFrame, law: Law, p: dict[str, Any], reference: Reference) -> None:
     model = _with_design(supervised, "supervised")
     mu = law.supervised_loss(model["params"] / reference.params, model["tokens"] / reference.tokens, p)
-    _observe(supervised, law, "supervised", mu, supervised_residual_scale(law, mu, p, UNITS), p, reference, paths)
+    _observe(supervised, law, "supervised", mu, supervised_residual_scale(law, mu, p, UNITS), p, reference)
 
 
 def _with_design(table: pd.DataFrame, kind: str) -> pm.Model:
@@ -266,14 +262,7 @@ def _with_design(table: pd.DataFrame, kind: str) -> pm.Model:
 
 
 def _observe(
-    table: pd.DataFrame,
-    law: Law,
-    kind: str,
-    mu: Any,
-    sigma: Any,
-    p: dict[str, Any],
-    reference: Reference,
-    paths: dict[str, Any],
+    table: pd.DataFrame, law: Law, kind: str, mu: Any, sigma: Any, p: dict[str, Any], reference: Reference
 ) -> None:
     """Add discrepancy, group effects and likelihood of the runs of a kind, in the PyMC model of the context."""
     import pymc as pm
@@ -284,7 +273,7 @@ def _observe(
     own = [one for one in law.discrepancy if kind in one.kinds]
     if own:
         weights = path_weights(run_position(table, kind, reference), np.asarray(model.coords["step"]))
-        total = sum(p[one.scale] * paths[one.name] for one in own)
+        total = sum(p[one.scale] * model[one.variable] for one in own)
         mu += law.misfit_scale(p) * (pm.Data(PATH_WEIGHTS[kind], weights, dims=(RUN[kind], "step")) @ total)
     # A run with a Student-t residual carries as much information about its mean as a normal one with this scale.
     normal = sigma * pm.math.sqrt((p["nu"] + 3) / (p["nu"] + 1))

@@ -30,7 +30,7 @@ from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.decisions.reductions import probability_given, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Problem, Workers, solve
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, DataError, ModelError, ParameterError
-from bayesdistill.law.predictive import Deviations
+from bayesdistill.law.predictive import SHARED, Deviations
 from bayesdistill.strategies import STATUS, Bounds
 from bayesdistill.tables import plan_table
 
@@ -445,7 +445,7 @@ def test_configuration_scatter_enters_run_noise():
     effects = {"sigma_teacher": np.full(n, 0.03), "sigma_student": np.full(n, 0.02)}
     fit = posterior_of(simple(n, A_S=300.0) | quiet | effects)
     run = plan(fit, 1e9, [1e22], "best case", noise="run")
-    assert run["advantage"].std().item() == pytest.approx(np.sqrt(0.03**2 + 2 * 0.02**2), rel=0.05)
+    assert run["advantage"].std().item() == pytest.approx(np.sqrt(0.03**2 + 2 * (1 - SHARED) * 0.02**2), rel=0.05)
 
 
 def test_residuals_have_the_tails_of_the_posterior():
@@ -666,7 +666,7 @@ TEACHERS = pd.DataFrame({"params": [1e9, 7e9], "loss": [2.3, 2.0], "tokens": [2e
         ({"scenarios": []}, "scenarios.*empty"),
         ({"scenarios": 3}, "scenarios"),
         ({"scenarios": ["best case", Scenario(0, 0)]}, "scenarios.*more than once"),
-        ({"noise": "loud"}, "noise.*'law' or 'run'"),
+        ({"noise": "loud"}, "noise.*'law', 'expected' or 'run'"),
         ({"max_teacher_params": 0}, "max_teacher_params"),
         ({"max_teacher_tokens": np.nan}, "max_teacher_tokens"),
         ({"max_student_tokens": -5}, "max_student_tokens"),

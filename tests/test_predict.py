@@ -392,7 +392,7 @@ def test_a_design_needs_no_variation_and_may_repeat():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"noise": "white"}, "`noise` must be 'law' or 'run', got 'white'"),
+        ({"noise": "white"}, "`noise` must be 'law', 'expected' or 'run', got 'white'"),
         ({"groups": "old"}, "`groups` must be 'seen' or 'new', got 'old'"),
         ({"prob": 1.0}, "`prob` must be a number from 0.001 to 0.9999, got 1.0"),
         ({"seed": -1}, "`seed` must be an integer"),
@@ -461,7 +461,7 @@ def test_the_command_prints_and_writes(saved: Path, runs354: pd.DataFrame, comma
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--noise", "white"], "--noise must be 'law' or 'run', got 'white'"),
+        (["--noise", "white"], "--noise must be 'law', 'expected' or 'run', got 'white'"),
         (["--groups", "old"], "--groups must be 'seen' or 'new', got 'old'"),
         (["--prob", "90"], "--prob must be a number from 0.001 to 0.9999, got 90"),
         (["--prob", "most"], "'most' in --prob"),

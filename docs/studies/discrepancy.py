@@ -1,0 +1,79 @@
+"""Left-out runs, forecasts and plans with and without a discrepancy: section on the discrepancy of explanation/model.md.
+
+python docs/studies/discrepancy.py [--quick]
+
+The default law of the published runs is refitted without whole teachers, whole students and the paper's held-out runs; the joint law of
+the tiny experiment to the runs below the default cutoffs. Then probabilities of the published runs follow, at the three levels of
+uncertainty.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from common import parser
+
+import bayesdistill as bd
+
+LAW = bd.LAWS["tied_reducible"]
+LAWS = {"none": LAW, "discrepancy": LAW.with_discrepancy("shared", "distilled")}
+SPLITS = ("teacher", "student", "paper")
+NOISE = ("law", "expected", "run")
+STUDENTS, BUDGETS, SCENARIOS = ("300M", "1B", "3B"), (1e22, 1e23, 1e25), ("best case", "teacher inference")
+
+
+def left_out(law: bd.Law, split: str, **sampler: int) -> dict[str, float]:
+    """Scores of runs left out in groups."""
+    found = bd.leave_out(bd.load_runs(), split, law=law, progress=False, **sampler)
+    return {name: float(found[name].mean()) for name in ("inside_90", "inside_50")} | {
+        "elpd": float(found["elpd"].sum())
+    }
+
+
+def forecasts(law: bd.Law, **sampler: int) -> list[dict[str, object]]:
+    """Scores of the forecasts of the tiny experiment, one row per level of uncertainty."""
+    tables = bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised")
+    found = bd.backtest(*tables, law=law, include_failed=True, progress=False, **sampler)
+    of_all = found.isel(group=0, forecaster=0)
+    runs = {"90 %": float(of_all["coverage_90"]), "50 %": float(of_all["coverage_50"])}
+    runs["elpd"] = float(found["elpd"].isel(forecaster=0).sum())
+    pairs = {"skill": "brier_skill", "slope": "slope", "log score": "log_score"}
+    levels = {noise: of_all.sel(noise=noise) for noise in NOISE}
+    return [
+        {"noise": noise, **runs, **{name: float(one[variable]) for name, variable in pairs.items()}}
+        for noise, one in levels.items()
+    ]
+
+
+def probabilities(law: bd.Law, **sampler: int) -> list[dict[str, object]]:
+    """Probabilities that distillation wins, by level of uncertainty."""
+    fit = bd.fit(bd.load_runs(), law=law, seed=0, progress=False, **sampler)
+    planner = bd.Planner(fit, allow_unconverged=True, progress=False)
+    rows: list[dict[str, object]] = []
+    for noise in NOISE:
+        plan = bd.plan(planner, STUDENTS, BUDGETS, SCENARIOS, noise=noise)
+        for i, j in np.ndindex(len(SCENARIOS), len(STUDENTS)):
+            values = dict(zip(map("{:g}".format, BUDGETS), plan["probability"].values[j, i], strict=True))
+            rows.append({"noise": noise, "scenario": SCENARIOS[i], "student": STUDENTS[j], **values})
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print three tables."""
+    given = parser(__doc__).parse_args(arguments)
+    warnings.simplefilter("ignore", bd.ConvergenceWarning)
+    short = {"draws": 50, "tune": 100} if given.quick else {}
+    rows: dict[str, list[dict[str, object]]] = {"left out": [], "forecasts": [], "probabilities": []}
+    for name, law in LAWS.items():
+        for split in SPLITS[2:] if given.quick else SPLITS:
+            rows["left out"].append({"law": name, "split": split} | left_out(law, split, **(short or {"draws": 400})))
+        rows["forecasts"] += [{"law": name} | row for row in forecasts(law, **(short or {"draws": 600}))]
+        rows["probabilities"] += [{"law": name} | row for row in probabilities(law, **short)]
+    for title, found in rows.items():
+        print(title, pd.DataFrame(found).round(3).to_string(index=False), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

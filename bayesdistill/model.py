@@ -142,11 +142,7 @@ def build_model(
             fixed = parameter.name in law.fixed and parameter.neutral is not None
             if not fixed and parameter.name not in scales:
                 pm.Deterministic(parameter.name, symbols[parameter.name])
-        positions = run_positions(runs, supervised, reference)
-        steps = steps_between(positions)
-        if law.discrepancy:
-            model.add_coord("step", steps)
-        _add_paths(law, reduced, np.unique(positions).size / steps.size)
+        _add_paths(law, reduced, run_positions(runs, supervised, reference))
         if runs is not None:
             for statement, width in priors.theory.items():
                 # A potential: the advantage is a function of the coordinates, whose own priors stay as they are.
@@ -157,7 +153,7 @@ def build_model(
     return model
 
 
-def _add_paths(law: Law, p: dict[str, Any], configurations: float) -> None:
+def _add_paths(law: Law, p: dict[str, Any], positions: np.ndarray) -> None:
     """Add the increments of the discrepancies, (step,), to the PyMC model of the context.
 
     Distilled runs determine the sum of two paths and hardly anything determines their difference. We sample the sum in units of its
@@ -169,13 +165,16 @@ def _add_paths(law: Law, p: dict[str, Any], configurations: float) -> None:
     law : Law
     p : dict
         Symbols.
-    configurations : float
-        Number of different sizes and tokens per step.
+    positions : ndarray, (run,)
+        Where the paths are evaluated.
     """
     import pymc as pm
 
     if not law.discrepancy:
         return
+    steps = steps_between(positions)
+    pm.modelcontext(None).add_coord("step", steps)
+    configurations = np.unique(positions).size / steps.size
     scales = [p[one.scale] for one in law.discrepancy]
     square = sum(scale**2 for scale in scales)
     left = 1 / pm.math.sqrt(1 + configurations * square)

@@ -348,7 +348,7 @@ def test_table_and_figure(baseline_backtest):
     assert table["group"].iloc[0] == "all"
     assert (table["noise"] == "run").all()
     assert table["forecasts"].iloc[0] == found.sizes["forecast"]
-    assert len(bd.backtest_table(found)) == 2 * len(table)
+    assert len(bd.backtest_table(found)) == 3 * len(table)
     assert bd.table_text(table)
     figure = bd.plot_backtest(found)
     assert [ax.get_xlabel() for ax in figure.axes] == [

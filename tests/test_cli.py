@@ -176,7 +176,10 @@ def test_bad_arguments(
             ["--student", "1B", "--budgets", "1e20", "--delta", "1:2"],
             "The fractions of --delta must be from 0 to 1, such as 1:1/8, got '1:2'",
         ),
-        (["--student", "1B", "--budgets", "1e20", "--noise", "white"], "--noise must be 'law' or 'run', got 'white'"),
+        (
+            ["--student", "1B", "--budgets", "1e20", "--noise", "white"],
+            "--noise must be 'law', 'expected' or 'run', got 'white'",
+        ),
         (["--student", "1B", "--budgets", "1e20", "--max-teacher-params", "-1"], "'-1' in --max-teacher-params"),
     ],
 )

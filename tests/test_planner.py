@@ -142,7 +142,7 @@ def test_a_planner_is_frozen_and_knows_its_fields(fit):
         ({"max_teacher_params": 1e5}, "no teacher is left"),
         ({"max_teacher_tokens": 1e5}, "no teacher is left"),
         ({"max_student_tokens": -1}, "Cannot parse -1 in `max_student_tokens`"),
-        ({"noise": "loud"}, "`noise` must be 'law' or 'run', got 'loud'"),
+        ({"noise": "loud"}, "`noise` must be 'law', 'expected' or 'run', got 'loud'"),
         ({"threads": 0}, "`threads` must be an integer from 1 to 10000, got 0"),
         ({"threads": "2"}, "`threads` must be an integer from 1 to 10000, got '2'"),
         ({"threads": 1.5}, "`threads` must be an integer from 1 to 10000, got 1.5"),

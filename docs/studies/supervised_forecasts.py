@@ -24,6 +24,7 @@ FRACTIONS = (0.6, 0.8)
 LAWS = {
     "gamma = 1": bd.LAWS["tied_reducible"].with_fixed(gamma=1.0),
     "gamma free": bd.LAWS["tied_reducible"],
+    "discrepancy": bd.LAWS["tied_reducible"].with_discrepancy("shared"),
 }
 """Name -> law. CRPS and RMSE are relative to the first one."""
 NAMES = {"huber_bootstrap": "Huber fit, bootstrap", "simple_scaling_laws": "simple-scaling-laws"}

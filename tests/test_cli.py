@@ -506,7 +506,7 @@ def test_options_reach_the_fit(
     assert f"Wrote {output}." in out
     pd.testing.assert_frame_equal(asked["arguments"][0], bd.load_runs("busbridge2025"))
     assert asked["arguments"][1] is None
-    defaults = {"draws": 1000, "tune": 1000, "chains": 4, "seed": 0, "target_accept": 0.9, "widen": 2.0}
+    defaults = {"draws": None, "tune": None, "chains": 4, "seed": 0, "target_accept": None, "widen": 2.0}
     assert {name: asked[name] for name in defaults} == defaults
     assert asked["law"] == bd.LAWS["tied_reducible"]
     assert asked["progress"] is False

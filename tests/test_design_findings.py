@@ -18,6 +18,7 @@ from bayesdistill.errors import ConvergenceWarning, DesignWarning
 from bayesdistill.interactive.contents import notes
 from bayesdistill.plots.style import fit_notes
 from bayesdistill.reporting.sentences import warnings_and_notes
+from bayesdistill.sampling.nuts import FIXED_AXIS_SETTINGS, SETTINGS
 
 SIZES = np.geomspace(1e8, 1e10, 12)
 TOKENS = np.random.default_rng(0).permutation(np.geomspace(1e9, 1e12, 12))
@@ -102,3 +103,43 @@ def test_a_fit_warns_of_a_fixed_axis(supervised_runs):
     warnings.simplefilter("ignore", ConvergenceWarning)  # few draws
     with pytest.warns(DesignWarning, match="one number of tokens per parameter"):
         bd.fit(supervised=one, draws=100, tune=200, chains=2, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("table", "given", "asked"),
+    [
+        ({"params": SIZES}, {}, SETTINGS),
+        ({"params": 1e8}, {}, FIXED_AXIS_SETTINGS),
+        ({"params": 1e8}, {"draws": 5, "tune": 6, "target_accept": 0.8}, FIXED_AXIS_SETTINGS),
+    ],
+)
+def test_default_settings_of_the_sampler_depend_on_the_axes(monkeypatch, table, given, asked):
+    settings = {}
+
+    def sample(compiled, **options):
+        settings.update(options)
+        raise bd.ModelError("asked")
+
+    monkeypatch.setattr("bayesdistill.sampling._fit.compiler.compile", lambda *_: None)
+    monkeypatch.setattr("bayesdistill.sampling._fit.sample", sample)
+    runs = pd.DataFrame({"params": 1e8, "tokens": TOKENS, "loss": np.linspace(3, 2.5, 12)}).assign(**table)
+    runs.attrs["allow_suspicious"] = True
+    with pytest.raises(bd.ModelError, match="asked"):
+        bd.fit(supervised=runs, **given)
+    wanted = {**asked, **given}
+    assert {name: settings[name] for name in wanted} == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sigma", [0.003, 0.03])
+@pytest.mark.parametrize("axis", ["params", "tokens"])
+def test_supervised_fits_with_one_axis_held_fixed_converge(axis, sigma):
+    design = pd.DataFrame({"params": np.geomspace(1e8, 5e9, 24), "tokens": np.linspace(4e9, 1e11, 24)})
+    design[axis] = design[axis].iloc[6]
+    design.attrs["allow_suspicious"] = True
+    runs = bd.simulate_runs(bd.PUBLISHED, kind="supervised", design=design, sigma=sigma, seed=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DesignWarning)  # a ConvergenceWarning is an error
+        fit = bd.fit(supervised=runs, seed=3, progress=False)
+    assert bd.check(fit).ok is not False
+    assert list(fixed_axes(runs)) == [axis]

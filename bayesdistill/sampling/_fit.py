@@ -25,7 +25,7 @@ from bayesdistill.sampling._prior_table import choose_priors
 from bayesdistill.sampling.groups import data_groups, labeled, log_likelihood
 from bayesdistill.sampling.level_shift import estimate_level_shift
 from bayesdistill.sampling.model_key import model_key
-from bayesdistill.sampling.nuts import sample
+from bayesdistill.sampling.nuts import FIXED_AXIS_SETTINGS, SETTINGS, sample
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,12 +45,12 @@ def fit(
     asymptotic_width: float | None = ASYMPTOTIC_WIDTH,
     perfect_teacher_width: float | None = None,
     limited_data_width: float | None = None,
-    draws: int = 1000,
-    tune: int = 1000,
+    draws: int | None = None,
+    tune: int | None = None,
     chains: int = 4,
     seed: int = 0,
     cores: int | None = None,
-    target_accept: float = 0.9,
+    target_accept: float | None = None,
     progress: bool | None = None,
 ) -> xr.DataTree:
     """Fit a law to runs with NUTS.
@@ -85,14 +85,18 @@ def fit(
     limited_data_width : float or None
         Width in nats of the one-sided prior that the student of a perfect teacher is at least as good as the pretrained one with the
         same tokens, for example 0.01. By default, this prior is omitted.
-    draws, tune, chains : int
-        Number of draws per chain, tuning draws per chain, and chains.
+    draws, tune : int, optional
+        Number of draws and of tuning draws per chain. By default 1000, or 2000 if an axis of the runs does not vary, because the
+        posterior of such runs has sharp bends (see `provenance` for the settings of a fit).
+    chains : int
+        Number of chains.
     seed : int
         Random seed. The draws do not depend on `cores`.
     cores : int, optional
         Number of chains sampled in parallel. By default, the number of CPU cores.
-    target_accept : float
-        Target acceptance rate of the step size adaptation. Increase it toward 1 if there are divergences.
+    target_accept : float, optional
+        Target acceptance rate of the step size adaptation. Increase it toward 1 if there are divergences. By default 0.9, or 0.97 if an
+        axis of the runs does not vary.
     progress : bool, optional
         Whether to show a progress bar. By default, it is shown in a terminal or notebook.
 
@@ -151,9 +155,12 @@ def fit(
         lambda: build_model(table, other, priors=chosen, reference=reference),
         model_key(table, other, chosen, reference),
     )
-    settings: dict[str, Any] = {"draws": draws, "tune": tune, "chains": chains, "target_accept": target_accept}
-    sampled = sample(compiled, cores=cores, progress=progress, seed=seed, **settings)
     observed, constant = data_groups(law, table, other)
+    axes = fixed_axes(constant)
+    given = {"draws": draws, "tune": tune, "target_accept": target_accept}
+    settings: dict[str, Any] = (FIXED_AXIS_SETTINGS if axes else SETTINGS) | {"chains": chains}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    sampled = sample(compiled, cores=cores, progress=progress, seed=seed, **settings)
     kept = posterior.with_law(labeled(sampled[posterior.POSTERIOR], law), law, reference)
     if shift is not None:
         kept = kept.assign_attrs({posterior.LEVEL_SHIFT_ATTRIBUTE: json.dumps(asdict(shift))})
@@ -176,7 +183,7 @@ def fit(
         posterior.FORMAT_ATTRIBUTE: posterior.FORMAT,
         posterior.PROVENANCE_ATTRIBUTE: json.dumps(origin, sort_keys=True),
     }
-    for sentence in filter(None, [*fixed_axes(constant).values(), training_curves(constant)]):
+    for sentence in filter(None, [*axes.values(), training_curves(constant)]):
         warnings.warn(sentence, DesignWarning, stacklevel=3)
     if shift is not None and shift.is_conflict:
         warnings.warn(f"{shift.sentence} {shift.fix}.", ConflictWarning, stacklevel=3)

@@ -23,6 +23,12 @@ MAX_TREEDEPTH = 6
 tuning draws, when the scales of the coordinates are unknown, they are much longer; with PyMC's default of 10, these draws took a third
 of all steps of a fit."""
 
+SETTINGS: dict[str, Any] = {"draws": 1000, "tune": 1000, "target_accept": 0.9, "maxdepth": MAX_TREEDEPTH}
+"""Default settings of a fit whose runs vary along all axes."""
+FIXED_AXIS_SETTINGS: dict[str, Any] = {"draws": 2000, "tune": 2000, "target_accept": 0.97, "maxdepth": 10}
+"""Default settings of a fit with an axis that does not vary. Its runs determine a few functions of the coordinates, which change with
+the other coordinates. The posterior is a thin curved surface, on which trajectories have small steps and many of them."""
+
 _LATER = ("dask.array", "h5netcdf", "dask.distributed")
 """Packages that the log-likelihood and `save` import. xarray imports dask, if it is installed, when it creates an array or writes a
 file."""
@@ -44,7 +50,7 @@ def sample(
 ) -> dict[str, xr.Dataset]:
     """Sample the posterior of a compiled model; return the groups posterior and sample_stats.
 
-    `settings` are arguments of `nutpie.sample`.
+    `settings` are arguments of `nutpie.sample`, such as those of `SETTINGS`.
 
     Raises
     ------
@@ -62,7 +68,6 @@ def sample(
             **ADAPTATION,
             chains=chains,
             cores=min(chains, cores or os.cpu_count() or 1),
-            maxdepth=MAX_TREEDEPTH,
             progress_bar=watched() if progress is None else progress,
             blocking=False,
         )

@@ -9,6 +9,7 @@ line per fit and the fraction that passes the convergence checks.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from pathlib import Path
@@ -41,6 +42,24 @@ def simulated(name: str, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame({"params": params, "tokens": tokens, "loss": loss + noise})
 
 
+def converges(label: str, **arguments: object) -> bool:
+    """Fit runs, print one line of diagnostics, and return whether the fit passes the convergence checks."""
+    start = time.process_time()
+    with warnings.catch_warnings():
+        for category in (bd.ConvergenceWarning, bd.DesignWarning, bd.ConflictWarning):
+            warnings.simplefilter("ignore", category)
+        fit = bd.fit(**arguments, progress=False)
+    found = bd.posterior.convergence(fit)
+    print(
+        f"{label}: {'passed' if found['converged'] else 'failed'}, R-hat {found['rhat'] or math.inf:.3f}, "
+        f"ESS {found['ess_bulk'] or 0:.0f} {found['ess_tail'] or 0:.0f}, {found['divergences']} divergences, "
+        f"{found['treedepth_share']:.1%} truncated, {float(fit['sample_stats']['n_steps'].mean()):.0f} steps, "
+        f"{time.process_time() - start:.1f} s",
+        flush=True,
+    )
+    return bool(found["converged"])
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print one line per fit."""
     options = parser(__doc__)
@@ -62,21 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
             for gamma in (None, 1.0):
                 law = bd.LAWS["tied_reducible"].with_fixed(gamma=gamma)
                 for seed in range(1 if given.quick else given.seeds):
-                    start = time.process_time()
-                    with warnings.catch_warnings():
-                        warnings.simplefilter("ignore", bd.ConvergenceWarning)
-                        warnings.simplefilter("ignore", bd.DesignWarning)
-                        fit = bd.fit(supervised=some, law=law, seed=seed, progress=False)
-                    found = bd.posterior.convergence(fit)
-                    passed.append(found["converged"])
-                    numbers = f"R-hat {found['rhat']:.3f}, ESS {found['ess_bulk']:.0f} {found['ess_tail']:.0f}"
-                    steps = float(fit["sample_stats"]["n_steps"].mean())
-                    print(
-                        f"{name}, {fraction:.0%} of the runs, gamma {gamma or 'free'}, seed {seed}: "
-                        f"{'passed' if passed[-1] else 'failed'}, {numbers}, {found['divergences']} divergences, {steps:.0f} steps, "
-                        f"{time.process_time() - start:.1f} s",
-                        flush=True,
-                    )
+                    label = f"{name}, {fraction:.0%} of the runs, gamma {gamma or 'free'}, seed {seed}"
+                    passed.append(converges(label, supervised=some, law=law, seed=seed))
     print(f"{sum(passed)} of {len(passed)} fits pass")
 
 

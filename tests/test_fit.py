@@ -254,11 +254,7 @@ def test_provenance_is_complete(fit354, runs354):
     assert found["seed"] == 0
     assert found["backend"] == "llvm"
     assert "nutpie" in found["sampler"]
-    assert found["settings"] == {"draws": 1000, "tune": 1000, "chains": 4, "target_accept": 0.9} | {
-        name: value
-        for name, value in found["settings"].items()
-        if name not in ("draws", "tune", "chains", "target_accept")
-    }
+    assert found["settings"] == {"draws": 1000, "tune": 1000, "chains": 4, "target_accept": 0.9, "maxdepth": 6}
     for name in ("bayesdistill", "pymc", "nutpie", "pytensor", "arviz", "xarray", "numpy"):
         assert found["versions"][name] == version(name)
     assert found["data"]["distilled"] == {

@@ -86,8 +86,9 @@ def fit(
         Width in nats of the one-sided prior that the student of a perfect teacher is at least as good as the pretrained one with the
         same tokens, for example 0.01. By default, this prior is omitted.
     draws, tune : int, optional
-        Number of draws and of tuning draws per chain. By default 1000, or 2000 if an axis of the runs does not vary, because the
-        posterior of such runs has sharp bends (see `provenance` for the settings of a fit).
+        Number of draws and of tuning draws per chain. By default 1000, or 2000 if an axis of the runs does not vary
+        (`bayesdistill.describe_runs`). The posterior of such runs is a thin curved surface, so trajectories may also have up to 1023
+        steps instead of 63. `bayesdistill.provenance` has the settings of a fit.
     chains : int
         Number of chains.
     seed : int

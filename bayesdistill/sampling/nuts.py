@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {"draws": 1000, "tune": 1000, "target_accept": 0.9, "
 """Default settings of a fit whose runs vary along all axes."""
 FIXED_AXIS_SETTINGS: dict[str, Any] = {"draws": 2000, "tune": 2000, "target_accept": 0.97, "maxdepth": 10}
 """Default settings of a fit with an axis that does not vary. Its runs determine a few functions of the coordinates, which change with
-the other coordinates. The posterior is a thin curved surface, on which trajectories have small steps and many of them."""
+the other coordinates. The posterior is a thin curved surface, on which trajectories require many small steps."""
 
 _LATER = ("dask.array", "h5netcdf", "dask.distributed")
 """Packages that the log-likelihood and `save` import. xarray imports dask, if it is installed, when it creates an array or writes a

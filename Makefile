@@ -55,9 +55,10 @@ demo: install
 test: install lint
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# One process, because the notebooks must each stay under two minutes on two cores.
+# The notebooks run by themselves, because each must stay under two minutes on two cores.
 test-slow: install
-	@$(BIN)/python -m pytest -m slow --durations 12
+	@$(BIN)/python -m pytest -m slow --durations 6 tests/test_notebooks.py
+	@$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --durations 12 --ignore tests/test_notebooks.py
 
 docs: install
 	@$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build/html

@@ -49,7 +49,7 @@ _PUBLIC = {
         plot_prior_sensitivity plot_probability plot_residuals plot_runs plot_sharing_map
         plot_teacher_choice plot_unseen_groups plot_value
     """,
-    "posterior": "ConvergenceThresholds law_draws law_of provenance",
+    "posterior": "ConvergenceThresholds law_draws law_of mix provenance",
     "reporting": "cite methods_text report",
     "sampling": "fit load prior_table save",
     "tables": "backtest_table criticism_table decision_table plan_table summary_table table_text write_table",

@@ -471,8 +471,8 @@ def draws_with_noise(law: Law, count: int, seed: int = 0, **more: float) -> Draw
     rng = np.random.default_rng(seed)
     values = {name: np.full(count, value) for name, value in bd.PUBLISHED.items()}
     values |= {"sigma": 0.005 * np.exp(0.2 * rng.standard_normal(count)), "nu": np.full(count, 6.0)}
-    values |= {effect.scale.name: np.full(count, 0.01) for effect in law.effects}
     values |= {p.name: np.full(count, p.neutral) for p in law.parameters if p.neutral is not None}
+    values |= {effect.scale.name: np.full(count, 0.01) for effect in law.effects}
     return Draws(law, values | {name: np.full(count, value) for name, value in more.items()}, REFERENCE)
 
 

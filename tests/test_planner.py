@@ -72,7 +72,8 @@ CALLS = {
     "information_order": (SHAPE, lambda f, **o: bd.information_order(f, RUNS, **o)),
 }  # fmt: skip
 OPTIONAL = {
-    "predict": {"observed", "residual", "pit", "group_seen", "effect", "teacher", "student", "model", "experiment"}
+    "plan": {"probability_by_law", "law_range", "bound"},
+    "predict": {"observed", "residual", "pit", "group_seen", "effect", "teacher", "student", "model", "experiment"},
 }
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(bd.Planner) if field.name != "fit"}
 

@@ -26,7 +26,7 @@ CompilerWarning Coordinate GroupEffect LAWS Law PUBLISHED Parameter ParameterErr
 __version__ backtest backtest_table break_even build_model capacity_gap cheapest_first
 check cite compare_crossovers compare_fits crossovers decision_table describe_runs distillation_flops distilled_loss evppi family_plan
 fit flag_names flops_per_token information_order interactive_page law_curves law_draws law_of leave_out Planner
-load load_runs methods_text next_runs paper_claims plan
+load load_runs methods_text mix next_runs paper_claims plan
 plan_table plan_tokens plan_value plot_backtest plot_best_loss plot_break_even plot_capacity_gap plot_compute_strategy
 plot_crossover plot_experiment_fixed_student plot_experiment_fixed_teacher plot_family plot_information plot_next_runs
 plot_probability predict plot_runs plot_sharing_map plot_teacher_choice plot_value prior_table provenance random_order

@@ -73,6 +73,10 @@ def prior_sensitivity(fit: Source, plan: xr.Dataset | None = None) -> xr.Dataset
 
     fit = fit_of(fit)
     draws = posterior.posterior_dataset(fit)
+    if posterior.members(fit):
+        raise ModelError(
+            "prior_sensitivity requires the coordinates of one law, but this is a mixture of several. Pass one of its fits."
+        )
     if not isinstance(fit, xr.DataTree) or "z" not in draws or posterior.LOG_LIKELIHOOD not in fit.children:
         raise ModelError(
             "prior_sensitivity requires a fit with its coordinates and log-likelihood. Pass the result of bd.fit."

@@ -257,7 +257,9 @@ def regression_evppi(gain: np.ndarray, quantity: np.ndarray, chains: int) -> tup
     def value_without(rows: np.ndarray) -> np.ndarray:
         kept = np.ones(n, dtype=bool)
         kept[rows] = False
-        coefficients = np.linalg.solve(gram - basis[rows].T @ basis[rows], moments - basis[rows].T @ gain[:, rows].T)
+        remaining = gram - basis[rows].T @ basis[rows], moments - basis[rows].T @ gain[:, rows].T
+        # Singular if the quantity has few values, as a symbol that is fixed in the laws of a mixture.
+        coefficients = np.linalg.lstsq(*remaining, rcond=1e-10)[0]
         predicted = basis[kept] @ coefficients
         np.maximum(predicted, 0, out=predicted)
         mean = (totals - gain[:, rows].sum(axis=1)) / (n - rows.size)

@@ -45,7 +45,7 @@ from bayesdistill.decisions.arguments import Numbers, Scenarios, TeacherTable
 from bayesdistill.decisions.crossover_search import perfect_information_crossovers
 from bayesdistill.decisions.extrapolation import CHOICE_AXES, choice_factors, described
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
-from bayesdistill.decisions.reductions import mean_of, probability_positive
+from bayesdistill.decisions.reductions import mean_of, probability_by_law, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
 from bayesdistill.strategies import STATUS, Problem, supervised_losses, tokens_bought
 
@@ -80,8 +80,9 @@ def plan(
         information), crossover_status (`crossed`; `always`: distillation is better at every budget; `never`: pretraining is
         better at every budget; `reversed`: pretraining is better at first and distillation at the largest budget;
         `impossible`: no strategy fits any budget) and crossover_sign_changes (above 1: the advantage changes sign several
-        times, and crossover is the last sign change). With `teachers`: teacher_index and best_teacher_index, positions along
-        the coordinate teacher. If a budget is too small for any strategy, values are NaN and status gives the reason.
+        times, and crossover is the last sign change). Of a mixture (`mix`): probability_by_law over `law`, and law_range, the lowest
+        and the highest of them over `bound`. With `teachers`: teacher_index and best_teacher_index, positions along the coordinate
+        teacher. If a budget is too small for any strategy, values are NaN and status gives the reason.
         Bounds, noise, convergence and the fit's provenance are attributes.
 
     Notes
@@ -138,6 +139,8 @@ def plan_problem(
         coordinates["teacher"] = list(teachers.names)
         attrs["teachers"] = json.dumps(list(teachers.names))
     coordinates["axis"] = list(CHOICE_AXES)
+    if fitted.laws:
+        coordinates |= {"law": list(fitted.laws), "bound": ["lower", "upper"]}
     strategy = chosen | {"teacher_loss": chosen["teacher_loss"].mean(axis=-1)}
     factors = choice_factors(fitted, problem, problem.students[:, None, None], problem.budgets, strategy)
     values |= described(factors, CHOICE_AXES, ~np.isnan(chosen["student_tokens"]))
@@ -172,7 +175,7 @@ def _comparison(
     distill = (gain.mean(axis=-1) > 0)[..., None]
     regret, regret_error = mean_of(fitted, np.where(distill, chosen["loss"], pretrained) - better)
     saved, saved_error = mean_of(thinned, better[..., index] - np.minimum(pretrained[..., index], best["loss"]))
-    return {
+    found = {
         "advantage": seen,
         "probability": probability_positive(fitted, seen),
         "probability_best": probability_positive(thinned, best_seen),
@@ -180,3 +183,8 @@ def _comparison(
         "regret": (regret, regret_error),
         "evpi": (regret + saved, np.hypot(regret_error, saved_error)),
     }
+    if fitted.laws:
+        each = probability_by_law(fitted, seen)
+        ends = np.fmin.reduce(each), np.fmax.reduce(each)
+        found |= {"probability_by_law": each, "law_range": np.stack(ends, axis=-1)}
+    return found

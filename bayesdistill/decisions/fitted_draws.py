@@ -18,7 +18,7 @@ from bayesdistill.datasets import FIXED_AXES, fixed_axes
 from bayesdistill.errors import ConflictError, ConflictWarning, ConvergenceError, ConvergenceWarning, ModelError
 from bayesdistill.law import Draws
 from bayesdistill.law.formulas import PUBLISHED_RANGE
-from bayesdistill.law.parameters import DOMAIN_WORDS, DOMAINS
+from bayesdistill.law.parameters import DOMAIN_WORDS
 
 _CERTAIN = 0.001
 """Posterior probability that E is lower than the loss of a teacher which is questioned."""
@@ -43,6 +43,10 @@ class FittedDraws:
         and pretraining_tokens_per_param; unknown ranges are omitted.
     attrs : dict
         Provenance and convergence as netCDF-compatible attributes.
+    laws : tuple of str
+        Names of the laws of a mixture; none for a fit.
+    law : ndarray of int, (n_draws,)
+        Position of the law of every draw among `laws`; 0 for a fit.
     """
 
     draws: Draws
@@ -50,6 +54,8 @@ class FittedDraws:
     draw: np.ndarray
     ranges: dict[str, tuple[float, float]]
     attrs: dict[str, Any]
+    laws: tuple[str, ...]
+    law: np.ndarray
 
     @property
     def n_draws(self) -> int:
@@ -60,7 +66,10 @@ class FittedDraws:
         """Return the draws with some of the labels."""
         rows, columns = (np.flatnonzero(np.isin(own, kept)) for own, kept in ((self.chain, chain), (self.draw, draw)))
         index = (rows[:, None] * self.draw.size + columns).ravel()
-        return replace(self, draws=self.draws.take(index), chain=self.chain[rows], draw=self.draw[columns])
+        return replace(self._take(index), chain=self.chain[rows], draw=self.draw[columns])
+
+    def _take(self, index: np.ndarray) -> FittedDraws:
+        return replace(self, draws=self.draws.take(index), law=self.law[index])
 
     @property
     def teacher_losses(self) -> tuple[float, float]:
@@ -72,11 +81,15 @@ class FittedDraws:
         return min(low, float(np.quantile(self.draws["E"], _CERTAIN))), 2 * high
 
     def thinned(self, count: int) -> tuple[FittedDraws, np.ndarray]:
-        """Return about `count` draws, evenly spaced within each chain, and their positions."""
+        """Return about `count` draws, evenly spaced within each chain and law, and their positions."""
         kept = min(self.draw.size, max(1, count // max(1, self.chain.size)))
-        within = np.unique(np.linspace(0, self.draw.size - 1, kept).round().astype(int)) if kept else np.arange(0)
+        first = self.law[: self.draw.size]  # all chains have the laws in the same order
+        parts = [np.flatnonzero(first == law) for law in np.unique(first)]
+        numbers = [max(1, round(kept * part.size / self.draw.size)) for part in parts]
+        even = [np.linspace(0, p.size - 1, n).round().astype(int) for p, n in zip(parts, numbers, strict=True)]
+        within = np.unique(np.concatenate([part[i] for part, i in zip(parts, even, strict=True)]))
         index = (np.arange(self.chain.size)[:, None] * self.draw.size + within).ravel()
-        return replace(self, draws=self.draws.take(index), draw=self.draw[within]), index
+        return replace(self._take(index), draw=self.draw[within]), index
 
 
 def gather(fit: posterior.Fit, allow_unconverged: bool = False, allow_conflict: bool = False) -> FittedDraws:
@@ -120,11 +133,15 @@ def gather(fit: posterior.Fit, allow_unconverged: bool = False, allow_conflict: 
         )
     seen = posterior.seen_runs(fit)
     ranges, supervised_range = _ranges(seen)
+    laws, law_of_draw = posterior.law_positions(fit)
+    weights = {name: of_law["weight"] for name, of_law in posterior.members(fit).items()}
     return FittedDraws(
         draws=posterior.draws_of(fit),
         chain=law["chain"].values,
         draw=law["draw"].values,
         ranges=ranges,
+        laws=laws,
+        law=law_of_draw,
         attrs={
             "converged": CONVERGED[convergence["converged"]],
             "convergence": json.dumps(convergence),
@@ -134,6 +151,7 @@ def gather(fit: posterior.Fit, allow_unconverged: bool = False, allow_conflict: 
             "posterior_draws": int(law.sizes["chain"] * law.sizes["draw"]),
             "supervised_range": supervised_range,
             "seen_ranges": json.dumps(ranges),
+            **({"law_weights": json.dumps(weights)} if weights else {}),
             **conflict,
             FIXED_AXES: json.dumps(fixed_axes(seen)),
         },
@@ -160,7 +178,7 @@ def _require_valid(fit: posterior.Fit) -> None:
         if parameter.name not in dataset:
             continue
         values = dataset[parameter.name].transpose("chain", "draw").values
-        wrong = np.argwhere(~np.asarray(DOMAINS[parameter.domain](values)))
+        wrong = np.argwhere(~np.asarray(parameter.allows(values)))
         if wrong.size:
             chain, draw = wrong[0].tolist()
             raise ModelError(

@@ -38,6 +38,18 @@ def probability_positive(fitted: FittedDraws, values: np.ndarray) -> tuple[np.nd
     return probability_of(fitted, values > 0, ~np.isnan(values))
 
 
+def probability_by_law(fitted: FittedDraws, values: np.ndarray) -> np.ndarray:
+    """Return the probability that a value is above zero under each law of a mixture, (law, ...).
+
+    It is NaN if a value is NaN, or if the law has no draws, as in a part of a mixture.
+    """
+    positive = np.where(np.isnan(values), np.nan, values > 0)
+    found = np.full((len(fitted.laws), *positive.shape[:-1]), np.nan)
+    for law in np.unique(fitted.law):
+        found[law] = positive[..., fitted.law == law].mean(axis=-1)
+    return found
+
+
 def mean_of(fitted: FittedDraws, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the posterior mean and its Monte Carlo standard error."""
     mean, error = posterior.mean_mcse(_with_draws(fitted, values))

@@ -23,3 +23,4 @@ from bayesdistill.law.parameters import UNITS, Coordinate, Parameter, Prior, Ref
 from bayesdistill.law.residual import RESIDUAL_NOISE, ResidualNoise
 from bayesdistill.law.term import Student, Term
 from bayesdistill.law.terms import TERMS
+from bayesdistill.law.union import neutral_values, union_of

@@ -113,5 +113,9 @@ class Draws(Mapping[str, np.ndarray]):
         total = sum((self[one.scale] * self.paths.at(one.name, position) for one in own), total)
         outside = self.paths.beyond_ratios(params, tokens)
         if outside is not None and own:
-            total = total + self[own[0].scale] * self.paths.at(RATIO, outside)
+            # That of the first discrepancy that the draw has: the scale is 0 in draws of laws without it.
+            scale = self[own[-1].scale]
+            for one in reversed(own[:-1]):
+                scale = np.where(self[one.scale] > 0, self[one.scale], scale)
+            total = total + scale * self.paths.at(RATIO, outside)
         return np.asarray(misfit * total)

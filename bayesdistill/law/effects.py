@@ -165,7 +165,7 @@ def _effect(
         name=name,
         sentence=sentence,
         variable=Parameter(f"effect_{name if slope else dim}", "nats per token", long),
-        scale=Parameter(sigma, "nats per token", f"standard deviation of the {long}", domain="positive"),
+        scale=Parameter(sigma, "nats per token", f"standard deviation of the {long}", neutral=0.0, domain="positive"),
         coordinate=Coordinate(
             f"log_{sigma}",
             f"the size of the {what} {'slopes' if slope else 'effects'}",

@@ -510,8 +510,8 @@ class Law:
         return sum(shared, p["sigma"] ** 2) ** 0.5
 
     def valid(self, p: Values) -> Any:
-        """Which draws are laws: every symbol there is finite and in its domain."""
-        found = [DOMAINS[q.domain](p[q.name]) & np.isfinite(p[q.name]) for q in self.parameters if q.name in p]
+        """Which draws are laws: every symbol there is finite, and in its domain or neutral."""
+        found = [q.allows(p[q.name]) & np.isfinite(p[q.name]) for q in self.parameters if q.name in p]
         return functools.reduce(np.logical_and, found)
 
 

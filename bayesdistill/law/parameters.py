@@ -111,7 +111,7 @@ DOMAIN_WORDS: Mapping[str, str] = MappingProxyType(
 )
 
 
-_DIMENSIONS = ("chain", "draw", "run", "supervised_run", "coordinate", "step", "z")
+_DIMENSIONS = ("chain", "draw", "run", "supervised_run", "coordinate", "step", "z", "law")
 _DATA = ("student_params", "student_tokens", "teacher_loss", "student_loss", "params", "tokens", "loss")
 RESERVED = frozenset(_DIMENSIONS + _DATA)
 """Names of dimensions and data of a fit, which no symbol can have."""
@@ -161,6 +161,11 @@ class Parameter:
             raise ParameterError(f"`per` of {self.name!r} must start with 'params' or 'tokens', got {self.per[0]!r}.")
         if self.name in RESERVED or not self.name.isidentifier():
             raise ParameterError(f"A symbol cannot be called {self.name!r}. Choose another name.")
+
+    def allows(self, values: Any) -> Any:
+        """Return which values a draw can have: those in the domain, and the neutral value, as draws of laws without the symbol have."""
+        inside = DOMAINS[self.domain](values)
+        return inside if self.neutral is None else inside | (values == self.neutral)
 
 
 @dataclass(frozen=True)

@@ -270,7 +270,7 @@ def shared_effect(draws: Draws, effect: GroupEffect, distilled: np.ndarray, own:
     """
     new = new_group_scale(effect, draws[effect.scale.name], draws.groups.get(effect.name))
     of_draw = (slice(None), *(None,) * (distilled.ndim - 1))
-    common = SHARED * distilled / new[of_draw]
+    common = SHARED * distilled / np.where(new > 0, new, 1.0)[of_draw]  # 0 in draws of a law without the effect
     return np.asarray(pretrained_effect_scale(draws, effect)[of_draw] * (common + np.sqrt(1 - SHARED**2) * own))
 
 

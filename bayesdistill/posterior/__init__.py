@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bayesdistill.posterior._mix import mix
 from bayesdistill.posterior.convergence import THRESHOLDS, ConvergenceThresholds, convergence
 from bayesdistill.posterior.corpus import (
     CONFLICT_ATTRIBUTE,
@@ -17,6 +18,7 @@ from bayesdistill.posterior.fits import (
     FORMAT_ATTRIBUTE,
     IDENTITY_ATTRIBUTE,
     LAW_ATTRIBUTE,
+    LAW_INDEX,
     LOG_LIKELIHOOD,
     OBSERVED,
     POSTERIOR,
@@ -31,6 +33,8 @@ from bayesdistill.posterior.fits import (
     is_distilled,
     law_draws,
     law_of,
+    law_positions,
+    members,
     observed_runs,
     posterior_dataset,
     prior_table,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -12,7 +12,7 @@ import xarray as xr
 
 from bayesdistill.arguments import Range, check_fields
 from bayesdistill.errors import ModelError
-from bayesdistill.posterior.fits import SAMPLE_STATS, Fit, group_of, posterior_dataset
+from bayesdistill.posterior.fits import SAMPLE_STATS, Fit, group_of, members, posterior_dataset
 from bayesdistill.posterior.summaries import stack
 
 
@@ -56,6 +56,7 @@ def convergence(fit: Fit, thresholds: ConvergenceThresholds = THRESHOLDS) -> dic
     fit : DataTree or Dataset
         A Dataset of draws has no sampler statistics; diagnostics that require them are None.
     thresholds : ConvergenceThresholds
+        Of a mixture, the worst diagnostics of its fits are compared with them: R-hat across laws has no meaning.
 
     Returns
     -------
@@ -64,6 +65,33 @@ def convergence(fit: Fit, thresholds: ConvergenceThresholds = THRESHOLDS) -> dic
         checks), `rhat`, `ess_bulk` and `ess_tail` (the worst value of all variables, with the name in `rhat_variable`, ...),
         `divergences`, `treedepth_share`, `bfmi`, `chains`, `draws`, and `thresholds`.
     """
+    dataset = posterior_dataset(fit)
+    of_laws = {name: law["convergence"] for name, law in members(fit).items() if law["draws_per_chain"]}
+    numbers = _worst_of(of_laws) if of_laws else _diagnostics(fit)
+    known = isinstance(fit, xr.DataTree) and all(law["converged"] is not None for law in of_laws.values())
+    limits = asdict(thresholds)
+    failed = []
+    for limit, threshold in limits.items():
+        kind, key = limit.split("_", 1)
+        value = numbers[key]
+        if value is not None and (value > threshold if kind == "max" else value < threshold):
+            failed.append(key)
+    numbers |= {key: None for key in _OF_DRAWS if numbers[key] is not None and not math.isfinite(numbers[key])}
+    return {
+        "converged": (not failed) if known else None,
+        "failed": failed,
+        **numbers,
+        "chains": dataset.sizes["chain"],
+        "draws": dataset.sizes["draw"],
+        "thresholds": limits,
+    }
+
+
+_OF_DRAWS = ("rhat", "ess_bulk", "ess_tail")
+
+
+def _diagnostics(fit: Fit) -> dict[str, Any]:
+    """Return the diagnostics of the draws and of the sampler."""
     from arviz_stats.base import array_stats
 
     axes: Any = {"chain_axis": -2, "draw_axis": -1}
@@ -82,23 +110,25 @@ def convergence(fit: Fit, thresholds: ConvergenceThresholds = THRESHOLDS) -> dic
         variable = max(worst, key=lambda name: worst[name])
         numbers[key] = worst[variable] if key == "rhat" else max(0.0, -worst[variable])
         numbers[f"{key}_variable"] = variable
-    numbers |= _sampler_statistics(fit)
-    limits = asdict(thresholds)
-    failed = []
-    for limit, threshold in limits.items():
-        kind, key = limit.split("_", 1)
-        value = numbers[key]
-        if value is not None and (value > threshold if kind == "max" else value < threshold):
-            failed.append(key)
-    numbers |= {key: None for key in diagnostics if not math.isfinite(numbers[key])}
-    return {
-        "converged": (not failed) if isinstance(fit, xr.DataTree) else None,
-        "failed": failed,
-        **numbers,
-        "chains": dataset.sizes["chain"],
-        "draws": dataset.sizes["draw"],
-        "thresholds": limits,
-    }
+    return numbers | _sampler_statistics(fit)
+
+
+def _worst_of(laws: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the worst diagnostics of the fits of a mixture, None where no fit has them; divergences are summed."""
+    numbers: dict[str, Any] = {}
+    for key in _OF_DRAWS:
+        # An R-hat that is not finite is stored as None.
+        undefined = {name: math.inf for name, law in laws.items() if key in law["failed"]}
+        values = {name: law[key] for name, law in laws.items() if law.get(key) is not None}
+        values = {**(undefined if key == "rhat" else {}), **values}
+        worst = (max if key == "rhat" else min)(values, key=values.__getitem__, default=None)
+        numbers[key] = None if worst is None else values[worst]
+        variable = "" if worst is None else laws[worst].get(f"{key}_variable", "")
+        numbers[f"{key}_variable"] = "" if worst is None else f"{worst}: {variable}"
+    for key, worst_of in (("divergences", sum), ("treedepth_share", max), ("bfmi", min)):
+        known = [law[key] for law in laws.values() if law.get(key) is not None]
+        numbers[key] = worst_of(known) if known else None
+    return numbers
 
 
 def _worst(diagnostic: Callable[[np.ndarray], Any], values: np.ndarray) -> float:

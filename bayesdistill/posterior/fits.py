@@ -31,6 +31,8 @@ LAW_ATTRIBUTE = "law"
 """Attribute of the posterior: the law as JSON, or a name in `LAWS`."""
 REFERENCE_ATTRIBUTE = "reference"
 """Attribute of the posterior: the reference run as JSON."""
+LAW_INDEX = "law"
+"""Variable of the posterior of a mixture: the position of the law of every draw among the names in its attribute `laws`."""
 FORMAT_ATTRIBUTE = "bayesdistill_format"
 PROVENANCE_ATTRIBUTE = "bayesdistill_provenance"
 IDENTITY_ATTRIBUTE = "posterior_identity"
@@ -216,7 +218,8 @@ def identity(fit: Fit) -> str:
     law, dataset = law_of(fit), posterior_dataset(fit)
     digest = hashlib.sha256(law.to_json().encode())
     paths = [one.variable for one in law.discrepancy if one.variable in dataset]
-    for name in ("chain", "draw", *(p.name for p in law.parameters if p.name in dataset), *paths):
+    of_mixture = [LAW_INDEX] if law_positions(fit)[0] else []
+    for name in ("chain", "draw", *(p.name for p in law.parameters if p.name in dataset), *paths, *of_mixture):
         values = dataset[name].transpose(*(dim for dim in ("chain", "draw") if dim in dataset[name].dims), ...).values
         is_number = values.dtype.kind in "iufb"
         digest.update(name.encode())
@@ -297,7 +300,9 @@ def provenance(fit: Fit) -> dict[str, Any]:
     -------
     dict
         `versions`, `sampler`, `backend`, `seed`, `settings`, `data` (runs, hash and source of each table), `reference`,
-        `supervised_law`, `asymptotic_width`, `priors`, `started` and `seconds`. Empty for draws from other sources.
+        `supervised_law`, `asymptotic_width`, `priors`, `started` and `seconds`. Empty for draws from other sources. That of a
+        mixture has what its fits share, and `laws`: name -> `weight`, `draws_per_chain`, `convergence`, `prior_dominated` and
+        `provenance` of each fit.
 
     Raises
     ------
@@ -314,6 +319,19 @@ def provenance(fit: Fit) -> dict[str, Any]:
         raise ModelError(f"A fit must be an xarray DataTree (or a Dataset of draws), got {type(fit).__name__}.")
     text = fit.attrs.get(PROVENANCE_ATTRIBUTE, "{}")
     return dict(json.loads(text))
+
+
+def members(fit: Fit) -> dict[str, dict[str, Any]]:
+    """Return weight, convergence, prior-dominated coordinates and provenance of the laws of a mixture by name; empty for a fit."""
+    return dict(provenance(fit).get("laws", {}))
+
+
+def law_positions(fit: Fit) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the names of the laws of a mixture, and the position of each draw's law, (n_draws,); no names for a fit."""
+    dataset = posterior_dataset(fit)
+    if LAW_INDEX not in dataset or "laws" not in dataset[LAW_INDEX].attrs:
+        return (), np.zeros(dataset.sizes["chain"] * dataset.sizes["draw"], dtype=int)
+    return tuple(json.loads(dataset[LAW_INDEX].attrs["laws"])), _flat(dataset[LAW_INDEX]).astype(int)
 
 
 def prior_table(fit: Fit) -> xr.Dataset:

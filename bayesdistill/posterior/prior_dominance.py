@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bayesdistill.law import TERMS
 from bayesdistill.law.forms import coordinate_description
-from bayesdistill.posterior.fits import Fit, posterior_dataset
+from bayesdistill.posterior.fits import Fit, members, posterior_dataset
 from bayesdistill.posterior.summaries import interval
 
 PRIOR_SHARE = 0.8
@@ -26,7 +26,7 @@ def prior_dominated(fit: Fit, share: float = PRIOR_SHARE) -> list[str]:
     Returns
     -------
     list of str
-        Names of coordinates, in the model's order.
+        Names of coordinates, in the model's order. Those of a mixture are the coordinates of all its fits (with the default `share`).
 
     Notes
     -----
@@ -34,6 +34,8 @@ def prior_dominated(fit: Fit, share: float = PRIOR_SHARE) -> list[str]:
     coordinate = location + factor z with a triangular factor, and z is the part of a coordinate that is independent of the
     preceding coordinates.
     """
+    if of_laws := members(fit):
+        return list(dict.fromkeys(name for law in of_laws.values() for name in law["prior_dominated"]))
     draws = posterior_dataset(fit)
     if "z" not in draws or "coordinate" not in draws["z"].dims:
         return []

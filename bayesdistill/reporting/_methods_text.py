@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from bayesdistill import posterior
-from bayesdistill.law import Law
+from bayesdistill.law import Law, law_of_json
 from bayesdistill.posterior import Fit
 from bayesdistill.reporting._cite import gamma_is_one
 
@@ -42,7 +44,7 @@ def methods_text(fit: Fit) -> str:
     if gamma_is_one(fit):
         sentences.append("The supervised law has gamma = 1, the form of Hoffmann et al. (2022).")
     if found:
-        sentences += [*_model(found, posterior.law_of(fit)), _sampling(found)]
+        sentences += _mixture(posterior.members(fit)) or [*_model(found, posterior.law_of(fit)), _sampling(found)]
     else:
         sentences.append("The draws have no provenance: their data, priors and sampler are unknown.")
     sentences.append(_convergence(posterior.convergence(fit)))
@@ -83,6 +85,19 @@ def _model(found: dict, law: Law) -> list[str]:
     if found.get("asymptotic_width") is None:
         sentences.append("No prior was used for the advantage of distillation with unlimited data.")
     return sentences + [text.format(width) for name, text in _THEORY.items() if (width := found.get(name)) is not None]
+
+
+def _mixture(laws: dict[str, dict]) -> list[str]:
+    """Return what each law of a mixture is; empty for a fit."""
+    sentences = []
+    if laws:
+        weights = ", ".join(f"{name} {law['weight']:.3g}" for name, law in laws.items())
+        sentences.append(f"Draws of {len(laws)} laws were mixed with these weights: {weights}.")
+    for name, law in laws.items():
+        if origin := law["provenance"]:
+            parts = _model(origin, law_of_json(json.dumps(origin["law"]))) if "law" in origin else []
+            sentences += [f"Law {name}:", *parts, _sampling(origin)]
+    return sentences
 
 
 def _sampling(found: dict) -> str:

@@ -37,6 +37,10 @@ def choose_priors(
     if isinstance(given, Priors):
         return given
     if isinstance(given, xr.DataTree):
+        if posterior.members(given):
+            raise ParameterError(
+                "`priors` is a mixture of several laws, whose draws have no coordinates. Pass one of its fits."
+            )
         draws = posterior.draws_of(given)
         varying = {coordinate.symbol for coordinate in default.law.coordinates}
         held = {symbol: value for symbol, value in draws.law.fixed.items() if symbol in varying}

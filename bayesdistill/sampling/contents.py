@@ -52,6 +52,14 @@ class _Table(TypedDict):
     source: NotRequired[str]
 
 
+class _OfLaw(TypedDict):
+    weight: Annotated[float, Field(ge=0, le=1)]
+    draws_per_chain: Annotated[int, Field(ge=0)]
+    convergence: dict[str, Any]
+    prior_dominated: list[str]
+    provenance: dict[str, Any]
+
+
 class _Provenance(TypedDict, total=False):
     versions: dict[str, str]
     sampler: str
@@ -67,6 +75,7 @@ class _Provenance(TypedDict, total=False):
     priors: dict[str, str]
     started: str
     seconds: float
+    laws: dict[str, _OfLaw]
 
 
 class _Convergence(TypedDict, total=False):
@@ -90,6 +99,7 @@ class _Attributes(TypedDict, total=False):
     converged: Literal["yes", "no", "unknown"]
     converged_each: Json[dict[str, str]]
     prior_dominated: Json[list[str]]
+    law_weights: Json[dict[str, float]]
     corpus_conflict: str
     fixed_axes: Json[dict[str, str]]
     seen_ranges: Json[dict[str, tuple[float, float]]]
@@ -186,6 +196,7 @@ class _Rule(NamedTuple):
 _FIT: dict[tuple[str, str], _Rule] = {
     (posterior.POSTERIOR, ""): _Rule("chain draw ...", "biuf"),
     (posterior.POSTERIOR, "z"): _Rule("chain draw coordinate"),
+    (posterior.POSTERIOR, posterior.LAW_INDEX): _Rule("chain draw", "iu"),
     (posterior.SAMPLE_STATS, ""): _Rule("chain draw ...", "biuf", "any"),
     (posterior.LOG_LIKELIHOOD, ""): _Rule("chain draw ...", "f", "any"),
     **{(posterior.LOG_LIKELIHOOD, OUTCOME[kind]): _Rule(f"chain draw {RUN[kind]}", "f", "any") for kind in RUN},

@@ -57,8 +57,8 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
         student, teacher_params (parameters); budget (FLOPs), or tokens, or students_per_teacher; probability,
         probability_mcse, probability_best; expected_gain, expected_gain_mcse, regret, evpi, teacher_loss (posterior mean;
         nats per token); teacher_tokens, student_tokens (tokens); status (words), extrapolates (booleans), extrapolation
-        (largest factor outside the range of the data), extrapolation_axis (its axis, or none). NaN where no strategy fits the
-        budget.
+        (largest factor outside the range of the data), extrapolation_axis (its axis, or none). Of a mixture, after
+        probability_best: probability_lowest and probability_highest over its laws. NaN where no strategy fits the budget.
 
     Raises
     ------
@@ -78,7 +78,13 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
     need(plan, names, "plan", "plan()")
     means = posterior.mean(plan["teacher_loss"])
     words = {name: in_words(plan[name]) for name in ("status", "extrapolation_axis")}
-    cells = plan.assign({"teacher_loss": means, **words})[names].reset_coords(drop=True)
+    bounds = {}
+    if "law_range" in plan:
+        ends = {"probability_lowest": "lower", "probability_highest": "upper"}
+        bounds = {name: plan["law_range"].sel(bound=end, drop=True) for name, end in ends.items()}
+        place = names.index("probability_best") + 1
+        names = [*names[:place], *bounds, *names[place:]]
+    cells = plan.assign({"teacher_loss": means, **words, **bounds})[names].reset_coords(drop=True)
     axes = [name for name in _AXES if name in cells.dims]
     return cells.to_dataframe(dim_order=axes).reset_index()[[*axes, *names]]
 

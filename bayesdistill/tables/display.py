@@ -20,8 +20,8 @@ _MOST_CELLS = 8  # of a plan; with more of them it is shown in summary
 _MOST_ROWS = 24
 _ONE_LINE = 32  # characters of a cell, enough for a scenario or an interval
 _OF_A_CELL = """
-    student scenario students_per_teacher budget tokens probability expected_gain regret teacher_params teacher_tokens
-    student_tokens status extrapolation extrapolation_axis
+    student scenario students_per_teacher budget tokens probability probability_lowest probability_highest expected_gain regret
+    teacher_params teacher_tokens student_tokens status extrapolation extrapolation_axis
 """
 _AXES = ("student", "scenario", "budget")
 _PLAN = "Probability that distillation beats pretraining"

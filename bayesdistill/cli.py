@@ -392,8 +392,10 @@ def _whole(text: str, option: str) -> int:
 
 
 def _print_json(table: pd.DataFrame, result: xr.Dataset) -> None:
-    conflict = {name: result.attrs[name] for name in [posterior.CONFLICT_ATTRIBUTE] if name in result.attrs}
-    table = table.assign(converged=result.attrs["converged"], **conflict)
+    limits = {name: result.attrs[name] for name in [posterior.CONFLICT_ATTRIBUTE] if name in result.attrs}
+    if axes := _fixed_axes(result):
+        limits["fixed_axes"] = " ".join(axes)
+    table = table.assign(converged=result.attrs["converged"], **limits)
     print(table.to_json(orient="records", double_precision=15))
 
 
@@ -402,6 +404,13 @@ def _print_warnings(result: xr.Dataset, fit: Path) -> None:
         print(f"The posterior did not converge, so these numbers may be wrong: bayesdistill check {fit}")
     if conflict := result.attrs.get(posterior.CONFLICT_ATTRIBUTE):
         print(f"Warning: {conflict}")
+    for sentence in _fixed_axes(result):
+        print(f"Note: {sentence}")
+
+
+def _fixed_axes(result: xr.Dataset) -> list[str]:
+    """Return which axes of the fitted runs do not vary, and which questions the result therefore cannot answer."""
+    return list(json.loads(result.attrs.get("fixed_axes", "{}")).values())
 
 
 def _load_fit(path: Path) -> xr.DataTree:

@@ -375,6 +375,7 @@ def test_every_function_with_numbers_is_here():
         "GroupEffect",
         "ResidualNoise",
         "Planner",
+        "mix",
         "distilled_loss",
         "supervised_loss",
     }  # tests of their own

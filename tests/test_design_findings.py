@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from typer.testing import CliRunner
 
 import bayesdistill as bd
+from bayesdistill import cli
 from bayesdistill.criticism.design_findings import design_findings
 from bayesdistill.datasets import fixed_axes
 from bayesdistill.errors import ConvergenceWarning, DesignWarning
@@ -94,6 +96,26 @@ def test_every_output_names_a_fixed_teacher(runs354, jittered_draws, tmp_path):
     assert (said["warnings"] + said["notes"]).count(caution) == 1
     assert caution in [note["text"] for note in notes(bd.Planner(fit, allow_unconverged=True).fitted)]
     assert caution in fit_notes(plan)[1]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_command_line_names_a_fixed_teacher(runs354, jittered_draws, monkeypatch, tmp_path, as_json):
+    one = runs354[np.abs(runs354["teacher_loss"] / 2.28 - 1) < 0.012]
+    fit = fit_of(jittered_draws, one)
+    (sentence,) = fixed_axes(one).values()
+    monkeypatch.setattr(cli, "_load_fit", lambda path: fit)
+    one[["student_params", "student_tokens", "teacher_loss"]].head(2).to_csv(tmp_path / "runs.csv", index=False)
+    commands = (
+        ["plan", "fit.nc", "--student", "1B", "--budgets", "1e20:1e21:2", "--scenario", "best case"],
+        ["predict", "fit.nc", str(tmp_path / "runs.csv")],
+    )
+    for command in commands:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            done = CliRunner().invoke(cli.app, [*command, "--allow-unconverged", *(["--json"] if as_json else [])])
+        assert done.exit_code == 0, done.output
+        said = {row["fixed_axes"] for row in json.loads(done.stdout)} if as_json else done.output.splitlines()
+        assert sentence in said or f"Note: {sentence}" in said
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pandas as pd
 from bayesdistill.arguments import QUANTITIES, shown
 from bayesdistill.datasets.files import RawTable
 from bayesdistill.datasets.magnitudes import Models, Reading, implausible_sizes, published_loss, slip
-from bayesdistill.datasets.schemas import COLUMNS, GROUPS, KINDS, LABELED, RENAMED, SIZES, TEACHERS, required_columns
+from bayesdistill.datasets.schemas import COLUMNS, GROUPS, LABELED, RENAMED, SIZES, TEACHERS, required_columns
 
 _UNIGRAM_LOSS = 7.5  # nats; about the loss of a unigram model with a large vocabulary
 _ADVICE = "expected nats per token; take the natural logarithm of a perplexity, or multiply bits per token by 0.6931"
@@ -58,7 +58,7 @@ def found(
     kind : {"distilled", "supervised", "teachers"}
         Kind of table.
     fit : bool
-        Whether the runs are fitted, so that columns must vary.
+        Whether the runs are fitted, so that columns can be swapped even in short tables.
     teacher_losses : tuple of float
         Range of plausible losses of teachers, in nats per token.
 
@@ -84,7 +84,7 @@ def found(
         problems += swapped
     problems += [] if problems else _labels(raw, frame, kind)
     problems += losses
-    return problems + _constant(frame, kind) if fit else problems
+    return problems
 
 
 def _models(frame: pd.DataFrame, kind: str, comparable: bool) -> list[Models]:
@@ -278,13 +278,3 @@ def _labels(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
                 f"{raw.at(other)}; each {label} must have one {name}, so correct it or use different labels in column {label}"
             )
     return problems
-
-
-def _constant(frame: pd.DataFrame, kind: str) -> list[str]:
-    causes = {"params": "size", "tokens": "tokens", "loss": "the teacher"}
-    return [
-        f"column {name}: all {len(frame)} values are {frame[name].iloc[0]:.6g}, so these runs do not determine the "
-        f"dependence of the loss on {causes[COLUMNS[name].quantity]}; add runs with other values"
-        for name in KINDS[kind][:-1]
-        if frame[name].min() == frame[name].max()
-    ]

@@ -78,7 +78,8 @@ def sample(
             sampler.cancel()
             raise
     except RuntimeError as error:
-        raise ModelError(f"The sampler failed: {error}. Check the runs and the priors (bd.prior_table).") from error
+        reason = str(error).partition("Stack backtrace")[0].strip().rstrip(".")
+        raise ModelError(f"The sampler failed: {reason}. Check the runs and the priors (bd.prior_table).") from error
     groups = {name: tree[name].to_dataset() for name in (posterior.POSTERIOR, posterior.SAMPLE_STATS)}
     # Names of transformed PyMC variables end in "__"; netCDF does not support the missing messages of divergences.
     return {

@@ -11,7 +11,7 @@ from bayesdistill import posterior
 from bayesdistill.arguments import checked, one_of, or_none
 from bayesdistill.criticism.groupings import fit_attributes, runs_of, thinning
 from bayesdistill.criticism.results import dataset
-from bayesdistill.datasets import FIXED_AXES, KINDS, fixed_axes
+from bayesdistill.datasets import FIXED_AXES, KINDS, TEACHER_VARIES, fixed_axes
 from bayesdistill.law.effects import student_configurations
 from bayesdistill.law.predictive import COLUMNS, OUTCOME, Design, Deviations, expected_loss
 from bayesdistill.model import RUN
@@ -19,6 +19,8 @@ from bayesdistill.posterior import INTERVAL_KIND, INTERVAL_PROBABILITY
 
 MOST_SIZES = 8
 """Maximum number of curves of supervised runs."""
+_LEAST_TOKENS = 3.0
+"""Least ratio of the ends of the axis of tokens, so that it has one of the ticks 1, 2, 5, 10."""
 
 
 @checked(kind=or_none(one_of(*KINDS)))
@@ -73,18 +75,14 @@ def law_curves(
     noise, along, outcome = Deviations.draw(some, seed), COLUMNS[kind][-1], OUTCOME[kind]
     if kind == "distilled":
         pairs, index = student_configurations(runs)
-        losses = runs[along].to_numpy()
-        margin = 0.03 * float(np.ptp(losses))
-        axis = np.linspace(losses.min() - margin, losses.max() + margin, points)
+        axis = _axis(runs[along].to_numpy(), (TEACHER_VARIES - 1) * runs[along].min(), points)
         grid = (pairs[:, 0, None, None], pairs[:, 1, None, None], axis[:, None])
         law = some.distilled_loss(*grid)
         curve, new_run = law + some.discrepancy(kind, *grid[:2]), law + noise.distilled(*grid)
         coords = {"configuration_params": pairs[:, 0], "configuration_tokens": pairs[:, 1]}
     else:
         sizes, index = _curve_sizes(runs["params"].to_numpy())
-        tokens = np.log(runs[along].to_numpy())
-        margin = 0.03 * float(np.ptp(tokens))
-        axis = np.exp(np.linspace(tokens.min() - margin, tokens.max() + margin, points))
+        axis = np.exp(_axis(np.log(runs[along].to_numpy()), np.log(_LEAST_TOKENS), points))
         at = (sizes[:, None, None], axis[:, None])
         law = some.supervised_loss(*at)
         curve, new_run = law + some.discrepancy(kind, *at), law + noise.pretrained(*at)
@@ -112,6 +110,13 @@ def law_curves(
             units = value.attrs if value.attrs.get("units") else plain
             result[f"run_{name}"] = ("run", value.values, units)
     return result
+
+
+def _axis(values: np.ndarray, least: float, points: int) -> np.ndarray:
+    """Return an even grid over the values with a margin of 3 %, or around values that vary less than `least`, (points,)."""
+    span = float(np.ptp(values))
+    margin = max(0.03 * span, (least - span) / 2)
+    return np.linspace(values.min() - margin, values.max() + margin, points)
 
 
 def _curve_sizes(params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

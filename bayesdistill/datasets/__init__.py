@@ -22,6 +22,6 @@ from bayesdistill.datasets._read_runs import (
     read_teachers,
 )
 from bayesdistill.datasets._simulate_runs import published_design, simulate_runs
-from bayesdistill.datasets.axes import FIXED_AXES, fixed_axes
+from bayesdistill.datasets.axes import FIXED_AXES, TEACHER_VARIES, fixed_axes
 from bayesdistill.datasets.schemas import COLUMNS, KINDS, runs_schema
 from bayesdistill.datasets.training_curves import training_curves

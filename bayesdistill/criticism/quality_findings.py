@@ -16,6 +16,8 @@ MIN_NU = 2.0
 """Degrees of freedom below which the residuals have no variance."""
 MAX_TREND = 3.0
 """Largest trend of the residuals in standard errors."""
+_NAMED = 5
+"""Maximum number of runs of a kind that a sentence names."""
 
 
 def quality_findings(fit: Fit) -> tuple[Finding, ...]:
@@ -82,22 +84,27 @@ def _trend(one: Residuals) -> Finding:
     )
 
 
+def runs_miss_the_law(kinds: list[Residuals]) -> bool:
+    """Whether some runs miss the law by so much more than others that the residuals probably have no variance."""
+    return bool(kinds) and float((kinds[0].draws["nu"] < MIN_NU).mean()) > 0.5
+
+
 def _tails(kinds: list[Residuals]) -> Finding:
-    nu = kinds[0].draws["nu"]
-    low = float((nu < MIN_NU).mean())
     worst = []
     for one in kinds:
-        rows = np.argsort(-np.abs(one.standardized))[:5]
-        far = [int(row) for row in rows if abs(one.standardized[row]) > 6]
-        if far:
-            worst.append(f"{one.kind} runs at positions {', '.join(map(str, sorted(far)))}")
+        far = np.flatnonzero(np.abs(one.standardized) > 6)
+        if far.size:
+            # Rows count from 1, as in errors about tables.
+            named = np.sort(far[np.argsort(-np.abs(one.standardized[far]))[:_NAMED]]) + 1
+            of = f", the worst {_NAMED} of {far.size}" if far.size > _NAMED else ""
+            worst.append(f"{one.kind} runs in row{'s' * (far.size > 1)} {', '.join(map(str, named))}{of}")
     return Finding(
         "degrees of freedom of the residuals",
-        f"{np.median(nu):.1f}",
+        f"{np.median(kinds[0].draws['nu']):.1f}",
         f">= {MIN_NU:g}",
-        "ok" if low <= 0.5 else "caution",
-        f"Some runs miss the law by much more than others ({'; '.join(worst) or 'no single run stands out'}; the first is 0). Check "
-        "them, and fit without the runs that went wrong.",
+        "caution" if runs_miss_the_law(kinds) else "ok",
+        f"Some runs miss the law by much more than others ({'; '.join(worst) or 'no single run stands out'}). Check them, and fit "
+        "without the runs that went wrong.",
     )
 
 

@@ -135,9 +135,10 @@ def test_runs_that_went_wrong_are_named():
     table.loc[wrong, "loss"] += np.random.default_rng(0).uniform(0.3, 1.5, len(wrong))
     fit = fitted(table)
     (text,) = [text for text in bd.check(fit).cautions if "miss the law by much more" in text]
-    named = [int(word) for word in text.split("positions ")[1].split(";")[0].split(",")]
-    assert len(named) == 5
-    assert set(named) <= set(wrong)
+    named, rest = text.split("rows ")[1].split(", the worst 5 of ")
+    assert {int(row) - 1 for row in named.split(", ")} <= set(wrong)
+    assert len(named.split(", ")) == 5 < int(rest.split(")")[0]) <= len(wrong)
+    assert not cautioned(fit, "the prior of log_nu")
     assert not cautioned(fitted(table.drop(index=wrong)), "much more")
 
 

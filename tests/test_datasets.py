@@ -768,6 +768,12 @@ def test_runs_are_described_in_numbers():
     )
     assert all({"units", "long_name"} <= set(variable.attrs) for variable in summary.data_vars.values())
     assert summary.attrs["data_hash"] == data_hash(load_runs())
+    assert str(summary).startswith("354 distilled runs, 65 teachers, 20 configurations, 4 repeats\n")
+    assert [line.split()[:2] for line in str(summary).splitlines() if line.startswith("m")] == [
+        ["minimum", "143M"],
+        ["median", "546M"],
+        ["maximum", "7.75B"],
+    ]
     supervised = describe_runs(read_runs(pd.concat([SUPERVISED, SUPERVISED.assign(loss=SUPERVISED["loss"] + 0.01)])))
     assert (int(supervised["runs"]), int(supervised["configurations"]), int(supervised["repeats"])) == (8, 4, 4)
     assert "teachers" not in supervised

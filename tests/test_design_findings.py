@@ -78,7 +78,8 @@ def test_good_designs_have_no_fixed_axis(runs354, supervised_runs, jittered_draw
 
 def test_every_output_names_a_fixed_teacher(runs354, jittered_draws, tmp_path):
     one = runs354[np.abs(runs354["teacher_loss"] / 2.28 - 1) < 0.012]
-    assert list(json.loads(bd.describe_runs(one).attrs["fixed_axes"])) == ["teacher_loss"]
+    summary = bd.describe_runs(one)
+    assert list(json.loads(summary.attrs["fixed_axes"])) == ["teacher_loss"]
     fit = fit_of(jittered_draws, one)
     found = bd.check(fit, thresholds=bd.ConvergenceThresholds(max_rhat=1.02))
     assert found.ok is True
@@ -86,6 +87,8 @@ def test_every_output_names_a_fixed_teacher(runs354, jittered_draws, tmp_path):
     assert "one teacher loss" in caution
     assert "which teacher is best" in caution
     assert "tokens" not in caution  # the same teacher and more tokens is a question that these runs answer
+    assert caution in str(summary)
+    assert html.escape(caution) in summary._repr_html_()
     plan = bd.plan(fit, "1B", [1e20, 1e21], "best case", allow_unconverged=True)
     assert json.loads(plan.attrs["fixed_axes"]) == {"teacher_loss": caution}
     assert caution in str(plan)

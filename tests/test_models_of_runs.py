@@ -178,11 +178,16 @@ def test_plans_use_the_tokens_of_the_pretrained_run():
 
 def test_unlabeled_checkpoints_are_recognized():
     table = checkpoints(0).drop(columns="model")
-    text = describe_runs(table).attrs["suggestion"]
+    summary = describe_runs(table)
+    text = summary.attrs["suggestion"]
+    assert text in str(summary)
     assert text.startswith("96 of 96 supervised runs look like checkpoints of 16 trained models")
-    assert "add a column model" in text
+    assert "use a column model" in text
     assert training_curves(table.sample(frac=1, random_state=0)) == text
     assert training_curves(checkpoints(0)) == ""
+    # Labels that do not repeat give no group effects, so that nothing accounts for the dependence.
+    for labels in ([f"run {i}" for i in range(len(table))], "all"):
+        assert training_curves(table.assign(model=labels)) == text
     fit = {"draws": 20, "tune": 20, "chains": 1, "progress": False, "law": "busbridge2025"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bd.ConvergenceWarning)

@@ -10,6 +10,8 @@ from scipy import stats
 
 import bayesdistill as bd
 from bayesdistill import posterior
+from bayesdistill.criticism.prior_findings import prior_findings
+from bayesdistill.criticism.quality_findings import quality_findings
 from bayesdistill.errors import DataError, ModelError
 from bayesdistill.law import LAWS, Reference
 from bayesdistill.sampling.groups import data_groups
@@ -28,14 +30,14 @@ def table(models: int = 6) -> pd.DataFrame:
     return runs.assign(loss=law + bend + np.repeat(np.arange(models) % 2 * 0.02, 6))
 
 
-def fit_of(runs: pd.DataFrame, distilled: pd.DataFrame | None = None, count: int = 300) -> xr.DataTree:
+def fit_of(runs: pd.DataFrame, distilled: pd.DataFrame | None = None, count: int = 300, nu: float = 6.0) -> xr.DataTree:
     """Draws around the published law as a fit of these runs, without sampling."""
     law = LAWS["tied_reducible"].with_effects("model", "model_slope") if distilled is None else LAWS["busbridge2025"]
     law = law.for_tables(distilled, runs)
     rng = np.random.default_rng(0)
     noise = {
         "sigma": 0.004,
-        "nu": 6.0,
+        "nu": nu,
         "sigma_model": 0.01,
         "sigma_model_slope": 0.002,
         "sigma_supervised": 0.004,
@@ -204,3 +206,48 @@ def test_figures(fit, runs, size):
     assert {"size of the model", "tokens of the model"} <= labels[bd.plot_posterior_predictive]
     with pytest.raises(bd.ParameterError, match="'model', 'size', 'tokens', 'tokens_per_param'"):
         bd.plot_posterior_predictive(found[bd.plot_posterior_predictive], factors=("teacher",))
+
+
+@pytest.mark.parametrize("kind", ["supervised", "distilled"])
+def test_curves_of_a_fixed_axis_are_drawn(kind, runs, runs354):
+    """One number of tokens, or one teacher: the axis is around it, has a tick, and nothing warns."""
+    one_teacher = runs354.iloc[::9].assign(teacher="T", teacher_loss=2.2).reset_index(drop=True)
+    fixed = runs.assign(tokens=7e10) if kind == "supervised" else runs
+    curves = bd.law_curves(fit_of(fixed, None if kind == "supervised" else one_teacher), kind=kind, points=5)
+    axis, at = ("tokens", 7e10) if kind == "supervised" else ("teacher_loss", 2.2)
+    assert curves[axis].values[0] < at * 0.99 < at * 1.01 < curves[axis].values[-1]
+    assert (curves["run_upper"] > curves["upper"]).all()
+    figure = bd.plot_runs(curves)
+    figure.canvas.draw()
+    for ax in (ax for ax in figure.axes if ax.axison):
+        low, high = ax.get_xlim()
+        assert low < at < high
+        assert any(low <= tick <= high for tick in ax.get_xticks())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ([0], "supervised runs in row 1)"),
+        ([0, 1], "supervised runs in rows 1, 2)"),
+        (list(range(1, 36, 4)), "supervised runs in rows 18, 22, 26, 30, 34, the worst 5 of 9)"),
+    ],
+)
+def test_runs_that_miss_the_law_are_counted_from_1_and_are_one_cause(runs, wrong, words):
+    """Their advice replaces that on the priors of the residual noise, and no other."""
+    table = runs.copy()
+    table.loc[wrong, "loss"] += 0.3 + 0.01 * np.arange(len(wrong))
+    shifts = {"log_alpha": -3.5, "log_sigma": 4.0, "log_nu": -5.0}
+    for nu, named in ((1.5, {"log_alpha"}), (6.0, set(shifts))):
+        fit = fit_of(table, nu=nu)
+        z = np.broadcast_to(list(shifts.values()), (2, 300, 3))
+        fit["posterior"] = (
+            fit["posterior"]
+            .to_dataset()
+            .assign(z=(("chain", "draw", "coordinate"), z))
+            .assign_coords(coordinate=list(shifts))
+        )
+        cautions = [found.sentence for found in quality_findings(fit) if found.state == "caution"]
+        assert any(words in text for text in cautions) == (nu < 2)
+        conflicts = [found for found in prior_findings(fit) if found.state == "caution"]
+        assert {found.value.split("(")[1].rstrip(")") for found in conflicts} == named

@@ -15,7 +15,7 @@ from bayesdistill.datasets.schemas import COLUMNS, GROUPS, KINDS
 from bayesdistill.datasets.training_curves import training_curves
 
 if TYPE_CHECKING:
-    import xarray as xr
+    from bayesdistill.answers import Answer
 
 
 def data_hash(table: pd.DataFrame) -> str:
@@ -57,7 +57,7 @@ def hash_of(table: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def describe_runs(table: pd.DataFrame) -> xr.Dataset:
+def describe_runs(table: pd.DataFrame) -> Answer:
     """Return counts and ranges of a table of runs.
 
     Parameters
@@ -68,11 +68,12 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        The model columns and ``tokens_per_parameter`` over ``statistic`` (minimum, median, maximum), and the counts ``runs``,
-        ``configurations`` (distinct size and tokens), ``repeats`` (runs with the same size, tokens and teacher as an earlier
-        run) and, for distilled runs, ``teachers`` (by label or, without labels, by loss). Attributes: ``kind``, ``source``,
-        ``data_hash``, ``fixed_axes``: JSON of the axes that do not vary, with the questions that the runs therefore cannot
-        answer, and ``suggestion``: to label models if supervised runs without the column ``model`` look like checkpoints, or "".
+        Displayed as a table, with the sentences of ``fixed_axes`` and ``suggestion`` below. The model columns and
+        ``tokens_per_parameter`` over ``statistic`` (minimum, median, maximum), and the counts ``runs``, ``configurations``
+        (distinct size and tokens), ``repeats`` (runs with the same size, tokens and teacher as an earlier run) and, for distilled
+        runs, ``teachers`` (by label or, without labels, by loss). Attributes: ``title``, ``kind``, ``source``, ``data_hash``,
+        ``fixed_axes``: JSON of the axes that do not vary, with the questions that the runs therefore cannot answer, and
+        ``suggestion``: to label models if supervised runs without labels that group them look like checkpoints, or "".
 
     Examples
     --------
@@ -82,9 +83,7 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
     >>> int(summary.runs), int(summary.teachers), float(summary.student_params.sel(statistic="maximum"))
     (354, 65, 7750000000.0)
     """
-    import xarray as xr
-
-    from bayesdistill.answers import declared_in, labeled
+    from bayesdistill.answers import Answer, declared_in, labeled
 
     def distinct(*columns: str) -> int:
         return len(table[[*columns]].drop_duplicates())
@@ -102,10 +101,12 @@ def describe_runs(table: pd.DataFrame) -> xr.Dataset:
     values["repeats"] = len(table) - distinct(size, tokens, *teacher)
     if teacher:
         values["teachers"] = distinct(*teacher)
-    return xr.Dataset(
+    counts = {"runs": f"{kind} runs", "teachers": "teachers", "configurations": "configurations", "repeats": "repeats"}
+    return Answer(
         labeled(declared, values),
         coords={"statistic": ["minimum", "median", "maximum"]},
         attrs={
+            "title": ", ".join(f"{values[name]} {text}" for name, text in counts.items() if name in values),
             "kind": kind,
             "source": table.attrs["source"],
             "data_hash": hash_of(table),

@@ -1,4 +1,4 @@
-"""Recognize checkpoints of one training run among supervised runs without the column `model`."""
+"""Recognize checkpoints of one training run among supervised runs without labels of models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def training_curves(columns: Mapping[Any, Any] | pd.DataFrame) -> str:
     -----
     Checkpoints are saved every so many steps, so their tokens are evenly spaced, and more so than the logarithms. Grids of
     independent runs usually multiply the tokens by a factor, and isoFLOP runs of one size have the ratios of the budgets. The
-    suggestion requires that at least half of the runs belong to sizes with such a series of five or more numbers of tokens.
+    suggestion requires that at least half of the runs belong to sizes with such a series of five or more numbers of tokens. A column
+    ``model`` with another label in every row, or the same in all rows, gives no group effects and counts as missing.
 
     Examples
     --------
@@ -41,7 +42,9 @@ def training_curves(columns: Mapping[Any, Any] | pd.DataFrame) -> str:
     >>> training_curves({"params": np.repeat([1e8, 1e9], 6), "tokens": np.tile(2.0**steps * 1e10, 2)})
     ''
     """
-    if not {"params", "tokens"} <= set(columns) or "model" in columns:
+    if not {"params", "tokens"} <= set(columns):
+        return ""
+    if "model" in columns and 1 < len({str(label) for label in np.asarray(columns["model"])}) < len(columns["model"]):
         return ""
     sizes, tokens = (np.asarray(columns[name], dtype=float) for name in ("params", "tokens"))
     curves = [mine for mine in (sizes == size for size in np.unique(sizes)) if _is_curve(np.unique(tokens[mine]))]
@@ -50,8 +53,8 @@ def training_curves(columns: Mapping[Any, Any] | pd.DataFrame) -> str:
         return ""
     return (
         f"{count} of {sizes.size} supervised runs look like checkpoints of {len(curves)} trained models: the tokens of one size are "
-        "evenly spaced. Checkpoints of one model are not independent, so intervals are too narrow. If they are checkpoints, add a "
-        "column model with one label per trained model."
+        "evenly spaced. Checkpoints of one model are not independent, so intervals are too narrow. If they are checkpoints, use "
+        "a column model with one label per trained model."
     )
 
 

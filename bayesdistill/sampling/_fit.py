@@ -127,7 +127,7 @@ def fit(
         If a convergence check fails (see `check`).
     DesignWarning
         If an axis of the runs does not vary, such as the teacher: the fit cannot answer the questions that depend on it. If
-        supervised runs without the column model look like checkpoints.
+        supervised runs look like checkpoints and no labels in the column model group them.
 
     Examples
     --------

@@ -278,8 +278,9 @@ def _check_answer(dataset: xr.Dataset) -> None:
         if variable.dims in (
             ("run",),
             ("candidate",),
+            ("statistic",),
             (name,),
-        ):  # axes, and columns of the user's table, which have any name
+        ):  # axes, and columns of the user's table or their statistics, which have any name
             continue
         own = str(name).removesuffix("_mcse")
         # Several results have variables of this name. The right one declares most variables of the dataset.

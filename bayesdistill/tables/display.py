@@ -71,7 +71,8 @@ def _shown(found: xr.Dataset) -> Shown | None:
     converged = found.attrs.get("converged") != "no"
     warnings = [] if converged else ["The posterior did not converge, so these numbers may be wrong."]
     warnings += [text for text in [found.attrs.get(posterior.CONFLICT_ATTRIBUTE)] if text]
-    warning = " ".join([*warnings, *json.loads(found.attrs.get("fixed_axes", "{}")).values()])
+    warnings += json.loads(found.attrs.get("fixed_axes", "{}")).values()
+    warning = " ".join([*warnings, *filter(None, [found.attrs.get("suggestion")])])
     hidden = len(frame) - _MOST_ROWS
     more = f"{hidden} more row{'s' if hidden > 1 else ''}. " if hidden > 0 else ""
     sizes = ", ".join(f"{name} {size}" for name, size in found.sizes.items())

@@ -212,7 +212,8 @@ def test_decisions_take_the_draws_of_a_refit(runs354):
             plan = bd.plan(made, "1B", "1e21", "best case", noise=noise, allow_unconverged=True)
         spread[noise] = float(plan["advantage"].std())
     scales = posterior.draws_of(made)["sigma_student"]
-    assert spread["run"] ** 2 - spread["law"] ** 2 > float((scales**2).mean())
+    # The effects of the two runs have a correlation of 0.75, so that their difference has half of the variance of one.
+    assert spread["run"] ** 2 - spread["law"] ** 2 > 0.4 * float((scales**2).mean())
 
 
 def test_arviz_works_on_a_fit(fit354):

@@ -207,7 +207,7 @@ def plan_command(
         str, _one_of(NOISE, "law: mean curves; expected: with group effects; run: two single runs.")
     ] = "law",
     draws: Annotated[str, _number("Number of draws for the strategy with perfect information.")] = "1000",
-    seed: Annotated[str, _number("Random seed for --noise run.")] = "0",
+    seed: Annotated[str, _number("Random seed for --noise expected and run.")] = "0",
     allow_unconverged: Unconverged = False,
     allow_conflict: Conflict = False,
     as_json: AsJson = False,

@@ -252,3 +252,12 @@ def test_supervised_runs_alone_have_the_shared_path_only():
     assert [one.name for one in law.discrepancy] == ["shared"]
     assert "discrepancy_shared" in {p.name for p in law.parameters}
     assert "discrepancy_distilled" not in {p.name for p in law.parameters}
+
+
+def test_tails_of_residuals_do_not_matter_without_residuals():
+    """With nu below 2, the standard deviation of a run is infinite, and that of its expected loss is not."""
+    symbols = {**bd.PUBLISHED, "sigma": 0.01, "nu": 1.5}
+    fit = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in symbols.items()}, attrs={"law": "busbridge2025"})
+    run = pd.DataFrame({"student_params": [1e9], "student_tokens": [2e10], "teacher_loss": [2.2]})
+    found = {noise: bd.predict(fit, run, noise=noise)["sd"].item() for noise in ("law", "expected", "run")}
+    assert found == {"law": 0.0, "expected": 0.0, "run": np.inf}

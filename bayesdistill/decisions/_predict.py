@@ -75,7 +75,7 @@ def predict(
     draws : bool
         Whether to return draws of the loss.
     seed : int
-        Random seed of the draws of the loss with noise="run". The summaries do not depend on it.
+        Random seed of the draws of the loss with noise="expected" or "run". The summaries do not depend on it.
     kind : {"distilled", "supervised"}, optional
         By default, the columns of the table determine it.
     allow_suspicious : bool
@@ -321,9 +321,11 @@ def _block(
     else:
         scale, nodes = predicted.residual_scale(), Nodes(draws["nu"])
         new = sum((predicted.new_scale(group) ** 2 for group in predicted.member), np.zeros_like(center))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            of_t = np.where(draws["nu"] > 2, draws["nu"] / (draws["nu"] - 2), np.inf)
-        variance = variance + new.mean(axis=0) + (scale**2 * of_t[:, None]).mean(axis=0)
+        variance = variance + new.mean(axis=0)
+        if predicted.noise == "run":
+            with np.errstate(divide="ignore", invalid="ignore"):
+                of_t = np.where(draws["nu"] > 2, draws["nu"] / (draws["nu"] - 2), np.inf)
+            variance = variance + (scale**2 * of_t[:, None]).mean(axis=0)
         bounds, below = np.empty((3, mean.size)), np.empty(mean.size)
         for run in range(mean.size):
             values = nodes.values(center[:, run], np.sqrt(new[:, run]), scale[:, run])

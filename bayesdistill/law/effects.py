@@ -89,8 +89,8 @@ class GroupEffect(Part):
         Whether the effects of the groups in the data sum to zero, so that the law passes through their mean. Otherwise the law is the
         mean of all groups, of which those in the data are a sample.
     of_pretrained : bool
-        Whether a pretrained run is assumed to have such an effect too, as large as that of distilled runs and independent of it,
-        if there are no supervised runs that determine how far pretrained runs deviate.
+        Whether a pretrained run is assumed to have such an effect too, correlated with that of the distilled run
+        (`predictive.shared_effect`).
     """
 
     sentence: str

@@ -229,9 +229,9 @@ def residuals(draws: Draws, scale: np.ndarray, rng: np.random.Generator) -> np.n
 
 
 SHARED = 0.75
-"""Correlation of the effects that a student configuration has on a distilled and on a pretrained run. At three cutoffs of the
-tiny experiment, the effects of distilled configurations and the residuals of pretrained runs of the same size and tokens
-correlate by 0.35 to 0.77. These residuals contain the noise of single runs, so that the effects themselves correlate more."""
+"""Assumed correlation of the effects that a student configuration has on a distilled and on a pretrained run. In trials on the tiny
+experiment, effects of distilled configurations and residuals of pretrained runs of the same size and tokens correlated by 0.35 to
+0.77. These residuals contain the noise of single runs, so that the effects themselves correlate more."""
 
 
 def pretrained_effect_scale(draws: Draws, effect: GroupEffect) -> np.ndarray:

@@ -14,8 +14,8 @@ from bayesdistill.plots import collection, grids, layout, style, visuals
 
 KINDS = {
     "run": "two single runs, with residual noise",
-    "expected": "expected losses, with group effects",
-    "law": "expected losses, without residual noise",
+    "expected": "two expected losses, with group effects and without residual noise",
+    "law": "mean curves of the law",
 }
 NAMES = {"posterior": "posterior", "point": "Huber point fit", "bootstrap": "bootstrap"}
 

@@ -3,7 +3,8 @@
     python data/tiny/collect.py
 
 supervised.csv and distilled.csv are what `bayesdistill.load_runs("tiny")` reads; tuning.csv holds the runs that chose the
-learning rate and those that check cells of the grid with half and twice the rate. Held-out runs stand in tables of their own.
+learning rate and those that check cells of the grid with half and twice the rate. Held-out and prospective runs have tables of
+their own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from design import distilled, grid, held_out, supervised
+from design import distilled, grid, held_out, prospective, supervised
 
 HERE = Path(__file__).resolve().parent
 
@@ -92,15 +93,17 @@ def main() -> None:
     every = sorted(rows + earlier, key=order)
     tried = {cell_and_text(row) for row in every if row["experiment"] in ("tuning", "check")}
     write(HERE / "tuning.csv", TUNING, [row for row in every if cell_and_text(row) in tried])
-    kept_apart = [row for row in rows if row["experiment"] == "held-out"]
-    if kept_apart:
-        write(HERE / "held-out-supervised.csv", SUPERVISED, [row for row in kept_apart if row["teacher"] is None])
-        write(HERE / "held-out-distilled.csv", DISTILLED, [row for row in kept_apart if row["teacher"] is not None])
+    for experiment in ("held-out", "prospective"):
+        kept_apart = [row for row in rows if row["experiment"] == experiment]
+        if kept_apart:
+            write(HERE / f"{experiment}-supervised.csv", SUPERVISED, [r for r in kept_apart if r["teacher"] is None])
+            write(HERE / f"{experiment}-distilled.csv", DISTILLED, [r for r in kept_apart if r["teacher"] is not None])
     missing = [run for run in grid() if run.name not in log]
     print(
         f"of {len(supervised())} supervised and {len(distilled())} distilled runs and the checks, {len(missing)} are missing;"
     )
-    print(f"{sum(run.name in log for run in held_out())} of {len(held_out())} held-out runs are made")
+    for kind, runs in (("held-out", held_out()), ("prospective", prospective())):
+        print(f"{sum(run.name in log for run in runs)} of {len(runs)} {kind} runs are made")
 
 
 if __name__ == "__main__":

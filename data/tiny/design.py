@@ -130,6 +130,38 @@ def held_out() -> list[Run]:
     return [replace(run, experiment="held-out") for run in runs]
 
 
+def prospective() -> list[Run]:
+    """Return the cells of docs/studies/prospective.py: pairs of a pretrained and a distilled run, the pretrained run first.
+
+    Every cell has more tokens and more compute N D than every run of the tables. The pairs whose teachers are cheap come first.
+    Their predictions are committed before the first of them is trained.
+    """
+    pairs = [
+        (128, 40, 0, (192, 16)),
+        (96, 72, 0, (192, 16)),
+        (128, 48, 0, (128, 16)),
+        (64, 160, 0, (128, 16)),
+        (96, 80, 0, (96, 32)),
+        (192, 36, 0, (192, 16)),
+        (128, 56, 0, (192, 16)),
+        (128, 40, 1, (192, 32)),
+        (96, 72, 1, (192, 32)),
+        (64, 160, 1, (192, 32)),
+        (96, 96, 0, (192, 32)),
+        (128, 64, 0, (192, 32)),
+    ]
+    return [
+        Run(width, tokens, seed, teacher, experiment="prospective")
+        for width, tokens, seed, teacher_of_pair in pairs
+        for teacher in (None, teacher_of_pair)
+    ]
+
+
+def rate_check() -> list[Run]:
+    """Return d128-8M with a second seed at the rate in use and at half of it, made before the prospective cells."""
+    return [Run(128, 8, 1, rate_factor=factor, experiment="check") for factor in (1.0, 0.5)]
+
+
 def priority(run: Run) -> float:
     """Small first: cheap runs, teachers before their turn but no student before its teacher, repeats right after their cell."""
     weight = 1.0

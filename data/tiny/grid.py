@@ -17,7 +17,7 @@ import signal
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 
-from design import LOG, WORK, Run, checkpoint, grid, held_out
+from design import LOG, WORK, Run, checkpoint, grid, held_out, prospective, rate_check
 
 
 def begin_worker(cores, stop) -> None:
@@ -115,13 +115,21 @@ def make(runs: list[Run], workers: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument(
-        "--held-out",
-        action="store_true",
-        help="make the held-out decision cells instead; only after the predictions for them have been committed",
-    )
+    others = parser.add_mutually_exclusive_group()
+    for option, runs, text in (
+        (
+            "--held-out",
+            held_out,
+            "the held-out decision cells; only after the predictions for them have been committed",
+        ),
+        ("--prospective", prospective, "the cells of docs/studies/prospective.py; likewise"),
+        ("--rate-check", rate_check, "the check of the learning rate at d128-8M"),
+    ):
+        others.add_argument(
+            option, dest="runs", action="store_const", const=runs, default=grid, help=f"make {text}, not the grid"
+        )
     args = parser.parse_args()
-    make(held_out() if args.held_out else grid(), args.workers)
+    make(args.runs(), args.workers)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,19 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 import jax
 import jax.numpy as jnp
 import numpy as np
-from design import BATCH_TOKENS, LOG, WORK, Run, checkpoint, held_out, params, supervised, tuning
+from design import (
+    BATCH_TOKENS,
+    LOG,
+    WORK,
+    Run,
+    checkpoint,
+    held_out,
+    params,
+    prospective,
+    rate_check,
+    supervised,
+    tuning,
+)
 from design import grid as all_runs
 from model import CONTEXT, fresh_state, mean_losses, train_chunk
 
@@ -174,7 +186,9 @@ def train(run: Run, stop=lambda: False) -> dict:
 
 
 def main() -> None:
-    runs = {run.name: run for run in [*tuning(), *supervised(), *all_runs(), *held_out()]}
+    runs = {
+        run.name: run for run in [*tuning(), *supervised(), *all_runs(), *held_out(), *rate_check(), *prospective()]
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cell", required=True, help="name of the run, as in design.py")
     parser.add_argument("--compare", action="store_true", help="compare with the stored loss; exit 1 if it disagrees")

@@ -36,7 +36,8 @@ TINY = Path(__file__).resolve().parents[2] / "data" / "tiny"
 
 LAW = bd.LAWS["tied_reducible"]
 DISCREPANCY = LAW.with_discrepancy("shared", "distilled")
-TWO_SIDED = {"perfect_teacher_width": 0.005, "limited_data_width": 0.01}
+TWO_SIDED = {"perfect_teacher_width": 0.005, "limited_data_width": 0.01, "draws": 4000, "tune": 4000}
+"""With these priors, fits of default length have too small an effective sample size."""
 LAWS: dict[str, dict[str, Any]] = {
     "equation 8": {"law": "busbridge2025"},
     "default": {"law": LAW},
@@ -145,12 +146,12 @@ def forecast(fitted: Fitted, planned: pd.DataFrame, center: np.ndarray) -> xr.Da
     )
 
 
-def predictions(laws: Mapping[str, Mapping[str, Any]], **sampler: Any) -> xr.Dataset:
+def predictions(laws: Mapping[str, dict[str, Any]], **sampler: Any) -> xr.Dataset:
     """Fit every law to the tables and predict the cells, with the mixture as last law."""
     planned = cells()
     runs, kept = with_cells(planned)
     tables = {"runs": bd.load_runs("tiny"), "supervised": bd.load_runs("tiny", kind="supervised")}
-    fits = {name: bd.fit(**tables, **law, **sampler, progress=False) for name, law in laws.items()}
+    fits = {name: bd.fit(**tables, **sampler | law, progress=False) for name, law in laws.items()}
     checks = {name: bd.check(fit).verdict for name, fit in fits.items()}
     fits[MIXTURE] = bd.mix(fits, dict.fromkeys(fits, 1.0))
     forecasters = {name: fitted_to(fit, runs, kept) for name, fit in fits.items()}

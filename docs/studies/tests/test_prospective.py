@@ -86,6 +86,21 @@ def test_cells_are_outside_the_tables_and_have_teachers_of_known_loss():
     assert taught["teacher_loss"].between(1.2, 1.5).all()
 
 
+def test_stored_predictions_are_of_these_cells_and_older_than_their_losses():
+    stored, planned = module.load(), module.cells()
+    assert stored["cell"].values.tolist() == planned.index.tolist()
+    assert stored["pair"].values.tolist() == planned.index[1::2].tolist()
+    assert stored["law"].values.tolist() == [*module.LAWS, module.MIXTURE]
+    np.testing.assert_allclose(stored["teacher_loss"], planned["teacher_loss"])
+    assert (stored["quantile"].diff("probability") >= 0).all()
+    assert ((stored["wins"] >= 0) & (stored["wins"] < 1)).all()  # rounded to four digits
+    assert (stored["wins"].sel(noise="run") > 0).all()
+    mass = np.exp(stored["log_density"]).sum("offset") * 0.003
+    np.testing.assert_allclose(mass, 1.0, atol=0.03)
+    finished = [row["finished"] for name, row in module.log_rows().items() if name in planned.index]
+    assert all(stored.attrs["written"] < when for when in finished)
+
+
 def test_predictions_cannot_change_once_a_cell_is_trained(monkeypatch):
     rows = module.log_rows() | {module.cells().index[0]: {"loss": 1.3}}
     monkeypatch.setattr(module, "log_rows", lambda: rows)

@@ -119,7 +119,7 @@ class Answer(xr.Dataset):
     >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> plan = bd.plan(published, "1B", [1e20, 1e21], "best case")
     >>> print(str(plan).splitlines()[0])
-    Probability that distillation beats pretraining
+    Probability that distillation beats pretraining (level: law)
     """
 
     __slots__ = ()

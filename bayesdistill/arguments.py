@@ -159,8 +159,13 @@ def instance(kind: type) -> Rule:
     return rule
 
 
-NOISE = ("law", "expected", "run")
-"""Levels of uncertainty: the law's mean curves; with its discrepancy and group effects; with the residual noise of single runs."""
+LEVELS = {
+    "law": "mean curves of the law, without group effects, discrepancy and residual noise",
+    "expected": "expected losses of new student configurations, with group effects and discrepancy, without residual noise",
+    "run": "single runs, with group effects, discrepancy and residual noise",
+}
+"""Levels of uncertainty, and what they compare."""
+NOISE = tuple(LEVELS)
 
 
 def tuple_of(kind: type) -> Rule:

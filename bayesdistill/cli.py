@@ -204,8 +204,8 @@ def plan_command(
     max_teacher_tokens: Annotated[str, _number("Maximum training tokens of the teacher.")] = "2e13",
     max_student_tokens: Annotated[str | None, _number("Maximum tokens of the student.")] = None,
     noise: Annotated[
-        str, _one_of(NOISE, "law: mean curves; expected: with group effects; run: two single runs.")
-    ] = "law",
+        str, _one_of(NOISE, "expected: with group effects and discrepancy; law: mean curves; run: two single runs.")
+    ] = "expected",
     draws: Annotated[str, _number("Number of draws for the strategy with perfect information.")] = "1000",
     seed: Annotated[str, _number("Random seed for --noise expected and run.")] = "0",
     allow_unconverged: Unconverged = False,
@@ -213,7 +213,7 @@ def plan_command(
     as_json: AsJson = False,
 ) -> None:
     """Compute the probability that distillation beats pretraining, and the strategies."""
-    from bayesdistill.plots.grids import left_out
+    from bayesdistill.plots.grids import left_out, level_note
 
     _keep_inputs(output, fit)
     scenarios: list[Any] = list(scenario or []) + [_shares(text) for text in delta or []]
@@ -241,7 +241,7 @@ def plan_command(
         _print_json(bd.plan_table(result), result)
         return
     print(bd.table_text(bd.summary_table(result)))
-    for sentence in left_out(result):
+    for sentence in [*left_out(result), *level_note(result)]:
         print(sentence)
     _print_warnings(result, fit)
     if output is not None:
@@ -260,8 +260,8 @@ def predict_command(
         ),
     ],
     noise: Annotated[
-        str, _one_of(NOISE, "law: mean curve; expected: with group effects; run: a single new run.")
-    ] = "law",
+        str, _one_of(NOISE, "expected: with group effects and discrepancy; law: mean curve; run: a single new run.")
+    ] = "expected",
     groups: Annotated[
         str, _one_of(GROUPS, "seen: groups in the data keep their effects; new: every run belongs to new groups.")
     ] = "seen",

@@ -94,7 +94,7 @@ def plan(students=(3e8, 1e9, 1e10), budgets=None, scenarios=SCENARIOS) -> xr.Dat
         },
         {
             **CONVERGED,
-            "noise": "law",
+            "noise": "expected",
             "max_teacher_params": 1e12,
             "max_teacher_tokens": 2e13,
             "max_student_tokens": np.inf,
@@ -370,7 +370,7 @@ def sharing_map() -> xr.Dataset:
     found["probability"] = found["probability"].transpose("student", "students_per_teacher", "budget")
     outside = (found["budget"] > 1e22) | (found["budget"] < 1e20)
     found["extrapolates"] = outside.broadcast_like(found["probability"])
-    return found.assign_attrs(delta_lgt=1.0)
+    return found.assign_attrs(delta_lgt=1.0, noise="expected")
 
 
 def family() -> xr.Dataset:
@@ -507,14 +507,16 @@ def backtest(forecasters=("posterior", "point")) -> xr.Dataset:
     observed = np.linspace(-0.02, 0.03, 24)
     expected = observed[:, None] + 0.004 * np.sin(np.arange(24))[:, None] * np.arange(1, 1 + len(forecasters))
     chance = 1 / (1 + np.exp(-200 * expected))
-    stated = np.array([0.05, 0.3, np.nan, 0.7, 0.96])[:, None, None] * np.ones((1, len(forecasters), 2))
-    share = np.clip(stated + 0.05 * np.arange(-1, 1)[None, None], 0, 1)
+    stated = np.array([0.05, 0.3, np.nan, 0.7, 0.96])[:, None, None] * np.ones((1, len(forecasters), 3))
+    share = np.clip(stated + 0.05 * np.arange(-1, 2)[None, None], 0, 1)
     pair, curve, nats = ("forecast", "forecaster"), ("bin", "forecaster", "noise"), "nats per token"
     return xr.Dataset(
         {
             "difference": variable("forecast", observed, nats),
             "scenario": variable("forecast", np.where(np.arange(24) % 3, SCENARIOS[1], SCENARIOS[0])),
-            "probability": variable((*pair, "noise"), np.stack([chance, 0.5 + 0.9 * (chance - 0.5)], axis=-1)),
+            "probability": variable(
+                (*pair, "noise"), np.stack([0.5 + s * (chance - 0.5) for s in (1, 0.95, 0.9)], axis=-1)
+            ),
             "mean_difference": variable(pair, expected, nats),
             "lower_difference": variable(pair, expected - 0.01, nats),
             "upper_difference": variable(pair, expected + 0.01, nats),
@@ -525,6 +527,9 @@ def backtest(forecasters=("posterior", "point")) -> xr.Dataset:
             "cutoff_fit": variable("fit", [1e18, 1e19], "FLOPs"),
             "failed": variable("fit", ["", ""]),
         },
-        {"forecaster": variable("forecaster", list(forecasters)), "noise": variable("noise", ["law", "run"])},
+        {
+            "forecaster": variable("forecaster", list(forecasters)),
+            "noise": variable("noise", ["law", "expected", "run"]),
+        },
         {"interval_prob": 0.9},
     )

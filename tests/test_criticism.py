@@ -673,7 +673,7 @@ def test_what_the_runs_do_not_say_hangs_on_its_prior(fit354):
     expected = ("sensitive to the priors and the data", "dominated by the priors")
     assert found["diagnosis"].sel(quantity="c1").item() in expected
     assert np.isfinite(found["sensitivity"].values).all()
-    with pytest.raises(ParameterError, match="'advantage' over student and scenario is missing"):
+    with pytest.raises(ParameterError, match="'supervised_loss' and 'distilled_loss' are missing"):
         bd.prior_sensitivity(fit354, plan[["probability"]])
     with pytest.raises(ModelError, match="coordinates and log-likelihood"):
         bd.prior_sensitivity(posterior.law_draws(fit354))

@@ -7,9 +7,11 @@ import pandas as pd
 import pymc as pm
 import pytest
 import xarray as xr
+from test_interactive import embedded, engine_answers, in_engine
 
 import bayesdistill as bd
 from bayesdistill import posterior
+from bayesdistill.interactive.contents import thinned
 from bayesdistill.law import LAWS, Draws, Paths, Reference
 from bayesdistill.law.discrepancy import RATIO, STEPS, log_compute, path_weights, steps_between
 from bayesdistill.law.predictive import (
@@ -222,6 +224,29 @@ def test_a_plan_of_expected_losses_is_the_law_plus_its_deviations(wandering):
     # An answer does not depend on the grid.
     alone = bd.plan(planner, "1B", 1e24, "best case", noise="expected")
     np.testing.assert_allclose(alone["advantage"].values[0, 0, 0], found["advantage"].values[0, 0, 1], atol=1e-9)
+
+
+@pytest.mark.parametrize("level", ["expected", "run"])
+def test_the_page_adds_the_deviations_of_its_level(wandering, tmp_path, level):
+    planner = accepted(wandering, seed=5, noise=level)
+    page = bd.interactive_page(planner, tmp_path / "page.html", draws=40).read_text(encoding="utf-8")
+    assert embedded(page)["level"] == level
+    problems = [[1e8, 1e19, 1, 1], [1e9, 1e22, 1, 0.1], [2e10, 1e25, 0, 0], [1e8, 1e25, 0, 0], [3e9, 3e21, 0, 1]]
+    draws = planner.fitted.draws
+    chosen = thinned(draws.n_draws, 40)
+    pair, law = Deviations.draw(draws, 5, level).take(chosen), []
+    for answer, (student, *_) in zip(engine_answers(page, problems, tmp_path), problems, strict=True):
+        for found, probability in ((answer["chosen"], "probability"), (answer["perfect"], "probability_perfect")):
+            tokens, teacher = np.array(found["student_tokens"]), np.array(found["teacher_loss"])
+            gain = np.array(answer["pretrained"]) - np.array(found["loss"])
+            seen = gain + pair.difference(student, tokens, teacher, answer["pretraining_tokens"])
+            assert abs(answer[probability] - (seen > 0).mean()) <= (abs(seen) < 1e-6).mean() + 1e-12
+            law.append(answer[probability] - (gain > 0).mean())
+    assert np.abs(law).max() > 0.02
+    # Runs inside and far outside the data; the knots in the page are rounded to 1e-7 nats.
+    for run in ([1e9, 2e10, 2.2, 4e10], [1e8, 1e14, 1.9, 1e15], [3e10, 1e9, 2.5, 3e8]):
+        found = in_engine(page, f"engine.draws.map(p => deviation(p, ...{run}))", tmp_path)
+        np.testing.assert_allclose(found, pair.difference(*run), atol=3e-7)
 
 
 def test_predictions_have_three_levels(wandering):

@@ -319,7 +319,8 @@ def test_the_page_holds_thinned_draws_and_no_address(page, jittered_draws):
     assert len(data["draws"]["E"]) == 200
     every = jittered_draws["E"].values.ravel()
     assert data["draws"]["E"] == every[::5].tolist()
-    assert "sigma" not in data["draws"]
+    law = embedded(bd.show_interactive(jittered_draws, noise="law").text)
+    assert "sigma" not in law["draws"]
     assert not re.search(r"(src|href)\s*=|@import|url\(|fetch\(|XMLHttp", page)
     assert set(re.findall(r"https?://[^\s\"'<>]+", page)) == {"http://www.w3.org/2000/svg"}
     assert any("Convergence of these posterior draws is unknown" in note["text"] for note in data["notes"])

@@ -64,7 +64,7 @@ CALLS = {
         SEARCH | NOISE | THINNED,
         lambda f, **o: bd.recommendations(f, STUDENTS, budgets=1e21, tokens=1e10, teachers=TABLE, **o),
     ),
-    "paper_claims": (SEARCH, lambda f, **o: bd.paper_claims(f, STUDENTS, **o)),
+    "paper_claims": (SEARCH | NOISE, lambda f, **o: bd.paper_claims(f, STUDENTS, **o)),
     "next_runs": (
         ALL | SHAPE | WORK | {"seed": 3},
         lambda f, **o: bd.next_runs(f, RUNS, STUDENTS, BUDGETS, outcomes=20, **o),

@@ -584,9 +584,17 @@ def test_what_has_no_strategy_is_said():
     assert "all: 10B at every point." in grids.left_out(nothing)[0]
 
 
-def test_run_noise_is_said():
-    assert "without the residual noise" in words_of(drawn("probability"))
-    assert "with their residual noise" in grids.noise_note(inputs.plan().assign_attrs(noise="run"))
+@pytest.mark.parametrize(("level", "words"), [
+    ("law", "Level law compares mean curves of the law"),
+    ("expected", "Level expected compares expected losses of new student configurations"),
+    ("run", "Level run compares single runs"),
+])  # fmt: skip
+def test_captions_name_the_level_of_uncertainty(level, words):
+    plan = inputs.plan().assign_attrs(noise=level)
+    for plot in (plots.plot_probability, plots.plot_best_loss):
+        assert words in words_of(plot(plan))
+    # Strategies are chosen by the law's mean curves, whatever the level of the probabilities.
+    assert "Level law compares mean curves" in words_of(plots.plot_compute_strategy(plan))
 
 
 def test_names_from_outside_are_not_read_as_mathematics():

@@ -219,7 +219,7 @@ def test_a_supervised_run_has_the_effect_of_a_student_configuration_as_in_a_plan
 
 def test_effects_are_those_of_the_posterior(fit354, runs354):
     runs = runs354.iloc[::40]
-    seen, new = (bd.predict(fit354, runs, groups=groups, draws=True) for groups in ("seen", "new"))
+    seen, new = (bd.predict(fit354, runs, noise="law", groups=groups, draws=True) for groups in ("seen", "new"))
     draws, data = fit354["posterior"].to_dataset(), fit354["constant_data"].to_dataset()
     of_run = data["configuration_of_run"].values[::40]
     axis = teacher_axis(runs["teacher_loss"].to_numpy(), posterior.reference_of(fit354).teacher_loss)
@@ -284,7 +284,7 @@ def test_everything_has_units_and_survives_a_file(fit354, runs354, tmp_path):
 def test_the_display_is_a_table(fit354, runs354):
     found = bd.predict(fit354, runs354.head(3), noise="run", prob=0.5)
     lines = str(found).splitlines()
-    assert lines[0] == "Loss of a new run, with the effects of groups in the data"
+    assert lines[0] == "Loss of a new run, with the effects of groups in the data (level: run)"
     assert "(50\u00a0%" in found._repr_html_().replace(" ", "\u00a0")
     table = bd.decision_table(found)
     assert len(table) == 3

@@ -36,8 +36,8 @@ def prior_sensitivity(fit: Source, plan: xr.Dataset | None = None) -> xr.Dataset
     fit : DataTree or Planner
         Result of `fit`.
     plan : Dataset, optional
-        Result of `plan` for this fit. Its advantages (pretrained minus distilled loss in nats) are additional quantities, one
-        for each student, scenario and budget.
+        Result of `plan` for this fit. Its advantages (pretrained minus distilled loss in nats, on the law's mean curves) are
+        additional quantities, one for each student, scenario and budget.
 
     Returns
     -------
@@ -153,12 +153,13 @@ def _quantities(fit: Fit, plan: xr.Dataset | None) -> tuple[xr.Dataset, list[str
     kinds = ["parameter"] * len(names)
     if plan is None:
         return result, kinds
-    if not isinstance(plan, xr.Dataset) or not {"advantage", "scenario", "student"} <= set(plan.variables):
+    if not isinstance(plan, xr.Dataset) or not {"distilled_loss", "supervised_loss"} <= set(plan.variables):
         raise ParameterError(
-            "Expected a Dataset returned by `bd.plan`; variable 'advantage' over student and scenario is missing."
+            "Expected a Dataset returned by `bd.plan`; variables 'supervised_loss' and 'distilled_loss' are missing."
         )
     plan = paired(fit, plan)
-    advantage = plan["advantage"]
+    # Of the law's mean curves: effects of new groups and paths outside the data are independent of the priors of the law.
+    advantage = plan["supervised_loss"] - plan["distilled_loss"]
     axis = "tokens" if "tokens" in advantage.dims else "budget"
     if set(advantage.dims) != {"student", "scenario", axis, "chain", "draw"}:
         raise ParameterError(

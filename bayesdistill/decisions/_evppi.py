@@ -37,6 +37,7 @@ _BLOCKS = 20
 # Largest equivalent budget that is searched, as a multiple of the given budget.
 _LARGEST_FACTOR = 1e12
 _WORTH = {"gain": "expected_gain", "regret": "regret", "evpi": "evpi"}
+_LEVEL = {"noise": "law"}  # whatever the level of the plan's probabilities
 
 
 @planning.with_options
@@ -115,7 +116,9 @@ def plan_value(
     coordinates = {
         name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre") if name in plan.coords
     }
-    result = labels.answer("plan_value", fitted, values, coordinates | {"quantile": np.array(QUANTILES)}, plan.attrs)
+    result = labels.answer(
+        "plan_value", fitted, values, coordinates | {"quantile": np.array(QUANTILES)}, plan.attrs | _LEVEL
+    )
     result = result.assign({name: plan[name].transpose(*CELL) for name in _WORTH.values()})
     flops = {
         short: _extra_budget(fitted, (students, budgets), plan[name].transpose(*CELL).values, shape, cap)
@@ -204,7 +207,11 @@ def evppi(
         name: plan.coords[name].variable for name in (*CELL, "delta_lgt", "delta_pre") if name in plan.coords
     }
     coordinates["quantity"] = list(known)
-    attrs = plan.attrs | {"estimator": f"regression on Hermite polynomials of degree {_DEGREE} of the normal score"}
+    attrs = (
+        plan.attrs
+        | _LEVEL
+        | {"estimator": f"regression on Hermite polynomials of degree {_DEGREE} of the normal score"}
+    )
     return labels.answer("evppi", fitted, {"evppi": (value, error), "evppi_share": share}, coordinates, attrs)
 
 

@@ -20,9 +20,10 @@ evpi                      :math:`\min(\mathrm{E} L_P, \mathrm{E} L_S(s^*)) - \ma
                           of perfect information, if :math:`\theta` is known and the strategy is adapted to it
 ========================  ==========================================================================================
 
-Losses are the law's mean curves. With `noise="expected"`, advantage, probability and probability_best include the effects of new
-student configurations and the law's discrepancy; with `noise="run"`, they refer to one pair of runs and include residual noise as well.
-All other variables refer to the law, because no decision can depend on noise.
+Losses are the law's mean curves. Advantage, probability and probability_best have the level of uncertainty `noise`: with "expected",
+the default, they include the effects of new student configurations and the law's discrepancy; with "run", they refer to one pair of
+runs and include residual noise as well; with "law", they compare mean curves. Strategies, crossovers and all other variables refer
+to the law's mean curves, because no decision can depend on noise.
 
 Assumptions: the budget pays for training only (serving the student costs the same in both cases); a pretrained student is trained
 on all tokens that the budget buys, up to `max_student_tokens`; every token is seen once.
@@ -83,7 +84,7 @@ def plan(
         times, and crossover is the last sign change). Of a mixture (`mix`): probability_by_law over `law`, and law_range, the lowest
         and the highest of them over `bound`. With `teachers`: teacher_index and best_teacher_index, positions along the coordinate
         teacher. If a budget is too small for any strategy, values are NaN and status gives the reason.
-        Bounds, noise, convergence and the fit's provenance are attributes.
+        Bounds, level of uncertainty (`noise`), convergence and the fit's provenance are attributes.
 
     Notes
     -----
@@ -145,7 +146,10 @@ def plan_problem(
     factors = choice_factors(fitted, problem, problem.students[:, None, None], problem.budgets, strategy)
     values |= described(factors, CHOICE_AXES, ~np.isnan(chosen["student_tokens"]))
     result = labels.answer("plan", fitted, values, coordinates, attrs)
-    result["advantage"].attrs["noise"] = planner.noise
+    for name in {"advantage", "probability", "probability_best", "probability_by_law", "law_range"} & {
+        *result.variables
+    }:
+        result[name].attrs["noise"] = planner.level
     result["crossover"].attrs |= {
         "strategy": PERFECT_INFORMATION,
         "lowest_budget": problem.budgets.min(),

@@ -29,9 +29,12 @@ from bayesdistill.law.predictive import COLUMNS as DESIGN
 GROUPS = ("seen", "new")
 _LABELS = ("teacher", "student", "model", "experiment")
 _TITLE = {
-    ("law", "seen"): "Expected loss under the law, with the effects of groups in the data",
-    ("law", "new"): "Expected loss under the law, without group effects",
-    ("expected", "seen"): "Expected loss, with the effects of groups in the data and the discrepancy of the law",
+    ("law", "seen"): "Mean curve of the law, with the effects of groups in the data",
+    ("law", "new"): "Mean curve of the law, without group effects",
+    (
+        "expected",
+        "seen",
+    ): "Expected loss, with the effects of groups in the data, those of new groups and the discrepancy of the law",
     ("expected", "new"): "Expected loss of new groups, with the discrepancy of the law",
     ("run", "seen"): "Loss of a new run, with the effects of groups in the data",
     ("run", "new"): "Loss of a new run of new groups",
@@ -64,10 +67,11 @@ def predict(
         Distilled runs (student_params, student_tokens, teacher_loss) or supervised runs (params, tokens), in memory or in a
         CSV or Parquet file. The outcome (student_loss or loss) and the labels teacher, student and model are optional. The
         table is checked as by `read_runs`; one row is enough.
-    noise : {"law", "expected", "run"}
-        "law": the loss on the law's mean curve; the interval covers the uncertainty of the law. "expected": with the law's
-        discrepancy, if it has one, and an effect for each group that is not in the data. "run": the loss of a single new run, with
-        its residual (Student-t) in addition.
+    noise : {"expected", "law", "run"}
+        Level of uncertainty. "expected": the expected loss, with the law's discrepancy, if it has one, and an effect for each group
+        that is not in the data. "law": the loss on the law's mean curve; the interval covers the uncertainty of the law. "run": the
+        loss of a single new run, with its residual (Student-t) in addition to the expected loss. The attribute `noise` of the result
+        names the level. It is "law" instead of "expected" for draws of the law's parameters alone.
     groups : {"seen", "new"}
         "seen": groups in the data keep their effects. "new": every run belongs to new groups.
     prob : float
@@ -133,7 +137,7 @@ def predict(
     2.432
     """
     planner = planning.planner_of(predict, fit, options, distilled=False)
-    fitted, noise, seed = planner.fitted, planner.noise, planner.seed
+    fitted, noise, seed = planner.fitted, planner.level, planner.seed
     runs = read_design(table, kind, allow_suspicious=allow_suspicious, teacher_losses=fitted.teacher_losses)
     kind = str(runs.attrs["kind"])
     if kind == "distilled" and not fitted.draws.law.distills:

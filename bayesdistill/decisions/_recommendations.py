@@ -157,7 +157,6 @@ def recommendations(
         rows += _rows(rule, Case(limited, "data", source), students, tokens)
     result = _long_table("recommendations", rows, rule, planner)
     result.attrs |= {
-        "noise": planner.noise,
         "max_teacher_params": bounds.max_teacher_params,
         "max_teacher_tokens": bounds.max_teacher_tokens,
     }
@@ -348,7 +347,7 @@ def paper_claims(
     *,
     threshold: float = 0.9,
     max_extrapolation: float = 10.0,
-    **options: Unpack[planning.GridSearch],
+    **options: Unpack[planning.NoisyGridSearch],
 ) -> xr.Dataset:
     """Return the posterior probability of each claim in the paper's summary.
 
@@ -363,7 +362,8 @@ def paper_claims(
     -------
     Dataset
         Over `row`: claim, statement, student (NaN for a claim about all students), probability with its _mcse, extrapolation
-        (median extrapolation factor), verdict (`supported`, `contradicted`, `the data cannot tell`).
+        (median extrapolation factor), verdict (`supported`, `contradicted`, `the data cannot tell`), noise (level of
+        uncertainty: that of the plan for `distil_if_free` and `pretrain_if_alone`, the law's mean curves for the others).
 
     Notes
     -----
@@ -394,8 +394,14 @@ def paper_claims(
         )
     rows: list[Row] = []
 
-    def add(claim: str, student: float, found: tuple[Any, Any], factor: float) -> None:
-        row = {"claim": claim, "statement": CLAIMS[claim], "student": student, "extrapolation": float(factor)}
+    def add(claim: str, student: float, found: tuple[Any, Any], factor: float, level: str = "law") -> None:
+        row = {
+            "claim": claim,
+            "statement": CLAIMS[claim],
+            "student": student,
+            "extrapolation": float(factor),
+            "noise": level,
+        }
         rows.append(row | dict(zip(("probability", "probability_mcse"), map(float, found), strict=True)))
 
     # From the strongest teacher within the bounds in the most pessimistic draw to the weakest teacher in the paper's figures.
@@ -412,8 +418,8 @@ def paper_claims(
         free, alone = made["probability"].values.ravel()
         errors = made["probability_mcse"].values.ravel()
         factors = made["extrapolation_factor"].max("axis", skipna=False).values.ravel()
-        add("distil_if_free", size, (free, errors[0]), factors[0])
-        add("pretrain_if_alone", size, (1 - alone, errors[1]), factors[1])
+        add("distil_if_free", size, (free, errors[0]), factors[0], planner.level)
+        add("pretrain_if_alone", size, (1 - alone, errors[1]), factors[1], planner.level)
         shared = labels.flag_names(break_even(planner, size, budget)["break_even_status"]).values.ravel()
         pays = probability_of(fitted, np.isin(shared, ["shared", "alone", "beyond"]))
         add("sharing_pays", size, pays, factors[1])
@@ -450,5 +456,7 @@ def _long_table(result: str, rows: list[Row], rule: Rule, planner: planning.Plan
     values = {
         name: np.array(column, dtype=object if isinstance(column[0], str) else None) for name, column in columns.items()
     }
-    attrs = labels.shape_attributes(planner.shape) | planner.fitted.attrs | vars(rule)
+    attrs = (
+        labels.shape_attributes(planner.shape) | planner.fitted.attrs | vars(rule) | planning.noise_attributes(planner)
+    )
     return labels.answer(result, planner.fitted, values, {"row": np.arange(len(rows))}, attrs)

@@ -52,7 +52,9 @@ def answer(
     coordinates : mapping
         Name -> values, or a variable. Chain and draw are added if a variable has them.
     attrs : mapping
+        With the level of uncertainty, `noise`; by default the law's mean curves.
     """
+    attrs = {"noise": "law", **attrs}
     found = variables(result, values, fitted.chain.size)
     if any("chain" in of.dims for of in found.values()):
         coordinates = {**coordinates, "chain": fitted.chain, "draw": fitted.draw}

@@ -27,7 +27,7 @@ from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, Teacher
 from bayesdistill.decisions.fitted_draws import FittedDraws, gather
 from bayesdistill.decisions.solving import Workers
 from bayesdistill.errors import ParameterError
-from bayesdistill.law.predictive import Deviations
+from bayesdistill.law.predictive import Deviations, has_noise
 from bayesdistill.progress import Progress
 from bayesdistill.strategies import Bounds, Problem
 
@@ -57,10 +57,11 @@ class Planner:
         Upper bound on the student's tokens, distilled or pretrained; by default, only the budget limits them.
     shape : Shape
         Architecture parameters that determine FLOPs per token.
-    noise : {"law", "expected", "run"}
-        What advantages and probabilities compare. "law": the law's mean losses. "expected": losses with the effects of new student
-        configurations and, if the law has one, the discrepancy, which grows with the distance from the data. "run": single runs, with
-        residual noise in addition.
+    noise : {"expected", "law", "run"}
+        Level of uncertainty: what advantages and probabilities compare. "expected": expected losses, with the effects of new student
+        configurations and, if the law has one, the discrepancy, which grows with the distance from the data. "law": the law's mean
+        curves, without both; its probabilities are overconfident. "run": single runs, with residual noise in addition to both. The
+        attribute `noise` of a result names its level. It is "law" instead of "expected" for draws of the law's parameters alone.
     draws : int
         Number of posterior draws, evenly spaced within each chain and at least one of each, for which a plan finds the strategy with
         perfect information; all draws if there are fewer. 1,000 draws suffice for its summaries; Monte Carlo errors require four in
@@ -101,7 +102,7 @@ class Planner:
     max_teacher_tokens: Number = 2e13
     max_student_tokens: Number | None = None
     shape: Shape = PUBLISHED_SHAPE
-    noise: str = "law"
+    noise: str = "expected"
     draws: int = 1000
     seed: int = 0
     allow_unconverged: bool = False
@@ -124,6 +125,11 @@ class Planner:
     def fitted(self) -> FittedDraws:
         """Draws of the fit, after checking convergence and corpus."""
         return gather(self.fit, self.allow_unconverged, self.allow_conflict)
+
+    @property
+    def level(self) -> str:
+        """Level of uncertainty: `noise`, or "law" instead of "expected" if the draws have the law's parameters alone."""
+        return "law" if self.noise == "expected" and not has_noise(self.fitted.draws) else self.noise
 
 
 Source = posterior.Fit | Planner
@@ -148,7 +154,7 @@ class Costs(Unconverged, total=False):
 
 
 class Noise(Unconverged, total=False):
-    """Options of functions that predict single runs."""
+    """Options of functions whose results have a level of uncertainty."""
 
     noise: str
     seed: int
@@ -192,8 +198,12 @@ class PlanOptions(TypedDict, total=False):
     draws: int
 
 
-class NoisySearch(GridSearch, Noise, PlanOptions, total=False):
-    """Options of functions that search for strategies and compare single runs."""
+class NoisyGridSearch(GridSearch, Noise, total=False):
+    """Options of functions that search for strategies on a grid and compare losses at a level of uncertainty."""
+
+
+class NoisySearch(NoisyGridSearch, PlanOptions, total=False):
+    """Options of functions that also find the strategy with perfect information for some of the draws."""
 
 
 def planner_of(
@@ -272,12 +282,12 @@ def workers_of(planner: Planner) -> Workers:
 
 def deviations_of(planner: Planner) -> Deviations | None:
     """Return the deviations of a pair of runs from the law, or None if the Planner compares the law's mean losses."""
-    return None if planner.noise == "law" else Deviations.draw(planner.fitted.draws, planner.seed, planner.noise)
+    return None if planner.level == "law" else Deviations.draw(planner.fitted.draws, planner.seed, planner.level)
 
 
 def noise_attributes(planner: Planner) -> dict[str, Any]:
-    """Return the noise, and its seed if it is random, as attributes."""
-    return {"noise": planner.noise} | ({} if planner.noise == "law" else {"noise_seed": int(planner.seed)})
+    """Return the level of uncertainty, and its seed if it is random, as attributes."""
+    return {"noise": planner.level} | ({} if planner.level == "law" else {"noise_seed": int(planner.seed)})
 
 
 def problem_of(

@@ -10,10 +10,14 @@ from typing import Unpack
 
 from bayesdistill import arguments
 from bayesdistill.decisions.arguments import Number
-from bayesdistill.decisions.planning import Planner, Source, StrategyBounds, planner_of, with_options
+from bayesdistill.decisions.planning import Noise, Planner, Source, StrategyBounds, planner_of, with_options
 from bayesdistill.files import check_writable, write_file
 from bayesdistill.interactive.contents import Sliders, page_data
-from bayesdistill.interactive.javascript import law_functions
+from bayesdistill.interactive.javascript import deviation_function, law_functions
+
+
+class PageOptions(StrategyBounds, Noise, total=False):
+    """Options of the page."""
 
 
 @with_options
@@ -26,7 +30,7 @@ def interactive_page(
     max_students_per_teacher: int = 1000,
     scenario: str = "teacher pretraining + inference",
     draws: int = 200,
-    **options: Unpack[StrategyBounds],
+    **options: Unpack[PageOptions],
 ) -> Path:
     """Write an HTML file with sliders that compares strategies, offline and without Python.
 
@@ -47,8 +51,8 @@ def interactive_page(
     scenario : str
         Name of the initial cost scenario.
     draws : int
-        Number of draws in the page, at least 20. With 200 draws the page takes about 100 kB, and the Monte Carlo standard error
-        of a probability near one half is 0.035.
+        Number of draws in the page, at least 20. With 200 draws the page takes about 100 kB (300 kB if the law has a discrepancy), and
+        the Monte Carlo standard error of a probability near one half is 0.035.
 
     Returns
     -------
@@ -68,10 +72,10 @@ def interactive_page(
 
     Notes
     -----
-    The probability is `probability` of `plan`, for the chosen strategy: one teacher and one split of the budget for all draws, with
-    the smallest mean loss. The table also shows the strategy with perfect information, which is optimal for each draw, and its
-    probability (`probability_best` of `plan`). The extrapolation warning uses the rule of `plan`. The same inputs give the same
-    bytes.
+    The probability is `probability` of `plan` at the level of uncertainty `noise`, which the page names, for the chosen strategy: one
+    teacher and one split of the budget for all draws, with the smallest mean loss. The table also shows the strategy with perfect
+    information, which is optimal for each draw, and its probability (`probability_best` of `plan`). The extrapolation warning uses the
+    rule of `plan`. The same inputs give the same bytes.
 
     Examples
     --------
@@ -125,7 +129,7 @@ def show_interactive(
     scenario: str = "teacher pretraining + inference",
     draws: int = 200,
     height: int = 1050,
-    **options: Unpack[StrategyBounds],
+    **options: Unpack[PageOptions],
 ) -> ShownPage:
     """Show the page of `interactive_page` in a notebook.
 
@@ -170,4 +174,6 @@ def page_text(planner: Planner, sliders: Sliders) -> str:
         data = data.replace(character, f"\\u{ord(character):04x}")
     template = files("bayesdistill.interactive").joinpath("template.html").read_text(encoding="utf-8")
     # The law comes first: the data hold text from files.
-    return template.replace("@@LAW@@", law_functions(planner.fitted.draws.law)).replace("@@DATA@@", data)
+    draws = planner.fitted.draws
+    law = [law_functions(draws.law)] + ([deviation_function(draws)] if planner.level != "law" else [])
+    return template.replace("@@LAW@@", "\n".join(law)).replace("@@DATA@@", data)

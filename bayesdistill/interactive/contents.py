@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from bayesdistill import posterior
-from bayesdistill.arguments import Range, Rule, check_fields, one_of
+from bayesdistill.arguments import LEVELS, Range, Rule, check_fields, one_of
 from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions.arguments import Numbers, parse_numbers, parse_students
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.planning import Planner, bounds_of
+from bayesdistill.decisions.planning import Planner, bounds_of, deviations_of
 from bayesdistill.errors import ParameterError
+from bayesdistill.law import Draws
+from bayesdistill.law.discrepancy import log_compute
+from bayesdistill.law.predictive import Deviations
 
 SCENARIO_TEXTS = {
     "best case": "The teacher and its logits are already available at no cost.",
@@ -29,6 +33,7 @@ _BOUNDS = (
 )  # fmt: skip
 _STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8)
 _FEWEST_DRAWS = 20
+_FEWEST_TOKENS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,20 @@ def page_data(planner: Planner, sliders: Sliders) -> dict[str, Any]:
     fitted, bounds = planner.fitted, bounds_of(planner)
     chosen = thinned(fitted.n_draws, sliders.draws)
     draws = {name: fitted.draws[name][chosen] for name in fitted.draws.law.symbols_of_law}
+    deviations = deviations_of(planner)
+    if deviations is not None:
+        draws |= _deviation_values(deviations.take(chosen))
+    paths, first = _knots(fitted.draws.take(chosen), students, budgets) if deviations is not None else ({}, {})
     broken = [name for name, values in draws.items() if not np.isfinite(values).all()]
     if broken:
         raise ParameterError(
             f"The draws of {', '.join(broken)} are not finite. Call bd.check(fit) and refit the model."
         )
     return {
+        "level": planner.level,
+        "level_note": f"Level of the probabilities: {planner.level}, {LEVELS[planner.level]}.",
+        "paths": paths,
+        "first_knots": first,
         "draws": {name: values.tolist() for name, values in draws.items()},
         "shape": {"k1": planner.shape.k1, "k2": planner.shape.k2},
         "bounds": {name: value if math.isfinite(value := getattr(bounds, name)) else None for name in _BOUNDS},
@@ -78,6 +91,49 @@ def page_data(planner: Planner, sliders: Sliders) -> dict[str, Any]:
         "notes": notes(fitted),
         "about": about(planner, chosen.size),
     }
+
+
+def _deviation_values(deviations: Deviations) -> dict[str, np.ndarray]:
+    """Return what `javascript.deviation_function` needs of every draw beside paths: all symbols, residuals and group effects."""
+    found = {p.name: deviations.draws[p.name] for p in deviations.draws.law.parameters}
+    found |= {"residual": deviations.residual, "pretrained_residual": deviations.pretrained_residual}
+    for of, effects in (("own", deviations.effects), ("other", deviations.pretrained_effects)):
+        found |= {f"{of}_{name}": values for name, values in effects.items()}
+    return found
+
+
+def _knots(
+    draws: Draws, students: Sequence[float], budgets: Sequence[float]
+) -> tuple[dict[str, list[list[float]]], dict[str, int]]:
+    """Return paths in nats per token at whole positions that the page can reach, (n_draws, knot), and their first positions.
+
+    Positions with fewer than `_FEWEST_TOKENS` tokens per parameter have the value of the first knot.
+    """
+    if draws.paths is None:
+        return {}, {}
+    reference, ratios = draws.reference, draws.paths.ratios
+    smallest = min(students)
+    most = max(budgets) / (6 * smallest)  # at least 6 FLOPs per parameter and token
+    own = [log_compute(smallest, smallest * _FEWEST_TOKENS, reference), log_compute(smallest, most, reference)]
+    positions: dict[str, list[Any]] = {"path": own}
+    if ratios is not None:
+        positions["ratio"] = [math.log(_FEWEST_TOKENS / ratios[0]), math.log(most / smallest / ratios[1])]
+    without = replace(draws, paths=replace(draws.paths, ratios=None))
+    paths, first = {}, {}
+    for name, (low, high) in positions.items():
+        whole = np.arange(np.floor(min(low, 0)), np.ceil(max(high, 0)) + 1)[:, None]
+        # One number of tokens per parameter in the middle of its range, or far outside it with the same compute.
+        outside = 0.0 if name == "path" or ratios is None else whole
+        edge = 1.0 if ratios is None else np.where(outside < 0, *ratios)
+        compute = reference.params * reference.tokens * np.exp(whole if name == "path" else 0.0 * whole)
+        params = np.sqrt(compute / (edge * np.exp(outside)))
+        for kind in ("supervised", "distilled"):
+            found = without.discrepancy(kind, params, compute / params)
+            if name == "ratio":
+                found = draws.discrepancy(kind, params, compute / params) - found
+            paths[f"{name}_{kind}"] = found.T.round(7).tolist()
+        first[name] = int(whole[0, 0])
+    return paths, first
 
 
 def thinned(size: int, draws: int) -> np.ndarray:
@@ -140,7 +196,7 @@ def about(planner: Planner, count: int) -> list[str]:
     lines += [
         f"Teachers: {bounds.min_teacher_params:g} to {bounds.max_teacher_params:g} parameters, at most "
         f"{bounds.max_teacher_tokens:g} tokens. Student tokens: {student}.",
-        "Losses are predictions of the law in nats per token, without residual noise.",
+        "Losses and gains are those of the law's mean curves in nats per token.",
     ]
     made = [f"{name} {number}" for name, number in sorted((known.get("versions") or {}).items())]
     if made:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from bayesdistill.errors import ParameterError
-from bayesdistill.law import Law
+from bayesdistill.law import Draws, Law
+from bayesdistill.law.discrepancy import log_compute
+from bayesdistill.law.parameters import Reference
+from bayesdistill.law.predictive import Deviations
 
 JAVASCRIPT: dict[np.ufunc, str] = {
     np.add: "({} + {})",
@@ -87,6 +90,58 @@ class Expression(NDArrayOperatorsMixin):
             "Cannot translate a condition on values in a term of the law to JavaScript for the interactive page. "
             "Use np.minimum, np.maximum or np.abs."
         )
+
+
+class _Paths(NamedTuple):
+    """What `Deviations` needs of draws, with expressions: the law's symbols, and discrepancies as functions of the browser."""
+
+    law: Law
+    symbols: dict[str, Expression]
+    reference: Reference
+    ratios: tuple[float, float] | None
+
+    def student(self, params: Any, tokens: Any) -> Any:
+        return self.law.student(params, tokens, self.symbols)
+
+    def discrepancy(self, kind: str, params: Any, tokens: Any) -> Any:
+        """Sum of `pathAt(knots of the draw, their first position, position)`.
+
+        Positions are the log of the student's own compute and, outside their range, of tokens per parameter.
+        """
+        if not any(kind in one.kinds for one in self.law.discrepancy):
+            return 0.0
+        position: Any = log_compute(params, tokens, self.reference)
+        total = Expression(position.trace, f"pathAt(p.path_{kind}, p.first.path, {{}})", position.number)
+        if self.ratios is None:
+            return total
+        ratio = np.log(tokens) - np.log(params)
+        low, high = np.log(self.ratios).tolist()
+        outside = ratio - np.minimum(np.maximum(ratio, low), high)
+        return total + Expression(outside.trace, f"pathAt(p.ratio_{kind}, p.first.ratio, {{}})", outside.number)
+
+
+def deviation_function(draws: Draws) -> str:
+    """Return the JavaScript function `deviation(p, N, D, T, M)`, `Deviations.difference` of one draw.
+
+    `p` is an object with the law's symbols, the residuals and group effects of `deviation_values`, and the knots of paths. The
+    distilled student has D tokens and a teacher with loss T, the pretrained one M tokens.
+    """
+    trace: Trace = {}
+    p = {name: Expression(trace, f"p.{name}") for name in (q.name for q in draws.law.parameters)}
+    N, D, T, M = (Expression(trace, name) for name in ("N", "D", "T", "M"))
+    effects: Any = (
+        {e.name: Expression(trace, f"p.{of}_{e.name}") for e in draws.law.effects if has(e)}
+        for of, has in (
+            ("own", lambda e: e.kind == "distilled"),
+            ("other", lambda e: e.of_pretrained or e.kind == "supervised"),
+        )
+    )
+    known: Any = _Paths(draws.law, p, draws.reference, None if draws.paths is None else draws.paths.ratios)
+    residual: Any = Expression(trace, "p.residual")
+    pretrained: Any = Expression(trace, "p.pretrained_residual")
+    found = Deviations(known, residual, pretrained, *effects).difference(N, D, T, M)
+    body = _statements(list(trace), [np.asarray(found).item().number], "return {};")
+    return "\n".join(["function deviation(p, N, D, T, M) {", *body, "}"])
 
 
 def law_functions(law: Law) -> str:

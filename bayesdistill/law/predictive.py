@@ -121,6 +121,12 @@ def supervised_residual_scale(law: Law, loss: Any, p: Values, reference: Referen
     return sigma * factor(loss, law.supervised_loss(reference.params, reference.tokens, p), p)
 
 
+def has_noise(draws: Draws) -> bool:
+    """Return whether the draws have a symbol of the residual noise, the group effects or the discrepancy that the law does not fix."""
+    known = {*draws.law.symbols_of_law, *draws.law.fixed}
+    return any(p.name in draws for p in draws.law.parameters if p.name not in known)
+
+
 def require_noise(draws: Draws) -> None:
     """Raise an error if the draws lack a symbol of the residual noise or of the group effects.
 

@@ -8,29 +8,25 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from bayesdistill.arguments import checked, one_of
+from bayesdistill.arguments import LEVELS, checked, one_of
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots import collection, grids, layout, style, visuals
 
-KINDS = {
-    "run": "two single runs, with residual noise",
-    "expected": "two expected losses, with group effects and without residual noise",
-    "law": "mean curves of the law",
-}
 NAMES = {"posterior": "posterior", "point": "Huber point fit", "bootstrap": "bootstrap"}
 
 
-@checked(noise=one_of(*KINDS))
+@checked(noise=one_of(*LEVELS))
 @collection.documented
-def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", dark: bool = False) -> Figure:
+def plot_backtest(found: xr.Dataset, *, noise: str = "expected", size: str = "page", dark: bool = False) -> Figure:
     """Calibration of the forecasts of a backtest, and their differences beside the observed ones.
 
     Parameters
     ----------
     found : Dataset
         What `backtest` returns.
-    noise : {"run", "expected", "law"}
-        What the probabilities include: residual noise and group effects of the two runs, group effects, or neither.
+    noise : {"expected", "run", "law"}
+        Level of the probabilities: with group effects and discrepancy; with the residual noise of the two runs in addition; the law's
+        mean curves. Pairs of single runs show whether "run" is calibrated.
     {size}
 
     Returns
@@ -86,7 +82,7 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "run", size: str = "page", 
         layout.panel_title(right, NAMES.get(forecasters[0][0], forecasters[0][0]))
         legend.line("as often as stated, as much as forecast", width=0.7)
         interval = style.percent(float(found.attrs.get("interval_prob", 0.9)))
-        count, kind = found.sizes["forecast"], KINDS[noise]
+        count, kind = found.sizes["forecast"], f"level {noise} ({LEVELS[noise]})"
         return plot.finish(**notes(found, kept), count=count, kind=kind, interval=interval)
 
 

@@ -238,7 +238,8 @@ class PlotCollection:
             self._label(declared["x"].format(**fields), [label.format(**fields) for label in declared["y"]])
         first, last = style.fit_notes(self.data) if declared.get("fit", True) else (style.conflicts(self.data), [])
         own = [declared["notes"].strip().format(**fields)] if "notes" in declared else []
-        warnings, notes = [*first, *warnings], [*own, *notes, *grids.extrapolation_note(self.data), *last]
+        level = grids.level_note(self.data, declared.get("level", ""))
+        warnings, notes = [*first, *warnings], [*own, *notes, *level, *grids.extrapolation_note(self.data), *last]
         layout.finish(self.figure, title=declared["title"], handles=self.legend.handles, warnings=warnings, notes=notes)
         return self.figure
 

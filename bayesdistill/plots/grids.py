@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.arguments import LEVELS
 from bayesdistill.errors import BayesdistillError, ParameterError
 from bayesdistill.plots import style
 
@@ -140,16 +141,10 @@ def outer_quantiles(data: xr.Dataset, to: str = "to") -> str:
     return f"{100 * float(data['quantile'][0]):g} {to} {style.percent(float(data['quantile'][-1]))}"
 
 
-_NOISE_NOTES = {
-    "law": "Expected losses are compared, without the residual noise of single runs.",
-    "expected": "Expected losses of new student configurations are compared, without the residual noise of single runs.",
-    "run": "Two single runs are compared, with their residual noise.",
-}
-
-
-def noise_note(plan: xr.Dataset) -> str:
-    """What the plan compares: the law's mean curves, expected losses with their deviations, or a pair of runs."""
-    return _NOISE_NOTES[plan.attrs.get("noise", "law")]
+def level_note(data: xr.Dataset, level: str = "") -> list[str]:
+    """Which level of uncertainty a result, or a figure of a part of it, has; nothing for results without levels."""
+    level = level or str(data.attrs.get("noise", ""))
+    return [f"Level {level} compares {LEVELS[level]}."] if level in LEVELS else []
 
 
 def extrapolation_note(data: xr.Dataset) -> list[str]:

@@ -43,4 +43,4 @@ def plot_sharing_map(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
             visuals.step_map(ax, cell["probability"], cell["extrapolates"], "students_per_teacher")
         legend.steps("P(distillation ahead)")
         legend.hatch("extrapolated")
-        return plot.finish([grids.noise_note(found)], share=grids.share(found, "delta_lgt"))
+        return plot.finish(share=grids.share(found, "delta_lgt"))

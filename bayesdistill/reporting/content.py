@@ -55,7 +55,9 @@ def _strategies(plan: xr.Dataset) -> pd.DataFrame:
     last = plan.sizes["budget"] - 1
     frame = plan_table(plan.isel(budget=sorted({round(i * last / 3) for i in range(4)})))
     keep = ["student", "scenario", "budget", "probability", "expected_gain", "teacher_params", "teacher_tokens"]
-    return frame[[name for name in (*keep, "student_tokens", "status", "extrapolates", "warning") if name in frame]]
+    return frame[
+        [name for name in (*keep, "student_tokens", "status", "extrapolates", "noise", "warning") if name in frame]
+    ]
 
 
 def _extrapolation(plan: xr.Dataset) -> pd.DataFrame:

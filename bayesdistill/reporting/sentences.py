@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.arguments import LEVELS
 from bayesdistill.criticism import Check
 from bayesdistill.plots.style import axis_words, fit_notes, power_of_ten, short
 from bayesdistill.posterior import PRIOR_SHARE, Fit, prior_dominated
@@ -98,6 +99,8 @@ def answer_sentences(fit: Fit, plan: xr.Dataset) -> tuple[str, str, str]:
     )
     if len(scenarios) > 1:
         first += f", but with probability {_at(plan, last_scenario, near)} {_meaning(last_scenario)}"
+    if (level := plan.attrs.get("noise")) in LEVELS:
+        first += f" (level {level}: {LEVELS[level]})"
     gain = plan["expected_gain"].sel(scenario=first_scenario, budget=far).values
     low, high = float(np.min(gain)), float(np.max(gain))
     nats = f"{low:+.4f}" if low == high else f"{low:+.4f} to {high:+.4f}"

@@ -176,6 +176,7 @@ _LABELS = frozenset(
             "given",
             "kind",
             "model",
+            "noise",
         ),
         *("option", "order", "outcome", "quantity", "scenario", "sentence", "statement", "teacher", "verdict"),
     }

@@ -8,7 +8,7 @@ import xarray as xr
 from bayesdistill.arguments import NOISE, checked, one_of, or_none
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots.grids import need, without_pairs
-from bayesdistill.tables._plan_table import with_warning
+from bayesdistill.tables._plan_table import with_attributes
 
 _GROUPS = ["group", "forecaster", "noise"]
 _COUNTS = ["forecasts", "configurations", "predictions", "unconverged"]
@@ -18,7 +18,7 @@ _COLUMNS = """
 """
 
 
-@with_warning
+@with_attributes
 @checked(noise=or_none(one_of(*NOISE)))
 def backtest_table(found: xr.Dataset, *, noise: str | None = None) -> pd.DataFrame:
     """One row per group of forecasts, forecaster and kind of noise; without pairs, per group and forecaster.

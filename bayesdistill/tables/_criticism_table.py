@@ -6,7 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill.errors import ParameterError
-from bayesdistill.tables._plan_table import with_warning
+from bayesdistill.tables._plan_table import with_attributes
 
 _COLUMNS = {
     "inside_90 label": "factor label runs inside_50 inside_90 mean mean_lower mean_upper mean_p spread spread_p",
@@ -20,7 +20,7 @@ _COLUMNS = {
 """Variables or dimensions that identify a result -> its columns, in order; those that the result lacks are left out."""
 
 
-@with_warning
+@with_attributes
 def criticism_table(found: xr.Dataset) -> pd.DataFrame:
     """What a check of the model found, one row a group, model, quantity or run.
 

@@ -13,7 +13,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.arguments import checked
 from bayesdistill.errors import ParameterError
-from bayesdistill.tables._plan_table import in_words, plan_table, with_warning
+from bayesdistill.tables._plan_table import in_words, plan_table, with_attributes
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def kind_of(found: xr.Dataset) -> Kind | None:
     return next((kind for kind in KINDS if kind.marker in found.data_vars), None)
 
 
-@with_warning
+@with_attributes
 @checked
 def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBABILITY) -> pd.DataFrame:
     """What a decision function returned as a table of numbers, one row per case.
@@ -59,7 +59,7 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     -------
     DataFrame
         Variables of the result that have no draws, in its units; a median and its interval as three columns `_lower`,
-        `_median`, `_upper`. Candidates of `next_runs` are sorted by rank.
+        `_median`, `_upper`; noise, the level of uncertainty. Candidates of `next_runs` are sorted by rank.
 
     Raises
     ------

@@ -27,13 +27,18 @@ _AXES = ("student", "scenario", "students_per_teacher", "budget", "tokens")
 _MOST_BUDGETS = 4
 
 
-def with_warning[**P](function: Callable[P, pd.DataFrame]) -> Callable[P, pd.DataFrame]:
-    """Decorate a function of a result: its table has the column `warning` if the result comes from runs that contradict their law."""
+def with_attributes[**P](function: Callable[P, pd.DataFrame]) -> Callable[P, pd.DataFrame]:
+    """Decorate a function of a result: its table has what the result's attributes say.
+
+    The column `noise` is the level of uncertainty; the column `warning` is there if the runs contradict their law.
+    """
 
     @functools.wraps(function)
     def call(*args: P.args, **named: P.kwargs) -> pd.DataFrame:
         frame = function(*args, **named)
         found = next((value for value in (*args, *named.values()) if isinstance(value, xr.Dataset)), xr.Dataset())
+        if "noise" in found.attrs and "noise" not in frame:
+            frame["noise"] = found.attrs["noise"]
         if found.attrs.get(posterior.CONFLICT_ATTRIBUTE) and "warning" not in frame:
             frame["warning"] = OTHER_CORPUS
         return frame
@@ -41,7 +46,7 @@ def with_warning[**P](function: Callable[P, pd.DataFrame]) -> Callable[P, pd.Dat
     return call
 
 
-@with_warning
+@with_attributes
 @selected_with_lists
 def plan_table(plan: xr.Dataset) -> pd.DataFrame:
     """One row per student, scenario and budget (or unique tokens).
@@ -58,7 +63,8 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
         probability_mcse, probability_best; expected_gain, expected_gain_mcse, regret, evpi, teacher_loss (posterior mean;
         nats per token); teacher_tokens, student_tokens (tokens); status (words), extrapolates (booleans), extrapolation
         (largest factor outside the range of the data), extrapolation_axis (its axis, or none). Of a mixture, after
-        probability_best: probability_lowest and probability_highest over its laws. NaN where no strategy fits the budget.
+        probability_best: probability_lowest and probability_highest over its laws. noise: the level of uncertainty of the
+        probabilities. NaN where no strategy fits the budget.
 
     Raises
     ------
@@ -89,7 +95,7 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
     return cells.to_dataframe(dim_order=axes).reset_index()[[*axes, *names]]
 
 
-@with_warning
+@with_attributes
 @checked
 @selected_with_lists
 def summary_table(
@@ -113,7 +119,8 @@ def summary_table(
         crossover_upper (FLOPs; infinite if beyond the plan's highest budget, 0 if below its lowest); the probability of
         each outcome: crossed, always (distillation ahead throughout), never (pretraining ahead throughout), reversed
         (distillation ahead at the highest budget, but not at first), impossible (left out if it does not occur);
-        inside_from, inside_to: lowest and highest budget that is no extrapolation (NaN if there is none). The plan's
+        inside_from, inside_to: lowest and highest budget that is no extrapolation (NaN if there is none); noise: the level of
+        uncertainty of the probabilities at the budgets (crossovers are those of the law's mean curves). The plan's
         lowest and highest budget are attributes.
 
     Raises

@@ -78,6 +78,8 @@ def _shown(found: xr.Dataset) -> Shown | None:
     sizes = ", ".join(f"{name} {size}" for name, size in found.sizes.items())
     contents = f"An xarray Dataset of {len(found.data_vars)} variables over {sizes}"
     footer = f"{more}All numbers: bd.{table_of}(...). {contents}"
+    level = found.attrs.get("noise") if "noise" not in found else None
+    title = f"{title} (level: {level})" if level else title
     return Shown(title, warning, frame.head(_MOST_ROWS), footer)
 
 
@@ -88,14 +90,16 @@ def _table(found: xr.Dataset) -> tuple[str, pd.DataFrame, str]:
         frame = decision_table(found)
         if kind.marker == "evppi_share":
             frame = frame.sort_values("evppi", ascending=False, kind="stable", ignore_index=True)
+        # The title has the level of uncertainty, unless it is one of the row.
         repeated = ["extrapolates"] if "extrapolation_axis" in frame else []
+        repeated += [] if "noise" in found else ["noise"]
         frame = frame.drop(columns=["loss_mean", "loss_sd", *repeated], errors="ignore")
         return kind.title or found.attrs["title"], frame, "decision_table"
     lost = [name for name in _AXES if name in found.coords and name not in found.dims]
     found = found.expand_dims(lost)  # one student of a plan is a plan of one student
     cells = plan_table(found)
     if len(cells) > _MOST_CELLS and "crossover" in found and "budget" not in lost:
-        return f"{_PLAN}, and the crossover", summary_table(found), "plan_table"
+        return f"{_PLAN}, and the crossover", summary_table(found).drop(columns="noise", errors="ignore"), "plan_table"
     if cells["status"].eq("ok").all():
         cells = cells.drop(columns="status")
     return _PLAN, cells[[name for name in _OF_A_CELL.split() if name in cells]], "plan_table"

@@ -25,7 +25,7 @@ from scipy.stats import t
 from bayesdistill import posterior
 from bayesdistill.compute import SCENARIOS, Scenario, Shape, flops_per_token
 from bayesdistill.decisions import crossovers, flag_names, plan
-from bayesdistill.decisions.crossover_search import classify
+from bayesdistill.decisions.crossover_search import changes_of_side, classify
 from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.decisions.reductions import probability_given, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Problem, Workers, solve
@@ -340,6 +340,32 @@ def test_classify_reads_every_pattern_of_signs():
     assert partly["status"].tolist() == [0, 2]
     assert partly["lower"][0] == 1
     assert classify(np.full((3, 2), nan), np.arange(3.0))["status"].tolist() == [4, 4]
+
+
+def test_changes_of_side_are_exact_for_constructed_draws():
+    """The advantage is linear in the log of the budget between its values, so that interpolation is exact."""
+    budgets = np.array([1.0, 10.0, 100.0, 1000.0, 1e4])
+    nan = np.nan
+    draws = {
+        "never": [-1, -2, -1, -3, -1],
+        "once": [1, 3, -1, -1, -2],
+        "twice": [-1, 1, 1, 3, -1],
+        "three times": [1, -3, 1, 1, -1],
+        "touches zero": [1, 0, 1, 1, 1],
+    }
+    advantage = np.array(list(draws.values()), dtype=float).T
+    found = changes_of_side(np.stack([advantage, np.where(np.arange(5)[:, None] == 0, nan, advantage)]), budgets)
+    np.testing.assert_allclose(np.log10(found["first_change"][0]), [nan, 1.75, 0.5, 0.25, 1])
+    np.testing.assert_allclose(np.log10(found["last_change"][0]), [nan, 1.75, 3.75, 3.5, 1])
+    assert found["side_changes"][0].tolist() == [0, 1, 2, 3, 2]
+    assert found["several_changes"].tolist() == [3, 1]
+    # The smallest budget has no strategy.
+    np.testing.assert_allclose(np.log10(found["first_change"][1]), [nan, 1.75, 3.75, 1.75, 1])
+    np.testing.assert_allclose(np.log10(found["last_change"][1]), [nan, 1.75, 3.75, 3.5, 1])
+    assert found["side_changes"][1].tolist() == [0, 1, 1, 2, 1]
+    nothing = changes_of_side(np.full((3, 2), nan), budgets[:3])
+    assert np.isnan(nothing["first_change"]).all()
+    assert nothing["several_changes"] == 0
 
 
 # Invariance -----------------------------------------------------------------------------------------------------------

@@ -226,6 +226,44 @@ def test_a_plan_of_expected_losses_is_the_law_plus_its_deviations(wandering):
     np.testing.assert_allclose(alone["advantage"].values[0, 0, 0], found["advantage"].values[0, 0, 1], atol=1e-9)
 
 
+def test_a_path_can_change_the_side_of_a_draw_several_times():
+    law = LAWS["busbridge2025"].with_discrepancy("distilled")
+    symbols = {**bd.PUBLISHED, "sigma": 0.01, "nu": 5.0, "discrepancy_distilled": 1.0}
+    increments = np.zeros((1, 2, 3))
+    increments[0, 1] = [8, -16, 8]  # 0.08 nats up, down and back, of the second draw, along the student's own compute
+    draws = {name: (("chain", "draw"), np.full((1, 2), value)) for name, value in symbols.items()}
+    start = int(np.log(1e9 * 1e11))
+    fit = xr.Dataset(
+        draws | {"path_distilled": (("chain", "draw", "step"), increments)},
+        {"step": np.arange(start, start + 3)},
+        {"law": law.to_json()},
+    )
+    # Without a path outside of these steps.
+    planner = bd.Planner(fit, progress=False)
+    paths = planner.fitted.draws.paths
+    for name, values in paths.increments.items():
+        values[:, np.isin(STEPS, fit["step"], invert=True) | (name == RATIO)] = 0
+    budgets = np.geomspace(1e17, 1e27, 201)
+    found = bd.crossovers(planner, "1B", "teacher inference", budgets=budgets)
+    curves = bd.crossovers(planner, "1B", "teacher inference", budgets=budgets, noise="law")
+    np.testing.assert_array_equal(found["crossover"], curves["crossover"])
+    assert curves["side_changes"].values.ravel().tolist() == [1, 1]
+    np.testing.assert_allclose(curves["first_change"], curves["crossover"], rtol=1e-2)
+    once, several = found["side_changes"].values.ravel().tolist()
+    assert (once, several) == (1, 3)
+    assert found["several_changes"].item() == 1
+    assert found["several_changes_probability"].item() == 0.5
+    for name in ("first_change", "last_change"):
+        for draw, budget in enumerate(found[name].values.ravel().tolist()):
+            at = bd.plan(planner, "1B", budget, "teacher inference")["best_advantage"]
+            # A knot within a step of the grid (0.115 in the log, slope up to 0.16 nats) moves the root by a quarter of a step at most.
+            np.testing.assert_allclose(at.values.ravel()[draw], 0, atol=0.115 * 0.16 / 4)
+    assert found["first_change"][..., 1] < found["crossover"][..., 1] <= found["last_change"][..., 1] * 1.01
+    words = "of the draws (level expected), the better option changes more than once"
+    assert words in str(found)
+    assert words not in str(curves)
+
+
 @pytest.mark.parametrize("level", ["expected", "run"])
 def test_the_page_adds_the_deviations_of_its_level(wandering, tmp_path, level):
     planner = accepted(wandering, seed=5, noise=level)

@@ -41,9 +41,9 @@ CALLS = {
     "plan_tokens": (BOUNDS | SHAPE | NOISE | WORK | THINNED, lambda f, **o: bd.plan_tokens(f, STUDENTS, [1e10, 1e11], **o)),
     "sharing_map": (SEARCH | NOISE | THINNED, lambda f, **o: bd.sharing_map(f, STUDENTS, BUDGETS, [1, 8], **o)),
     "break_even": (ALL | SHAPE | WORK, lambda f, **o: bd.break_even(f, STUDENTS, BUDGETS, **o)),
-    "crossovers": (SEARCH, lambda f, **o: bd.crossovers(f, STUDENTS, "teacher inference", budgets=RANGE, **o)),
+    "crossovers": (SEARCH | NOISE, lambda f, **o: bd.crossovers(f, STUDENTS, "teacher inference", budgets=RANGE, **o)),
     "compare_crossovers": (
-        SEARCH,
+        SEARCH | NOISE,
         lambda f, **o: bd.compare_crossovers({"a": f, "b": f}, STUDENTS, "teacher inference", budgets=RANGE, **o),
     ),
     "teacher_choice": (SEARCH, lambda f, **o: bd.teacher_choice(f, TABLE, STUDENTS, BUDGETS, **o)),

@@ -26,7 +26,13 @@ from bayesdistill.arguments import checked, one_of
 from bayesdistill.compute import SCENARIOS, Scenario, forward_flops
 from bayesdistill.decisions import labels, planning, solving
 from bayesdistill.decisions.arguments import Numbers, Scenarios
-from bayesdistill.decisions.crossover_search import CROSSED, chosen_crossovers, classify, perfect_information_crossovers
+from bayesdistill.decisions.crossover_search import (
+    CROSSED,
+    changes_of_side,
+    chosen_crossovers,
+    classify,
+    perfect_information_crossovers,
+)
 from bayesdistill.decisions.extrapolation import CHOICE_AXES, choice_factors, farthest_axis
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import CROSSOVER_STATUS, QUANTILES
@@ -55,7 +61,7 @@ def crossovers(
     budgets: Numbers = DEFAULT_BUDGETS,
     strategy: str = "best",
     teachers: pd.DataFrame | xr.Dataset | None = None,
-    **options: Unpack[planning.GridSearch],
+    **options: Unpack[planning.NoisyGridSearch],
 ) -> xr.Dataset:
     """Return the distribution of the crossover budget and its growth with the student.
 
@@ -81,7 +87,12 @@ def crossovers(
         asymptotic_advantage; over student: eventually_probability (that pretraining is better with unlimited compute);
         seen_budget over `bound` (range of pretraining budgets in the data). Over scenario, chain, draw: slope, the
         power of the student's size with which the crossover grows, in draws in which every student has a crossover; over
-        scenario: slope_quantile, slope_probability (that a draw has a slope), slope_positive_probability (given that).
+        scenario: slope_quantile, slope_probability (that a draw has a slope), slope_positive_probability (given that). All these are
+        those of the law's mean curves. At the level of uncertainty `noise`, in which a draw can change sides several times: over
+        student, scenario, chain, draw: first_change and last_change (FLOPs, NaN without a change; interpolated linearly in the log
+        of `budgets`) and side_changes (their number); over student, scenario: their quantiles among the draws with a change, and
+        several_changes, the number of draws in which the better option changes more than once, and their fraction
+        several_changes_probability.
 
     Notes
     -----
@@ -108,6 +119,9 @@ def crossovers(
     informed = strategy == solving.PERFECT_INFORMATION
     search = perfect_information_crossovers if informed else chosen_crossovers
     crossover, status, changes = search(fitted.draws, problem, advantage, workers)
+    sides = changes_of_side(
+        planning.at_level(planning.deviations_of(planner), problem, advantage, solved), problem.budgets
+    )
     factors = _extrapolation(fitted, problem, strategy, crossover, workers)
     extrapolation = factors.max(axis=0)
     asymptote = _asymptotic_advantage(fitted, problem, workers.search_threads)
@@ -130,7 +144,10 @@ def crossovers(
         "crossover_extrapolation_quantile": quantiles_given(extrapolation, crossed, QUANTILES),
         "seen_budget": _seen_budgets(fitted, problem),
     }
-    values |= _slopes(fitted, problem.students, crossover)
+    values |= sides | _slopes(fitted, problem.students, crossover)
+    values["several_changes_probability"] = probability_of(fitted, sides["side_changes"] > 1)
+    for name in ("first_change", "last_change"):
+        values[f"{name}_quantile"] = quantiles_given(sides[name], sides["side_changes"] > 0, QUANTILES)
     coordinates = labels.grid_coordinates(problem)
     del coordinates["budget"]
     coordinates |= {"outcome": list(CROSSOVER_STATUS), "quantile": np.array(QUANTILES), "bound": ["lower", "upper"]}
@@ -145,6 +162,8 @@ def crossovers(
     result = labels.answer("crossovers", fitted, values, coordinates, attrs)
     result["crossover"].attrs["long_name"] += f" ({solving.STRATEGY_NAMES[strategy]})"
     result["crossover"].attrs["strategy"] = strategy
+    for name in (*sides, "several_changes_probability", "first_change_quantile", "last_change_quantile"):
+        result[name].attrs |= planning.noise_attributes(planner)
     return result
 
 
@@ -157,7 +176,7 @@ def compare_crossovers(
     *,
     budgets: Numbers = DEFAULT_BUDGETS,
     strategy: str = "best",
-    **options: Unpack[planning.GridSearch],
+    **options: Unpack[planning.NoisyGridSearch],
 ) -> xr.Dataset:
     """Compare the crossovers of several posteriors, for example under different priors.
 
@@ -218,21 +237,11 @@ def compare_crossovers(
 
 def interpolated_crossovers(budgets: np.ndarray, advantage: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Interpolate crossovers linearly in log budget, (student, scenario, n_draws)."""
-    n_students, n_scenarios, _, n_draws = advantage.shape
-    crossover = np.full((n_students, n_scenarios, n_draws), np.nan)
-    status = np.empty(crossover.shape, dtype=np.int8)
-    changes = np.empty(crossover.shape, dtype=np.int16)
-    position = np.log(budgets)
-    for i in range(n_students):
-        for j in range(n_scenarios):
-            found = classify(advantage[i, j], budgets)
-            status[i, j], changes[i, j] = found["status"], found["sign_changes"]
-            crossed = np.flatnonzero(found["status"] == CROSSED)
-            lower, upper = found["lower"][crossed], found["upper"][crossed]
-            before, after = advantage[i, j, lower, crossed], advantage[i, j, upper, crossed]
-            share = before / (before - after)
-            crossover[i, j, crossed] = np.exp(position[lower] + share * (position[upper] - position[lower]))
-    return crossover, status, changes
+    sides = changes_of_side(advantage, budgets)
+    status = np.empty(sides["side_changes"].shape, dtype=np.int8)
+    for cell in np.ndindex(status.shape[:-1]):
+        status[cell] = classify(advantage[cell], budgets)["status"]
+    return np.where(status == CROSSED, sides["last_change"], np.nan), status, sides["side_changes"]
 
 
 def _asymptotic_advantage(fitted: FittedDraws, problem: Problem, threads: int | None) -> np.ndarray:

@@ -43,14 +43,18 @@ from bayesdistill.arguments import checked
 from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Numbers, Scenarios, TeacherTable
-from bayesdistill.decisions.crossover_search import perfect_information_crossovers
+from bayesdistill.decisions.crossover_search import changes_of_side, perfect_information_crossovers
 from bayesdistill.decisions.extrapolation import CHOICE_AXES, choice_factors, described
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
-from bayesdistill.decisions.reductions import mean_of, probability_by_law, probability_positive
+from bayesdistill.decisions.reductions import mean_of, probability_by_law, probability_of, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
-from bayesdistill.strategies import STATUS, Problem, supervised_losses, tokens_bought
+from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
 _STRATEGY = ("teacher_params", "teacher_tokens", "teacher_loss", "student_tokens")
+_AT_LEVEL = {
+    *("advantage", "best_advantage", "probability", "probability_best", "probability_by_law", "law_range"),
+    *("first_change", "last_change", "side_changes", "several_changes", "several_changes_probability"),
+}
 Solved = dict[str, np.ndarray]
 
 
@@ -71,7 +75,7 @@ def plan(
     -------
     Dataset
         Over student, scenario, budget (and chain, draw): supervised_loss (no scenario), distilled_loss and teacher_loss of the
-        chosen strategy, advantage. Over `thinned_draw` in place of draw: best_distilled_loss, best_teacher_params,
+        chosen strategy, advantage. Over `thinned_draw` in place of draw: best_distilled_loss, best_advantage, best_teacher_params,
         best_teacher_tokens, best_teacher_loss and best_student_tokens of the strategy with perfect information. Without draws:
         probability, probability_best, expected_gain, regret, evpi (each with its _mcse), teacher_params, teacher_tokens,
         student_tokens, status; extrapolation_factor over `axis` (student, pretraining, and the size, tokens per parameter and
@@ -81,10 +85,14 @@ def plan(
         information), crossover_status (`crossed`; `always`: distillation is better at every budget; `never`: pretraining is
         better at every budget; `reversed`: pretraining is better at first and distillation at the largest budget;
         `impossible`: no strategy fits any budget) and crossover_sign_changes (above 1: the advantage changes sign several
-        times, and crossover is the last sign change). Of a mixture (`mix`): probability_by_law over `law`, and law_range, the lowest
-        and the highest of them over `bound`. With `teachers`: teacher_index and best_teacher_index, positions along the coordinate
-        teacher. If a budget is too small for any strategy, values are NaN and status gives the reason.
-        Bounds, level of uncertainty (`noise`), convergence and the fit's provenance are attributes.
+        times, and crossover is the last sign change), all on the law's mean curves; and at the level of uncertainty `noise`
+        first_change and last_change, the budgets at which the better option changes first and last (NaN without a change;
+        interpolated linearly in the log of `budgets`), and side_changes (their number). Over student, scenario: several_changes, the
+        number of these draws in which the better option changes more than once, and several_changes_probability, their fraction. Of a
+        mixture (`mix`): probability_by_law over `law`, and law_range, the lowest and the highest of them over `bound`. With
+        `teachers`: teacher_index and best_teacher_index, positions along the coordinate teacher. If a budget is too small for any
+        strategy, values are NaN and status gives the reason. Bounds, level of uncertainty (`noise`), convergence and the fit's
+        provenance are attributes.
 
     Notes
     -----
@@ -131,6 +139,8 @@ def plan_problem(
     }
     values |= {name: chosen[name] for name in _STRATEGY} | {f"best_{name}": best[name] for name in _STRATEGY}
     values |= _comparison(planner, problem, alone, chosen, best)
+    values |= changes_of_side(np.asarray(values["best_advantage"]), problem.budgets)
+    values["several_changes_probability"] = probability_of(thinned, np.asarray(values["side_changes"]) > 1)
     coordinates = labels.grid_coordinates(problem)
     coordinates["thinned_draw"] = thinned.draw
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs | planning.noise_attributes(planner)
@@ -146,9 +156,7 @@ def plan_problem(
     factors = choice_factors(fitted, problem, problem.students[:, None, None], problem.budgets, strategy)
     values |= described(factors, CHOICE_AXES, ~np.isnan(chosen["student_tokens"]))
     result = labels.answer("plan", fitted, values, coordinates, attrs)
-    for name in {"advantage", "probability", "probability_best", "probability_by_law", "law_range"} & {
-        *result.variables
-    }:
+    for name in _AT_LEVEL & {*result.variables}:
         result[name].attrs["noise"] = planner.level
     result["crossover"].attrs |= {
         "strategy": PERFECT_INFORMATION,
@@ -166,14 +174,8 @@ def _comparison(
     thinned, index = fitted.thinned(planner.draws)
     pretrained = np.broadcast_to(alone[:, None], chosen["loss"].shape)
     gain, best_gain = pretrained - chosen["loss"], pretrained[..., index] - best["loss"]
-    seen, best_seen = gain, best_gain
-    if noise is not None:
-        sizes = problem.students[:, None, None, None]
-        count = problem.students.size
-        bought = np.stack([tokens_bought(problem, student, problem.budgets) for student in range(count)])
-        own = np.maximum(bought, 1.0)[:, None, :, None]  # a smaller budget has no loss
-        seen = gain + noise.difference(sizes, chosen["student_tokens"][..., None], chosen["teacher_loss"], own)
-        best_seen = best_gain + noise.take(index).difference(sizes, best["student_tokens"], best["teacher_loss"], own)
+    seen = planning.at_level(noise, problem, gain, chosen)
+    best_seen = planning.at_level(None if noise is None else noise.take(index), problem, best_gain, best)
     # The better option in each draw, relative to the option with the smaller mean.
     better = np.minimum(pretrained, chosen["loss"])
     distill = (gain.mean(axis=-1) > 0)[..., None]
@@ -181,6 +183,7 @@ def _comparison(
     saved, saved_error = mean_of(thinned, better[..., index] - np.minimum(pretrained[..., index], best["loss"]))
     found = {
         "advantage": seen,
+        "best_advantage": best_seen,
         "probability": probability_positive(fitted, seen),
         "probability_best": probability_positive(thinned, best_seen),
         "expected_gain": mean_of(fitted, gain),

@@ -19,9 +19,17 @@ from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions._crossovers import interpolated_crossovers
 from bayesdistill.decisions._plan import plan_problem
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, parse_number, parse_numbers
+from bayesdistill.decisions.crossover_search import changes_of_side
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
+from bayesdistill.decisions.reductions import probability_of
 from bayesdistill.decisions.solving import Workers
 from bayesdistill.progress import reporting
+
+_OVER_BUDGETS = (
+    *("crossover", "crossover_status", "crossover_sign_changes"),
+    *("first_change", "last_change", "side_changes", "several_changes", "several_changes_probability"),
+    "several_changes_probability_mcse",
+)
 
 
 class TokensOptions(planning.TeacherBounds, planning.Noise, planning.PlanOptions, planning.Work, total=False):
@@ -53,7 +61,8 @@ def plan_tokens(
     Dataset
         The variables of `plan` over student, scenario, `tokens` (in place of budget) and chain, draw; and over student,
         scenario, chain, thinned_draw crossover_tokens (unique tokens above which pretraining beats distillation with perfect
-        information, interpolated linearly in log tokens) with crossover_status as in `plan`.
+        information, interpolated linearly in log tokens) with crossover_status as in `plan`; and at the level of uncertainty
+        first_change_tokens, last_change_tokens and side_changes.
 
     Examples
     --------
@@ -78,9 +87,7 @@ def plan_tokens(
             if same:
                 bounds = replace(bounds, max_teacher_tokens=cap)
             part = plan_problem(planner, replace(problem, bounds=bounds), Workers(planner.executor, planner.threads))
-            parts.append(
-                part.isel(budget=0, drop=True).drop_vars(["crossover", "crossover_status", "crossover_sign_changes"])
-            )
+            parts.append(part.isel(budget=0, drop=True).drop_vars(_OVER_BUDGETS))
             report(i + 1, caps.size)
     axis = labels.variables("plan_tokens", {"tokens": caps})["tokens"]
     result = xr.concat(parts, axis, data_vars="all", coords="minimal", compat="override", combine_attrs="override")
@@ -89,10 +96,18 @@ def plan_tokens(
     crossover, status, changes = interpolated_crossovers(
         caps, advantage.transpose("student", "scenario", "tokens", "sample").values
     )
+    seen = result["best_advantage"].stack(sample=("chain", "thinned_draw"))
+    sides = changes_of_side(seen.transpose("student", "scenario", "tokens", "sample").values, caps)
     found = {
         "crossover_tokens": crossover,
         "crossover_status": Codes(status, CROSSOVER_STATUS),
         "crossover_sign_changes": changes,
+        "first_change_tokens": sides.pop("first_change"),
+        "last_change_tokens": sides.pop("last_change"),
+        **sides,
+        "several_changes_probability": probability_of(
+            planner.fitted.thinned(planner.draws)[0], sides["side_changes"] > 1
+        ),
     }
     result = result.assign(labels.variables("plan_tokens", found, result.sizes["chain"]))
     del result.attrs["max_student_tokens"]

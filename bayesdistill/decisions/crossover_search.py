@@ -63,11 +63,50 @@ def classify(advantage: np.ndarray, budgets: np.ndarray) -> dict[str, np.ndarray
     status = np.select(
         [count == 0, ~ahead[-1]], [np.where(ahead[-1], ALWAYS, NEVER), CROSSED], default=REVERSED
     ).astype(np.int8)
-    # Find the last sign change: the first one from the end.
-    last = len(changes) - 1 - np.argmax(changes[::-1], axis=0) if len(changes) else np.zeros(n_draws, dtype=np.intp)
+    last = _last(changes) if len(changes) else np.zeros(n_draws, dtype=np.intp)
     lower = np.where(count > 0, feasible[last], 0)
     upper = np.where(count > 0, feasible[np.minimum(last + 1, feasible.size - 1)], 0)
     return {"status": status, "sign_changes": count, "lower": lower, "upper": upper}
+
+
+def changes_of_side(advantage: np.ndarray, budgets: np.ndarray) -> dict[str, np.ndarray]:
+    """Return where the better option changes first and last, and how often, in each draw.
+
+    Parameters
+    ----------
+    advantage : ndarray
+        (..., n_budgets, n_draws), NaN at budgets too small for any strategy.
+    budgets : ndarray
+        FLOPs, or tokens; increasing.
+
+    Returns
+    -------
+    dict
+        first_change and last_change, (..., n_draws), interpolated linearly in the log of the budget, NaN without a change;
+        side_changes, (..., n_draws); several_changes, (...,), the number of draws with more than one change.
+    """
+    shape = (*advantage.shape[:-2], advantage.shape[-1])
+    first, last, count = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, dtype=np.int16)
+    for cell in np.ndindex(shape[:-1]):
+        known = ~np.isnan(advantage[cell]).any(axis=1)
+        values, x = advantage[cell][known], np.log(budgets[known])
+        changed = (values[1:] > 0) != (values[:-1] > 0)
+        count[cell] = changed.sum(axis=0)
+        which = np.flatnonzero(count[cell])
+        for found, place in ((first, _first), (last, _last)) if which.size else ():
+            k = place(changed[:, which])
+            before, after = values[k, which], values[k + 1, which]
+            found[cell][which] = np.exp(x[k] + before / (before - after) * (x[k + 1] - x[k]))
+    several = (count > 1).sum(axis=-1)
+    return {"first_change": first, "last_change": last, "side_changes": count, "several_changes": several}
+
+
+def _first(changed: np.ndarray) -> np.ndarray:
+    return np.argmax(changed, axis=0)
+
+
+def _last(changed: np.ndarray) -> np.ndarray:
+    return len(changed) - 1 - np.argmax(changed[::-1], axis=0)
 
 
 def perfect_information_crossovers(

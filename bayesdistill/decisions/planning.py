@@ -29,7 +29,7 @@ from bayesdistill.decisions.solving import Workers
 from bayesdistill.errors import ParameterError
 from bayesdistill.law.predictive import Deviations, has_noise
 from bayesdistill.progress import Progress
-from bayesdistill.strategies import Bounds, Problem
+from bayesdistill.strategies import Bounds, Problem, tokens_bought
 
 SAME = "same"
 """Upper bound on the teacher's tokens in `plan_tokens`: the student's tokens."""
@@ -283,6 +283,31 @@ def workers_of(planner: Planner) -> Workers:
 def deviations_of(planner: Planner) -> Deviations | None:
     """Return the deviations of a pair of runs from the law, or None if the Planner compares the law's mean losses."""
     return None if planner.level == "law" else Deviations.draw(planner.fitted.draws, planner.seed, planner.level)
+
+
+def at_level(
+    deviations: Deviations | None, problem: Problem, gain: np.ndarray, solved: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Return an advantage at a level of uncertainty.
+
+    Parameters
+    ----------
+    deviations : Deviations or None
+        Of the draws, from `deviations_of`.
+    problem : Problem
+    gain : ndarray
+        Pretrained minus distilled loss on the law's mean curves, (student, scenario, budget, n_draws), nats per token.
+    solved : mapping
+        student_tokens and teacher_loss of the strategies, from `solving.solve`.
+    """
+    if deviations is None:
+        return gain
+    tokens = solved["student_tokens"]
+    tokens = tokens if tokens.ndim == gain.ndim else tokens[..., None]
+    bought = np.stack([tokens_bought(problem, one, problem.budgets) for one in range(problem.students.size)])
+    own = np.maximum(bought, 1.0)[:, None, :, None]  # a smaller budget has no loss
+    sizes = problem.students[:, None, None, None]
+    return np.asarray(gain + deviations.difference(sizes, tokens, solved["teacher_loss"], own))
 
 
 def noise_attributes(planner: Planner) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def plot_best_loss(plan: xr.Dataset, *, prob: float = grids.PROB, size: str = "p
         legend.reach()
         legend.line(f"crossover: median, {style.percent(prob)} interval", marker="o")
         legend.points("beyond the budgets shown", marker=">")
-        return plot.finish(grids.left_out(plan))
+        return plot.finish([*grids.left_out(plan), *grids.changes_note(plan)])
 
 
 def _gain_axis(ax: Axes) -> None:

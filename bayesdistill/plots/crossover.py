@@ -71,7 +71,7 @@ def plot_crossover(found: xr.Dataset, *, size: str = "page", dark: bool = False)
         legend.band("pretraining budgets of the data", look.neutral, 0.3)
         legend.outcomes(_OUTCOMES, found["status_probability"], hatches=_HATCHES)
         lowest, highest = map(style.power_of_ten, limits)
-        return plot.finish(lowest=lowest, highest=highest)
+        return plot.finish(grids.changes_note(found), lowest=lowest, highest=highest)
 
 
 def _draw_quantiles(ax: Axes, place: int, one: xr.Dataset, color: object, lowest: float, highest: float) -> None:

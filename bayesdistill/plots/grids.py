@@ -15,6 +15,7 @@ from bayesdistill.errors import BayesdistillError, ParameterError
 from bayesdistill.plots import style
 
 PROB = posterior.INTERVAL_PROBABILITY
+_SEVERAL = 0.05
 
 
 def need(data: xr.Dataset, names: Sequence[str], what: str, maker: str) -> None:
@@ -145,6 +146,18 @@ def level_note(data: xr.Dataset, level: str = "") -> list[str]:
     """Which level of uncertainty a result, or a figure of a part of it, has; nothing for results without levels."""
     level = level or str(data.attrs.get("noise", ""))
     return [f"Level {level} compares {LEVELS[level]}."] if level in LEVELS else []
+
+
+def changes_note(data: xr.Dataset) -> list[str]:
+    """Say that crossovers are ambiguous if the better option changes more than once in more than 5 % of the draws."""
+    chance = data.get("several_changes_probability")
+    most = float("nan") if chance is None else float(chance.max())
+    if chance is None or not most > _SEVERAL:
+        return []
+    return [
+        f"In up to {style.percent(most)} of the draws (level {chance.attrs.get('noise', 'law')}), the better option changes more "
+        "than once, so that distillation can be ahead again above the crossover."
+    ]
 
 
 def extrapolation_note(data: xr.Dataset) -> list[str]:

@@ -8,6 +8,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.arguments import LEVELS
 from bayesdistill.criticism import Check
+from bayesdistill.plots.grids import changes_note
 from bayesdistill.plots.style import axis_words, fit_notes, power_of_ten, short
 from bayesdistill.posterior import PRIOR_SHARE, Fit, prior_dominated
 
@@ -158,6 +159,7 @@ def warnings_and_notes(fit: Fit, plan: xr.Dataset | None, found: Check) -> dict[
         notes.append("The convergence of the draws is unknown.")
     warnings += found.cautions
     if plan is not None:
+        notes += changes_note(plan)
         problems, remarks = fit_notes(plan)
         if ok is not False:
             warnings += [text.replace("this figure", "the plan") for text in problems]

@@ -11,6 +11,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.errors import BayesdistillError
+from bayesdistill.plots.grids import changes_note
 from bayesdistill.tables._decision_table import decision_table, kind_of
 from bayesdistill.tables._plan_table import plan_table, summary_table
 from bayesdistill.tables._write_table import table_text
@@ -70,6 +71,7 @@ def _shown(found: xr.Dataset) -> Shown | None:
         return None  # a part that has lost what the table needs; a display must not fail
     converged = found.attrs.get("converged") != "no"
     warnings = [] if converged else ["The posterior did not converge, so these numbers may be wrong."]
+    warnings += changes_note(found)
     warnings += [text for text in [found.attrs.get(posterior.CONFLICT_ATTRIBUTE)] if text]
     warnings += json.loads(found.attrs.get("fixed_axes", "{}")).values()
     warning = " ".join([*warnings, *filter(None, [found.attrs.get("suggestion")])])

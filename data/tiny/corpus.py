@@ -35,9 +35,9 @@ DIGITS = b"0123456789"
 
 
 def stored() -> list[dict]:
-    """The texts that runs of the log have read, newest first; data/tiny/corpus.json keeps what is known of each."""
+    """The texts that runs of the log have read, that of the tables first; data/tiny/corpus.json keeps what is known of each."""
     path = HERE / "corpus.json"
-    return json.loads(path.read_text())[::-1] if path.exists() else []
+    return json.loads(path.read_text()) if path.exists() else []
 
 
 def fetch(folder: Path) -> Path:

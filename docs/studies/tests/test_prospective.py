@@ -97,8 +97,11 @@ def test_stored_predictions_are_of_these_cells_and_older_than_their_losses():
     assert (stored["wins"].sel(noise="run") > 0).all()
     mass = np.exp(stored["log_density"]).sum("offset") * 0.003
     np.testing.assert_allclose(mass, 1.0, atol=0.03)
-    finished = [row["finished"] for name, row in module.log_rows().items() if name in planned.index]
-    assert all(stored.attrs["written"] < when for when in finished)
+    log = module.log_rows()
+    trained = [log[name] for name in planned.index if name in log]
+    assert all(stored.attrs["written"] < row["finished"] for row in trained)
+    assert {row["train_sha256"] for row in trained} <= {log["sup-d192-16M-s0"]["train_sha256"]}
+    assert {row["experiment"] for row in trained} <= {"prospective"}
 
 
 def test_predictions_cannot_change_once_a_cell_is_trained(monkeypatch):

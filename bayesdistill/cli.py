@@ -213,7 +213,7 @@ def plan_command(
     as_json: AsJson = False,
 ) -> None:
     """Compute the probability that distillation beats pretraining, and the strategies."""
-    from bayesdistill.plots.grids import changes_note, left_out, level_note
+    from bayesdistill.plots.grids import changes_note, left_out, level_note, undetermined_note
 
     _keep_inputs(output, fit)
     scenarios: list[Any] = list(scenario or []) + [_shares(text) for text in delta or []]
@@ -241,7 +241,7 @@ def plan_command(
         _print_json(bd.plan_table(result), result)
         return
     print(bd.table_text(bd.summary_table(result)))
-    for sentence in [*left_out(result), *level_note(result), *changes_note(result)]:
+    for sentence in [*left_out(result), *level_note(result), *undetermined_note(result), *changes_note(result)]:
         print(sentence)
     _print_warnings(result, fit)
     if output is not None:

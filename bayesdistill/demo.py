@@ -13,7 +13,7 @@ import xarray as xr
 import bayesdistill as bd
 from bayesdistill.arguments import SEED
 from bayesdistill.files import check_writable, make_folder, write_file
-from bayesdistill.plots.grids import level_note
+from bayesdistill.plots.grids import changes_note, level_note, undetermined_note
 from bayesdistill.reporting import PAGE, answer_sentences, check_report, report_files, write_report
 
 STUDENTS = (3e8, 1e9, 3e9, 1e10)
@@ -75,7 +75,7 @@ def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
     write_file(out / "README.md", summary_text(fitted, planned).encode())
     say("done")
     written = [out / name for name in FILES]
-    level = " ".join(level_note(planned))
+    level = " ".join([*level_note(planned), *undetermined_note(planned), *changes_note(planned)])
     print(f"\n{bd.table_text(bd.summary_table(planned))}\n\n{level}\n", *(f"  {path}" for path in written), sep="\n")
     return written
 

@@ -180,11 +180,11 @@ def test_the_family_is_that_of_the_plan():
 def test_advice_and_claims():
     shown = tables.readable(tables.decision_table(inputs.recommendations()))
     assert shown["advice"].tolist() == ["distil", "the data cannot tell"]
-    assert shown["P(distillation ahead)"].tolist() == ["> 0.99", "0.60"]
+    assert shown["P(distillation ahead)"].tolist() == ["> 0.95", "0.6"]
     assert shown["extrapolation factor"].tolist() == ["1", "-"]
     shown = tables.readable(tables.decision_table(inputs.paper_claims()))
     assert shown["student"].tolist() == ["-", "1B"]
-    assert shown["P(claim)"].tolist() == ["> 0.99", "0.30"]
+    assert shown["P(claim)"].tolist() == ["> 0.95", "0.3"]
 
 
 def test_money_has_its_currency():
@@ -234,17 +234,21 @@ def test_every_table_can_be_written(tmp_path):
 # Texts ----------------------------------------------------------------------------------------------------------------
 
 
-def test_certainty_is_never_claimed():
-    frame = pd.DataFrame({"probability": [1.0, 0.996, 0.994, 0.5, 0.004, 0.0, math.nan]})
-    assert tables.readable(frame)["P(distillation ahead)"].tolist() == [
-        "> 0.99",
-        "> 0.99",
-        "0.99",
-        "0.50",
-        "< 0.01",
-        "< 0.01",
-        "-",
-    ]
+def test_probabilities_have_one_decimal_and_are_never_certain():
+    frame = pd.DataFrame({"probability": [1.0, 0.96, 0.94, 0.5, 0.06, 0.04, 0.0, math.nan]})
+    shown = ["> 0.95", "> 0.95", "0.9", "0.5", "0.1", "< 0.05", "< 0.05", "-"]
+    assert tables.readable(frame)["P(distillation ahead)"].tolist() == shown
+
+
+def test_probabilities_have_their_range_over_laws():
+    frame = pd.DataFrame(
+        {"probability": [0.72, 0.2], "probability_lowest": [0.04, math.nan], "probability_highest": [0.99, math.nan]}
+    )
+    assert tables.readable(frame).to_dict("list") == {
+        "P(distillation ahead) (over laws)": ["0.7 (< 0.05 to > 0.95)", "0.2"]
+    }
+    frame = frame.rename(columns=lambda name: f"{name} at 1e21")
+    assert tables.readable(frame).to_dict("list") == {"P at 1e21 (over laws)": ["0.7 (< 0.05 to > 0.95)", "0.2"]}
 
 
 def test_readable_crossovers():
@@ -306,7 +310,7 @@ def test_markdown_cannot_be_broken():
     assert len(set(cells)) == 1
     assert r"a \| b" in text
     assert r"\<b>x\</b> next" in text
-    assert "| < 0.01 |" in text or "| > 0.99 |" in text
+    assert "| < 0.05 |" in text or "| > 0.95 |" in text
 
 
 def test_latex_is_escaped():

@@ -38,6 +38,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesdistill import posterior
 from bayesdistill.answers import Codes
 from bayesdistill.arguments import checked
 from bayesdistill.compute import SCENARIOS
@@ -47,6 +48,7 @@ from bayesdistill.decisions.crossover_search import changes_of_side, perfect_inf
 from bayesdistill.decisions.extrapolation import CHOICE_AXES, choice_factors, described
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
 from bayesdistill.decisions.reductions import mean_of, probability_by_law, probability_of, probability_positive
+from bayesdistill.decisions.references import reference_probabilities, references
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
@@ -54,6 +56,10 @@ _STRATEGY = ("teacher_params", "teacher_tokens", "teacher_loss", "student_tokens
 _AT_LEVEL = {
     *("advantage", "best_advantage", "probability", "probability_best", "probability_by_law", "law_range"),
     *("first_change", "last_change", "side_changes", "several_changes", "several_changes_probability"),
+}
+_RANGE = {
+    True: "The range over laws is that of the laws of the mixture.",
+    False: "The range over laws is that of this fit and of stored fits of several laws to the 354 runs of Busbridge et al. (2025).",
 }
 Solved = dict[str, np.ndarray]
 
@@ -88,8 +94,13 @@ def plan(
         times, and crossover is the last sign change), all on the law's mean curves; and at the level of uncertainty `noise`
         first_change and last_change, the budgets at which the better option changes first and last (NaN without a change;
         interpolated linearly in the log of `budgets`), and side_changes (their number). Over student, scenario: several_changes, the
-        number of these draws in which the better option changes more than once, and several_changes_probability, their fraction. Of a
-        mixture (`mix`): probability_by_law over `law`, and law_range, the lowest and the highest of them over `bound`. With
+        number of these draws in which the better option changes more than once, and several_changes_probability, their fraction. Over
+        student, scenario, budget: probability_curves, the probability on the law's mean curves, and determined, whether this one,
+        probability and those of all laws are on one side of 0.5; otherwise the data do not determine which option is better. Of a
+        mixture (`mix`), and of a fit with the published law as prior that the runs do not contradict: probability_by_law over `law`,
+        and law_range, the lowest and the highest of them over `bound`. Laws are those of the mixture, or those of stored fits to the
+        354 runs, whose range includes probability; the attribute `law_range` says which, or why there is none. All refer to the
+        chosen strategy. With
         `teachers`: teacher_index and best_teacher_index, positions along the coordinate teacher. If a budget is too small for any
         strategy, values are NaN and status gives the reason. Bounds, level of uncertainty (`noise`), convergence and the fit's
         provenance are attributes.
@@ -144,14 +155,16 @@ def plan_problem(
     coordinates = labels.grid_coordinates(problem)
     coordinates["thinned_draw"] = thinned.draw
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs | planning.noise_attributes(planner)
+    note = "" if fitted.laws else posterior.reference_note(planner.fit)
+    attrs["law_range"] = note or _RANGE[bool(fitted.laws)]
     if teachers is not None:
         values["teacher_index"] = chosen["teacher_index"]
         values["best_teacher_index"] = best["teacher_index"]
         coordinates["teacher"] = list(teachers.names)
         attrs["teachers"] = json.dumps(list(teachers.names))
     coordinates["axis"] = list(CHOICE_AXES)
-    if fitted.laws:
-        coordinates |= {"law": list(fitted.laws), "bound": ["lower", "upper"]}
+    if laws := fitted.laws or (() if note else references().laws):
+        coordinates |= {"law": list(laws), "bound": ["lower", "upper"]}
     strategy = chosen | {"teacher_loss": chosen["teacher_loss"].mean(axis=-1)}
     factors = choice_factors(fitted, problem, problem.students[:, None, None], problem.budgets, strategy)
     values |= described(factors, CHOICE_AXES, ~np.isnan(chosen["student_tokens"]))
@@ -181,7 +194,7 @@ def _comparison(
     distill = (gain.mean(axis=-1) > 0)[..., None]
     regret, regret_error = mean_of(fitted, np.where(distill, chosen["loss"], pretrained) - better)
     saved, saved_error = mean_of(thinned, better[..., index] - np.minimum(pretrained[..., index], best["loss"]))
-    found = {
+    found: dict[str, Any] = {
         "advantage": seen,
         "best_advantage": best_seen,
         "probability": probability_positive(fitted, seen),
@@ -190,8 +203,15 @@ def _comparison(
         "regret": (regret, regret_error),
         "evpi": (regret + saved, np.hypot(regret_error, saved_error)),
     }
-    if fitted.laws:
-        each = probability_by_law(fitted, seen)
-        ends = np.fmin.reduce(each), np.fmax.reduce(each)
-        found |= {"probability_by_law": each, "law_range": np.stack(ends, axis=-1)}
-    return found
+    ours, curves = found["probability"][0], probability_positive(fitted, gain)[0]
+    probabilities = [ours, curves]
+    if fitted.laws or not posterior.reference_note(planner.fit):
+        each = probability_by_law(fitted, seen) if fitted.laws else reference_probabilities(planner, problem, chosen)
+        ranged = [*each, *([] if fitted.laws else [ours])]
+        found |= {
+            "probability_by_law": each,
+            "law_range": np.stack([np.fmin.reduce(ranged), np.fmax.reduce(ranged)], axis=-1),
+        }
+        probabilities += ranged
+    low, high = np.fmin.reduce(probabilities), np.fmax.reduce(probabilities)
+    return found | {"probability_curves": curves, "determined": ~((low < 0.5) & (high > 0.5))}

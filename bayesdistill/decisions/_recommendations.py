@@ -1,7 +1,7 @@
 """Recommendations as text, and posterior probabilities of the claims of Busbridge et al. (2025).
 
-Each entry is a probability. If the probability is not conclusive, or the answer is far outside the range of the data, the entry
-is "the data cannot tell".
+Each entry is a probability. If the probability is not conclusive, levels of uncertainty or laws are on different sides of 0.5, or the
+answer is far outside the range of the data, the entry is "the data cannot tell".
 
 Two kinds of extrapolation can make a strategy unreliable. First, the student, its teacher's loss, or pretraining can be outside the
 range of the data. Second, the teacher can be unlike every model in the data of the supervised law (for example, a trillion parameters
@@ -125,7 +125,8 @@ def recommendations(
         Over `row`: given (`compute`, `compute and teacher`, `data`), case (cost scenario, or source of the teacher's tokens),
         student, amount (FLOPs or tokens), advice (`distil`, `pretrain`, `no difference`, `the data cannot tell`,
         `impossible`), probability that distillation beats pretraining with its _mcse, expected_gain (nats), teacher_params,
-        teacher_tokens, teacher_loss (posterior mean), student_tokens of the strategy, and sentence. Extrapolation factors (1
+        teacher_tokens, teacher_loss (posterior mean), student_tokens of the strategy, and sentence; probability_lowest and
+        probability_highest over laws and determined, as law_range and determined of `plan`. Extrapolation factors (1
         inside the range of the data; NaN if unknown): extrapolation of student, teacher loss and pretraining,
         teacher_extrapolation of a new teacher (size and tokens per parameter), relative to the data of the supervised law;
         extrapolation_axis (the axis with the largest factor of all); extrapolates (a factor is above 1
@@ -139,7 +140,7 @@ def recommendations(
     >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> table = bd.recommendations(published, "1B", budgets=1e21, tokens=1e10)
     >>> print(table["sentence"].values[0].split(": ")[1])  # one draw is too few for any advice
-    the data do not determine the choice for a 1B student (probability above 0.99 ± 0.43; extrapolation unknown).
+    the data do not determine the choice for a 1B student (probability above 0.95 (Monte Carlo error 0.4); extrapolation unknown).
     """
     planner = planning.planner_of(recommendations, fit, options)
     bounds = planning.bounds_of(planner)
@@ -224,6 +225,9 @@ def _row(rule: Rule, case: Case, made: xr.Dataset, student: float, amount: float
     equal, equal_mcse = probability_of(fitted, np.abs(gain) < rule.indifference, ~np.isnan(gain))
     row: Row = {"student": student, "amount": amount, "given": case.given, "case": case.words}
     row |= {name: cell[name].item() for name in _OF_PLAN}
+    row["determined"] = cell["determined"].item()
+    ends = cell["law_range"].values.tolist() if "law_range" in cell else [np.nan, np.nan]
+    row |= dict(zip(("probability_lowest", "probability_highest"), ends, strict=True))
     row["teacher_loss"] = float(cell["teacher_loss"].mean(skipna=False))
     factors = cell["extrapolation_factor"].to_series()
     for name, axes in (("", factors.index.difference(list(TEACHER_AXES))), ("teacher_", list(TEACHER_AXES))):
@@ -273,6 +277,8 @@ def _advise(rule: Rule, row: Row) -> str:
         return CANNOT_TELL
     if rule.sure(row["equal"], row["equal_mcse"]):
         return NO_DIFFERENCE
+    if not row["determined"]:
+        return CANNOT_TELL
     if rule.sure(probability, error):
         return DISTIL
     return PRETRAIN if rule.sure(1 - probability, error) else CANNOT_TELL
@@ -281,14 +287,16 @@ def _advise(rule: Rule, row: Row) -> str:
 def _sentence(rule: Rule, row: Row, case: Case) -> str:
     amount = f"{row['amount']:.3g} FLOPs" if case.axis == "budget" else f"{_size(row['amount'])} unique tokens"
     who, far, gain = f"a {_size(row['student'])} student", _far(rule, row), row["expected_gain"]
-    chance = _chance(row["probability"], row["probability_mcse"])
-    other = _chance(1 - row["probability"], row["probability_mcse"])
-    equal = _chance(row["equal"], 0.0)
+    ends = row["probability_lowest"], row["probability_highest"]
+    chance = f"probability {posterior.about(row['probability'], row['probability_mcse'], ends)}"
+    other = posterior.about(1 - row["probability"], row["probability_mcse"], [1 - end for end in reversed(ends)])
+    other, equal = f"probability {other}", f"probability {posterior.about(row['equal'])}"
+    split = "" if row["determined"] else "; laws or levels of uncertainty disagree"
     words = {
         DISTIL: f"distil {who} ({chance}, gain {gain:.3f} nats; {_teacher(rule, row)}{far})",
         PRETRAIN: f"pretrain {who} ({other}, gain {-gain:.3f} nats{far})",
         NO_DIFFERENCE: f"no relevant difference for {who} (within {rule.indifference:g} nats, {equal}{far})",
-        CANNOT_TELL: f"the data do not determine the choice for {who} ({chance}{far})",
+        CANNOT_TELL: f"the data do not determine the choice for {who} ({chance}{split}{far})",
         IMPOSSIBLE: f"impossible for {who} (no strategy fits the budget and the bounds)",
     }
     return f"With {amount}, {row['case']}: {words[row['advice']]}."
@@ -321,15 +329,6 @@ def _times(factor: float) -> str:
     if factor < 1.05:
         return "by a factor below 1.05"
     return f"by a factor of {factor:.0f}" if factor >= 9.95 else f"by a factor of {factor:.2g}"
-
-
-def _chance(probability: float, mcse: float) -> str:
-    """Format a probability with its significant digits; never as exactly 0 or 1."""
-    if probability > 0.995:
-        return "probability above 0.99" + (f" ± {mcse:.2f}" if mcse >= 0.005 else "")
-    if probability < 0.005:
-        return "probability below 0.01" + (f" ± {mcse:.2f}" if mcse >= 0.005 else "")
-    return f"probability {probability:.2f} ± {max(mcse, 0.01):.2f}"
 
 
 def _size(value: float) -> str:
@@ -394,13 +393,16 @@ def paper_claims(
         )
     rows: list[Row] = []
 
-    def add(claim: str, student: float, found: tuple[Any, Any], factor: float, level: str = "law") -> None:
+    def add(
+        claim: str, student: float, found: tuple[Any, Any], factor: float, level: str = "law", settled: bool = True
+    ) -> None:
         row = {
             "claim": claim,
             "statement": CLAIMS[claim],
             "student": student,
             "extrapolation": float(factor),
             "noise": level,
+            "determined": bool(settled),
         }
         rows.append(row | dict(zip(("probability", "probability_mcse"), map(float, found), strict=True)))
 
@@ -415,11 +417,12 @@ def paper_claims(
     moderate = 3 * forward_flops(sizes, planner.shape) * sizes * _TOKENS_PER_PARAM
     for size, budget in zip(sizes.tolist(), moderate.tolist(), strict=True):
         made = plan(planner, size, budget, ["best case", "teacher pretraining + inference"])
+        settled = made["determined"].values.ravel()
         free, alone = made["probability"].values.ravel()
         errors = made["probability_mcse"].values.ravel()
         factors = made["extrapolation_factor"].max("axis", skipna=False).values.ravel()
-        add("distil_if_free", size, (free, errors[0]), factors[0], planner.level)
-        add("pretrain_if_alone", size, (1 - alone, errors[1]), factors[1], planner.level)
+        add("distil_if_free", size, (free, errors[0]), factors[0], planner.level, settled[0])
+        add("pretrain_if_alone", size, (1 - alone, errors[1]), factors[1], planner.level, settled[1])
         shared = labels.flag_names(break_even(planner, size, budget)["break_even_status"]).values.ravel()
         pays = probability_of(fitted, np.isin(shared, ["shared", "alone", "beyond"]))
         add("sharing_pays", size, pays, factors[1])
@@ -439,7 +442,7 @@ def paper_claims(
 
 def _verdict(rule: Rule, row: Row) -> str:
     probability, error = row["probability"], row["probability_mcse"]
-    if rule.too_far(row["extrapolation"]):
+    if rule.too_far(row["extrapolation"]) or not row["determined"]:
         return CANNOT_TELL
     if rule.sure(probability, error):
         return "supported"

@@ -26,6 +26,7 @@ from bayesdistill.strategies.roots import find_roots
 ROOT_TOLERANCE = 1e-7  # log budget
 _LAST_STEP = 1e-5  # log budget; the secant method is much more accurate than its last step
 _MOST_SECANTS = 5
+_FAR = 500.0  # log budget; a step that goes farther failed, and the root is bracketed instead
 _PARTS = 4  # Number of parts into which an interval with crossings of the chosen strategy is divided.
 _MOST_DIVISIONS = 5
 # Largest movement of a root, in log budget, at the last division of its interval. The remaining error is 4^4 times smaller if
@@ -173,6 +174,10 @@ def _crossing(draws: Draws, problem: Problem, bracket: Bracket, threads: int | N
     step = -value / bracket.slope
     for _ in range(_MOST_SECANTS):
         x = at[active] + step[active]
+        far = ~(np.abs(x) < _FAR)
+        at[active[far]], active, x = np.nan, active[~far], x[~far]
+        if not active.size:
+            break
         new = advantage(x, active)
         with np.errstate(divide="ignore", invalid="ignore"):
             slope = (new - value[active]) / step[active]

@@ -148,6 +148,20 @@ def level_note(data: xr.Dataset, level: str = "") -> list[str]:
     return [f"Level {level} compares {LEVELS[level]}."] if level in LEVELS else []
 
 
+def undetermined_note(plan: xr.Dataset) -> list[str]:
+    """Say in how many cells of a plan the data do not determine the better option, and which laws were asked."""
+    if "determined" not in plan or "probability" not in plan:
+        return []
+    known = plan["probability"].notnull()
+    open_, count = np.count_nonzero(known & ~plan["determined"]), np.count_nonzero(known)
+    cells = f"{open_} of {count} cells" if count > 1 else "this cell"
+    found = [
+        f"The data do not determine the better option in {cells} of the plan: laws or levels of uncertainty are on different "
+        "sides of 0.5."
+    ]
+    return [*(found if open_ else []), *filter(None, [plan.attrs.get("law_range")])]
+
+
 def changes_note(data: xr.Dataset) -> list[str]:
     """Say that crossovers are ambiguous if the better option changes more than once in more than 5 % of the draws."""
     chance = data.get("several_changes_probability")

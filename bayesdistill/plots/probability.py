@@ -53,4 +53,4 @@ def plot_probability(plan: xr.Dataset, *, size: str = "page", dark: bool = False
         legend.reach(dots=True)
         legend.band("± 2 Monte Carlo standard errors", look.neutral, 0.3)
         legend.line("even odds", width=0.7)
-        return plot.finish(grids.left_out(plan), spent=words)
+        return plot.finish([*grids.left_out(plan), *grids.undetermined_note(plan)], spent=words)

@@ -46,13 +46,16 @@ from bayesdistill.posterior.fits import (
 )
 from bayesdistill.posterior.prior_conflict import PRIOR_CONFLICT, prior_shifts
 from bayesdistill.posterior.prior_dominance import PRIOR_SHARE, SUPERVISED_COORDINATES, prior_dominated, prior_sentences
+from bayesdistill.posterior.reference_fits import reference_fits, reference_note
 from bayesdistill.posterior.summaries import (
     INTERVAL_KIND,
     INTERVAL_PROBABILITY,
+    about,
     draw_dimensions,
     interval,
     mean,
     mean_mcse,
     median,
     probability,
+    tenths,
 )

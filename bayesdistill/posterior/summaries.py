@@ -6,6 +6,9 @@ of each chain (Vehtari et al. 2021, arXiv:1903.08008).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 
@@ -60,6 +63,35 @@ def probability(indicator: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     p.attrs = {"units": "1", "long_name": "probability"}
     error.attrs = {"units": "1", "long_name": "Monte Carlo standard error of the probability"}
     return p, error
+
+
+def tenths(probability: float, near: str = "", above: str = "> ", below: str = "< ") -> str:
+    """Format a probability with one decimal, because laws differ by tenths; never as 0 or 1."""
+    if math.isnan(probability):
+        return "unknown"
+    if probability > 0.95:
+        return f"{above}0.95"
+    return f"{below}0.05" if probability < 0.05 else f"{near}{probability:.1f}"
+
+
+def about(probability: float, mcse: float = 0.0, bounds: Sequence[float] = ()) -> str:
+    """Format a probability with the precision that it has.
+
+    Laws that predict equally well differ by tenths, so there is one decimal.
+
+    Parameters
+    ----------
+    probability : float
+    mcse : float
+        Monte Carlo standard error; named if it is not negligible.
+    bounds : (float, float), optional
+        Lowest and highest probability over laws; not named if one is NaN.
+    """
+    ends = [tenths(float(bound)) for bound in bounds if not math.isnan(bound)]
+    notes = [f"Monte Carlo error {mcse:.1g}"] if mcse >= 0.05 else []
+    notes += [f"{ends[0]} to {ends[1]} over laws"] if len(ends) == 2 else []
+    number = tenths(probability, "about ", "above ", "below ")
+    return f"{number} ({', '.join(notes)})" if notes else number
 
 
 def mean_mcse(values: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:

@@ -54,7 +54,18 @@ def tables_of(fit: Fit, plan: xr.Dataset | None, rows: tuple) -> dict[str, pd.Da
 def _strategies(plan: xr.Dataset) -> pd.DataFrame:
     last = plan.sizes["budget"] - 1
     frame = plan_table(plan.isel(budget=sorted({round(i * last / 3) for i in range(4)})))
-    keep = ["student", "scenario", "budget", "probability", "expected_gain", "teacher_params", "teacher_tokens"]
+    keep = [
+        "student",
+        "scenario",
+        "budget",
+        "probability",
+        "probability_lowest",
+        "probability_highest",
+        "determined",
+        "expected_gain",
+        "teacher_params",
+        "teacher_tokens",
+    ]
     return frame[
         [name for name in (*keep, "student_tokens", "status", "extrapolates", "noise", "warning") if name in frame]
     ]

@@ -8,7 +8,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.arguments import LEVELS
 from bayesdistill.criticism import Check
-from bayesdistill.plots.grids import changes_note
+from bayesdistill.plots.grids import changes_note, undetermined_note
 from bayesdistill.plots.style import axis_words, fit_notes, power_of_ten, short
 from bayesdistill.posterior import PRIOR_SHARE, Fit, prior_dominated
 
@@ -40,7 +40,9 @@ def _sizes(plan: xr.Dataset) -> list[str]:
 def _at(plan: xr.Dataset, scenario: str, budget: float) -> str:
     """Format the probabilities of all students at one budget."""
     sizes = _sizes(plan)
-    words = [percent(float(p)) for p in plan["probability"].sel(scenario=scenario, budget=budget).values]
+    cells = plan.sel(scenario=scenario, budget=budget)
+    ranges = cells["law_range"].transpose("student", "bound").values if "law_range" in plan else [()] * len(sizes)
+    words = [posterior.about(float(p), 0.0, ends) for p, ends in zip(cells["probability"].values, ranges, strict=True)]
     if len(sizes) == 1:
         return f"{words[0]} for a student of {sizes[0]}"
     if len(set(words)) == 1:
@@ -123,6 +125,7 @@ def answer_sentences(fit: Fit, plan: xr.Dataset) -> tuple[str, str, str]:
                 f", and the influence of the prior on the asymptotic advantage (width {width} nats) increases with the number of "
                 "tokens; use bd.prior_sensitivity to quantify it"
             )
+    second = " ".join([second, *undetermined_note(plan)])
     # The answer does not stand without the warning, wherever it is quoted.
     conflict = plan.attrs.get(posterior.CONFLICT_ATTRIBUTE) or posterior.corpus_conflict(fit)
     return " ".join([f"{first}.", *([conflict] if conflict else [])]), second, f"{third}."

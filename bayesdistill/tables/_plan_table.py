@@ -62,9 +62,10 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
         student, teacher_params (parameters); budget (FLOPs), or tokens, or students_per_teacher; probability,
         probability_mcse, probability_best; expected_gain, expected_gain_mcse, regret, evpi, teacher_loss (posterior mean;
         nats per token); teacher_tokens, student_tokens (tokens); status (words), extrapolates (booleans), extrapolation
-        (largest factor outside the range of the data), extrapolation_axis (its axis, or none). Of a mixture, after
-        probability_best: probability_lowest and probability_highest over its laws. noise: the level of uncertainty of the
-        probabilities. NaN where no strategy fits the budget.
+        (largest factor outside the range of the data), extrapolation_axis (its axis, or none). If the plan has
+        a range over laws, after probability_best: probability_lowest and probability_highest. determined: whether levels of
+        uncertainty and laws are on one side of 0.5. noise: the level of uncertainty of the probabilities. NaN where no
+        strategy fits the budget.
 
     Raises
     ------
@@ -90,6 +91,7 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
         bounds = {name: plan["law_range"].sel(bound=end, drop=True) for name, end in ends.items()}
         place = names.index("probability_best") + 1
         names = [*names[:place], *bounds, *names[place:]]
+    names += ["determined"] if "determined" in plan else []
     cells = plan.assign({"teacher_loss": means, **words, **bounds})[names].reset_coords(drop=True)
     axes = [name for name in _AXES if name in cells.dims]
     return cells.to_dataframe(dim_order=axes).reset_index()[[*axes, *names]]
@@ -115,7 +117,8 @@ def summary_table(
     Returns
     -------
     DataFrame
-        student (parameters), scenario, `probability at 1e21` and so on; crossover_median, crossover_lower,
+        student (parameters), scenario, `probability at 1e21` and so on, and if the plan has a range over laws
+        `probability_lowest at 1e21` and `probability_highest at 1e21`; crossover_median, crossover_lower,
         crossover_upper (FLOPs; infinite if beyond the plan's highest budget, 0 if below its lowest); the probability of
         each outcome: crossed, always (distillation ahead throughout), never (pretraining ahead throughout), reversed
         (distillation ahead at the highest budget, but not at first), impossible (left out if it does not occur);
@@ -150,6 +153,11 @@ def summary_table(
             for label, budget in zip(labels, chosen, strict=True)
         }
     )
+    if "law_range" in plan:
+        for label, budget in zip(labels, chosen, strict=True):
+            for name, end in (("lowest", "lower"), ("highest", "upper")):
+                cell = plan["law_range"].sel(budget=budget, bound=end, drop=True)
+                rows[f"probability_{name} at {label}"] = cell
     crossing = crossover_summary(plan["crossover"], plan["crossover_status"], lowest, highest, prob)
     for end in ("lower", "median", "upper"):
         reached = crossing[end].where(~(crossing[end] < lowest), 0.0)

@@ -33,7 +33,7 @@ def table_text(frame: pd.DataFrame) -> str:
     --------
     >>> import bayesdistill as bd, pandas as pd
     >>> print(bd.table_text(pd.DataFrame({"student": [1e9], "probability": [0.93]})).splitlines()[-1])
-    1B       0.93
+    1B       0.9
     """
     columns = [_text_column(str(heading), list(cells)) for heading, cells in readable(frame).items()]
     depth = max(map(len, columns))

@@ -11,7 +11,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.errors import BayesdistillError
-from bayesdistill.plots.grids import changes_note
+from bayesdistill.plots.grids import changes_note, undetermined_note
 from bayesdistill.tables._decision_table import decision_table, kind_of
 from bayesdistill.tables._plan_table import plan_table, summary_table
 from bayesdistill.tables._write_table import table_text
@@ -22,7 +22,7 @@ _MOST_ROWS = 24
 _ONE_LINE = 32  # characters of a cell, enough for a scenario or an interval
 _OF_A_CELL = """
     student scenario students_per_teacher budget tokens probability probability_lowest probability_highest expected_gain regret
-    teacher_params teacher_tokens student_tokens status extrapolation extrapolation_axis
+    determined teacher_params teacher_tokens student_tokens status extrapolation extrapolation_axis
 """
 _AXES = ("student", "scenario", "budget")
 _PLAN = "Probability that distillation beats pretraining"
@@ -71,7 +71,7 @@ def _shown(found: xr.Dataset) -> Shown | None:
         return None  # a part that has lost what the table needs; a display must not fail
     converged = found.attrs.get("converged") != "no"
     warnings = [] if converged else ["The posterior did not converge, so these numbers may be wrong."]
-    warnings += changes_note(found)
+    warnings += [*undetermined_note(found), *changes_note(found)]
     warnings += [text for text in [found.attrs.get(posterior.CONFLICT_ATTRIBUTE)] if text]
     warnings += json.loads(found.attrs.get("fixed_axes", "{}")).values()
     warning = " ".join([*warnings, *filter(None, [found.attrs.get("suggestion")])])

@@ -19,13 +19,8 @@ from bayesdistill import posterior
 from bayesdistill.plots.style import power_of_ten, short
 
 Format = Callable[[Any], str]
-
-
-def _chance(value: float) -> str:
-    # Two decimals, but never a certainty that no finite number of draws can give.
-    if value > 0.995:
-        return "> 0.99"
-    return "< 0.01" if value < 0.005 else f"{value:.2f}"
+_RANGE = ("probability_lowest", "probability_highest")
+"""Columns of a range over laws, which is shown beside the probability."""
 
 
 def _number(value: float, form: Format = "{:.3g}".format) -> str:
@@ -36,7 +31,7 @@ FORMATS: Mapping[str, Format] = {
     "text": str,
     "words": lambda value: str(value).replace("_", " "),
     "yes or no": lambda value: "yes" if value else "no",
-    "chance": _chance,
+    "chance": posterior.tenths,
     "size": short,
     "size or infinite": lambda value: _number(value, short),
     "size or loss": lambda value: short(value) if value > 1e3 else f"{value:.3f}",
@@ -63,8 +58,9 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Strings. Three columns of a median and an interval become one, `median (lower to upper)`; the two of the budgets
-        inside the data become one too. What is missing is a dash.
+        Strings. Three columns of a median and an interval become one, `median (lower to upper)`; so do a probability and its range
+        over laws, and the two of the budgets inside the data. Probabilities have one decimal, because laws that predict equally well
+        differ by tenths. What is missing is a dash.
     """
     prob = frame.attrs.get("interval_prob", posterior.INTERVAL_PROBABILITY)
     currency = frame.attrs.get("currency", "money")
@@ -72,7 +68,11 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     for column, values in frame.items():
         name = str(column)
         stem, _, part = name.rpartition("_")
-        if name == "inside_to" or (part in ("lower", "upper") and f"{stem}_median" in COLUMNS):
+        if (
+            name == "inside_to"
+            or name.startswith(_RANGE)
+            or (part in ("lower", "upper") and f"{stem}_median" in COLUMNS)
+        ):
             continue
         heading, form = COLUMNS.get(name, (name, str))
         if name == "inside_from":
@@ -84,8 +84,12 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
             cells = list(map(_interval, repeat(form), frame[f"{stem}_lower"], values, frame[f"{stem}_upper"]))
         else:
             if name.startswith("probability at "):
-                heading, form = name.replace("probability", "P", 1), _chance
+                heading, form = name.replace("probability", "P", 1), posterior.tenths
             cells = [_or_dash(value, form) for value in values.tolist()]
+            lowest, highest = (frame.get(name.replace("probability", stem, 1)) for stem in _RANGE)
+            if name.startswith("probability") and lowest is not None and highest is not None:
+                heading = f"{heading} (over laws)"
+                cells = list(map(_with_range, cells, lowest, highest))
         out[one_line(heading.replace("[money]", f"[{currency}]"))] = list(map(one_line, cells))
     return pd.DataFrame(out)
 
@@ -97,6 +101,10 @@ def one_line(text: str) -> str:
 
 def _or_dash(value: Any, form: Format) -> str:
     return "-" if value is None or (isinstance(value, float) and math.isnan(value)) else form(value)
+
+
+def _with_range(cell: str, low: float, high: float) -> str:
+    return cell if math.isnan(low) else f"{cell} ({posterior.tenths(low)} to {posterior.tenths(high)})"
 
 
 def _interval(form: Format, low: float, middle: float, high: float) -> str:

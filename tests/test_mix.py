@@ -69,7 +69,7 @@ def test_two_draws_have_the_weighted_probability(share):
     assert plan["law_range"].values.ravel().tolist() == [0, 1]
     table = bd.plan_table(plan)
     assert table[["probability_lowest", "probability_highest"]].values.tolist() == [[0, 1]]
-    assert not plan["determined"].item()
+    assert not plan["laws_agree"].item()
     assert "The data do not determine the better option in this cell" in str(plan)
     # The strategy with perfect information has the same weights, whatever the number of its draws.
     assert plan["probability_best"].item() == pytest.approx(share, abs=1 / plan.sizes["thinned_draw"])
@@ -81,7 +81,7 @@ def test_a_mixture_of_one_fit_is_that_fit(fits, tmp_path):
     alone = bd.mix({"it": fit}, {"it": 3})
     expected, found = planned(fit, noise="run"), planned(alone, noise="run")
     # The range of a fit is that over stored fits, and the range of a mixture that over its laws.
-    for name in set(expected.data_vars) - {"probability_by_law", "law_range", "determined"}:
+    for name in set(expected.data_vars) - {"probability_by_law", "law_range", "laws_agree"}:
         np.testing.assert_array_equal(found[name].values, expected[name].values, err_msg=name)
     xr.testing.assert_equal(alone["log_likelihood"].to_dataset(), fit["log_likelihood"].to_dataset())
     assert posterior.convergence(alone)["failed"] == posterior.convergence(fit)["failed"]

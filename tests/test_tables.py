@@ -245,10 +245,10 @@ def test_probabilities_have_their_range_over_laws():
         {"probability": [0.72, 0.2], "probability_lowest": [0.04, math.nan], "probability_highest": [0.99, math.nan]}
     )
     assert tables.readable(frame).to_dict("list") == {
-        "P(distillation ahead) (over laws)": ["0.7 (< 0.05 to > 0.95)", "0.2"]
+        "P(distillation ahead) (range over laws)": ["0.7 (< 0.05 to > 0.95)", "0.2"]
     }
     frame = frame.rename(columns=lambda name: f"{name} at 1e21")
-    assert tables.readable(frame).to_dict("list") == {"P at 1e21 (over laws)": ["0.7 (< 0.05 to > 0.95)", "0.2"]}
+    assert tables.readable(frame).to_dict("list") == {"P at 1e21 (range over laws)": ["0.7 (< 0.05 to > 0.95)", "0.2"]}
 
 
 def test_readable_crossovers():

@@ -95,7 +95,7 @@ def plan(
         first_change and last_change, the budgets at which the better option changes first and last (NaN without a change;
         interpolated linearly in the log of `budgets`), and side_changes (their number). Over student, scenario: several_changes, the
         number of these draws in which the better option changes more than once, and several_changes_probability, their fraction. Over
-        student, scenario, budget: probability_curves, the probability on the law's mean curves, and determined, whether this one,
+        student, scenario, budget: probability_curves, the probability on the law's mean curves, and laws_agree, whether this one,
         probability and those of all laws are on one side of 0.5; otherwise the data do not determine which option is better. Of a
         mixture (`mix`), and of a fit with the published law as prior that the runs do not contradict: probability_by_law over `law`,
         and law_range, the lowest and the highest of them over `bound`. Laws are those of the mixture, or those of stored fits to the
@@ -214,4 +214,4 @@ def _comparison(
         }
         probabilities += ranged
     low, high = np.fmin.reduce(probabilities), np.fmax.reduce(probabilities)
-    return found | {"probability_curves": curves, "determined": ~((low < 0.5) & (high > 0.5))}
+    return found | {"probability_curves": curves, "laws_agree": ~((low < 0.5) & (high > 0.5))}

@@ -126,7 +126,7 @@ def recommendations(
         student, amount (FLOPs or tokens), advice (`distil`, `pretrain`, `no difference`, `the data cannot tell`,
         `impossible`), probability that distillation beats pretraining with its _mcse, expected_gain (nats), teacher_params,
         teacher_tokens, teacher_loss (posterior mean), student_tokens of the strategy, and sentence; probability_lowest and
-        probability_highest over laws and determined, as law_range and determined of `plan`. Extrapolation factors (1
+        probability_highest over laws and laws_agree, as law_range and laws_agree of `plan`. Extrapolation factors (1
         inside the range of the data; NaN if unknown): extrapolation of student, teacher loss and pretraining,
         teacher_extrapolation of a new teacher (size and tokens per parameter), relative to the data of the supervised law;
         extrapolation_axis (the axis with the largest factor of all); extrapolates (a factor is above 1
@@ -225,7 +225,7 @@ def _row(rule: Rule, case: Case, made: xr.Dataset, student: float, amount: float
     equal, equal_mcse = probability_of(fitted, np.abs(gain) < rule.indifference, ~np.isnan(gain))
     row: Row = {"student": student, "amount": amount, "given": case.given, "case": case.words}
     row |= {name: cell[name].item() for name in _OF_PLAN}
-    row["determined"] = cell["determined"].item()
+    row["laws_agree"] = cell["laws_agree"].item()
     ends = cell["law_range"].values.tolist() if "law_range" in cell else [np.nan, np.nan]
     row |= dict(zip(("probability_lowest", "probability_highest"), ends, strict=True))
     row["teacher_loss"] = float(cell["teacher_loss"].mean(skipna=False))
@@ -277,7 +277,7 @@ def _advise(rule: Rule, row: Row) -> str:
         return CANNOT_TELL
     if rule.sure(row["equal"], row["equal_mcse"]):
         return NO_DIFFERENCE
-    if not row["determined"]:
+    if not row["laws_agree"]:
         return CANNOT_TELL
     if rule.sure(probability, error):
         return DISTIL
@@ -291,7 +291,7 @@ def _sentence(rule: Rule, row: Row, case: Case) -> str:
     chance = f"probability {posterior.about(row['probability'], row['probability_mcse'], ends)}"
     other = posterior.about(1 - row["probability"], row["probability_mcse"], [1 - end for end in reversed(ends)])
     other, equal = f"probability {other}", f"probability {posterior.about(row['equal'])}"
-    split = "" if row["determined"] else "; laws or levels of uncertainty disagree"
+    split = "" if row["laws_agree"] else "; laws or levels of uncertainty disagree"
     words = {
         DISTIL: f"distil {who} ({chance}, gain {gain:.3f} nats; {_teacher(rule, row)}{far})",
         PRETRAIN: f"pretrain {who} ({other}, gain {-gain:.3f} nats{far})",
@@ -402,7 +402,7 @@ def paper_claims(
             "student": student,
             "extrapolation": float(factor),
             "noise": level,
-            "determined": bool(settled),
+            "laws_agree": bool(settled),
         }
         rows.append(row | dict(zip(("probability", "probability_mcse"), map(float, found), strict=True)))
 
@@ -417,7 +417,7 @@ def paper_claims(
     moderate = 3 * forward_flops(sizes, planner.shape) * sizes * _TOKENS_PER_PARAM
     for size, budget in zip(sizes.tolist(), moderate.tolist(), strict=True):
         made = plan(planner, size, budget, ["best case", "teacher pretraining + inference"])
-        settled = made["determined"].values.ravel()
+        settled = made["laws_agree"].values.ravel()
         free, alone = made["probability"].values.ravel()
         errors = made["probability_mcse"].values.ravel()
         factors = made["extrapolation_factor"].max("axis", skipna=False).values.ravel()
@@ -442,7 +442,7 @@ def paper_claims(
 
 def _verdict(rule: Rule, row: Row) -> str:
     probability, error = row["probability"], row["probability_mcse"]
-    if rule.too_far(row["extrapolation"]) or not row["determined"]:
+    if rule.too_far(row["extrapolation"]) or not row["laws_agree"]:
         return CANNOT_TELL
     if rule.sure(probability, error):
         return "supported"

@@ -51,7 +51,7 @@ def interactive_page(
     scenario : str
         Name of the initial cost scenario.
     draws : int
-        Number of draws in the page, at least 20. With 200 draws the page takes about 100 kB (300 kB if the law has a discrepancy), and
+        Number of draws in the page, at least 20. With 200 draws the page takes about 100 kB (400 kB if the law has a discrepancy), and
         the Monte Carlo standard error of a probability near one half is 0.035.
 
     Returns

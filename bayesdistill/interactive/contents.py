@@ -69,7 +69,7 @@ def page_data(planner: Planner, sliders: Sliders) -> dict[str, Any]:
         )
     return {
         "level": planner.level,
-        "level_note": f"Level of the probabilities: {planner.level}, {LEVELS[planner.level]}.",
+        "level_note": f"Level {planner.level} compares {LEVELS[planner.level]}.",
         "paths": paths,
         "first_knots": first,
         "draws": {name: values.tolist() for name, values in draws.items()},

@@ -150,10 +150,10 @@ def level_note(data: xr.Dataset, level: str = "") -> list[str]:
 
 def undetermined_note(plan: xr.Dataset) -> list[str]:
     """Say in how many cells of a plan the data do not determine the better option, and which laws were asked."""
-    if "determined" not in plan or "probability" not in plan:
+    if "laws_agree" not in plan or "probability" not in plan:
         return []
     known = plan["probability"].notnull()
-    open_, count = np.count_nonzero(known & ~plan["determined"]), np.count_nonzero(known)
+    open_, count = np.count_nonzero(known & ~plan["laws_agree"]), np.count_nonzero(known)
     cells = f"{open_} of {count} cells" if count > 1 else "this cell"
     found = [
         f"The data do not determine the better option in {cells} of the plan: laws or levels of uncertainty are on different "
@@ -169,7 +169,7 @@ def changes_note(data: xr.Dataset) -> list[str]:
     if chance is None or not most > _SEVERAL:
         return []
     return [
-        f"In up to {style.percent(most)} of the draws (level {chance.attrs.get('noise', 'law')}), the better option changes more "
+        f"In up to {100 * most:.0f} % of the draws (level {chance.attrs.get('noise', 'law')}), the better option changes more "
         "than once, so that distillation can be ahead again above the crossover."
     ]
 

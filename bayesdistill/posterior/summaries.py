@@ -89,7 +89,9 @@ def about(probability: float, mcse: float = 0.0, bounds: Sequence[float] = ()) -
     """
     ends = [tenths(float(bound)) for bound in bounds if not math.isnan(bound)]
     notes = [f"Monte Carlo error {mcse:.1g}"] if mcse >= 0.05 else []
-    notes += [f"{ends[0]} to {ends[1]} over laws"] if len(ends) == 2 else []
+    if len(ends) == 2:
+        same = {tenths(probability)} == {*ends}
+        notes += ["the same under all laws" if same else f"{ends[0]} to {ends[1]} over laws"]
     number = tenths(probability, "about ", "above ", "below ")
     return f"{number} ({', '.join(notes)})" if notes else number
 

@@ -61,7 +61,7 @@ def _strategies(plan: xr.Dataset) -> pd.DataFrame:
         "probability",
         "probability_lowest",
         "probability_highest",
-        "determined",
+        "laws_agree",
         "expected_gain",
         "teacher_params",
         "teacher_tokens",

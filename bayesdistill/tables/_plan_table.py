@@ -63,7 +63,7 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
         probability_mcse, probability_best; expected_gain, expected_gain_mcse, regret, evpi, teacher_loss (posterior mean;
         nats per token); teacher_tokens, student_tokens (tokens); status (words), extrapolates (booleans), extrapolation
         (largest factor outside the range of the data), extrapolation_axis (its axis, or none). If the plan has
-        a range over laws, after probability_best: probability_lowest and probability_highest. determined: whether levels of
+        a range over laws, after probability_best: probability_lowest and probability_highest. laws_agree: whether levels of
         uncertainty and laws are on one side of 0.5. noise: the level of uncertainty of the probabilities. NaN where no
         strategy fits the budget.
 
@@ -91,7 +91,7 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
         bounds = {name: plan["law_range"].sel(bound=end, drop=True) for name, end in ends.items()}
         place = names.index("probability_best") + 1
         names = [*names[:place], *bounds, *names[place:]]
-    names += ["determined"] if "determined" in plan else []
+    names += ["laws_agree"] if "laws_agree" in plan else []
     cells = plan.assign({"teacher_loss": means, **words, **bounds})[names].reset_coords(drop=True)
     axes = [name for name in _AXES if name in cells.dims]
     return cells.to_dataframe(dim_order=axes).reset_index()[[*axes, *names]]

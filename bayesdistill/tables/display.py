@@ -22,7 +22,7 @@ _MOST_ROWS = 24
 _ONE_LINE = 32  # characters of a cell, enough for a scenario or an interval
 _OF_A_CELL = """
     student scenario students_per_teacher budget tokens probability probability_lowest probability_highest expected_gain regret
-    determined teacher_params teacher_tokens student_tokens status extrapolation extrapolation_axis
+    laws_agree teacher_params teacher_tokens student_tokens status extrapolation extrapolation_axis
 """
 _AXES = ("student", "scenario", "budget")
 _PLAN = "Probability that distillation beats pretraining"

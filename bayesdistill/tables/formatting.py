@@ -59,8 +59,8 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Strings. Three columns of a median and an interval become one, `median (lower to upper)`; so do a probability and its range
-        over laws, and the two of the budgets inside the data. Probabilities have one decimal, because laws that predict equally well
-        differ by tenths. What is missing is a dash.
+        over laws (without the range if it rounds to the probability), and the two of the budgets inside the data. Probabilities have
+        one decimal, because laws that predict equally well differ by tenths. What is missing is a dash.
     """
     prob = frame.attrs.get("interval_prob", posterior.INTERVAL_PROBABILITY)
     currency = frame.attrs.get("currency", "money")
@@ -88,7 +88,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
             cells = [_or_dash(value, form) for value in values.tolist()]
             lowest, highest = (frame.get(name.replace("probability", stem, 1)) for stem in _RANGE)
             if name.startswith("probability") and lowest is not None and highest is not None:
-                heading = f"{heading} (over laws)"
+                heading = f"{heading} (range over laws)"
                 cells = list(map(_with_range, cells, lowest, highest))
         out[one_line(heading.replace("[money]", f"[{currency}]"))] = list(map(one_line, cells))
     return pd.DataFrame(out)
@@ -104,7 +104,8 @@ def _or_dash(value: Any, form: Format) -> str:
 
 
 def _with_range(cell: str, low: float, high: float) -> str:
-    return cell if math.isnan(low) else f"{cell} ({posterior.tenths(low)} to {posterior.tenths(high)})"
+    ends = posterior.tenths(low), posterior.tenths(high)
+    return cell if math.isnan(low) or {cell} == {*ends} else f"{cell} ({ends[0]} to {ends[1]})"
 
 
 def _interval(form: Format, low: float, middle: float, high: float) -> str:

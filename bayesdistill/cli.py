@@ -99,6 +99,21 @@ Conflict = Annotated[
 ]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(bd.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the program."""
+
+
 @app.command(name="fit")
 def fit_command(
     runs: Annotated[
@@ -121,13 +136,17 @@ def fit_command(
         ),
     ] = "tied_reducible",
     gamma: Annotated[str | None, _number("Fix the supervised law's gamma (1: Chinchilla's form).")] = None,
-    draws: Annotated[str | None, _number("Draws per chain (1000, or 2000 if an axis does not vary).")] = None,
-    tune: Annotated[str | None, _number("Tuning draws per chain (1000, or 2000 if an axis does not vary).")] = None,
+    draws: Annotated[
+        str | None, _number("Draws per chain (by default 1000 to 4000, until the draws converge).")
+    ] = None,
+    tune: Annotated[
+        str | None, _number("Tuning draws per chain (by default 1000 to 2000, until the draws converge).")
+    ] = None,
     chains: Annotated[str, _number("Number of chains.")] = "4",
     seed: Annotated[str, _number("Random seed.")] = "0",
     target_accept: Annotated[
         str | None,
-        _number("Target acceptance rate (0.9, or 0.97 if an axis does not vary); increase it after divergences."),
+        _number("Target acceptance rate (by default 0.9 to 0.998, until the draws converge)."),
     ] = None,
     allow_suspicious: Annotated[bool, typer.Option(help="Accept tables with implausible values.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show a progress bar.")] = False,

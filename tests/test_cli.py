@@ -553,6 +553,11 @@ def process(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
+def test_the_package_runs_as_a_program_and_prints_its_version() -> None:
+    done = subprocess.run([sys.executable, "-m", "bayesdistill", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{bd.__version__}\n", "")
+
+
 def test_a_process_of_its_own_shows_no_traceback(runs354: pd.DataFrame, tmp_path: Path) -> None:
     table, earlier = tmp_path / "mine.csv", tmp_path / "fit.nc"
     spoiled(runs354, "teacher_loss", "").to_csv(table, index=False)

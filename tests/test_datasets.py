@@ -24,6 +24,7 @@ from bayesdistill.datasets import (
     fixed_axes,
     load_runs,
     published_design,
+    read_costed,
     read_runs,
     runs_schema,
     simulate_runs,
@@ -512,6 +513,20 @@ def test_a_run_without_its_teacher_or_student_name():
     assert "row 5, column teacher: the teacher label is missing; label every row or drop the column" in text
     assert "row 5, column student: the student label is missing" in text
     assert "row 1, column teacher: ['a'] is not a label" in message(SMALL.assign(teacher=[["a"]] * 12))
+
+
+@pytest.mark.parametrize("column", ["teacher_params", "teacher_tokens"])
+def test_a_teacher_has_one_size_and_one_number_of_tokens(column):
+    table = SMALL.assign(teacher_params=SMALL["teacher"].map({"M01": 3e9, "M05": 5e8}))
+    table["teacher_tokens"] = 100 * table["teacher_params"]
+    read_costed(table, "distilled")
+    read_costed(with_cell(4, column, np.nan, table), "distilled")
+    wrong = with_cell(4, column, 2.5 * table[column][4], table)
+    # Without labels, runs with the same teacher loss have the same teacher.
+    for named, key in ((wrong, "teacher 'M01'"), (wrong.drop(columns="teacher"), "teacher_loss '1.9'")):
+        expected = f"row 5, column {column}: {wrong[column][4]:.6g} for {key}, which has {table[column][0]:.6g} in row 1; each teacher "
+        with pytest.raises(DataError, match=re.escape(expected)):
+            read_costed(named, "distilled")
 
 
 _CORRUPT = ["abc", "", "nan", "inf", "-inf", "-3", "0", "1e-400", "0x10", "2.5.1", "1e8 2e8"]

@@ -261,20 +261,25 @@ def _swapped(frame: pd.DataFrame) -> list[str]:
 def _labels(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
     """Find labels of one teacher, student or model with different values."""
     problems = []
-    for label in GROUPS[kind]:
+    pairs = [(label, LABELED[label]) for label in GROUPS[kind]]
+    if kind == "distilled":
+        # Without labels, runs with the same teacher loss have the same teacher.
+        key = "teacher" if "teacher" in frame else "teacher_loss"
+        pairs += [(key, name) for name in ("teacher_params", "teacher_tokens") if name in frame]
+    for label, name in pairs:
         # One label for all models, such as the name of an architecture, makes no groups.
         if label not in frame or (label == "model" and (frame[label] == frame[label].iloc[0]).all()):
             continue
-        name = LABELED[label]
         usual = frame.groupby(label)[name].transform("median")
-        tolerance = _LOSS_TOLERANCE if label == "teacher" else _PARAMS_TOLERANCE * usual
+        tolerance = _LOSS_TOLERANCE if name == "teacher_loss" else _PARAMS_TOLERANCE * usual
         for value, rows in frame[(frame[name] - usual).abs() > tolerance].groupby(label):
             odd, here = int(rows.index[0]), float(rows[name].iloc[0])
             distance = (frame[name] - here).abs().where(frame[label] == value, -1.0).to_numpy()
-            other = int(distance.argmax())
+            other = int(np.nanargmax(distance))
             there = float(frame[name].iloc[other])
+            one = "teacher" if label == "teacher_loss" else label
             problems.append(
                 f"{raw.at(odd)}, column {name}: {here:.6g} for {label} {str(value)!r}, which has {there:.6g} in "
-                f"{raw.at(other)}; each {label} must have one {name}, so correct it or use different labels in column {label}"
+                f"{raw.at(other)}; each {one} must have one {name}, so correct it or use different labels in column {one}"
             )
     return problems

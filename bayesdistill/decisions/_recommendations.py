@@ -12,6 +12,7 @@ strategy. Otherwise the entry is "the data cannot tell".
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -22,6 +23,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.arguments import check_fields, checked
 from bayesdistill.compute import forward_flops
+from bayesdistill.datasets import FIXED_AXES
 from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions._break_even import break_even
 from bayesdistill.decisions._crossovers import crossovers
@@ -450,16 +452,16 @@ def _verdict(rule: Rule, row: Row) -> str:
 
 
 def _long_table(result: str, rows: list[Row], rule: Rule, planner: planning.Planner) -> xr.Dataset:
-    if conflict := planner.fitted.attrs.get(posterior.CONFLICT_ATTRIBUTE):
+    attrs = planner.fitted.attrs
+    limits = [attrs.get(posterior.CONFLICT_ATTRIBUTE), *json.loads(attrs.get(FIXED_AXES, "{}")).values()]
+    if said := " ".join(filter(None, limits)):
         # Sentences are quoted without the result.
         rows = [
-            row | {name: f"{row[name]} {conflict}" for name in ("sentence", "statement") if name in row} for row in rows
+            row | {name: f"{row[name]} {said}" for name in ("sentence", "statement") if name in row} for row in rows
         ]
     columns = {name: [row[name] for row in rows] for name in labels.declared()[result] if name != "row"}
     values = {
         name: np.array(column, dtype=object if isinstance(column[0], str) else None) for name, column in columns.items()
     }
-    attrs = (
-        labels.shape_attributes(planner.shape) | planner.fitted.attrs | vars(rule) | planning.noise_attributes(planner)
-    )
+    attrs = labels.shape_attributes(planner.shape) | attrs | vars(rule) | planning.noise_attributes(planner)
     return labels.answer(result, planner.fitted, values, {"row": np.arange(len(rows))}, attrs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -16,6 +17,7 @@ from bayesdistill.criticism.prior_findings import prior_dependence_of_irreducibl
 from bayesdistill.criticism.residuals import Residuals
 from bayesdistill.law import LAWS, PUBLISHED, SUPERVISED_SYMBOLS, Draws
 from bayesdistill.law.predictive import Design
+from bayesdistill.sampling.nuts import SETTINGS
 
 FREE = LAWS["tied_reducible"]
 GAMMA_ONE = FREE.with_fixed(gamma=1.0)
@@ -159,6 +161,17 @@ def test_tables_that_the_law_does_not_describe(mistake):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_repeated_epochs_of_some_runs(epochs):
+    """Four runs repeat their data, and further epochs are worth nothing."""
+    some = (GRID["tokens"] >= 80 * GRID["params"]) & (GRID.index % 20 > 9)
+    unique = GRID.assign(tokens=GRID["tokens"] / np.where(some, epochs, 1))
+    table = bd.simulate_runs(PUBLISHED | CHINCHILLA, kind="supervised", seed=7, design=unique, sigma=0.01, nu=50.0)
+    fit = fitted(table.assign(tokens=GRID["tokens"]))
+    assert cautioned(fit, "no repeated epochs") == (epochs > 1)
+
+
+@pytest.mark.slow
 def test_a_prior_in_conflict_with_the_runs():
     table = simulated(CHINCHILLA, 8, sigma=0.4, nu=50.0)
     fit = fitted(table)
@@ -206,36 +219,81 @@ def test_the_shift_of_the_irreducible_loss_is_that_of_a_refit():
     assert sd == pytest.approx(float(fit["posterior"]["E"].std()), rel=1e-3)
 
 
+DEFAULTS = "Fit without the arguments draws, tune and target_accept"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("poor", "words", "rhat"),
+    ("poor", "words", "thresholds"),
     [
-        ({"tune": 15, "draws": 40}, "disagree about", 1.01),
+        ({"tune": 15, "draws": 40}, "disagree about", {}),
         # With few draws, R-hat fails as well, unless its threshold is higher.
-        ({"tune": 1000, "draws": 120}, "effective sample size", 1.05),
-        ({"chains": 1, "tune": 20, "draws": 300}, "Sample four chains (chains=4)", 1.01),
-        ({"tune": 20}, "Trajectories reached the maximum tree depth", 1.01),
-        ({"target_accept": 0.3}, "divergent transitions. Sample with target_accept=0.99", 1.01),
+        ({"tune": 1000, "draws": 120}, "effective sample size is too small. Sample longer", {"max_rhat": 1.05}),
+        ({"draws": 1000}, "effective sample size is too small. Sample longer", {"min_ess_bulk": 6000}),
+        ({"chains": 1, "tune": 20, "draws": 300}, "Sample four chains (chains=4)", {}),
+        ({"tune": 20}, "Trajectories reached the maximum tree depth", {}),
+        ({"target_accept": 0.3}, f"divergent transitions. {DEFAULTS}", {}),
     ],
 )
-def test_advice_on_sampling_works(poor, words, rhat):
+def test_advice_on_sampling_works(poor, words, thresholds):
     """Repeated until nothing is left to advise; every round doubles what it increases."""
     table, options = simulated(PUBLISHED_SUPERVISED, 10), dict(poor)
     if "target_accept" in poor:
         table = table.iloc[::4]  # few runs, whose posterior has sharp bends
-    thresholds = bd.ConvergenceThresholds(max_rhat=rhat)
-    found = bd.check(fitted(table, FREE, **options), thresholds=thresholds)
+    limits = bd.ConvergenceThresholds(**thresholds)
+    found = bd.check(fitted(table, FREE, **options), thresholds=limits)
     assert found.ok is False
     assert words in found.verdict
-    for _ in range(8):
+    for _ in range(4):
         text = found.verdict
+        if DEFAULTS in text:
+            options = {name: value for name, value in options.items() if name == "chains"}
+            text = ""
         for name in ("tune", "draws", "chains"):
             if f"{name}=" in text:
                 options[name] = int("".join(c for c in text.split(f"{name}=")[1][:6] if c.isdigit()))
-        if "target_accept" in text:
-            options["target_accept"] = 0.99
-        found = bd.check(fitted(table, FREE, **options), thresholds=thresholds)
-        if words not in found.verdict and found.ok:
+        found = bd.check(fitted(table, FREE, **options), thresholds=limits)
+        if found.ok:
             break
     assert found.ok, found
     assert options.get("draws", 0) <= 10_000
+
+
+def failed_fit(settings, **origin):
+    """Draws with a divergence, of a fit with these settings."""
+    rng = np.random.default_rng(0)
+    draws = {name: (("chain", "draw"), v * rng.lognormal(0, 0.01, (4, 1000))) for name, v in PUBLISHED.items()}
+    diverging = np.zeros((4, 1000), dtype=bool)
+    diverging[1, 5] = True
+    tree = xr.DataTree.from_dict(
+        {
+            "posterior": xr.Dataset(draws, attrs={"law": "busbridge2025"}),
+            "sample_stats": xr.Dataset({"diverging": (("chain", "draw"), diverging)}),
+        }
+    )
+    tree.attrs[posterior.PROVENANCE_ATTRIBUTE] = json.dumps({"settings": settings, **origin})
+    return tree
+
+
+def test_advice_on_sampling_ends():
+    """After the last settings of `fit`, no advice is to sample longer."""
+    first, *_, last = SETTINGS
+    for settings in (first, last | {"draws": 100}, last | {"target_accept": 0.9}):
+        assert DEFAULTS in bd.check(failed_fit(settings)).verdict
+    for settings in (last, last | {"draws": 9000}):
+        verdict = bd.check(failed_fit(settings, asymptotic_width=0.005)).verdict
+        assert "Fit without it (asymptotic_width=None)" in verdict
+        assert DEFAULTS not in verdict
+        verdict = bd.check(failed_fit(settings, asymptotic_width=None)).verdict
+        assert "Add runs of other sizes, tokens or teachers" in verdict
+        assert DEFAULTS not in verdict
+
+
+def test_findings_describe_the_worst_variable():
+    tree = failed_fit(SETTINGS[0])
+    chains = np.arange(4.0)[:, None, None] + 0.1 * np.random.default_rng(1).standard_normal((4, 1000, 2))
+    z = xr.DataArray(chains, dims=("chain", "draw", "coordinate"), coords={"coordinate": ["log_power_S", "log_kappa"]})
+    z[..., 1] = np.random.default_rng(2).standard_normal((4, 1000))
+    tree["posterior"] = xr.DataTree(tree["posterior"].to_dataset().assign(z=z))
+    text = "The chains disagree about log_power_S: how a student's excess grows with its own reducible loss."
+    assert text in bd.check(tree).verdict

@@ -20,7 +20,7 @@ from bayesdistill.errors import ConvergenceWarning, DesignWarning
 from bayesdistill.interactive.contents import notes
 from bayesdistill.plots.style import fit_notes
 from bayesdistill.reporting.sentences import warnings_and_notes
-from bayesdistill.sampling.nuts import FIXED_AXIS_SETTINGS, SETTINGS
+from bayesdistill.sampling.nuts import SETTINGS
 
 SIZES = np.geomspace(1e8, 1e10, 12)
 TOKENS = np.random.default_rng(0).permutation(np.geomspace(1e9, 1e12, 12))
@@ -93,6 +93,8 @@ def test_every_output_names_a_fixed_teacher(runs354, jittered_draws, tmp_path):
     assert json.loads(plan.attrs["fixed_axes"]) == {"teacher_loss": caution}
     assert caution in str(plan)
     assert html.escape(caution) in plan._repr_html_()
+    said = bd.recommendations(fit, ["1B"], budgets=[1e21], allow_unconverged=True)["sentence"].values
+    assert all(sentence.count(caution) == 1 for sentence in said)
     bd.save(plan, tmp_path / "plan.nc")
     assert caution in str(bd.load(tmp_path / "plan.nc"))
     said = warnings_and_notes(fit, plan, found)
@@ -131,28 +133,38 @@ def test_a_fit_warns_of_a_fixed_axis(supervised_runs):
 
 
 @pytest.mark.parametrize(
-    ("table", "given", "asked"),
+    ("table", "given", "passes", "asked"),
     [
-        ({"params": SIZES}, {}, SETTINGS),
-        ({"params": 1e8}, {}, FIXED_AXIS_SETTINGS),
-        ({"params": 1e8}, {"draws": 5, "tune": 6, "target_accept": 0.8}, FIXED_AXIS_SETTINGS),
+        ({"params": SIZES}, {}, 1, SETTINGS[:1]),
+        ({"params": SIZES}, {}, 2, SETTINGS[:2]),
+        ({"params": SIZES}, {}, 9, SETTINGS),
+        ({"params": 1e8}, {}, 9, SETTINGS[1:]),
+        ({"params": SIZES}, {"tune": 6}, 9, [SETTINGS[0] | {"tune": 6}]),
+        ({"params": 1e8}, {"draws": 5, "tune": 6, "target_accept": 0.8}, 9, [{"draws": 5, "tune": 6, "maxdepth": 10}]),
     ],
 )
-def test_default_settings_of_the_sampler_depend_on_the_axes(monkeypatch, table, given, asked):
-    settings = {}
+def test_a_fit_samples_again_until_its_draws_pass(monkeypatch, table, given, passes, asked):
+    """From settings that depend on the axes, and once with settings that were given."""
+    used = []
 
-    def sample(compiled, **options):
-        settings.update(options)
-        raise bd.ModelError("asked")
+    def sample(compiled, **settings):
+        used.append(settings)
+        draws = xr.Dataset({"E": (("chain", "draw"), np.random.default_rng(0).standard_normal((4, 1000)))})
+        stats = xr.Dataset({"diverging": (("chain", "draw"), np.full((4, 1000), len(used) < passes))})
+        return {"posterior": draws, "sample_stats": stats}
+
+    def sampled(*_):
+        raise bd.ModelError("sampled")
 
     monkeypatch.setattr("bayesdistill.sampling._fit.compiler.compile", lambda *_: None)
     monkeypatch.setattr("bayesdistill.sampling._fit.sample", sample)
+    monkeypatch.setattr("bayesdistill.sampling._fit.labeled", sampled)
     runs = pd.DataFrame({"params": 1e8, "tokens": TOKENS, "loss": np.linspace(3, 2.5, 12)}).assign(**table)
     runs.attrs["allow_suspicious"] = True
-    with pytest.raises(bd.ModelError, match="asked"):
+    with pytest.raises(bd.ModelError, match="sampled"):
         bd.fit(supervised=runs, **given)
-    wanted = {**asked, **given}
-    assert {name: settings[name] for name in wanted} == wanted
+    assert len(used) == len(asked)
+    assert all(wanted.items() <= settings.items() for wanted, settings in zip(asked, used, strict=True))
 
 
 @pytest.mark.slow

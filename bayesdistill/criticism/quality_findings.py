@@ -80,7 +80,7 @@ def _trend(one: Residuals) -> Finding:
         f"<= {MAX_TREND:g}",
         "ok" if abs(z) <= MAX_TREND else "caution",
         f"The residuals of the {one.kind} runs depend on {name}, by {abs(nats):.2g} nats within the data: the form of the law misses "
-        "this, and its intervals do not include it.",
+        f"this, and its intervals do not include it.{_epochs('tokens' in name and nats > 0)}",
     )
 
 
@@ -90,12 +90,15 @@ def runs_miss_the_law(kinds: list[Residuals]) -> bool:
 
 
 def _tails(kinds: list[Residuals]) -> Finding:
-    worst = []
+    worst, repeats = [], False
     for one in kinds:
         far = np.flatnonzero(np.abs(one.standardized) > 6)
         if far.size:
             # Rows count from 1, as in errors about tables.
             named = np.sort(far[np.argsort(-np.abs(one.standardized[far]))[:_NAMED]]) + 1
+            # Runs with repeated epochs have high losses for their tokens per parameter.
+            ratio = one.design.tokens / one.design.params
+            repeats |= bool((one.residual[far] > 0).all() and np.median(ratio[far]) >= np.quantile(ratio, 0.75))
             of = f", the worst {_NAMED} of {far.size}" if far.size > _NAMED else ""
             worst.append(f"{one.kind} runs in row{'s' * (far.size > 1)} {', '.join(map(str, named))}{of}")
     return Finding(
@@ -104,7 +107,15 @@ def _tails(kinds: list[Residuals]) -> Finding:
         f">= {MIN_NU:g}",
         "caution" if runs_miss_the_law(kinds) else "ok",
         f"Some runs miss the law by much more than others ({'; '.join(worst) or 'no single run stands out'}). Check them, and fit "
-        "without the runs that went wrong.",
+        f"without the runs that went wrong.{_epochs(repeats)}",
+    )
+
+
+def _epochs(likely: bool) -> str:
+    """Return a hint, if runs with many tokens have losses above the law."""
+    return (
+        " Losses of runs with many tokens are above the law: check that tokens are unique tokens (no repeated epochs)."
+        * likely
     )
 
 

@@ -62,8 +62,8 @@ def convergence(fit: Fit, thresholds: ConvergenceThresholds = THRESHOLDS) -> dic
     -------
     dict
         `converged` (True, False, or None for a Dataset of draws without sampler statistics), `failed` (names of the failed
-        checks), `rhat`, `ess_bulk` and `ess_tail` (the worst value of all variables, with the name in `rhat_variable`, ...),
-        `divergences`, `treedepth_share`, `bfmi`, `chains`, `draws`, and `thresholds`.
+        checks), `rhat`, `ess_bulk` and `ess_tail` (the worst value of all variables, with the name of the variable or coordinate in
+        `rhat_variable`, ...), `divergences`, `treedepth_share`, `bfmi`, `chains`, `draws`, and `thresholds`.
     """
     dataset = posterior_dataset(fit)
     of_laws = {name: law["convergence"] for name, law in members(fit).items() if law["draws_per_chain"]}
@@ -102,6 +102,8 @@ def _diagnostics(fit: Fit) -> dict[str, Any]:
     }
     dataset = posterior_dataset(fit)
     variables = {str(n): stack(v) for n, v in dataset.data_vars.items() if {"chain", "draw"} <= set(v.dims)}
+    if "z" in variables and "coordinate" in dataset.coords:
+        variables |= dict(zip(map(str, dataset["coordinate"].values), variables.pop("z"), strict=True))
     if not variables:
         raise ModelError("The posterior contains no draws. Refit the model.")
     numbers: dict[str, Any] = {}

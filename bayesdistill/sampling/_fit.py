@@ -86,9 +86,10 @@ def fit(
         Width in nats of the one-sided prior that the student of a perfect teacher is at least as good as the pretrained one with the
         same tokens, for example 0.01. By default, this prior is omitted.
     draws, tune : int, optional
-        Number of draws and of tuning draws per chain. By default 1000, or 2000 if an axis of the runs does not vary
-        (`bayesdistill.describe_runs`). The posterior of such runs is a thin curved surface, so trajectories may also have up to 1023
-        steps instead of 63. `bayesdistill.provenance` has the settings of a fit.
+        Number of draws and of tuning draws per chain. By default, 1000. If the draws fail the convergence checks, as those of few runs
+        usually do, `fit` samples again: with 2000 draws, and then with 4000, with smaller steps and longer trajectories. If an axis
+        of the runs does not vary (`bayesdistill.describe_runs`), it starts with 2000. With any of the arguments `draws`, `tune` and
+        `target_accept`, it samples once. `bayesdistill.provenance` has the settings of every attempt.
     chains : int
         Number of chains.
     seed : int
@@ -96,8 +97,7 @@ def fit(
     cores : int, optional
         Number of chains sampled in parallel. By default, the number of CPU cores.
     target_accept : float, optional
-        Target acceptance rate of the step size adaptation. Increase it toward 1 if there are divergences. By default 0.9, or 0.97 if an
-        axis of the runs does not vary.
+        Target acceptance rate of the step size adaptation. By default 0.9, and 0.97 and 0.998 if `fit` samples again.
     progress : bool, optional
         Whether to show a progress bar. By default, it is shown in a terminal or notebook.
 
@@ -158,10 +158,17 @@ def fit(
     )
     observed, constant = data_groups(law, table, other)
     axes = fixed_axes(constant)
-    given = {"draws": draws, "tune": tune, "target_accept": target_accept}
-    settings: dict[str, Any] = (FIXED_AXIS_SETTINGS if axes else SETTINGS) | {"chains": chains}
-    settings |= {name: value for name, value in given.items() if value is not None}
-    sampled = sample(compiled, cores=cores, progress=progress, seed=seed, **settings)
+    asked = {"draws": draws, "tune": tune, "target_accept": target_accept}
+    given = {name: value for name, value in asked.items() if value is not None}
+    attempts: list[dict[str, Any]] = []
+    for defaults in FIXED_AXIS_SETTINGS if axes else SETTINGS:
+        settings = defaults | {"chains": chains} | given
+        sampled = sample(compiled, cores=cores, progress=progress, seed=seed, **settings)
+        failed = posterior.convergence(xr.DataTree.from_dict(sampled))["failed"]
+        attempts.append({"settings": settings, "failed": failed})
+        # No settings help draws from two corpora, which cannot be used anyway.
+        if not failed or given or (shift is not None and shift.is_conflict):
+            break
     kept = posterior.with_law(labeled(sampled[posterior.POSTERIOR], law), law, reference)
     if shift is not None:
         kept = kept.assign_attrs({posterior.LEVEL_SHIFT_ATTRIBUTE: json.dumps(asdict(shift))})
@@ -176,6 +183,7 @@ def fit(
         "backend": compiled.backend,
         "seed": int(seed),
         "settings": settings,
+        "attempts": attempts,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 2),
     }
@@ -188,10 +196,9 @@ def fit(
         warnings.warn(sentence, DesignWarning, stacklevel=3)
     if shift is not None and shift.is_conflict:
         warnings.warn(f"{shift.sentence} {shift.fix}.", ConflictWarning, stacklevel=3)
-    verdict = posterior.convergence(result)
-    if verdict["failed"]:
+    if failed:
         warnings.warn(
-            f"The draws failed the convergence checks {', '.join(verdict['failed'])}. bd.check(fit) suggests fixes.",
+            f"The draws failed the convergence checks {', '.join(failed)}. bd.check(fit) suggests fixes.",
             ConvergenceWarning,
             stacklevel=3,
         )

@@ -23,11 +23,16 @@ MAX_TREEDEPTH = 6
 tuning draws, when the scales of the coordinates are unknown, they are much longer; with PyMC's default of 10, these draws took a third
 of all steps of a fit."""
 
-SETTINGS: dict[str, Any] = {"draws": 1000, "tune": 1000, "target_accept": 0.9, "maxdepth": MAX_TREEDEPTH}
-"""Default settings of a fit whose runs vary along all axes."""
-FIXED_AXIS_SETTINGS: dict[str, Any] = {"draws": 2000, "tune": 2000, "target_accept": 0.97, "maxdepth": 10}
-"""Default settings of a fit with an axis that does not vary. Its runs determine a few functions of the coordinates, which change with
-the other coordinates. The posterior is a thin curved surface, on which trajectories require many small steps."""
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {"draws": 1000, "tune": 1000, "target_accept": 0.9, "maxdepth": MAX_TREEDEPTH},
+    {"draws": 2000, "tune": 2000, "target_accept": 0.97, "maxdepth": 10},
+    {"draws": 4000, "tune": 2000, "target_accept": 0.998, "maxdepth": 12},
+)
+"""Default settings of a fit: each is used if the draws of the one before fail the convergence checks. Few runs determine a few
+functions of the coordinates, which change with the other coordinates. The posterior is then a thin curved surface, on which
+trajectories require many small steps. The prior on the advantage with unlimited data ends it abruptly."""
+FIXED_AXIS_SETTINGS = SETTINGS[1:]
+"""The same for runs with an axis that does not vary, whose draws always fail with the first settings."""
 
 _LATER = ("dask.array", "h5netcdf", "dask.distributed")
 """Packages that the log-likelihood and `save` import. xarray imports dask, if it is installed, when it creates an array or writes a

@@ -13,7 +13,6 @@ from bayesdistill.errors import ParameterError
 from bayesdistill.plots import style
 
 ATTRS = {"converged": "yes", "supervised_law": "published law"}
-RNG = np.random.default_rng(3)
 
 
 def dataset(variables, coords, **attrs) -> xr.Dataset:
@@ -60,7 +59,7 @@ def posterior_predictive() -> xr.Dataset:
 
 def residuals() -> xr.Dataset:
     variables = {
-        "residual": ("run", 0.01 * RNG.standard_normal(12)),
+        "residual": ("run", 0.01 * np.random.default_rng(3).standard_normal(12)),
         "ratio": ("run", np.linspace(0.7, 1.1, 12)),
         "teacher_loss": ("run", np.linspace(2.0, 2.6, 12)),
         "student_params": ("run", np.repeat([1.43e8, 1.8e9], 6)),
@@ -102,13 +101,14 @@ def sensitivity() -> xr.Dataset:
 
 
 def calibration() -> xr.Dataset:
-    rank = np.column_stack([RNG.integers(0, 100, (200, 3)), RNG.binomial(99, RNG.beta(1.8, 1, 200))])
-    stated = RNG.beta(0.5, 0.5, (200, 2))
+    rng = np.random.default_rng(3)
+    rank = np.column_stack([rng.integers(0, 100, (200, 3)), rng.binomial(99, rng.beta(1.8, 1, 200))])
+    stated = rng.beta(0.5, 0.5, (200, 2))
     found = xr.Dataset(
         {
             "rank": (("simulation", "quantity"), rank),
             "probability": (("simulation", "decision"), stated),
-            "won": (("simulation", "decision"), RNG.random((200, 2)) < stated),
+            "won": (("simulation", "decision"), rng.random((200, 2)) < stated),
             "status": ("simulation", ["passed"] * 190 + ["passed when refitted"] * 7 + ["failed"] * 3),
         },
         {"quantity": ["c0", "c1", "nu", "z[log_sigma]"], "decision": ["one", "two"]},

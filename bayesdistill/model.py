@@ -49,6 +49,8 @@ RUN = {"distilled": "run", "supervised": "supervised_run"}
 """Dimension of the runs of a kind."""
 PATH_WEIGHTS = {"distilled": "path_weights", "supervised": "path_weights_supervised"}
 """Data with the weights of the increments of a discrepancy in the loss of every run."""
+PATH_UNIT = 0.01
+"""Nats in which increments are sampled, about their size, so that the sampler starts with the right scale."""
 
 
 def reference_run(runs: pd.DataFrame | None, supervised: pd.DataFrame | None) -> Reference:
@@ -156,9 +158,9 @@ def build_model(
 def _add_paths(law: Law, p: dict[str, Any], positions: np.ndarray) -> None:
     """Add the increments of the discrepancies, (step,), to the PyMC model of the context.
 
-    Distilled runs determine the sum of two paths and hardly anything determines their difference. We sample the sum in units of its
-    standard deviation and the combination that is independent of it, a rotation of the two paths. The sum is sampled like a group
-    effect, in units of what is left of its standard deviation after the runs of a step have been seen (see the top of this module).
+    Distilled runs determine the sum of two paths and hardly anything determines their difference. We sample the sum in nats, which
+    the runs determine whatever the scales are, and, in units of its standard deviation, the combination that is independent of it: a
+    rotation of the two paths.
 
     Parameters
     ----------
@@ -172,18 +174,14 @@ def _add_paths(law: Law, p: dict[str, Any], positions: np.ndarray) -> None:
 
     if not law.discrepancy:
         return
-    steps = steps_between(positions)
-    pm.modelcontext(None).add_coord("step", steps)
-    configurations = np.unique(positions).size / steps.size
+    pm.modelcontext(None).add_coord("step", steps_between(positions))
     scales = [p[one.scale] for one in law.discrepancy]
-    square = sum(scale**2 for scale in scales)
-    left = 1 / pm.math.sqrt(1 + configurations * square)
+    length = pm.math.sqrt(sum(scale**2 for scale in scales))
+    nats = law.misfit_scale(p) * length
     first, *rest = law.discrepancy
-    total = left * pm.Normal(f"z_{first.variable}", 0.0, 1 / left, dims="step")
-    found = [total]
+    found = [pm.Normal(f"z_{first.variable}", 0.0, nats / PATH_UNIT, dims="step") * PATH_UNIT / nats]
     if rest:
-        (a, b), other = scales, pm.Normal(f"z_{rest[0].variable}", 0.0, 1.0, dims="step")
-        length = pm.math.sqrt(square)
+        (a, b), (total,), other = scales, found, pm.Normal(f"z_{rest[0].variable}", 0.0, 1.0, dims="step")
         found = [(a * total + b * other) / length, (b * total - a * other) / length]
     for one, value in zip(law.discrepancy, found, strict=True):
         pm.Deterministic(one.variable, value, dims="step")

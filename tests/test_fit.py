@@ -32,7 +32,7 @@ from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
 from bayesdistill.sampling._prior_table import choose_priors
 
-GAMMA_ONE = bd.LAWS["tied_reducible"].with_fixed(gamma=1.0)
+GAMMA_ONE = bd.LAWS["tied_reducible"].with_discrepancy().with_fixed(gamma=1.0)
 SIGMA, NU, SIGMA_SUPERVISED = 0.007, 8.0, 0.004
 
 # A law of the default model, about where the published runs put it, around the published supervised law.
@@ -73,18 +73,17 @@ def test_the_published_runs_sample_cleanly(fit354):
     assert int(fit354["sample_stats"]["diverging"].sum()) == 0
     assert int(fit354["sample_stats"]["maxdepth_reached"].sum()) == 0
     assert float(az.rhat(draws).to_array("variable").max()) < 1.01
-    # The thresholds of `check` ask for 400; the coordinates leave more than 1500 of 4000.
-    assert float(az.ess(draws, method="bulk").to_array("variable").min()) > 1000
-    assert float(az.ess(draws, method="tail").to_array("variable").min()) > 1000
+    # The thresholds of `check` ask for 400.
+    assert float(az.ess(draws, method="bulk").to_array("variable").min()) > 500
+    assert float(az.ess(draws, method="tail").to_array("variable").min()) > 500
     found = bd.check(fit354)
     assert found.ok is True
     assert found.problems == ()
 
 
 def test_the_law_fits_the_published_runs(fit354, runs354):
-    columns = (runs354[name].to_numpy() for name in ("student_params", "student_tokens", "teacher_loss"))
-    draws = {name: value.values[..., None] for name, value in posterior.law_draws(fit354).items()}
-    law = bd.distilled_loss(*columns, **draws).mean(axis=(0, 1))
+    draws = posterior.draws_of(fit354)
+    law = expected_loss(draws, Design.of(draws.law, runs354, "distilled")).mean(axis=0)
     residual = runs354["student_loss"].to_numpy() - law
     assert np.sqrt(np.square(residual).mean()) < 0.012
     # The shifts of configurations, a few hundredths of a nat at most, take away most of what is left.
@@ -119,6 +118,21 @@ def test_what_a_fit_holds(fit354, runs354):
     assert posterior.is_distilled(fit354)
 
 
+def path_by_hand(draw, columns, reference):
+    """The discrepancy of the default law at distilled runs: increments between whole u are added up from 0, the last one in part."""
+    found = []
+    for u in np.log(columns[0] * columns[1] / (reference.params * reference.tokens)):
+        total = 0.0
+        for step in draw["step"].values:
+            part = min(max(u - step, 0), 1) if step >= 0 else -min(max(step + 1 - u, 0), 1)
+            at = draw.sel(step=step)
+            total += part * float(
+                at["discrepancy_shared"] * at["path_shared"] + at["discrepancy_distilled"] * at["path_distilled"]
+            )
+        found.append(total * np.hypot(draw["sigma"], draw["sigma_student"]))
+    return np.array(found)
+
+
 def test_the_log_likelihood_is_student_t_around_the_law(fit354, runs354):
     found = fit354["log_likelihood"]["student_loss"]
     assert found.dims == ("chain", "draw", "run")
@@ -133,6 +147,7 @@ def test_the_log_likelihood_is_student_t_around_the_law(fit354, runs354):
         shift = draws["effect_student_configuration"][chain, draw].values[configuration]
         slope = draws["effect_student_slope"][chain, draw].values[configuration]
         law = bd.distilled_loss(*columns, **one) + shift + slope * 10 * np.log(columns[2] / 2.3)
+        law += path_by_hand(draws.isel(chain=chain, draw=draw), columns, posterior.reference_of(fit354))
         expected = stats.t.logpdf(runs354["student_loss"].to_numpy(), nu, law, sigma)
         np.testing.assert_allclose(found[chain, draw], expected, rtol=1e-10, atol=1e-10)
 
@@ -255,7 +270,7 @@ def test_provenance_is_complete(fit354, runs354):
     assert found["seed"] == 0
     assert found["backend"] == "llvm"
     assert "nutpie" in found["sampler"]
-    assert found["settings"] == {"draws": 1000, "tune": 1000, "chains": 4, "target_accept": 0.9, "maxdepth": 6}
+    assert found["settings"] == {"draws": 1000, "tune": 1000, "chains": 4, "target_accept": 0.95, "maxdepth": 6}
     for name in ("bayesdistill", "pymc", "nutpie", "pytensor", "arviz", "xarray", "numpy"):
         assert found["versions"][name] == version(name)
     assert found["data"]["distilled"] == {

@@ -284,7 +284,7 @@ def test_configurations_and_teachers_of_the_published_runs(runs354):
 
 def test_weak_teachers_effects_and_scatter_enter_as_written_down(runs):
     reference = reference_run(runs, None)
-    law = LAWS["tied_reducible"].with_fixed(omega=None).with_residual_noise("ratio")
+    law = LAWS["tied_reducible"].with_fixed(omega=None).with_residual_noise("ratio").with_discrepancy()
     law = law.with_effects("teacher", "student", "student_slope")
     priors = default_priors(law, reference, asymptotic_width=None)
     model = build_model(runs, priors=priors, reference=reference)

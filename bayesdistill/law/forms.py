@@ -162,7 +162,7 @@ class Law:
         return replace(self, effects=tuple(_part(effect, EFFECTS, "group effect") for effect in effects))
 
     def with_discrepancy(self, *discrepancies: str | Discrepancy) -> Law:
-        """The law with these discrepancies and no others: "shared" and "distilled"."""
+        """The law with these discrepancies and no others: "shared" and "distilled". Without arguments, it has none."""
         parts = tuple(_part(one, DISCREPANCIES, "discrepancy") for one in discrepancies)
         return replace(self, discrepancy=parts)
 
@@ -575,6 +575,7 @@ LAWS: Mapping[str, Law] = MappingProxyType(
             EQUATION_8.with_terms("tied_exponents", "weak_teachers", "soft_targets", "reducible_ratio")
             .with_effects("student", "student_slope", "model", "model_slope")
             .with_residual_noise(supervised="excess")
+            .with_discrepancy("shared", "distilled")
             .with_fixed(omega=1.0),
             name=DEFAULT_LAW,
             reference=f"{_BUSBRIDGE}, equation 8, extended (docs/explanation/choice_of_model.md)",
@@ -583,7 +584,8 @@ LAWS: Mapping[str, Law] = MappingProxyType(
 )
 """Named laws. "busbridge2025" is equation 8 as in the paper, with independent residuals. "tied_reducible", the default of `fit`,
 ties the student's exponents to the supervised law's, compares reducible losses, allows for weak teachers and soft targets, and
-has effects and slopes of student configurations. It predicts unseen teachers and students best."""
+has effects and slopes of student configurations and a discrepancy that grows with the distance from the runs. It predicts unseen
+teachers and students best."""
 
 _EXTENDED = EQUATION_8.with_terms("weak_teachers", "soft_targets", "reducible_ratio")
 

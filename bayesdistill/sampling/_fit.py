@@ -25,7 +25,7 @@ from bayesdistill.sampling._prior_table import choose_priors
 from bayesdistill.sampling.groups import data_groups, labeled, log_likelihood
 from bayesdistill.sampling.level_shift import estimate_level_shift
 from bayesdistill.sampling.model_key import model_key
-from bayesdistill.sampling.nuts import FIXED_AXIS_SETTINGS, SETTINGS, sample
+from bayesdistill.sampling.nuts import FIXED_AXIS_SETTINGS, PATH_SETTINGS, SETTINGS, sample
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +161,8 @@ def fit(
     asked = {"draws": draws, "tune": tune, "target_accept": target_accept}
     given = {name: value for name, value in asked.items() if value is not None}
     attempts: list[dict[str, Any]] = []
-    for defaults in FIXED_AXIS_SETTINGS if axes else SETTINGS:
+    usual = PATH_SETTINGS if law.discrepancy else SETTINGS
+    for defaults in FIXED_AXIS_SETTINGS if axes else usual:
         settings = defaults | {"chains": chains} | given
         sampled = sample(compiled, cores=cores, progress=progress, seed=seed, **settings)
         failed = posterior.convergence(xr.DataTree.from_dict(sampled))["failed"]

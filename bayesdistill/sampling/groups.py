@@ -48,7 +48,8 @@ def labeled(dataset: xr.Dataset, law: Law) -> xr.Dataset:
     for effect in law.effects:
         units[effect.raw] = ("1", f"{effect.variable.long_name} before centering and scaling")
     for one in law.discrepancy:
-        units[one.variable] = ("1", f"increments of the discrepancy of {' and '.join(one.kinds)} runs")
+        what = f"increments of the discrepancy of {' and '.join(one.kinds)} runs"
+        units |= {one.variable: ("1", what), f"z_{one.variable}": ("1", f"{what}, as sampled")}
     for name, variable in dataset.variables.items():
         if name in units:
             variable.attrs = {"units": units[str(name)][0], "long_name": units[str(name)][1]}

@@ -1,10 +1,10 @@
 """Left-out runs, forecasts and plans with and without a discrepancy: section on the discrepancy of explanation/model.md.
 
-python docs/studies/discrepancy.py [--quick]
+python docs/studies/discrepancy.py [--sampling] [--quick]
 
 The default law of the published runs is refitted without whole teachers, whole students and the paper's held-out runs; the joint law of
 the tiny experiment to the runs below the default cutoffs. Then probabilities of the published runs follow, at the three levels of
-uncertainty.
+uncertainty. Last, both studies are fitted with five seeds; with --sampling, only this is done.
 """
 
 from __future__ import annotations
@@ -60,19 +60,38 @@ def probabilities(law: bd.Law, **sampler: int) -> list[dict[str, object]]:
     return rows
 
 
+def sampling(law: bd.Law, seeds: int, **sampler: int) -> list[dict[str, object]]:
+    """Diagnostics of fits of both studies with the law."""
+    studies = {"published": (bd.load_runs(),), "tiny": (bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised"))}
+    rows: list[dict[str, object]] = []
+    for study, tables in studies.items():
+        for seed in range(seeds):
+            fit = bd.fit(*tables, law=law, seed=seed, progress=False, **sampler)
+            found, steps = bd.posterior.convergence(fit), float(fit["sample_stats"]["n_steps"].mean())
+            kept = {name: found[name] for name in ("divergences", "rhat", "ess_bulk", "ess_tail")}
+            rows.append({"study": study, "seed": seed, "steps": steps, **kept, "converged": bool(found["converged"])})
+    return rows
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Print three tables."""
-    given = parser(__doc__).parse_args(arguments)
+    """Print four tables."""
+    command = parser(__doc__)
+    command.add_argument("--sampling", action="store_true")
+    given = command.parse_args(arguments)
     warnings.simplefilter("ignore", bd.ConvergenceWarning)
     short = {"draws": 50, "tune": 100} if given.quick else {}
-    rows: dict[str, list[dict[str, object]]] = {"left out": [], "forecasts": [], "probabilities": []}
+    rows: dict[str, list[dict[str, object]]] = {"left out": [], "forecasts": [], "probabilities": [], "sampling": []}
     for name, law in LAWS.items():
+        rows["sampling"] += [{"law": name} | row for row in sampling(law, 1 if given.quick else 5, **short)]
+        if given.sampling:
+            continue
         for split in SPLITS[2:] if given.quick else SPLITS:
             rows["left out"].append({"law": name, "split": split} | left_out(law, split, **(short or {"draws": 400})))
         rows["forecasts"] += [{"law": name} | row for row in forecasts(law, **(short or {"draws": 600}))]
         rows["probabilities"] += [{"law": name} | row for row in probabilities(law, **short)]
     for title, found in rows.items():
-        print(title, pd.DataFrame(found).round(3).to_string(index=False), sep="\n")
+        if found:
+            print(title, pd.DataFrame(found).round(3).to_string(index=False), sep="\n")
 
 
 if __name__ == "__main__":

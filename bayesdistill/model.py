@@ -99,9 +99,9 @@ def build_model(
     Returns
     -------
     pymc.Model
-        Free variables `z` (coordinate) and the remainders of group effects. Deterministics: the symbols of the law that are not
-        fixed, among them sigma (nats) and nu, and the group effects. Observed `student_loss` (run) and `loss`
-        (supervised_run). The data are `pymc.Data`, so that a compiled model can be refitted to other runs.
+        Free variables `z` (coordinate), the increments of discrepancies and the remainders of group effects. Deterministics: the
+        symbols of the law that are not fixed, among them sigma (nats) and nu, the discrepancies and the group effects. Observed
+        `student_loss` (run) and `loss` (supervised_run). The data are `pymc.Data`, so that a compiled model can be refitted to other runs.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def build_model(
     >>> import bayesdistill as bd
     >>> model = bd.build_model(bd.load_runs("busbridge2025"))
     >>> [rv.name for rv in model.free_RVs]
-    ['z', 'z_student_slope', 'z_student_configuration']
+    ['z', 'z_path_shared', 'z_path_distilled', 'z_student_slope', 'z_student_configuration']
     """
     import pymc as pm
 

@@ -147,9 +147,8 @@ def test_truths_come_from_the_prior_and_obey_the_asymptotic_one(runs354):
 
 def test_outcomes_have_the_scatter_and_the_shifts_of_their_truth(runs354):
     reference = reference_run(runs354, None)
-    law = (
-        DEFAULT.with_fixed(omega=None).with_residual_noise("tokens").with_effects("teacher", "student", "student_slope")
-    )
+    law = DEFAULT.with_discrepancy().with_fixed(omega=None).with_residual_noise("tokens")
+    law = law.with_effects("teacher", "student", "student_slope")
     priors = default_priors(law, reference)
     # Large shifts of groups beside a small scatter that grows with the tokens.
     fixed = {"log_sigma_teacher": 0.05, "log_sigma_student": 0.1, "log_sigma_student_slope": 0.02, "log_sigma": 1e-4}

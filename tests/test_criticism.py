@@ -127,6 +127,7 @@ def test_the_curves_are_those_of_the_law(fit354, runs354):
     assert curves.attrs["supervised_law"] == "published law"
     draws = posterior.law_draws(fit354)
     thin = draws.isel(draw=slice(None, None, 20))
+    paths = posterior.draws_of(fit354, slice(None, None, 20))
     for i, j in ((0, 0), (7, 4), (19, 8)):
         one = curves.isel(configuration=i, teacher_loss=j)
         loss = distilled_loss(
@@ -135,6 +136,7 @@ def test_the_curves_are_those_of_the_law(fit354, runs354):
             float(one["teacher_loss"]),
             **{name: thin[name].values.ravel() for name in LAW_PARAMETERS + EXTENSION_PARAMETERS},
         )
+        loss += paths.discrepancy("distilled", float(one["configuration_params"]), float(one["configuration_tokens"]))
         assert float(one["mean"]) == pytest.approx(loss.mean(), rel=1e-12)
         assert float(one["lower"]) == pytest.approx(np.quantile(loss, 0.1), rel=1e-12)
         assert float(one["upper"]) == pytest.approx(np.quantile(loss, 0.9), rel=1e-12)
@@ -152,6 +154,8 @@ def test_the_curves_are_those_of_the_law(fit354, runs354):
         *(runs354[name].to_numpy()[5] for name in ("student_params", "student_tokens", "teacher_loss")),
         **{name: draws[name].values for name in LAW_PARAMETERS + EXTENSION_PARAMETERS},
     ).mean()
+    run = runs354.iloc[5]
+    predicted += noise.discrepancy("distilled", run["student_params"], run["student_tokens"]).mean()
     assert float(curves["predicted"][5]) == pytest.approx(predicted, rel=1e-12)
     index = curves["configuration_of_run"].values
     np.testing.assert_array_equal(curves["configuration_params"].values[index], runs354["student_params"])
@@ -586,7 +590,7 @@ def test_the_published_runs_differ_by_configuration(fit354):
     by_student = found.isel(by=0)
     assert float(by_student["share"]) > 0.2
     assert float(by_student["p_value"]) == 0
-    assert 0.2 < float(found["neighbours"]) < 0.4
+    assert 0.05 < float(found["neighbours"]) < 0.3
 
 
 # Leave-one-out --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from bayesdistill.errors import ConvergenceWarning, DesignWarning
 from bayesdistill.interactive.contents import notes
 from bayesdistill.plots.style import fit_notes
 from bayesdistill.reporting.sentences import warnings_and_notes
-from bayesdistill.sampling.nuts import SETTINGS
+from bayesdistill.sampling.nuts import PATH_SETTINGS, SETTINGS
 
 SIZES = np.geomspace(1e8, 1e10, 12)
 TOKENS = np.random.default_rng(0).permutation(np.geomspace(1e9, 1e12, 12))
@@ -135,11 +135,12 @@ def test_a_fit_warns_of_a_fixed_axis(supervised_runs):
 @pytest.mark.parametrize(
     ("table", "given", "passes", "asked"),
     [
-        ({"params": SIZES}, {}, 1, SETTINGS[:1]),
-        ({"params": SIZES}, {}, 2, SETTINGS[:2]),
-        ({"params": SIZES}, {}, 9, SETTINGS),
-        ({"params": 1e8}, {}, 9, SETTINGS[1:]),
-        ({"params": SIZES}, {"tune": 6}, 9, [SETTINGS[0] | {"tune": 6}]),
+        ({"params": SIZES}, {}, 1, PATH_SETTINGS[:1]),
+        ({"params": SIZES}, {"law": "busbridge2025"}, 1, SETTINGS[:1]),
+        ({"params": SIZES}, {}, 2, PATH_SETTINGS[:2]),
+        ({"params": SIZES}, {}, 9, PATH_SETTINGS),
+        ({"params": 1e8}, {}, 9, PATH_SETTINGS[1:]),
+        ({"params": SIZES}, {"tune": 6}, 9, [PATH_SETTINGS[0] | {"tune": 6}]),
         ({"params": 1e8}, {"draws": 5, "tune": 6, "target_accept": 0.8}, 9, [{"draws": 5, "tune": 6, "maxdepth": 10}]),
     ],
 )

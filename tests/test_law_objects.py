@@ -717,7 +717,7 @@ def test_a_file_is_not_read_with_another_law(fit354, tmp_path):
         FileError, match=r"not a fit of the law 'busbridge2025': the fit has no .*share_S.*; it has .*log_kappa"
     ):
         bd.load(path, law="busbridge2025")
-    with pytest.raises(FileError, match="it has .*log_sigma_student, log_sigma_student_slope"):
+    with pytest.raises(FileError, match=r"it has .*log_sigma_student, log_sigma_student_slope"):
         bd.load(path, law=DEFAULT.with_effects())
     again = bd.load(path, law="tied_reducible")
     assert bd.law_of(again) == bd.law_of(fit354)

@@ -203,6 +203,7 @@ def test_the_first_discrepancy_of_a_draw_gives_the_scale_of_the_error_over_token
 
 def test_union_of_packaged_laws():
     eight, default = bd.LAWS["busbridge2025"], bd.LAWS[bd.law.DEFAULT_LAW]
+    scales = {one.scale: 0 for one in default.discrepancy}
     both = union_of({"a": eight, "b": default}, "both")
     assert [t.name for t in both.terms] == [
         t.name for t in eight.with_terms("weak_teachers", "soft_targets", "reducible_ratio").terms
@@ -210,7 +211,7 @@ def test_union_of_packaged_laws():
     assert dict(both.fixed) == {}
     assert both.effects == default.effects
     assert neutral_values(default, both) == {}
-    assert neutral_values(eight, both) == {"w1": 0, "kappa": 1, "omega": 0, "noise_excess": 0} | {
+    assert neutral_values(eight, both) == {"w1": 0, "kappa": 1, "omega": 0, "noise_excess": 0, **scales} | {
         effect.scale.name: 0 for effect in default.effects
     }
     same = union_of({"a": default, "b": default.with_fixed(gamma=1)}, "same")

@@ -121,7 +121,7 @@ def test_a_fit_of_checkpoints_knows_its_models(tmp_path):
 
 
 def draws_with_models(count: int) -> Draws:
-    law = DEFAULT.for_runs(distilled=False, supervised=True)
+    law = DEFAULT.with_discrepancy().for_runs(distilled=False, supervised=True)
     noise = {"sigma": 1e-9, "nu": 30.0, "sigma_model": 0.03, "sigma_model_slope": 0.01, "noise_excess": 0.0}
     symbols = {name: np.full(count, value) for name, value in {**bd.PUBLISHED, **noise}.items()}
     return Draws(law, symbols, Reference(1e9, 1e11, 1.0), {"model": 8, "model_slope": 8})

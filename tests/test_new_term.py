@@ -94,7 +94,9 @@ def test_a_fit_has_its_symbol_with_units_and_the_right_likelihood(fit, runs354):
     one = {name: value[150] for name, value in draws.items()}
     teacher = runs354["teacher_loss"].to_numpy()
     columns = (runs354["student_params"].to_numpy(), runs354["student_tokens"].to_numpy(), teacher)
-    center = draws.take([150]).distilled_loss(*(values[:, None] for values in columns))[:, 0]
+    columns_of_runs = [values[:, None] for values in columns]
+    center = draws.take([150]).distilled_loss(*columns_of_runs)[:, 0]
+    center = center + draws.take([150]).discrepancy("distilled", *columns_of_runs[:2])[:, 0]
     index = student_configurations(runs354)[1]
     center = center + effects["student"][150, index] + effects["student_slope"][150, index] * 10 * np.log(teacher / 2.3)
     expected = stats.t.logpdf(runs354["student_loss"], one["nu"], center, one["sigma"])
@@ -160,11 +162,10 @@ def test_decisions_predictions_and_figures_take_it(fit, tmp_path):
     }
     assert (plans["run"]["advantage"].std(("chain", "draw")) > plans["law"]["advantage"].std(("chain", "draw"))).all()
     curves = bd.law_curves(fit, points=21)
-    middle = posterior.draws_of(fit).distilled_loss(
-        curves["configuration_params"].values[0],
-        curves["configuration_tokens"].values[0],
-        curves["teacher_loss"].values[:, None],
-    )
+    draws = posterior.draws_of(fit)
+    student = (curves["configuration_params"].values[:1], curves["configuration_tokens"].values[:1])
+    middle = draws.distilled_loss(*student, curves["teacher_loss"].values[:, None])
+    middle = middle + draws.discrepancy("distilled", *student)
     np.testing.assert_allclose(curves["mean"].isel(configuration=0), middle.mean(axis=-1), rtol=1e-12)
     for figure in (bd.plot_probability(plans["law"]), bd.plot_best_loss(plans["law"]), bd.plot_runs(curves)):
         figure.savefig(tmp_path / "figure.png")

@@ -344,6 +344,8 @@ def test_which_coordinates_a_model_has():
         *of_models,
         "log_sigma_supervised",
         "noise_excess",
+        "log_discrepancy_shared",
+        "log_discrepancy_distilled",
     }
     scatter = {"log_sigma", "log_nu", "log_sigma_supervised"}
     assert names(EQUATION_8) == {*SUPERVISED_COORDINATES, *DISTILLATION_COORDINATES, *scatter}

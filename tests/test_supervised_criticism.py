@@ -33,7 +33,7 @@ def table(models: int = 6) -> pd.DataFrame:
 def fit_of(runs: pd.DataFrame, distilled: pd.DataFrame | None = None, count: int = 300, nu: float = 6.0) -> xr.DataTree:
     """Draws around the published law as a fit of these runs, without sampling."""
     law = LAWS["tied_reducible"].with_effects("model", "model_slope") if distilled is None else LAWS["busbridge2025"]
-    law = law.for_tables(distilled, runs)
+    law = law.with_discrepancy().for_tables(distilled, runs)
     rng = np.random.default_rng(0)
     noise = {
         "sigma": 0.004,

@@ -15,10 +15,9 @@ from pathlib import Path
 import arviz as az
 import numpy as np
 from choice_of_model import differences
-from common import parser, table
+from common import WITHOUT_DISCREPANCY, parser, table
 
 import bayesdistill as bd
-from bayesdistill.law import DEFAULT_LAW
 from bayesdistill.law.predictive import Design, expected_loss
 from bayesdistill.posterior import draws_of
 from bayesdistill.priors import LIMITED_DATA_WIDTH, PERFECT_TEACHER_WIDTH
@@ -28,16 +27,16 @@ FITS = ("asymptotic_width", "rms of residuals [nats]", "mean lead with unlimited
 FITS += ("largest R-hat, smallest ESS, divergences",)
 PLANS = ("asymptotic_width", "scenario", "student", "P(distillation wins) at 1e21, 1e22, 1e23, 1e24 FLOPs")
 PLANS += ("median crossover [FLOPs]", "share crossed, always, never")
-FORMS = [("", DEFAULT_LAW, width) for width in (None, 0.02, 0.01, 0.005, 0.003)]
+FORMS = [("", WITHOUT_DISCREPANCY, width) for width in (None, 0.02, 0.01, 0.005, 0.003)]
 FORMS += [("equation 8, ", "busbridge2025", width) for width in (None, 0.005)]
 
 PERFECT, LIMITED = {"perfect_teacher_width": PERFECT_TEACHER_WIDTH}, {"limited_data_width": LIMITED_DATA_WIDTH}
 STATEMENTS = {
     # name: law, settings, the row that it is compared with
-    "default": (DEFAULT_LAW, {}, "default"),
-    "all statements": (DEFAULT_LAW, PERFECT | LIMITED, "default"),
-    "perfect teacher": (DEFAULT_LAW, PERFECT, "default"),
-    "limited data": (DEFAULT_LAW, LIMITED, "default"),
+    "default": (WITHOUT_DISCREPANCY, {}, "default"),
+    "all statements": (WITHOUT_DISCREPANCY, PERFECT | LIMITED, "default"),
+    "perfect teacher": (WITHOUT_DISCREPANCY, PERFECT, "default"),
+    "limited data": (WITHOUT_DISCREPANCY, LIMITED, "default"),
     "equation 8": ("busbridge2025", {}, "equation 8"),
     "equation 8, all statements": ("busbridge2025", PERFECT | LIMITED, "equation 8"),
 }

@@ -14,13 +14,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from common import parser, row, table
+from common import WITHOUT_DISCREPANCY, parser, row, table
 
 import bayesdistill as bd
 from bayesdistill.criticism import Check
-from bayesdistill.law import LAWS
 
-FREE = LAWS["tied_reducible"]
+FREE = WITHOUT_DISCREPANCY
 GAMMA_ONE = FREE.with_fixed(gamma=1.0)
 CHINCHILLA = bd.PUBLISHED | {"E": 1.817, "A": 482.0, "B": 2085.0, "alpha": 0.348, "beta": 0.366, "gamma": 1.0}
 SIZES = np.geomspace(5e7, 1e10, 10)

@@ -6,6 +6,11 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+import bayesdistill as bd
+
+WITHOUT_DISCREPANCY = bd.LAWS["tied_reducible"].with_discrepancy()
+"""The default law without its discrepancy. The tables of most studies were made before the default law had one."""
+
 
 def parser(doc: str | None, *, folder: bool = False) -> argparse.ArgumentParser:
     """Return a parser with --quick, described by the docstring of the study.

@@ -1,27 +1,30 @@
 """Left-out runs, forecasts and plans with and without a discrepancy: section on the discrepancy of explanation/model.md.
 
-python docs/studies/discrepancy.py [--sampling] [--quick]
+python docs/studies/discrepancy.py [--sampling] [--plans] [--quick]
 
 The default law of the published runs is refitted without whole teachers, whole students and the paper's held-out runs; the joint law of
-the tiny experiment to the runs below the default cutoffs. Then probabilities of the published runs follow, at the three levels of
-uncertainty. Last, both studies are fitted with five seeds; with --sampling, only this is done.
+the tiny experiment to the runs below the default cutoffs. Then plans of the published runs follow, at the three levels of
+uncertainty. Last, both studies are fitted with five seeds.
 """
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
 import pandas as pd
-from common import parser
+from common import WITHOUT_DISCREPANCY, parser
 
 import bayesdistill as bd
 
 LAW = bd.LAWS["tied_reducible"]
-LAWS = {"none": LAW, "discrepancy": LAW.with_discrepancy("shared", "distilled")}
+LAWS = {"none": WITHOUT_DISCREPANCY, "discrepancy": LAW}
 SPLITS = ("teacher", "student", "paper")
 NOISE = ("law", "expected", "run")
-STUDENTS, BUDGETS, SCENARIOS = ("300M", "1B", "3B"), (1e22, 1e23, 1e25), ("best case", "teacher inference")
+STUDENTS, BUDGETS, SCENARIOS = ("300M", "1B", "3B"), np.geomspace(1e19, 1e25, 25), ("best case", "teacher inference")
+SHOWN = (1e21, 1e22, 1e23, 1e25)
+"""Budgets whose probabilities are printed."""
 
 
 def left_out(law: bd.Law, split: str, **sampler: int) -> dict[str, float]:
@@ -47,16 +50,19 @@ def forecasts(law: bd.Law, **sampler: int) -> list[dict[str, object]]:
     ]
 
 
-def probabilities(law: bd.Law, **sampler: int) -> list[dict[str, object]]:
-    """Probabilities that distillation wins, by level of uncertainty."""
+def plans(law: bd.Law, **sampler: int) -> list[dict[str, object]]:
+    """Probabilities that distillation wins, by level of uncertainty; crossovers are printed."""
     fit = bd.fit(bd.load_runs(), law=law, seed=0, progress=False, **sampler)
     planner = bd.Planner(fit, allow_unconverged=True, progress=False)
     rows: list[dict[str, object]] = []
     for noise in NOISE:
         plan = bd.plan(planner, STUDENTS, BUDGETS, SCENARIOS, noise=noise)
-        for i, j in np.ndindex(len(SCENARIOS), len(STUDENTS)):
-            values = dict(zip(map("{:g}".format, BUDGETS), plan["probability"].values[j, i], strict=True))
-            rows.append({"noise": noise, "scenario": SCENARIOS[i], "student": STUDENTS[j], **values})
+        shown = plan["probability"].sel(budget=list(SHOWN), method="nearest")
+        for (i, student), scenario in itertools.product(enumerate(STUDENTS), SCENARIOS):
+            cell = {"scenario": scenario, "student": shown["student"].values[i]}
+            values = dict(zip(map("{:g}".format, SHOWN), shown.sel(cell).values, strict=True))
+            rows.append({"noise": noise, "scenario": scenario, "student": student, **values})
+    print(plan)
     return rows
 
 
@@ -76,19 +82,23 @@ def sampling(law: bd.Law, seeds: int, **sampler: int) -> list[dict[str, object]]
 def main(arguments: list[str] | None = None) -> None:
     """Print four tables."""
     command = parser(__doc__)
-    command.add_argument("--sampling", action="store_true")
+    for part in ("sampling", "plans"):
+        command.add_argument(f"--{part}", action="store_true", help=f"the {part} alone")
     given = command.parse_args(arguments)
     warnings.simplefilter("ignore", bd.ConvergenceWarning)
     short = {"draws": 50, "tune": 100} if given.quick else {}
-    rows: dict[str, list[dict[str, object]]] = {"left out": [], "forecasts": [], "probabilities": [], "sampling": []}
+    rows: dict[str, list[dict[str, object]]] = {"left out": [], "forecasts": [], "plans": [], "sampling": []}
+    everything = not (given.sampling or given.plans)
     for name, law in LAWS.items():
-        rows["sampling"] += [{"law": name} | row for row in sampling(law, 1 if given.quick else 5, **short)]
-        if given.sampling:
-            continue
-        for split in SPLITS[2:] if given.quick else SPLITS:
-            rows["left out"].append({"law": name, "split": split} | left_out(law, split, **(short or {"draws": 400})))
-        rows["forecasts"] += [{"law": name} | row for row in forecasts(law, **(short or {"draws": 600}))]
-        rows["probabilities"] += [{"law": name} | row for row in probabilities(law, **short)]
+        if everything or given.sampling:
+            rows["sampling"] += [{"law": name} | row for row in sampling(law, 1 if given.quick else 5, **short)]
+        if everything or given.plans:
+            rows["plans"] += [{"law": name} | row for row in plans(law, **short)]
+        if everything:
+            for split in SPLITS[2:] if given.quick else SPLITS:
+                scores = left_out(law, split, **(short or {"draws": 400}))
+                rows["left out"].append({"law": name, "split": split} | scores)
+            rows["forecasts"] += [{"law": name} | row for row in forecasts(law, **(short or {"draws": 600}))]
     for title, found in rows.items():
         if found:
             print(title, pd.DataFrame(found).round(3).to_string(index=False), sep="\n")

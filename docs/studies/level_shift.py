@@ -21,18 +21,18 @@ import sys
 
 import numpy as np
 import pandas as pd
-from common import parser
+from common import WITHOUT_DISCREPANCY, parser
 from scipy.optimize import brentq
 
 import bayesdistill as bd
 from bayesdistill import posterior
-from bayesdistill.law import DEFAULT_LAW, LAWS, SUPERVISED_SYMBOLS
+from bayesdistill.law import SUPERVISED_SYMBOLS
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import SUPERVISED_COORDINATES
 from bayesdistill.priors import STATEMENTS, default_priors
 from bayesdistill.sampling.level_shift import CENTERS, estimate_level_shift
 
-LAW = LAWS[DEFAULT_LAW].for_runs(distilled=True, supervised=False)
+LAW = WITHOUT_DISCREPANCY.for_runs(distilled=True, supervised=False)
 KINDS = {"near": 0.15, "wide": 0.4}
 KAPPA = 0.8
 """Logarithm of kappa at the published runs, which the prior of the test does not assume."""
@@ -56,7 +56,9 @@ def truth(kind: str, rng: np.random.Generator) -> tuple[dict[str, float], str]:
         with np.errstate(all="ignore"):
             reduced = LAW.reduced_symbols(coordinates, reference)
             if np.log(rng.uniform()) < STATEMENTS["asymptotic"].log_density(LAW, reduced, reference, 0.005):
-                return {name: float(value) for name, value in LAW.symbols(coordinates, reference).items()}, DEFAULT_LAW
+                return {
+                    name: float(value) for name, value in LAW.symbols(coordinates, reference).items()
+                }, WITHOUT_DISCREPANCY
 
 
 def own_design(count: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -140,7 +142,7 @@ def table(
 def estimate(runs: pd.DataFrame, supervised: pd.DataFrame | None) -> posterior.LevelShift:
     """Return the level shift as `bd.fit` estimates it."""
     reference = reference_run(runs, supervised)
-    law = LAWS[DEFAULT_LAW].for_runs(distilled=True, supervised=supervised is not None)
+    law = WITHOUT_DISCREPANCY.for_runs(distilled=True, supervised=supervised is not None)
     found = estimate_level_shift(runs, supervised, default_priors(law, reference), reference)
     if found is None:
         raise bd.ModelError("The estimate failed.")

@@ -34,7 +34,7 @@ from bayesdistill.law.predictive import curve_loss, expected_loss, logpdf, resid
 FILE = Path(__file__).with_suffix(".json")
 TINY = Path(__file__).resolve().parents[2] / "data" / "tiny"
 
-LAW = bd.LAWS["tied_reducible"]
+LAW = bd.LAWS["tied_reducible"].with_discrepancy()
 DISCREPANCY = LAW.with_discrepancy("shared", "distilled")
 TWO_SIDED = {"perfect_teacher_width": 0.005, "limited_data_width": 0.01, "draws": 4000, "tune": 4000}
 """With these priors, fits of default length have too small an effective sample size."""

@@ -10,10 +10,10 @@ best size at that budget the loss of the best teacher of the group, or slightly 
 from __future__ import annotations
 
 import numpy as np
-from common import parser, row
+from common import WITHOUT_DISCREPANCY, parser, row
 
 import bayesdistill as bd
-from bayesdistill.law import DEFAULT_LAW, SUPERVISED_SYMBOLS
+from bayesdistill.law import SUPERVISED_SYMBOLS
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import draws_of
 from bayesdistill.priors import default_priors, published_law_prior, with_block
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = ((0.0011, 20), (0.0011, 10), (0.0035, 10), (0.011, 10))
     for tolerance, fewest in settings[:1] if quick else settings:
         block, covariance = published_law_prior(reference, tolerance, (fewest, 160.0))
-        priors = with_block(default_priors(DEFAULT_LAW, reference), block, covariance, "published law")
+        priors = with_block(default_priors(WITHOUT_DISCREPANCY, reference), block, covariance, "published law")
         sampler = {"draws": 100, "tune": 100} if quick else {"draws": 2000, "target_accept": 0.95}
         fit = bd.fit(runs, priors=priors, seed=0, **sampler, progress=False)
         assert quick or bd.check(fit).ok, bd.check(fit).verdict

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from common import WITHOUT_DISCREPANCY
 
 from bayesdistill import posterior
 from bayesdistill.criticism.pairs import Flops, own_costs
@@ -22,7 +23,7 @@ from bayesdistill.criticism.refits import Refitter, digest, prepare_refits, refi
 from bayesdistill.criticism.tasks import keep_finished, read_finished
 from bayesdistill.datasets import data_hash, read_runs
 from bayesdistill.errors import ParameterError
-from bayesdistill.law import DEFAULT_LAW, Law, as_law
+from bayesdistill.law import Law, as_law
 from bayesdistill.law.predictive import Design
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
@@ -48,7 +49,7 @@ def replay(
     flops: Flops,
     starts: int = 3,
     batches: Sequence[int] = BATCHES,
-    law: Law | str = DEFAULT_LAW,
+    law: Law | str = WITHOUT_DISCREPANCY,
     prior_settings: Mapping[str, Any] | None = None,
     draws: int = 500,
     tune: int = 600,

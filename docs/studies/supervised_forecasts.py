@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import supervised_baselines as baselines
-from common import parser, table
+from common import WITHOUT_DISCREPANCY, parser, table
 
 import bayesdistill as bd
 
 FRACTIONS = (0.6, 0.8)
 LAWS = {
-    "gamma = 1": bd.LAWS["tied_reducible"].with_fixed(gamma=1.0),
-    "gamma free": bd.LAWS["tied_reducible"],
-    "discrepancy": bd.LAWS["tied_reducible"].with_discrepancy("shared"),
+    "gamma = 1": WITHOUT_DISCREPANCY.with_fixed(gamma=1.0),
+    "gamma free": WITHOUT_DISCREPANCY,
+    "discrepancy": bd.LAWS["tied_reducible"],
 }
 """Name -> law. CRPS and RMSE are relative to the first one."""
 NAMES = {"huber_bootstrap": "Huber fit, bootstrap", "simple_scaling_laws": "simple-scaling-laws"}

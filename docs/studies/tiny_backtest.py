@@ -10,18 +10,21 @@ interrupted study resumes; other runs, or another model, start from the beginnin
 from __future__ import annotations
 
 import joint_baselines
-from common import parser
+from common import WITHOUT_DISCREPANCY, parser
 from tiny_common import distilled, flops, report_to_stderr, supervised
 
 import bayesdistill as bd
 
 VARIANTS = {
-    "default": {},
-    "without": {"law": bd.LAWS["tied_reducible"].without_terms("soft_targets")},
+    "default": {"law": WITHOUT_DISCREPANCY},
+    "without": {"law": WITHOUT_DISCREPANCY.without_terms("soft_targets")},
     "plain": {"law": "busbridge2025"},
     "charged": {"law": "busbridge2025", "teachers": "charged"},
-    "limited": {"prior_settings": {"limited_data_width": 0.01}},
-    "theory": {"prior_settings": {"perfect_teacher_width": 0.005, "limited_data_width": 0.01}},
+    "limited": {"law": WITHOUT_DISCREPANCY, "prior_settings": {"limited_data_width": 0.01}},
+    "theory": {
+        "law": WITHOUT_DISCREPANCY,
+        "prior_settings": {"perfect_teacher_width": 0.005, "limited_data_width": 0.01},
+    },
     "wide theory": {"prior_settings": {"perfect_teacher_width": 0.015, "limited_data_width": 0.015}},
 }
 WORDS = {

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import parser
+from common import WITHOUT_DISCREPANCY, parser
 from tiny_common import distilled, supervised
 
 import bayesdistill as bd
-from bayesdistill.law import DEFAULT_LAW, LAWS, SUPERVISED_SYMBOLS
+from bayesdistill.law import LAWS, SUPERVISED_SYMBOLS
 
 LONG = {"draws": 4000, "tune": 1500, "target_accept": 0.95, "seed": 0, "progress": False}
 STRONGEST = ("d128-32M", "d192-16M")
@@ -65,7 +65,7 @@ def compare_supervised_laws(sampler, first):
     `first` limits the number of fits.
     """
     weaker = distilled[~distilled["teacher"].isin(STRONGEST)]
-    paper, default = LAWS["busbridge2025"], LAWS[DEFAULT_LAW]
+    paper, default = LAWS["busbridge2025"], WITHOUT_DISCREPANCY
     forms = {
         "supervised runs alone": (None, default),
         "and all distilled runs": (distilled, paper),

@@ -101,7 +101,8 @@ def build_model(
     pymc.Model
         Free variables `z` (coordinate), the increments of discrepancies and the remainders of group effects. Deterministics: the
         symbols of the law that are not fixed, among them sigma (nats) and nu, the discrepancies and the group effects. Observed
-        `student_loss` (run) and `loss` (supervised_run). The data are `pymc.Data`, so that a compiled model can be refitted to other runs.
+        `student_loss` (run) and `loss` (supervised_run). The data are `pymc.Data`, so that a compiled model can be refitted to
+        other runs.
 
     Raises
     ------

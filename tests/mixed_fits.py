@@ -12,7 +12,7 @@ from bayesdistill.law import Law, Reference
 
 
 def fits() -> dict[str, xr.DataTree]:
-    """Equation 8 with effects; the default law without discrepancies; equation 8 with soft targets and discrepancies, without effects."""
+    """Equation 8 with effects; the default law without discrepancy; equation 8 with soft targets and discrepancies, without effects."""
     plain = changed_files.small_fit()
     eight = bd.LAWS["busbridge2025"]
     default = bd.LAWS[bd.law.DEFAULT_LAW].with_discrepancy().for_runs(distilled=True, supervised=False)

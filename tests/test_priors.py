@@ -357,7 +357,8 @@ def test_which_coordinates_a_model_has():
     assert distilled.supervised_law == "published law"
     assert distilled.asymptotic_width == 0.005
     supervised = default_priors(DEFAULT.for_runs(distilled=False, supervised=True), REFERENCE)
-    assert set(supervised.names) == {*SUPERVISED_COORDINATES, "log_sigma", "log_nu", "noise_excess", *of_models}
+    others = {"log_sigma", "log_nu", "noise_excess", "log_discrepancy_shared"}
+    assert set(supervised.names) == {*SUPERVISED_COORDINATES, *others, *of_models}
     assert supervised.asymptotic_width is None
     with pytest.raises(ModelError, match="no runs"):
         DEFAULT.for_runs(distilled=False, supervised=False)

@@ -75,6 +75,7 @@ def sampling(law: bd.Law, seeds: int, **sampler: int) -> list[dict[str, object]]
             fit = bd.fit(*tables, law=law, seed=seed, progress=False, **sampler)
             found, steps = bd.posterior.convergence(fit), float(fit["sample_stats"]["n_steps"].mean())
             kept = {name: found[name] for name in ("divergences", "rhat", "ess_bulk", "ess_tail")}
+            kept["seconds"] = bd.provenance(fit)["seconds"]
             rows.append({"study": study, "seed": seed, "steps": steps, **kept, "converged": bool(found["converged"])})
     return rows
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from common import parser
+from common import WITHOUT_DISCREPANCY, parser
 
 import bayesdistill as bd
 from bayesdistill import posterior
 from bayesdistill.law.effects import EFFECTS
 
 TARGET = Path(bd.__file__).parent / "posterior" / "reference_fits.nc"
-LAW = bd.LAWS["tied_reducible"]
+LAW = WITHOUT_DISCREPANCY
 LONG = {"draws": 2000, "tune": 2000, "target_accept": 0.95}
 FITS: dict[str, dict[str, Any]] = {
     "equation 8": {"law": "busbridge2025"},

@@ -97,7 +97,8 @@ def fit(
     cores : int, optional
         Number of chains sampled in parallel. By default, the number of CPU cores.
     target_accept : float, optional
-        Target acceptance rate of the step size adaptation. By default 0.9, and 0.97 and 0.998 if `fit` samples again.
+        Target acceptance rate of the step size adaptation. By default 0.9, or 0.95 if the law has a discrepancy, and
+        0.97 and 0.998 if `fit` samples again.
     progress : bool, optional
         Whether to show a progress bar. By default, it is shown in a terminal or notebook.
 

@@ -84,7 +84,7 @@ def test_the_density_penalizes_violations_alone(violation, expected):
 def test_the_model_has_the_same_density_and_a_finite_gradient(name, runs354):
     runs = runs354.iloc[::40]
     reference = reference_run(runs, None)
-    law = LAWS[name].with_effects().for_tables(runs, None)
+    law = LAWS[name].with_effects().with_discrepancy().for_tables(runs, None)
     priors = default_priors(law, reference, **ALL)
     model = build_model(runs, priors=priors, reference=reference)
     terms = model.logp(vars=[model[f"{statement}_prior"] for statement in STATEMENTS], sum=False)

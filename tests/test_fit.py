@@ -594,7 +594,7 @@ def test_kappa_is_found_where_there_is_one_and_none_where_there_is_none(runs354,
     assert "kappa = 1" in bd.methods_text(fit354)
     assert "kappa = 1" not in bd.methods_text(without)
     rms = [float((bd.law_curves(one)["residual"] ** 2).mean() ** 0.5) for one in (fit354, without)]
-    assert rms == pytest.approx([0.0053, 0.0064], abs=2e-4)  # docs/explanation/misfit.md
+    assert rms == pytest.approx([0.0042, 0.0045], abs=1e-4)  # docs/explanation/misfit.md
     assert float(fit354["posterior"]["kappa"].quantile(0.05)) > 1.7
     assert float(fit354["posterior"]["kappa"].quantile(0.95)) < 4.0
     # And none where equation 8 is true.

@@ -237,11 +237,12 @@ DEFAULTS = "Fit without the arguments draws, tune and target_accept"
 )
 def test_advice_on_sampling_works(poor, words, thresholds):
     """Repeated until nothing is left to advise; every round doubles what it increases."""
-    table, options = simulated(PUBLISHED_SUPERVISED, 10), dict(poor)
+    table, law, options = simulated(PUBLISHED_SUPERVISED, 10), FREE, dict(poor)
     if "target_accept" in poor:
-        table = table.iloc[::4]  # few runs, whose posterior has sharp bends
+        # Few runs and no discrepancy: a posterior with sharp bends.
+        table, law = table.iloc[::4], FREE.with_discrepancy()
     limits = bd.ConvergenceThresholds(**thresholds)
-    found = bd.check(fitted(table, FREE, **options), thresholds=limits)
+    found = bd.check(fitted(table, law, **options), thresholds=limits)
     assert found.ok is False
     assert words in found.verdict
     for _ in range(4):
@@ -252,7 +253,7 @@ def test_advice_on_sampling_works(poor, words, thresholds):
         for name in ("tune", "draws", "chains"):
             if f"{name}=" in text:
                 options[name] = int("".join(c for c in text.split(f"{name}=")[1][:6] if c.isdigit()))
-        found = bd.check(fitted(table, FREE, **options), thresholds=limits)
+        found = bd.check(fitted(table, law, **options), thresholds=limits)
         if found.ok:
             break
     assert found.ok, found

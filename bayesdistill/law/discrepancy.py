@@ -22,7 +22,7 @@ import numpy as np
 from bayesdistill.law.parameters import Coordinate, Parameter, Reference, declared
 from bayesdistill.law.term import Part
 
-STEPS = np.arange(-40, 80)
+STEPS = np.arange(-30, 50)
 """Increments that predictions can need: step k lies between the knots k and k + 1. Paths are constant beyond."""
 RATIO = "tokens per parameter"
 """Name of the path over tokens per parameter."""

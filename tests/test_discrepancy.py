@@ -92,7 +92,7 @@ def test_an_increment_depends_on_seed_path_step_and_draw_only():
 
 
 def test_increments_are_standard_normal():
-    values = np.concatenate([value.ravel() for value in paths_of(400).increments.values()])
+    values = np.concatenate([value.ravel() for value in paths_of(500).increments.values()])
     assert values.size > 1e5
     assert values.mean() == pytest.approx(0, abs=4 / values.size**0.5)
     assert values.var() == pytest.approx(1, abs=6 / values.size**0.5)

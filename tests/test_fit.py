@@ -177,6 +177,7 @@ def test_slopes_of_configurations_go_through_everything_that_uses_scatter(runs35
     shift, slope = (draws[f"effect_student_{name}"][1, 50].values for name in ("configuration", "slope"))
     assert abs(slope.sum()) < 1e-12 < 1e-4 < np.ptp(slope)
     center = bd.distilled_loss(*columns, **one) + shift[configuration] + slope[configuration] * axis
+    center += path_by_hand(draws.isel(chain=1, draw=50), columns, posterior.reference_of(fit))
     sigma, nu = (float(draws[name][1, 50]) for name in ("sigma", "nu"))
     expected = stats.t.logpdf(runs354["student_loss"].to_numpy(), nu, center, sigma)
     np.testing.assert_allclose(fit["log_likelihood"]["student_loss"][1, 50], expected, rtol=1e-10, atol=1e-10)

@@ -100,10 +100,9 @@ def plan(
         mixture (`mix`), and of a fit with the published law as prior that the runs do not contradict: probability_by_law over `law`,
         and law_range, the lowest and the highest of them over `bound`. Laws are those of the mixture, or those of stored fits to the
         354 runs, whose range includes probability; the attribute `law_range` says which, or why there is none. All refer to the
-        chosen strategy. With
-        `teachers`: teacher_index and best_teacher_index, positions along the coordinate teacher. If a budget is too small for any
-        strategy, values are NaN and status gives the reason. Bounds, level of uncertainty (`noise`), convergence and the fit's
-        provenance are attributes.
+        chosen strategy. With `teachers`: teacher_index and best_teacher_index, positions along the coordinate teacher. If a budget is
+        too small for any strategy, values are NaN and status gives the reason. Bounds, level of uncertainty (`noise`), convergence and
+        the fit's provenance are attributes.
 
     Notes
     -----

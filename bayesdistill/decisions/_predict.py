@@ -31,10 +31,7 @@ _LABELS = ("teacher", "student", "model", "experiment")
 _TITLE = {
     ("law", "seen"): "Mean curve of the law, with the effects of groups in the data",
     ("law", "new"): "Mean curve of the law, without group effects",
-    (
-        "expected",
-        "seen",
-    ): "Expected loss, with the effects of groups in the data, those of new groups and the discrepancy of the law",
+    ("expected", "seen"): "Expected loss, with the effects of known and new groups and the discrepancy of the law",
     ("expected", "new"): "Expected loss of new groups, with the discrepancy of the law",
     ("run", "seen"): "Loss of a new run, with the effects of groups in the data",
     ("run", "new"): "Loss of a new run of new groups",

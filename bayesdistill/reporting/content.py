@@ -54,21 +54,9 @@ def tables_of(fit: Fit, plan: xr.Dataset | None, rows: tuple) -> dict[str, pd.Da
 def _strategies(plan: xr.Dataset) -> pd.DataFrame:
     last = plan.sizes["budget"] - 1
     frame = plan_table(plan.isel(budget=sorted({round(i * last / 3) for i in range(4)})))
-    keep = [
-        "student",
-        "scenario",
-        "budget",
-        "probability",
-        "probability_lowest",
-        "probability_highest",
-        "laws_agree",
-        "expected_gain",
-        "teacher_params",
-        "teacher_tokens",
-    ]
-    return frame[
-        [name for name in (*keep, "student_tokens", "status", "extrapolates", "noise", "warning") if name in frame]
-    ]
+    keep = "student scenario budget probability probability_lowest probability_highest laws_agree expected_gain teacher_params"
+    keep += " teacher_tokens student_tokens status extrapolates noise warning"
+    return frame[[name for name in keep.split() if name in frame]]
 
 
 def _extrapolation(plan: xr.Dataset) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def _at(plan: xr.Dataset, scenario: str, budget: float) -> str:
         return f"{words[0]} for a student of {sizes[0]}"
     if len(set(words)) == 1:
         return f"{words[0]} for students of {', '.join(sizes)}"
-    return ", ".join(f"{word} ({size})" for word, size in zip(words, sizes, strict=True))
+    return ", ".join(f"{word} for {size}" for word, size in zip(words, sizes, strict=True))
 
 
 def _meaning(scenario: str) -> str:

@@ -93,14 +93,10 @@ def _teachers(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _narrow(priors: Priors, reference: Reference, tables: dict[str, pd.DataFrame]) -> Priors:
-    """Return the priors of the default law with narrow distillation priors and the supervised priors of a fit."""
+    """Return priors of the default law without its discrepancy: narrow distillation priors and the supervised priors of a fit."""
     fixed = {name: value for name, value in priors.law.fixed.items() if name in SUPERVISED_SYMBOLS}
-    law = (
-        LAWS[DEFAULT_LAW]
-        .with_discrepancy()
-        .for_tables(tables["distilled"], tables.get("supervised"))
-        .with_fixed(**fixed)
-    )
+    law = LAWS[DEFAULT_LAW].with_discrepancy().with_fixed(**fixed)
+    law = law.for_tables(tables["distilled"], tables.get("supervised"))
     found = default_priors(law, reference, asymptotic_width=None)
     index = [i for i, name in enumerate(priors.names) if name in SUPERVISED_COORDINATES and name in found.table]
     block = {priors.names[i]: priors.table[priors.names[i]] for i in index}

@@ -32,10 +32,10 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 functions of the coordinates, which change with the other coordinates. The posterior is then a thin curved surface, on which
 trajectories require many small steps. The prior on the advantage with unlimited data ends it abruptly."""
 FIXED_AXIS_SETTINGS = SETTINGS[1:]
-"""The same for runs with an axis that does not vary, whose draws always fail with the first settings."""
+"""The same for runs with an axis that does not vary, whose draws often fail with the first settings."""
 PATH_SETTINGS = (SETTINGS[0] | {"target_accept": 0.95}, *SETTINGS[1:])
-"""The same for a law with a discrepancy. E and gamma then reach farther along a ridge that becomes narrow: at 0.9, every fifth fit had
-a divergent draw."""
+"""The same for a law with a discrepancy. E and gamma then reach farther along a ridge that becomes narrow: at 0.9, two of nine
+fits of the two packaged studies had a divergent draw."""
 
 _LATER = ("dask.array", "h5netcdf", "dask.distributed")
 """Packages that the log-likelihood and `save` import. xarray imports dask, if it is installed, when it creates an array or writes a

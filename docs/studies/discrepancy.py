@@ -66,17 +66,16 @@ def plans(law: bd.Law, **sampler: int) -> list[dict[str, object]]:
     return rows
 
 
-def sampling(law: bd.Law, seeds: int, **sampler: int) -> list[dict[str, object]]:
-    """Diagnostics of fits of both studies with the law."""
+def sampling(seeds: int, **sampler: int) -> list[dict[str, object]]:
+    """Diagnostics and times of fits of both studies, with the laws in turn."""
     studies = {"published": (bd.load_runs(),), "tiny": (bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised"))}
     rows: list[dict[str, object]] = []
-    for study, tables in studies.items():
-        for seed in range(seeds):
-            fit = bd.fit(*tables, law=law, seed=seed, progress=False, **sampler)
-            found, steps = bd.posterior.convergence(fit), float(fit["sample_stats"]["n_steps"].mean())
-            kept = {name: found[name] for name in ("divergences", "rhat", "ess_bulk", "ess_tail")}
-            kept["seconds"] = bd.provenance(fit)["seconds"]
-            rows.append({"study": study, "seed": seed, "steps": steps, **kept, "converged": bool(found["converged"])})
+    for study, seed, (name, law) in itertools.product(studies, range(seeds), LAWS.items()):
+        fit = bd.fit(*studies[study], law=law, seed=seed, progress=False, **sampler)
+        found, steps = bd.posterior.convergence(fit), float(fit["sample_stats"]["n_steps"].mean())
+        kept = {name: found[name] for name in ("divergences", "rhat", "ess_bulk", "ess_tail")}
+        row = {"law": name, "study": study, "seed": seed, "steps": steps, **kept, "converged": bool(found["converged"])}
+        rows.append(row | {"seconds": bd.provenance(fit)["seconds"]})
     return rows
 
 
@@ -91,8 +90,6 @@ def main(arguments: list[str] | None = None) -> None:
     rows: dict[str, list[dict[str, object]]] = {"left out": [], "forecasts": [], "plans": [], "sampling": []}
     everything = not (given.sampling or given.plans)
     for name, law in LAWS.items():
-        if everything or given.sampling:
-            rows["sampling"] += [{"law": name} | row for row in sampling(law, 1 if given.quick else 5, **short)]
         if everything or given.plans:
             rows["plans"] += [{"law": name} | row for row in plans(law, **short)]
         if everything:
@@ -100,6 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
                 scores = left_out(law, split, **(short or {"draws": 400}))
                 rows["left out"].append({"law": name, "split": split} | scores)
             rows["forecasts"] += [{"law": name} | row for row in forecasts(law, **(short or {"draws": 600}))]
+    if everything or given.sampling:
+        rows["sampling"] = sampling(1 if given.quick else 5, **short)
     for title, found in rows.items():
         if found:
             print(title, pd.DataFrame(found).round(3).to_string(index=False), sep="\n")

@@ -1,6 +1,6 @@
 """Convergence of fits of few distilled runs: numbers of explanation/check.md.
 
-python docs/studies/few_runs.py [--seeds 2] [--first 0] [--once] [--quick]
+python docs/studies/few_runs.py [--seeds 2] [--first 0] [--once] [--without-discrepancy] [--quick]
 
 Tables of 10 to 60 runs are simulated from equation 8 with a residual scale of 0.005 nats, with random students and teachers that the
 runs combine at random, and fitted with default settings. With `--once`, the fits do not sample again if their draws fail the
@@ -13,7 +13,7 @@ import itertools
 
 import numpy as np
 import pandas as pd
-from common import parser
+from common import default_law, parser
 from supervised_fits import converges
 
 import bayesdistill as bd
@@ -40,7 +40,7 @@ def simulated(design: tuple[int, int, int], seed: int) -> pd.DataFrame:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print one line per fit."""
-    options = parser(__doc__)
+    options = parser(__doc__, law=True)
     options.add_argument("--seeds", type=int, default=2)
     options.add_argument("--first", type=int, default=0)
     options.add_argument("--once", action="store_true")
@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         converges(
             "{} runs, {} teachers, {} students".format(*design) + f", seed {seed}",
             runs=simulated(design, seed),
+            law=default_law(given),
             seed=seed,
             **once,
         )

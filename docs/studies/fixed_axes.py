@@ -1,6 +1,6 @@
 """Convergence of fits whose runs do not vary along an axis: numbers of explanation/model.md.
 
-python docs/studies/fixed_axes.py [--seeds 1] [--kinds KIND ...] [--quick]
+python docs/studies/fixed_axes.py [--seeds 1] [--kinds KIND ...] [--without-discrepancy] [--quick]
 
 Tables of 24 runs of each kind (with one size, one teacher, one size and one teacher, or one number of tokens) are simulated from
 equation 8, with residual scales of 0.003, 0.01 and 0.03 nats, and fitted with default settings. The script prints one line per fit and
@@ -13,7 +13,7 @@ import itertools
 
 import numpy as np
 import pandas as pd
-from common import parser
+from common import default_law, parser
 from supervised_fits import converges
 
 import bayesdistill as bd
@@ -69,7 +69,7 @@ def simulated(kind: str, sigma: float, seed: int) -> dict[str, pd.DataFrame]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print one line per fit."""
-    options = parser(__doc__)
+    options = parser(__doc__, law=True)
     options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--kinds", nargs="*", choices=list(KINDS), default=list(KINDS), metavar="KIND")
     given = options.parse_args(arguments)
@@ -77,7 +77,12 @@ def main(arguments: list[str] | None = None) -> None:
     if given.quick:
         settings = [("supervised, one size", SCALES[-1], 0)]
     passed = [
-        converges(f"{kind}, residual scale {sigma} nats, seed {seed}", **simulated(kind, sigma, seed), seed=seed)
+        converges(
+            f"{kind}, residual scale {sigma} nats, seed {seed}",
+            **simulated(kind, sigma, seed),
+            law=default_law(given),
+            seed=seed,
+        )
         for kind, sigma, seed in settings
     ]
     print(f"{sum(passed)} of {len(passed)} fits pass")

@@ -27,9 +27,10 @@ from bayesdistill.criticism.results import dataset
 from bayesdistill.criticism.tasks import run_missing
 from bayesdistill.datasets import hash_of, read_design
 from bayesdistill.errors import ParameterError
-from bayesdistill.law import DEFAULT_LAW, Draws, Law, as_law
+from bayesdistill.law import DEFAULT_LAW, Law, as_law
+from bayesdistill.law.discrepancy import STEPS, log_compute, steps_between
 from bayesdistill.law.effects import student_configurations
-from bayesdistill.law.predictive import Design, expected_loss, group_effects, logpdf, residual_scale
+from bayesdistill.law.predictive import Design, Deviations, expected_loss, group_effects, logpdf, residual_scale
 from bayesdistill.model import reference_run
 from bayesdistill.posterior import ConvergenceThresholds
 from bayesdistill.priors import Priors, default_priors
@@ -109,8 +110,10 @@ def simulate_calibration(
         Over simulation: `status` (passed, passed when refitted, failed), `rhat`, `ess_bulk`, `ess_ranked` (the smallest of the
         ranked quantities) and `divergences` of the last refit, `first_rhat` and `first_divergences` of the first one. Over
         simulation and quantity: `rank` of the truth among 99 draws. Over simulation and decision: `probability` (that distillation
-        wins) and `won`, for four fixed decisions and three near the break-even point of the posterior. Quantities: every parameter,
-        every coordinate `z[...]`, group effects, the gains of the decisions in nats, and the log-likelihood.
+        wins) and `won`, for four fixed decisions and three near the break-even point of the posterior, with the discrepancy and the
+        group effects of a new student (noise="expected" in plans). Quantities: every parameter, every coordinate `z[...]`, group
+        effects, increments of the paths of discrepancies, the gains of the decisions in nats (of the mean curves, and expected
+        gains with discrepancy and group effects), and the log-likelihood.
 
     Raises
     ------
@@ -164,14 +167,15 @@ def simulate_calibration(
 
 def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
     runs, priors, truth, sampler, thresholds = task
+    seed = sampler["seed"]
     refitter = refitter_for(runs, priors)
     true_law = truths.draws_of_truth(truth, priors.law, refitter.reference)
-    outcome, true_effects = truths.simulate_outcomes(true_law, runs, np.random.default_rng(sampler["seed"]))
+    outcome, true_effects = truths.simulate_outcomes(true_law, runs, np.random.default_rng(seed))
     ranked: dict[str, np.ndarray] = {}
 
     def too_few_effective_draws(tree: xr.DataTree) -> list[str]:
         z = posterior.posterior_dataset(tree)["z"].values.reshape(-1, truth["z"].size)
-        ranked.update(_quantities(runs, posterior.draws_of(tree), posterior.effects_of(tree), z, priors, outcome))
+        ranked.update(_quantities(runs, _new_pairs(tree, seed), posterior.effects_of(tree), z, priors, outcome))
         ranked_ess.append(_smallest_ess(ranked, sampler["chains"]))
         return ["ess_ranked"] if ranked_ess[-1] < thresholds.min_ess_bulk else []
 
@@ -186,17 +190,19 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
         further=too_few_effective_draws,
         student_loss=outcome,
     )
-    draws = posterior.draws_of(tree)
+    pairs = _new_pairs(tree, seed)
+    draws, own = pairs.draws, int(np.random.default_rng([seed, 2]).integers(2**63))
+    true_pair = Deviations.draw(truths.like_fitted(true_law, draws), own, "expected")
     thin = np.linspace(0, draws.n_draws - 1, RANKS).round().astype(int)
     found = {name: values[thin] for name, values in ranked.items()}
-    true = _quantities(runs, true_law, true_effects, truth["z"][None], priors, outcome)
-    gains, true_gains = truths.decision_gains(draws), truths.decision_gains(true_law)
-    one = int(np.random.default_rng([sampler["seed"], 1]).integers(draws.n_draws))
+    true = _quantities(runs, true_pair, true_effects, truth["z"][None], priors, outcome)
+    gains, true_gains = truths.decision_gains(pairs), truths.decision_gains(true_pair)
+    one = int(np.random.default_rng([seed, 1]).integers(draws.n_draws))
     for name in truths.BREAK_EVEN:
         tokens = truths.break_even_tokens(draws.take([one]), name)
-        # At the picked draw both losses are equal by construction, so it is excluded.
-        gains[name] = np.delete(truths.break_even_gain(draws, name, tokens), one)
-        true_gains[name] = truths.break_even_gain(true_law, name, tokens)
+        # The tokens depend on the picked draw: the mean curves of both losses are equal there. It is excluded.
+        gains[name] = np.delete(truths.break_even_gain(pairs, name, tokens), one)
+        true_gains[name] = truths.break_even_gain(true_pair, name, tokens)
     return {
         "rank": {name: int((values < true[name]).sum()) for name, values in found.items()},
         "attempts": [
@@ -206,6 +212,11 @@ def _simulation(task: tuple[Any, ...]) -> dict[str, Any]:
         "probability": {name: float((gains[name] > 0).mean()) for name in CHOICES},
         "won": {name: bool(true_gains[name] > 0) for name in CHOICES},
     }
+
+
+def _new_pairs(tree: xr.DataTree, seed: int) -> Deviations:
+    """Return the deviations of new pairs of runs, with a discrepancy outside the data that differs between simulations."""
+    return Deviations.draw(posterior.draws_of(tree, seed=seed), seed, "expected")
 
 
 def _smallest_ess(values: dict[str, np.ndarray], chains: int) -> float:
@@ -220,10 +231,15 @@ def _smallest_ess(values: dict[str, np.ndarray], chains: int) -> float:
 
 
 def _quantities(
-    runs: pd.DataFrame, draws: Draws, effects: dict[str, np.ndarray], z: np.ndarray, priors: Priors, outcome: np.ndarray
+    runs: pd.DataFrame,
+    pairs: Deviations,
+    effects: dict[str, np.ndarray],
+    z: np.ndarray,
+    priors: Priors,
+    outcome: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Return every quantity that is ranked, at every draw or at the truth, (n_draws,)."""
-    law = priors.law
+    law, draws, design = priors.law, pairs.draws, Design.of(priors.law, runs)
     free = [name for name, is_free in zip(priors.names, priors.free, strict=True) if is_free]
     # Symbols that are fixed or determined by others have no rank.
     idle = {*law.fixed, *(name for term in law.terms for name in term.determines)}
@@ -236,8 +252,12 @@ def _quantities(
             labels = configurations if effect.dim == "student_configuration" else effect.groups(runs)[0]
             of_groups = zip(labels, effects[effect.name].T, strict=True)
             found |= {f"{effect.variable.name}[{label}]": values for label, values in of_groups}
-    found |= {f"gain: {name}": gain for name, gain in truths.decision_gains(draws).items()}
-    design = Design.of(law, runs)
+    if draws.paths is not None:
+        for k in steps_between(log_compute(design.params, design.tokens, draws.reference)):
+            for one in law.discrepancy:
+                found[f"{one.variable}[{k}]"] = draws.paths.increments[one.name][:, k - STEPS[0]]
+    for title, source in (("gain", draws), ("expected gain", pairs)):
+        found |= {f"{title}: {name}": gain for name, gain in truths.decision_gains(source).items()}
     center = expected_loss(draws, design) + group_effects(draws, design, effects)
     density = logpdf(outcome, center, residual_scale(draws, design), draws["nu"][:, None])
     return found | {"log-likelihood": np.asarray(density.sum(axis=1))}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 from bayesdistill.arguments import checked
 from bayesdistill.errors import ModelError
 from bayesdistill.law import Draws, Law, Paths, Reference
-from bayesdistill.law.predictive import Design, expected_loss, group_effects, residual_scale, residuals
+from bayesdistill.law.predictive import Design, Deviations, expected_loss, group_effects, residual_scale, residuals
 from bayesdistill.priors import Priors
 
 DECISIONS = {
@@ -194,9 +195,15 @@ def _distilled(draws: Draws, params: float, tokens: float, teacher: Sequence[flo
     return draws.distilled_loss(params, tokens, draws.supervised_loss(*teacher))
 
 
-def _gain(draws: Draws, params: float, tokens: float, pretrained: float, teacher: Sequence[float]) -> np.ndarray:
-    """Return pretrained minus distilled loss in nats, (n_draws,)."""
-    return draws.supervised_loss(params, pretrained) - _distilled(draws, params, tokens, teacher)
+def _gain(
+    source: Draws | Deviations, params: float, tokens: float, pretrained: float, teacher: Sequence[float]
+) -> np.ndarray:
+    """Return pretrained minus distilled loss in nats, (n_draws,): of the mean curves, or with deviations from them."""
+    draws = source if isinstance(source, Draws) else source.draws
+    curves = draws.supervised_loss(params, pretrained) - _distilled(draws, params, tokens, teacher)
+    if isinstance(source, Draws):
+        return curves
+    return curves + source.difference(params, tokens, draws.supervised_loss(*teacher), pretrained)
 
 
 def break_even_tokens(truth: Draws, name: str) -> float:
@@ -209,15 +216,15 @@ def break_even_tokens(truth: Draws, name: str) -> float:
         return float(min(MOST_TOKENS, (left / law["B"]) ** (-1 / law["beta"]))) if left > 0 else MOST_TOKENS
 
 
-def break_even_gain(draws: Draws, name: str, pretrained: float) -> np.ndarray:
+def break_even_gain(source: Draws | Deviations, name: str, pretrained: float) -> np.ndarray:
     """Return pretrained minus distilled loss in nats of a decision of BREAK_EVEN, (n_draws,)."""
     params, tokens, *teacher = BREAK_EVEN[name]
-    return _gain(draws, params, tokens, pretrained, teacher)
+    return _gain(source, params, tokens, pretrained, teacher)
 
 
-def decision_gains(draws: Draws) -> dict[str, np.ndarray]:
+def decision_gains(source: Draws | Deviations) -> dict[str, np.ndarray]:
     """Return pretrained minus distilled loss in nats for each of DECISIONS, (n_draws,)."""
-    return {name: _gain(draws, *one[:3], teacher=one[3:]) for name, one in DECISIONS.items()}
+    return {name: _gain(source, *one[:3], teacher=one[3:]) for name, one in DECISIONS.items()}
 
 
 def draws_of_truth(truth: dict[str, Any], law: Law, reference: Reference) -> Draws:
@@ -226,3 +233,10 @@ def draws_of_truth(truth: dict[str, Any], law: Law, reference: Reference) -> Dra
     names, seed = [one.name for one in law.discrepancy], zlib.crc32(np.ascontiguousarray(truth["z"]).tobytes())
     paths = Paths.extended(names, 1, {}, np.arange(0), None, seed) if names else None
     return Draws(law, symbols, reference, paths=paths)
+
+
+def like_fitted(truth: Draws, fitted: Draws) -> Draws:
+    """Return a true law for which the runs of the fitted draws are the data: what is new to the fit is new to it."""
+    ratios = None if fitted.paths is None else fitted.paths.ratios
+    paths = None if truth.paths is None else replace(truth.paths, ratios=ratios)
+    return replace(truth, groups=fitted.groups, paths=paths)

@@ -76,7 +76,8 @@ def predict(
     draws : bool
         Whether to return draws of the loss.
     seed : int
-        Random seed of the draws of the loss with noise="expected" or "run". The summaries do not depend on it.
+        Random seed of the draws of the loss with noise="expected" or "run", and of the discrepancy outside the data. Summaries of runs
+        within the data do not depend on it.
     kind : {"distilled", "supervised"}, optional
         By default, the columns of the table determine it.
     allow_suspicious : bool

@@ -92,7 +92,9 @@ class FittedDraws:
         return replace(self._take(index), draw=self.draw[within]), index
 
 
-def gather(fit: posterior.Fit, allow_unconverged: bool = False, allow_conflict: bool = False) -> FittedDraws:
+def gather(
+    fit: posterior.Fit, allow_unconverged: bool = False, allow_conflict: bool = False, seed: int = 0
+) -> FittedDraws:
     """Return the draws of a fit after checking convergence and corpus.
 
     Parameters
@@ -102,6 +104,8 @@ def gather(fit: posterior.Fit, allow_unconverged: bool = False, allow_conflict: 
         Whether a posterior that did not converge is accepted.
     allow_conflict : bool
         Whether runs that contradict the supervised law are accepted.
+    seed : int
+        Of the discrepancy outside the data.
 
     Raises
     ------
@@ -136,7 +140,7 @@ def gather(fit: posterior.Fit, allow_unconverged: bool = False, allow_conflict: 
     laws, law_of_draw = posterior.law_positions(fit)
     weights = {name: of_law["weight"] for name, of_law in posterior.members(fit).items()}
     return FittedDraws(
-        draws=posterior.draws_of(fit),
+        draws=posterior.draws_of(fit, seed=seed),
         chain=law["chain"].values,
         draw=law["draw"].values,
         ranges=ranges,

@@ -20,7 +20,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.arguments import NOISE, check_fields, instance, one_of
+from bayesdistill.arguments import NOISE, SEED, check_fields, instance, one_of
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape
 from bayesdistill.decisions import arguments
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable
@@ -68,7 +68,7 @@ class Planner:
         each chain. `predict` and `interactive_page`
         have other arguments of this name.
     seed : int
-        Random seed of all random numbers, such as the noise of single runs.
+        Random seed of all random numbers, such as the noise of single runs and the discrepancy outside the data.
     allow_unconverged : bool
         Use a posterior that failed convergence checks, with a warning. The attributes of the results record this.
     allow_conflict : bool
@@ -124,7 +124,7 @@ class Planner:
     @cached_property
     def fitted(self) -> FittedDraws:
         """Draws of the fit, after checking convergence and corpus."""
-        return gather(self.fit, self.allow_unconverged, self.allow_conflict)
+        return gather(self.fit, self.allow_unconverged, self.allow_conflict, SEED(self.seed, "seed"))
 
     @property
     def level(self) -> str:
@@ -245,7 +245,7 @@ def planner_of(
 def changed(planner: Planner, **options: Any) -> Planner:
     """Return the Planner with other options. It shares the draws of the fit, whose warnings then appear once."""
     found = replace(planner, **options)
-    if all(getattr(found, name) == getattr(planner, name) for name in Unconverged.__annotations__):
+    if all(getattr(found, name) == getattr(planner, name) for name in (*Unconverged.__annotations__, "seed")):
         vars(found)["fitted"] = planner.fitted
     return found
 

@@ -164,7 +164,7 @@ def law_draws(fit: Fit, law: Law | str | None = None) -> xr.Dataset:
     return draws[list(law.symbols_of_law)]
 
 
-def draws_of(fit: Fit, thin: slice = slice(None)) -> Draws:
+def draws_of(fit: Fit, thin: slice = slice(None), seed: int = 0) -> Draws:
     """Return the flattened draws of the law and of the residual noise of a fit.
 
     Parameters
@@ -172,6 +172,8 @@ def draws_of(fit: Fit, thin: slice = slice(None)) -> Draws:
     fit : DataTree or Dataset
     thin : slice
         Selects draws of each chain.
+    seed : int
+        Of the discrepancy outside the data.
 
     Raises
     ------
@@ -183,16 +185,16 @@ def draws_of(fit: Fit, thin: slice = slice(None)) -> Draws:
     dataset = posterior_dataset(fit).isel(draw=thin)
     flat = {p.name: _flat(dataset[p.name]) for p in law.parameters if p.name in dataset}
     groups = {e.name: dataset.sizes[e.dim] for e in law.effects if e.variable.name in dataset}
-    return Draws(law, flat, reference_of(fit), groups, _paths_of(fit, law, thin) if law.discrepancy else None)
+    return Draws(law, flat, reference_of(fit), groups, _paths_of(fit, law, thin, seed) if law.discrepancy else None)
 
 
-def _paths_of(fit: Fit, law: Law, thin: slice) -> Paths:
+def _paths_of(fit: Fit, law: Law, thin: slice, seed: int) -> Paths:
     """Return the paths of a fit's discrepancies, with increments outside the data from their prior."""
     dataset = posterior_dataset(fit)
     fitted = {one.name: _flat(dataset[one.variable]) for one in law.discrepancy if one.variable in dataset}
     steps = dataset["step"].values if fitted else np.arange(0)
     count = dataset.sizes["chain"] * dataset.sizes["draw"]
-    paths = Paths.extended([one.name for one in law.discrepancy], count, fitted, steps, _ratios(fit))
+    paths = Paths.extended([one.name for one in law.discrepancy], count, fitted, steps, _ratios(fit), seed)
     kept = np.arange(count).reshape(dataset.sizes["chain"], -1)[:, thin].ravel()
     return paths if thin == slice(None) else paths.take(kept)
 

@@ -226,6 +226,17 @@ def test_a_plan_of_expected_losses_is_the_law_plus_its_deviations(wandering):
     np.testing.assert_allclose(alone["advantage"].values[0, 0, 0], found["advantage"].values[0, 0, 1], atol=1e-9)
 
 
+def test_the_seed_of_a_planner_draws_the_discrepancy_outside_the_data_only(wandering):
+    planner = accepted(wandering)
+    other = bd.decisions.planning.changed(planner, seed=1)
+    fitted = wandering["posterior"]["step"].values - STEPS[0]
+    new = np.setdiff1d(np.arange(STEPS.size), fitted)
+    for name in ("shared", "distilled"):
+        first, second = (p.fitted.draws.paths.increments[name] for p in (planner, other))
+        np.testing.assert_array_equal(first[:, fitted], second[:, fitted])
+        assert abs(np.corrcoef(first[:, new].ravel(), second[:, new].ravel())[0, 1]) < 4 / np.sqrt(first[:, new].size)
+
+
 def test_a_path_can_change_the_side_of_a_draw_several_times():
     law = LAWS["busbridge2025"].with_discrepancy("distilled")
     symbols = {**bd.PUBLISHED, "sigma": 0.01, "nu": 5.0, "discrepancy_distilled": 1.0}

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from bayesdistill import posterior
+from bayesdistill.arguments import SEED
 from bayesdistill.datasets import FIXED_AXES, fixed_axes
 from bayesdistill.errors import ConflictError, ConflictWarning, ConvergenceError, ConvergenceWarning, ModelError
 from bayesdistill.law import Draws
@@ -67,6 +68,10 @@ class FittedDraws:
         rows, columns = (np.flatnonzero(np.isin(own, kept)) for own, kept in ((self.chain, chain), (self.draw, draw)))
         index = (rows[:, None] * self.draw.size + columns).ravel()
         return replace(self._take(index), chain=self.chain[rows], draw=self.draw[columns])
+
+    def reseeded(self, fit: posterior.Fit, seed: int) -> FittedDraws:
+        """Return the same draws of the fit with another discrepancy outside the data."""
+        return replace(self, draws=posterior.draws_of(fit, seed=SEED(seed, "seed")))
 
     def _take(self, index: np.ndarray) -> FittedDraws:
         return replace(self, draws=self.draws.take(index), law=self.law[index])
@@ -140,7 +145,7 @@ def gather(
     laws, law_of_draw = posterior.law_positions(fit)
     weights = {name: of_law["weight"] for name, of_law in posterior.members(fit).items()}
     return FittedDraws(
-        draws=posterior.draws_of(fit, seed=seed),
+        draws=posterior.draws_of(fit, seed=SEED(seed, "seed")),
         chain=law["chain"].values,
         draw=law["draw"].values,
         ranges=ranges,

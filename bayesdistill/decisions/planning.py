@@ -20,7 +20,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.arguments import NOISE, SEED, check_fields, instance, one_of
+from bayesdistill.arguments import NOISE, check_fields, instance, one_of
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape
 from bayesdistill.decisions import arguments
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable
@@ -124,7 +124,7 @@ class Planner:
     @cached_property
     def fitted(self) -> FittedDraws:
         """Draws of the fit, after checking convergence and corpus."""
-        return gather(self.fit, self.allow_unconverged, self.allow_conflict, SEED(self.seed, "seed"))
+        return gather(self.fit, self.allow_unconverged, self.allow_conflict, self.seed)
 
     @property
     def level(self) -> str:
@@ -245,8 +245,9 @@ def planner_of(
 def changed(planner: Planner, **options: Any) -> Planner:
     """Return the Planner with other options. It shares the draws of the fit, whose warnings then appear once."""
     found = replace(planner, **options)
-    if all(getattr(found, name) == getattr(planner, name) for name in (*Unconverged.__annotations__, "seed")):
-        vars(found)["fitted"] = planner.fitted
+    if all(getattr(found, name) == getattr(planner, name) for name in Unconverged.__annotations__):
+        same = found.seed == planner.seed
+        vars(found)["fitted"] = planner.fitted if same else planner.fitted.reseeded(found.fit, found.seed)
     return found
 
 

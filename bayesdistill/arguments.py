@@ -277,6 +277,7 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
         "target_accept": Range(0.1, 0.9999),
         **dict.fromkeys(("cores", "threads"), WORKERS),
         "piece": Range(1, 1_000_000, "budgets", whole=True),
+        "width": Range(20, 1_000_000, "characters", whole=True),
         "draws": Range(1, 1_000_000, whole=True),
         "seed": SEED,
         # Criticism and design

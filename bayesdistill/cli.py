@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -96,6 +97,31 @@ Unconverged = Annotated[bool, typer.Option(help="Use a posterior that failed `ch
 
 Conflict = Annotated[
     bool, typer.Option(help="Decide although the runs contradict the supervised law; every output is marked.")
+]
+
+Students = Annotated[
+    list[str], typer.Option("--student", help="Non-embedding parameters: 1B, 300M or 1B,3B. Repeat for more.")
+]
+Budgets = Annotated[str, typer.Option(help="FLOPs: lowest:highest:count on a log scale, or a list 1e20,1e21.")]
+ScenarioNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scenario",
+        help="Cost scenario (default: all four). Repeat for more.",
+        autocompletion=lambda: list(bd.SCENARIOS),
+    ),
+]
+Deltas = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--delta", help="Custom scenario LGT:PRE, such as 1:1/8: fractions of the teacher's inference and pretraining."
+    ),
+]
+TeacherFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--teachers", help="Existing teachers: a CSV or Parquet file with params, loss, and optionally name and tokens."
+    ),
 ]
 
 
@@ -204,20 +230,11 @@ def check_command(fit: FitFile, as_json: AsJson = False) -> None:
 @app.command(name="plan")
 def plan_command(
     fit: FitFile,
-    student: Annotated[list[str], typer.Option(help="Non-embedding parameters: 1B, 300M, 3e9. Repeat for more.")],
-    budgets: Annotated[str, typer.Option(help="FLOPs: lowest:highest:count on a log scale, or a list 1e20,1e21.")],
-    scenario: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Cost scenario (default: all four). Repeat for more.", autocompletion=lambda: list(bd.SCENARIOS)
-        ),
-    ] = None,
-    delta: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Custom scenario LGT:PRE, such as 1:1/8: fractions of the teacher's inference and pretraining."
-        ),
-    ] = None,
+    student: Students,
+    budgets: Budgets,
+    scenario: ScenarioNames = None,
+    delta: Deltas = None,
+    teachers: TeacherFile = None,
     output: Annotated[Path | None, _output("Output file of the plan (netCDF).")] = None,
     max_teacher_params: Annotated[str, _number("Maximum non-embedding parameters of the teacher.")] = "1e12",
     max_teacher_tokens: Annotated[str, _number("Maximum training tokens of the teacher.")] = "2e13",
@@ -234,13 +251,13 @@ def plan_command(
     """Compute the probability that distillation beats pretraining, and the strategies."""
     from bayesdistill.plots.grids import changes_note, left_out, level_note, undetermined_note
 
-    _keep_inputs(output, fit)
-    scenarios: list[Any] = list(scenario or []) + [_shares(text) for text in delta or []]
+    _keep_inputs(output, fit, teachers)
     result = bd.plan(
         _load_fit(fit),
-        student,
+        _students(student),
         _budgets(budgets),
-        scenarios or tuple(bd.SCENARIOS),
+        _scenarios(scenario, delta),
+        teachers=teachers,
         max_teacher_params=_positive(max_teacher_params, "--max-teacher-params"),
         max_teacher_tokens=_positive(max_teacher_tokens, "--max-teacher-tokens"),
         max_student_tokens=None
@@ -259,7 +276,7 @@ def plan_command(
     if as_json:
         _print_json(bd.plan_table(result), result)
         return
-    print(bd.table_text(bd.summary_table(result)))
+    _print_table(bd.summary_table(result).drop(columns="noise"))
     for sentence in [*left_out(result), *level_note(result), *undetermined_note(result), *changes_note(result)]:
         print(sentence)
     _print_warnings(result, fit)
@@ -324,7 +341,7 @@ def predict_command(
         _print_json(table, result)
         return
     print(f"{result.attrs['title']}\n")
-    print(bd.table_text(table.drop(columns=["loss_mean", "loss_sd"])))
+    _print_table(table.drop(columns=["loss_mean", "loss_sd"]))
     if "coverage" in result.attrs:
         print(
             f"\n{100 * result.attrs['coverage']:.0f}% of the observed losses are inside their {100 * inside:g}% interval."
@@ -410,6 +427,11 @@ def _whole(text: str, option: str) -> int:
     return int(value)
 
 
+def _print_table(table: pd.DataFrame) -> None:
+    """Print a table in the width of the terminal; 80 characters without one."""
+    print(bd.table_text(table, width=shutil.get_terminal_size().columns))
+
+
 def _print_json(table: pd.DataFrame, result: xr.Dataset) -> None:
     limits = {name: result.attrs[name] for name in [posterior.CONFLICT_ATTRIBUTE] if name in result.attrs}
     if axes := _fixed_axes(result):
@@ -423,7 +445,7 @@ def _print_warnings(result: xr.Dataset, fit: Path) -> None:
         print(f"The posterior did not converge, so these numbers may be wrong: bayesdistill check {fit}")
     if conflict := result.attrs.get(posterior.CONFLICT_ATTRIBUTE):
         print(f"Warning: {conflict}")
-    for sentence in _fixed_axes(result):
+    for sentence in [*_fixed_axes(result), *filter(None, [result.attrs.get("scenarios_left_out")])]:
         print(f"Note: {sentence}")
 
 
@@ -442,6 +464,16 @@ def _load_fit(path: Path) -> xr.DataTree:
     if not isinstance(result, xr.DataTree):
         raise FileError(f"{path} contains a plan, not a fit. Create a fit with: bayesdistill fit RUNS -o fit.nc")
     return result
+
+
+def _students(texts: list[str]) -> list[str]:
+    """Return the sizes of students, which one option may separate by commas."""
+    return [part.strip() for text in texts for part in text.split(",")]
+
+
+def _scenarios(names: list[str] | None, deltas: list[str] | None) -> Any:
+    """Return the scenarios of --scenario and --delta, by default all four."""
+    return [*(names or []), *(_shares(text) for text in deltas or [])] or tuple(bd.SCENARIOS)
 
 
 def _shares(text: str) -> Any:

@@ -388,6 +388,7 @@ def test_every_function_with_numbers_is_here():
         "decision_calibration",
         "summary_table",
         "decision_table",
+        "table_text",
     }
     names = [n for n in bd.__all__ if callable(getattr(bd, n))]
     plain = {n for n in names if _has_numbers(getattr(bd, n))}

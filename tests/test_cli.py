@@ -180,6 +180,9 @@ def test_bad_arguments(
             "--noise must be 'law', 'expected' or 'run', got 'white'",
         ),
         (["--student", "1B", "--budgets", "1e20", "--max-teacher-params", "-1"], "'-1' in --max-teacher-params"),
+        (["--student", "1B,huge", "--budgets", "1e20"], "'huge' in --student"),
+        (["--student", "1B,1B", "--budgets", "1e20"], "--student contains 1e+09 more than once"),
+        (["--student", "1B", "--budgets", "1e20", "--teachers", "nowhere.csv"], "nowhere.csv does not exist"),
     ],
 )
 def test_bad_questions(
@@ -192,6 +195,35 @@ def test_bad_questions(
     assert said in err
     assert "Traceback" not in err + out
     assert not (tmp_path / "plan.nc").exists()
+
+
+def test_teachers_of_a_file_and_several_students(command: Command, published_draw: xr.Dataset, tmp_path: Path) -> None:
+    path = bd.save(xr.DataTree.from_dict({"posterior": published_draw}), tmp_path / "fit.nc")
+    teachers = pd.DataFrame({"name": ["mine", "large"], "params": [8e9, 7e10], "loss": [2.05, 1.95]})
+    teachers.to_csv(tmp_path / "mine.csv", index=False)
+    question = [
+        "plan",
+        path,
+        "--student",
+        "500M,1B",
+        "--student",
+        "3B",
+        "--budgets",
+        "1e20,3e21",
+        "--allow-unconverged",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, out, err = command(*question, "--teachers", tmp_path / "mine.csv", "-o", tmp_path / "plan.nc")
+    assert code == 0, err
+    assert max(map(len, out.split("Level")[0].splitlines())) <= 80
+    assert "Note: Left out: 'teacher pretraining' and 'teacher pretraining + inference'" in out
+    plan = bd.load(tmp_path / "plan.nc")
+    assert plan["student"].values.tolist() == [5e8, 1e9, 3e9]
+    assert plan["teacher"].values.tolist() == ["mine", "large"]
+    code, _, err = command(*question, "--teachers", tmp_path / "mine.csv", "--scenario", "teacher pretraining")
+    assert code == 2
+    assert "--teachers has no column 'tokens'" in err
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,8 @@ def test_without_weights_every_student_counts_the_same():
 
 def test_existing_teachers_are_chosen_from(draws):
     table = pd.DataFrame({"name": ["a", "b", "c"], "params": [1e9, 3e9, 7e10], "loss": [2.4, 2.15, 1.95]})
-    found = family_plan(posterior_of(draws), [3e8, 1e9], 1e20, teachers=table, delta_pre=0)
+    found = family_plan(posterior_of(draws), [3e8, 1e9], 1e20, teachers=table)
+    assert found.attrs["delta_pre"] == 0  # by default, their training is not charged
     values = {}
     for _, row in table.iterrows():
 
@@ -202,7 +203,7 @@ def test_labels_and_files(found, tmp_path):
         ({"weights": [1, -1]}, "weights"),
         ({"budget": 0}, "budget"),
         ({"delta_lgt": 2}, "delta_lgt"),
-        ({"teachers": pd.DataFrame({"params": [1e9], "loss": [2.0]})}, "tokens"),
+        ({"teachers": pd.DataFrame({"params": [1e9], "loss": [2.0]}), "delta_pre": 1}, "tokens"),
     ],
 )
 def test_unusable_arguments_are_named(changes, message):

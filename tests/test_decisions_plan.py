@@ -29,7 +29,7 @@ from bayesdistill.decisions.crossover_search import changes_of_side, classify
 from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.decisions.reductions import probability_given, probability_positive
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Problem, Workers, solve
-from bayesdistill.errors import ConvergenceError, ConvergenceWarning, DataError, ModelError, ParameterError
+from bayesdistill.errors import ConvergenceError, ConvergenceWarning, DataError, FileError, ModelError, ParameterError
 from bayesdistill.law.predictive import SHARED, Deviations
 from bayesdistill.strategies import STATUS, Bounds
 from bayesdistill.tables import plan_table
@@ -645,6 +645,24 @@ def test_student_tokens_are_bounded_for_both_options():
     assert found.attrs["max_student_tokens"] == cap
 
 
+def test_scenarios_that_existing_teachers_exclude_are_named(tmp_path):
+    teachers = pd.DataFrame({"name": ["a", "b"], "params": [3e9, 1e9], "loss": [2.1, 2.3]})
+    teachers.to_csv(tmp_path / "mine.csv", index=False)
+    fit = posterior_of(scattered(3))
+    found = plan(fit, 1e9, 1e21, teachers=tmp_path / "mine.csv")
+    assert_agree(found, plan(fit, 1e9, 1e21, teachers=teachers))
+    assert found["scenario"].values.tolist() == ["best case", "teacher inference"]
+    note = found.attrs["scenarios_left_out"]
+    assert "'teacher pretraining' and 'teacher pretraining + inference'" in note
+    assert note in repr(found)
+    half = teachers.assign(tokens=[6e10, np.nan])  # one of them cannot be charged
+    assert plan(fit, 1e9, 1e21, teachers=half)["scenario"].values.tolist() == ["best case", "teacher inference"]
+    for complete in ({"teachers": teachers.assign(tokens=6e10)}, {"teachers": teachers, "scenarios": "best case"}, {}):
+        assert "scenarios_left_out" not in plan(fit, 1e9, 1e21, **complete).attrs
+    with pytest.raises(FileError, match=r"nowhere\.csv does not exist"):
+        plan(fit, 1e9, 1e21, teachers="nowhere.csv")
+
+
 def test_existing_teachers_are_chosen_from():
     draws = scattered(5)
     table = pd.DataFrame({"name": ["small", "large"], "params": [1e9, 1e11], "loss": [2.3, 1.9]})
@@ -705,7 +723,10 @@ TEACHERS = pd.DataFrame({"params": [1e9, 7e9], "loss": [2.3, 2.0], "tokens": [2e
             {"teachers": pd.DataFrame({"params": [1e9], "loss": [2.0]}), "scenarios": "teacher pretraining"},
             "teachers.*'tokens'",
         ),
-        ({"teachers": TEACHERS.assign(tokens=[2e10, np.nan])}, "teachers.*'tokens'.*cells without a value"),
+        (
+            {"teachers": TEACHERS.assign(tokens=[2e10, np.nan]), "scenarios": Scenario(0, 1)},
+            "teachers.*'tokens'.*cells without a value",
+        ),
     ],
 )
 def test_unusable_arguments_are_named(changes, message):

@@ -302,6 +302,26 @@ def test_text_is_aligned():
     assert max(map(len, lines)) < 190
 
 
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_narrow_table_has_every_cell_in_lines_that_fit(data):
+    words = st.text("abcdefg ", min_size=1, max_size=40).filter(str.strip)
+    names = data.draw(st.lists(words.map(str.strip), min_size=1, max_size=4, unique=True))
+    numbers = {f"value {i}": [float(i + k) for k in range(len(names))] for i in range(data.draw(st.integers(0, 12)))}
+    frame = pd.DataFrame({"student": 1e9, "scenario": names} | numbers)
+    text = tables.table_text(frame, width=60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert tables.table_text(frame, width=1000) == tables.table_text(frame)
+    parts = text.split("\n\n")
+    assert all(part.count("1B") == len(names) for part in parts)  # rows are identified in every part
+    shown = " ".join(text.split())
+    for heading, values in numbers.items():
+        assert all(str(value) in shown for value in values)
+        assert heading.split()[1] in shown
+    for name in names:
+        assert all(word in shown for word in name.split())
+
+
 def test_markdown_cannot_be_broken():
     text = tables.markdown(tables.summary_table(hostile()))
     lines = text.splitlines()

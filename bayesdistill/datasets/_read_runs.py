@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -203,7 +204,9 @@ def read_candidates(
     return names_of(raw, ""), parts
 
 
-def read_teachers(source: pd.DataFrame, teacher_losses: tuple[float, float]) -> tuple[list[str], pd.DataFrame]:
+def read_teachers(
+    source: pd.DataFrame | str | Path, teacher_losses: tuple[float, float]
+) -> tuple[list[str], pd.DataFrame]:
     """Read and check a table of existing teachers: params, loss, and optionally tokens and name.
 
     Returns

@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
@@ -25,7 +24,7 @@ from bayesdistill.answers import Codes
 from bayesdistill.arguments import checked, one_of
 from bayesdistill.compute import SCENARIOS, Scenario, forward_flops
 from bayesdistill.decisions import labels, planning, solving
-from bayesdistill.decisions.arguments import Numbers, Scenarios
+from bayesdistill.decisions.arguments import Numbers, Scenarios, Teachers
 from bayesdistill.decisions.crossover_search import (
     CROSSED,
     changes_of_side,
@@ -60,7 +59,7 @@ def crossovers(
     *,
     budgets: Numbers = DEFAULT_BUDGETS,
     strategy: str = "best",
-    teachers: pd.DataFrame | xr.Dataset | None = None,
+    teachers: Teachers | None = None,
     **options: Unpack[planning.NoisyGridSearch],
 ) -> xr.Dataset:
     """Return the distribution of the crossover budget and its growth with the student.
@@ -158,6 +157,7 @@ def crossovers(
         "highest_budget": float(problem.budgets[-1]),
         "n_budgets": problem.budgets.size,
         "teachers": json.dumps(None if table is None else list(table.names)),
+        **({} if table is None else table.attrs),
     }
     result = labels.answer("crossovers", fitted, values, coordinates, attrs)
     result["crossover"].attrs["long_name"] += f" ({solving.STRATEGY_NAMES[strategy]})"

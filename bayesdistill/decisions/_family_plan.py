@@ -20,14 +20,22 @@ from collections.abc import Sequence
 from typing import Any, Unpack
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from bayesdistill.answers import Codes
 from bayesdistill.arguments import checked
 from bayesdistill.compute import Scenario
 from bayesdistill.decisions import labels, planning, token_split
-from bayesdistill.decisions.arguments import Number, Numbers, parse_list, parse_number, parse_students, parse_teachers
+from bayesdistill.decisions.arguments import (
+    Number,
+    Numbers,
+    Teachers,
+    charged_scenarios,
+    parse_list,
+    parse_number,
+    parse_students,
+    parse_teachers,
+)
 from bayesdistill.decisions.extrapolation import (
     CHOICE_AXES,
     DISTILLED_AXES,
@@ -65,8 +73,8 @@ def family_plan(
     counts: Sequence[int] | None = None,
     weights: Sequence[float] | None = None,
     delta_lgt: float = 1.0,
-    delta_pre: float = 1.0,
-    teachers: pd.DataFrame | xr.Dataset | None = None,
+    delta_pre: float | None = None,
+    teachers: Teachers | None = None,
     **options: Unpack[FamilyOptions],
 ) -> xr.Dataset:
     """Plan a family of students: which to distil, and how to split one total budget.
@@ -83,8 +91,9 @@ def family_plan(
         Weight of each size in the loss of the family, in any unit; by default its count.
     delta_lgt : float
         Fraction of the teacher's inference that is charged (0 if its logits are already available).
-    delta_pre : float
-        Fraction of the teacher's pretraining that is charged to the family, once; 0 if the teacher is already paid for.
+    delta_pre : float, optional
+        Fraction of the teacher's pretraining that is charged to the family, once; 0 if the teacher is already paid for. By default 1
+        for a new teacher, and 0 for existing ones.
 
     Returns
     -------
@@ -124,8 +133,10 @@ def family_plan(
         )
     numbers = _per_student(counts, "counts", sizes.size, np.ones(sizes.size))
     weight = _per_student(weights, "weights", sizes.size, numbers)
-    scenario = Scenario(delta_lgt, delta_pre)
-    table = parse_teachers(teachers, [scenario], fitted.teacher_losses)
+    table = parse_teachers(teachers, fitted.teacher_losses)
+    if delta_pre is None:
+        delta_pre = 1.0 if table is None else 0.0
+    (scenario,), _ = charged_scenarios(Scenario(delta_lgt, delta_pre), table)
     family = Family(
         sizes=sizes,
         counts=numbers,

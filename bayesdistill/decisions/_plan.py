@@ -35,7 +35,6 @@ import json
 from typing import Any, Unpack
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
@@ -43,7 +42,7 @@ from bayesdistill.answers import Codes
 from bayesdistill.arguments import checked
 from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions import labels, planning
-from bayesdistill.decisions.arguments import Numbers, Scenarios, TeacherTable
+from bayesdistill.decisions.arguments import Numbers, Scenarios, Teachers, TeacherTable
 from bayesdistill.decisions.crossover_search import changes_of_side, perfect_information_crossovers
 from bayesdistill.decisions.extrapolation import CHOICE_AXES, choice_factors, described
 from bayesdistill.decisions.labels import CROSSOVER_STATUS
@@ -72,7 +71,7 @@ def plan(
     budgets: Numbers,
     scenarios: Scenarios = tuple(SCENARIOS),
     *,
-    teachers: pd.DataFrame | xr.Dataset | None = None,
+    teachers: Teachers | None = None,
     **options: Unpack[planning.NoisySearch],
 ) -> xr.Dataset:
     """Return the probability that distillation beats pretraining, and the chosen strategy.
@@ -160,7 +159,7 @@ def plan_problem(
         values["teacher_index"] = chosen["teacher_index"]
         values["best_teacher_index"] = best["teacher_index"]
         coordinates["teacher"] = list(teachers.names)
-        attrs["teachers"] = json.dumps(list(teachers.names))
+        attrs |= teachers.attrs | {"teachers": json.dumps(list(teachers.names))}
     coordinates["axis"] = list(CHOICE_AXES)
     if laws := fitted.laws or (() if note else references().laws):
         coordinates |= {"law": list(laws), "bound": ["lower", "upper"]}

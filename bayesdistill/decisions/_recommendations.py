@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
@@ -30,7 +29,7 @@ from bayesdistill.decisions._crossovers import crossovers
 from bayesdistill.decisions._plan import plan
 from bayesdistill.decisions._plan_tokens import plan_tokens
 from bayesdistill.decisions._teacher_choice import capacity_gap
-from bayesdistill.decisions.arguments import Numbers, parse_students
+from bayesdistill.decisions.arguments import Numbers, Teachers, parse_students
 from bayesdistill.decisions.extrapolation import AXIS_WORDS, TEACHER_AXES, distilled_extrapolation
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.errors import ParameterError
@@ -96,7 +95,7 @@ def recommendations(
     *,
     budgets: Numbers = (1e20, 1e21, 1e22),
     tokens: Numbers = (1e10, 1e11, 1e12),
-    teachers: pd.DataFrame | xr.Dataset | None = None,
+    teachers: Teachers | None = None,
     threshold: float = 0.9,
     indifference: float = 1e-3,
     max_extrapolation: float = 10.0,
@@ -112,7 +111,7 @@ def recommendations(
         FLOPs for one student, for the rows with given compute. An empty list omits these rows.
     tokens : float, str, or a list of them
         Unique tokens, for the rows with given data and unlimited compute. An empty list omits these rows.
-    teachers : DataFrame or Dataset, optional
+    teachers : DataFrame, Dataset or path, optional
         Existing teachers, as for `plan`. They add rows in which the teacher is one of them and only its inference is charged.
     threshold : float
         Probability, above 1/2, above which a choice is recommended, with a margin of two Monte Carlo standard errors.
@@ -179,7 +178,7 @@ class Case:
         Cost scenario, or source of the teacher's tokens.
     scenario : str
         Name of the cost scenario if compute is given.
-    teachers : DataFrame or Dataset, optional
+    teachers : DataFrame, Dataset or path, optional
         Existing teachers. By default, the supervised law predicts the loss of a new teacher.
     """
 
@@ -187,7 +186,7 @@ class Case:
     given: str
     words: str
     scenario: str = ""
-    teachers: pd.DataFrame | xr.Dataset | None = None
+    teachers: Teachers | None = None
 
     @property
     def axis(self) -> str:

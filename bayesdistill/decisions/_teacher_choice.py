@@ -6,14 +6,21 @@ from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from bayesdistill.answers import FLOPS, NATS, ONE, PARAMS, TOKENS, Codes, variable
 from bayesdistill.arguments import checked
 from bayesdistill.compute import Shape, pretraining_tokens
 from bayesdistill.decisions import labels, planning
-from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable, parse_numbers, parse_students
+from bayesdistill.decisions.arguments import (
+    Number,
+    Numbers,
+    Scenarios,
+    Teachers,
+    TeacherTable,
+    parse_numbers,
+    parse_students,
+)
 from bayesdistill.decisions.extrapolation import (
     CHOICE_AXES,
     DISTILLED_AXES,
@@ -37,7 +44,7 @@ _STEP = 1e-6
 @planning.with_options
 def teacher_choice(
     fit: planning.Source,
-    teachers: pd.DataFrame | xr.Dataset,
+    teachers: Teachers,
     students: Numbers,
     budgets: Numbers,
     scenarios: Scenarios = "teacher inference",
@@ -49,7 +56,7 @@ def teacher_choice(
 
     Parameters
     ----------
-    teachers : DataFrame or Dataset
+    teachers : DataFrame, Dataset or path
         One per row: params, loss (measured, nats per token), and optionally name and tokens.
     scenarios : str, Scenario, or a list of them
         Charged fractions of the existing teacher's costs; usually its inference.
@@ -124,7 +131,7 @@ def teacher_choice(
     }
     coordinates = labels.grid_coordinates(problem) | {"teacher": list(table.names), "axis": list(DISTILLED_AXES)}
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
-    attrs["new_delta_pre"] = float(new_delta_pre)
+    attrs |= table.attrs | {"new_delta_pre": float(new_delta_pre)}
     return labels.answer("teacher_choice", fitted, values | _choice(fitted, losses), coordinates, attrs)
 
 

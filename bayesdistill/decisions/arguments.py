@@ -9,7 +9,8 @@ import contextlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ _POSITIVE = Range(0, units="such as 1e9, '1e9', '1B' or '300M'", above=True)
 Number = float | str
 Numbers = Number | Sequence[Number] | np.ndarray
 Scenarios = str | Scenario | Iterable[str | Scenario]
+Teachers = pd.DataFrame | xr.Dataset | str | Path
+"""A table of existing teachers, or the path of its file."""
+LEFT_OUT = "scenarios_left_out"
+"""Attribute of results: a sentence on the default scenarios that do not apply to the teachers."""
 
 
 def parse_number(value: Number, argument: str) -> float:
@@ -121,27 +126,27 @@ class TeacherTable:
         Non-embedding parameters and measured cross-entropy (nats per token).
     tokens : ndarray or None
         Training tokens of each teacher; required if a fraction of its pretraining is charged.
+    attrs : dict
+        Attributes of results: which default scenarios do not apply to the teachers.
     """
 
     names: tuple[str, ...]
     params: np.ndarray
     loss: np.ndarray
     tokens: np.ndarray | None
+    attrs: dict[str, str] = field(default_factory=dict)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         """Return the arrays that `strategies` expects."""
         return (self.params, self.loss) if self.tokens is None else (self.params, self.loss, self.tokens)
 
 
-def parse_teachers(
-    teachers: pd.DataFrame | xr.Dataset | None, scenarios: Sequence[Scenario], losses: tuple[float, float]
-) -> TeacherTable | None:
+def parse_teachers(teachers: Teachers | None, losses: tuple[float, float]) -> TeacherTable | None:
     """Parse a table of teachers with columns params, loss, and optionally tokens and name.
 
     Parameters
     ----------
-    teachers : DataFrame, Dataset or None
-    scenarios : sequence of Scenario
+    teachers : DataFrame, Dataset, path or None
     losses : tuple of float
         Range of plausible losses, in nats per token.
 
@@ -149,8 +154,10 @@ def parse_teachers(
     ------
     DataError
         If the table is invalid.
+    FileError
+        If the file cannot be read.
     ParameterError
-        If `teachers` is not a table, or a scenario requires tokens that it does not have.
+        If `teachers` is not a table.
     """
     if teachers is None:
         return None
@@ -158,18 +165,39 @@ def parse_teachers(
         attrs = teachers.attrs
         teachers = (teachers if teachers.dims else teachers.expand_dims("teacher")).to_dataframe().reset_index()
         teachers.attrs = dict(attrs)
-    if not isinstance(teachers, pd.DataFrame):
+    if not isinstance(teachers, pd.DataFrame | str | Path):
         raise ParameterError(
-            "`teachers` must be a DataFrame or Dataset with the columns params and loss (optionally name and tokens), "
-            f"got {type(teachers).__name__}."
+            "`teachers` must be a DataFrame or Dataset with the columns params and loss (optionally name and tokens), or the "
+            f"path of such a table, got {type(teachers).__name__}."
         )
     names, frame = read_teachers(teachers, losses)
     tokens = frame["tokens"].to_numpy() if "tokens" in frame else np.full(len(frame), np.nan)
-    charged = [item.name for item in scenarios if item.delta_pre > 0]
-    if charged and np.isnan(tokens).any():
-        raise ParameterError(
-            f"`teachers` has no column 'tokens', or cells without a value in it, but the scenario {charged[0]!r} charges for "
-            "pretraining. Add the tokens, or use a scenario with delta_pre=0 if the teachers are already paid for."
-        )
     known = None if np.isnan(tokens).any() else tokens
     return TeacherTable(tuple(names), frame["params"].to_numpy(), frame["loss"].to_numpy(), known)
+
+
+def charged_scenarios(scenarios: Scenarios, table: TeacherTable | None) -> tuple[tuple[Scenario, ...], dict[str, str]]:
+    """Return the scenarios of a call, and an attribute of its result if some of the default ones are left out.
+
+    Existing teachers without tokens cannot be charged for their pretraining.
+
+    Raises
+    ------
+    ParameterError
+        If a scenario is invalid, or one that the call names charges for the pretraining of such teachers.
+    """
+    charged = parse_scenarios(scenarios)
+    costly = [item.name for item in charged if item.delta_pre > 0]
+    if table is None or table.tokens is not None or not costly:
+        return charged, {}
+    if isinstance(scenarios, tuple) and scenarios == tuple(SCENARIOS):
+        names = " and ".join(f"'{name}'" for name in costly)
+        note = (
+            f"Left out: {names}, because the teachers exist and their tokens are not given, so that their pretraining is not "
+            "charged. To charge it, add the column tokens to the table of teachers."
+        )
+        return tuple(item for item in charged if not item.delta_pre), {LEFT_OUT: note}
+    raise ParameterError(
+        f"`teachers` has no column 'tokens', or cells without a value in it, but the scenario {costly[0]!r} charges for "
+        "pretraining. Add the tokens, or use a scenario with delta_pre=0 if the teachers are already paid for."
+    )

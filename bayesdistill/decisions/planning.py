@@ -16,14 +16,12 @@ from functools import cached_property
 from typing import Any, TypedDict, get_args, get_type_hints
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.arguments import NOISE, check_fields, instance, one_of
-from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, Shape
+from bayesdistill.compute import PUBLISHED_SHAPE, Shape
 from bayesdistill.decisions import arguments
-from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, TeacherTable
+from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, Teachers, TeacherTable
 from bayesdistill.decisions.fitted_draws import FittedDraws, gather
 from bayesdistill.decisions.solving import Workers
 from bayesdistill.errors import ParameterError
@@ -321,13 +319,13 @@ def problem_of(
     students: Numbers,
     budgets: Numbers | None,
     scenarios: Scenarios,
-    teachers: pd.DataFrame | xr.Dataset | None = None,
+    teachers: Teachers | None = None,
 ) -> tuple[Problem, TeacherTable | None]:
     """Return the problem of a call, with an unlimited budget if None, and its table of existing teachers."""
-    charged = arguments.parse_scenarios(scenarios)
-    if isinstance(teachers, pd.DataFrame | xr.Dataset) and "tokens" not in teachers and scenarios == tuple(SCENARIOS):
-        charged = tuple(item for item in charged if not item.delta_pre)  # by default, without what cannot be charged
-    table = arguments.parse_teachers(teachers, charged, planner.fitted.teacher_losses)
+    table = arguments.parse_teachers(teachers, planner.fitted.teacher_losses)
+    charged, left_out = arguments.charged_scenarios(scenarios, table)
+    if table is not None:
+        table = replace(table, attrs=left_out)
     problem = Problem(
         arguments.parse_students(students),
         np.array([np.inf]) if budgets is None else arguments.parse_budgets(budgets),
@@ -350,8 +348,9 @@ students : float, str, or a list of them
 budgets : float, str, or a list of them
     FLOPs for one student, in any order. The result sorts them.
 scenarios : str, Scenario, or a list of them
-    Cost scenarios: who pays for the teacher. By default, existing teachers without tokens are not charged for pretraining.
-teachers : DataFrame or Dataset, optional
+    Cost scenarios: who pays for the teacher. The default ones that charge for pretraining are left out if existing teachers have
+    no tokens; the attribute `scenarios_left_out` says so.
+teachers : DataFrame, Dataset or path, optional
     Existing teachers, one per row: params, loss (measured, nats per token), and optionally name and tokens. The strategy
     then uses one of them. Implausible values raise a DataError; to accept them, set ``attrs["allow_suspicious"] = True``. By
     default, the strategy uses a new teacher within the bounds, with the loss predicted by the

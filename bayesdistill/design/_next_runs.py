@@ -24,7 +24,7 @@ from bayesdistill.answers import Codes
 from bayesdistill.arguments import checked, one_of
 from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions import labels, planning
-from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, parse_number
+from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, Teachers, parse_number
 from bayesdistill.decisions.extrapolation import distilled_extrapolation
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import CELL
@@ -59,7 +59,7 @@ def next_runs(
     cell_weights: xr.DataArray | None = None,
     outcomes: int = 400,
     min_effective_draws: float = 100.0,
-    teachers: pd.DataFrame | xr.Dataset | None = None,
+    teachers: Teachers | None = None,
     **options: Unpack[NextRunsOptions],
 ) -> xr.Dataset:
     """Return the value of each candidate run for the decision, and the runs to make first.
@@ -126,7 +126,7 @@ def next_runs(
     fitted = planner.fitted
     runs = parse_candidates(candidates, planner.shape, fitted.teacher_losses)
     limits = _limits(runs, batch, batch_compute)
-    problem, _ = planning.problem_of(planner, students, budgets, scenarios, teachers)
+    problem, table = planning.problem_of(planner, students, budgets, scenarios, teachers)
     strategy = solve(CHOSEN, fitted.draws, problem, planning.workers_of(planner))
     advantage = supervised_losses(fitted.draws, problem)[:, None] - strategy["loss"]
     feasible = ~np.isnan(advantage).any(axis=-1)
@@ -171,6 +171,7 @@ def next_runs(
     steps = np.arange(len(chosen.picked)) + 1
     coordinates = labels.grid_coordinates(problem) | {"candidate": runs.names, "step": steps}
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
+    attrs |= {} if table is None else table.attrs
     attrs |= {
         "objective": objective,
         "batch_rule": rules[best],

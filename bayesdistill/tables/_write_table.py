@@ -6,23 +6,44 @@ import contextlib
 import re
 import textwrap
 from collections.abc import Callable
+from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bayesdistill.arguments import checked
 from bayesdistill.errors import ParameterError
 from bayesdistill.files import write_file
 from bayesdistill.tables.formatting import readable
 
+_IDENTIFY = {
+    "fit",
+    "run",
+    "candidate",
+    "teacher",
+    "student",
+    "scenario",
+    "option",
+    "budget",
+    "tokens",
+    "students_per_teacher",
+}
+"""Columns that identify rows, if they come first."""
+_LONG_CELL = 24
 
-def table_text(frame: pd.DataFrame) -> str:
+
+@checked
+def table_text(frame: pd.DataFrame, *, width: int | None = None) -> str:
     """A table for the terminal: aligned columns, headings broken where they are wider than what stands below them.
 
     Parameters
     ----------
     frame : DataFrame
         What `plan_table` or `summary_table` returned, or any other.
+    width : int, optional
+        Characters per line. A wider table continues below, with the columns that identify its rows repeated, and its long texts are
+        broken. By default, every row has one line.
 
     Returns
     -------
@@ -35,7 +56,34 @@ def table_text(frame: pd.DataFrame) -> str:
     >>> print(bd.table_text(pd.DataFrame({"student": [1e9], "probability": [0.93]})).splitlines()[-1])
     1B       0.9
     """
-    columns = [_text_column(str(heading), list(cells)) for heading, cells in readable(frame).items()]
+    shown = readable(frame)
+    if width is None or _width(shown) <= width:
+        return _text(shown)
+    repeated = [*range(len([*takewhile(_IDENTIFY.__contains__, frame.columns)]))]
+    broken = _broken(shown)
+    parts: list[list[int]] = [[]]
+    for place in range(len(repeated), shown.shape[1]):
+        if parts[-1] and _width(broken.iloc[:, [*repeated, *parts[-1], place]]) > width:
+            parts.append([])
+        parts[-1].append(place)
+    return "\n\n".join(_text(_broken(shown.iloc[:, [*repeated, *part]])) for part in parts)
+
+
+def _width(shown: pd.DataFrame) -> int:
+    return sum(len(_text_column(str(heading), list(cells))[0]) + 2 for heading, cells in shown.items()) - 2
+
+
+def _broken(shown: pd.DataFrame) -> pd.DataFrame:
+    """Break long cells into lines, which become rows."""
+    rows = []
+    for row in shown.itertuples(index=False):
+        lines = [textwrap.wrap(cell, _LONG_CELL, break_on_hyphens=False) or [""] for cell in row]
+        rows += list(zip_longest(*lines, fillvalue=""))
+    return pd.DataFrame(rows, columns=shown.columns)
+
+
+def _text(shown: pd.DataFrame) -> str:
+    columns = [_text_column(str(heading), list(cells)) for heading, cells in shown.items()]
     depth = max(map(len, columns))
     columns = [[" " * len(column[0])] * (depth - len(column)) + column for column in columns]
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))

@@ -74,6 +74,7 @@ def _shown(found: xr.Dataset) -> Shown | None:
     warnings += [*undetermined_note(found), *changes_note(found)]
     warnings += [text for text in [found.attrs.get(posterior.CONFLICT_ATTRIBUTE)] if text]
     warnings += json.loads(found.attrs.get("fixed_axes", "{}")).values()
+    warnings += [text for text in [found.attrs.get("scenarios_left_out")] if text]
     warning = " ".join([*warnings, *filter(None, [found.attrs.get("suggestion")])])
     hidden = len(frame) - _MOST_ROWS
     more = f"{hidden} more row{'s' if hidden > 1 else ''}. " if hidden > 0 else ""

@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 # Subpackage or module -> its public names. `tests/test_public_api.py` pins them.
 _PUBLIC = {
-    "compute": "SCENARIOS Scenario Shape distillation_flops flops_per_token",
+    "compute": "SCENARIOS SIX_ND Scenario Shape distillation_flops flops_per_token",
     "criticism": """
         backtest check compare_fits compare_loo decision_calibration error_by_distance law_curves leave_out loo
         posterior_predictive prior_predictive prior_sensitivity rank_ecdf rank_uniformity residual_structure
@@ -28,7 +28,7 @@ _PUBLIC = {
     """,
     "datasets": "describe_runs load_runs read_runs simulate_runs",
     "decisions": """
-        Planner break_even capacity_gap compare_crossovers crossovers evppi family_plan flag_names paper_claims plan
+        Planner break_even capacity_gap compare_crossovers compute_optimal crossovers evppi family_plan flag_names paper_claims plan
         plan_tokens plan_value predict recommendations sharing_map teacher_choice
     """,
     "design": "cheapest_first information_order next_runs random_order run_costs",
@@ -44,9 +44,9 @@ _PUBLIC = {
     "model": "build_model",
     "plots": """
         plot_backtest plot_backtest_runs plot_best_loss plot_break_even plot_calibration plot_capacity_gap
-        plot_compute_strategy plot_crossover plot_error_by_distance plot_experiment_fixed_student plot_experiment_fixed_teacher
-        plot_family plot_information plot_loo plot_next_runs plot_posterior_predictive plot_prior_predictive
-        plot_prior_sensitivity plot_probability plot_residuals plot_runs plot_sharing_map
+        plot_compute_optimal plot_compute_strategy plot_crossover plot_error_by_distance plot_experiment_fixed_student
+        plot_experiment_fixed_teacher plot_family plot_information plot_loo plot_next_runs plot_posterior_predictive
+        plot_prior_predictive plot_prior_sensitivity plot_probability plot_residuals plot_runs plot_sharing_map
         plot_teacher_choice plot_unseen_groups plot_value
     """,
     "posterior": "ConvergenceThresholds law_draws law_of mix provenance",

@@ -210,7 +210,8 @@ def fit_command(
         return
     print(_on_command_line(str(found), "fit"))
     # Plans require the distillation law.
-    following = f"plan {output} --student 1B --budgets 1e19:1e25:25" if runs else f"predict {output} RUNS"
+    following = f"plan {output} --student 1B" if runs else f"optimal {output}"
+    following = f"{following} --budgets 1e19:1e25:25"
     print(f"Wrote {output}." + (f" Next: bayesdistill {following}" if found.ok else ""))
 
 
@@ -351,6 +352,47 @@ def predict_command(
         print(f"Wrote {output}.")
 
 
+@app.command(name="optimal")
+def optimal_command(
+    fit: FitFile,
+    budgets: Annotated[
+        str, typer.Option(help="Training FLOPs: lowest:highest:count on a log scale, or a list 1e20,1e21.")
+    ],
+    six_nd: Annotated[
+        bool, typer.Option("--six-nd", help="Count 6 N D FLOPs, without attention and output layer.")
+    ] = False,
+    noise: Annotated[
+        str, _one_of(NOISE, "expected: with group effects and discrepancy; law: mean curve; run: a single new run.")
+    ] = "expected",
+    seed: Annotated[str, _number("Random seed for --noise expected and run.")] = "0",
+    output: Annotated[Path | None, _output("Output file of the result (netCDF).")] = None,
+    allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compute the compute-optimal size, tokens and loss of pretraining. A fit of supervised runs alone is enough."""
+    from bayesdistill.compute import PUBLISHED_SHAPE
+
+    _keep_inputs(output, fit)
+    result = bd.compute_optimal(
+        _load_fit(fit),
+        _budgets(budgets),
+        shape=bd.SIX_ND if six_nd else PUBLISHED_SHAPE,
+        noise=noise,
+        seed=_whole(seed, "--seed"),
+        allow_unconverged=allow_unconverged,
+        allow_conflict=allow_conflict,
+    )
+    if output is not None:
+        bd.save(result, output)
+    if as_json:
+        _print_json(bd.decision_table(result), result)
+        return
+    print(result)
+    if output is not None:
+        print(f"Wrote {output}.")
+
+
 @app.command(name="report")
 def report_command(
     fit: FitFile,
@@ -437,7 +479,16 @@ def _print_json(table: pd.DataFrame, result: xr.Dataset) -> None:
     if axes := _fixed_axes(result):
         limits["fixed_axes"] = " ".join(axes)
     table = table.assign(converged=result.attrs["converged"], **limits)
-    print(table.to_json(orient="records", double_precision=15))
+    print(json.dumps(_rounded(json.loads(table.to_json(orient="records", double_precision=15)))))
+
+
+def _rounded(value: Any) -> Any:
+    """Return numbers with six significant digits, which is more than posterior draws determine."""
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _print_warnings(result: xr.Dataset, fit: Path) -> None:
@@ -505,6 +556,7 @@ def _budgets(text: str) -> list[float]:
 # Parts of messages that describe Python, and what replaces them on the command line, in this order.
 _IN_PYTHON = (
     (r"`?\bbd\.(fit|check|plan|predict|report)\b(?:\([^()]*\))?`?", r"`bayesdistill \1`"),
+    (r"`?\bbd\.compute_optimal\b`?", "`bayesdistill optimal`"),
     (r"(`bayesdistill \w+`) or \1", r"\1"),
     (r"\btarget_accept to\b", "--target-accept to"),
     (r"Pass it as supervised runs", "Pass it with --supervised"),

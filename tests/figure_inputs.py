@@ -406,6 +406,48 @@ def family() -> xr.Dataset:
     )  # fmt: skip
 
 
+def compute_optimal() -> xr.Dataset:
+    """Compute-optimal sizes that grow with the square root of the budget, around 20 tokens per parameter."""
+    budgets, multiples, levels = (
+        np.geomspace(1e19, 1e25, 7),
+        2.0 ** np.linspace(-2, 2, 17),
+        [0.05, 0.25, 0.5, 0.75, 0.95],
+    )
+    size, z = np.sqrt(budgets / 120), draws()
+    spread = 0.05 * np.abs(np.log10(budgets) - 21) + 0.02
+    best = size[:, None, None] * np.exp(spread[:, None, None] * z)
+    loss = 1.7 + 0.5 * (budgets[:, None, None] / 1e19) ** -0.15 + 0.02 * spread[:, None, None] * z
+    factor = np.stack([np.ones(7), np.ones(7), np.maximum(budgets / 1e22, 1)])
+    excess = 0.1 * (budgets[:, None] / 1e19) ** -0.2 * np.log(multiples) ** 2
+    drawn = ("budget", "chain", "draw")
+    return xr.Dataset(
+        {
+            "params": variable("budget", size, "parameters"),
+            "tokens": variable("budget", 20 * size, "tokens"),
+            "tokens_per_parameter": variable("budget", 0 * size + 20),
+            "best_params": variable(drawn, best, "parameters"),
+            "best_tokens": variable(drawn, budgets[:, None, None] / 6 / best, "tokens"),
+            "loss": variable(drawn, loss, "nats per token"),
+            "regret": variable("budget", 1e-3 * spread, "nats per token"),
+            "regret_mcse": variable("budget", 1e-5 * spread, "nats per token"),
+            "excess_quantile": variable(
+                ("budget", "multiple", "quantile"), excess[..., None] * np.linspace(0.8, 1.2, 5), "nats per token"
+            ),
+            "size_exponent": variable(("chain", "draw"), 0.5 + 0.01 * z),
+            "extrapolates": variable("budget", factor.max(axis=0) > 1),
+            "extrapolation": variable("budget", factor.max(axis=0)),
+            "extrapolation_factor": variable(("axis", "budget"), factor),
+        },
+        {
+            "budget": variable("budget", budgets, "FLOPs"),
+            "multiple": variable("multiple", multiples),
+            "quantile": levels,
+            "axis": ["pretraining_params", "pretraining_tokens_per_param", "pretraining_compute"],
+        },
+        {**CONVERGED, "noise": "expected"},
+    )  # fmt: skip
+
+
 def next_runs() -> xr.Dataset:
     """Candidate runs of both kinds, one that cannot be trusted, one outside the data, and a batch of two."""
     names = ["a run with quite a long name", "$b$", "c", "d", "e"]

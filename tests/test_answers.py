@@ -117,6 +117,7 @@ MADE_UP = {
     "recommendations": inputs.recommendations,
     "paper_claims": inputs.paper_claims,
     "capacity_gap": inputs.gap,
+    "compute_optimal": inputs.compute_optimal,
 }
 
 

@@ -163,6 +163,7 @@ RUN = pd.DataFrame({"student_params": [5.46e8], "student_tokens": [1.207e10], "t
 OF_FITS: dict[str, tuple[Any, ...]] = {
     "break_even": ("1B", 1e20),
     "capacity_gap": ("1B",),
+    "compute_optimal": ([1e20, 1e21],),
     "crossovers": ("1B", "best case"),
     "family_plan": ("1B", 1e21),
     "information_order": (CANDIDATES,),

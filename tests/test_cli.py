@@ -388,7 +388,7 @@ def test_every_command_speaks_json() -> None:
     import typer.main
 
     group = typer.main.get_command(cli.app)
-    assert set(group.commands) == {"fit", "check", "plan", "predict", "report", "demo"}
+    assert set(group.commands) == {"fit", "check", "plan", "predict", "optimal", "report", "demo"}
     for name, one in group.commands.items():
         assert "--json" in {flag for parameter in one.params for flag in parameter.opts}, name
 
@@ -498,7 +498,7 @@ def test_errors_name_options(message: str, expected: str) -> None:
     assert cli._on_command_line(message, "plan") == expected
 
 
-@pytest.mark.parametrize(("distilled", "following"), [(True, "plan"), (False, "predict")])
+@pytest.mark.parametrize(("distilled", "following"), [(True, "plan"), (False, "optimal")])
 def test_the_command_that_is_suggested_after_a_fit_exists(
     distilled: bool,
     following: str,

@@ -65,6 +65,7 @@ def question(published_draw: xr.Dataset, tmp_path_factory: pytest.TempPathFactor
         "fit": ["busbridge2025", "-o", str(folder / "new.nc")],
         "plan": [fit, "--student", "1B", "--budgets", "1e21", "--scenario", "best case", "--allow-unconverged"],
         "predict": [fit, str(runs), "--allow-unconverged"],
+        "optimal": [fit, "--budgets", "1e21", "--allow-unconverged"],
         "check": [fit],
     }
 
@@ -73,7 +74,7 @@ def question(published_draw: xr.Dataset, tmp_path_factory: pytest.TempPathFactor
     ("name", "option"),
     [
         (name, max(p.opts, key=len))
-        for name in ("fit", "plan", "predict", "check")
+        for name in ("fit", "plan", "predict", "optimal", "check")
         for p in COMMANDS[name].params
         if p.opts[0].startswith("-") and not getattr(p, "is_flag", False) and "--output" not in p.opts
     ],

@@ -60,6 +60,7 @@ CALLS = {
     ),
     "evppi": ({}, lambda f, **o: bd.evppi(f, bd.plan(fit_of(f), 1e9, 1e21), **o)),
     "predict": (NOISE, lambda f, **o: bd.predict(f, RUNS, draws=True, **o)),
+    "compute_optimal": (SHAPE | NOISE, lambda f, **o: bd.compute_optimal(f, BUDGETS, **o)),
     "recommendations": (
         SEARCH | NOISE | THINNED,
         lambda f, **o: bd.recommendations(f, STUDENTS, budgets=1e21, tokens=1e10, teachers=TABLE, **o),

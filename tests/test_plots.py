@@ -51,6 +51,7 @@ MAKERS = {
     "best_loss": (plots.plot_best_loss, inputs.plan),
     "break_even": (plots.plot_break_even, inputs.break_even),
     "capacity_gap": (plots.plot_capacity_gap, inputs.gap),
+    "compute_optimal": (plots.plot_compute_optimal, inputs.compute_optimal),
     "compute_strategy": (plots.plot_compute_strategy, inputs.plan),
     "crossover": (plots.plot_crossover, inputs.crossovers),
     "experiment_fixed_student": (plots.plot_experiment_fixed_student, inputs.gap_of_budgets),

@@ -114,6 +114,21 @@ def named_students(figure: Figure, data: xr.Dataset) -> None:
     assert f"has seen: {', '.join([*outside, 'the teacher'])}." in words_of(figure)
 
 
+def few_budgets(data: xr.Dataset) -> list[str]:
+    """Entries of the isoFLOP curves, at most five."""
+    count = data.sizes["budget"]
+    return budgets("budget")(data.isel(budget=np.unique(np.linspace(0, count - 1, 5).round().astype(int))))
+
+
+def optimal_curves(figure: Figure, data: xr.Dataset) -> None:
+    """The loss is solid inside the data; budgets outside are hatched in three panels."""
+    inside = ~data["extrapolates"].values
+    assert np.isfinite(thick(figure.axes[0], 1.6 * figure.look.line)).sum() == inside.sum()
+    for ax in figure.axes[:3]:
+        hatched = [patch for patch in ax.patches if patch.get_hatch()]
+        assert len(hatched) == (1 if not inside.any() else int(not inside[0]) + int(not inside[-1]))
+
+
 # Cases ----------------------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +172,10 @@ CASES = {
     "compute_strategy": Case(
         bd.plot_compute_strategy, inputs.plan, count("scenario", rows=3), sizes, PLAN, PROB,
         curves("teacher_params", "scenario", "budget"),
+    ),
+    "compute_optimal": Case(
+        bd.plot_compute_optimal, inputs.compute_optimal, lambda data, options: 4, few_budgets, {"budget": 2}, PROB,
+        optimal_curves,
     ),
     "value": Case(
         bd.plot_value, inputs.plan_value, count("scenario", rows=2), sizes, PLAN,

@@ -5,6 +5,7 @@ The `strategies` subpackage computes the strategies.
 """
 
 from bayesdistill.decisions._break_even import break_even, sharing_map
+from bayesdistill.decisions._compute_optimal import compute_optimal
 from bayesdistill.decisions._crossovers import compare_crossovers, crossovers
 from bayesdistill.decisions._evppi import evppi, plan_value
 from bayesdistill.decisions._family_plan import family_plan
@@ -21,6 +22,7 @@ __all__ = [
     "break_even",
     "capacity_gap",
     "compare_crossovers",
+    "compute_optimal",
     "crossovers",
     "evppi",
     "family_plan",

@@ -25,6 +25,7 @@ AXIS_WORDS = {
     "teacher_loss": "teacher loss",
     "pretraining_params": "pretrained student size",
     "pretraining_tokens_per_param": "pretraining tokens per parameter",
+    "pretraining_compute": "pretraining compute",
     "teacher_params": "teacher size",
     "teacher_tokens_per_param": "teacher tokens per parameter",
 }

@@ -235,7 +235,8 @@ def planner_of(
     if distilled and not planner.fitted.draws.law.distills:
         raise ParameterError(
             "The fit has the supervised law alone, but decisions about distillation require a distillation law. Fit "
-            "distilled runs with bd.fit(runs) or bd.fit(runs, supervised=...)."
+            "distilled runs with bd.fit(runs) or bd.fit(runs, supervised=...). For pretraining alone, use bd.predict or "
+            "bd.compute_optimal."
         )
     return planner
 

@@ -10,6 +10,7 @@ from bayesdistill.plots.best_loss import plot_best_loss
 from bayesdistill.plots.break_even import plot_break_even
 from bayesdistill.plots.calibration import plot_calibration
 from bayesdistill.plots.capacity_gap import plot_capacity_gap
+from bayesdistill.plots.compute_optimal import plot_compute_optimal
 from bayesdistill.plots.compute_strategy import plot_compute_strategy
 from bayesdistill.plots.crossover import plot_crossover
 from bayesdistill.plots.error_by_distance import plot_error_by_distance

@@ -49,7 +49,8 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     Parameters
     ----------
     found : Dataset
-        What `predict`, `plan`, `plan_tokens`, `sharing_map`, `crossovers`, `compare_crossovers`, `break_even`, `teacher_choice`,
+        What `predict`, `compute_optimal`, `plan`, `plan_tokens`, `sharing_map`, `crossovers`, `compare_crossovers`, `break_even`,
+        `teacher_choice`,
         `capacity_gap`, `plan_value`, `evppi`, `family_plan`, `recommendations`, `paper_claims`, `next_runs` or `describe_runs` returns.
     prob : float
         Probability inside the equal-tailed interval where draws are summarised here; where the result holds quantiles, the
@@ -96,7 +97,7 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
             levels = source[f"{name}_quantile"]
             interval_prob = float(levels["quantile"][-1] - levels["quantile"][0])
             ends = [levels.isel(quantile=place, drop=True) for place in (0, levels.sizes["quantile"] // 2, -1)]
-        elif kind.marker == name:
+        elif name in source and "draw" in source[name].dims:
             lower, upper = posterior.interval(source[name], prob).transpose("bound", ...).drop_vars("bound")
             ends = [lower, posterior.median(source[name]), upper]
         else:

@@ -15,6 +15,7 @@ import warnings
 import numpy as np
 import pandas as pd
 from common import WITHOUT_DISCREPANCY, parser
+from tiny_common import distilled, flops, supervised
 
 import bayesdistill as bd
 
@@ -42,8 +43,7 @@ def left_out(law: bd.Law, split: str, **sampler: int) -> dict[str, float]:
 
 def forecasts(law: bd.Law, **sampler: int) -> list[dict[str, object]]:
     """Scores of the forecasts of the tiny experiment, one row per level of uncertainty."""
-    tables = bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised")
-    found = bd.backtest(*tables, law=law, include_failed=True, progress=False, **sampler)
+    found = bd.backtest(distilled, supervised, flops=flops, law=law, include_failed=True, progress=False, **sampler)
     of_all = found.isel(group=0, forecaster=0)
     runs = {"90 %": float(of_all["coverage_90"]), "50 %": float(of_all["coverage_50"])}
     runs["elpd"] = float(found["elpd"].isel(forecaster=0).sum())

@@ -16,8 +16,9 @@ from tiny_common import distilled, flops, report_to_stderr, supervised
 import bayesdistill as bd
 
 VARIANTS = {
-    "default": {"law": WITHOUT_DISCREPANCY},
-    "without": {"law": WITHOUT_DISCREPANCY.without_terms("soft_targets")},
+    "default": {},
+    "without discrepancy": {"law": WITHOUT_DISCREPANCY},
+    "kappa = 1": {"law": bd.LAWS["tied_reducible"].without_terms("soft_targets")},
     "plain": {"law": "busbridge2025"},
     "charged": {"law": "busbridge2025", "teachers": "charged"},
     "limited": {"law": WITHOUT_DISCREPANCY, "prior_settings": {"limited_data_width": 0.01}},
@@ -25,16 +26,17 @@ VARIANTS = {
         "law": WITHOUT_DISCREPANCY,
         "prior_settings": {"perfect_teacher_width": 0.005, "limited_data_width": 0.01},
     },
-    "wide theory": {"prior_settings": {"perfect_teacher_width": 0.015, "limited_data_width": 0.015}},
+    "wide theory": {"law": WITHOUT_DISCREPANCY, "prior_settings": {"perfect_teacher_width": 0.015, "limited_data_width": 0.015}},
 }
 WORDS = {
-    "default": "teachers given, the default model",
-    "without": "teachers given, the default model with kappa = 1",
+    "default": "teachers given, the default law",
+    "without discrepancy": "teachers given, the default law without its discrepancy",
+    "kappa = 1": "teachers given, the default law with kappa = 1",
     "plain": "teachers given, equation 8 by itself",
     "charged": "teachers charged, equation 8 by itself: no run of a teacher above the cut-off is fitted",
-    "limited": "teachers given, the default model with the prior about a perfect teacher and limited data",
-    "theory": "teachers given, the default model with the priors about a perfect teacher",
-    "wide theory": "teachers given, the default model with wide priors about a perfect teacher",
+    "limited": "without discrepancy, with the prior about a perfect teacher and limited data",
+    "theory": "without discrepancy, with the priors about a perfect teacher",
+    "wide theory": "without discrepancy, with wide priors about a perfect teacher",
 }
 
 
@@ -81,8 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"\n# {WORDS[name]}")
         fits = ["fitted_distilled", "fitted_supervised", "rhat", "divergences", "failed"]
         print(found[fits].to_dataframe().round(3).to_string())
-        for noise in ("run", "law"):
-            print(f"\nprobabilities with {noise} noise")
+        for noise in ("run", "expected", "law"):
+            print(f"\nprobabilities at the level {noise}")
             show(found, noise)
         everything = found.sel(group="all", forecaster="posterior", noise="run")
         for score in ("brier_skill", "slope", "coverage_90"):

@@ -732,6 +732,35 @@ def test_a_column_may_have_one_value(table, column):
 # Schema, hash, description ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("column", "same", "other", "said"),
+    [
+        ("mixing", [1, "1.0", None], 0.5, "0.5, but the law describes students that learn from the teacher's"),
+        ("temperature", [1.0, "1", np.nan], "2", "'2', but the law describes distillation at temperature 1"),
+        ("top_k", ["all", "Full", math.inf, ""], 50, "50, but the law describes students of the teacher's whole"),
+        ("init", ["random", " Scratch", None], "pruned", "'pruned', but the law describes models trained from random"),
+    ],
+)
+def test_runs_with_another_recipe_are_rejected(runs354, column, same, other, said):
+    cells = pd.Series((same * len(runs354))[: len(runs354)], dtype=object)
+    assert len(read_runs(runs354.assign(**{column: cells}))) == len(runs354)
+    cells.iloc[[4, 7]] = [other, other]
+    mixed = runs354.assign(**{column: cells})
+    with pytest.raises(DataError, match=re.escape(said)) as raised:
+        read_runs(mixed, allow_suspicious=True)
+    assert f"row 5, column {column}" in str(raised.value)
+    assert "one of 2 such rows" in str(raised.value)
+    assert "drop the column" in str(raised.value)
+    assert len(read_runs(mixed.drop(columns=column))) == len(runs354)
+
+
+def test_supervised_runs_have_no_recipe_of_distillation():
+    runs = load_runs("tiny", kind="supervised")
+    assert len(read_runs(runs.assign(temperature=2.0))) == len(runs)
+    with pytest.raises(DataError, match="column init: 'teacher'"):
+        read_runs(runs.assign(init="teacher"))
+
+
 def test_the_schema_is_pandera_and_stands_alone():
     import pandera.errors
 

@@ -27,6 +27,8 @@ from bayesdistill.datasets.schemas import (
     GROUPS,
     NAME,
     OPTIONAL,
+    RECIPE,
+    RECIPES,
     TEACHERS,
     kind_of,
     required_columns,
@@ -106,6 +108,9 @@ def checked(raw: RawTable, required: Requirements) -> pd.DataFrame:
     if required.fit and len(frame) < 2:
         only = "is the only run; a fit requires at least two runs and should have a dozen or more"
         _raise(raw, kind, [f"{raw.at(0)}, {only}"])
+    _raise(
+        raw, kind, _other_recipes(raw, frame, kind), "Remove these rows, or drop the column to use the law all the same"
+    )
     repeated = _duplicates(raw, frame) if target in columns and kind != TEACHERS else []
     _raise(raw, kind, repeated + (_constant_target(frame[target]) if required.fit else []))
     allow = required.allow_suspicious or attrs.get("allow_suspicious") is True
@@ -258,6 +263,27 @@ def _shown(cell: Any) -> str:
         else str(cell)
     )
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+# Recipes ------------------------------------------------------------------------------------------------------------
+
+
+def _other_recipes(raw: RawTable, frame: pd.DataFrame, kind: str) -> list[str]:
+    """Return the columns of runs that were trained in another way than the law describes."""
+    found = []
+    for name in RECIPES[kind]:
+        other = [row for row, cell in enumerate(frame.get(name, ())) if not _is_described(cell, name)]
+        if other:
+            many = f" (one of {len(other)} such rows)" if len(other) > 1 else ""
+            cell = _shown(frame[name].iloc[other[0]])
+            found.append(f"{raw.at(other[0])}, column {name}: {cell}, but {RECIPE[name].expected}{many}")
+    return found
+
+
+def _is_described(cell: Any, name: str) -> bool:
+    if isinstance(cell, str) and cell.strip().lower() in RECIPE[name].described:
+        return True
+    return is_missing(cell) or _number(cell) in RECIPE[name].described
 
 
 # Rows ---------------------------------------------------------------------------------------------------------------

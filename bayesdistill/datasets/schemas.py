@@ -97,6 +97,33 @@ NAME = "name"
 """Label of a teacher or a candidate. Every row must have another name."""
 
 
+class Recipe(NamedTuple):
+    """Description of a column of the training recipe, which the law describes for one value only."""
+
+    described: tuple[str | float, ...]
+    """Numbers, or words in lower case. Missing cells are accepted too."""
+    expected: str
+
+
+RECIPE = MappingProxyType(
+    {
+        "mixing": Recipe(
+            (1.0,), "the law describes students that learn from the teacher's distribution alone (a weight of 1)"
+        ),
+        "temperature": Recipe((1.0,), "the law describes distillation at temperature 1"),
+        "top_k": Recipe(
+            (math.inf, "all", "full"), "the law describes students of the teacher's whole distribution ('all')"
+        ),
+        "init": Recipe(
+            ("random", "scratch", "from scratch"), "the law describes models trained from random weights ('random')"
+        ),
+    }
+)
+"""Columns of the training recipe (docs/explanation/scope.md). The first three belong to distilled runs."""
+
+RECIPES = MappingProxyType({"distilled": tuple(RECIPE), "supervised": ("init",), TEACHERS: ()})
+"""Columns of the training recipe of each kind."""
+
 _LONGEST = 60
 """Longest name of a column that messages show in full."""
 

@@ -26,7 +26,10 @@ VARIANTS = {
         "law": WITHOUT_DISCREPANCY,
         "prior_settings": {"perfect_teacher_width": 0.005, "limited_data_width": 0.01},
     },
-    "wide theory": {"law": WITHOUT_DISCREPANCY, "prior_settings": {"perfect_teacher_width": 0.015, "limited_data_width": 0.015}},
+    "wide theory": {
+        "law": WITHOUT_DISCREPANCY,
+        "prior_settings": {"perfect_teacher_width": 0.015, "limited_data_width": 0.015},
+    },
 }
 WORDS = {
     "default": "teachers given, the default law",

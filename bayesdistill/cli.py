@@ -243,6 +243,9 @@ def plan_command(
     noise: Annotated[
         str, _one_of(NOISE, "expected: with group effects and discrepancy; law: mean curves; run: two single runs.")
     ] = "expected",
+    losses: Annotated[
+        bool, typer.Option(help="Also print losses, tokens and spending of every cell (default: of at most 8 cells).")
+    ] = False,
     draws: Annotated[str, _number("Number of draws for the strategy with perfect information.")] = "1000",
     seed: Annotated[str, _number("Random seed for --noise expected and run.")] = "0",
     allow_unconverged: Unconverged = False,
@@ -251,6 +254,7 @@ def plan_command(
 ) -> None:
     """Compute the probability that distillation beats pretraining, and the strategies."""
     from bayesdistill.plots.grids import changes_note, left_out, level_note, undetermined_note
+    from bayesdistill.tables.display import MOST_CELLS, loss_columns
 
     _keep_inputs(output, fit, teachers)
     result = bd.plan(
@@ -278,6 +282,10 @@ def plan_command(
         _print_json(bd.plan_table(result), result)
         return
     _print_table(bd.summary_table(result).drop(columns="noise"))
+    table = bd.plan_table(result)
+    if losses or len(table) <= MOST_CELLS:
+        print()
+        _print_table(table[loss_columns(table)])
     for sentence in [*left_out(result), *level_note(result), *undetermined_note(result), *changes_note(result)]:
         print(sentence)
     _print_warnings(result, fit)

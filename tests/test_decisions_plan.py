@@ -20,6 +20,8 @@ from decision_cases import (
     simple_crossover,
     simple_teacher,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import t
 
 from bayesdistill import posterior
@@ -463,6 +465,58 @@ def test_run_noise_widens_the_advantage_and_leaves_the_law_alone():
     assert run["probability"].item() != other["probability"].item()
     assert run.attrs["noise"] == "run"
     assert run.attrs["noise_seed"] == 3
+
+
+@pytest.mark.parametrize("level", ["law", "run"])
+def test_quantiles_of_losses_are_those_of_the_draws_at_the_level(jittered_draws, level):
+    found = plan(
+        jittered_draws, [3e8, 1e9], [1e15, 1e21], ["best case", Scenario(1, 0.5)], noise=level, seed=3, draws=4
+    )
+    draws = gather(jittered_draws).draws
+    size, shape = found["student"].values[:, None, None, None], (2, 2, 2, 1000)
+    own = found["budget"].values[:, None] / (3 * flops_per_token(size[:, 0]))
+    np.testing.assert_allclose(found["pretraining_tokens"], own[..., 0], rtol=1e-12)
+    alone = np.broadcast_to(found["supervised_loss"].values.reshape(2, 1, 2, -1), shape)
+    distilled = found["distilled_loss"].values.reshape(shape)
+    if level == "run":
+        noise, tokens = Deviations.draw(draws, 3, "run"), found["student_tokens"].values[..., None]
+        alone = alone + noise.pretrained(size, own[:, None])
+        distilled = distilled + noise.distilled(size, tokens, found["teacher_loss"].values.reshape(shape))
+    np.testing.assert_allclose(found["advantage"].values.reshape(shape), alone - distilled, atol=1e-12)
+    levels = found["quantile"].values
+    for name, values in (("supervised_loss", alone[:, 0]), ("distilled_loss", distilled)):
+        expected = np.moveaxis(np.quantile(values, levels, axis=-1, method="inverted_cdf"), 0, -1)
+        np.testing.assert_allclose(found[f"{name}_quantile"], expected, atol=1e-12)
+        assert found[f"{name}_quantile"].attrs["noise"] == level
+    row = plan_table(found).iloc[0]
+    assert row["distilled_loss_lower"] == found["distilled_loss_quantile"].values[0, 0, 0, 0]
+    assert row["supervised_loss_median"] == found["supervised_loss_quantile"].values[0, 0, 2]
+
+
+@given(
+    st.floats(1e8, 1e10), st.floats(1e19, 1e24), st.floats(0, 1), st.floats(0, 1), st.sampled_from([None, 1e10]),
+    st.booleans(),
+)  # fmt: skip
+@settings(max_examples=8, deadline=None)
+def test_the_shares_of_a_budget_are_its_costs(student, budget, lgt, pre, cap, existing):
+    teachers = pd.DataFrame({"params": [3e9], "loss": [2.1]}) if existing else None
+    pre = 0.0 if existing else pre
+    scenario = Scenario(lgt, pre)
+    found = plan(
+        posterior_of(published()), student, budget, scenario, teachers=teachers, max_student_tokens=cap, progress=False
+    ).squeeze()
+    own, taught = found["student_tokens"].item(), found["teacher_tokens"].item()
+    size = flops_per_token(found["teacher_params"].item())
+    costs = {
+        "student_share": 3 * flops_per_token(student) * own,
+        "teacher_inference_share": lgt * size * own,
+        "teacher_training_share": 3 * pre * size * taught if pre else 0.0,
+    }
+    for name, cost in costs.items():
+        assert found[name].item() == pytest.approx(cost / budget, rel=1e-9)
+    total = sum(found[name].item() for name in costs)
+    capped = cap is not None and own == pytest.approx(cap)
+    assert total <= 1 + 1e-9 if capped else total == pytest.approx(1, rel=1e-9)
 
 
 def test_configuration_scatter_enters_run_noise():

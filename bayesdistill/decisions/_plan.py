@@ -45,15 +45,23 @@ from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Numbers, Scenarios, Teachers, TeacherTable
 from bayesdistill.decisions.crossover_search import changes_of_side, perfect_information_crossovers
 from bayesdistill.decisions.extrapolation import CHOICE_AXES, choice_factors, described
-from bayesdistill.decisions.labels import CROSSOVER_STATUS
-from bayesdistill.decisions.reductions import mean_of, probability_by_law, probability_of, probability_positive
+from bayesdistill.decisions.labels import CROSSOVER_STATUS, QUANTILES
+from bayesdistill.decisions.reductions import (
+    mean_of,
+    probability_by_law,
+    probability_of,
+    probability_positive,
+    quantiles_of,
+)
 from bayesdistill.decisions.references import reference_probabilities, references
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
+from bayesdistill.decisions.spending import tokens_and_shares
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
 _STRATEGY = ("teacher_params", "teacher_tokens", "teacher_loss", "student_tokens")
 _AT_LEVEL = {
     *("advantage", "best_advantage", "probability", "probability_best", "probability_by_law", "law_range"),
+    *("supervised_loss_quantile", "distilled_loss_quantile"),
     *("first_change", "last_change", "side_changes", "several_changes", "several_changes_probability"),
 }
 _RANGE = {
@@ -80,28 +88,31 @@ def plan(
     -------
     Dataset
         Over student, scenario, budget (and chain, draw): supervised_loss (no scenario), distilled_loss and teacher_loss of the
-        chosen strategy, advantage. Over `thinned_draw` in place of draw: best_distilled_loss, best_advantage, best_teacher_params,
-        best_teacher_tokens, best_teacher_loss and best_student_tokens of the strategy with perfect information. Without draws:
-        probability, probability_best, expected_gain, regret, evpi (each with its _mcse), teacher_params, teacher_tokens,
-        student_tokens, status; extrapolation_factor over `axis` (student, pretraining, and the size, tokens per parameter and
-        loss of the teacher; 1 inside the range of the data), extrapolation (the largest of them), extrapolation_axis (its axis)
-        and extrapolates. Over student, scenario, chain, thinned_draw:
-        crossover (FLOPs; the budget within the range of `budgets` above which pretraining beats distillation with perfect
-        information), crossover_status (`crossed`; `always`: distillation is better at every budget; `never`: pretraining is
-        better at every budget; `reversed`: pretraining is better at first and distillation at the largest budget;
-        `impossible`: no strategy fits any budget) and crossover_sign_changes (above 1: the advantage changes sign several
-        times, and crossover is the last sign change), all on the law's mean curves; and at the level of uncertainty `noise`
-        first_change and last_change, the budgets at which the better option changes first and last (NaN without a change;
-        interpolated linearly in the log of `budgets`), and side_changes (their number). Over student, scenario: several_changes, the
-        number of these draws in which the better option changes more than once, and several_changes_probability, their fraction. Over
-        student, scenario, budget: probability_curves, the probability on the law's mean curves, and laws_agree, whether this one,
-        probability and those of all laws are on one side of 0.5; otherwise the data do not determine which option is better. Of a
-        mixture (`mix`), and of a fit with the published law as prior that the runs do not contradict: probability_by_law over `law`,
-        and law_range, the lowest and the highest of them over `bound`. Laws are those of the mixture, or those of stored fits to the
-        354 runs, whose range includes probability; the attribute `law_range` says which, or why there is none. All refer to the
-        chosen strategy. With `teachers`: teacher_index and best_teacher_index, positions along the coordinate teacher. If a budget is
-        too small for any strategy, values are NaN and status gives the reason. Bounds, level of uncertainty (`noise`), convergence and
-        the fit's provenance are attributes.
+        chosen strategy, advantage. Over `thinned_draw` in place of draw: best_distilled_loss, best_advantage,
+        best_teacher_params, best_teacher_tokens, best_teacher_loss and best_student_tokens of the strategy with perfect
+        information. Without draws: probability, probability_best, expected_gain, regret, evpi (each with its _mcse),
+        teacher_params, teacher_tokens, student_tokens, pretraining_tokens (no scenario), status; student_share,
+        teacher_inference_share and teacher_training_share, the fractions of the budget that the chosen strategy spends on each
+        (NaN of an unlimited budget); supervised_loss_quantile (no scenario) and distilled_loss_quantile over `quantile`, at the
+        level of uncertainty `noise`; extrapolation_factor over `axis` (student, pretraining, and the size, tokens per parameter
+        and loss of the teacher; 1 inside the range of the data), extrapolation (the largest of them), extrapolation_axis (its
+        axis) and extrapolates. Over student, scenario, chain, thinned_draw: crossover (FLOPs; the budget within the range of
+        `budgets` above which pretraining beats distillation with perfect information), crossover_status (`crossed`; `always`:
+        distillation is better at every budget; `never`: pretraining is better at every budget; `reversed`: pretraining is
+        better at first and distillation at the largest budget; `impossible`: no strategy fits any budget) and
+        crossover_sign_changes (above 1: the advantage changes sign several times, and crossover is the last sign change), all
+        on the law's mean curves; and at the level of uncertainty `noise` first_change and last_change, the budgets at which the
+        better option changes first and last (NaN without a change; interpolated linearly in the log of `budgets`), and
+        side_changes (their number). Over student, scenario: several_changes, the number of these draws in which the better
+        option changes more than once, and several_changes_probability, their fraction. Over student, scenario, budget:
+        probability_curves, the probability on the law's mean curves, and laws_agree, whether this one, probability and those of
+        all laws are on one side of 0.5; otherwise the data do not determine which option is better. Of a mixture (`mix`), and
+        of a fit with the published law as prior that the runs do not contradict: probability_by_law over `law`, and law_range,
+        the lowest and the highest of them over `bound`. Laws are those of the mixture, or those of stored fits to the 354 runs,
+        whose range includes probability; the attribute `law_range` says which, or why there is none. All refer to the chosen
+        strategy. With `teachers`: teacher_index and best_teacher_index, positions along the coordinate teacher. If a budget is
+        too small for any strategy, values are NaN and status gives the reason. Bounds, level of uncertainty (`noise`),
+        convergence and the fit's provenance are attributes.
 
     Notes
     -----
@@ -147,11 +158,11 @@ def plan_problem(
         "crossover_sign_changes": changes,
     }
     values |= {name: chosen[name] for name in _STRATEGY} | {f"best_{name}": best[name] for name in _STRATEGY}
-    values |= _comparison(planner, problem, alone, chosen, best)
+    values |= tokens_and_shares(problem, chosen) | _comparison(planner, problem, alone, chosen, best)
     values |= changes_of_side(np.asarray(values["best_advantage"]), problem.budgets)
     values["several_changes_probability"] = probability_of(thinned, np.asarray(values["side_changes"]) > 1)
     coordinates = labels.grid_coordinates(problem)
-    coordinates["thinned_draw"] = thinned.draw
+    coordinates |= {"thinned_draw": thinned.draw, "quantile": list(QUANTILES)}
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs | planning.noise_attributes(planner)
     note = "" if fitted.laws else posterior.reference_note(planner.fit)
     attrs["law_range"] = note or _RANGE[bool(fitted.laws)]
@@ -185,7 +196,8 @@ def _comparison(
     thinned, index = fitted.thinned(planner.draws)
     pretrained = np.broadcast_to(alone[:, None], chosen["loss"].shape)
     gain, best_gain = pretrained - chosen["loss"], pretrained[..., index] - best["loss"]
-    seen = planning.at_level(noise, problem, gain, chosen)
+    losses = planning.losses_at_level(noise, problem, alone, chosen)
+    seen = losses[0][:, None] - losses[1]
     best_seen = planning.at_level(None if noise is None else noise.take(index), problem, best_gain, best)
     # The better option in each draw, relative to the option with the smaller mean.
     better = np.minimum(pretrained, chosen["loss"])
@@ -193,6 +205,8 @@ def _comparison(
     regret, regret_error = mean_of(fitted, np.where(distill, chosen["loss"], pretrained) - better)
     saved, saved_error = mean_of(thinned, better[..., index] - np.minimum(pretrained[..., index], best["loss"]))
     found: dict[str, Any] = {
+        "supervised_loss_quantile": quantiles_of(losses[0], QUANTILES),
+        "distilled_loss_quantile": quantiles_of(losses[1], QUANTILES),
         "advantage": seen,
         "best_advantage": best_seen,
         "probability": probability_positive(fitted, seen),

@@ -31,8 +31,9 @@ from bayesdistill.decisions.extrapolation import (
     teacher_factors,
 )
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.reductions import mean_of, probability_of, probability_positive
+from bayesdistill.decisions.reductions import mean_of, probability_of, probability_positive, quantiles_of
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
+from bayesdistill.decisions.spending import tokens_and_shares
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
@@ -66,7 +67,8 @@ def teacher_choice(
     Returns
     -------
     Dataset
-        Over student, scenario, budget, teacher: distilled_loss (with chain, draw), expected_loss, student_tokens,
+        Over student, scenario, budget, teacher: distilled_loss (with chain, draw; its quantiles in distilled_loss_quantile),
+        expected_loss, student_tokens, student_share, teacher_inference_share and teacher_training_share (fractions of the budget),
         probability_best, probability_stronger_worse (that the next stronger teacher in the table gives a worse student,
         because of the capacity gap or its higher cost), probability_new_better (that the chosen strategy with a newly
         trained teacher is better), probability_pretraining_better, regret (expected loss of this choice relative to the best
@@ -75,7 +77,8 @@ def teacher_choice(
         student, scenario, budget: new_extrapolation, new_extrapolation_axis (of the strategy with a newly trained teacher),
         chosen (position of the teacher with the smallest expected loss; -1 if none is affordable), evpi (value of perfect
         information about the law for this choice), new_teacher_params, new_teacher_tokens, new_status; with chain, draw:
-        new_distilled_loss, supervised_loss (no scenario). Over teacher: teacher_params, measured_loss, stronger (position of
+        new_distilled_loss, supervised_loss (no scenario; its quantiles in supervised_loss_quantile). Over student, budget:
+        pretraining_tokens. Over teacher: teacher_params, measured_loss, stronger (position of
         the next stronger teacher; -1 for the strongest). A teacher that is not affordable has NaN losses and
         probability_best 0.
 
@@ -117,7 +120,10 @@ def teacher_choice(
         **described(factors, DISTILLED_AXES, ~np.isnan(tokens)),
         **{f"new_{name}": far[name] for name in ("extrapolation", "extrapolation_axis")},
         "distilled_loss": losses,
+        "distilled_loss_quantile": quantiles_of(losses, labels.QUANTILES),
+        "supervised_loss_quantile": quantiles_of(alone, labels.QUANTILES),
         "student_tokens": tokens,
+        **tokens_and_shares(problem, {"student_tokens": tokens, **_of_table(table)}),
         "probability_stronger_worse": probability_positive(fitted, next_losses - losses),
         "probability_new_better": probability_positive(fitted, losses - new["loss"][:, :, :, None]),
         "probability_pretraining_better": probability_positive(fitted, losses - alone[:, None, :, None]),
@@ -130,9 +136,15 @@ def teacher_choice(
         "stronger": stronger,
     }
     coordinates = labels.grid_coordinates(problem) | {"teacher": list(table.names), "axis": list(DISTILLED_AXES)}
+    coordinates["quantile"] = list(labels.QUANTILES)
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
     attrs |= table.attrs | {"new_delta_pre": float(new_delta_pre)}
     return labels.answer("teacher_choice", fitted, values | _choice(fitted, losses), coordinates, attrs)
+
+
+def _of_table(table: TeacherTable) -> dict[str, np.ndarray]:
+    unknown = np.full(table.params.size, np.nan)
+    return {"teacher_params": table.params, "teacher_tokens": unknown if table.tokens is None else table.tokens}
 
 
 def _losses_of_each(

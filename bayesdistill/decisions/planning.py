@@ -302,12 +302,35 @@ def at_level(
     """
     if deviations is None:
         return gain
+    pretrained, distilled = losses_at_level(deviations, problem, 0.0, {**solved, "loss": np.zeros(gain.shape)})
+    return np.asarray(gain + (pretrained[:, None] - distilled))
+
+
+def losses_at_level(
+    deviations: Deviations | None, problem: Problem, alone: Any, solved: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pretrained and the distilled losses at a level of uncertainty, in nats per token.
+
+    Parameters
+    ----------
+    deviations : Deviations or None
+        Of the draws, from `deviations_of`.
+    problem : Problem
+    alone : ndarray
+        Pretrained losses on the law's mean curves, (student, budget, n_draws).
+    solved : mapping
+        loss (student, scenario, budget, n_draws), student_tokens and teacher_loss of the strategies, from `solving.solve`.
+    """
+    if deviations is None:
+        return alone, solved["loss"]
     tokens = solved["student_tokens"]
-    tokens = tokens if tokens.ndim == gain.ndim else tokens[..., None]
+    tokens = tokens if tokens.ndim == solved["loss"].ndim else tokens[..., None]
     bought = np.stack([tokens_bought(problem, one, problem.budgets) for one in range(problem.students.size)])
-    own = np.maximum(bought, 1.0)[:, None, :, None]  # a smaller budget has no loss
-    sizes = problem.students[:, None, None, None]
-    return np.asarray(gain + deviations.difference(sizes, tokens, solved["teacher_loss"], own))
+    sizes = problem.students[:, None, None]
+    pretrained = alone + deviations.pretrained(
+        sizes, np.maximum(bought, 1.0)[..., None]
+    )  # a smaller budget has no loss
+    return pretrained, solved["loss"] + deviations.distilled(sizes[..., None], tokens, solved["teacher_loss"])
 
 
 def noise_attributes(planner: Planner) -> dict[str, Any]:

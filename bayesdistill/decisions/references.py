@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -15,10 +15,10 @@ from bayesdistill.law.predictive import Deviations
 from bayesdistill.strategies import Problem, supervised_losses
 
 
-@cache
-def references() -> FittedDraws:
-    """Return the draws of the stored fits."""
-    return gather(posterior.reference_fits())
+@lru_cache(maxsize=8)
+def references(seed: int = 0) -> FittedDraws:
+    """Return the draws of the stored fits; the seed draws the discrepancy outside the data."""
+    return gather(posterior.reference_fits(), seed=seed)
 
 
 def reference_probabilities(
@@ -38,7 +38,7 @@ def reference_probabilities(
     ndarray
         (law, student, scenario, budget), in the order of the laws of `references`.
     """
-    fitted = references()
+    fitted = references(planner.seed)
     draws, teachers = fitted.draws, [chosen[name][..., None] for name in ("teacher_params", "teacher_tokens")]
     # An existing teacher has its measured loss.
     loss = draws.supervised_loss(*teachers) if problem.teachers is None else chosen["teacher_loss"][..., :1]

@@ -13,7 +13,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.arguments import checked
 from bayesdistill.errors import ParameterError
-from bayesdistill.tables._plan_table import in_words, plan_table, with_attributes
+from bayesdistill.tables._plan_table import ends_of, in_words, plan_table, with_attributes
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,11 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
         if f"{name}_quantile" in source:
             levels = source[f"{name}_quantile"]
             interval_prob = float(levels["quantile"][-1] - levels["quantile"][0])
-            ends = [levels.isel(quantile=place, drop=True) for place in (0, levels.sizes["quantile"] // 2, -1)]
+            shown = shown.assign(ends_of(name, levels))
         elif name in source and "draw" in source[name].dims:
             lower, upper = posterior.interval(source[name], prob).transpose("bound", ...).drop_vars("bound")
-            ends = [lower, posterior.median(source[name]), upper]
-        else:
-            continue
-        for end, values in zip(("lower", "median", "upper"), ends, strict=True):
-            shown[f"{name}_{end}"] = values
+            middle = posterior.median(source[name])
+            shown = shown.assign({f"{name}_lower": lower, f"{name}_median": middle, f"{name}_upper": upper})
     if kind.outcomes is not None:
         for outcome in source["outcome"].values.tolist():
             shown[f"{kind.outcomes}{outcome}"] = source["status_probability"].sel(outcome=outcome, drop=True)

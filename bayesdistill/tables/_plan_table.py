@@ -20,6 +20,9 @@ _PER_CELL = """
     probability probability_mcse probability_best expected_gain expected_gain_mcse regret evpi teacher_params teacher_tokens
     teacher_loss student_tokens status extrapolates extrapolation extrapolation_axis
 """
+_LOSSES = ("distilled_loss", "supervised_loss")
+"""Variables with quantiles, of which the table has the median and the outermost."""
+_SPENDING = ("pretraining_tokens", "student_share", "teacher_inference_share", "teacher_training_share")
 OTHER_CORPUS = "other corpus"
 """Content of the column `warning` if the distilled runs and the supervised law belong to different corpora."""
 _OUTCOMES = ("crossed", "always", "never", "reversed", "impossible")
@@ -61,11 +64,13 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
     DataFrame
         student, teacher_params (parameters); budget (FLOPs), or tokens, or students_per_teacher; probability,
         probability_mcse, probability_best; expected_gain, expected_gain_mcse, regret, evpi, teacher_loss (posterior mean;
-        nats per token); teacher_tokens, student_tokens (tokens); status (words), extrapolates (booleans), extrapolation
-        (largest factor outside the range of the data), extrapolation_axis (its axis, or none). If the plan has
-        a range over laws, after probability_best: probability_lowest and probability_highest. laws_agree: whether levels of
-        uncertainty and laws are on one side of 0.5. noise: the level of uncertainty of the probabilities. NaN where no
-        strategy fits the budget.
+        nats per token); distilled_loss and supervised_loss, each as _lower, _median and _upper (90 % interval at the level of
+        uncertainty; nats per token); teacher_tokens, student_tokens, pretraining_tokens (tokens); student_share,
+        teacher_inference_share and teacher_training_share (fractions of the budget of distillation); status (words),
+        extrapolates (booleans), extrapolation (largest factor outside the range of the data), extrapolation_axis (its axis,
+        or none). If the plan has a range over laws, after probability_best: probability_lowest and probability_highest.
+        laws_agree: whether levels of uncertainty and laws are on one side of 0.5. noise: the level of uncertainty of the
+        probabilities. NaN where no strategy fits the budget.
 
     Raises
     ------
@@ -91,8 +96,16 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
         bounds = {name: plan["law_range"].sel(bound=end, drop=True) for name, end in ends.items()}
         place = names.index("probability_best") + 1
         names = [*names[:place], *bounds, *names[place:]]
+    losses: dict[str, xr.DataArray] = {}
+    for name in _LOSSES:
+        if f"{name}_quantile" in plan:
+            losses |= ends_of(name, plan[f"{name}_quantile"])
+    place = names.index("regret")
+    names = [*names[:place], *losses, *names[place:]]
+    place = names.index("status")
+    names = [*names[:place], *(name for name in _SPENDING if name in plan), *names[place:]]
     names += ["laws_agree"] if "laws_agree" in plan else []
-    cells = plan.assign({"teacher_loss": means, **words, **bounds})[names].reset_coords(drop=True)
+    cells = plan.assign({"teacher_loss": means, **words, **bounds, **losses})[names].reset_coords(drop=True)
     axes = [name for name in _AXES if name in cells.dims]
     return cells.to_dataframe(dim_order=axes).reset_index()[[*axes, *names]]
 
@@ -183,6 +196,12 @@ def _positions(grid: np.ndarray, budgets: Sequence[float] | None) -> np.ndarray:
         raise ParameterError("`budgets` is empty. Give at least one number.")
     nearest = [int(np.argmin(np.abs(np.log(grid / value)))) for value in wanted]
     return np.array(list(dict.fromkeys(nearest)))
+
+
+def ends_of(name: str, levels: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Return the outermost quantiles and the median as columns."""
+    places = {"lower": 0, "median": levels.sizes["quantile"] // 2, "upper": -1}
+    return {f"{name}_{end}": levels.isel(quantile=place, drop=True) for end, place in places.items()}
 
 
 def in_words(values: xr.DataArray) -> xr.DataArray:

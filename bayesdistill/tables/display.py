@@ -17,15 +17,28 @@ from bayesdistill.tables._plan_table import plan_table, summary_table
 from bayesdistill.tables._write_table import table_text
 from bayesdistill.tables.formatting import readable
 
-_MOST_CELLS = 8  # of a plan; with more of them it is shown in summary
+MOST_CELLS = 8  # of a plan; with more of them it is shown in summary
 _MOST_ROWS = 24
 _ONE_LINE = 32  # characters of a cell, enough for a scenario or an interval
 _OF_A_CELL = """
-    student scenario students_per_teacher budget tokens probability probability_lowest probability_highest expected_gain regret
-    laws_agree teacher_params teacher_tokens student_tokens status extrapolation extrapolation_axis
+    student scenario students_per_teacher budget tokens probability probability_lowest probability_highest expected_gain
+    distilled_loss_lower distilled_loss_median distilled_loss_upper supervised_loss_lower supervised_loss_median supervised_loss_upper
+    regret laws_agree teacher_params teacher_tokens student_tokens pretraining_tokens
+    student_share teacher_inference_share teacher_training_share status extrapolation extrapolation_axis
 """
 _AXES = ("student", "scenario", "budget")
 _PLAN = "Probability that distillation beats pretraining"
+
+_OF_LOSSES = """
+    student scenario budget distilled_loss_lower distilled_loss_median distilled_loss_upper supervised_loss_lower
+    supervised_loss_median supervised_loss_upper teacher_params teacher_tokens student_tokens pretraining_tokens
+    student_share teacher_inference_share teacher_training_share
+"""
+
+
+def loss_columns(frame: pd.DataFrame) -> list[str]:
+    """Return the columns of the losses, tokens and spending of a plan."""
+    return [name for name in _OF_LOSSES.split() if name in frame]
 
 
 class Shown(NamedTuple):
@@ -101,7 +114,7 @@ def _table(found: xr.Dataset) -> tuple[str, pd.DataFrame, str]:
     lost = [name for name in _AXES if name in found.coords and name not in found.dims]
     found = found.expand_dims(lost)  # one student of a plan is a plan of one student
     cells = plan_table(found)
-    if len(cells) > _MOST_CELLS and "crossover" in found and "budget" not in lost:
+    if len(cells) > MOST_CELLS and "crossover" in found and "budget" not in lost:
         return f"{_PLAN}, and the crossover", summary_table(found).drop(columns="noise", errors="ignore"), "plan_table"
     if cells["status"].eq("ok").all():
         cells = cells.drop(columns="status")

@@ -212,16 +212,22 @@ def test_teachers_of_a_file_and_several_students(command: Command, published_dra
         "1e20,3e21",
         "--allow-unconverged",
     ]
+    question += ["--teachers", tmp_path / "mine.csv"]
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        code, out, err = command(*question, "--teachers", tmp_path / "mine.csv", "-o", tmp_path / "plan.nc")
+        code, out, err = command(*question, "--losses", "-o", tmp_path / "plan.nc")
+        _, printed, _ = command(*question, "--scenario", "best case", "--json")
     assert code == 0, err
     assert max(map(len, out.split("Level")[0].splitlines())) <= 80
+    assert {"distilled", "pretrained", "pretraining", "inference's"} <= set(out.split())
     assert "Note: Left out: 'teacher pretraining' and 'teacher pretraining + inference'" in out
     plan = bd.load(tmp_path / "plan.nc")
     assert plan["student"].values.tolist() == [5e8, 1e9, 3e9]
     assert plan["teacher"].values.tolist() == ["mine", "large"]
-    code, _, err = command(*question, "--teachers", tmp_path / "mine.csv", "--scenario", "teacher pretraining")
+    row = json.loads(printed)[0]
+    assert row["distilled_loss_median"] == pytest.approx(plan["distilled_loss_quantile"].values[0, 0, 0, 2], rel=1e-5)
+    assert row["pretraining_tokens"] == pytest.approx(plan["pretraining_tokens"].values[0, 0], rel=1e-5)
+    code, _, err = command(*question, "--scenario", "teacher pretraining")
     assert code == 2
     assert "--teachers has no column 'tokens'" in err
 

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 RUN = {"distilled": "run", "supervised": "supervised_run"}
 """Dimension of the runs of a kind."""
-PATH_WEIGHTS = {"distilled": "path_weights", "supervised": "path_weights_supervised"}
-"""Data with the weights of the increments of a discrepancy in the loss of every run."""
+SUPERVISED_PATH_WEIGHTS = "path_weights_supervised"
+"""Data with the weights of the increments of a discrepancy in the loss of every supervised run."""
 PATH_UNIT = 0.01
 """Nats in which increments are sampled, about their size, so that the sampler starts with the right scale."""
 
@@ -270,9 +270,8 @@ def _observe(
     observed = pm.Data(f"{outcome}_observed", table[outcome].to_numpy(dtype=float), dims=RUN[kind])
     own = [one for one in law.discrepancy if kind in one.kinds]
     if own:
-        weights = path_weights(run_position(table, kind, reference), np.asarray(model.coords["step"]))
         total = sum(p[one.scale] * model[one.variable] for one in own)
-        mu += law.misfit_scale(p) * (pm.Data(PATH_WEIGHTS[kind], weights, dims=(RUN[kind], "step")) @ total)
+        mu += law.misfit_scale(p) * _path_at_runs(table, kind, total, reference)
     # A run with a Student-t residual carries as much information about its mean as a normal one with this scale.
     normal = sigma * pm.math.sqrt((p["nu"] + 3) / (p["nu"] + 1))
     # Each effect is sampled given the law and the effects before it.
@@ -286,6 +285,21 @@ def _observe(
         values = _group_effects(effect, len(labels), of_run, p, normal, mu - observed, axis)[of_run]
         mu += values if axis is None else values * axis
     pm.StudentT(outcome, nu=p["nu"], mu=mu, sigma=sigma, observed=observed, dims=RUN[kind])
+
+
+def _path_at_runs(table: pd.DataFrame, kind: str, increments: Any, reference: Reference) -> Any:
+    """Return the values of a path with these increments at the runs of a kind, (run,)."""
+    import pymc as pm
+
+    model = pm.modelcontext(None)
+    steps = np.asarray(model.coords["step"])
+    if kind == "distilled":
+        # The path depends on the student's configuration, which many runs share.
+        distinct, _ = student_configurations(table)
+        weights = path_weights(log_compute(distinct[:, 0], distinct[:, 1], reference), steps)
+        return pm.math.dot(weights, increments)[model["configuration_of_run"]]
+    weights = path_weights(run_position(table, kind, reference), steps)
+    return pm.Data(SUPERVISED_PATH_WEIGHTS, weights, dims=(RUN[kind], "step")) @ increments
 
 
 def _group_effects(

@@ -23,7 +23,7 @@ from bayesdistill.law import Reference
 from bayesdistill.law.discrepancy import path_weights, steps_between
 from bayesdistill.law.effects import EFFECTS
 from bayesdistill.law.predictive import COLUMNS, OUTCOME
-from bayesdistill.model import PATH_WEIGHTS, RUN, build_model, reference_run, run_position, run_positions
+from bayesdistill.model import RUN, SUPERVISED_PATH_WEIGHTS, build_model, reference_run, run_position, run_positions
 from bayesdistill.priors import Priors
 from bayesdistill.sampling import ADAPTATION, MAX_TREEDEPTH
 from bayesdistill.sampling.groups import labeled
@@ -158,9 +158,9 @@ def refit(
             for effect in (EFFECTS["student"], *law.effects)
             if effect.kind == kind
         }
-        if law.discrepancy:
+        if law.discrepancy and kind == "supervised":
             steps = steps_between(run_positions(refitter.runs, refitter.supervised, refitter.reference))
-            found[PATH_WEIGHTS[kind]] = path_weights(run_position(table, kind, refitter.reference), steps)
+            found[SUPERVISED_PATH_WEIGHTS] = path_weights(run_position(table, kind, refitter.reference), steps)
         data |= {name: values[chosen] for name, values in found.items()}
         design |= {name: ((RUN[kind],), found[name][chosen]) for name in COLUMNS[kind]}
     # The compiled model has no shared variables for unused data.

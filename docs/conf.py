@@ -11,6 +11,8 @@ import bayesdistill
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import parameters  # noqa: E402
+
 project = "bayesdistill"
 author = "The bayesdistill authors"
 copyright = "The bayesdistill authors, Apache-2.0"  # noqa: A001
@@ -74,4 +76,13 @@ def copy_notebooks() -> None:
             shutil.copyfile(source, target)
 
 
+def write_parameters() -> None:
+    """Write the table of symbols that the page of terms includes."""
+    file = HERE / "reference" / "generated" / "parameters.txt"
+    file.parent.mkdir(exist_ok=True)
+    if not file.exists() or file.read_text(encoding="utf-8") != parameters.table():
+        file.write_text(parameters.table(), encoding="utf-8")
+
+
 copy_notebooks()
+write_parameters()

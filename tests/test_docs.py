@@ -151,7 +151,7 @@ def test_links_between_pages_lead_somewhere():
     [r"L_S = L_T + L_T^{-c_0}", r"\frac{a}{b}", r"P\left(L_S(s^*) < L_\mathrm{sup} \mid \mathrm{runs}\right)"],
 )
 def test_formulas_become_outlines_with_a_text(formula):
-    mathtext = load_mathtext()
+    mathtext = load("mathtext")
     drawn = mathtext.draw(formula, display=True)
     assert drawn.count("<svg") == 1
     assert 'role="img"' in drawn
@@ -163,7 +163,7 @@ def test_a_formula_that_cannot_be_set_stops_the_build():
     from sphinx.errors import ExtensionError
 
     with pytest.raises(ExtensionError, match="nosuchsymbol"):
-        load_mathtext().draw(r"\nosuchsymbol", display=False)
+        load("mathtext").draw(r"\nosuchsymbol", display=False)
 
 
 def test_every_dependency_has_its_reason_and_a_hashed_pin():
@@ -180,10 +180,23 @@ def test_every_dependency_has_its_reason_and_a_hashed_pin():
         assert SpecifierSet(bounds).contains(pins[name]), f"the pin of {name} is out of date; make lock"
 
 
-def load_mathtext():
+def test_the_page_of_terms_has_every_symbol_once():
+    rows = load("parameters").table().splitlines()[2:]
+    names = [re.match(r"\| `(\w+)` \| \S.* \|", row)[1] for row in rows]
+    declared = tomllib.loads((ROOT / "bayesdistill" / "law" / "symbols.toml").read_text(encoding="utf-8"))
+    symbols = [symbol for part in declared.values() for symbol in part.get("parameters", {})]
+    assert sorted(names) == sorted(symbols + [f"sigma_{name}" for name in declared["effects"]])
+    page = (ROOT / "docs" / "reference" / "terms.md").read_text(encoding="utf-8")
+    assert "{include} generated/parameters.txt" in page
+    terms = re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE)
+    assert len(terms) > 50
+    assert len({*terms} - {"term", "---"}) == len([term for term in terms if term not in ("term", "---")])
+
+
+def load(name: str):
     import importlib.util
 
-    spec = importlib.util.spec_from_file_location("mathtext", ROOT / "docs" / "mathtext.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -23,7 +23,7 @@ from bayesdistill.posterior import draws_of
 from bayesdistill.priors import LIMITED_DATA_WIDTH, PERFECT_TEACHER_WIDTH
 
 BUDGETS = np.geomspace(1e20, 1e24, 13)
-FITS = ("asymptotic_width", "rms of residuals [nats]", "mean lead with unlimited data, 300M, 1B, 3B, 10B [nats]")
+FITS = ("asymptotic_width", "rms of residuals [nats]", "mean advantage with unlimited data, 300M, 1B, 3B, 10B [nats]")
 FITS += ("largest R-hat, smallest ESS, divergences",)
 PLANS = ("asymptotic_width", "scenario", "student", "P(distillation wins) at 1e21, 1e22, 1e23, 1e24 FLOPs")
 PLANS += ("median crossover [FLOPs]", "share crossed, always, never")
@@ -32,7 +32,7 @@ FORMS += [("equation 8, ", "busbridge2025", width) for width in (None, 0.005)]
 
 PERFECT, LIMITED = {"perfect_teacher_width": PERFECT_TEACHER_WIDTH}, {"limited_data_width": LIMITED_DATA_WIDTH}
 STATEMENTS = {
-    # name: law, settings, the row that it is compared with
+    # name: law, settings, row that it is compared with
     "default": (WITHOUT_DISCREPANCY, {}, "default"),
     "all statements": (WITHOUT_DISCREPANCY, PERFECT | LIMITED, "default"),
     "perfect teacher": (WITHOUT_DISCREPANCY, PERFECT, "default"),
@@ -134,8 +134,8 @@ def compare_widths(runs, quick: bool) -> None:
         draws = draws_of(fit)
         predicted = expected_loss(draws, Design.of(draws.law, runs)).mean(axis=0)
         residual = runs["student_loss"].to_numpy() - predicted
-        lead = draws.law.asymptotic_advantage(np.array([3e8, 1e9, 3e9, 1e10]), draws.columns)
-        words = ", ".join(f"{value:.3f}" for value in lead.mean(axis=0))
+        advantage = draws.law.asymptotic_advantage(np.array([3e8, 1e9, 3e9, 1e10]), draws.columns)
+        words = ", ".join(f"{value:.3f}" for value in advantage.mean(axis=0))
         name = form + ("none" if width is None else f"{width:g}")
         sampling = f"{numbers['rhat']:.3f}, {numbers['ess_bulk']:.0f}, {numbers['divergences']}"
         of_fit.append((name, f"{np.sqrt(np.mean(residual**2)):.4f}", words, sampling))

@@ -2,8 +2,9 @@
 
     python docs/studies/choice_of_model.py FOLDER [--draws 400] [--share 0 1] [--quick]
 
-Prints the tables of explanation/choice_of_model.md. Finished folds are kept in FOLDER. `--share 0 2` and `--share 1 2` score every
-second model, for two processes on one folder; a run without it then finds all folds and prints all tables.
+Prints the tables of explanation/choice_of_model.md and of the CSV files in explanation/choice_of_model. Finished folds are kept in
+FOLDER. `--share 0 2` and `--share 1 2` score every second model, for two processes on one folder; a run without it then finds all
+folds and prints all tables.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bayesdistill.criticism._leave_out import SPLITS, priors_of
 
 DEFAULT = "tied exponents, student effects and slopes"
 COLUMNS = {
-    # Heads are short, so that a page holds them.
+    # The headings are short, so that the table fits a page.
     "elpd": ("elpd", "{:.0f}"),
     "elpd_difference": ("to best", "{:.0f}"),
     "standard_error": ("SE", "{:.0f}"),
@@ -34,8 +35,8 @@ COLUMNS = {
 }
 EFFECTS = ", student effects and slopes"
 STEPS = {
-    "w1 (no shifts)": ("weak teachers", "eq. 8"),
-    "slopes of shifts": (DEFAULT, "tied exponents, student effects"),
+    "w1 (no group effects)": ("weak teachers", "eq. 8"),
+    "slopes of student effects": (DEFAULT, "tied exponents, student effects"),
     "kappa": ("soft targets" + EFFECTS, "weak teachers" + EFFECTS),
     "kappa, with omega = 1": ("reducible ratio" + EFFECTS, "reducible ratio alone" + EFFECTS),
     "omega = 1": ("reducible ratio" + EFFECTS, "soft targets" + EFFECTS),
@@ -46,7 +47,7 @@ STEPS = {
     "no asymptotic prior, w1 and kappa": ("soft targets" + EFFECTS + ", no asymptotic prior", "soft targets" + EFFECTS),
     "no asymptotic prior, default": (DEFAULT + ", no asymptotic prior", DEFAULT),
 }
-"""What is added to a model -> the model with it, and without; with student effects and slopes unless said."""
+"""What is added to a model -> the model with it and the model without it; by default with student effects and slopes."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What the studies share: the command line and Markdown tables."""
+"""Shared code of the studies: command line and Markdown tables."""
 
 from __future__ import annotations
 

@@ -2,9 +2,10 @@
 
 python docs/studies/discrepancy.py [--sampling] [--plans] [--quick]
 
-The default law of the published runs is refitted without whole teachers, whole students and the paper's held-out runs, and to the
-runs with at most 3e19 FLOPs; the joint law of the tiny experiment to the runs below the default cutoffs. Then plans of the
-published runs follow, at the three levels of uncertainty. Last, both studies are fitted with five seeds.
+The default law is refitted to the published runs without whole teachers, without whole students, without the paper's held-out runs, and
+to the runs with at most 3e19 FLOPs. The joint law is fitted to the runs of the tiny experiment below the default cutoffs. Plans of the
+published runs follow, at the three levels of uncertainty. Last, both studies are fitted with five
+seeds. The options select single parts.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 python docs/studies/few_runs.py [--seeds 2] [--first 0] [--once] [--without-discrepancy] [--quick]
 
-Tables of 10 to 60 runs are simulated from equation 8 with a residual scale of 0.005 nats, with random students and teachers that the
-runs combine at random, and fitted with default settings. With `--once`, the fits do not sample again if their draws fail the
+Tables of 10 to 60 runs are simulated from equation 8 with a residual scale of 0.005 nats, with random students, random teachers
+and random pairs of them, and fitted with default settings. With `--once`, the fits do not sample again if their draws fail the
 convergence checks. The script prints one line per fit and the number that pass.
 """
 

@@ -2,7 +2,7 @@
 
 python docs/studies/halves_of_models.py [TABLE] [--splits 200] [--quick]
 
-TABLE has supervised runs with the column `model`; by default, checkpoints are simulated, other ones for every split. For each
+TABLE has supervised runs with the column `model`; by default, new checkpoints are simulated for every split. For each
 split, both halves are fitted without effects, with a constant effect of models, and with effects and slopes. Halves agree on a
 parameter if the equal-tailed 90 % interval of the difference of independent draws contains 0. The script prints one line of JSON per
 split and law, then fractions of splits.

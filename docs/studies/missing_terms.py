@@ -2,9 +2,10 @@
 
     python docs/studies/missing_terms.py [--quick]
 
-Huber loss, the supervised law at its published values. Equation 8, equation 8 for weak teachers, and the same with: a gap whose
-strength is multiplied by a power of the student's tokens per parameter; an excess loss with the factor r^(-c2 t), where t is the
-share of the student's power sum that is due to tokens; kappa; kappa and omega. Errors of the fitted and of left-out runs.
+The fits minimize a Huber loss, with the supervised law at its published values. The laws are equation 8, equation 8 for weak teachers,
+and the law for weak teachers with one of these additions: a gap whose strength is multiplied by a power of the student's tokens per
+parameter; an excess loss with the factor r^(-c2 t), where t is the share of the student's power sum that is due to tokens; kappa; kappa
+and omega. The table shows the errors of the fitted and of left-out runs.
 """
 
 from __future__ import annotations

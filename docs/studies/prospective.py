@@ -3,8 +3,8 @@
     python docs/studies/prospective.py [--predict] [--quick]
 
 The cells are pairs of a pretrained and a distilled run of the tiny experiment with more tokens and more compute than all of its runs
-(`prospective` in data/tiny/design.py). `--predict` fits every law to the tables and writes prospective.json; it refuses to do so once a
-cell is trained. Without it, the script scores the cells that are trained so far.
+(`prospective` in data/tiny/design.py). `--predict` fits every law to the tables and writes prospective.json; it raises an error if
+a cell is already trained. Without it, the script scores the cells that are trained so far.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 
 Of these teachers, only the losses enter a fit. The four groups A to D have one training budget each; 3e19, 1e20, 3e20 and 1e21
 FLOPs are the round numbers at which the published law comes closest to the best teacher of each. A correct law predicts for the
-best size at that budget the loss of the best teacher of the group, or slightly more: the best of about fifteen is a lucky one.
+best size at that budget the loss of the best teacher of the group, or slightly more, because the minimum of about fifteen noisy losses
+is below their mean.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def best_losses(law):
 
 
 def numbers(values, spread=None):
-    """Means in thousandths of a nat, with standard deviations in brackets."""
+    """Means in thousandths of a nat, with standard deviations in parentheses."""
     if spread is None:
         return ", ".join(f"{1e3 * value:+.1f}" for value in values)
     return ", ".join(f"{1e3 * value:+.1f} ({1e3 * s:.1f})" for value, s in zip(values, spread, strict=True))

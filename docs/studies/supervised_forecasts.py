@@ -57,7 +57,7 @@ def forecasts(runs: pd.DataFrame, name: str, **options: object) -> pd.DataFrame:
 def everything(
     tables: dict[str, pd.DataFrame], laws: dict[str, object], peers: list[object], sampler: dict[str, int]
 ) -> pd.DataFrame:
-    """Return the forecasts of every table by every law and every peer."""
+    """Return the forecasts of every table by every law and every other method."""
     parts = []
     for name, runs in tables.items():
         start = time.monotonic()
@@ -87,7 +87,7 @@ def summary(rows: pd.DataFrame) -> str:
 
 
 def coverage(rows: pd.DataFrame, groups: pd.Series) -> str:
-    """Return the share of runs inside their 90% intervals, a row per method and a column per group."""
+    """Return the fraction of runs inside their 90% intervals, a row per method and a column per group."""
     options = {"index": "forecaster", "columns": "group", "sort": False, "observed": True}
     shares = rows.assign(group=groups).pivot_table(values="inside_90", aggfunc=["mean", "size"], **options)
     head = ["in 90 %", *(f"{name} ({count})" for name, count in shares["size"].iloc[0].items())]

@@ -1,4 +1,4 @@
-"""What the studies of the tiny experiment share: its tables, the cost of a token in models of two layers, and their decisions."""
+"""Shared code of the studies of the tiny experiment: tables, FLOPs per token of models with two layers, and decisions."""
 
 from __future__ import annotations
 

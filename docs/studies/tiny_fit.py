@@ -1,4 +1,4 @@
-"""Fits of both laws to the tiny experiment: residuals, repeated seeds, exponents next to those of the paper.
+"""Fits of both laws to the tiny experiment: residuals, repeated seeds, and exponents compared with the paper's.
 
     python docs/studies/tiny_fit.py [FOLDER] [--quick]
 
@@ -28,8 +28,8 @@ def spread_of_seeds(table, loss, cell):
 
 
 def fits(folder, sampler):
-    """The joint fit of the tiny experiment, and that of the paper's runs."""
-    # Equation 8 without the terms that the default model adds where it fails, because the question is whether it holds.
+    """The joint fit of the tiny experiment, and the fit of the paper's runs."""
+    # Equation 8 without the additional terms of the default model, because the question is whether equation 8 is correct.
     tiny = bd.fit(distilled, supervised=supervised, law="busbridge2025", **sampler)
     of_paper = {} if sampler == LONG else {"draws": sampler["draws"], "tune": sampler["tune"]}
     paper = bd.fit(bd.load_runs("busbridge2025"), law="busbridge2025", seed=0, progress=False, **of_paper)
@@ -141,11 +141,11 @@ def show(tiny, paper):
         "\nsupervised residuals by size\n", others.groupby("params")["residual"].agg(["size", "mean", "std"]).round(4)
     )
     print("\nby tokens\n", others.groupby("tokens")["residual"].agg(["size", "mean", "std"]).round(4))
-    lead = runs[runs["beats"]]
-    gap = lead["teacher_loss"] - lead["student_loss"]
+    better = runs[runs["beats"]]
+    gap = better["teacher_loss"] - better["student_loss"]
     print(
-        f"\n{len(lead)} of {len(runs)} students beat their teacher, by up to {gap.max():.4f} nats, r from {lead['r'].min():.2f} to "
-        f"{lead['r'].max():.2f}; mean residual {lead['residual'].mean():.4f}"
+        f"\n{len(better)} of {len(runs)} students beat their teacher, by up to {gap.max():.4f} nats, r from {better['r'].min():.2f} to "
+        f"{better['r'].max():.2f}; mean residual {better['residual'].mean():.4f}"
     )
     print(
         "\nlargest residuals\n",

@@ -3,8 +3,8 @@
 Each subpackage declares dimensions, units and long names of its results in a table (`Variables`, variables.csv); `labeled` makes the
 variables of a table from their values.
 
-Nothing here knows how an answer is displayed. `tables` registers its displays, and the package's metadata names it as entry point of
-the group "bayesdistill.display", which is loaded when an answer is displayed for the first time.
+This module does not depend on the display of an answer. `tables` registers its displays, and the package's metadata names it as entry
+point of the group "bayesdistill.display", which is loaded when an answer is displayed for the first time.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def labeled(table: Variables, values: Mapping[str, Any], chains: int = 1) -> dic
 class Answer(xr.Dataset):
     """A Dataset that a notebook and a terminal display as a table.
 
-    Part of an answer, such as one student of a plan, is displayed as a table as well, if it contains everything that the table
-    needs; otherwise as xarray displays it. Files hold the plain Dataset.
+    Part of an answer, such as one student of a plan, is displayed as a table as well, if it contains all variables of the
+    table; otherwise as xarray displays it. Files hold the plain Dataset.
 
     Examples
     --------

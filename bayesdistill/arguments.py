@@ -240,7 +240,7 @@ SAMPLED = Range(4, 1_000_000, whole=True)
 RANGES = MappingProxyType(
     {
         **dict.fromkeys(("students", "student_params", "teacher_params", "params"), PARAMS),
-        # A bound may be far beyond all models, so that it has no effect.
+        # A bound may be far outside the sizes of all models; it then has no effect.
         "min_teacher_params": PARAMS,
         "max_teacher_params": Range(PARAMS.low, 1e4 * PARAMS.high, PARAMS.units),
         **dict.fromkeys(

@@ -91,7 +91,7 @@ def flops_per_token(params: Any, shape: Shape = PUBLISHED_SHAPE) -> Any:
     params : float or array
         Non-embedding parameters N.
     shape : Shape
-        Context length, vocabulary and aspect ratio; by default those of the published runs.
+        Context length, vocabulary and aspect ratio; by default the values of the published runs.
 
     Returns
     -------

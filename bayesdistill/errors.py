@@ -43,7 +43,7 @@ class ConvergenceError(BayesdistillError, RuntimeError):
 
 
 class ConflictError(BayesdistillError, ValueError):
-    """The runs contradict the supervised law, as those of another corpus; decide anyway with `allow_conflict=True`."""
+    """The runs contradict the supervised law, as runs of another corpus do; decide anyway with `allow_conflict=True`."""
 
 
 class CompilerWarning(UserWarning):
@@ -55,7 +55,7 @@ class ConvergenceWarning(UserWarning):
 
 
 class ConflictWarning(UserWarning):
-    """The runs contradict the supervised law, as those of another corpus."""
+    """The runs contradict the supervised law, as runs of another corpus do."""
 
 
 class ExtrapolationWarning(UserWarning):

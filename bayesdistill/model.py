@@ -16,7 +16,7 @@ be normal with a known mean and standard deviation. We sample the remainder in u
 
 with :math:`m_j` the mean of law - observed over the :math:`n_j` runs of the group; for a slope, its least-squares slope and the
 sum of squares around the mean of the axis. If the residual scale differs between runs, runs are weighted by it. The prior of raw
-follows from that of the effect, Normal(0, s), so that the posterior does not depend on :math:`\lambda`. :math:`\lambda` is near 1
+follows from the prior of the effect, Normal(0, s), so the posterior does not depend on :math:`\lambda`. :math:`\lambda` is near 1
 (centered) for groups of many runs and 0 (non-centered) for groups of none; Papaspiliopoulos et al. (2007, Statistical Science
 22, 59) describe such families with a fixed fraction.
 
@@ -92,7 +92,7 @@ def build_model(
     law : Law or str
         A law or a name in `LAWS`; unused if `priors` are given, which belong to a law.
     priors : Priors, optional
-        By default those of `default_priors`.
+        By default `default_priors`.
     reference : Reference, optional
         The run around which the coordinates are centered; by default `reference_run`. Priors belong to a reference.
 

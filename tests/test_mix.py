@@ -317,7 +317,7 @@ def test_weights_come_from_scores():
         ({"scores": {n: scores([1.0]).assign(converged=("run", [False])) for n in "ab"}}, "no fold"),
         ({"scores": {n: scores([np.nan]) for n in "ab"}}, "not finite"),
         ({"scores": {n: scores([1.0]).assign_attrs(law=bd.LAWS["tied_reducible"].to_json()) for n in "ab"}},
-         "`scores` of 'a' are those of a law with the terms"),
+         "`scores` of 'a' belong to a law with the terms"),
     ],
 )  # fmt: skip
 def test_weights_and_scores_are_checked(arguments, message):

@@ -2,7 +2,7 @@
 
 The name of a file is a digest of everything that its content depends on: the key of the model, the sources of the compiler, package
 versions, the processor and PyTensor's settings. So a file cannot be out of date; unused files are deleted after a while. Each file
-starts with a digest of its content. Files are executed as machine code, so that only regular files of the user into which no other
+starts with a digest of its content. Files are executed as machine code, so only regular files of the user into which no other
 user can write are read, and only in folders that no other user can change. Damaged files are ignored. A model that cannot be read or
 stored is compiled as usual, to the same machine code.
 """

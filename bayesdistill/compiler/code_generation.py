@@ -1,6 +1,6 @@
 """Generate the LLVM assembly of a function from operations.
 
-Operations over the same dimensions share a loop unless one of them needs the completed sum of another, so a log density with its
+Operations over the same dimensions share a loop unless one of them requires the completed sum of another, so a log density with its
 gradient becomes a handful of loops. A sum into one number may be computed in another order, several elements at a time. All other
 arithmetic is strict, so the same assembly gives the same numbers on the same kind of processor.
 """

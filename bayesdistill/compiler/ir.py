@@ -50,7 +50,7 @@ class Operation:
     payload : object
         See `kind`.
     loop : tuple of int
-        Dimensions of the loop that computes the result: those of the argument for reduce and scatter, otherwise `dims`.
+        Dimensions of the loop that computes the result: the dimensions of the argument for reduce and scatter, otherwise `dims`.
     kept : tuple of int
         For reduce: positions of the dimensions of the loop that the result keeps.
     level : int

@@ -1,4 +1,4 @@
-"""A compiled model as plain data, and the object that nutpie samples from. Neither needs the PyMC model."""
+"""A compiled model as plain data, and the object that nutpie samples from. Neither requires the PyMC model."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def load_program(program: Program) -> Any:
     Raises
     ------
     ModelError
-        If the code would read beyond the end of an array.
+        If the code would read past the end of an array.
     UnsupportedGraphError
         If this version of nutpie has another interface.
     """

@@ -107,7 +107,7 @@ def _shape(lowering: Lowering, handle: Handle) -> tuple[int, ...]:
 
 
 def compile_program(model: pm.Model, functions: Functions) -> Program:
-    """Compile the functions of a model with LLVM, and collect everything that nutpie needs from the model.
+    """Compile the functions of a model with LLVM, and collect everything that nutpie requires from the model.
 
     Raises
     ------

@@ -43,7 +43,7 @@ class Check:
 
     @property
     def ok(self) -> bool | None:
-        """Whether the draws can be used; None for draws without sampler statistics of which no check failed."""
+        """Whether the draws can be used; None for draws without sampler statistics if no check failed."""
         return False if self.problems else self.numbers["converged"]
 
     @property

@@ -21,7 +21,7 @@ _LABELS = {
     "bfmi": "smallest E-BFMI",
 }
 _MOST_DRAWS = 10_000
-"""Most draws that are suggested; a sampler that needs more has another problem."""
+"""Most draws that are suggested; a sampler that requires more has another problem."""
 
 
 def convergence_findings(fit: Fit, numbers: dict[str, Any]) -> tuple[Finding, ...]:
@@ -53,7 +53,7 @@ def convergence_findings(fit: Fit, numbers: dict[str, Any]) -> tuple[Finding, ..
 
 
 def _described(fit: Fit, name: str) -> str:
-    """Return the name of a variable or coordinate with its description; for a mixture, `name` starts with that of a law."""
+    """Return the name of a variable or coordinate with its description; for a mixture, `name` starts with the name of a law."""
     variable = posterior.posterior_dataset(fit).get(name.rpartition(": ")[2])
     text = coordinate_description(name) if variable is None else variable.attrs.get("long_name", "")
     return f"{name}: {text}" if text and text != name.replace("_", " ") else name

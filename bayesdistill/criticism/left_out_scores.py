@@ -104,7 +104,7 @@ def pair_predictions(fitted: Fitted, pairs: pd.DataFrame, rng: np.random.Generat
     ----------
     fitted : Fitted
     pairs : DataFrame
-        Result of `pairs.matched_pairs`, and teacher_unknown: whether the pair's teacher is not trained yet, so that its loss
+        Result of `pairs.matched_pairs`, and teacher_unknown: whether the pair's teacher is not trained yet, so its loss
         is predicted.
     rng : Generator
 

@@ -42,7 +42,7 @@ def prior_predictive(
     Parameters
     ----------
     runs, supervised : DataFrame, optional
-        Distilled and supervised runs, as for `fit`; the priors are those of `bd.fit(runs, supervised, law=law)`.
+        Distilled and supervised runs, as for `fit`, with the priors of `bd.fit(runs, supervised, law=law)`.
     kind : {"distilled", "supervised"}, optional
         Runs that are compared if both are given; by default, the distilled ones.
     law : Law or str

@@ -100,7 +100,7 @@ class Residuals:
         In a normal linear model with residual variance s^2 and posterior covariance C of the means, the residuals from the posterior
         mean have the covariance s^2 - C in repeated samples from the model: what the law can follow, it has followed. A
         Student-t residual carries as much information as a normal one of variance (nu + 3)/(nu + 1) scale^2, and enters by its
-        score, so that outliers do not count.
+        score, which limits the influence of outliers.
         """
         sd = np.sqrt(self._variance)
         whitened = direction / sd

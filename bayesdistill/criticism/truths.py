@@ -108,7 +108,7 @@ def _annealed(priors: Priors, reference: Reference, count: int, rng: np.random.G
     """Draw z from the prior with the priors from statements of theory by annealed sequential Monte Carlo, (count, free coordinate).
 
     The power of the statements' density increases from 0 to 1 such that half of the draws are effective in each step. Draws are
-    resampled and moved by elliptical slice sampling (Murray, Adams & MacKay 2010), which needs no tuning under a normal prior.
+    resampled and moved by elliptical slice sampling (Murray, Adams & MacKay 2010), which requires no tuning under a normal prior.
     """
 
     def log_density(z: np.ndarray) -> np.ndarray:
@@ -236,7 +236,7 @@ def draws_of_truth(truth: dict[str, Any], law: Law, reference: Reference) -> Dra
 
 
 def like_fitted(truth: Draws, fitted: Draws) -> Draws:
-    """Return a true law for which the runs of the fitted draws are the data: what is new to the fit is new to it."""
+    """Return a true law for which the runs of the fitted draws are the data: groups that are new to the fit are new to it."""
     ratios = None if fitted.paths is None else fitted.paths.ratios
     paths = None if truth.paths is None else replace(truth.paths, ratios=ratios)
     return replace(truth, groups=fitted.groups, paths=paths)

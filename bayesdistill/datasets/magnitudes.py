@@ -6,8 +6,8 @@ few thousand in scaling studies. A table is questioned if a value is outside the
 one. `_READINGS` lists them: a column in thousands, millions, billions or trillions, the inverse, the two columns swapped, or FLOPs in
 place of tokens.
 
-The score of a reading is a negative log-likelihood with three parts: D/N (log-normal around 30), the ratio of the losses to those of
-the published supervised law (log-normal; nats per byte are about a fourth of it), and how much this ratio varies. Over tables of very
+The score of a reading is a negative log-likelihood with three parts: D/N (log-normal around 30), the ratio of the losses to the
+published supervised law (log-normal; nats per byte are about a fourth of it), and how much this ratio varies. Over tables of very
 different studies, models of 1e4 to 1e10 parameters, the median absolute deviation of its logarithm is 0.01 to 0.06. It is two to ten
 times larger for wrong units or swapped columns.
 """
@@ -31,7 +31,7 @@ _OVERTRAINED = (5e7, 1e5)
 _USUAL = {"params": (9.0, 2.5), "tokens": (10.5, 2.5), "ratio": (1.5, 1.0)}
 """Mean and standard deviation of the decimal logarithms of sizes, tokens and tokens per parameter."""
 _LEVEL = (-0.4, 0.6)
-"""The same for the natural logarithm of losses over those of the published supervised law, over corpora and tokenizers."""
+"""The same for the natural logarithm of the ratio of losses to the published supervised law, over corpora and tokenizers."""
 _DEVIATION = 0.02
 """Deviation from the published law below which readings are equally good."""
 _MOST_ROWS = 12
@@ -299,7 +299,7 @@ def _of_table(models: Models) -> list[str]:
 
 
 def _squares(models: Models, reading: Reading, rows: np.ndarray | None = None) -> np.ndarray:
-    """Squared deviations of the features of rows under a reading from those of the other rows."""
+    """Squared deviations of the features of rows under a reading from the features of the other rows."""
     others = models.features(_AS_GIVEN) if rows is None else models.features(reading, rows)[~rows]
     scale = np.maximum(_spread(others), _LEAST_SPREAD[: others.shape[1]])
     return np.asarray(((models.features(reading, rows) - np.median(others, axis=0)) / scale) ** 2)

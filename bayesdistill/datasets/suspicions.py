@@ -27,7 +27,7 @@ _SOURCE = re.compile(
 _LEAST_SHARE, _MOST_SHARE = 0.6, 2.5  # of the teacher loss that a student has in the median
 _REPEATS = 1.15  # ratio of losses of one configuration; seeds differ by 1 to 3%
 _FEWEST = 5  # runs that are required to compare losses with the published law
-_LEAST_SLOPE = 0.4  # of log losses over those of the published law; about 1 in all studies
+_LEAST_SLOPE = 0.4  # of log losses against log losses of the published law; about 1 in all studies
 # Log ratio of the losses to the published law: -1.4 (nats per byte) to 0.3. Large models are rarely trained on bytes.
 _HIGH_LEVEL, _LOW_LEVEL, _LARGE = 0.6, -0.7, 3e7
 _GAP = 0.2  # between two groups of such ratios

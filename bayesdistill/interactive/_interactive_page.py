@@ -66,7 +66,7 @@ def interactive_page(
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
     ConflictError
-        If the runs contradict the supervised law, as those of another corpus do, and `allow_conflict` is False.
+        If the runs contradict the supervised law, as runs of another corpus do, and `allow_conflict` is False.
     FileError
         If the file cannot be written.
 
@@ -152,7 +152,7 @@ def show_interactive(
     ConvergenceError
         If the posterior did not converge and `allow_unconverged` is False.
     ConflictError
-        If the runs contradict the supervised law, as those of another corpus do, and `allow_conflict` is False.
+        If the runs contradict the supervised law, as runs of another corpus do, and `allow_conflict` is False.
 
     Examples
     --------

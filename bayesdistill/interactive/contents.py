@@ -94,7 +94,7 @@ def page_data(planner: Planner, sliders: Sliders) -> dict[str, Any]:
 
 
 def _deviation_values(deviations: Deviations) -> dict[str, np.ndarray]:
-    """Return what `javascript.deviation_function` needs of every draw beside paths: all symbols, residuals and group effects."""
+    """Return the values of every draw for `javascript.deviation_function`, without paths: all symbols, residuals and group effects."""
     found = {p.name: deviations.draws[p.name] for p in deviations.draws.law.parameters}
     found |= {"residual": deviations.residual, "pretrained_residual": deviations.pretrained_residual}
     for of, effects in (("own", deviations.effects), ("other", deviations.pretrained_effects)):

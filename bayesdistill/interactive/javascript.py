@@ -1,6 +1,6 @@
 """The law as JavaScript, recorded while the Python functions of the law run, so that each formula has one definition.
 
-`Expression` stands for a number that the browser knows only later. Arithmetic and numpy functions applied to it compute nothing
+`Expression` stands for a number that only the browser computes. Arithmetic and numpy functions applied to it compute nothing
 but append to a `Trace`. Calling `Law.distilled_loss` with expressions therefore records its formula, with all terms of the law.
 """
 
@@ -93,7 +93,7 @@ class Expression(NDArrayOperatorsMixin):
 
 
 class _Paths(NamedTuple):
-    """What `Deviations` needs of draws, with expressions: the law's symbols, and discrepancies as functions of the browser."""
+    """Draws for `Deviations`, as expressions: the law's symbols, and discrepancies as functions of the browser."""
 
     law: Law
     symbols: dict[str, Expression]

@@ -2,7 +2,7 @@ r"""Discrepancy: an error of the law that grows with the distance from its runs.
 
 No law is exact outside its data. A path is a Brownian motion over the logarithm of a student's own compute,
 :math:`u = \ln(N D / (N_0 D_0))`, with the reference run at 0: knots at whole u, independent standard normal increments between
-them, and straight lines between the knots. The loss is that of the law plus the path times a scale, which is a multiple of the
+them, and straight lines between the knots. The loss is the loss of the law plus the path times a scale, which is a multiple of the
 law's misfit within the data (`Law.misfit_scale`). Pretrained and distilled runs share one path; distilled runs have a second,
 smaller one. Within the range of the data, the increments are sampled together with the law; outside, they have their prior
 (`Paths`). There, another path depends on how far tokens per parameter are outside their range.
@@ -23,7 +23,7 @@ from bayesdistill.law.parameters import Coordinate, Parameter, Reference, declar
 from bayesdistill.law.term import Part
 
 STEPS = np.arange(-30, 50)
-"""Increments that predictions can need: step k lies between the knots k and k + 1. Paths are constant beyond."""
+"""Increments that predictions can use: step k is between the knots k and k + 1. Outside these steps, paths are constant."""
 RATIO = "tokens per parameter"
 """Name of the path over tokens per parameter."""
 
@@ -111,8 +111,8 @@ class Paths:
     ) -> Paths:
         """Draw the increments outside the data.
 
-        An increment is a function of the seed, of the path's name, of its step and of the draw's position, so that an answer does not
-        depend on what else is asked.
+        An increment is a function of the seed, of the path's name, of its step and of the draw's position, so an answer does not
+        depend on other answers.
 
         Parameters
         ----------

@@ -113,7 +113,7 @@ class Draws(Mapping[str, np.ndarray]):
         total = sum((self[one.scale] * self.paths.at(one.name, position) for one in own), total)
         outside = self.paths.beyond_ratios(params, tokens)
         if outside is not None and own:
-            # That of the first discrepancy that the draw has: the scale is 0 in draws of laws without it.
+            # Use the scale of the first discrepancy that the draw has: it is 0 in draws of laws without the discrepancy.
             scale = self[own[-1].scale]
             for one in reversed(own[:-1]):
                 scale = np.where(self[one.scale] > 0, self[one.scale], scale)

@@ -47,7 +47,7 @@ def teacher_groups(runs: pd.DataFrame) -> Groups:
 def model_groups(runs: pd.DataFrame) -> Groups:
     """Models of supervised runs; without a column `model`, one per size.
 
-    Many runs of one size can be runs of their own, so that laws have effects of models only with the column (`determined_by`).
+    Runs of one size can be independent, so laws have effects of models only with the column (`determined_by`).
     """
     labels = runs["model"].astype(str) if "model" in runs else runs["params"].map("{:.6g}".format)
     return _distinct(labels)
@@ -86,10 +86,10 @@ class GroupEffect(Part):
     column : str
         Column of labels that the groups require. "" if other columns define the groups.
     sum_to_zero : bool
-        Whether the effects of the groups in the data sum to zero, so that the law passes through their mean. Otherwise the law is the
-        mean of all groups, of which those in the data are a sample.
+        Whether the effects of the groups in the data sum to zero, so the law passes through their mean. Otherwise, the law is the
+        mean of all groups, and the groups in the data are a sample.
     of_pretrained : bool
-        Whether a pretrained run is assumed to have such an effect too, correlated with that of the distilled run
+        Whether a pretrained run is assumed to have such an effect too, correlated with the effect of the distilled run
         (`predictive.shared_effect`).
     """
 
@@ -131,7 +131,7 @@ class GroupEffect(Part):
         return self.variable.name.replace("effect", "z")
 
     def covariate(self, along: Any, reference: Reference) -> Any:
-        """What the effect is multiplied with for a run: 1, or for slopes the teacher axis or ln(tokens / those of the reference).
+        """Factor of the effect for a run: 1, or for slopes the teacher axis or ln(tokens / tokens of the reference run).
 
         `along` is the teacher loss of a distilled run, or the tokens of a supervised run (`_ALONG`).
         """
@@ -157,7 +157,7 @@ def _effect(
     slope: bool = False,
     **more: Any,
 ) -> GroupEffect:
-    """A group effect as `symbols.toml` declares it; `scale` and `reason` are those of its prior."""
+    """A group effect as `symbols.toml` declares it; `scale` and `reason` describe its prior."""
     step = "tokens grow by a factor of e" if more.get("kind") == "supervised" else "the teacher's loss grows by 10 %"
     long = f"change of the {what} effect when {step}" if slope else f"{what} effect"
     sigma = f"sigma_{name}"

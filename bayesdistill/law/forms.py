@@ -244,7 +244,7 @@ class Law:
 
     @property
     def symbols_of_law(self) -> tuple[str, ...]:
-        """Symbols of the terms, without those of the residual noise and of the group effects."""
+        """Symbols of the terms, without symbols of the residual noise and of the group effects."""
         return tuple(p.name for term in self.terms for p in term.parameters)
 
     @property
@@ -254,7 +254,7 @@ class Law:
 
     @property
     def every_coordinate(self) -> tuple[Coordinate, ...]:
-        """The coordinates, with those of fixed symbols."""
+        """The coordinates, including coordinates of fixed symbols."""
         replaced = {name for term in self.terms for name in term.replaces}
         found = [c for term in self.terms for c in term.coordinates if c.name not in replaced]
         found += [*BASE_COORDINATES, *self.residual_noise.coordinates, *self.supervised_residual_noise.coordinates]
@@ -265,7 +265,7 @@ class Law:
 
     @property
     def sentences(self) -> list[str]:
-        """What the law says beyond the supervised law and equation 8, for methods sections."""
+        """Differences of the law from the supervised law and equation 8, for methods sections."""
         plain = {term.name for term in LAWS["busbridge2025"].terms}
         found = [term.sentence for term in self.terms if term.name not in plain]
         found += [effect.sentence for effect in self.effects]
@@ -277,7 +277,7 @@ class Law:
 
     @property
     def is_packaged(self) -> bool:
-        """Whether all parts are the package's own, so that every session knows them."""
+        """Whether all parts are part of the package, so every session has them."""
         return all(packaged == part for part, packaged in self._parts())
 
     def _parts(self) -> list[tuple[Any, Any]]:
@@ -325,7 +325,7 @@ class Law:
         p : mapping
             Symbol -> value; everything broadcasts.
         units : Reference
-            The units that the symbols belong to: those of a reference run for `reduced_symbols`.
+            The units of the symbols: units of a reference run for `reduced_symbols`.
         """
         student = self._without_term(params, tokens, p, units)
         own = {f"{name}_S": p[f"{name}_S"] for name in SUM}
@@ -365,10 +365,10 @@ class Law:
         return [term for term in self.terms if getattr(term, slot) is not None]
 
     def asymptotic_advantage(self, params: Any, p: Values) -> Any:
-        """How far the best distilled student leads the pretrained one, both with unlimited data.
+        """Advantage of the best distilled student over the pretrained one, both with unlimited data.
 
-        A student that has seen unlimited data of the true distribution minimizes the loss by which both are judged, so that
-        theory says <= 0 for every student. The law does not enforce it.
+        A student that has seen unlimited data of the true distribution minimizes the loss by which both are judged. In
+        theory, the advantage is therefore <= 0 for every student. The law does not enforce it.
 
         Parameters
         ----------
@@ -392,10 +392,10 @@ class Law:
         return supervised - loss.min(axis=-1)
 
     def perfect_teacher_advantage(self, params: Any, tokens: Any, p: Values, units: Reference = UNITS) -> Any:
-        """How far the student of a perfect teacher (L_T = E) leads the pretrained one with the same tokens.
+        """Advantage of the student of a perfect teacher (L_T = E) over the pretrained one with the same tokens.
 
-        A perfect teacher is the true distribution, so that theory says 0 with unlimited data and >= 0 otherwise. The law does not
-        enforce it.
+        A perfect teacher is the true distribution. In theory, the advantage is therefore 0 with unlimited data and >= 0 otherwise. The
+        law does not enforce it.
 
         Parameters
         ----------
@@ -706,7 +706,7 @@ def law_of_json(text: str, law: Law | None = None) -> Law:
     Raises
     ------
     ModelError
-        If it has a part that this session does not know.
+        If it has a part that is not defined in this session.
     """
     if text in LAWS:
         # Draws that name their law only have no supervised runs.

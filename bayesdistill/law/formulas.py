@@ -144,7 +144,7 @@ def log_gap(log_ratio: Any, *, c1: Any, d1: Any, f1: Any) -> Any:
 
 
 def own_scale(ability: Any, irreducible: Any) -> tuple[Any, Any, Any]:
-    """Return what the comparison with the teacher needs of the student.
+    """Return the student's quantities in the comparison with the teacher.
 
     Returns
     -------
@@ -156,10 +156,10 @@ def own_scale(ability: Any, irreducible: Any) -> tuple[Any, Any, Any]:
 
 
 def log_ratio(teacher_loss: Any, log_ability: Any, stretch: Any) -> Any:
-    """Logarithm of r, the teacher's loss over the student's ability; `own_scale` gives the student's part.
+    """Logarithm of r, the teacher's loss divided by the student's ability; `own_scale` gives the student's part.
 
     If nothing is irreducible, the stretch is 1 and r = L_T / ability, as in equation 8. Otherwise losses above the irreducible
-    part are compared. log(L_T - irreducible) is undefined for a teacher below that part, so that we use its tangent in log L_T
+    part are compared. log(L_T - irreducible) is undefined for a teacher below that part, so we use its tangent in log L_T
     at a teacher as good as the student, which is defined for every teacher:
 
         log r = log(L_T / ability) ability / (ability - irreducible)

@@ -1,7 +1,7 @@
-"""What a law is described with: symbols, the coordinates that are sampled, their priors, and the reference run.
+"""Descriptions of a law: symbols, the coordinates that are sampled, their priors, and the reference run.
 
 A `Parameter` is a symbol of a formula, as it appears in a posterior. A `Coordinate` is what NUTS samples. Each coordinate has
-a normal default prior and describes what the law does at the reference run, so that one can have an opinion about it before
+a normal default prior and describes the law at the reference run, so that a prior can be chosen before
 seeing data. Some symbols depend on one coordinate only (`Coordinate.link`); the others follow from several coordinates
 together (`Term.symbols`).
 """
@@ -48,7 +48,7 @@ class Reference:
 
 
 UNITS = Reference(1.0, 1.0, math.nan)
-"""The reference of symbols that belong to single parameters and single tokens, as a posterior has them."""
+"""The reference of symbols in units of single parameters and single tokens, as in a posterior."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Prior:
     location, scale : float
         Mean and standard deviation of the coordinate. A scale of 0 fixes it.
     distribution : str
-        The prior in words, on the scale on which one thinks of it.
+        The prior in words, on a natural scale.
     reason : str
         Why this location and this scale.
     """

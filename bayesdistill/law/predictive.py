@@ -137,7 +137,7 @@ def require_noise(draws: Draws) -> None:
     missing = [p.name for p in draws.law.parameters if p.name not in draws]
     if missing:
         raise ParameterError(
-            f"The posterior has no {' and no '.join(missing)}, so that the residual noise of single runs is unknown. "
+            f"The posterior has no {' and no '.join(missing)}, so the residual noise of single runs is unknown. "
             "Use a fit that bd.fit returned, or noise='law' where there is a choice."
         )
     slopes = [effect.scale.name for effect in draws.law.effects if effect.slope]
@@ -172,8 +172,8 @@ def _effects_of(law: Law, design: Design) -> list[GroupEffect]:
 def new_group_scale(effect: GroupEffect, scale: Any, groups: int | None) -> Any:
     """Standard deviation of the effect of a group that is not in the data.
 
-    If the effects of the groups in the data sum to zero, an effect is relative to their mean, which differs from that of all
-    groups by the scale over the root of their number.
+    If the effects of the groups in the data sum to zero, an effect is relative to their mean, which differs from the mean of all
+    groups by the scale divided by the square root of their number.
     """
     return scale * np.sqrt(1 + 1 / groups) if groups and effect.sum_to_zero else scale
 
@@ -181,7 +181,7 @@ def new_group_scale(effect: GroupEffect, scale: Any, groups: int | None) -> Any:
 def with_new_groups(
     draws: Draws, design: Design, effects: Mapping[str, np.ndarray], kept: np.ndarray, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """The effects of all groups, with those of groups that have no run among `kept`, (run,), drawn anew."""
+    """The effects of all groups, with new draws for groups that have no run among `kept`, (run,)."""
     found = {}
     for effect in _effects_of(draws.law, design):
         labels, index = design.groups[effect.name]
@@ -196,7 +196,7 @@ def with_new_groups(
 def new_run_scale(draws: Draws, design: Design) -> np.ndarray:
     """Scale of every run as a run of new groups, (n_draws, run), nats per token.
 
-    The variances of the group effects are added to the squared residual scale, so that a run has one Student-t distribution.
+    The variances of the group effects are added to the squared residual scale, so a run has one Student-t distribution.
     """
     variance = residual_scale(draws, design) ** 2
     for effect in draws.law.effects:
@@ -237,14 +237,14 @@ def residuals(draws: Draws, scale: np.ndarray, rng: np.random.Generator) -> np.n
 SHARED = 0.75
 """Assumed correlation of the effects that a student configuration has on a distilled and on a pretrained run. In trials on the tiny
 experiment, effects of distilled configurations and residuals of pretrained runs of the same size and tokens correlated by 0.35 to
-0.77. These residuals contain the noise of single runs, so that the effects themselves correlate more."""
+0.77. These residuals contain the noise of single runs, so the effects themselves correlate more."""
 
 
 def pretrained_effect_scale(draws: Draws, effect: GroupEffect) -> np.ndarray:
     """Standard deviation of the effect that a student configuration has on a pretrained run, (n_draws,), nats per token.
 
-    Without supervised runs, it is that of distilled runs. Otherwise the residual scale of supervised runs contains it: the fraction of
-    the variance that it has among distilled runs.
+    Without supervised runs, it equals the standard deviation for distilled runs. Otherwise, the residual scale of supervised runs
+    contains it, with the same fraction of the variance as for distilled runs.
     """
     scale = new_group_scale(effect, draws[effect.scale.name], draws.groups.get(effect.name))
     if not draws.law.supervised_noise:
@@ -328,7 +328,7 @@ class Deviations:
             residual, pretrained = 0 * residual, 0 * pretrained
         own, other = {}, {}
         for effect in draws.law.effects:
-            # A stream of its own, so that an effect does not depend on which others a law has.
+            # Use a separate stream, so that an effect does not depend on which others a law has.
             stream = np.random.default_rng([seed, zlib.crc32(effect.name.encode())])
             spread = new_group_scale(effect, draws[effect.scale.name], draws.groups.get(effect.name))
             first, second = stream.standard_normal((2, draws.n_draws))
@@ -369,5 +369,5 @@ class Deviations:
         return np.asarray(total)
 
     def difference(self, params: Any, tokens: Any, teacher_loss: Any, pretraining_tokens: Any) -> np.ndarray:
-        """Deviation of the pretrained run minus that of the distilled one, (..., n_draws), nats per token."""
+        """Deviation of the pretrained run minus deviation of the distilled run, (..., n_draws), nats per token."""
         return self.pretrained(params, pretraining_tokens) - self.distilled(params, tokens, teacher_loss)

@@ -27,9 +27,9 @@ class ResidualNoise(Part):
     sentence : str
         What it says, for methods sections.
     parameters, coordinates : tuple
-        Beyond sigma and nu.
+        In addition to sigma and nu.
     factor : callable (student, teacher_loss, p, reference), optional
-        What sigma of a distilled run is multiplied with; 1 if left out. The sizes of `student` are in units of which `reference` is
+        Factor of sigma of a distilled run; by default 1. The sizes of `student` are in units in which `reference` is
         the reference run.
     supervised_factor : callable (loss, at_reference, p), optional
         What sigma of a supervised run is multiplied with, given the law's loss of the run and of the reference run in nats per

@@ -91,7 +91,7 @@ class Student:
     Parameters
     ----------
     params, tokens
-        N_S and D_S, in the units of the symbols: single parameters and tokens, or those of the reference run.
+        N_S and D_S, in the units of the symbols: single parameters and tokens, or units of the reference run.
     supervised
         Loss of the student pretrained on its tokens, nats per token.
     ability_tokens

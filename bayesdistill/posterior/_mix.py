@@ -74,9 +74,9 @@ def mix(
     -------
     DataTree
         Groups posterior (chain, draw) with `law`, the position of each draw's law (its attribute `laws` has the names),
-        log_likelihood, observed_data, constant_data and prior_table. About 4,000 draws, those of each fit in proportion to its weight
-        and evenly spaced within its chains. `provenance` has the entries that all fits share, and the weight, convergence checks and
-        provenance of each fit under `laws`.
+        log_likelihood, observed_data, constant_data and prior_table. There are about 4,000 draws: of each fit in proportion to its
+        weight, and evenly spaced within its chains. `provenance` has the entries that all fits share, and the weight, convergence
+        checks and provenance of each fit under `laws`.
 
     Raises
     ------
@@ -216,7 +216,7 @@ def _checked_scores(scores: Any, fits: Mapping[str, Fit]) -> Scores:
             terms = json.loads(law_of(fits[name]).to_json())["terms"]
             if scored is not None and scored != terms:
                 raise ParameterError(
-                    f"`scores` of {name!r} are those of a law with the terms {scored}, but the fit has {terms}."
+                    f"`scores` of {name!r} belong to a law with the terms {scored}, but the fit has {terms}."
                 )
     return found
 

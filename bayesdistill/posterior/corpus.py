@@ -15,8 +15,8 @@ CONFLICT_ATTRIBUTE = "corpus_conflict"
 SMALLEST_SHIFT = {"published law": 0.06, "runs": 0.09, "earlier posterior": 0.09}
 CONFLICT_ERRORS = {"published law": 1.5, "runs": 2.0, "earlier posterior": 2.0}
 """By source of the supervised law: smallest shift in nats that is a conflict, and the standard errors that it requires. Both are larger
-for a user's own supervised runs, which rarely belong to another corpus: with those of the published law, 20 to 40 runs of "tiny"
-conflict with supervised runs of the same corpus in a quarter to a third of cases, because their distillation law is far from the
+for a user's own supervised runs, which rarely belong to another corpus: with the thresholds of the published law, 20 to 40 runs of
+"tiny" conflict with supervised runs of the same corpus in a quarter to a third of cases, because their distillation law is far from the
 prior."""
 TARGET_SHIFT = 0.1
 EXCLUDED_ERRORS = 1.5

@@ -303,7 +303,7 @@ def provenance(fit: Fit) -> dict[str, Any]:
     dict
         `versions`, `sampler`, `backend`, `seed`, `settings`, `attempts` (settings and failed convergence checks of every attempt to
         sample; the last one gave the draws), `data` (runs, hash and source of each table), `reference`, `supervised_law`,
-        `asymptotic_width`, `priors`, `started` and `seconds`. Empty for draws from other sources. That of a mixture has what its
+        `asymptotic_width`, `priors`, `started` and `seconds`. Empty for draws from other sources. For a mixture, the entries that all
         fits share, and `laws`: name -> `weight`, `draws_per_chain`, `convergence`, `prior_dominated` and `provenance` of each fit.
 
     Raises

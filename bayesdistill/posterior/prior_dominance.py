@@ -26,7 +26,7 @@ def prior_dominated(fit: Fit, share: float = PRIOR_SHARE) -> list[str]:
     Returns
     -------
     list of str
-        Names of coordinates, in the model's order. Those of a mixture are the coordinates of all its fits (with the default `share`).
+        Names of coordinates, in the model's order. A mixture has the coordinates of all its fits (with the default `share`).
 
     Notes
     -----

@@ -1,6 +1,6 @@
 """Draws of several laws fitted to the 354 published runs, with which plans of a single fit show how much depends on the law.
 
-`docs/studies/reference_fits.py` makes the file. It has 200 draws of each law and no group effects, which plans do not need.
+`docs/studies/reference_fits.py` makes the file. It has 200 draws of each law and no group effects, which plans do not use.
 """
 
 from __future__ import annotations

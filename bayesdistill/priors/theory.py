@@ -1,8 +1,7 @@
 """Priors from statements of theory about the advantage of distillation over pretraining of the same student.
 
-A perfect teacher (L_T = E) is the true distribution, so that training on its logits is training on the data with less noise. The
-statements say what follows for the student's advantage. Each gives a prior with a width, which None switches off. A law does not
-enforce them.
+A perfect teacher (L_T = E) is the true distribution, so training on its logits is training on the data with less noise. Each statement
+is a consequence for the student's advantage and becomes a prior with a width; None omits it. A law does not enforce the statements.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def fit(
     runs : DataFrame or path, optional
         Distilled runs (student_params, student_tokens, teacher_loss, student_loss). `read_runs` reads and checks them. The optional
         columns teacher_params and teacher_tokens, of teachers that were trained on the corpus of the students, help to find runs of
-        another corpus than that of the supervised law.
+        another corpus than the corpus of the supervised law.
     supervised : DataFrame or path, optional
         Supervised runs (params, tokens, loss). Without distilled runs, the supervised law alone is fitted; with them, both laws
         are fitted jointly and the supervised runs replace the published-law prior. Checkpoints of one model have the same label
@@ -86,7 +86,7 @@ def fit(
         Width in nats of the one-sided prior that the student of a perfect teacher is at least as good as the pretrained one with the
         same tokens, for example 0.01. By default, this prior is omitted.
     draws, tune : int, optional
-        Number of draws and of tuning draws per chain. By default, 1000. If the draws fail the convergence checks, as those of few runs
+        Number of draws and of tuning draws per chain. By default, 1000. If the draws fail the convergence checks, as for few runs
         usually do, `fit` samples again: with 2000 draws, and then with 4000, with smaller steps and longer trajectories. If an axis
         of the runs does not vary (`bayesdistill.describe_runs`), it starts with 2000. With any of the arguments `draws`, `tune` and
         `target_accept`, it samples once. `bayesdistill.provenance` has the settings of every attempt.
@@ -123,7 +123,7 @@ def fit(
     CompilerWarning
         If the model is compiled with numba, which takes about a minute (see `bayesdistill.compiler`).
     ConflictWarning
-        If the distilled runs contradict the supervised law, as those of another corpus do. Decisions then raise a ConflictError.
+        If the distilled runs contradict the supervised law, as runs of another corpus do. Decisions then raise a ConflictError.
     ConvergenceWarning
         If a convergence check fails (see `check`).
     DesignWarning

@@ -244,7 +244,7 @@ def _check_variable(name: str, variable: xr.Variable, rule: _Rule) -> None:
 
 
 def check_draws(tree: xr.DataTree) -> None:
-    """Check the draws of a fit against its law, if this session knows it.
+    """Check the draws of a fit against its law, if it is defined in this session.
 
     Raises
     ------

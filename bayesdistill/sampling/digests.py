@@ -39,7 +39,7 @@ def read_verified(path: Path) -> tuple[bytes, bool]:
     -------
     content : bytes
     verified : bool
-        False for files that never had a digest, as those of earlier versions of the package.
+        False for files that never had a digest, such as files of earlier versions of the package.
 
     Raises
     ------

@@ -210,7 +210,7 @@ def _with_checked_law(tree: xr.DataTree, path: Path, law: Law | str | None) -> x
 
 
 def _check_coordinates(tree: xr.DataTree, law: Law, path: Path) -> None:
-    """Reject a law whose coordinates are not those of the fit's table of priors.
+    """Reject a law whose coordinates differ from the fit's table of priors.
 
     Raises
     ------
@@ -220,7 +220,7 @@ def _check_coordinates(tree: xr.DataTree, law: Law, path: Path) -> None:
     if "parameter" not in table:
         return
     fitted = {str(name) for name in table["parameter"].values} - {statement.row for statement in STATEMENTS.values()}
-    # Fits of earlier versions list a fixed symbol by its own name or by that of its coordinate.
+    # Fits of earlier versions list a fixed symbol by its own name or by the name of its coordinate.
     names = [{c.name, c.symbol} if c.symbol in law.fixed else {c.name} for c in law.every_coordinate]
     lacking = sorted(c.name for c, either in zip(law.every_coordinate, names, strict=True) if not either & fitted)
     more = sorted(fitted - set().union(*names))

@@ -58,7 +58,7 @@ def sample(
 ) -> dict[str, xr.Dataset]:
     """Sample the posterior of a compiled model; return the groups posterior and sample_stats.
 
-    `settings` are arguments of `nutpie.sample`, such as those of `SETTINGS`.
+    `settings` are arguments of `nutpie.sample`, such as the entries of `SETTINGS`.
 
     Raises
     ------

@@ -120,7 +120,7 @@ def chosen_strategies(draws: Draws, problem: Problem, threads: int | None = None
     """Return the chosen strategy, which minimizes the posterior mean of the student's loss.
 
     Size and tokens of the teacher are both free. If no strategy is better by more than 1e-9 nats than the best of the strategies
-    with perfect information for single draws, the latter is returned. With one draw, this is the strategy with perfect information.
+    with perfect information for single draws, this strategy is returned. With one draw, this is the strategy with perfect information.
 
     Parameters
     ----------

@@ -92,7 +92,7 @@ class Curves:
         return Curves(self.student, frontier, *(np.broadcast_to(v, shape)[index] for v in own))
 
     def as_row(self) -> Curves:
-        """Return problems (n,) as those of one budget and n draws."""
+        """Return problems (n,) as problems of one budget and n draws."""
         own = (self.budgets, self.start, self.end, self.crowding)
         return Curves(self.student, self.frontier, *(v[None] for v in own))
 

@@ -31,7 +31,7 @@ class Repetition:
     Notes
     -----
     Muennighoff et al. (2023, arXiv:2305.16264), equation 5, with the published R* = 15.39. Their correction for excess
-    parameters is not included. After hundreds of epochs the effective number hardly grows, so that teachers that differ
+    parameters is not included. After hundreds of epochs the effective number hardly grows, so teachers that differ
     only in such epochs are equally good; the chosen strategy can be any of them within 1e-9 nats.
 
     Examples

@@ -1,6 +1,6 @@
 r"""The capacity gap, (1 + (r/d1)^(1/f1))^(-c1 f1), and its coordinates.
 
-For large c1 only c1 f1 d1^(-1/f1) matters, so that c1 and d1 are nearly degenerate. The coordinates describe
+For large c1 only c1 f1 d1^(-1/f1) matters, so c1 and d1 are nearly degenerate. The coordinates describe
 :math:`G(r) = c_1 f_1 \ln(1 + u r^{1/f_1})`, :math:`u = d_1^{-1/f_1}`, for a teacher no better than the student of the
 reference run pretrained on its tokens (r = 1 in equation 8): its strength s = G, the power n = d ln G / d ln L_T, and u itself,
 which measures how far the gap is from a pure power of r (u = 0, where f1 = 1/n).

@@ -1,4 +1,4 @@
-"""Student exponents tied to those of the supervised law.
+"""Student exponents tied to the exponents of the supervised law.
 
 alpha_S = alpha, beta_S = beta, and size and tokens have the shares that they have in the student's ability. Of the four
 coordinates of the student's power sum one is left, the logarithm of gamma_S / gamma: the excess is a power of the student's own

@@ -52,6 +52,7 @@ _PUBLIC = {
     "posterior": "ConvergenceThresholds law_draws law_of mix provenance",
     "reporting": "cite methods_text report",
     "sampling": "fit load prior_table save",
+    "updating": "Update update",
     "tables": "backtest_table criticism_table decision_table plan_table summary_table table_text write_table",
 }
 _SUBPACKAGE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}

@@ -396,7 +396,74 @@ def optimal_command(
     if as_json:
         _print_json(bd.decision_table(result), result)
         return
-    print(result)
+    print(f"Compute-optimal pretraining (level: {result.attrs['noise']})\n")
+    _print_table(bd.decision_table(result).drop(columns=["noise", "extrapolates"]))
+    _print_warnings(result, fit)
+    if output is not None:
+        print(f"Wrote {output}.")
+
+
+@app.command(name="update")
+def update_command(
+    fit: FitFile,
+    new: Annotated[
+        Path,
+        typer.Argument(metavar="NEW", help="New runs of a kind that the fit has: a CSV or Parquet file with outcomes."),
+    ],
+    student: Annotated[
+        list[str] | None, typer.Option("--student", help="Students of a plan to compare before and after: 1B,3B.")
+    ] = None,
+    budgets: Annotated[
+        str | None, typer.Option(help="Its budgets: lowest:highest:count on a log scale, or a list 1e20,1e21.")
+    ] = None,
+    scenario: ScenarioNames = None,
+    delta: Deltas = None,
+    refit: Annotated[bool, typer.Option(help="Refit all runs if importance weights are unreliable.")] = False,
+    seed: Annotated[str, _number("Random seed of the effects of new groups, and of a refit.")] = "0",
+    output: Annotated[Path | None, _output("Output file of the updated fit (netCDF).")] = None,
+    allow_suspicious: Annotated[bool, typer.Option(help="Accept a table with implausible values.")] = False,
+    allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Update a fit by new runs: what they change in the law and in a plan."""
+    _keep_inputs(output, fit, new)
+    plan: dict[str, Any] = {} if budgets is None else {"budgets": _budgets(budgets)}
+    if student:
+        plan |= {"students": _students(student), "scenarios": _scenarios(scenario, delta)}
+    if student and budgets is None:
+        raise ParameterError("--student requires --budgets, such as --budgets 1e20,1e21.")
+    found = bd.update(
+        bd.Planner(
+            _load_fit(fit),
+            allow_unconverged=allow_unconverged,
+            allow_conflict=allow_conflict,
+            progress=False if as_json else None,
+        ),
+        new,
+        plan=plan or None,
+        refit=refit,
+        seed=_whole(seed, "--seed"),
+        allow_suspicious=allow_suspicious,
+    )
+    if output is not None:
+        bd.save(found.fit, output)
+    parts = {"runs": found.runs, "parameters": found.parameters, "plan": found.plan}
+    tables = {name: bd.decision_table(part) for name, part in parts.items() if part is not None}
+    if as_json:
+        numbers = {"pareto_k": found.pareto_k, "effective_draws": found.effective_draws}
+        rows = {
+            name: json.loads(table.to_json(orient="records", double_precision=15)) for name, table in tables.items()
+        }
+        print(json.dumps(_rounded(numbers | {"reliable": found.reliable, "refitted": found.refitted} | rows)))
+        return
+    for sentence in found.sentences:
+        print(_on_command_line(sentence, "update"))
+    for name, table in tables.items():
+        print()
+        _print_table(table.drop(columns=["loss_mean", "loss_sd", "noise", "extrapolates"], errors="ignore"))
+        if name == "runs":
+            _print_warnings(found.runs, fit)
     if output is not None:
         print(f"Wrote {output}.")
 
@@ -565,6 +632,7 @@ def _budgets(text: str) -> list[float]:
 _IN_PYTHON = (
     (r"`?\bbd\.(fit|check|plan|predict|report)\b(?:\([^()]*\))?`?", r"`bayesdistill \1`"),
     (r"`?\bbd\.compute_optimal\b`?", "`bayesdistill optimal`"),
+    (r"`?\bbd\.update\b(?:\([^()]*\))?`?", "`bayesdistill update --refit`"),
     (r"(`bayesdistill \w+`) or \1", r"\1"),
     (r"\btarget_accept to\b", "--target-accept to"),
     (r"Pass it as supervised runs", "Pass it with --supervised"),

@@ -394,7 +394,7 @@ def test_every_command_speaks_json() -> None:
     import typer.main
 
     group = typer.main.get_command(cli.app)
-    assert set(group.commands) == {"fit", "check", "plan", "predict", "optimal", "report", "demo"}
+    assert set(group.commands) == {"fit", "check", "plan", "predict", "optimal", "update", "report", "demo"}
     for name, one in group.commands.items():
         assert "--json" in {flag for parameter in one.params for flag in parameter.opts}, name
 

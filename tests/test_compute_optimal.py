@@ -19,6 +19,7 @@ from bayesdistill import cli, posterior
 from bayesdistill.compute import Shape, flops_per_token
 from bayesdistill.decisions._compute_optimal import MULTIPLES
 from bayesdistill.law import Reference
+from bayesdistill.plots import style
 
 BUDGETS = np.geomspace(1e18, 1e25, 8)
 LAW = bd.LAWS["tied_reducible"].with_effects("model").for_runs(distilled=False, supervised=True)
@@ -193,7 +194,9 @@ def test_the_command_prints_the_table_and_round_numbers(monkeypatch, capsys, tmp
     code, out, err = run(monkeypatch, capsys, *asked, "-o", str(output))
     assert code == 0, err
     found = bd.compute_optimal(draws_of_law(), [1e20, 1e22], shape=bd.SIX_ND)
-    assert str(found) in out
+    for size in found["params"].values:
+        assert style.short(size) in out
+    assert max(map(len, out.splitlines()[:-1])) <= 80
     xr.testing.assert_identical(bd.load(output), found)
     code, out, err = run(monkeypatch, capsys, *asked, "--json")
     assert code == 0, err

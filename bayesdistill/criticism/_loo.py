@@ -13,10 +13,7 @@ from bayesdistill import posterior
 from bayesdistill.criticism.groupings import fit_attributes, require_draws
 from bayesdistill.criticism.results import dataset
 from bayesdistill.errors import ModelError
-from bayesdistill.posterior import Fit
-
-GOOD_K = 0.7
-"""For larger values of Pareto k, importance sampling is unreliable (Vehtari et al. 2024, arXiv:1507.02646)."""
+from bayesdistill.posterior import GOOD_K, Fit
 
 
 def loo(fit: Fit) -> xr.Dataset:

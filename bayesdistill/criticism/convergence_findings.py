@@ -49,6 +49,18 @@ def convergence_findings(fit: Fit, numbers: dict[str, Any]) -> tuple[Finding, ..
                 problems[key] if failed else "",
             )
         )
+    if "pareto_k" in numbers:
+        failed = "pareto_k" in numbers["failed"]
+        value = "infinite" if numbers["pareto_k"] is None else number(numbers["pareto_k"])
+        found.append(
+            Finding(
+                "Pareto k of the importance weights of new runs",
+                value,
+                f"<= {posterior.GOOD_K}",
+                "FAILED" if failed else "ok",
+                f"Too few draws agree with the new runs. {_advice(fit, numbers)}" if failed else "",
+            )
+        )
     return tuple(found)
 
 
@@ -82,6 +94,8 @@ def _advice(fit: Fit, numbers: dict[str, Any]) -> str:
     """Return what to do about draws that fail."""
     origin = posterior.provenance(fit)
     settings, last = origin.get("settings", {}), SETTINGS[-1]
+    if "updates" in origin:
+        return "Refit all runs: bd.update(fit, new_runs, refit=True)."
     if not settings or numbers["thresholds"] != asdict(posterior.THRESHOLDS):
         # Draws that would give 1.5 times the required effective sample size, if it is proportional to them.
         limits, tune = numbers["thresholds"], settings.get("tune", 1000)

@@ -20,10 +20,10 @@ from bayesdistill.datasets import COLUMNS, read_design
 from bayesdistill.decisions import extrapolation, labels, planning
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.marginals import Nodes, quantiles
+from bayesdistill.decisions.membership import Membership, membership_of
 from bayesdistill.decisions.reductions import mean_of
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws, predictive
-from bayesdistill.law.effects import GroupEffect, configuration_labels
 from bayesdistill.law.predictive import COLUMNS as DESIGN
 
 GROUPS = ("seen", "new")
@@ -145,7 +145,7 @@ def predict(
         )
     if noise != "law":
         predictive.require_noise(fitted.draws)
-    member = _membership(planner.fit, fitted.draws, runs, kind, groups)
+    member = membership_of(planner.fit, fitted.draws, runs, kind, groups)
     params, tokens, *teacher = design = [runs[name].to_numpy(dtype=float) for name in DESIGN[kind]]
     effects = posterior.effects_of(planner.fit)
     without_outcomes = predictive.Design(kind, params, tokens, teacher[0] if teacher else None)
@@ -183,68 +183,6 @@ def predict(
     return result.assign(labeled(columns, dict(zip(DESIGN[kind], design, strict=True))))
 
 
-# Groups -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Membership:
-    """Groups of the runs for one group effect.
-
-    Parameters
-    ----------
-    effect : GroupEffect
-    labels : list of str, (run,)
-    position : ndarray of int, (run,)
-        Among the groups of the fit; -1 for a group that is not in the data.
-    new : ndarray of bool, (run,)
-        Whether the group counts as new.
-    """
-
-    effect: GroupEffect
-    labels: list[str]
-    position: np.ndarray
-    new: np.ndarray
-
-
-def _membership(fit: posterior.Fit, draws: Draws, runs: pd.DataFrame, kind: str, groups: str) -> list[_Membership]:
-    """Return the groups of the runs for each of their group effects."""
-    known, seen = posterior.seen_groups(fit), posterior.seen_runs(fit)
-    found = []
-    for effect in draws.law.effects:
-        if effect.kind == kind:
-            distinct, index = effect.groups(runs)
-            labels = [distinct[i] for i in index]
-            position = _positions(labels, known.get(effect.name, []), effect, runs, kind, seen)
-        elif effect.applies_to(kind, draws.law.supervised_noise):
-            labels = configuration_labels(runs[list(DESIGN[kind])].to_numpy(dtype=float))
-            position = np.full(len(runs), -1)
-        else:
-            continue
-        found.append(_Membership(effect, labels, position, (position < 0) | (groups == "new")))
-    return found
-
-
-def _positions(
-    labels: Sequence[str], known: Sequence[str], effect: GroupEffect, runs: pd.DataFrame, kind: str, seen: xr.Dataset
-) -> np.ndarray:
-    """Return the positions of labels among the groups of a fit, -1 for unknown labels."""
-    places: dict[str, list[int]] = {}
-    for place, label in enumerate(known):
-        places.setdefault(label, []).append(place)
-    found = np.array([places.get(label, [-1])[0] for label in labels])
-    columns = DESIGN[kind]
-    if not {*columns, effect.index} <= set(seen.data_vars):
-        return found
-    for row, label in enumerate(labels):
-        if len(places.get(label, [])) > 1:
-            # Labels of configurations are rounded and therefore not always unique. Use the nearest configuration.
-            data = np.log([seen[name].values for name in columns])
-            apart = np.abs(data - np.log([[runs[name].iloc[row]] for name in columns])).sum(axis=0)
-            apart = np.where(np.isin(seen[effect.index].values, places[label]), apart, np.inf)
-            found[row] = int(seen[effect.index].values[apart.argmin()])
-    return found
-
-
 # Predictions --------------------------------------------------------------------------------------------------------
 
 
@@ -254,7 +192,7 @@ class _Prediction:
 
     draws: Draws
     design: predictive.Design
-    member: Sequence[_Membership]
+    member: Sequence[Membership]
     effects: dict[str, np.ndarray]
     noise: str
 
@@ -262,10 +200,10 @@ class _Prediction:
         """Return the prediction of some of the runs."""
         d = self.design
         losses = None if d.teacher_loss is None else d.teacher_loss[rows]
-        member = [_Membership(g.effect, g.labels[rows], g.position[rows], g.new[rows]) for g in self.member]
+        member = [Membership(g.effect, g.labels[rows], g.position[rows], g.new[rows]) for g in self.member]
         return replace(self, design=predictive.Design(d.kind, d.params[rows], d.tokens[rows], losses), member=member)
 
-    def covariate(self, group: _Membership) -> Any:
+    def covariate(self, group: Membership) -> Any:
         """Return the factor of a group effect."""
         return group.effect.covariate(self.design.along, self.draws.reference)
 
@@ -279,7 +217,7 @@ class _Prediction:
                 total = total + np.where(group.new, 0.0, self.covariate(group) * values)
         return total
 
-    def new_scale(self, group: _Membership) -> np.ndarray:
+    def new_scale(self, group: Membership) -> np.ndarray:
         """Scale of a standard normal new effect, (n_draws, run); 0 if the effect is known."""
         scale = self.draws[group.effect.scale.name]
         spread = predictive.new_group_scale(group.effect, scale, self.draws.groups.get(group.effect.name))

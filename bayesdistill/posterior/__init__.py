@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bayesdistill.posterior._mix import mix
-from bayesdistill.posterior.convergence import THRESHOLDS, ConvergenceThresholds, convergence
+from bayesdistill.posterior.convergence import GOOD_K, THRESHOLDS, ConvergenceThresholds, convergence
 from bayesdistill.posterior.corpus import (
     CONFLICT_ATTRIBUTE,
     LEVEL_SHIFT_ATTRIBUTE,

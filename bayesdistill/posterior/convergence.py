@@ -12,7 +12,7 @@ import xarray as xr
 
 from bayesdistill.arguments import Range, check_fields
 from bayesdistill.errors import ModelError
-from bayesdistill.posterior.fits import SAMPLE_STATS, Fit, group_of, members, posterior_dataset
+from bayesdistill.posterior.fits import SAMPLE_STATS, Fit, group_of, members, posterior_dataset, provenance
 from bayesdistill.posterior.summaries import stack
 
 
@@ -46,6 +46,8 @@ class ConvergenceThresholds:
 
 
 THRESHOLDS = ConvergenceThresholds()
+GOOD_K = 0.7
+"""For larger values of Pareto k, importance sampling is unreliable (Vehtari et al. 2024, arXiv:1507.02646)."""
 
 
 def convergence(fit: Fit, thresholds: ConvergenceThresholds = THRESHOLDS) -> dict[str, Any]:
@@ -63,10 +65,14 @@ def convergence(fit: Fit, thresholds: ConvergenceThresholds = THRESHOLDS) -> dic
     dict
         `converged` (True, False, or None for a Dataset of draws without sampler statistics), `failed` (names of the failed
         checks), `rhat`, `ess_bulk` and `ess_tail` (the worst value of all variables, with the name of the variable or coordinate in
-        `rhat_variable`, ...), `divergences`, `treedepth_share`, `bfmi`, `chains`, `draws`, and `thresholds`.
+        `rhat_variable`, ...), `pareto_k` (after an update), `divergences`, `treedepth_share`, `bfmi`, `chains`, `draws`, and
+        `thresholds`.
     """
     dataset = posterior_dataset(fit)
     of_laws = {name: law["convergence"] for name, law in members(fit).items() if law["draws_per_chain"]}
+    updates = provenance(fit).get("updates", [])
+    if updates:  # of the sampler's draws, with the effective sample size after the last update
+        of_laws = {"before the update": updates[-1]["convergence"]}
     numbers = _worst_of(of_laws) if of_laws else _diagnostics(fit)
     known = isinstance(fit, xr.DataTree) and all(law["converged"] is not None for law in of_laws.values())
     limits = asdict(thresholds)
@@ -76,6 +82,10 @@ def convergence(fit: Fit, thresholds: ConvergenceThresholds = THRESHOLDS) -> dic
         value = numbers[key]
         if value is not None and (value > threshold if kind == "max" else value < threshold):
             failed.append(key)
+    if updates:
+        worst_k = max(math.inf if one["pareto_k"] is None else one["pareto_k"] for one in updates)
+        numbers["pareto_k"] = worst_k if math.isfinite(worst_k) else None
+        failed += ["pareto_k"] if worst_k > GOOD_K else []
     numbers |= {key: None for key in _OF_DRAWS if numbers[key] is not None and not math.isfinite(numbers[key])}
     return {
         "converged": (not failed) if known else None,

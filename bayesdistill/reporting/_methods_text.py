@@ -47,6 +47,7 @@ def methods_text(fit: Fit) -> str:
         sentences += _mixture(posterior.members(fit)) or [*_model(found, posterior.law_of(fit)), _sampling(found)]
     else:
         sentences.append("The draws have no provenance: their data, priors and sampler are unknown.")
+    sentences += [_update(entry) for entry in found.get("updates", [])]
     sentences.append(_convergence(posterior.convergence(fit)))
     if conflict := posterior.corpus_conflict(fit):
         sentences.append(conflict)
@@ -109,6 +110,14 @@ def _sampling(found: dict) -> str:
     if found.get("seed") is not None:
         parts.append(f"seed {found['seed']}")
     return f"The posterior was sampled with {found.get('sampler', 'an unknown sampler')} ({', '.join(parts)})."
+
+
+def _update(entry: dict) -> str:
+    k = "infinite" if entry["pareto_k"] is None else f"{entry['pareto_k']:.2f}"
+    return (
+        f"The draws were reweighted by the likelihood of {entry['runs']} further {_KINDS[entry['kind']]} (Pareto-smoothed importance "
+        f"sampling, Pareto k {k}, {entry['effective_draws']:.0f} effective draws)."
+    )
 
 
 def _convergence(numbers: dict) -> str:

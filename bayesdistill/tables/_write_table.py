@@ -19,6 +19,7 @@ from bayesdistill.tables.formatting import readable
 
 _IDENTIFY = {
     "fit",
+    "quantity",
     "run",
     "candidate",
     "teacher",
@@ -30,7 +31,7 @@ _IDENTIFY = {
     "students_per_teacher",
 }
 """Columns that identify rows, if they come first."""
-_LONG_CELL = 24
+_LONG_CELL = 25
 
 
 @checked

@@ -124,6 +124,14 @@ TeacherFile = Annotated[
     ),
 ]
 
+MaxTeacherParams = Annotated[str, _number("Maximum non-embedding parameters of the teacher.")]
+MaxTeacherTokens = Annotated[str, _number("Maximum training tokens of the teacher.")]
+MaxStudentTokens = Annotated[str | None, _number("Maximum tokens of the student.")]
+Level = Annotated[
+    str, _one_of(NOISE, "expected: with group effects and discrepancy; law: mean curves; run: two single runs.")
+]
+LevelSeed = Annotated[str, _number("Random seed for --noise expected and run.")]
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -237,17 +245,15 @@ def plan_command(
     delta: Deltas = None,
     teachers: TeacherFile = None,
     output: Annotated[Path | None, _output("Output file of the plan (netCDF).")] = None,
-    max_teacher_params: Annotated[str, _number("Maximum non-embedding parameters of the teacher.")] = "1e12",
-    max_teacher_tokens: Annotated[str, _number("Maximum training tokens of the teacher.")] = "2e13",
-    max_student_tokens: Annotated[str | None, _number("Maximum tokens of the student.")] = None,
-    noise: Annotated[
-        str, _one_of(NOISE, "expected: with group effects and discrepancy; law: mean curves; run: two single runs.")
-    ] = "expected",
+    max_teacher_params: MaxTeacherParams = "1e12",
+    max_teacher_tokens: MaxTeacherTokens = "2e13",
+    max_student_tokens: MaxStudentTokens = None,
+    noise: Level = "expected",
     losses: Annotated[
         bool, typer.Option(help="Also print losses, tokens and spending of every cell (default: of at most 8 cells).")
     ] = False,
     draws: Annotated[str, _number("Number of draws for the strategy with perfect information.")] = "1000",
-    seed: Annotated[str, _number("Random seed for --noise expected and run.")] = "0",
+    seed: LevelSeed = "0",
     allow_unconverged: Unconverged = False,
     allow_conflict: Conflict = False,
     as_json: AsJson = False,
@@ -263,11 +269,7 @@ def plan_command(
         _budgets(budgets),
         _scenarios(scenario, delta),
         teachers=teachers,
-        max_teacher_params=_positive(max_teacher_params, "--max-teacher-params"),
-        max_teacher_tokens=_positive(max_teacher_tokens, "--max-teacher-tokens"),
-        max_student_tokens=None
-        if max_student_tokens is None
-        else _positive(max_student_tokens, "--max-student-tokens"),
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens),
         noise=noise,
         draws=_whole(draws, "--draws"),
         seed=_whole(seed, "--seed"),
@@ -291,6 +293,64 @@ def plan_command(
     _print_warnings(result, fit)
     if output is not None:
         print(f"Wrote {output}. Next: bayesdistill report {fit} --plan {output}")
+
+
+@app.command(name="students")
+def students_command(
+    fit: FitFile,
+    student: Students,
+    budgets: Budgets,
+    scenario: ScenarioNames = None,
+    delta: Deltas = None,
+    teachers: TeacherFile = None,
+    output: Annotated[Path | None, _output("Output file of the result (netCDF).")] = None,
+    max_teacher_params: MaxTeacherParams = "1e12",
+    max_teacher_tokens: MaxTeacherTokens = "2e13",
+    max_student_tokens: MaxStudentTokens = None,
+    noise: Level = "expected",
+    seed: LevelSeed = "0",
+    allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rank student sizes at equal budget, distilled and pretrained, with the probability that each is the best."""
+    from bayesdistill.plots.grids import level_note
+
+    _keep_inputs(output, fit, teachers)
+    result = bd.student_choice(
+        _load_fit(fit),
+        _students(student),
+        _budgets(budgets),
+        _scenarios(scenario, delta),
+        teachers=teachers,
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens),
+        noise=noise,
+        seed=_whole(seed, "--seed"),
+        allow_unconverged=allow_unconverged,
+        allow_conflict=allow_conflict,
+        progress=False if as_json else None,
+    )
+    if output is not None:
+        bd.save(result, output)
+    table = bd.decision_table(result)
+    if as_json:
+        _print_json(table, result)
+        return
+    _print_table(table[_STUDENT_COLUMNS])
+    print()
+    for sentence in [*result["sentence"].values.ravel().tolist(), *level_note(result)]:
+        print(sentence)
+    _print_warnings(result, fit)
+    if output is not None:
+        print(f"Wrote {output}.")
+
+
+_STUDENT_COLUMNS = [
+    *("scenario", "budget", "student", "rank", "option", "is_best_size_probability", "probability"),
+    *(f"{name}_loss_{end}" for name in ("distilled", "supervised") for end in ("lower", "median", "upper")),
+    *("teacher_params", "teacher_tokens", "student_tokens", "pretraining_tokens"),
+    *("student_share", "teacher_inference_share", "teacher_training_share", "extrapolation_axis"),
+]
 
 
 @app.command(name="predict")
@@ -590,6 +650,16 @@ def _load_fit(path: Path) -> xr.DataTree:
     if not isinstance(result, xr.DataTree):
         raise FileError(f"{path} contains a plan, not a fit. Create a fit with: bayesdistill fit RUNS -o fit.nc")
     return result
+
+
+def _bounds(teacher_params: str, teacher_tokens: str, student_tokens: str | None) -> dict[str, float]:
+    """Return the bounds of strategies."""
+    given = {
+        "max_teacher_params": teacher_params,
+        "max_teacher_tokens": teacher_tokens,
+        "max_student_tokens": student_tokens,
+    }
+    return {name: _positive(text, f"--{name.replace('_', '-')}") for name, text in given.items() if text is not None}
 
 
 def _students(texts: list[str]) -> list[str]:

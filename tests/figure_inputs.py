@@ -271,6 +271,36 @@ def plan_tokens() -> xr.Dataset:
     return result
 
 
+def student_choice() -> xr.Dataset:
+    """Three students in two scenarios; the largest cannot be paid with the smaller budget."""
+    students, budgets = np.array([3e8, 1e9, 3e9]), np.array([1e20, 1e21])
+    z = draws()[None, None, None]
+    s, c, b = (a.reshape((*shape, 1, 1)) for a, shape in (
+        (np.log10(students / 1e9), (-1, 1, 1)), (np.array([0.0, 1.0]), (1, -1, 1)), (np.log10(budgets / 1e20), (1, 1, -1)),
+    ))  # fmt: skip
+    pretrained = 2.4 - 0.1 * b + 0.2 * (s - 0.3 * b) ** 2 + 0.004 * z
+    distilled = pretrained + 0.03 * c - 0.02 + 0.003 * z
+    distilled[2, :, 0] = np.nan
+    best = np.where(np.isnan(distilled), np.inf, distilled).argmin(axis=0) == np.arange(3)[:, None, None, None, None]
+    cell, nats = ("student", "scenario", "budget"), "nats per token"
+    chance = best.mean(axis=(-2, -1))
+    return xr.Dataset(
+        {
+            "distilled_loss": variable((*cell, "chain", "draw"), distilled, nats),
+            "supervised_loss": variable(("student", "budget", "chain", "draw"), (pretrained + 0 * c)[:, 0], nats),
+            "probability_best": variable(cell, chance),
+            "distilled_probability_best": variable(cell, chance),
+            "extrapolates": variable(cell, np.broadcast_to(students[:, None, None] < 5e8, chance.shape)),
+        },
+        {
+            "student": variable("student", students, "parameters"),
+            "scenario": variable("scenario", ["best case", "teacher inference"]),
+            "budget": variable("budget", budgets, "FLOPs"),
+        },
+        {**CONVERGED, "noise": "expected"},
+    )
+
+
 def teacher_choice() -> xr.Dataset:
     """Five teachers, the best in the middle; the strongest cannot be paid with the smaller budget."""
     students, budgets, loss = np.array([3e8, 1e9]), np.array([1e20, 1e21]), np.array([2.5, 1.9, 2.3, 2.0, 2.15])

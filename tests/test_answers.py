@@ -102,6 +102,7 @@ def real(name: str) -> xr.Dataset:
     calls = {
         "plan_tokens": lambda: decisions.plan_tokens(posterior, STUDENTS, [1e10, 1e11]),
         "teacher_choice": lambda: decisions.teacher_choice(posterior, shelf, STUDENTS, 1e21),
+        "student_choice": lambda: decisions.student_choice(posterior, STUDENTS, 1e21, teachers=shelf),
         "sharing_map": lambda: decisions.sharing_map(posterior, "1B", [1e20, 1e21], [1, 10, 100]),
         "break_even": lambda: decisions.break_even(posterior, "1B", [1e20, 1e21]),
     }
@@ -121,7 +122,9 @@ MADE_UP = {
 }
 
 
-@pytest.mark.parametrize("name", ["plan_tokens", "teacher_choice", "sharing_map", "break_even", *MADE_UP])
+@pytest.mark.parametrize(
+    "name", ["plan_tokens", "student_choice", "teacher_choice", "sharing_map", "break_even", *MADE_UP]
+)
 def test_every_answer_has_a_title_and_a_table(name):
     if name in MADE_UP:
         found = MADE_UP[name]()

@@ -176,6 +176,7 @@ OF_FITS: dict[str, tuple[Any, ...]] = {
     "recommendations": ("1B",),
     "sharing_map": ("1B", 1e21, 10),
     "show_interactive": (),
+    "student_choice": ("1B", 1e21, "best case"),
     "teacher_choice": (TEACHERS, "1B", 1e21),
     "law_curves": (),
     "posterior_predictive": (),

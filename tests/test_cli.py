@@ -227,6 +227,14 @@ def test_teachers_of_a_file_and_several_students(command: Command, published_dra
     row = json.loads(printed)[0]
     assert row["distilled_loss_median"] == pytest.approx(plan["distilled_loss_quantile"].values[0, 0, 0, 2], rel=1e-5)
     assert row["pretraining_tokens"] == pytest.approx(plan["pretraining_tokens"].values[0, 0], rel=1e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, out, err = command("students", *question[1:], "--scenario", "best case", "-o", tmp_path / "students.nc")
+    assert code == 0, err
+    assert max(map(len, out.split("With")[0].splitlines())) <= 80
+    ranked = bd.load(tmp_path / "students.nc")
+    assert all(sentence in out for sentence in ranked["sentence"].values.ravel())
+    np.testing.assert_allclose(ranked["student_tokens"], plan["student_tokens"].sel(scenario=["best case"]))
     code, _, err = command(*question, "--scenario", "teacher pretraining")
     assert code == 2
     assert "--teachers has no column 'tokens'" in err

@@ -64,6 +64,7 @@ def question(published_draw: xr.Dataset, tmp_path_factory: pytest.TempPathFactor
     return {
         "fit": ["busbridge2025", "-o", str(folder / "new.nc")],
         "plan": [fit, "--student", "1B", "--budgets", "1e21", "--scenario", "best case", "--allow-unconverged"],
+        "students": [fit, "--student", "1B,3B", "--budgets", "1e21", "--scenario", "best case", "--allow-unconverged"],
         "predict": [fit, str(runs), "--allow-unconverged"],
         "optimal": [fit, "--budgets", "1e21", "--allow-unconverged"],
         "check": [fit],
@@ -73,8 +74,8 @@ def question(published_draw: xr.Dataset, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize(
     ("name", "option"),
     [
-        (name, max(p.opts, key=len))
-        for name in ("fit", "plan", "predict", "optimal", "check")
+        pytest.param(name, max(p.opts, key=len), marks=[pytest.mark.slow] if name == "students" else [])
+        for name in ("fit", "plan", "predict", "optimal", "students", "check")
         for p in COMMANDS[name].params
         if p.opts[0].startswith("-") and not getattr(p, "is_flag", False) and "--output" not in p.opts
     ],

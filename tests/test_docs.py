@@ -126,6 +126,47 @@ def test_what_the_pages_say_of_the_fit_is_so(fit354, capsys):
     assert shares == pytest.approx([float(value) for value in bent.groups()], abs=0.03)
 
 
+def test_what_the_page_on_students_says_of_the_fit_is_so(fit354, capsys):
+    page = ROOT / "docs" / "how-to" / "choose-a-student.md"
+    names: dict[str, object] = {"bd": bd, "fit": fit354}
+    exec(blocks(page)[1][1], names)
+    stated, found = " ".join(page.read_text().split()), names["found"]
+    numbers = r"(\d\.\d+) \((\d\.\d+) to (\d\.\d+)\) \| (\S+)B"
+    rows = re.findall(rf"\| (\w+) \| {numbers} \| {numbers} \| ([a-z ]*\d\.\d+) \|", stated)
+    assert [row[0] for row in rows] == ["500M", "1B", "3B"]
+    table = bd.decision_table(found).set_index(["scenario", "student"])
+    for (_, *printed, chance), student in zip(rows, found["student"].values, strict=True):
+        row = table.loc["teacher inference", student]
+        values = [row[f"distilled_loss_{end}"] for end in ("median", "lower", "upper")] + [row["student_tokens"] / 1e9]
+        values += [row[f"supervised_loss_{end}"] for end in ("median", "lower", "upper")] + [
+            row["pretraining_tokens"] / 1e9
+        ]
+        for stands, value in zip(map(float, printed), values, strict=True):
+            # Tokens follow from the budget; losses of the fit of another machine may differ by their Monte Carlo errors.
+            assert value == pytest.approx(stands, rel=4e-3 if stands > 10 else 1e-9, abs=3e-3 if stands < 10 else 0)
+        assert float(chance.split()[-1]) == pytest.approx(row["probability"], abs=0.06)
+    for scenario in ("best case", "teacher inference"):
+        assert found["best"].sel(scenario=scenario).item() == 3e9
+        assert table.loc[(scenario, 3e9), "is_best_size_probability"] > 0.95
+    free = table.loc["best case", 3e9]
+    assert free["option"] == "distil"
+    assert table.loc[("teacher inference", 3e9), "option"] == "pretrain"
+    said = re.search(r"distill it: (\S+) nats \((\S+) to (\S+)\) on (\S+)B tokens", stated)
+    assert said is not None
+    *losses, tokens = map(float, said.groups())
+    assert losses == pytest.approx([free[f"distilled_loss_{end}"] for end in ("median", "lower", "upper")], abs=3e-3)
+    assert tokens == pytest.approx(free["student_tokens"] / 1e9, rel=4e-3)
+    assert f"they take {table.loc[('teacher inference', 3e9), 'teacher_inference_share']:.0%} of the budget" in stated
+    far = table.loc[("best case", 5e8)]
+    assert (
+        f"{far['pretraining_tokens'] / 1e9:.0f}B tokens for 500M parameters are {far['extrapolation']:.1f} times"
+        in stated
+    )
+    assert far["extrapolation_axis"] == "pretraining_tokens_per_param"
+    assert "so ask about larger ones" in stated
+    assert "largest, so that other sizes may be better" in capsys.readouterr().out
+
+
 def test_every_public_name_stands_in_the_reference():
     listed: list[str] = []
     for page in (ROOT / "docs" / "reference").glob("*.md"):

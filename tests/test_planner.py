@@ -46,6 +46,10 @@ CALLS = {
         SEARCH | NOISE,
         lambda f, **o: bd.compare_crossovers({"a": f, "b": f}, STUDENTS, "teacher inference", budgets=RANGE, **o),
     ),
+    "student_choice": (
+        SEARCH | NOISE,
+        lambda f, **o: bd.student_choice(f, STUDENTS, BUDGETS, "teacher inference", teachers=TABLE, **o),
+    ),
     "teacher_choice": (SEARCH, lambda f, **o: bd.teacher_choice(f, TABLE, STUDENTS, BUDGETS, **o)),
     "capacity_gap": (
         SHAPE,

@@ -66,6 +66,7 @@ MAKERS = {
     "probability_of_tokens": (plots.plot_probability, inputs.plan_tokens),
     "runs": (plots.plot_runs, inputs.curves),
     "sharing_map": (plots.plot_sharing_map, inputs.sharing_map),
+    "student_choice": (plots.plot_student_choice, inputs.student_choice),
     "teacher_choice": (plots.plot_teacher_choice, inputs.teacher_choice),
     "value": (plots.plot_value, inputs.plan_value),
 }

@@ -215,6 +215,10 @@ CASES = {
         bd.plot_information, inputs.evppi, count("student", "scenario"), lambda data: ["0 to 1 %", "50 to 100 %"],
         {"budget": 2, "quantity": 1},
     ),
+    "student_choice": Case(
+        bd.plot_student_choice, inputs.student_choice, count("scenario", rows=2), budgets("budget"),
+        {"student": 1, "scenario": 1, "budget": 1}, PROB, hollow,
+    ),
     "teacher_choice": Case(
         bd.plot_teacher_choice, inputs.teacher_choice, count("student", "scenario", rows=2), budgets("budget"),
         {"student": 1, "budget": 1, "teacher": 1}, PROB, hollow,

@@ -13,6 +13,7 @@ from bayesdistill.decisions._plan import plan
 from bayesdistill.decisions._plan_tokens import plan_tokens
 from bayesdistill.decisions._predict import predict
 from bayesdistill.decisions._recommendations import paper_claims, recommendations
+from bayesdistill.decisions._student_choice import student_choice
 from bayesdistill.decisions._teacher_choice import capacity_gap, teacher_choice
 from bayesdistill.decisions.labels import flag_names
 from bayesdistill.decisions.planning import Planner
@@ -34,5 +35,6 @@ __all__ = [
     "predict",
     "recommendations",
     "sharing_map",
+    "student_choice",
     "teacher_choice",
 ]

@@ -54,6 +54,7 @@ CLAIMS = {
     "pretraining_overtakes": "there is a budget above which pretraining wins, whatever the teacher costs",
     "crossover_grows": "the budget above which pretraining wins grows with the student",
 }
+_size = labels.size_words
 Row = dict[str, Any]
 
 
@@ -330,13 +331,6 @@ def _times(factor: float) -> str:
     if factor < 1.05:
         return "by a factor below 1.05"
     return f"by a factor of {factor:.0f}" if factor >= 9.95 else f"by a factor of {factor:.2g}"
-
-
-def _size(value: float) -> str:
-    for limit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if value >= limit * 0.9995:
-            return f"{value / limit:.3g}{suffix}"
-    return f"{value:.3g}"
 
 
 @checked

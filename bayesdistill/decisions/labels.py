@@ -112,3 +112,11 @@ def shape_attributes(shape: Shape) -> dict[str, Any]:
 def setting_attributes(bounds: Bounds, shape: Shape) -> dict[str, Any]:
     """Return bounds and architecture as attributes."""
     return {name: float(getattr(bounds, name)) for name in _BOUNDS} | shape_attributes(shape)
+
+
+def size_words(value: float) -> str:
+    """Return a number of parameters or tokens as text such as "300M"."""
+    for limit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if value >= limit * 0.9995:
+            return f"{value / limit:.3g}{suffix}"
+    return f"{value:.3g}"

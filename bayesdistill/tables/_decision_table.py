@@ -50,7 +50,7 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     ----------
     found : Dataset
         What `predict`, `compute_optimal`, `plan`, `plan_tokens`, `sharing_map`, `crossovers`, `compare_crossovers`, `break_even`,
-        `teacher_choice`,
+        `student_choice`, `teacher_choice`,
         `capacity_gap`, `plan_value`, `evppi`, `family_plan`, `recommendations`, `paper_claims`, `next_runs` or `describe_runs` returns.
     prob : float
         Probability inside the equal-tailed interval where draws are summarised here; where the result holds quantiles, the

@@ -11,6 +11,7 @@ seeds. The options select single parts.
 from __future__ import annotations
 
 import itertools
+import time
 import warnings
 
 import numpy as np
@@ -77,11 +78,13 @@ def sampling(seeds: int, **sampler: int) -> list[dict[str, object]]:
     studies = {"published": (bd.load_runs(),), "tiny": (bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised"))}
     rows: list[dict[str, object]] = []
     for study, seed, (name, law) in itertools.product(studies, range(seeds), LAWS.items()):
+        started = time.process_time()
         fit = bd.fit(*studies[study], law=law, seed=seed, progress=False, **sampler)
+        processor = time.process_time() - started
         found, steps = bd.posterior.convergence(fit), float(fit["sample_stats"]["n_steps"].mean())
         kept = {name: found[name] for name in ("divergences", "rhat", "ess_bulk", "ess_tail")}
         row = {"law": name, "study": study, "seed": seed, "steps": steps, **kept, "converged": bool(found["converged"])}
-        rows.append(row | {"seconds": bd.provenance(fit)["seconds"]})
+        rows.append(row | {"seconds": bd.provenance(fit)["seconds"], "processor seconds": processor})
     return rows
 
 

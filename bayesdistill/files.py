@@ -37,7 +37,7 @@ def write_file(path: str | Path, content: bytes, *, keep: bool = False, private:
     keep : bool
         If the file cannot be written, write the content to a new file in another folder. The error names it.
     private : bool
-        Give only the user access to the file. Whatever has its name is replaced, also a link.
+        Give only the user access to the file. An existing file or link with its name is replaced.
 
     Raises
     ------

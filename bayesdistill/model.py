@@ -159,9 +159,9 @@ def build_model(
 def _add_paths(law: Law, p: dict[str, Any], positions: np.ndarray) -> None:
     """Add the increments of the discrepancies, (step,), to the PyMC model of the context.
 
-    Distilled runs determine the sum of two paths and hardly anything determines their difference. We sample the sum in nats, which
-    the runs determine whatever the scales are, and, in units of its standard deviation, the combination that is independent of it: a
-    rotation of the two paths.
+    Distilled runs determine the sum of two paths and hardly anything determines their difference. We sample two
+    combinations of the paths, a rotation: the sum in nats, which the runs determine independently of the scales, and the
+    combination that is independent of the sum, in units of its standard deviation.
 
     Parameters
     ----------

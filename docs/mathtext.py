@@ -1,8 +1,8 @@
 """Formulas as inline SVG, typeset by matplotlib while the site is built.
 
-Sphinx's own ways need a TeX installation (imgmath) or a script from another server (mathjax); a page that is read without a
-network has neither. Matplotlib is there anyway, its mathtext knows the symbols that these pages use, and what it
-does not know is an error of the build, not a box on the page. The source of a formula is its text for screen readers.
+Sphinx's own methods require a TeX installation (imgmath) or a script from another server (mathjax); a page that is read without a
+network has neither. Matplotlib is a dependency of the package. Its mathtext supports the symbols that these pages use; other symbols
+are an error of the build. The source of a formula is its text for screen readers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZE = 10.0  # points; the drawing is scaled in em, so this is only a unit
 
 
 def draw(formula: str, *, display: bool) -> str:
-    """The formula as an SVG element whose baseline is that of the text around it."""
+    """The formula as an SVG element with the baseline of the text around it."""
     source = "$" + " ".join(formula.split()) + "$"
     with matplotlib.rc_context({"mathtext.fontset": "stix"}):
         try:
@@ -31,7 +31,7 @@ def draw(formula: str, *, display: bool) -> str:
             outline = TextPath((0, 0), source, prop=properties, usetex=False)
         except ValueError as error:
             raise ExtensionError(f"matplotlib cannot set the formula {formula!r}: {error}") from error
-    scale = 1.2 / SIZE  # the faces of mathtext are smaller than those of the text
+    scale = 1.2 / SIZE  # the faces of mathtext are smaller than the faces of the text
     pad = 0.1 * SIZE
     left, low, wide, high = -pad, -(depth + pad), width + 2 * pad, height + 2 * pad
     return (

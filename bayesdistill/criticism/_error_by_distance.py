@@ -51,7 +51,7 @@ def error_by_distance(scored: xr.Dataset, *, prob: float = 0.9, include_failed: 
     -----
     Least squares over groups, which count equally, with a t interval: runs of a group share its error, so groups are the independent
     observations, and few groups give a wide interval. If the predictive distribution widens as fast as the error grows,
-    the slope of rmse is positive and that of standardized_rms is 0.
+    the slope of rmse is positive and the slope of standardized_rms is 0.
 
     Examples
     --------

@@ -115,7 +115,7 @@ class Models(NamedTuple):
         return Models(self.size.iloc[rows], self.tokens.iloc[rows], *losses)
 
     def log_loss(self, reading: Reading, law: np.ndarray | float = 0.0) -> np.ndarray:
-        """Return the logarithms of the losses minus those of a law, without what varies with the teacher's loss."""
+        """Return the log ratio of the losses to a law, without the part that varies with the teacher's loss."""
         loss = np.ones(len(self.size)) if self.loss is None else self.loss.to_numpy()
         level = np.log(np.log(np.maximum(loss, 1.001)) if reading.perplexity else loss) - law
         teacher = np.zeros(1) if self.teacher_loss is None else np.log(self.teacher_loss.to_numpy())
@@ -309,7 +309,7 @@ def _of_rows(raw: RawTable, models: Models) -> list[str]:
     """Find rows with one value in another unit than in the other rows."""
     given = models.features(_AS_GIVEN)
     distances = np.stack([_squares(models, reading).sum(axis=1) + reading.cost for reading in _SINGLE])
-    # The loss of a run that failed is far from all others whatever its size.
+    # The loss of a run that failed is far from all others, independent of its size.
     gain = np.minimum(_squares(models, _AS_GIVEN), [np.inf, np.inf, np.inf, 16][: given.shape[1]]).sum(
         axis=1
     ) - distances.min(axis=0)

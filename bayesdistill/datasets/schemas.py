@@ -91,7 +91,7 @@ GROUPS = MappingProxyType({"distilled": ("teacher", "student"), "supervised": ("
 """Labels of random effects of each kind. Every row must have a label."""
 
 LABELED = MappingProxyType({"teacher": "teacher_loss", "student": "student_params", "model": "params"})
-"""Column of which every run with the same label has the same value."""
+"""Column that has the same value in every run with the same label."""
 
 NAME = "name"
 """Label of a teacher or a candidate. Every row must have another name."""

@@ -114,8 +114,8 @@ def _exchanged(frame: pd.DataFrame, kind: str) -> list[str]:
     """Find losses swapped with sizes or tokens."""
     losses = [loss for *_, loss in SIZES[kind] if loss in frame]
     return [
-        f"columns {name} and {loss}: the values of {name} are {frame[name].min():.4g} to {frame[name].max():.4g}, and those of {loss} "
-        f"are {frame[loss].min():.4g} to {frame[loss].max():.4g}; the two columns are probably swapped"
+        f"columns {name} and {loss}: the values of {name} are {frame[name].min():.4g} to {frame[name].max():.4g}, and the values of "
+        f"{loss} are {frame[loss].min():.4g} to {frame[loss].max():.4g}; the two columns are probably swapped"
         for *sizes, _ in SIZES[kind]
         for name in sizes
         for loss in losses
@@ -184,7 +184,7 @@ def _units_of_losses(models: Models) -> list[str]:
     law = published_loss(models.size.to_numpy(), models.tokens.to_numpy())
     levels = np.sort(models.log_loss(Reading(), law))
     column, level = f"column {models.loss.name}", float(np.median(levels))
-    text = f"{column}: the median loss is {models.loss.median():.4g}, {math.exp(level):.2g} times that of the published law"
+    text = f"{column}: the median loss is {models.loss.median():.4g}, {math.exp(level):.2g} times the loss of the published law"
     if level > _HIGH_LEVEL:
         return [f"{text}; {_ADVICE}"]
     if level < _LOW_LEVEL and models.size.median() > _LARGE:

@@ -196,7 +196,7 @@ def about(planner: Planner, count: int) -> list[str]:
     lines += [
         f"Teachers: {bounds.min_teacher_params:g} to {bounds.max_teacher_params:g} parameters, at most "
         f"{bounds.max_teacher_tokens:g} tokens. Student tokens: {student}.",
-        "Losses and gains are those of the law's mean curves in nats per token.",
+        "Losses and gains refer to the law's mean curves, in nats per token.",
     ]
     made = [f"{name} {number}" for name, number in sorted((known.get("versions") or {}).items())]
     if made:

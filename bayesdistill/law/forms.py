@@ -67,7 +67,7 @@ class Law:
     fixed : mapping
         Symbol -> value, for symbols that are not sampled, such as gamma or omega. Each must depend on one coordinate only.
     supervised_noise : bool
-        Whether supervised runs have their own residual scale, as they do beside distilled runs.
+        Whether supervised runs have their own residual scale, as in joint fits with distilled runs.
     discrepancy : tuple of Discrepancy
         Errors of the law that grow with the distance from its runs.
 
@@ -225,7 +225,7 @@ class Law:
 
     @property
     def kinds(self) -> dict[str, bool]:
-        """Kinds of runs that the law describes: supervised runs beside distilled ones have a residual scale of their own."""
+        """Kinds of runs that the law describes: supervised runs in joint fits have a separate residual scale."""
         return {"distilled": self.distills, "supervised": self.supervised_noise or not self.distills}
 
     @property

@@ -1,4 +1,4 @@
-"""Union of laws: the smallest law of which several laws are special cases.
+"""Union of laws: the smallest law that contains several laws as special cases.
 
 A law without one of the terms is the union with the neutral values of the term's symbols (`Parameter.neutral`). Terms without symbols
 that restrict the coordinates, such as tied exponents, are left out unless every law has them: the symbols of the draws satisfy the

@@ -11,7 +11,7 @@ from bayesdistill.posterior.fits import Fit, posterior_dataset
 LEVEL_SHIFT_ATTRIBUTE = "level_shift"
 """Attribute of the posterior: the fields of a `LevelShift` as JSON."""
 CONFLICT_ATTRIBUTE = "corpus_conflict"
-"""Attribute of results that come from a fit with a conflict: the sentence that says so."""
+"""Attribute of results that come from a fit with a conflict: the sentence about the conflict."""
 SMALLEST_SHIFT = {"published law": 0.06, "runs": 0.09, "earlier posterior": 0.09}
 CONFLICT_ERRORS = {"published law": 1.5, "runs": 2.0, "earlier posterior": 2.0}
 """By source of the supervised law: smallest shift in nats that is a conflict, and the standard errors that it requires. Both are larger
@@ -24,8 +24,8 @@ EXCLUDED_ERRORS = 1.5
 coordinates, and exceed the root mean square error by a fifth for laws near it (docs/studies/level_shift.py)."""
 LARGEST_ERROR = 0.065
 MANY_ERRORS = 4.0
-"""With a larger standard error in nats, a conflict requires so many of them: a single teacher says little, and the standard error is
-too small if the law is far from the prior."""
+"""With a larger standard error in nats, a conflict requires so many of them: a single teacher is weak evidence, and the standard error
+is too small if the law is far from the prior."""
 
 _SOURCES = {
     "published law": "the published law",

@@ -5,12 +5,12 @@ If both belong to the same corpus, the shift is 0. With a shift :math:`\delta`, 
 approximate it by a normal distribution there. The scales of residuals and group effects are found by expectation maximization.
 
 The runs alone rarely determine :math:`\delta`: a level shift resembles another value of kappa, and a stronger capacity gap. So the
-distillation coordinates have a prior that is narrower than that of a fit (`CENTERS`, `NARROW`). The test always uses the default
+distillation coordinates have a narrower prior than in a fit (`CENTERS`, `NARROW`). The test always uses the default
 law: equation 8 misfits the published runs themselves by as much as a shift of -0.09 nats. It omits the priors from
 statements of theory, because the asymptotic one is one-sided and biases the shift.
 
 With the columns `teacher_params` and `teacher_tokens`, teachers are also observations of the supervised law, which capacity gap and
-kappa do not affect. They have residuals and a common effect of their own, because their training can differ from that of other models.
+kappa do not affect. They have separate residuals and a common effect, because they can be trained differently from other models.
 docs/studies/level_shift.py measures power and false alarms.
 """
 
@@ -40,8 +40,8 @@ CENTERS = {
 }
 """Prior means of the distillation coordinates: the default law at the published runs, but kappa between this law and equation 8."""
 NARROW = 0.3
-"""Prior standard deviations of the distillation coordinates, in units of those of a fit. The coordinates of the packaged runs of two
-corpora, "busbridge2025" and "tiny", differ by 0.1 to 0.9 of these units."""
+"""Prior standard deviations of the distillation coordinates, as fractions of the standard deviations in a fit. The coordinates of the
+packaged runs of two corpora, "busbridge2025" and "tiny", differ by 0.1 to 0.9 of the standard deviations in a fit."""
 _SHIFT_SCALE = 1.0  # prior standard deviation of the shift, nats
 _TEACHERS_SCALE = 0.02  # prior scale of the common effect of teachers, nats
 _NU = 5.0  # degrees of freedom of the residuals
@@ -62,7 +62,7 @@ def estimate_level_shift(
     supervised : DataFrame, optional
         Supervised runs.
     priors : Priors
-        Priors of the fit. Those of the supervised law are used; all, if they contain an earlier posterior.
+        Priors of the fit. The level shift uses the priors of the supervised law, or all priors if they contain an earlier posterior.
     reference : Reference
 
     Returns

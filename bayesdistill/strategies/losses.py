@@ -15,7 +15,7 @@ from bayesdistill.strategies.repetition import Repetition
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of models from numbers of tokens, of which some may be repeated.
+    """Losses of models from numbers of tokens; some tokens may be repeated.
 
     Parameters
     ----------

@@ -236,7 +236,7 @@ def _search_between(
     neighbors: tuple[np.ndarray, np.ndarray],
     found: dict[str, np.ndarray],
 ) -> np.ndarray:
-    """Store the strategies of some problems (row, column) that are near those of their neighbors; return which these are."""
+    """Store the strategies of some problems (row, column) that are near the strategies of their neighbors; return which these are."""
     row, column = problems
     before, after = ({name: found[name][k, column] for name in ("position", "loss")} for k in neighbors)
     share = (row - neighbors[0]) / (neighbors[1] - neighbors[0])

@@ -35,7 +35,7 @@ DIGITS = b"0123456789"
 
 
 def stored() -> list[dict]:
-    """The texts that runs of the log have read, that of the tables first; data/tiny/corpus.json keeps what is known of each."""
+    """The texts that runs of the log used, the text of the tables first; data/tiny/corpus.json describes them."""
     path = HERE / "corpus.json"
     return json.loads(path.read_text()) if path.exists() else []
 

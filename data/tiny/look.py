@@ -1,8 +1,8 @@
-"""Look at the tables of the tiny experiment: seed spread, the supervised law, teachers against each other, tuning.
+"""Summarize the tables of the tiny experiment: spread over seeds, supervised law, comparison of teachers, tuning.
 
     python data/tiny/look.py
 
-Plain numpy and scipy, to see what is there; the fits that count are those of bayesdistill.
+It uses numpy and scipy only, for a first look; the fits of the documentation use bayesdistill.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Write down what the posterior expects of the held-out runs, before they are made; score it afterwards.
+"""Predict the held-out runs before they are trained; score the predictions afterwards.
 
     python data/tiny/predict.py            # fits the law to the tables and appends to predictions.json
-    python data/tiny/predict.py --score    # once the held-out runs are made: what came true
+    python data/tiny/predict.py --score    # once the held-out runs are trained
 
-Runs in the environment of bayesdistill (.venv), not that of JAX. An entry names the commit of the data, so commit those first.
-No entry is written once a held-out run is in the log, and the last entry before that is the one that counts.
+Run it in the environment of bayesdistill (.venv), not of JAX. An entry names the commit of the data, so commit those first.
+No entry is written once a held-out run is in the log. The last entry is scored.
 """
 
 from __future__ import annotations

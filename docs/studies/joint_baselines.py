@@ -65,7 +65,7 @@ def joint_point_fit(
 
 
 def default_starts(law: Law, names: tuple[str, ...], supervised: pd.DataFrame) -> list[np.ndarray]:
-    """Return starting points of coordinates, of which the first is the level of the loss: prior locations and random points."""
+    """Return starting points of coordinates: prior locations and random points. The first coordinate is the level of the loss."""
     priors = {coordinate.name: coordinate.prior for coordinate in law.coordinates}
     center = np.array([priors[name].location for name in names])
     scale = np.array([priors[name].scale for name in names])

@@ -5,11 +5,11 @@ python docs/studies/level_shift.py [--tables 200] [--first-seed 10000] [--quick]
 Every row is one kind of table. Its laws are simulated: "published" is equation 8 with the published parameters. "near" changes the
 distillation coordinates of the default law at the published runs by 0.15 prior standard deviations, and "wide" by 0.4; their supervised
 coordinates are drawn from the published-law prior. Designs: rows of the published design, or "own": 1, 2, 4 or 8
-students and teachers, each of random size and tokens. With supervised runs, there are 20 of them, at sizes and tokens like those of the
-students. Residual scales are 0.003 to 0.02 nats, effects of student configurations 0.003 to 0.015 nats.
+students and teachers, each of random size and tokens. With supervised runs, there are 20 of them, with the distribution of
+sizes and tokens of the students. Residual scales are 0.003 to 0.02 nats, effects of student configurations 0.003 to 0.015 nats.
 
 If the column "teachers" of the result is a number, sizes and tokens of the teachers are known, with 5 to 100 tokens per parameter.
-Losses of teachers deviate from the supervised law like those of supervised runs, and by a common normal effect with that standard
+Losses of teachers deviate from the supervised law like losses of supervised runs, and by a common normal effect with that standard
 deviation in nats. Otherwise, these tables are the same as the tables without sizes of the teachers.
 
 There are three outcomes: a conflict, no shift (one of 0.1 nats is excluded), and undetermined. Subsets of the packaged runs follow.
@@ -88,7 +88,7 @@ def own_design(count: int, rng: np.random.Generator) -> pd.DataFrame:
 def with_teachers(
     runs: pd.DataFrame, symbols: dict[str, float], sigma: float, effect: float, recipe: float, seed: int
 ) -> pd.DataFrame:
-    """Return runs with sizes and tokens of the teachers, whose losses deviate from the law like those of other models."""
+    """Return runs with sizes and tokens of the teachers, whose losses deviate from the law as in other models."""
     rng = np.random.default_rng([seed, 1])
     supervised = {name: symbols[name] for name in SUPERVISED_SYMBOLS}
     losses = runs["teacher_loss"].unique()

@@ -262,7 +262,7 @@ def score(predicted: xr.Dataset, losses: Mapping[str, float]) -> pd.DataFrame:
 
 
 def listed(predicted: xr.Dataset, losses: Mapping[str, float]) -> str:
-    """Return the predictions of single runs by every law, beside the losses so far, and the probabilities of the pairs."""
+    """Return the predictions of single runs by every law, next to the losses so far, and the probabilities of the pairs."""
     of_run = predicted.sel(noise="run")
     rows = []
     for cell in predicted["cell"].values:

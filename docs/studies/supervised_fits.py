@@ -2,7 +2,7 @@
 
 python docs/studies/supervised_fits.py [TABLE ...] [--seeds 5] [--without-discrepancy] [--quick]
 
-Each TABLE has supervised runs; by default, those of the tiny experiment and three simulated tables: isoFLOP runs, a random design, and
+Each TABLE has supervised runs; by default, the tiny experiment and three simulated tables: isoFLOP runs, a random design, and
 runs with heavy tails. The runs with the lowest 60% and 80% of compute are fitted with gamma free and gamma = 1. The script prints one
 line per fit and the fraction that passes the convergence checks.
 """

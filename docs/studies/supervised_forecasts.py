@@ -2,8 +2,8 @@
 
     python docs/studies/supervised_forecasts.py [TABLE ...] [--quick]
 
-Each TABLE has supervised runs; those of the tiny experiment are always included. Every law of LAWS is fitted to the runs with the
-lowest 60% and 80% of compute (6 N D) and predicts the others, beside a Huber fit with bootstrap and, if it is installed, the package
+Each TABLE has supervised runs; the runs of the tiny experiment are always included. Every law of LAWS is fitted to the runs with the
+lowest 60% and 80% of compute (6 N D) and predicts the others, next to a Huber fit with bootstrap and, if it is installed, the package
 simple-scaling-laws. The script prints coverage, CRPS and RMSE over all tables, by distance, and for every table.
 """
 

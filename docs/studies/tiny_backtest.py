@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     command = parser(__doc__, folder=True)
     command.add_argument("--draws", type=int, default=1000)
     command.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    command.add_argument("--scenarios", nargs="+", help="scenarios; by default, those of bd.backtest")
+    command.add_argument("--scenarios", nargs="+", help="scenarios; by default, the scenarios of bd.backtest")
     command.add_argument("--posterior-only", action="store_true", help="omit the baselines")
     command.add_argument("--include-failed", action="store_true", help="score fits that fail the convergence checks")
     chosen = command.parse_args(arguments)

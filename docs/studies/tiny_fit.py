@@ -69,7 +69,7 @@ def compare_supervised_laws(sampler, first):
     forms = {
         "supervised runs alone": (None, default),
         "and all distilled runs": (distilled, paper),
-        "and those of all but the two strongest teachers": (weaker, paper),
+        "and distilled runs without the two strongest teachers": (weaker, paper),
         "and all distilled runs, equation 8 with kappa": (distilled, paper.with_terms("soft_targets")),
         "and all distilled runs, default model with kappa = 1": (distilled, default.without_terms("soft_targets")),
         "and all distilled runs, default model with omega free": (distilled, default.with_fixed(omega=None)),
@@ -153,7 +153,7 @@ def show(tiny, paper):
             runs["residual"].abs().nlargest(8).index, ["student", "student_tokens", "teacher", "seed", "r", "residual"]
         ].round(3),
     )
-    print("\ntiny beside the paper\n", bd.compare_fits(tiny, paper).to_dataframe().round(3).to_string())
+    print("\ntiny and the paper\n", bd.compare_fits(tiny, paper).to_dataframe().round(3).to_string())
 
 
 if __name__ == "__main__":

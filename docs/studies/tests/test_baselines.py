@@ -26,7 +26,7 @@ def test_the_law_without_capacity_gap_has_none():
     assert not {"log_gap_strength", "log_gap_power", "gap_curvature", "omega"} & {*priors.names}
     assert priors.free.all()
     assert not {"c1", "d1", "f1"} & {*law.symbols_of_law}
-    # The loss is that of equation 8 with a gap that is nothing.
+    # The loss equals equation 8 with a gap of strength 0.
     reference = reference_run(runs, None)
     p = law.symbols(dict(zip(priors.names, priors.location, strict=True)), reference)
     teacher = np.linspace(0.5, 1.5, 21) * reference.teacher_loss

@@ -41,7 +41,7 @@ def study(monkeypatch):
 
 
 def decide(fit):
-    """Two decisions: the first is right once the dearest run is made, the second always."""
+    """Two decisions: the first is right once the most expensive run is made, the second always."""
     made = fit["made"]["made"].values
     return np.array([0.5 if made[-1] else -0.1, -0.2])
 

@@ -29,7 +29,7 @@ _PUBLIC = {
     "datasets": "describe_runs load_runs read_runs simulate_runs",
     "decisions": """
         Planner break_even capacity_gap compare_crossovers compute_optimal crossovers evppi family_plan flag_names paper_claims plan
-        plan_tokens plan_value predict recommendations sharing_map student_choice teacher_choice
+        plan_tokens plan_value predict recommendations sharing_map student_choice target_loss teacher_choice
     """,
     "design": "cheapest_first information_order next_runs random_order run_costs",
     "errors": """
@@ -47,7 +47,7 @@ _PUBLIC = {
         plot_compute_optimal plot_compute_strategy plot_crossover plot_error_by_distance plot_experiment_fixed_student
         plot_experiment_fixed_teacher plot_family plot_information plot_loo plot_next_runs plot_posterior_predictive
         plot_prior_predictive plot_prior_sensitivity plot_probability plot_residuals plot_runs plot_sharing_map
-        plot_student_choice plot_teacher_choice plot_unseen_groups plot_value
+        plot_student_choice plot_target_loss plot_teacher_choice plot_unseen_groups plot_value
     """,
     "posterior": "ConvergenceThresholds law_draws law_of mix provenance",
     "reporting": "cite methods_text report",

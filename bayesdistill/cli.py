@@ -123,6 +123,26 @@ TeacherFile = Annotated[
         "--teachers", help="Existing teachers: a CSV or Parquet file with params, loss, and optionally name and tokens."
     ),
 ]
+GpuFlops = Annotated[
+    str | None, typer.Option("--gpu-flops", metavar="NUMBER", help="FLOPs per second of an accelerator in training.")
+]
+GpuPrice = Annotated[
+    str | None,
+    typer.Option("--gpu-price", metavar="NUMBER", help="Price of a GPU-hour of training (requires --gpu-flops)."),
+]
+InferenceFlops = Annotated[
+    str | None,
+    typer.Option(
+        "--inference-flops", metavar="NUMBER", help="FLOPs per second in inference (default: as in training)."
+    ),
+]
+InferencePrice = Annotated[
+    str | None,
+    typer.Option(
+        "--inference-price", metavar="NUMBER", help="Price of a GPU-hour of inference (default: that of training)."
+    ),
+]
+Currency = Annotated[str, typer.Option(help="Unit of the prices.")]
 
 MaxTeacherParams = Annotated[str, _number("Maximum non-embedding parameters of the teacher.")]
 MaxTeacherTokens = Annotated[str, _number("Maximum training tokens of the teacher.")]
@@ -293,6 +313,56 @@ def plan_command(
     _print_warnings(result, fit)
     if output is not None:
         print(f"Wrote {output}. Next: bayesdistill report {fit} --plan {output}")
+
+
+@app.command(name="target")
+def target_command(
+    fit: FitFile,
+    student: Students,
+    loss: Annotated[str, typer.Option(help="Target loss in nats per token, or a list 2.1,2.2.")],
+    scenario: ScenarioNames = None,
+    delta: Deltas = None,
+    teachers: TeacherFile = None,
+    output: Annotated[Path | None, _output("Output file of the result (netCDF).")] = None,
+    max_teacher_params: MaxTeacherParams = "1e12",
+    max_teacher_tokens: MaxTeacherTokens = "2e13",
+    max_student_tokens: MaxStudentTokens = None,
+    max_compute: Annotated[str, _number("FLOPs above which a target counts as impossible.")] = "1e28",
+    gpu_flops_per_second: GpuFlops = None,
+    price_per_gpu_hour: GpuPrice = None,
+    inference_flops_per_second: InferenceFlops = None,
+    inference_price_per_gpu_hour: InferencePrice = None,
+    currency: Currency = "USD",
+    noise: Level = "expected",
+    seed: LevelSeed = "0",
+    allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what distillation and pretraining cost until a student reaches a target loss."""
+    from bayesdistill.plots.grids import level_note, target_sentences
+
+    _keep_inputs(output, fit, teachers)
+    result = bd.target_loss(
+        _load_fit(fit),
+        _students(student),
+        [_positive(part, "--loss") for part in loss.split(",")],
+        _scenarios(scenario, delta),
+        teachers=teachers,
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens),
+        max_compute=_positive(max_compute, "--max-compute"),
+        gpu_flops_per_second=gpu_flops_per_second,
+        price_per_gpu_hour=price_per_gpu_hour,
+        inference_flops_per_second=inference_flops_per_second,
+        inference_price_per_gpu_hour=inference_price_per_gpu_hour,
+        currency=currency,
+        noise=noise,
+        seed=_whole(seed, "--seed"),
+        allow_unconverged=allow_unconverged,
+        allow_conflict=allow_conflict,
+        progress=False if as_json else None,
+    )
+    _print_result(result, output, as_json, [*target_sentences(result, most=12), *level_note(result)], fit)
 
 
 @app.command(name="students")
@@ -609,6 +679,21 @@ def _print_table(table: pd.DataFrame) -> None:
     print(bd.table_text(table, width=shutil.get_terminal_size().columns))
 
 
+def _print_result(result: xr.Dataset, output: Path | None, as_json: bool, sentences: Sequence[str], fit: Path) -> None:
+    """Write a result to a file if one is given, and print its table with sentences, or as JSON."""
+    if output is not None:
+        bd.save(result, output)
+    if as_json:
+        _print_json(bd.decision_table(result), result)
+        return
+    _print_table(bd.decision_table(result).drop(columns=["noise", "extrapolates"], errors="ignore"))
+    for sentence in sentences:
+        print(sentence)
+    _print_warnings(result, fit)
+    if output is not None:
+        print(f"Wrote {output}.")
+
+
 def _print_json(table: pd.DataFrame, result: xr.Dataset) -> None:
     limits = {name: result.attrs[name] for name in [posterior.CONFLICT_ATTRIBUTE] if name in result.attrs}
     if axes := _fixed_axes(result):
@@ -718,6 +803,7 @@ def _on_command_line(message: str, command: str) -> str:
         message = re.sub(pattern, replacement, message)
     options = {p.name: max(p.opts, key=len) for p in _commands()[command].params} if command else {}
     options |= {f"{name}s": option for name, option in options.items() if name in ("student", "scenario")}
+    options |= {"losses": options["loss"]} if "loss" in options else {}
 
     def option(match: re.Match[str]) -> str:
         name, value = match["name"] or match["key"], match["value"]

@@ -372,6 +372,45 @@ def plan_value() -> xr.Dataset:
     )
 
 
+def target_loss(students=(3e8, 1e9, 3e9), targets=(2.1, 2.2, 2.3, 2.4, 2.5), scenarios=SCENARIOS[:2]) -> xr.Dataset:
+    """Compute that falls with the target, infinite for the lowest target of the smallest student."""
+    students, targets = np.asarray(students, dtype=float), np.asarray(targets, dtype=float)
+    quantile = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    n, s, t = students[:, None, None], np.arange(len(scenarios), dtype=float)[:, None], targets
+    alone = 10 ** (25 - 12 * (t - 2.0) - 0.3 * np.log10(n / 1e9)) + 0 * s
+    ratio = 0.4 * 4**s * (1 + (t - 2.0)) + 0 * n
+    factor = 1.5 ** (2 * quantile - 1)
+    distilled = (alone * ratio)[..., None] * factor
+    never = (n < 5e8) & (t < 2.15) & (s >= 0)
+    distilled = np.where(never[..., None], np.inf, distilled)
+    cell = ("student", "scenario", "target")
+    return xr.Dataset(
+        {
+            "distilled_compute_quantile": variable((*cell, "quantile"), distilled, "FLOPs"),
+            "pretraining_compute_quantile": variable(
+                ("student", "target", "quantile"), (alone[..., None] * factor)[:, 0], "FLOPs"
+            ),
+            "ratio_quantile": variable(
+                (*cell, "quantile"), np.where(never[..., None], np.inf, ratio[..., None] * factor)
+            ),
+            "probability": variable(cell, np.where(never, 0.0, 1 / (1 + ratio**4))),
+            "distilled_impossible": variable(cell, np.where(never, 0.9, 0.0)),
+            "pretraining_impossible": variable(("student", "target"), 0.0 * alone[:, 0]),
+            "probability_cheapest": variable(cell, np.broadcast_to(n == students.max(), never.shape) * 0.9),
+            "cheapest_student": variable(cell[1:], np.full(never.shape[1:], students.max()), "parameters"),
+            "planned_compute": variable(cell, distilled[..., 2], "FLOPs"),
+            "extrapolates": variable(cell, (t < 2.25) & (n > 0) & (s >= 0)),
+        },
+        {
+            "student": variable("student", students, "parameters"),
+            "scenario": variable("scenario", scenarios),
+            "target": variable("target", targets, "nats per token"),
+            "quantile": variable("quantile", quantile),
+        },
+        CONVERGED,
+    )
+
+
 def evppi() -> xr.Dataset:
     """Shares of all levels, and a budget at which nothing is worth anything."""
     budgets, names = np.geomspace(1e22, 1e25, 7), ["E", "alpha", "c0"]

@@ -113,6 +113,7 @@ MADE_UP = {
     "crossovers": inputs.crossovers,
     "plan_value": inputs.plan_value,
     "evppi": inputs.evppi,
+    "target_loss": inputs.target_loss,
     "family_plan": inputs.family,
     "next_runs": inputs.next_runs,
     "recommendations": inputs.recommendations,
@@ -145,7 +146,7 @@ def test_the_largest_values_of_information_come_first():
     rows = Rows(answer._repr_html_()).rows
     texts = [row[rows[0].index("EVPPI [nats]")] for row in rows[1:]]
     assert set(texts[texts.index("-") :]) == {"-"}  # the unknown ones come last
-    values = [float(text) for text in texts if text != "-"]
+    values = [0.0 if text == "about 0" else float(text) for text in texts if text != "-"]
     assert values == sorted(values, reverse=True)
     assert values[0] > values[-1]
 

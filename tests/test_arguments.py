@@ -177,6 +177,7 @@ OF_FITS: dict[str, tuple[Any, ...]] = {
     "sharing_map": ("1B", 1e21, 10),
     "show_interactive": (),
     "student_choice": ("1B", 1e21, "best case"),
+    "target_loss": ("1B", 2.3, "best case"),
     "teacher_choice": (TEACHERS, "1B", 1e21),
     "law_curves": (),
     "posterior_predictive": (),

@@ -240,6 +240,31 @@ def test_teachers_of_a_file_and_several_students(command: Command, published_dra
     assert "--teachers has no column 'tokens'" in err
 
 
+def test_a_target_loss(command: Command, published_draw: xr.Dataset, tmp_path: Path) -> None:
+    path = bd.save(xr.DataTree.from_dict({"posterior": published_draw}), tmp_path / "fit.nc")
+    question = ["target", path, "--student", "1B,3B", "--allow-unconverged", "--scenario", "teacher inference"]
+    prices = ["--gpu-flops", "4e14", "--gpu-price", "2", "--inference-price", "1", "--currency", "EUR"]
+    code, out, err = command(*question, "--loss", "2.2,2.3", *prices, "-o", tmp_path / "target.nc")
+    assert code == 0, err
+    assert max(map(len, out.split("1B, teacher inference,")[0].splitlines())) <= 80
+    assert "1B, teacher inference, 2.2 nats: distillation is cheaper with probability > 0.95; it costs 0." in out
+    assert "Cheapest student (teacher inference, 2.3 nats): 3B" in out
+    assert "[EUR]" in out
+    found = bd.load(tmp_path / "target.nc")
+    assert found.attrs["inference_price_per_gpu_hour"] == 1
+    code, out, _ = command(*question, "--loss", "2.2,2.3", "--json")
+    (row, *_) = json.loads(out)
+    assert (row["student"], row["target"], row["cheaper"]) == (1e9, 2.2, "distil")
+    for wrong, said in {
+        ("--loss", "20"): "--loss must be",
+        ("--loss", "2.2", "--gpu-price", "2"): "--gpu-price requires --gpu-flops",
+        ("--loss", "2.2", "--max-compute", "10"): "--max-compute must be",
+    }.items():
+        code, _, err = command(*question, *wrong)
+        assert code == 2
+        assert said in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "work"),
     [
@@ -402,7 +427,18 @@ def test_every_command_speaks_json() -> None:
     import typer.main
 
     group = typer.main.get_command(cli.app)
-    assert set(group.commands) == {"fit", "check", "plan", "predict", "optimal", "update", "report", "demo"}
+    assert set(group.commands) == {
+        "fit",
+        "check",
+        "plan",
+        "predict",
+        "optimal",
+        "update",
+        "students",
+        "target",
+        "report",
+        "demo",
+    }
     for name, one in group.commands.items():
         assert "--json" in {flag for parameter in one.params for flag in parameter.opts}, name
 

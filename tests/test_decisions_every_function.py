@@ -25,6 +25,7 @@ from bayesdistill.decisions import (
     recommendations,
     sharing_map,
     student_choice,
+    target_loss,
     teacher_choice,
 )
 from bayesdistill.design import next_runs
@@ -56,6 +57,9 @@ OTHERS = {
     "recommendations": lambda fit, s, b, **o: recommendations(fit, s, budgets=b, tokens=[1e10], **o),
     "paper_claims": lambda fit, s, b, **o: paper_claims(fit, s, **o),
     "next_runs": lambda fit, s, b, **o: next_runs(fit, RUNS, s, b, **o),
+    "target_loss": lambda fit, s, b, **o: target_loss(
+        fit, s, [2.0 + 0.01 * i for i in range(len(b))], "best case", **o
+    ),
 }
 BROKEN = ASKED | OTHERS | {
     "capacity_gap": lambda fit, s, b: capacity_gap(fit, s, student_tokens=1e10, teacher_losses=[2.0, 2.4]),

@@ -11,6 +11,8 @@ from bayesdistill.compute import flops_per_token
 from bayesdistill.decisions import evppi, plan, plan_value
 from bayesdistill.decisions._evppi import regression_evppi
 from bayesdistill.errors import ParameterError
+from bayesdistill.tables import decision_table
+from bayesdistill.tables.formatting import readable
 
 SIX = laws.SUPERVISED_PARAMETERS
 
@@ -46,6 +48,46 @@ def test_the_equivalent_budget_buys_the_distilled_loss(fit, made, worth):
     assert checked > 100
     factor = worth["compute_factor"]
     np.testing.assert_array_equal((factor > 1).values, (made["advantage"] > 0).values)
+
+
+def test_totals_of_both_options_with_prices_of_training_and_inference(fit, made, worth):
+    np.testing.assert_allclose(worth["distilled_money"].sel(scenario="best case"), worth["pretraining_money"])
+    np.testing.assert_allclose(
+        worth["pretraining_money"], worth["budget_money"].broadcast_like(worth["pretraining_money"])
+    )
+    np.testing.assert_allclose(worth["distilled_money"], worth["budget_money"].broadcast_like(worth["distilled_money"]))
+    dear = plan_value(
+        fit, made, gpu_flops_per_second=4e14, price_per_gpu_hour=2.5,
+        inference_flops_per_second=1e14, inference_price_per_gpu_hour=1.0,
+    )  # fmt: skip
+    inference = (flops_per_token(made["teacher_params"]) * made["student_tokens"] * made["delta_lgt"]).transpose(
+        *made["status"].dims
+    )
+    budget = made["budget"].broadcast_like(inference).transpose(*inference.dims)
+    np.testing.assert_allclose(
+        dear["distilled_money"], ((budget - inference) / 4e14 * 2.5 + inference / 1e14) / 3600, rtol=1e-9
+    )
+    np.testing.assert_allclose(
+        dear["distilled_gpu_hours"], ((budget - inference) / 4e14 + inference / 1e14) / 3600, rtol=1e-9
+    )
+    xr.testing.assert_equal(dear["pretraining_gpu_hours"], worth["pretraining_gpu_hours"])
+
+
+def test_what_is_zero_within_its_error_is_about_zero(fit, made):
+    worth = plan_value(fit, made, gpu_flops_per_second=4e14, price_per_gpu_hour=2)
+    small = worth.assign(
+        expected_gain=0 * worth["expected_gain"] + 1e-17, expected_gain_mcse=worth["expected_gain_mcse"] + 1e-9
+    )
+    small = small.assign(gain_money=0 * worth["gain_money"] - 2.96e-11, gain_flops=0 * worth["gain_flops"] - 1e4)
+    shown = readable(decision_table(small))
+    for heading in ("gain [nats]", "gain [FLOPs]", "gain [USD]"):
+        assert (shown[heading] == "about 0").all()
+    assert not any("MC error" in heading for heading in shown)
+    # A difference that the search cannot resolve is no compute at all.
+    tiny = plan_value(fit, made.assign(expected_gain=0 * made["expected_gain"] - 1e-17))
+    assert (tiny["gain_flops"] == 0).all()
+    large = worth.assign(expected_gain_mcse=0 * worth["expected_gain_mcse"])
+    assert not (readable(decision_table(large))["gain [nats]"] == "about 0").any()
 
 
 def test_no_budget_reaches_a_student_below_the_floor():

@@ -72,7 +72,10 @@ def test_pages_have_blocks_and_none_is_overlooked():
 # The blocks of one page take as long as those of all others.
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=pytest.mark.slow) if page.stem == "what-it-is-worth" else page for page in FAST],
+    [
+        pytest.param(page, marks=pytest.mark.slow) if page.stem in ("what-it-is-worth", "target-loss") else page
+        for page in FAST
+    ],
     ids=name,
 )
 def test_blocks_run(page, fit354, tmp_path, monkeypatch, capsys):

@@ -26,6 +26,10 @@ SHAPE = {"shape": bd.Shape(context_length=2048)}
 NOISE = {"noise": "run", "seed": 3}
 THINNED = {"draws": 4}
 UNCONVERGED = {"allow_unconverged": True}
+MONEY = {
+    "gpu_flops_per_second": 4e14, "price_per_gpu_hour": 2, "inference_flops_per_second": 2e14,
+    "inference_price_per_gpu_hour": 3, "currency": "EUR",
+}  # fmt: skip
 WORK = {"threads": 1, "progress": False}
 SEARCH = ALL | SHAPE | WORK | {"piece": 1}
 RANGE = [1e19, 1e22, 1e25]
@@ -56,11 +60,9 @@ CALLS = {
         lambda f, **o: bd.capacity_gap(f, STUDENTS, student_budget=1e21, teacher_params=[1e9, 7e9], teacher_budget=1e22, **o),
     ),
     "family_plan": (ALL | SHAPE | {"progress": False}, lambda f, **o: bd.family_plan(f, STUDENTS, 1e22, teachers=TABLE, **o)),
-    "plan_value": (
-        {},
-        lambda f, **o: bd.plan_value(
-            f, bd.plan(fit_of(f), 1e9, 1e21), gpu_flops_per_second=4e14, price_per_gpu_hour=2, **o
-        ),
+    "plan_value": (MONEY, lambda f, **o: bd.plan_value(f, bd.plan(fit_of(f), 1e9, 1e21), **o)),
+    "target_loss": (
+        ALL | SHAPE | NOISE | WORK | MONEY, lambda f, **o: bd.target_loss(f, STUDENTS, 2.3, teachers=TABLE, **o)
     ),
     "evppi": ({}, lambda f, **o: bd.evppi(f, bd.plan(fit_of(f), 1e9, 1e21), **o)),
     "predict": (NOISE, lambda f, **o: bd.predict(f, RUNS, draws=True, **o)),

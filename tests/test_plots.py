@@ -69,6 +69,7 @@ MAKERS = {
     "student_choice": (plots.plot_student_choice, inputs.student_choice),
     "teacher_choice": (plots.plot_teacher_choice, inputs.teacher_choice),
     "value": (plots.plot_value, inputs.plan_value),
+    "target_loss": (plots.plot_target_loss, inputs.target_loss),
 }
 # One stored image per figure; sizes and backgrounds are spread over them.
 IMAGES = {name: {} for name in MAKERS} | {"break_even": {"dark": True}, "capacity_gap": {"size": "column"}}

@@ -223,6 +223,10 @@ CASES = {
         bd.plot_teacher_choice, inputs.teacher_choice, count("student", "scenario", rows=2), budgets("budget"),
         {"student": 1, "budget": 1, "teacher": 1}, PROB, hollow,
     ),
+    "target_loss": Case(
+        bd.plot_target_loss, inputs.target_loss, count("scenario", rows=3), sizes, {"student": 1, "scenario": 1, "target": 1},
+        marked=curves("probability", "scenario", "target"),
+    ),
     "family": Case(
         bd.plot_family, inputs.family, lambda data, options: 2, sizes, {"student": 1}, marked=named_students
     ),

@@ -456,6 +456,7 @@ def test_what_the_decisions_return_becomes_tables():
         decisions.teacher_choice(fit, pd.DataFrame({"params": [1e9, 7e9], "loss": [2.25, 2.05]}), "1B", 1e21),
         decisions.plan_value(fit, plan),
         decisions.evppi(fit, plan),
+        decisions.target_loss(fit, "1B", 2.3, "best case"),
         decisions.family_plan(fit, ["300M", "1B"], 1e21),
     ]
     for found in made:

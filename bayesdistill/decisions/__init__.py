@@ -14,6 +14,7 @@ from bayesdistill.decisions._plan_tokens import plan_tokens
 from bayesdistill.decisions._predict import predict
 from bayesdistill.decisions._recommendations import paper_claims, recommendations
 from bayesdistill.decisions._student_choice import student_choice
+from bayesdistill.decisions._target_loss import target_loss
 from bayesdistill.decisions._teacher_choice import capacity_gap, teacher_choice
 from bayesdistill.decisions.labels import flag_names
 from bayesdistill.decisions.planning import Planner
@@ -36,5 +37,6 @@ __all__ = [
     "recommendations",
     "sharing_map",
     "student_choice",
+    "target_loss",
     "teacher_choice",
 ]

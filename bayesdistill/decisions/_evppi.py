@@ -22,12 +22,13 @@ import xarray as xr
 
 from bayesdistill.compute import Shape, forward_flops, pretraining_tokens
 from bayesdistill.decisions import labels, planning
-from bayesdistill.decisions.arguments import Number, parse_number
 from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import CELL, QUANTILES
 from bayesdistill.decisions.pairing import paired, shape_of
+from bayesdistill.decisions.prices import Prices
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
+from bayesdistill.decisions.spending import SHARES
 from bayesdistill.errors import ParameterError
 from bayesdistill.strategies.roots import find_roots
 
@@ -40,15 +41,15 @@ _WORTH = {"gain": "expected_gain", "regret": "regret", "evpi": "evpi"}
 _LEVEL = {"noise": "law"}  # whatever the level of the plan's probabilities
 
 
+class ValueOptions(planning.Unconverged, planning.Money, total=False):
+    """Options of `plan_value`."""
+
+
 @planning.with_options
 def plan_value(
     fit: planning.Source,
     plan: xr.Dataset,
-    *,
-    gpu_flops_per_second: Number | None = None,
-    price_per_gpu_hour: Number | None = None,
-    currency: str = "USD",
-    **options: Unpack[planning.Unconverged],
+    **options: Unpack[ValueOptions],
 ) -> xr.Dataset:
     """Return the value of a plan in nats, equivalent pretraining compute, GPU-hours and money.
 
@@ -56,12 +57,6 @@ def plan_value(
     ----------
     plan : Dataset
         The result of `plan`, with its draws.
-    gpu_flops_per_second : float or str, optional
-        Achieved FLOPs per second of one accelerator (peak times utilization). Required for GPU-hours.
-    price_per_gpu_hour : float or str, optional
-        Price of one GPU-hour. Required for money.
-    currency : str
-        Unit of the price.
 
     Returns
     -------
@@ -72,8 +67,9 @@ def plan_value(
         unreachable_probability (that no budget suffices) with its _mcse, expected_gain, regret, evpi (nats, from the plan),
         and gain_flops, regret_flops, evpi_flops: the additional pretraining compute that gives the same number of nats along
         the posterior mean of the supervised law (negative if distillation is worse, infinite if unreachable). With a
-        throughput also gain_gpu_hours, regret_gpu_hours, evpi_gpu_hours, budget_gpu_hours (over budget); with a price
-        gain_money, regret_money, evpi_money, budget_money.
+        throughput also gain_gpu_hours, regret_gpu_hours, evpi_gpu_hours, budget_gpu_hours (over budget), and what the two options
+        take in all, distilled_gpu_hours (of training and of the teacher's inference that are charged) and pretraining_gpu_hours
+        (no scenario); with a price gain_money, regret_money, evpi_money, budget_money, distilled_money and pretraining_money.
 
     Raises
     ------
@@ -83,7 +79,7 @@ def plan_value(
     Notes
     -----
     The equivalent pretraining respects the plan's max_student_tokens. Throughput, price and currency are
-    attributes of the result.
+    attributes of the result. Additional compute is 0 if it is less than the tolerance of its search, 1e-9 of the budget.
 
     Examples
     --------
@@ -95,12 +91,10 @@ def plan_value(
     >>> bool(worth["compute_factor"] > 1)
     True
     """
-    fitted, plan = paired_draws(planning.planner_of(plan_value, fit, options), plan)
+    planner = planning.planner_of(plan_value, fit, options)
+    prices = Prices.of(planner)
+    fitted, plan = paired_draws(planner, plan)
     shape = shape_of(plan)
-    speed = None if gpu_flops_per_second is None else parse_number(gpu_flops_per_second, "gpu_flops_per_second")
-    price = None if price_per_gpu_hour is None else parse_number(price_per_gpu_hour, "price_per_gpu_hour")
-    if price is not None and speed is None:
-        raise ParameterError("`price_per_gpu_hour` requires `gpu_flops_per_second`, the throughput of the accelerator.")
     students, budgets = plan["student"].values, plan["budget"].values
     cap = float(plan.attrs["max_student_tokens"])
     distilled = _flat(plan["distilled_loss"], CELL)
@@ -119,24 +113,22 @@ def plan_value(
     result = labels.answer(
         "plan_value", fitted, values, coordinates | {"quantile": np.array(QUANTILES)}, plan.attrs | _LEVEL
     )
-    result = result.assign({name: plan[name].transpose(*CELL) for name in _WORTH.values()})
+    kept = [name for stem in _WORTH.values() for name in (stem, f"{stem}_mcse") if name in plan]
+    result = result.assign({name: plan[name].transpose(*CELL) for name in kept})
     flops = {
         short: _extra_budget(fitted, (students, budgets), plan[name].transpose(*CELL).values, shape, cap)
         for short, name in _WORTH.items()
     }
     worth = {f"{short}_flops": values for short, values in flops.items()}
-    if speed is not None:
-        hours = {short: values / (3600 * speed) for short, values in (flops | {"budget": budgets}).items()}
-        worth |= {f"{short}_gpu_hours": values for short, values in hours.items()}
-        result.attrs["gpu_flops_per_second"] = speed
-        if price is not None:
-            worth |= {f"{short}_money": values * price for short, values in hours.items()}
-            result.attrs |= {"price_per_gpu_hour": price, "currency": str(currency)}
-    found = labels.variables("plan_value", worth)
-    for name in found:
-        if name.endswith("_money"):
-            found[name].attrs["units"] = str(currency)
-    return result.assign(found)
+    if prices.speed is not None:
+        student, inference, teacher = (plan[name].transpose(*CELL).values * budgets for name in SHARES)
+        worth |= prices.costs("distilled", student + teacher, inference)
+        alone = np.minimum(pretraining_tokens(students[:, None], budgets, shape), cap)
+        worth |= prices.costs("pretraining", 3 * forward_flops(students, shape)[:, None] * alone)
+    for short, amounts in (flops | {"budget": budgets}).items():
+        worth |= prices.costs(short, amounts)
+    result.attrs |= prices.attributes
+    return prices.labeled(result.assign(labels.variables("plan_value", worth)))
 
 
 @planning.with_options
@@ -326,7 +318,8 @@ def _extra_budget(
     result = np.select([np.isnan(target), at_upper >= 0], [np.nan, np.inf], default=-spent)
     within = np.flatnonzero((at_lower > 0) & (at_upper < 0))
     root = find_roots(lambda x, k: mean_loss(x, k) - target[k], lower[within], upper[within], within, ROOT_TOLERANCE)
-    result[within] = spent[within] * np.expm1(root - at[within])
+    change = root - at[within]
+    result[within] = spent[within] * np.expm1(np.where(np.abs(change) <= ROOT_TOLERANCE, 0.0, change))
     return result.reshape(nats.shape)
 
 

@@ -55,6 +55,16 @@ class Planner:
         Upper bound on the student's tokens, distilled or pretrained; by default, only the budget limits them.
     shape : Shape
         Architecture parameters that determine FLOPs per token.
+    gpu_flops_per_second : float or str, optional
+        Achieved FLOPs per second of one accelerator in training (peak times utilization). Required for GPU-hours.
+    price_per_gpu_hour : float or str, optional
+        Price of one GPU-hour of training. Required for money.
+    inference_flops_per_second : float or str, optional
+        Achieved FLOPs per second of one accelerator in the teacher's inference; by default, that of training.
+    inference_price_per_gpu_hour : float or str, optional
+        Price of one GPU-hour of inference; by default, that of training.
+    currency : str
+        Unit of the prices.
     noise : {"expected", "law", "run"}
         Level of uncertainty: what advantages and probabilities compare. "expected": expected losses, with the effects of new student
         configurations and, if the law has one, the discrepancy, which grows with the distance from the data. "law": the law's mean
@@ -100,6 +110,11 @@ class Planner:
     max_teacher_tokens: Number = 2e13
     max_student_tokens: Number | None = None
     shape: Shape = PUBLISHED_SHAPE
+    gpu_flops_per_second: Number | None = None
+    price_per_gpu_hour: Number | None = None
+    inference_flops_per_second: Number | None = None
+    inference_price_per_gpu_hour: Number | None = None
+    currency: str = "USD"
     noise: str = "expected"
     draws: int = 1000
     seed: int = 0
@@ -149,6 +164,16 @@ class Costs(Unconverged, total=False):
     """Options of functions that compute FLOPs."""
 
     shape: Shape
+
+
+class Money(TypedDict, total=False):
+    """Options of functions whose results have GPU-hours and money."""
+
+    gpu_flops_per_second: Number | None
+    price_per_gpu_hour: Number | None
+    inference_flops_per_second: Number | None
+    inference_price_per_gpu_hour: Number | None
+    currency: str
 
 
 class Noise(Unconverged, total=False):

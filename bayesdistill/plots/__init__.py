@@ -28,6 +28,7 @@ from bayesdistill.plots.residuals import plot_residuals
 from bayesdistill.plots.runs import plot_runs
 from bayesdistill.plots.sharing_map import plot_sharing_map
 from bayesdistill.plots.student_choice import plot_student_choice
+from bayesdistill.plots.target_loss import plot_target_loss
 from bayesdistill.plots.teacher_choice import plot_teacher_choice
 from bayesdistill.plots.unseen_groups import plot_unseen_groups
 from bayesdistill.plots.value import plot_value

@@ -174,6 +174,44 @@ def changes_note(data: xr.Dataset) -> list[str]:
     ]
 
 
+def target_sentences(found: xr.Dataset, most: int = 4) -> list[str]:
+    """Say which option reaches each target loss at lower cost, by how much and how sure that is, and which student is the cheapest.
+
+    Empty for more than `most` cells of student, scenario and target.
+    """
+    shape = ("student", "scenario", "target")
+    if any(name not in found.dims for name in shape) or found["probability"].size > most:
+        return []
+    said = []
+    for student, scenario, target in np.ndindex(*(found.sizes[name] for name in shape)):
+        cell = found.isel(student=student, scenario=scenario, target=target)
+        low, middle, high = (float(cell["ratio_quantile"][place]) for place in (0, found.sizes["quantile"] // 2, -1))
+        words = (
+            f"{style.short(float(cell['student']))}, {style.plain(str(cell['scenario'].values))}, {float(cell['target']):g} nats: "
+            f"distillation is cheaper with probability {posterior.tenths(float(cell['probability']))}"
+        )
+        if np.isfinite([low, middle, high]).all():
+            words += f"; it costs {middle:.2g} times ({low:.2g} to {high:.2g}) as much as pretraining"
+        for option in ("distilled", "pretraining"):
+            never = float(cell[f"{option}_impossible"])
+            name = {"pretraining": "pretrained"}.get(option, option)
+            words += (
+                f"; the {name} student never reaches it with probability {posterior.tenths(never)}" if never else ""
+            )
+        said.append(f"{words}.")
+    if found.sizes["student"] > 1:
+        for scenario, target in np.ndindex(found.sizes["scenario"], found.sizes["target"]):
+            cell = found.isel(scenario=scenario, target=target)
+            size = float(cell["cheapest_student"])
+            if np.isfinite(size):
+                chance = posterior.tenths(float(cell["probability_cheapest"].sel(student=size)))
+                name = style.plain(str(cell["scenario"].values))
+                said.append(
+                    f"Cheapest student ({name}, {float(cell['target']):g} nats): {style.short(size)}, with probability {chance}."
+                )
+    return said
+
+
 def extrapolation_note(data: xr.Dataset) -> list[str]:
     """Which axes are outside the range of the data, and by which factor at most; nothing if none is or the result has no axes."""
     factor = data.get("extrapolation_factor")

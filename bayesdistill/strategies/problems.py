@@ -174,6 +174,8 @@ class Problem:
         Tokens of inference that the budget pays for, in addition to training.
     serving_price : float
         Price of a FLOP of inference relative to a FLOP of training.
+    logits_price : float
+        Price of a FLOP of a teacher's inference relative to a FLOP of training. Budgets are then in FLOPs of training at equal cost.
     repetition : Repetition, optional
         Number of unique tokens and what repeated ones are worth; by default, all tokens are different.
 
@@ -206,6 +208,7 @@ class Problem:
     targets: np.ndarray | None = None
     served_tokens: float = 0.0
     serving_price: float = 1.0
+    logits_price: float = 1.0
     repetition: Repetition | None = None
 
     def __post_init__(self) -> None:
@@ -222,7 +225,7 @@ class Problem:
             )
         if self.targets is not None and self.targets.ndim != 1:
             raise ParameterError(f"`targets` must have one dimension, got the shape {self.targets.shape}.")
-        for name in ("served_tokens", "serving_price"):
+        for name in ("served_tokens", "serving_price", "logits_price"):
             if not 0 <= require_number(getattr(self, name), name) < math.inf:
                 raise ParameterError(f"`{name}` must be finite and not negative, got {getattr(self, name):g}.")
 
@@ -260,7 +263,8 @@ class Problem:
         """Return the costs of a student in a scenario."""
         s = self.scenarios[scene]
         flops = float(forward_flops(self.students[student], self.shape))
-        return Charges(flops, float(s.delta_lgt), float(s.delta_pre), float(self.bounds.max_student_tokens))
+        lgt = float(s.delta_lgt * self.logits_price)
+        return Charges(flops, lgt, float(s.delta_pre), float(self.bounds.max_student_tokens))
 
     def serving_cost(self, student: int) -> float:
         """Return the charged FLOPs of a student's inference."""

@@ -50,8 +50,8 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     ----------
     found : Dataset
         What `predict`, `compute_optimal`, `plan`, `plan_tokens`, `sharing_map`, `crossovers`, `compare_crossovers`, `break_even`,
-        `student_choice`, `teacher_choice`,
-        `capacity_gap`, `plan_value`, `evppi`, `family_plan`, `recommendations`, `paper_claims`, `next_runs` or `describe_runs` returns.
+        `student_choice`, `teacher_choice`, `capacity_gap`, `plan_value`, `target_loss`, `evppi`, `family_plan`, `recommendations`,
+        `paper_claims`, `next_runs` or `describe_runs` returns.
     prob : float
         Probability inside the equal-tailed interval where draws are summarised here; where the result holds quantiles, the
         outermost are taken.
@@ -87,7 +87,9 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
         raise ParameterError(
             f"no table is known for a Dataset of {', '.join(map(str, list(found.data_vars)[:5])) or 'nothing'}"
         )
-    source = (found.sel(option=kind.option) if kind.option else found).rename(kind.renamed)
+    source = (found.sel(option=kind.option) if kind.option else found).rename(
+        {name: column for name, column in kind.renamed.items() if name in found}
+    )
     # Crossovers of one fit have no dimension of fits.
     rows = [dim for dim in kind.rows if dim != "fit" or dim in source.dims]
     shown = xr.Dataset({dim: source[dim] for dim in rows if dim in source.variables})

@@ -11,7 +11,7 @@ import xarray as xr
 
 from bayesdistill import posterior
 from bayesdistill.errors import BayesdistillError
-from bayesdistill.plots.grids import changes_note, undetermined_note
+from bayesdistill.plots.grids import changes_note, target_sentences, undetermined_note
 from bayesdistill.tables._decision_table import decision_table, kind_of
 from bayesdistill.tables._plan_table import plan_table, summary_table
 from bayesdistill.tables._write_table import table_text
@@ -85,6 +85,7 @@ def _shown(found: xr.Dataset) -> Shown | None:
     converged = found.attrs.get("converged") != "no"
     warnings = [] if converged else ["The posterior did not converge, so these numbers may be wrong."]
     warnings += [*undetermined_note(found), *changes_note(found)]
+    warnings += target_sentences(found) if "cheapest_student" in found else []
     warnings += [text for text in [found.attrs.get(posterior.CONFLICT_ATTRIBUTE)] if text]
     warnings += json.loads(found.attrs.get("fixed_axes", "{}")).values()
     warnings += [text for text in [found.attrs.get("scenarios_left_out")] if text]

@@ -23,8 +23,24 @@ _RANGE = ("probability_lowest", "probability_highest")
 """Columns of a range over laws, which is shown beside the probability."""
 
 
+ABOUT_ZERO = "about 0"
+_WORTH = {"gain": "expected_gain", "regret": "regret", "evpi": "evpi", "evsi": "evsi", "evppi": "evppi"}
+"""Values that have a Monte Carlo error: stem of their columns, in nats or converted, and the column in nats."""
+_HIDDEN_ERRORS = ("gain_mcse", "regret_mcse", "evpi_mcse")
+
+
 def _number(value: float, form: Format = "{:.3g}".format) -> str:
     return "infinite" if math.isinf(value) else form(value)
+
+
+def amount(value: float) -> str:
+    """Format an amount of money with three digits, without powers of ten below a billion."""
+    if abs(value) < 0.005:
+        return "0" if value == 0 else ABOUT_ZERO
+    if abs(value) >= 1e9:
+        return f"{value:.2e}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{round(value, 2 - math.floor(math.log10(abs(value)))):,.{digits}f}"
 
 
 FORMATS: Mapping[str, Format] = {
@@ -36,6 +52,8 @@ FORMATS: Mapping[str, Format] = {
     "size or infinite": lambda value: _number(value, short),
     "size or loss": lambda value: short(value) if value > 1e3 else f"{value:.3f}",
     "power of ten": power_of_ten,
+    "power or infinite": lambda value: _number(value, power_of_ten),
+    "amount": lambda value: _number(value, amount),
     "number": _number,
     "tiny": lambda value: "0" if value == 0 else f"{value:.1e}",
     "position": lambda value: str(value) if value else "-",
@@ -71,6 +89,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         if (
             name == "inside_to"
             or name.startswith(_RANGE)
+            or name in _HIDDEN_ERRORS
             or (part in ("lower", "upper") and f"{stem}_median" in COLUMNS)
         ):
             continue
@@ -86,12 +105,22 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
             if name.startswith("probability at "):
                 heading, form = name.replace("probability", "P", 1), posterior.tenths
             cells = [_or_dash(value, form) for value in values.tolist()]
+            cells = [ABOUT_ZERO if zero else cell for zero, cell in zip(_within_error(frame, name), cells, strict=True)]
             lowest, highest = (frame.get(name.replace("probability", stem, 1)) for stem in _RANGE)
             if name.startswith("probability") and lowest is not None and highest is not None:
                 heading = f"{heading} (range over laws)"
                 cells = list(map(_with_range, cells, lowest, highest))
         out[one_line(heading.replace("[money]", f"[{currency}]"))] = list(map(one_line, cells))
     return pd.DataFrame(out)
+
+
+def _within_error(frame: pd.DataFrame, name: str) -> list[bool]:
+    """Return which values of a column are 0 within two Monte Carlo errors, and not exactly 0."""
+    stem = next((stem for stem, nats in _WORTH.items() if name == nats or name.startswith(f"{stem}_")), "")
+    nats, error = (frame.get(column) for column in (_WORTH.get(stem), f"{stem}_mcse"))
+    if nats is None or error is None or name.endswith(("_mcse", "_share")):
+        return [False] * len(frame)
+    return [0 < abs(value) <= 2 * mcse for value, mcse in zip(nats, error, strict=True)]
 
 
 def one_line(text: str) -> str:

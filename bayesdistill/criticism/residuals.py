@@ -98,7 +98,7 @@ class Residuals:
         Notes
         -----
         In a normal linear model with residual variance s^2 and posterior covariance C of the means, the residuals from the posterior
-        mean have the covariance s^2 - C in repeated samples from the model: what the law can follow, it has followed. A
+        mean have the covariance s^2 - C in repeated samples from the model, because the law follows a part of the noise. A
         Student-t residual carries as much information as a normal one of variance (nu + 3)/(nu + 1) scale^2, and enters by its
         score, which limits the influence of outliers.
         """

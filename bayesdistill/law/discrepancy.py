@@ -36,7 +36,7 @@ class Discrepancy(Part):
     ----------
     name : str
     sentence : str
-        What it is, for methods sections.
+        Sentence for methods sections.
     kinds : tuple of {"supervised", "distilled"}
         Runs that have it.
     parameters, coordinates : tuple

@@ -1,4 +1,4 @@
-"""Group effects: what all runs of a teacher, of a student configuration or of a model share."""
+"""Group effects: random effects that all runs of a teacher, a student configuration or a model share."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ class GroupEffect(Part):
     name : str
         By which a law names it.
     sentence : str
-        What it is, for methods sections.
+        Sentence for methods sections.
     variable : Parameter
-        The effects in the posterior, one a group.
+        The effects in the posterior, one per group.
     scale : Parameter
         Their standard deviation.
     coordinate : Coordinate
@@ -121,7 +121,7 @@ class GroupEffect(Part):
         ----------
         kind : {"distilled", "supervised"}
         supervised_runs : bool
-            Whether the fit had supervised runs: their residual scale includes what pretrained runs of a configuration share.
+            Whether the fit had supervised runs: their residual scale includes the effect that pretrained runs of a configuration share.
         """
         return kind == self.kind or (kind == "supervised" and self.of_pretrained and not supervised_runs)
 

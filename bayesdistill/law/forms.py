@@ -56,9 +56,9 @@ class Law:
     Parameters
     ----------
     name : str
-        What it is called in output.
+        Name in output.
     reference : str
-        Where it comes from.
+        Source.
     terms : tuple of Term
         The supervised law first. A law of supervised runs alone has no other.
     effects : tuple of GroupEffect
@@ -169,7 +169,7 @@ class Law:
     def with_residual_noise(
         self, noise: str | ResidualNoise | None = None, *, supervised: str | ResidualNoise | None = None
     ) -> Law:
-        """The law with another form of the residual noise of distilled or of supervised runs; None keeps what it has."""
+        """The law with another form of the residual noise of distilled or of supervised runs; None keeps the current form."""
         given = {"residual_noise": noise, "supervised_residual_noise": supervised}
         what = "form of the residual noise"
         return replace(self, **{k: _part(v, RESIDUAL_NOISE, what) for k, v in given.items() if v is not None})
@@ -249,7 +249,7 @@ class Law:
 
     @property
     def coordinates(self) -> tuple[Coordinate, ...]:
-        """What is sampled, in the model's order, without the coordinates of fixed symbols."""
+        """The sampled coordinates, in the model's order, without the coordinates of fixed symbols."""
         return tuple(c for c in self.every_coordinate if c.symbol not in self.fixed)
 
     @property
@@ -498,13 +498,13 @@ class Law:
         return AtReference(replace(reference, teacher_loss=teacher_loss), student, ratio, alone)
 
     def _with_others(self, at: AtReference, p: Values) -> AtReference:
-        """The reference run with what all terms but the student's contribute to the logarithm of the excess."""
+        """The reference run with the contribution of all terms except `student` to the logarithm of the excess."""
         others = [term for term in self.terms if term is not self._with("sum_symbols")[0]]
         excess = _modified(others, "excess", ZERO, at.student, at.reference.teacher_loss, at.log_ratio, p)
         return replace(at, others=_modified(others, "student_excess", excess, at.student, p))
 
     def misfit_scale(self, p: Values) -> Any:
-        """How far runs lie from the law within the data, nats per token: residual scale and constant group effects of a kind."""
+        """Scale of the misfit of the law within the data, nats per token: residual scale and constant group effects of a kind."""
         kind = "distilled" if self.distills else "supervised"
         shared = [p[e.scale.name] ** 2 for e in self.effects if e.kind == kind and not e.slope]
         return sum(shared, p["sigma"] ** 2) ** 0.5
@@ -687,7 +687,7 @@ def remember(law: Law) -> None:
 
 
 def coordinate_description(name: str) -> str:
-    """What a coordinate of any law of this session is, in a few words."""
+    """Return a short description of a coordinate of any law of this session."""
     parts = [*TERMS.values(), *RESIDUAL_NOISE.values(), *DISCREPANCIES.values(), *_CUSTOM.values()]
     found = [c for part in parts for c in getattr(part, "coordinates", ())]
     found += [*BASE_COORDINATES, SUPERVISED_COORDINATE, *(effect.coordinate for effect in EFFECTS.values())]

@@ -1,6 +1,6 @@
 """Descriptions of a law: symbols, the coordinates that are sampled, their priors, and the reference run.
 
-A `Parameter` is a symbol of a formula, as it appears in a posterior. A `Coordinate` is what NUTS samples. Each coordinate has
+A `Parameter` is a symbol of a formula, as in a posterior. A `Coordinate` is a quantity that NUTS samples. Each coordinate has
 a normal default prior and describes the law at the reference run, so that a prior can be chosen before
 seeing data. Some symbols depend on one coordinate only (`Coordinate.link`); the others follow from several coordinates
 together (`Term.symbols`).
@@ -129,12 +129,12 @@ class Parameter:
     long_name : str
         Label of axes and tables.
     sentence : str
-        What the symbol does, for readers.
+        Effect of the symbol, for readers.
     neutral : float, optional
         The value at which it has no effect.
     domain : {"real", "positive", "above 1", "fraction"}
     per : (str, str), optional
-        For a coefficient of a power: ("params", "alpha") or ("tokens", "beta"), what the power is of and the symbol that is its
+        For a coefficient of a power: ("params", "alpha") or ("tokens", "beta"), the base of the power and the symbol that is its
         exponent. In units of a reference run the coefficient A is A / N0^alpha.
     unlimited : float, optional
         The value that stands for unlimited data, together with one token.
@@ -176,7 +176,7 @@ class Coordinate:
     ----------
     name : str
     description : str
-        What it is, in a few words, for readers.
+        Short description for readers.
     prior : Prior
         The default.
     symbol : str

@@ -64,7 +64,7 @@ class Design:
 
     @property
     def along(self) -> np.ndarray:
-        """What slopes of group effects depend on, (run,): teacher loss of distilled runs, tokens of supervised runs."""
+        """Covariate of the slopes of group effects, (run,): teacher loss of distilled runs, tokens of supervised runs."""
         return self.tokens if self.teacher_loss is None else self.teacher_loss
 
     @property
@@ -253,7 +253,7 @@ def pretrained_effect_scale(draws: Draws, effect: GroupEffect) -> np.ndarray:
 
 
 def pretrained_noise_factor(draws: Draws) -> np.ndarray:
-    """What is left of the residual scale of a pretrained run without the effects of its student configuration, (n_draws,)."""
+    """Fraction of the residual scale of a pretrained run that remains without the effects of its student configuration, (n_draws,)."""
     left = np.ones(draws.n_draws)
     if draws.law.supervised_noise:
         for effect in draws.law.effects:

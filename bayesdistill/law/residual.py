@@ -25,14 +25,14 @@ class ResidualNoise(Part):
     ----------
     name : str
     sentence : str
-        What it says, for methods sections.
+        Sentence for methods sections.
     parameters, coordinates : tuple
         In addition to sigma and nu.
     factor : callable (student, teacher_loss, p, reference), optional
         Factor of sigma of a distilled run; by default 1. The sizes of `student` are in units in which `reference` is
         the reference run.
     supervised_factor : callable (loss, at_reference, p), optional
-        What sigma of a supervised run is multiplied with, given the law's loss of the run and of the reference run in nats per
+        Factor of sigma of a supervised run, given the law's loss of the run and of the reference run in nats per
         token; 1 if left out.
     """
 

@@ -1,4 +1,4 @@
-r"""What a term of a law is: symbols, coordinates, and functions for slots of the formula.
+r"""Terms of a law: symbols, coordinates, and functions for slots of the formula.
 
 The loss of a distilled student has five slots:
 
@@ -8,8 +8,8 @@ The loss of a distilled student has five slots:
     \ln r &= \ln(L_T / \mathrm{ability}) \cdot \mathrm{ability} / (\mathrm{ability} - \mathtt{irreducible}) \\
     L_S &= \mathtt{floor} + \exp(\mathtt{excess} + \mathtt{student\_excess})
 
-They start as D_S, 0, L_T, 0 and 0. A term has a function for each slot that it modifies: it takes the slot's value so far and
-returns the new one. A term that changes the formula in another way takes a new slot here, and nothing else changes. The
+They start as D_S, 0, L_T, 0 and 0. A term has a function for each slot that it modifies: it takes the current value of the slot and
+returns the new one. A term that changes the formula in another way requires a new slot here, and no other change. The
 functions must be written with operators and the functions of `formulas`, so that they accept numpy arrays and PyTensor
 variables. The PyMC model has sizes, tokens and the coefficients of powers (`Parameter.per`) in units of the reference run.
 `ability_tokens` must return a multiple of the tokens, because it is given them in either unit.
@@ -101,7 +101,7 @@ class Student:
     stretch
         d ln r / d ln L_T.
     log_above
-        Logarithm of what the ability exceeds the irreducible part by.
+        Logarithm of the ability minus the irreducible part.
     log_term
         gamma_S log(A_S / N_S^alpha_S + B_S / D_S^beta_S).
     log_excess
@@ -139,7 +139,7 @@ class AtReference:
     log_ratio_alone
         ln r of a teacher as good as the student pretrained on the run's tokens.
     others
-        What all terms but the student's contribute to the logarithm of the excess.
+        Contribution of all terms except `student` to the logarithm of the excess.
     """
 
     reference: Reference
@@ -157,7 +157,7 @@ class Term(Part):
     ----------
     name : str
     sentence : str
-        What the term adds, for methods sections.
+        Sentence for methods sections.
     parameters, coordinates : tuple
         Those that the term adds, in the model's order.
     kind : {"distilled", "supervised"}

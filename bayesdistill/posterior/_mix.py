@@ -268,7 +268,7 @@ def _children(fit: Fit) -> set[str]:
 
 
 def _draws(fit: Fit, law: Law, union: Law) -> xr.Dataset:
-    """Return the draws of a fit as draws of the union; what the law lacks has its neutral value."""
+    """Return the draws of a fit as draws of the union; symbols that the law lacks have their neutral values."""
     dataset = posterior_dataset(fit)
     arrays = [effect.variable.name for effect in union.effects] + [one.variable for one in union.discrepancy]
     names = [p.name for p in union.parameters if p.name not in union.fixed]

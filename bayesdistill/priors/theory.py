@@ -48,7 +48,7 @@ class Statement:
     Parameters
     ----------
     name : str
-        What the prior is called: `<name>_width` is its width in settings and provenance, `<name>_advantage` its row in the table of
+        Name of the prior: `<name>_width` is its width in settings and provenance, `<name>_advantage` its row in the table of
         priors, `<name>_prior` its potential in the PyMC model.
     violation : str
         How far the advantage contradicts the statement, as a formula: "max(a, 0)", "max(-a, 0)" or "a".

@@ -89,7 +89,7 @@ def _model(found: dict, law: Law) -> list[str]:
 
 
 def _mixture(laws: dict[str, dict]) -> list[str]:
-    """Return what each law of a mixture is; empty for a fit."""
+    """Return sentences about each law of a mixture; empty for a fit."""
     sentences = []
     if laws:
         weights = ", ".join(f"{name} {law['weight']:.3g}" for name, law in laws.items())

@@ -1,7 +1,7 @@
 """Reducible ratio: the capacity gap and the power of L_T compare losses above omega E.
 
 Equation 8 compares losses (omega = 0). The entropy of text is the same for teacher and student, so omega = 1 compares
-what either can still learn. See `formulas.log_ratio` for teachers below omega E.
+reducible losses. See `formulas.log_ratio` for teachers below omega E.
 """
 
 from __future__ import annotations

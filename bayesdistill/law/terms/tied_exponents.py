@@ -2,7 +2,7 @@
 
 alpha_S = alpha, beta_S = beta, and size and tokens have the shares that they have in the student's ability. Of the four
 coordinates of the student's power sum one is left, the logarithm of gamma_S / gamma: the excess is a power of the student's own
-reducible loss, times what the teacher does.
+reducible loss, times a function of the teacher.
 """
 
 from __future__ import annotations

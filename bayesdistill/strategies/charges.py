@@ -20,8 +20,8 @@ class Charges:
     student_flops : float
         Forward FLOPs per token of the student.
     delta_lgt, delta_pre : float
-        Charged fractions of the teacher's inference and pretraining, see `compute.Scenario`; that of the inference is multiplied by
-        its price relative to training.
+        Charged fractions of the teacher's inference and pretraining, see `compute.Scenario`; `delta_lgt` is multiplied by the price of
+        inference relative to training.
     max_student_tokens : float
         Cap on the student's tokens; infinite for none.
     """

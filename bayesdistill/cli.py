@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -42,6 +43,7 @@ app = typer.Typer(
     "Numbers can be written as 1e9, 1B, 300M or 1e21. `bayesdistill --install-completion` installs shell completion of "
     "commands, options and scenarios.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # tables of rich cut the names of options
     pretty_exceptions_enable=False,
 )
 
@@ -236,7 +238,7 @@ def fit_command(
     if as_json:
         print(json.dumps({"fit": str(output), **_summary(found)}))
         return
-    print(_on_command_line(str(found), "fit"))
+    _print_check(found)
     # Plans require the distillation law.
     following = f"plan {output} --student 1B" if runs else f"optimal {output}"
     following = f"{following} --budgets 1e19:1e25:25"
@@ -251,7 +253,10 @@ def _summary(found: Check) -> dict[str, Any]:
 def check_command(fit: FitFile, as_json: AsJson = False) -> None:
     """Check whether a fit can be used and what it cannot determine. The exit code is 1 if its draws cannot be used."""
     found = bd.check(_load_fit(fit))
-    print(json.dumps(_summary(found)) if as_json else _on_command_line(str(found), "fit"))
+    if as_json:
+        print(json.dumps(_summary(found)))
+    else:
+        _print_check(found)
     if found.ok is False:
         raise typer.Exit(1)
 
@@ -448,10 +453,16 @@ def predict_command(
     allow_suspicious: Annotated[bool, typer.Option(help="Accept a table with implausible values.")] = False,
     allow_unconverged: Unconverged = False,
     allow_conflict: Conflict = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but warnings; requires --output.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict the loss of runs, with intervals and their distance from the data."""
     from bayesdistill.arguments import RULES, one_of
+
+    if quiet and output is None:
+        raise ParameterError("--quiet requires --output, because nothing else is printed.")
 
     one_of(*NOISE)(noise, "--noise")
     one_of(*GROUPS)(groups, "--groups")
@@ -478,9 +489,10 @@ def predict_command(
         bd.save(result, output) if with_draws else bd.write_table(table, output)
     if as_json:
         _print_json(table, result)
+    if quiet or as_json:
         return
-    print(f"{result.attrs['title']}\n")
-    _print_table(table.drop(columns=["loss_mean", "loss_sd"]))
+    print(f"{result.attrs['title']} (level: {_level(result)})\n")
+    _print_table(table.drop(columns=["loss_mean", "loss_sd", "noise", "extrapolates"]))
     if "coverage" in result.attrs:
         print(
             f"\n{100 * result.attrs['coverage']:.0f}% of the observed losses are inside their {100 * inside:g}% interval."
@@ -526,7 +538,7 @@ def optimal_command(
     if as_json:
         _print_json(bd.decision_table(result), result)
         return
-    print(f"Compute-optimal pretraining (level: {result.attrs['noise']})\n")
+    print(f"Compute-optimal pretraining (level: {_level(result)})\n")
     _print_table(bd.decision_table(result).drop(columns=["noise", "extrapolates"]))
     _print_warnings(result, fit)
     if output is not None:
@@ -596,6 +608,94 @@ def update_command(
             _print_warnings(found.runs, fit)
     if output is not None:
         print(f"Wrote {output}.")
+
+
+@app.command(name="recommend")
+def recommend_command(
+    fit: FitFile,
+    student: Students,
+    budgets: Annotated[
+        str, typer.Option(help="FLOPs of the rows with given compute: lowest:highest:count, or a list 1e20,1e21.")
+    ] = "1e20,1e21,1e22",
+    tokens: Annotated[
+        str, typer.Option(help="Unique tokens of the rows with given data: a list 10B,100B.")
+    ] = "10B,100B,1T",
+    teachers: TeacherFile = None,
+    threshold: Annotated[str, _number("Probability above which an option is recommended.")] = "0.9",
+    max_extrapolation: Annotated[
+        str, _number("Extrapolation factor above which the data do not determine the choice.")
+    ] = "10",
+    noise: Annotated[
+        str, _one_of(NOISE, "expected: with group effects and discrepancy; law: mean curves; run: two single runs.")
+    ] = "expected",
+    draws: Annotated[str, _number("Number of draws for the strategy with perfect information.")] = "1000",
+    seed: Annotated[str, _number("Random seed for --noise expected and run.")] = "0",
+    allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Recommend for given compute, teachers or data whether to distill or to pretrain, with probabilities."""
+    result = bd.recommendations(
+        _load_fit(fit),
+        _students(student),
+        budgets=_budgets(budgets),
+        tokens=[_positive(part, "--tokens") for part in tokens.split(",")],
+        teachers=teachers,
+        threshold=_real(threshold, "--threshold"),
+        max_extrapolation=_real(max_extrapolation, "--max-extrapolation"),
+        noise=noise,
+        draws=_whole(draws, "--draws"),
+        seed=_whole(seed, "--seed"),
+        allow_unconverged=allow_unconverged,
+        allow_conflict=allow_conflict,
+        progress=False if as_json else None,
+    )
+    table = bd.decision_table(result)
+    if as_json:
+        _print_json(table.assign(sentence=result["sentence"].values), result)
+        return
+    columns = "case student amount advice probability probability_lowest probability_highest expected_gain"
+    print(f"What to choose (level: {_level(result)})\n")
+    _print_table(table[[name for name in columns.split() if name in table]])
+    print()
+    for sentence in result["sentence"].values.tolist():
+        print(textwrap.fill(sentence, shutil.get_terminal_size().columns, subsequent_indent="  "))
+    _print_warnings(result, fit)
+
+
+@app.command(name="page")
+def page_command(
+    fit: FitFile,
+    output: Annotated[Path, _output("Output file of the page (HTML).", _writable)] = Path("page.html"),
+    students: Annotated[str, typer.Option(help="Range of the slider of students: smallest:largest.")] = "100M:30B",
+    budgets: Annotated[str, typer.Option(help="Range of the slider of FLOPs: lowest:highest.")] = "1e19:1e25",
+    scenario: Annotated[
+        str, typer.Option(help="Initial cost scenario.", autocompletion=lambda: list(bd.SCENARIOS))
+    ] = "teacher pretraining + inference",
+    draws: Annotated[str, _number("Number of posterior draws in the page.")] = "200",
+    noise: Annotated[
+        str, _one_of(NOISE, "expected: with group effects and discrepancy; law: mean curves; run: two single runs.")
+    ] = "expected",
+    seed: Annotated[str, _number("Random seed for --noise expected and run.")] = "0",
+    allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write an HTML page with sliders that compares strategies, offline and without Python."""
+    _keep_inputs(output, fit)
+    written = bd.interactive_page(
+        _load_fit(fit),
+        output,
+        students=_ends(students, "--students"),
+        budgets=_ends(budgets, "--budgets"),
+        scenario=scenario,
+        draws=_whole(draws, "--draws"),
+        noise=noise,
+        seed=_whole(seed, "--seed"),
+        allow_unconverged=allow_unconverged,
+        allow_conflict=allow_conflict,
+    )
+    print(json.dumps({"page": str(written)}) if as_json else f"Wrote {written}.")
 
 
 @app.command(name="report")
@@ -672,6 +772,20 @@ def _whole(text: str, option: str) -> int:
     if value != int(value):
         raise ParameterError(f"{option} must be an integer such as 1000, 1e3 or 1k, got {text!r}.")
     return int(value)
+
+
+def _print_check(found: Check) -> None:
+    """Print the result of `check` in the width of the terminal; 80 characters without one."""
+    for text in [found.headline, *(f"- {text}" for text in (*found.problems, *found.cautions))]:
+        print(_on_command_line(text, "fit"))
+    for checked, value, expected, state in found.rows:
+        row = _on_command_line(f"{state:8} {checked}: {value}; expected {expected}", "fit")
+        print(textwrap.fill(row, shutil.get_terminal_size().columns, subsequent_indent=9 * " ", break_on_hyphens=False))
+
+
+def _level(result: xr.Dataset) -> str:
+    """Return the level of uncertainty of a result."""
+    return str(result.attrs["noise"])
 
 
 def _print_table(table: pd.DataFrame) -> None:
@@ -755,6 +869,15 @@ def _students(texts: list[str]) -> list[str]:
 def _scenarios(names: list[str] | None, deltas: list[str] | None) -> Any:
     """Return the scenarios of --scenario and --delta, by default all four."""
     return [*(names or []), *(_shares(text) for text in deltas or [])] or tuple(bd.SCENARIOS)
+
+
+def _ends(text: str, option: str) -> tuple[float, float]:
+    """Parse a range low:high."""
+    parts = text.split(":")
+    if len(parts) != 2:
+        raise ParameterError(f"{option} must be two numbers such as 100M:30B, got {text!r}.")
+    low, high = (_positive(part, option) for part in parts)
+    return low, high
 
 
 def _shares(text: str) -> Any:

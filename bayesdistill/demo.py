@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 import time
 from importlib.resources import files
@@ -76,7 +77,11 @@ def run_demo(out: Path, *, seed: int = 0) -> list[Path]:
     say("done")
     written = [out / name for name in FILES]
     level = " ".join([*level_note(planned), *undetermined_note(planned), *changes_note(planned)])
-    print(f"\n{bd.table_text(bd.summary_table(planned))}\n\n{level}\n", *(f"  {path}" for path in written), sep="\n")
+    print(
+        f"\n{bd.table_text(bd.summary_table(planned), width=shutil.get_terminal_size().columns)}\n\n{level}\n",
+        *(f"  {path}" for path in written),
+        sep="\n",
+    )
     return written
 
 

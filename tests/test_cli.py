@@ -423,6 +423,86 @@ def test_every_numeric_option_takes_them(
             assert repr(text) in err
 
 
+@pytest.mark.parametrize("name", list(cli._commands()))
+def test_help_names_every_option_in_80_columns(name: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = command(name, "--help")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    for parameter in cli._commands()[name].params:
+        for option in (*parameter.opts, *parameter.secondary_opts):
+            assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", out) or not option.startswith("-"), option
+
+
+TABLES = {
+    "plan": ["--student", "123.4M,1B", "--budgets", "1e19,1e25", "--draws", "8", "--losses"],
+    "students": ["--student", "123.4M,1B", "--budgets", "1e21"],
+    "predict": ["runs.csv", "--noise", "run", "--allow-suspicious"],
+    "optimal": ["--budgets", "1e19:1e27:5"],
+    "recommend": ["--student", "123.4M", "--budgets", "1e21", "--tokens", "1e10", "--draws", "8"],
+    "check": [],
+}
+"""Commands that print a table, with what they ask."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in ("plan", "students", "recommend") else ()) for n in TABLES],
+)
+def test_tables_fit_80_columns(
+    name: str, command: Command, jittered_draws: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_load_fit", bd.load)  # draws without a fit
+    bd.save(jittered_draws.isel(draw=slice(0, 10)), "fit.nc")
+    pd.DataFrame({"params": [1e9], "tokens": [4e13], "loss": [1.9]}).to_csv("runs.csv", index=False)
+    code, out, err = command(name, "fit.nc", *TABLES[name])
+    assert code == (1 if name == "check" else 0), err
+    rules = [line for line in out.splitlines() if re.fullmatch(r"-+(  -+)+", line)]
+    assert bool(rules) == (name != "check")
+    assert max(map(len, rules), default=0) <= 80
+    if name == "check":
+        rows = [line for line in out.splitlines() if re.match(r"(ok|FAILED|caution|unknown) {2}| {9}", line)]
+        assert len(rows) >= 6
+        assert max(map(len, rows)) <= 80
+
+
+def test_pages_and_recommendations(
+    command: Command, jittered_draws: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_load_fit", bd.load)
+    draws = jittered_draws.isel(draw=slice(0, 20))
+    fit = bd.save(draws, tmp_path / "fit.nc")
+    code, _, err = command("page", fit, "-o", tmp_path / "page.html", "--students", "1B:10B", "--budgets", "1e20:1e24")
+    assert code == 0, err
+    expected = tmp_path / "expected.html"
+    bd.interactive_page(draws, expected, students=("1B", "10B"), budgets=(1e20, 1e24))
+    assert (tmp_path / "page.html").read_bytes() == expected.read_bytes()
+    assert command("page", fit, "--students", "1B")[0] == 2
+    asked = ["recommend", fit, "--student", "1B", "--budgets", "1e21", "--tokens", "1e10", "--draws", "8", "--json"]
+    code, out, err = command(*asked)
+    assert code == 0, err
+    result = bd.recommendations(draws, "1B", budgets=1e21, tokens=1e10, draws=8)
+    rows = json.loads(out)
+    assert [row["sentence"] for row in rows] == result["sentence"].values.tolist()
+    assert [row["probability"] for row in rows] == pytest.approx(result["probability"].values.tolist(), rel=1e-5)
+
+
+def test_predict_can_be_quiet(
+    command: Command, published_draw: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_load_fit", bd.load)
+    fit, runs = bd.save(published_draw, tmp_path / "fit.nc"), tmp_path / "runs.csv"
+    pd.DataFrame({"params": [1e9], "tokens": [2e10]}).to_csv(runs, index=False)
+    code, out, err = command("predict", "-q", fit, runs, "-o", tmp_path / "out.csv")
+    assert (code, out, err) == (0, "", "")
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 1
+    code, _, err = command("predict", "-q", fit, runs)
+    assert code == 2
+    assert "--quiet requires --output" in err
+
+
 def test_every_command_speaks_json() -> None:
     import typer.main
 
@@ -434,6 +514,8 @@ def test_every_command_speaks_json() -> None:
         "predict",
         "optimal",
         "update",
+        "recommend",
+        "page",
         "students",
         "target",
         "report",
@@ -486,7 +568,7 @@ def test_an_unconverged_fit_is_used_only_when_told_to(unconverged: Path, command
     code, out, _ = command("check", unconverged)
     assert code == 1
     assert "Do not use these draws." in out
-    assert re.search(r"number of divergent transitions +3 +0 +FAILED", out)
+    assert re.search(r"FAILED +number of divergent transitions: 3; expected 0", out)
     question = ["plan", unconverged, "--student", "1B", "--budgets", "1e20", "--scenario", "best case"]
     code, out, err = command(*question, "-o", tmp_path / "plan.nc")
     assert code == 2

@@ -20,6 +20,8 @@ from bayesdistill.tables.formatting import readable
 _IDENTIFY = {
     "fit",
     "quantity",
+    "case",
+    "amount",
     "run",
     "candidate",
     "teacher",

@@ -19,7 +19,7 @@ TEMPORARY = (
     *(f"docs/explanation/{page}.md" for page in ("calibration", "probability", "scope", "tiny", "what_changed")),
     *(f"docs/how-to/{page}.md" for page in ("choose-a-teacher", "own-runs", "pretraining-alone", "share-a-teacher")),
     "docs/how-to/what-it-is-worth.md",
-    *(f"bayesdistill/{part}" for part in ("decisions/", "plots/", "tables/", "updating/", "cli.py")),
+    *(f"bayesdistill/{part}" for part in ("decisions/", "plots/", "tables/", "cli.py")),
 )
 """Files whose texts are not revised yet."""
 

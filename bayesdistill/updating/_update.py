@@ -117,7 +117,7 @@ def update(
         Runs of one kind that the fit has, with outcomes; one run is enough. Groups are identified as in `predict`.
     plan : mapping, optional
         Arguments of `bd.plan` except the fit, such as ``{"students": "1B", "budgets": [1e21, 1e22]}``; for a fit of supervised runs
-        alone, those of `compute_optimal`. The result then shows whether the plan changes.
+        alone, arguments of `compute_optimal`. The result then shows whether the plan changes.
     refit : bool
         Whether to refit all runs with the same law and priors if Pareto k of the weights is above 0.7. By default, the result says that
         a refit is required, and the updated fit counts as unconverged.

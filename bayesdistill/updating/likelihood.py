@@ -20,7 +20,7 @@ from bayesdistill.law.predictive import Design, expected_loss, logpdf, new_group
 _STEPS = 30
 _SAMPLES = 32
 _WIDER = 1.3
-"""Factor on the standard deviations of the proposal, whose tails must not be lighter than those of the integrand."""
+"""Factor on the standard deviations of the proposal, whose tails must not be lighter than the tails of the integrand."""
 
 
 @dataclass(frozen=True)

@@ -420,6 +420,73 @@ def students_command(
         print(f"Wrote {output}.")
 
 
+@app.command(name="family")
+def family_command(
+    fit: FitFile,
+    student: Students,
+    budget: Annotated[str, _number("FLOPs for the whole family, including the teacher.")],
+    counts: Annotated[str | None, typer.Option(help="Number of students of each size: 10,4,1 (default: one).")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weight of each size in the family's loss: 1,1,2 (default: its count).")
+    ] = None,
+    delta: Annotated[
+        str | None,
+        typer.Option(help="Charged fractions LGT:PRE (default 1:1, or 1:0 with --teachers)."),
+    ] = None,
+    teachers: TeacherFile = None,
+    output: Annotated[Path | None, _output("Output file of the result (netCDF).")] = None,
+    max_teacher_params: MaxTeacherParams = "1e12",
+    max_teacher_tokens: MaxTeacherTokens = "2e13",
+    max_student_tokens: MaxStudentTokens = None,
+    noise: Level = "expected",
+    seed: LevelSeed = "0",
+    allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Plan a family of students on one teacher: which to distill, and how to split the budget."""
+    from bayesdistill.plots.grids import level_note
+
+    _keep_inputs(output, fit, teachers)
+    charged = None if delta is None else _shares(delta)
+    result = bd.family_plan(
+        _load_fit(fit),
+        _students(student),
+        _positive(budget, "--budget"),
+        counts=None if counts is None else [_whole(part, "--counts") for part in counts.split(",")],
+        weights=None if weights is None else [_real(part, "--weights") for part in weights.split(",")],
+        **({} if charged is None else {"delta_lgt": charged.delta_lgt, "delta_pre": charged.delta_pre}),
+        teachers=teachers,
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens),
+        noise=noise,
+        seed=_whole(seed, "--seed"),
+        allow_unconverged=allow_unconverged,
+        allow_conflict=allow_conflict,
+        progress=False if as_json else None,
+    )
+    if not result["feasible"].any():
+        raise ParameterError("The `budget` is too small for the family. Raise it, or leave out students.")
+    if output is not None:
+        bd.save(result, output)
+    table = bd.decision_table(result)
+    if as_json:
+        _print_json(table, result)
+        return
+    _print_table(table[[name for name in _FAMILY_COLUMNS if name in table]])
+    print()
+    for sentence in [result.attrs["sentence"], *level_note(result)]:
+        print(sentence)
+    _print_warnings(result, fit)
+    if output is not None:
+        print(f"Wrote {output}.")
+
+
+_FAMILY_COLUMNS = [
+    *("student", "count", "decision", "decision_probability", "decision_value", "probability_better"),
+    *(f"{name}_{end}" for name in ("loss", "supervised_loss") for end in ("lower", "median", "upper")),
+    *("student_tokens", "pretraining_tokens", "student_budget", "student_share", "teacher_inference_share"),
+    *("teacher_training_share", "teacher_params", "teacher_tokens", "extrapolation_axis"),
+]
 _STUDENT_COLUMNS = [
     *("scenario", "budget", "student", "rank", "option", "is_best_size_probability", "probability"),
     *(f"{name}_loss_{end}" for name in ("distilled", "supervised") for end in ("lower", "median", "upper")),

@@ -235,6 +235,20 @@ def test_teachers_of_a_file_and_several_students(command: Command, published_dra
     ranked = bd.load(tmp_path / "students.nc")
     assert all(sentence in out for sentence in ranked["sentence"].values.ravel())
     np.testing.assert_allclose(ranked["student_tokens"], plan["student_tokens"].sel(scenario=["best case"]))
+    code, _, err = command("family", path, "--student", "500M,1B", "--budget", "1e6", "--allow-unconverged")
+    assert code == 2
+    assert "--budget is too small for the family" in err
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, out, err = command(
+            "family", path, "--student", "500M,1B", "--budget", "1e21", "--counts", "2,1", "--delta", "0:0",
+            "--teachers", tmp_path / "mine.csv", "--allow-unconverged", "-o", tmp_path / "family.nc",
+        )  # fmt: skip
+    assert code == 0, err
+    assert max(map(len, out.split("With")[0].splitlines())) <= 80
+    family = bd.load(tmp_path / "family.nc")
+    assert family["count"].values.tolist() == [2, 1]
+    assert family.attrs["sentence"] in out
     code, _, err = command(*question, "--scenario", "teacher pretraining")
     assert code == 2
     assert "--teachers has no column 'tokens'" in err

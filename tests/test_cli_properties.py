@@ -65,6 +65,7 @@ def question(published_draw: xr.Dataset, tmp_path_factory: pytest.TempPathFactor
         "fit": ["busbridge2025", "-o", str(folder / "new.nc")],
         "plan": [fit, "--student", "1B", "--budgets", "1e21", "--scenario", "best case", "--allow-unconverged"],
         "students": [fit, "--student", "1B,3B", "--budgets", "1e21", "--scenario", "best case", "--allow-unconverged"],
+        "family": [fit, "--student", "1B", "--budget", "1e21", "--delta", "0:0", "--allow-unconverged"],
         "predict": [fit, str(runs), "--allow-unconverged"],
         "optimal": [fit, "--budgets", "1e21", "--allow-unconverged"],
         "check": [fit],
@@ -74,8 +75,8 @@ def question(published_draw: xr.Dataset, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize(
     ("name", "option"),
     [
-        pytest.param(name, max(p.opts, key=len), marks=[pytest.mark.slow] if name == "students" else [])
-        for name in ("fit", "plan", "predict", "optimal", "students", "check")
+        pytest.param(name, max(p.opts, key=len), marks=[pytest.mark.slow] if name in ("students", "family") else [])
+        for name in ("fit", "plan", "predict", "optimal", "students", "family", "check")
         for p in COMMANDS[name].params
         if p.opts[0].startswith("-") and not getattr(p, "is_flag", False) and "--output" not in p.opts
     ],

@@ -48,7 +48,7 @@ ASKED = {
     ),
     "sharing_map": lambda fit, s, b, **o: sharing_map(fit, s, b, [1, 8], **o),
     "break_even": lambda fit, s, b, **o: break_even(fit, s, b, **o),
-    "student_choice": lambda fit, s, b, **o: student_choice(fit, s, b, "teacher inference", teachers=TABLE, **o),
+    "student_choice": lambda fit, s, b, **o: student_choice(fit, s, b, "teacher inference", **o),
     "teacher_choice": lambda fit, s, b, **o: teacher_choice(fit, TABLE, s, b, **o),
 }
 # Those that do not have a budget axis, or answer in rows.

@@ -10,8 +10,8 @@ import xarray as xr
 from decision_cases import posterior_of, published, scattered, simple, simple_teacher
 from scipy.optimize import minimize
 
-from bayesdistill.compute import flops_per_token
-from bayesdistill.decisions import family_plan, flag_names
+from bayesdistill.compute import Scenario, flops_per_token
+from bayesdistill.decisions import family_plan, flag_names, plan
 from bayesdistill.errors import ParameterError
 
 SIX = laws.SUPERVISED_PARAMETERS
@@ -104,6 +104,10 @@ def test_every_option_spends_the_budget_and_its_losses_are_the_law(draws, found)
         assert one["feasible"].item()
         spent = one["student_budget"].sum().item() + one["teacher_budget"].item()
         assert spent == pytest.approx(3e20, rel=1e-9)
+        shares = [one["student_share"].sum(), one["teacher_inference_share"].sum(), one["teacher_training_share"]]
+        assert sum(share.item() for share in shares) == pytest.approx(1, rel=1e-9)
+        assert shares[2].item() == pytest.approx(one["teacher_budget"].item() / 3e20)
+        assert (shares[1].item() > 0) == (one["teacher_budget"].item() > 0)
         distilled = {"pretrain all": [0, 0], "distil all": [1, 1]}.get(str(option), found["decision"].values)
         teacher = laws.supervised_loss(
             one["teacher_params"].item(), one["teacher_tokens"].item(), **{k: draws[k] for k in SIX}
@@ -137,6 +141,28 @@ def test_probabilities_count_the_draws_of_the_options():
         other = one["family_loss"].sel(option="pretrain all" if distil else "distil all")
         ahead = (one["family_loss"].sel(option="plan") < other).mean().item()
         assert one["decision_probability"].item() == ahead == 0.6
+
+
+@pytest.mark.parametrize("level", ["law", "run"])
+def test_a_family_of_one_equals_the_plan(jittered_draws, level):
+    teacher = pd.DataFrame({"params": [3e9], "loss": [2.05]})
+    ask = {"teachers": teacher, "noise": level, "seed": 3, "progress": False}
+    for lgt, student, distil in ((0.0, 1e9, True), (1.0, 3e8, False)):
+        family = family_plan(jittered_draws, student, 1e21, delta_lgt=lgt, **ask)
+        planned = plan(jittered_draws, student, 1e21, Scenario(lgt, 0), draws=4, **ask).squeeze()
+        taught, alone = family.sel(option="distil all").squeeze(), family.sel(option="pretrain all").squeeze()
+        assert bool(family["decision"].item()) == (planned["expected_gain"].item() > 0) == distil
+        for one, mine, name in ((taught, "loss", "distilled_loss"), (alone, "loss", "supervised_loss")):
+            np.testing.assert_allclose(one[mine], planned[name], atol=1e-9)
+            np.testing.assert_allclose(one[f"{mine}_quantile"], planned[f"{name}_quantile"], atol=1e-9)
+        np.testing.assert_allclose(taught["student_tokens"], planned["student_tokens"])
+        np.testing.assert_allclose(family["pretraining_tokens"].item(), planned["pretraining_tokens"])
+        np.testing.assert_allclose(taught["student_share"], planned["student_share"])
+        np.testing.assert_allclose(taught["teacher_inference_share"], planned["teacher_inference_share"], atol=1e-12)
+        # The probability that the decision is right is that of the plan, on its side.
+        chance = planned["probability"].item()
+        assert family["decision_probability"].item() == pytest.approx(chance if distil else 1 - chance)
+        assert family.attrs["noise"] == level
 
 
 def test_without_weights_every_student_counts_the_same():

@@ -59,7 +59,7 @@ CALLS = {
         SHAPE,
         lambda f, **o: bd.capacity_gap(f, STUDENTS, student_budget=1e21, teacher_params=[1e9, 7e9], teacher_budget=1e22, **o),
     ),
-    "family_plan": (ALL | SHAPE | {"progress": False}, lambda f, **o: bd.family_plan(f, STUDENTS, 1e22, teachers=TABLE, **o)),
+    "family_plan": (ALL | SHAPE | NOISE | {"progress": False}, lambda f, **o: bd.family_plan(f, STUDENTS, 1e22, teachers=TABLE, **o)),
     "plan_value": (MONEY, lambda f, **o: bd.plan_value(f, bd.plan(fit_of(f), 1e9, 1e21), **o)),
     "target_loss": (
         ALL | SHAPE | NOISE | WORK | MONEY, lambda f, **o: bd.target_loss(f, STUDENTS, 2.3, teachers=TABLE, **o)

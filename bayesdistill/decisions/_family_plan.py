@@ -22,9 +22,10 @@ from typing import Any, Unpack
 import numpy as np
 import xarray as xr
 
+from bayesdistill import posterior
 from bayesdistill.answers import Codes
 from bayesdistill.arguments import checked
-from bayesdistill.compute import Scenario
+from bayesdistill.compute import Scenario, forward_flops
 from bayesdistill.decisions import labels, planning, token_split
 from bayesdistill.decisions.arguments import (
     Number,
@@ -47,9 +48,11 @@ from bayesdistill.decisions.extrapolation import (
     teacher_factors,
 )
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.reductions import mean_of, probability_positive
+from bayesdistill.decisions.labels import flops_words, size_words
+from bayesdistill.decisions.reductions import mean_of, probability_positive, quantiles_of
 from bayesdistill.decisions.token_split import Choice, Family, Teacher
 from bayesdistill.errors import ParameterError
+from bayesdistill.law.predictive import Deviations
 from bayesdistill.progress import Progress, reporting
 
 MOST_STUDENTS = 10
@@ -57,7 +60,7 @@ OPTIONS = ("plan", "pretrain all", "distil all")
 DECISIONS = ("pretrain", "distil")
 
 
-class FamilyOptions(planning.StrategyBounds, total=False):
+class FamilyOptions(planning.StrategyBounds, planning.Noise, total=False):
     """Options of `family_plan`."""
 
     progress: Progress
@@ -99,18 +102,25 @@ def family_plan(
     -------
     Dataset
         Over `option` (plan: the best assignment; pretrain all; distil all): expected_loss (weighted posterior mean) with its
-        _mcse, teacher_params, teacher_tokens, teacher_budget, feasible, and with `teachers` teacher_index; with student:
-        student_tokens, student_budget (FLOPs, including the teacher's inference), extrapolation_factor over `axis` (factor by
-        which the student or its teacher is outside the range of the data, 1 inside or if the axis does not matter),
-        extrapolation (the largest of them), extrapolation_axis (its axis) and extrapolates, with chain, draw: loss; with chain,
-        draw: family_loss; and teacher_extrapolation (of a new teacher, relative to the data of the supervised law). Over student:
-        decision (`pretrain` or `distil` in the plan), decision_value (increase of the family's expected loss if this decision
-        is reversed and the rest is replanned), decision_probability (that the plan is better than with this decision
-        reversed) with its _mcse, probability_better (that the student's loss is lower in the plan than if all are pretrained)
-        with its _mcse. Scalars: probability (that the family's loss is lower than if all are pretrained), probability_mcse.
+        _mcse, teacher_params, teacher_tokens, teacher_loss (posterior mean), teacher_budget, teacher_training_share (fraction
+        of the budget), feasible, and with `teachers` teacher_index; with student: student_tokens, student_budget (FLOPs,
+        including the teacher's inference), student_share and teacher_inference_share (fractions of the budget),
+        extrapolation_factor over `axis` (factor by which the student or its teacher is outside the range of the data, 1 inside
+        or if the axis does not matter), extrapolation (the largest of them), extrapolation_axis (its axis) and extrapolates,
+        with chain, draw: loss; with chain, draw: family_loss; loss_quantile and family_loss_quantile over `quantile`; and
+        teacher_extrapolation (of a new teacher, relative to the data of the supervised law). Over student: decision (`pretrain`
+        or `distil` in the plan), decision_value (increase of the family's expected loss if this decision is reversed and the
+        rest is replanned), decision_probability (that the plan is better than with this decision reversed) with its _mcse,
+        probability_better (that the student's loss is lower in the plan than if all are pretrained) with its _mcse,
+        supervised_loss_quantile and pretraining_tokens (if all are pretrained). Scalars: probability (that the family's loss is
+        lower than if all are pretrained), probability_mcse.
 
     Notes
     -----
+    Probabilities and quantiles are at the level of uncertainty `noise`; decisions, split, and all other values are those of the law's
+    mean curves. The students of one size share one deviation from the law; those of different sizes have a common discrepancy and
+    independent effects.
+
     Every student has at least a million tokens. The teacher minimizes the posterior mean over 64 draws; the split minimizes
     the posterior mean over all draws.
 
@@ -154,19 +164,42 @@ def family_plan(
             for k, (p, d, loss) in enumerate(zip(table.params, tokens, table.loss, strict=True))
         ]
     choices, flips = _choices(family, fitted, listed, planner.progress)
-    values = _losses(fitted, family, choices, flips) | _strategies(fitted, family, choices)
+    values = _losses(planner, family, choices, flips) | _strategies(fitted, family, choices)
     coordinates: dict[str, Any] = {"student": sizes, "option": list(OPTIONS), "axis": list(CHOICE_AXES)}
+    coordinates["quantile"] = list(labels.QUANTILES)
     if table is not None:
         values["teacher_index"] = [-1 if c.teacher is None else c.teacher.index for c in choices]
         coordinates["teacher"] = list(table.names)
-    attrs = labels.setting_attributes(family.bounds, family.shape) | fitted.attrs
+    attrs = labels.setting_attributes(family.bounds, family.shape) | fitted.attrs | planning.noise_attributes(planner)
     attrs |= {
         "budget": family.budget,
         "delta_lgt": float(delta_lgt),
         "delta_pre": float(delta_pre),
         "search_draws": min(fitted.n_draws, token_split.SEARCH_DRAWS),
     }
+    attrs["sentence"] = _sentence(family, choices[0], values, None if table is None else table.names)
     return labels.answer("family_plan", fitted, values, coordinates, attrs)
+
+
+def _sentence(family: Family, plan: Choice, values: dict[str, Any], names: tuple[str, ...] | None) -> str:
+    """Return the plan of a family as a sentence."""
+    given = f"With {flops_words(family.budget)} FLOPs for {family.counts.sum():g} students"
+    if np.isnan(plan.tokens).any():
+        return f"{given}: the budget is too small for every plan."
+    (low, middle, high), alone = values["family_loss_quantile"][0][[0, 2, 4]], values["family_loss_quantile"][1][2]
+    loss = f"mean loss {middle:.3f} nats per token, 90 % interval {low:.3f} to {high:.3f}"
+    if plan.teacher is None:
+        return f"{given}: pretrain all ({loss})."
+    own, shared = (
+        ", ".join(size_words(size) for size in family.sizes[plan.distilled == taught]) for taught in (False, True)
+    )
+    teacher = size_words(plan.teacher.params) if names is None else names[plan.teacher.index]
+    share = values["teacher_training_share"][0]
+    return (
+        f"{given}: distil {shared} from the teacher {teacher}{f' and pretrain {own}' if own else ''} ({loss}; {alone:.3f} if all are "
+        f"pretrained). Probability {posterior.about(float(values['probability'][0]))} that this is better than pretraining all. The "
+        f"teacher's training takes {share:.0%} of the budget."
+    )
 
 
 def _per_student(values: Sequence[float] | None, name: str, n: int, default: np.ndarray) -> np.ndarray:
@@ -215,19 +248,42 @@ def _losses_of(fitted: FittedDraws, family: Family, choice: Choice) -> np.ndarra
     return np.where(distilled, token_split.student_losses(family, fitted.draws, tokens, choice.teacher)[:, 0], alone)
 
 
-def _losses(fitted: FittedDraws, family: Family, options: list[Choice], flips: list[Choice]) -> dict[str, Any]:
-    """Return the losses of students and family, and their comparisons."""
-    losses = np.stack([_losses_of(fitted, family, choice) for choice in options])
-    total = np.einsum("i,oin->on", family.weights, losses)
-    flipped = np.stack([family.weights @ _losses_of(fitted, family, choice) for choice in flips])
+def _at_level(
+    losses: np.ndarray, family: Family, choices: list[Choice], deviations: list[Deviations | None]
+) -> np.ndarray:
+    """Return the losses of choices, (choice, student, n_draws), at the level of uncertainty."""
+    found = losses.copy()
+    for i, choice in enumerate(choices):
+        for k, (size, tokens, one) in enumerate(zip(family.sizes, choice.tokens, deviations, strict=True)):
+            if one is None or np.isnan(tokens):
+                continue
+            if choice.distilled[k] and choice.teacher is not None:
+                found[i, k] += one.distilled(size, tokens, choice.teacher.loss)
+            else:
+                found[i, k] += one.pretrained(size, tokens)
+    return found
+
+
+def _losses(planner: planning.Planner, family: Family, options: list[Choice], flips: list[Choice]) -> dict[str, Any]:
+    """Return the losses of students and family, and their comparisons at the level of uncertainty."""
+    fitted, deviations = planner.fitted, planning.deviations_of_students(planner, family.sizes)
+    law = [np.stack([_losses_of(fitted, family, choice) for choice in choices]) for choices in (options, flips)]
+    seen, seen_flips = (
+        _at_level(losses, family, choices, deviations) for losses, choices in zip(law, (options, flips), strict=True)
+    )
+    total, flipped = (np.einsum("i,oin->on", family.weights, losses) for losses in law)
+    seen_total, seen_flipped = (np.einsum("i,oin->on", family.weights, losses) for losses in (seen, seen_flips))
     return {
         "expected_loss": mean_of(fitted, total),
         "family_loss": total,
-        "loss": losses,
+        "loss": law[0],
+        "loss_quantile": quantiles_of(seen, labels.QUANTILES),
+        "supervised_loss_quantile": quantiles_of(seen[1], labels.QUANTILES),
+        "family_loss_quantile": quantiles_of(seen_total, labels.QUANTILES),
         "decision_value": flipped.mean(axis=-1) - total[0].mean(),
-        "decision_probability": probability_positive(fitted, flipped - total[0]),
-        "probability_better": probability_positive(fitted, losses[1] - losses[0]),
-        "probability": probability_positive(fitted, total[1] - total[0]),
+        "decision_probability": probability_positive(fitted, seen_flipped - seen_total[0]),
+        "probability_better": probability_positive(fitted, seen[1] - seen[0]),
+        "probability": probability_positive(fitted, seen_total[1] - seen_total[0]),
     }
 
 
@@ -253,12 +309,19 @@ def _strategies(fitted: FittedDraws, family: Family, options: list[Choice]) -> d
                 of_teacher[i] = far.max()
                 factors[rows[TEACHER_AXES], i] = np.where(distilled, far[:, None], 1.0)
     planned = ~np.isnan(tokens)
+    training = 3 * family.counts * forward_flops(family.sizes, family.shape) * tokens
     teachers = [choice.teacher for choice in options]
     return {
         "student_tokens": tokens,
+        "pretraining_tokens": tokens[1],
         "student_budget": costs,
+        "student_share": training / family.budget,
+        "teacher_inference_share": np.maximum(costs - training, 0.0) / family.budget,
+        "teacher_training_share": np.array([token_split.fixed_cost(family, c.teacher) for c in options])
+        / family.budget,
         "teacher_params": [np.nan if t is None else float(t.params) for t in teachers],
-        "teacher_tokens": [np.nan if t is None else float(t.tokens) for t in teachers],
+        "teacher_tokens": [float(t.tokens) if t is not None and t.tokens else np.nan for t in teachers],
+        "teacher_loss": [np.nan if t is None else t.loss.mean() for t in teachers],
         "teacher_budget": [token_split.fixed_cost(family, t) for t in teachers],
         "feasible": planned.all(axis=1),
         "decision": Codes(options[0].distilled, DECISIONS),

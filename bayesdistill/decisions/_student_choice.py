@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -18,11 +17,10 @@ from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Numbers, Scenarios, Teachers
 from bayesdistill.decisions.extrapolation import AXIS_WORDS, CHOICE_AXES, choice_factors, described
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.labels import QUANTILES, size_words
+from bayesdistill.decisions.labels import QUANTILES, flops_words, size_words
 from bayesdistill.decisions.reductions import mean_of, probability_of, probability_positive, quantiles_of
 from bayesdistill.decisions.solving import CHOSEN, solve
 from bayesdistill.decisions.spending import tokens_and_shares
-from bayesdistill.law.predictive import Deviations
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
 OPTIONS = ("pretrain", "distil", "impossible")
@@ -127,19 +125,12 @@ def student_choice(
 def _losses(
     planner: planning.Planner, problem: Problem, chosen: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pretrained (student, budget, n_draws) and the distilled losses (student, scenario, budget, n_draws) at the level.
-
-    Each student has deviations of its own, because the effects of student configurations are independent. Those of the smallest are
-    the ones of a plan with the same seed.
-    """
-    draws, alone = planner.fitted.draws, supervised_losses(planner.fitted.draws, problem)
-    if planner.level == "law":
-        return alone, chosen["loss"]
+    """Return the pretrained (student, budget, n_draws) and the distilled losses (student, scenario, budget, n_draws) at the level."""
+    alone = supervised_losses(planner.fitted.draws, problem)
     pretrained, distilled = np.empty_like(alone), np.empty_like(chosen["loss"])
-    for place, student in enumerate(np.argsort(problem.students).tolist()):
+    for student, deviations in enumerate(planning.deviations_of_students(planner, problem.students)):
         one, own = replace(problem, students=problem.students[[student]]), [student]
         solved = {name: chosen[name][own] for name in ("loss", "student_tokens", "teacher_loss")}
-        deviations = Deviations.draw(draws, (planner.seed + place) % 2**64, planner.level)
         pretrained[own], distilled[own] = planning.losses_at_level(deviations, one, alone[own], solved)
     return pretrained, distilled
 
@@ -162,7 +153,7 @@ def _sentences(problem: Problem, values: dict[str, Any], teachers: tuple[str, ..
     """Return what to choose with each budget in each scenario, (scenario, budget)."""
     found = np.empty((len(problem.scenarios), problem.budgets.size), dtype=object)
     for at in np.ndindex(found.shape):
-        given = f"With {re.sub(r'e.0*', 'e', f'{problem.budgets[at[1]]:.3g}')} FLOPs, {problem.scenarios[at[0]].name}"
+        given = f"With {flops_words(float(problem.budgets[at[1]]))} FLOPs, {problem.scenarios[at[0]].name}"
         rank = values["rank"][:, *at]
         if not rank.any():
             found[at] = f"{given}: the budget is too small for every student."

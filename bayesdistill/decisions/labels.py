@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,3 +121,8 @@ def size_words(value: float) -> str:
         if value >= limit * 0.9995:
             return f"{value / limit:.3g}{suffix}"
     return f"{value:.3g}"
+
+
+def flops_words(value: float) -> str:
+    """Return a number of FLOPs as text such as "3e21"."""
+    return re.sub(r"e.0*", "e", f"{value:.3g}")

@@ -310,6 +310,19 @@ def deviations_of(planner: Planner) -> Deviations | None:
     return None if planner.level == "law" else Deviations.draw(planner.fitted.draws, planner.seed, planner.level)
 
 
+def deviations_of_students(planner: Planner, sizes: np.ndarray) -> list[Deviations | None]:
+    """Return deviations for each of several students.
+
+    Effects of student configurations and residuals are independent; the discrepancy is a path of the draws and therefore common. The
+    smallest student has the deviations of `deviations_of`.
+    """
+    if planner.level == "law":
+        return [None] * sizes.size
+    ranks = np.argsort(np.argsort(sizes)).tolist()
+    draws = planner.fitted.draws
+    return [Deviations.draw(draws, (planner.seed + rank) % 2**64, planner.level) for rank in ranks]
+
+
 def at_level(
     deviations: Deviations | None, problem: Problem, gain: np.ndarray, solved: Mapping[str, np.ndarray]
 ) -> np.ndarray:

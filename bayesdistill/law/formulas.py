@@ -17,7 +17,7 @@ approaches a teacher that is no better than itself. L_S as a function of L_T is 
 
 All coefficients belong to one corpus, one tokenizer and one recipe: losses from another corpus are not comparable. The law
 does not prevent a distilled student with unlimited data from beating the same student pretrained on the data itself, which
-is impossible (docs/explanation/model.md).
+is impossible (docs/explanation/theory.md).
 
 Every function uses operators and the small math namespace below, so that the same line accepts Python floats, numpy arrays,
 xarray objects and PyTensor variables. The functions are pure, and no coefficient has a default. `terms` combines them into

@@ -1,4 +1,4 @@
-"""Effect of the priors from statements of theory on the fit and on decisions: tables of explanation/model.md.
+"""Effect of the priors from statements of theory on the fit and on decisions: tables of explanation/theory.md.
 
     python docs/studies/asymptotic_width.py [--only width | theory] [--folder FOLDER] [--quick]
 

@@ -768,7 +768,9 @@ def page_command(
 @app.command(name="report")
 def report_command(
     fit: FitFile,
-    plan: Annotated[Path | None, typer.Option(help="Plan of this fit, written by `bayesdistill plan`.")] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="Plan of this fit, written by `bayesdistill plan` or `bayesdistill optimal`.")
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help=_FOLDER)] = Path("report"),
     as_json: AsJson = False,
 ) -> None:

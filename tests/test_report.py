@@ -12,6 +12,8 @@ import pytest
 import xarray as xr
 
 import bayesdistill as bd
+from bayesdistill import posterior
+from bayesdistill.plots import style
 from bayesdistill.reporting import report_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -192,3 +194,28 @@ def test_the_demo_leaves_what_it_says(fit354, monkeypatch, tmp_path, capsys):
 
 def test_bare_draws_make_a_report(published_draw: xr.Dataset):
     assert b"<html" in report_files(published_draw)["report.html"]
+
+
+def test_a_report_of_pretraining_alone(supervised_runs):
+    data = xr.Dataset({name: ("supervised_run", supervised_runs[name].values) for name in ("params", "tokens")})
+    observed = xr.Dataset({"loss": ("supervised_run", supervised_runs["loss"].values)})
+    rng = np.random.default_rng(0)
+    law = bd.LAWS["tied_reducible"].with_discrepancy().for_tables(None, supervised_runs)
+    values = {**bd.PUBLISHED, "sigma": 0.004, "nu": 8.0, "noise_excess": 0.2}
+    drawn = {p.name: (("chain", "draw"), values[p.name] * rng.lognormal(0, 0.01, (4, 250))) for p in law.parameters}
+    kept = posterior.with_law(xr.Dataset(drawn), law, None)
+    fit = xr.DataTree.from_dict({"posterior": kept, "constant_data": data, "observed_data": observed})
+    found = bd.compute_optimal(fit, [1e20, 1e22, 1e25], noise="law")
+    files = report_files(fit, found, date="2026-01-02")
+    page = files["report.html"].decode()
+    assert "<h1>Compute-optimal pretraining</h1>" in page
+    size, tokens = (style.short(found[name][1].item()) for name in ("params", "tokens"))
+    assert f"For 1e22 FLOPs, the compute-optimal size is {size} parameters" in page
+    assert f"on {tokens} tokens, with a loss of {found['loss'][1].median().item():.3f} nats" in page
+    assert {"figures/compute_optimal.png", "tables/optimal.md"} <= set(files)
+    assert "outside the range of the data" in page
+    assert "bd.compute_optimal" in report_files(fit, date="2026-01-02")["report.html"].decode()
+    other = fit.copy()
+    other["posterior"] = xr.DataTree(kept.assign(E=1.01 * kept["E"]))
+    with pytest.raises(bd.ParameterError, match="another"):
+        report_files(other, found)

@@ -40,7 +40,7 @@ def report(
     fit : DataTree, Dataset or Planner
         Result of `fit`. If the posterior did not converge, the report has a warning banner.
     plan : Dataset, optional
-        Result of `plan` for this fit.
+        Result of `plan` for this fit, or of `compute_optimal`, which is the plan of pretraining alone.
     folder : str or Path
         Output folder for report.html, the tables as .tex and .md, and the figures as .pdf and .png. It is created if it does not
         exist.
@@ -82,11 +82,13 @@ def report_files(
         plan = _checked_plan(fit, plan)
     if curves is not None:
         paired(fit, curves, "result of law_curves")
+    optimal = plan if plan is not None and _is_optimal(plan) else None
+    plan = None if optimal is not None else plan
     found = check(fit)
     if curves is None and "student_params" in posterior.seen_runs(fit) and posterior.is_distilled(fit):
         curves = law_curves(fit)
-    tables = content.tables_of(fit, plan, found.rows)
-    figures = content.figures_of(plan, curves)
+    tables = content.tables_of(fit, plan, found.rows, optimal)
+    figures = content.figures_of(plan, curves, optimal)
     files: dict[str, bytes] = {}
     for name, frame in tables.items():
         files[f"tables/{name}.tex"] = latex(frame).encode()
@@ -104,8 +106,11 @@ def report_files(
     )
     page = environment.get_template("page.html.j2").render(
         date=datetime.now(UTC).strftime("%Y-%m-%d") if date is None else date,
-        question=words.question(plan),
-        sentences=words.fit_sentences(fit) if plan is None else words.answer_sentences(fit, plan),
+        heading="Distill or pretrain?"
+        if posterior.is_distilled(fit) and optimal is None
+        else "Compute-optimal pretraining",
+        question=words.question(plan, optimal),
+        sentences=_sentences(fit, plan, optimal),
         verdict=found.verdict,
         methods=methods_text(fit),
         bibtex=cite(fit),
@@ -113,9 +118,19 @@ def report_files(
         pictures=pictures,
         provenance=posterior.provenance(fit),
         draws_hash=posterior.identity(fit),
-        **words.warnings_and_notes(fit, plan, found),
+        **words.warnings_and_notes(fit, plan if optimal is None else optimal, found),
     )
     return {PAGE: page.encode(), **files}
+
+
+def _is_optimal(plan: xr.Dataset) -> bool:
+    return "size_exponent" in plan
+
+
+def _sentences(fit: Fit, plan: xr.Dataset | None, optimal: xr.Dataset | None) -> tuple[str, ...]:
+    if optimal is not None:
+        return words.optimal_sentences(optimal)
+    return words.fit_sentences(fit) if plan is None else words.answer_sentences(fit, plan)
 
 
 def check_report(folder: str | Path) -> None:
@@ -136,5 +151,8 @@ def write_report(files: Mapping[str, bytes], folder: str | Path) -> Path:
 def _checked_plan(fit: Fit, plan: xr.Dataset) -> xr.Dataset:
     if not isinstance(plan, xr.Dataset):
         raise ParameterError(f"`plan` must be a Dataset returned by `bd.plan`, got {type(plan).__name__}.")
+    if _is_optimal(plan):
+        need(plan, ["params", "tokens", "loss", "regret", "budget"], "the plan", "compute_optimal()")
+        return paired(fit, plan)
     need(plan, ["probability", "crossover", "extrapolates", "student", "scenario", "budget"], "the plan", "plan()")
     return paired(fit, plan)

@@ -11,16 +11,20 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from bayesdistill import posterior
-from bayesdistill.plots import plot_best_loss, plot_compute_strategy, plot_probability, plot_runs
+from bayesdistill.plots import plot_best_loss, plot_compute_optimal, plot_compute_strategy, plot_probability, plot_runs
 from bayesdistill.plots.style import axis_words
 from bayesdistill.posterior import Fit
-from bayesdistill.tables import plan_table, summary_table
+from bayesdistill.tables import decision_table, plan_table, summary_table
 
 
-def tables_of(fit: Fit, plan: xr.Dataset | None, rows: tuple) -> dict[str, pd.DataFrame]:
+def tables_of(
+    fit: Fit, plan: xr.Dataset | None, rows: tuple, optimal: xr.Dataset | None = None
+) -> dict[str, pd.DataFrame]:
     """Return name -> table; `rows` are the rows of `check`."""
     found = posterior.provenance(fit)
     tables: dict[str, pd.DataFrame] = {}
+    if optimal is not None:
+        tables["optimal"] = decision_table(optimal).drop(columns="extrapolates")
     if plan is not None:
         tables["summary"] = summary_table(plan)
         tables["strategies"] = _strategies(plan)
@@ -77,9 +81,13 @@ def _parameters(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["symbol", "median", interval, "unit"])
 
 
-def figures_of(plan: xr.Dataset | None, curves: xr.Dataset | None) -> dict[str, Figure]:
+def figures_of(
+    plan: xr.Dataset | None, curves: xr.Dataset | None, optimal: xr.Dataset | None = None
+) -> dict[str, Figure]:
     """Return name -> figure."""
     figures: dict[str, Figure] = {}
+    if optimal is not None and optimal.sizes["budget"] > 1:
+        figures["compute_optimal"] = plot_compute_optimal(optimal)
     if plan is not None:
         figures["probability"] = plot_probability(plan)
         figures["best_loss"] = plot_best_loss(plan)

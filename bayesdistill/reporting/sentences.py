@@ -54,8 +54,12 @@ def _meaning(scenario: str) -> str:
     return _MEANINGS.get(scenario, f"in the scenario '{scenario}'")
 
 
-def question(plan: xr.Dataset | None) -> str:
+def question(plan: xr.Dataset | None, optimal: xr.Dataset | None = None) -> str:
     """Return the question of a report in a sentence."""
+    if optimal is not None:
+        ends = [power_of_ten(float(optimal["budget"][place])) for place in (0, -1)]
+        between = f"of {ends[0]}" if len({*ends}) == 1 else f"from {ends[0]} to {ends[1]}"
+        return f"Which model size and how many tokens minimize the loss of pretraining for budgets {between} FLOPs?"
     if plan is None:
         return "Which scaling law do the runs support? This report does not include a plan."
     budgets = plan["budget"].values
@@ -131,6 +135,31 @@ def answer_sentences(fit: Fit, plan: xr.Dataset) -> tuple[str, str, str]:
     return " ".join([f"{first}.", *([conflict] if conflict else [])]), second, f"{third}."
 
 
+def optimal_sentences(optimal: xr.Dataset) -> tuple[str, ...]:
+    """Return the answer of `compute_optimal`: sizes, tokens and losses at the lowest, a middle and the highest budget."""
+    prob, found = posterior.INTERVAL_PROBABILITY, []
+    for place in sorted({0, optimal.sizes["budget"] // 2, optimal.sizes["budget"] - 1}):
+        cell = optimal.isel(budget=place)
+        low, high = (float(v) for v in posterior.interval(cell["best_params"], prob))
+        least, most = (float(v) for v in posterior.interval(cell["loss"], prob))
+        size, tokens = (short(float(cell[name])) for name in ("params", "tokens"))
+        text = (
+            f"For {power_of_ten(float(cell['budget']))} FLOPs, the compute-optimal size is {size} parameters "
+            f"({100 * prob:.0f}% interval of the optimum {short(low)} to {short(high)}) on {tokens} tokens, with a loss of "
+            f"{float(posterior.median(cell['loss'])):.3f} nats ({least:.3f} to {most:.3f})"
+        )
+        if cell["extrapolates"]:
+            far = float(cell["extrapolation"])
+            text += "; this is outside the range of the data" + (
+                f" by a factor of {far:.2g}" if np.isfinite(far) else ""
+            )
+        found.append(f"{text}.")
+    low, high = (float(v) for v in posterior.interval(optimal["size_exponent"], prob))
+    found.append(f"If C = 6 N D, the optimal size grows with a power of C between {low:.2f} and {high:.2f}.")
+    level = str(optimal.attrs["noise"])
+    return (*found, f"Losses are those at the level {level}: {LEVELS[level]}.")
+
+
 def fit_sentences(fit: Fit) -> tuple[str, str, str]:
     """Return sentences about a fit without a plan: irreducible loss and residual scale."""
     draws = posterior.law_draws(fit)
@@ -144,6 +173,8 @@ def fit_sentences(fit: Fit) -> tuple[str, str, str]:
     if "sigma" in everything:
         low, high = (float(v) for v in posterior.interval(everything["sigma"]))
         second = f"The residual scale is between {low:.4f} and {high:.4f} nats per token (same probability)."
+    if not posterior.is_distilled(fit):
+        return first, second, "For compute-optimal sizes, pass the result of bd.compute_optimal to the report."
     return first, second, "To decide whether to distill, compute a plan and pass it to the report."
 
 

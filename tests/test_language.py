@@ -14,10 +14,8 @@ SUFFIXES = {".py", ".md", ".toml", ".csv", ".j2"}
 GENERATED = {"_build", "generated", "tutorial", "work"}
 QUOTES = "`'\"._"  # a term after one of them is a value, a name or code
 TEMPORARY = (
-    "README.md",
-    "docs/tutorial.md",
-    *(f"docs/explanation/{page}.md" for page in ("calibration", "probability", "scope", "tiny", "what_changed")),
-    *(f"docs/how-to/{page}.md" for page in ("choose-a-teacher", "own-runs", "pretraining-alone", "share-a-teacher")),
+    "docs/explanation/probability.md",
+    *(f"docs/how-to/{page}.md" for page in ("choose-a-teacher", "pretraining-alone", "share-a-teacher")),
     "docs/how-to/what-it-is-worth.md",
     *(f"bayesdistill/{part}" for part in ("decisions/", "plots/", "tables/", "cli.py")),
 )

@@ -251,6 +251,7 @@ RANGES = MappingProxyType(
         **dict.fromkeys(("teacher_loss", "teacher_losses", "losses"), LOSS),
         **dict.fromkeys(("budget", "budgets", "student_budget", "teacher_budget", "cutoffs"), FLOPS),
         **dict.fromkeys(("compute", "batch_compute"), Range(1, 1e40, "FLOPs")),
+        "batch_money": Range(1e-6, 1e15),
         "max_compute": Range(1e12, 1e40, "FLOPs"),
         "students_per_teacher": Range(1, 1e12, "students"),
         "max_students_per_teacher": Range(1, 1e12, "students", above=True),

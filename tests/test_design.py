@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 from decision_cases import posterior_of, scattered, simple, simple_teacher
 from law_names import SUPERVISED_PARAMETERS
+from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
 import bayesdistill as bd
@@ -284,10 +285,10 @@ def test_batch_within_a_compute_is_the_better_of_two_greedy_ones(spread_fit: xr.
         spent = sum(costs[name] for name in chosen)
         assert spent <= compute
         assert found["batch_cost"].values[-1] == pytest.approx(spent)
-        # Nothing that is left would still fit.
-        assert all(costs[name] > compute - spent for name in costs if name not in chosen)
+        # Every run adds more than its error.
+        assert (np.diff(found["batch_evsi"], prepend=0) > 0).all()
     everything = next_runs(spread_fit, table, *problem, batch_compute=2 * sum(costs.values()))
-    assert everything.sizes["step"] == len(table)
+    assert 1 < everything.sizes["step"] <= len(table)
     assert next_runs(spread_fit, table, *problem, batch=2, batch_compute=1e30).sizes["step"] == 2
     with pytest.raises(ParameterError, match="cheapest candidate costs"):
         next_runs(spread_fit, table, *problem, batch_compute=1.0)
@@ -312,6 +313,98 @@ def test_one_dear_run_beats_many_cheap_ones_that_tell_nothing() -> None:
     found = next_run(fit, table, batch_compute=100.0)
     assert found["batch_candidate"].values.tolist() == ["useful"]
     assert found.attrs["batch_rule"] == "evsi"
+
+
+def test_an_amount_of_money_is_the_compute_that_it_buys(spread_fit: xr.Dataset, table: pd.DataFrame) -> None:
+    problem = (1e9, 1e23, "best case")
+    prices = {"gpu_flops_per_second": 4e14, "price_per_gpu_hour": 2.0, "currency": "EUR"}
+    compute = 0.5 * run_costs(table).sum()
+    money = next_runs(spread_fit, table, *problem, batch_money=compute / 4e14 / 3600 * 2, **prices)
+    plain = next_runs(spread_fit, table, *problem, batch_compute=compute)
+    xr.testing.assert_equal(money[list(plain)], plain)
+    np.testing.assert_allclose(money["cost_money"], plain["cost"] / 4e14 / 3600 * 2)
+    np.testing.assert_allclose(money["batch_cost_money"], plain["batch_cost"] / 4e14 / 3600 * 2)
+    assert money["value_money"].attrs["units"] == "EUR"
+    for options, message in (
+        ({"batch_money": 100}, "`batch_money` requires"),
+        ({"batch_money": 100, "batch_compute": 1e20, **prices}, "both given"),
+        ({"batch_money": 1e-5, **prices}, "cheapest candidate costs"),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            next_runs(spread_fit, table, *problem, **options)
+
+
+def test_the_price_of_logits_is_that_of_inference() -> None:
+    fit = normal_case(0.0, 0.01, 0.02)
+    table = pd.DataFrame(
+        {"student_params": [STUDENT], "student_tokens": [1e10], "teacher_loss": [2.0], "teacher_params": [7e9]}
+    )
+    prices = {"gpu_flops_per_second": 4e14, "price_per_gpu_hour": 2.0}
+    dear = next_run(fit, table, **prices, inference_price_per_gpu_hour=6.0)
+    training, inference = 3 * flops_per_token(STUDENT) * 1e10, flops_per_token(7e9) * 1e10
+    assert dear["cost"].item() == pytest.approx(training + 3 * inference)
+    assert dear["cost_money"].item() == pytest.approx((2 * training + 6 * inference) / 4e14 / 3600)
+
+
+def test_a_run_is_worth_the_pretraining_that_lowers_the_loss_as_much() -> None:
+    fit = normal_case(0.0, 0.01, 0.02)
+    table = pd.DataFrame(
+        {
+            "student_params": [STUDENT],
+            "student_tokens": [1e10],
+            "teacher_loss": [2.0],
+            "cost": [1e12],
+            "name": ["cheap"],
+        }
+    )
+    found = next_run(fit, table)
+    extra = found["value_flops"].item()
+    loss = [
+        bd.supervised_loss(STUDENT, spent / (3 * flops_per_token(STUDENT)), **{k: fit[k] for k in SUPERVISED_PARAMETERS}).mean()
+        for spent in (BUDGET, BUDGET + extra)
+    ]  # fmt: skip
+    assert (loss[0] - loss[1]).item() == pytest.approx(found["evsi"].item(), rel=1e-6)
+    assert found["worth_its_cost"].item()
+    assert "1 of 1 runs are worth their cost; the best (cheap)" in found.attrs["suggestion"]
+    dear = next_run(fit, table.assign(cost=1e40))
+    assert not dear["worth_its_cost"].item()
+    assert "None of these runs is worth its cost for one decision: the best (cheap)" in dear.attrs["suggestion"]
+
+
+def test_runs_without_value_are_not_bought_and_the_answer_says_so() -> None:
+    # Distillation is ahead in every draw, so no run changes the choice.
+    fit = normal_case(0.5, 0.001, 0.02)
+    table = pd.DataFrame({"student_params": [STUDENT] * 2, "student_tokens": [1e10, 2e10], "teacher_loss": [2.0, 2.0]})
+    found = next_run(fit, table, batch_compute=1e30)
+    assert found.sizes["step"] == 0
+    assert not found["batch_position"].any()
+    assert not found["value_flops"].any()
+    assert not found["worth_its_cost"].any()
+    assert "None of these runs is worth its cost: their values are 0" in found.attrs["suggestion"]
+    assert "Perfect information about the law is worth 0 nats per token" in str(found)
+    assert isinstance(bd.plot_next_runs(found), Figure)
+
+
+@pytest.mark.filterwarnings("ignore::bayesdistill.ConvergenceWarning")
+def test_runs_are_proposed_in_the_observed_ranges_and_progress_is_shown(fit354: xr.DataTree) -> None:
+    steps: list[tuple[int, int]] = []
+    teachers = pd.DataFrame({"name": ["mine"], "params": [8e9], "loss": [2.05]})
+    thin = fit354.map_over_datasets(lambda d: d.isel(draw=slice(0, None, 20)) if "draw" in d.dims else d)
+    planner = bd.Planner(thin, allow_unconverged=True, progress=lambda *step: steps.append(step))
+    found = bd.next_runs(planner, None, "1B", 1e22, "teacher inference", teachers=teachers, outcomes=20)
+    distilled = found["kind"] == "distilled"
+    assert found.sizes["candidate"] == 18
+    assert distilled.sum() == 9
+    assert (found["teacher_loss"][distilled] == 2.05).all()
+    assert (found["extrapolation_factor"][distilled] == 1).all()
+    assert "teacher mine" in found["candidate"].values[0]
+    # The logits of the own teacher cost.
+    first = found.isel(candidate=0)
+    own, teacher = flops_per_token(first["params"].item()), flops_per_token(8e9)
+    assert first["cost"].item() == pytest.approx((3 * own + teacher) * first["tokens"].item())
+    assert len(steps) > 5
+    with pytest.raises(ParameterError, match="does not have the ranges of its runs"):
+        next_run(normal_case(0.0, 0.01, 0.02), None)
 
 
 def test_d_optimal_order_within_a_compute(spread_fit: xr.Dataset, table: pd.DataFrame) -> None:

@@ -73,7 +73,7 @@ CALLS = {
     ),
     "paper_claims": (SEARCH | NOISE, lambda f, **o: bd.paper_claims(f, STUDENTS, **o)),
     "next_runs": (
-        ALL | SHAPE | WORK | {"seed": 3},
+        ALL | SHAPE | WORK | MONEY | {"seed": 3},
         lambda f, **o: bd.next_runs(f, RUNS, STUDENTS, BUDGETS, outcomes=20, **o),
     ),
     "information_order": (SHAPE, lambda f, **o: bd.information_order(f, RUNS, **o)),

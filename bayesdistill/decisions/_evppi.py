@@ -116,7 +116,7 @@ def plan_value(
     kept = [name for stem in _WORTH.values() for name in (stem, f"{stem}_mcse") if name in plan]
     result = result.assign({name: plan[name].transpose(*CELL) for name in kept})
     flops = {
-        short: _extra_budget(fitted, (students, budgets), plan[name].transpose(*CELL).values, shape, cap)
+        short: additional_budget(fitted, (students, budgets), plan[name].transpose(*CELL).values, shape, cap)
         for short, name in _WORTH.items()
     }
     worth = {f"{short}_flops": values for short, values in flops.items()}
@@ -299,7 +299,7 @@ def tokens_for_loss(params: np.ndarray, loss: np.ndarray, fitted: FittedDraws, c
     return np.where(np.isnan(loss), np.nan, tokens)
 
 
-def _extra_budget(
+def additional_budget(
     fitted: FittedDraws, grid: tuple[np.ndarray, np.ndarray], nats: np.ndarray, shape: Shape, cap: float
 ) -> np.ndarray:
     """Return the additional compute that lowers the mean pretrained loss by the given nats, (student, scenario, budget)."""

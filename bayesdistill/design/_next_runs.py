@@ -24,21 +24,24 @@ from bayesdistill.answers import Codes
 from bayesdistill.arguments import checked, one_of
 from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions import labels, planning
+from bayesdistill.decisions._evppi import additional_budget
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, Teachers, parse_number
 from bayesdistill.decisions.extrapolation import distilled_extrapolation
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import CELL
+from bayesdistill.decisions.prices import Prices
 from bayesdistill.decisions.solving import CHOSEN, solve
-from bayesdistill.design.candidates import DISTILLED, Candidates, parse_candidates, predict
+from bayesdistill.design.candidates import DISTILLED, Candidates, parse_candidates, predict, proposed_candidates
 from bayesdistill.design.reweighting import Blocks, Decision, Worth, predictive_paths, predictive_quantiles, worth_of
 from bayesdistill.errors import ParameterError
+from bayesdistill.progress import Report, reporting
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
 RUN_STATUS = ("ok", "few effective draws")
 OBJECTIVES = ("evsi_per_flop", "evsi")
 
 
-class NextRunsOptions(planning.Search, total=False):
+class NextRunsOptions(planning.Search, planning.Money, total=False):
     """Options of `next_runs`."""
 
     seed: int
@@ -48,13 +51,14 @@ class NextRunsOptions(planning.Search, total=False):
 @planning.with_options
 def next_runs(
     fit: planning.Source,
-    candidates: pd.DataFrame,
+    candidates: pd.DataFrame | None,
     students: Numbers,
     budgets: Numbers,
     scenarios: Scenarios = tuple(SCENARIOS),
     *,
     batch: int | None = None,
     batch_compute: Number | None = None,
+    batch_money: Number | None = None,
     objective: str = "evsi_per_flop",
     cell_weights: xr.DataArray | None = None,
     outcomes: int = 400,
@@ -66,14 +70,18 @@ def next_runs(
 
     Parameters
     ----------
-    candidates : DataFrame
+    candidates : DataFrame or None
         One run per row: student_params, student_tokens, teacher_loss (a student of an existing teacher) or params, tokens
         (a model trained from scratch). Optional: name, cost (FLOPs; by default 3 F(N) D), and teacher_params, which adds the
-        cost of the teacher's logits to a distilled run.
+        cost of the teacher's logits to a distilled run. None proposes runs in the observed ranges: three sizes, three numbers of
+        tokens per parameter and three losses of teachers (or your `teachers`), and as many sizes and tokens of pretrained models.
     batch : int, optional
-        Number of runs to select sequentially, each given the previous runs; by default 1, or as many as `batch_compute` allows.
+        Largest number of runs to select sequentially, each given the previous runs; by default 1, or as many as `batch_compute` or
+        `batch_money` allows. A run is selected only if it adds more than two Monte Carlo errors to the value.
     batch_compute : float, str, optional
         Total FLOPs of the batch. The batch is then the better of two greedy batches: by value per FLOP and by value.
+    batch_money : float, str, optional
+        Total cost of the batch, in place of `batch_compute`; requires prices.
     objective : {"evsi_per_flop", "evsi"}
         Criterion for rank, and for the batch unless `batch_compute` is given.
     cell_weights : DataArray, optional
@@ -93,7 +101,11 @@ def next_runs(
         best), batch_position (1 is first; 0 is not in the batch), predicted_loss and predicted_sd (nats),
         extrapolation_factor, kind, params, tokens, teacher_loss. Over candidate and cell: cell_evsi, cell_evsi_mcse. Over
         cell: evpi, expected_gain, weight. Over `step`: batch_candidate, batch_evsi (of all runs so far), its _mcse,
-        batch_cost, batch_effective_draws.
+        batch_cost, batch_effective_draws. Over `candidate`, value_flops: the pretraining compute of one decision that lowers the
+        loss as much as the run does (0 if evsi is within two Monte Carlo errors of 0), and worth_its_cost (that it is more than
+        cost).
+        With prices cost_money, value_money, batch_cost_money. The attribute `suggestion` says which run is worth its cost,
+        or that none is, and what information is worth at most.
 
     Raises
     ------
@@ -124,9 +136,11 @@ def next_runs(
     """
     planner = planning.planner_of(next_runs, fit, options)
     fitted = planner.fitted
-    runs = parse_candidates(candidates, planner.shape, fitted.teacher_losses)
-    limits = _limits(runs, batch, batch_compute)
+    prices = Prices.of(planner)
     problem, table = planning.problem_of(planner, students, budgets, scenarios, teachers)
+    given = proposed_candidates(fitted, table) if candidates is None else candidates
+    runs = parse_candidates(given, planner.shape, fitted.teacher_losses, prices.relative)
+    limits = _limits(runs, batch, _batch_limit(prices, batch_compute, batch_money))
     strategy = solve(CHOSEN, fitted.draws, problem, planning.workers_of(planner))
     advantage = supervised_losses(fitted.draws, problem)[:, None] - strategy["loss"]
     feasible = ~np.isnan(advantage).any(axis=-1)
@@ -134,13 +148,19 @@ def next_runs(
     blocks = Blocks.of(fitted.chain.size, fitted.draw.size)
     decision = Decision(advantage[feasible], weight[feasible], predict(fitted, runs), blocks)
     everyone = np.arange(len(runs.names))
-    worth = worth_of(decision, everyone, predictive_quantiles(decision.predictions, outcomes, planner.seed))
+    with reporting(planner.progress, len(runs.names), "values of runs") as report:
+        worth = worth_of(
+            decision, everyone, predictive_quantiles(decision.predictions, outcomes, planner.seed), report=report
+        )
     order = _best_first(_score(worth.total, runs, everyone, objective), runs, everyone)
     # Selection by value alone may spend everything on one run; selection by value per FLOP may buy many uninformative runs.
     # With a compute limit, neither is always better. Comparing the two batches requires no additional runs.
-    rules = (objective,) if batch_compute is None else OBJECTIVES
-    batches = [_greedy(decision, runs, worth, limits, rule, planner.seed) for rule in rules]
-    best = int(np.argmax([found.value[-1] for found in batches]))
+    rules = (objective,) if np.isinf(limits.compute) else OBJECTIVES
+    batches = []
+    for rule in rules:
+        with reporting(planner.progress, min(limits.runs, len(runs.names)), "batch of runs") as report:
+            batches.append(_greedy(decision, runs, worth, limits, rule, planner.seed, report))
+    best = int(np.argmax([max(found.value, default=0.0) for found in batches]))
     chosen = batches[best]
 
     def spread(values: np.ndarray) -> np.ndarray:
@@ -153,7 +173,11 @@ def next_runs(
     rank, position = np.empty(everyone.size, dtype=int), np.zeros(everyone.size, dtype=int)
     rank[order] = everyone + 1
     position[chosen.picked] = np.arange(len(chosen.picked)) + 1
+    flops = _in_compute(fitted, problem, weight, spread(_above_error(worth)))
+    most = float(_in_compute(fitted, problem, weight, spread(decision.perfect_information)[None])[0])
     values = _per_candidate(fitted, runs, decision, worth) | {
+        "value_flops": flops,
+        "worth_its_cost": flops > runs.cost,
         "expected_reduction": worth.total / evpi if evpi > 0 else np.full(everyone.size, np.nan),
         "rank": rank,
         "batch_position": position,
@@ -168,6 +192,8 @@ def next_runs(
         "batch_cost": np.cumsum(runs.cost[chosen.picked]),
         "batch_effective_draws": np.array(chosen.effective),
     }
+    for name, amount in {"cost": runs.cost, "value": flops, "batch_cost": values["batch_cost"]}.items():
+        values |= {key: cost for key, cost in prices.costs(name, amount).items() if key.endswith("_money")}
     steps = np.arange(len(chosen.picked)) + 1
     coordinates = labels.grid_coordinates(problem) | {"candidate": runs.names, "step": steps}
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
@@ -180,9 +206,72 @@ def next_runs(
         "seed": int(planner.seed),
         "min_effective_draws": float(min_effective_draws),
         "mean_evpi": evpi,
+        "mean_evpi_flops": most,
+        "suggestion": _suggestion(runs, worth, flops, (evpi, most), prices),
         "estimator": "reweighted draws; mean of the apparent and the cross-fitted value",
     }
-    return labels.answer("next_runs", fitted, values, coordinates, attrs)
+    return prices.labeled(labels.answer("next_runs", fitted, values, coordinates, attrs | prices.attributes))
+
+
+def _batch_limit(prices: Prices, compute: Number | None, money: Number | None) -> float | None:
+    """Return the largest cost of the batch in FLOPs of training; None if there is no limit."""
+    if money is None:
+        return None if compute is None else parse_number(compute, "batch_compute")
+    if compute is not None:
+        raise ParameterError("`batch_compute` and `batch_money` are both given. Give one of them.")
+    per_flop = prices.costs("run", 1.0).get("run_money")
+    if per_flop is None:
+        raise ParameterError("`batch_money` requires `gpu_flops_per_second` and `price_per_gpu_hour`.")
+    return float(parse_number(money, "batch_money") / per_flop)
+
+
+def _known(worth: Worth) -> np.ndarray:
+    """Return which candidates have a value above two Monte Carlo errors."""
+    return np.asarray(worth.total > 2 * np.nan_to_num(worth.total_mcse))
+
+
+def _above_error(worth: Worth) -> np.ndarray:
+    """Return the values of candidates in cells, (candidate, cell); 0 for those within their Monte Carlo error."""
+    return np.where(_known(worth)[:, None], worth.cell, 0.0)
+
+
+def _in_compute(fitted: FittedDraws, problem: Problem, weight: np.ndarray, nats: np.ndarray) -> np.ndarray:
+    """Return the pretraining compute with the same effect as the nats of cells (candidate, *cell), (candidate,)."""
+    cap, found = float(problem.bounds.max_student_tokens), np.zeros(len(nats))
+    some = np.flatnonzero((np.nan_to_num(nats) > 0).any(axis=(1, 2, 3)))
+    if some.size:
+        # Along the axis of scenarios, because pretraining is the same in all of them.
+        joint = np.moveaxis(nats[some], 1, 0).reshape(problem.students.size, -1, problem.budgets.size)
+        flops = additional_budget(fitted, (problem.students, problem.budgets), joint, problem.shape, cap)
+        each = np.moveaxis(flops.reshape(problem.students.size, some.size, -1, problem.budgets.size), 0, 1)
+        found[some] = (np.where(weight > 0, each, 0.0) * np.where(weight > 0, weight, 1.0)).sum(axis=(1, 2, 3))
+    return found
+
+
+def _suggestion(
+    runs: Candidates, worth: Worth, flops: np.ndarray, information: tuple[float, float], prices: Prices
+) -> str:
+    """Say which run is worth its cost, or that none is, and what would be."""
+
+    def amount(value: float) -> str:
+        money = prices.costs("run", value).get("run_money")
+        text = f"{value:.2g} FLOPs" + ("" if money is None else f" ({money:,.0f} {prices.currency})")
+        return text if np.isfinite(value) else "more than any budget"
+
+    most = (
+        f"Perfect information about the law is worth {information[0]:.1g} nats per token for the decision, as much as "
+        f"{amount(information[1])} of pretraining. Only cheaper runs can be worth their cost, or several decisions together."
+    )
+    if not _known(worth).any():
+        return f"None of these runs is worth its cost: their values are 0 within their Monte Carlo errors. {most}"
+    best = int((flops - runs.cost).argmax())
+    words = f"worth {amount(flops[best])} of pretraining and costs {amount(runs.cost[best])}"
+    if not (flops > runs.cost).any():
+        return (
+            f"None of these runs is worth its cost for one decision: the best ({runs.names[best]}) is {words}. {most}"
+        )
+    count = int((flops > runs.cost).sum())
+    return f"{count} of {len(runs.names)} runs are worth their cost; the best ({runs.names[best]}) is {words}."
 
 
 @dataclass(frozen=True)
@@ -193,11 +282,11 @@ class _Limits:
     compute: float
 
 
-def _limits(runs: Candidates, batch: int | None, batch_compute: Number | None) -> _Limits:
-    most = (1 if batch_compute is None else len(runs.names)) if batch is None else batch
+def _limits(runs: Candidates, batch: int | None, compute: float | None) -> _Limits:
+    most = (1 if compute is None else len(runs.names)) if batch is None else batch
     if most > len(runs.names):
         raise ParameterError(f"`batch` is {batch}, but `candidates` has only {len(runs.names)} runs. Decrease `batch`.")
-    affordable = np.inf if batch_compute is None else parse_number(batch_compute, "batch_compute")
+    affordable = np.inf if compute is None else compute
     if affordable < runs.cost.min():
         raise ParameterError(
             f"`batch_compute` is {affordable:.3g} FLOPs, but the cheapest candidate costs {runs.cost.min():.3g} FLOPs. "
@@ -282,8 +371,10 @@ class _Batch:
         self.effective.append(worth.effective[row].mean())
 
 
-def _greedy(decision: Decision, runs: Candidates, worth: Worth, limits: _Limits, objective: str, seed: int) -> _Batch:
-    """Select a batch greedily while compute is left."""
+def _greedy(
+    decision: Decision, runs: Candidates, worth: Worth, limits: _Limits, objective: str, seed: int, report: Report
+) -> _Batch:
+    """Select a batch greedily while compute is left and a run adds more than two Monte Carlo errors to the value."""
     outcomes = worth.effective.shape[1]
     batch = _Batch([], [], [], [])
     made: list[tuple[int, np.ndarray]] = []
@@ -301,14 +392,25 @@ def _greedy(decision: Decision, runs: Candidates, worth: Worth, limits: _Limits,
         return worth_of(decision, which, paths[which], made, random_outcomes=True)
 
     left = payable()
+    left = left[_known(worth)[left]]
+    if not left.size:
+        return batch
     first = int(left[best_of(worth.total[left], left)])
     batch.add(first, worth, first)
+    report(1, limits.runs)
     while len(batch.picked) < limits.runs and (left := payable()).size:
         last = batch.picked[-1]
         # Use the same paths as the sums below, so that the increments are not dominated by Monte Carlo error.
-        before = together(np.array([last])).total[0]
+        before = together(np.array([last]))
         made.append((last, predictive_paths(decision.predictions, outcomes, seed, len(made))[last]))
         joint = together(left)
-        best = best_of(joint.total - before, left)
+        added = joint.total - before.total[0]
+        # Both values have the same outcomes, so their difference has the error of the differences between outcomes.
+        error = (joint.per_outcome - before.per_outcome).std(axis=1) / np.sqrt(outcomes)
+        enough = np.flatnonzero(added > 2 * error)
+        if not enough.size:
+            break
+        best = int(enough[best_of(added[enough], left[enough])])
         batch.add(int(left[best]), joint, best)
+        report(len(batch.picked), limits.runs)
     return batch

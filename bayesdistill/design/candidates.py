@@ -7,7 +7,9 @@ A row is a *distilled* run (student_params, student_tokens, teacher_loss: a stud
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +17,14 @@ import pandas as pd
 from bayesdistill.arguments import checked, instance
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape, forward_flops, student_cost_per_token
 from bayesdistill.datasets import read_candidates
+from bayesdistill.decisions.arguments import TeacherTable
 from bayesdistill.decisions.fitted_draws import FittedDraws
+from bayesdistill.decisions.labels import size_words
 from bayesdistill.errors import ParameterError
 from bayesdistill.law.predictive import COLUMNS, Design, expected_loss, logpdf, new_run_scale, require_noise
 
 DISTILLED = "distilled"
+_PROPOSED = 3  # values of each axis
 
 # Above this value, a Student-t distribution is normal to within 1e-8, and its constant is computed accurately.
 _MOST_FREEDOM = 1e8
@@ -82,7 +87,7 @@ def run_costs(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) -> np
 
 
 def parse_candidates(
-    table: pd.DataFrame, shape: Shape, teacher_losses: tuple[float, float] = (0.0, math.inf)
+    table: pd.DataFrame, shape: Shape, teacher_losses: tuple[float, float] = (0.0, math.inf), logits_price: float = 1.0
 ) -> Candidates:
     """Validate a table of candidates.
 
@@ -92,6 +97,8 @@ def parse_candidates(
     shape : Shape
     teacher_losses : tuple of float
         Range of plausible losses of teachers, in nats per token.
+    logits_price : float
+        Price of a FLOP of the teacher's inference relative to a FLOP of training.
 
     Raises
     ------
@@ -105,18 +112,52 @@ def parse_candidates(
         columns = COLUMNS[part.kind]
         kinds[part.rows] = part.kind
         values[: len(columns), part.rows] = part.frame[list(columns)].to_numpy().T
-        cost[part.rows] = [_cost(row, part.kind, shape) for _, row in part.frame.iterrows()]
+        cost[part.rows] = [_cost(row, part.kind, shape, logits_price) for _, row in part.frame.iterrows()]
     params, tokens, losses = values
     return Candidates(names, kinds.tolist(), params, tokens, losses, cost)
 
 
-def _cost(run: pd.Series, kind: str, shape: Shape) -> float:
+def _cost(run: pd.Series, kind: str, shape: Shape, logits_price: float) -> float:
     if not np.isnan(run.get("cost", np.nan)):
         return float(run["cost"])
     size, tokens = (float(run[name]) for name in COLUMNS[kind][:2])
     teacher_params = float(run.get("teacher_params", np.nan)) if kind == DISTILLED else np.nan
     teacher = 0.0 if np.isnan(teacher_params) else forward_flops(teacher_params, shape)
-    return float(student_cost_per_token(forward_flops(size, shape), teacher, 1.0) * tokens)
+    return float(student_cost_per_token(forward_flops(size, shape), teacher, logits_price) * tokens)
+
+
+def proposed_candidates(fitted: FittedDraws, teachers: TeacherTable | None) -> pd.DataFrame:
+    """Return candidates in the observed ranges: three sizes, three numbers of tokens per parameter, three losses of teachers.
+
+    Existing teachers replace the losses. Supervised runs have the ranges of the supervised law's data.
+
+    Raises
+    ------
+    ParameterError
+        If the posterior does not have the ranges of its runs.
+    """
+    ranges = fitted.ranges
+    if "student_params" not in ranges:
+        raise ParameterError("The posterior does not have the ranges of its runs. Give `candidates`, a table of runs.")
+    known = [("", loss, np.nan) for loss in np.linspace(*ranges["teacher_loss"], _PROPOSED)]
+    if teachers is not None:
+        known = list(zip(teachers.names, teachers.loss.tolist(), teachers.params.tolist(), strict=True))
+    rows: list[dict[str, Any]] = []
+    for size, tokens in _runs(ranges, "student_params", "student_tokens_per_param"):
+        for name, loss, params in known:
+            words = f"{size_words(size)} on {size_words(tokens)} tokens, teacher {name or f'of {loss:.2f} nats'}"
+            run = {"student_params": size, "student_tokens": tokens, "teacher_loss": loss, "teacher_params": params}
+            rows.append({"name": words, **run})
+    for size, tokens in _runs(ranges, "pretraining_params", "pretraining_tokens_per_param"):
+        rows.append(
+            {"name": f"{size_words(size)} on {size_words(tokens)} tokens, pretrained", "params": size, "tokens": tokens}
+        )
+    return pd.DataFrame(rows)
+
+
+def _runs(ranges: Mapping[str, tuple[float, float]], params: str, ratio: str) -> list[tuple[float, float]]:
+    sizes, ratios = (np.geomspace(*ranges[name], _PROPOSED) for name in (params, ratio))
+    return [(float(size), float(size * each)) for size in sizes for each in ratios]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ import numpy as np
 
 from bayesdistill.design.candidates import Predictions
 from bayesdistill.law.predictive import standard_residuals
+from bayesdistill.progress import Report
 
 _BLOCKS = 20
 _MATRIX = 2**21  # maximum number of elements of a matrix: 16 MB
@@ -112,6 +113,8 @@ class Worth:
         (candidate,): probability that the run changes the choice, weighted over cells.
     effective : ndarray
         (candidate, outcome): effective number of draws under the weights.
+    per_outcome : ndarray
+        (candidate, outcome): apparent value after the outcome, weighted over cells.
     """
 
     cell: np.ndarray
@@ -120,6 +123,7 @@ class Worth:
     total_mcse: np.ndarray
     change: np.ndarray
     effective: np.ndarray
+    per_outcome: np.ndarray
 
 
 def predictive_quantiles(predictions: Predictions, count: int, seed: int) -> np.ndarray:
@@ -160,6 +164,7 @@ def worth_of(
     made: Sequence[tuple[int, np.ndarray]] = (),
     *,
     random_outcomes: bool = False,
+    report: Report = lambda done, total: None,
 ) -> Worth:
     """Return the values of candidates, each evaluated together with the runs in `made`.
 
@@ -174,6 +179,8 @@ def worth_of(
         Selected candidates and their outcomes on the same paths.
     random_outcomes : bool
         Whether the outcomes are simulated. If so, their number enters the standard error.
+    report : callable
+        Receives (done, total) after every candidate of every part of the outcomes.
     """
     gain, weights, predictions, blocks = decision.gain, decision.weights, decision.predictions, decision.blocks
     candidates, count = outcomes.shape
@@ -211,6 +218,7 @@ def worth_of(
             partial[c] += np.maximum(without[:, None] * others, 0).sum(axis=1)
             judge = np.where(mass < 1 - _ALONE, others, after)
             crossed[c] += np.where(sign * judge > 0, sign * inside, 0).sum(axis=(0, 1))
+            report(start // rows * candidates + c + 1, -(-count // rows) * candidates)
     apparent /= count
     crossed /= count
     cell = np.clip((apparent + crossed) / 2, 0, decision.perfect_information)
@@ -230,4 +238,5 @@ def worth_of(
         np.sqrt(jackknife_total + noise_total + (optimism @ weights) ** 2),
         change @ weights / count,
         effective,
+        per_outcome,
     )

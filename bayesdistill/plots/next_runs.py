@@ -104,6 +104,12 @@ def _number_batch(ax: Axes, chosen: xr.Dataset) -> None:
 def _draw_batch(ax: Axes, found: xr.Dataset, most: float) -> None:
     look, value, error = visuals.look_of(ax), found["batch_evsi"], found["batch_evsi_mcse"]
     each = zip(grids.names(found, "batch_candidate"), found["batch_cost"].values, strict=True)
+    if not value.size:
+        ax.set(xticks=[], yticks=[], ylabel="batch")
+        visuals.text(
+            ax, 0.5, 0.5, "No run adds more than its Monte Carlo error.", "axes fraction", ha="center", va="center"
+        )
+        return
     names = [style.plain(f"{k}: {name} ({style.power_of_ten(cost)})") for k, (name, cost) in enumerate(each, start=1)]
     places = visuals.rows(ax, names)
     visuals.bars(ax, places, value.values, style.OKABE_ITO[4])

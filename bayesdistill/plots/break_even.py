@@ -16,7 +16,7 @@ _OUTCOMES = {
     "never": ("never pays", style.OKABE_ITO[5]),
     "impossible": ("no strategy fits", ""),
 }
-"""Outcome -> words and color; that of the look where there is none."""
+"""Outcome -> words and color; the look's color where there is none."""
 
 
 @collection.documented

@@ -1,4 +1,4 @@
-"""Simulation-based calibration: ranks of truths, and whether probabilities come true."""
+"""Simulation-based calibration: ranks of truths, and calibration of probabilities."""
 
 from __future__ import annotations
 

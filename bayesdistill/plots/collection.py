@@ -45,7 +45,7 @@ class Legend:
     Parameters
     ----------
     look : Look
-        Widths of lines and sizes of markers are multiples of those of the look.
+        Widths of lines and sizes of markers are multiples of the widths and sizes of the look.
     """
 
     def __init__(self, look: Look) -> None:

@@ -18,7 +18,7 @@ from bayesdistill.plots.style import SLIDE_HEIGHT, WARNING_COLOR, Look, plain
 
 _GRAIN = 6  # decimals of the figure's width and height: a thousandth of a point at most
 _LABELS = 8
-"""Room that the labels left of the panels take, in letters; the rest is for the panels, of which a title may fill most."""
+"""Room that the labels left of the panels take, in letters; the rest is for the panels. A title may fill most of them."""
 
 
 def finish(
@@ -64,7 +64,7 @@ def _size(artist: Artist) -> Bbox:
 
 
 def _wrap(text: Text, room: float, side: str = "width") -> None:
-    """Break a text into lines of at most `room` inches; `side` is that of their box along which the lines run."""
+    """Break a text into lines of at most `room` inches; `side` is the side of their box along which the lines run."""
     words = text.get_text()
     letters = max(20, int(len(words) * room / max(getattr(_size(text), side), 1e-6)))
     while getattr(_size(text), side) > room and letters > 10:
@@ -110,7 +110,7 @@ def _lay_out(figure: Picture, rect: tuple[float, float, float, float]) -> None:
 
 
 def _break_long_label(ax: Axes, look: Look) -> bool:
-    """Give the label of a y axis that is longer than its panel a second line, at the unit if there is one."""
+    """Give the label of a y axis that exceeds its panel a second line, at the unit if there is one."""
     label, room = ax.yaxis.label, _size(ax).height
     text = label.get_text()
     if not ax.axison or not text or "\n" in text or _size(label).height <= room:

@@ -14,7 +14,7 @@ _KINDS = {"distilled": "o", "supervised": "^"}
 
 @collection.documented
 def plot_next_runs(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
-    """The expected value of candidate runs for the decisions against their cost, and that of the batch, run by run.
+    """The expected value of candidate runs for the decisions against their cost, and for the batch, run by run.
 
     Parameters
     ----------
@@ -80,13 +80,13 @@ def _draw_candidates(ax: Axes, found: xr.Dataset, colors: dict[float, object], m
         visuals.points(ax, cost, value, color, 2, edge=0.8, zorder=3, **looks)
     style.flops_axis(ax.xaxis)
     if not (found["evsi"].any() or found["evsi_mcse"].any()):
-        ax.set_ylim(-0.1 * most, most)  # nothing to see but zeros: the axis is that of what there is to gain
+        ax.set_ylim(-0.1 * most, most)  # nothing to see but zeros: the axis shows what there is to gain
     style.small_numbers(ax.yaxis)
     ax.set(xlabel="cost of the run [FLOPs]", ylabel="expected value\n[nats per token]")
 
 
 def _number_batch(ax: Axes, chosen: xr.Dataset) -> None:
-    """Write places in the batch beside the points, those of runs of about the same cost without overlap."""
+    """Write places in the batch beside the points, places of runs of about the same cost without overlap."""
     look, frame = visuals.look_of(ax), ax.get_window_extent()
     letter = look.small * ax.figure.dpi / 72
     to_axes = ax.transData + ax.transAxes.inverted()

@@ -37,7 +37,7 @@ _SHARED = matplotlib.rc_params_from_file(Path(__file__).with_name("figure.mplsty
 
 @contextmanager
 def settings(look: Look) -> Iterator[None]:
-    """Use matplotlib's defaults with the sizes and colors of the look, whatever the caller has set."""
+    """Use matplotlib's defaults with the sizes and colors of the look, independent of the caller's settings."""
     own = {**_DEFAULTS, **_SHARED} | {
         "font.size": look.font,
         "text.color": look.ink,

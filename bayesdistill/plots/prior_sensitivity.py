@@ -1,4 +1,4 @@
-"""How much each quantity hangs on each prior."""
+"""How much each quantity depends on each prior."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Look:
     span: tuple[float, float]
 
     def pick[T](self, column: T, page: T, slide: T | None = None) -> T:
-        """Return the value for this size; a slide takes that of the page by default."""
+        """Return the value for this size; a slide takes the value of the page by default."""
         return {"column": column, "page": page, "slide": page if slide is None else slide}[self.size]
 
 
@@ -97,7 +97,7 @@ def size_colors(sizes: Sequence[float] | np.ndarray, look: Look) -> dict[float, 
 
 
 def budget_colors(budgets: Sequence[float] | np.ndarray, look: Look) -> dict[float, Any]:
-    """Return one color per budget, dark to light, from another colormap than that of sizes."""
+    """Return one color per budget, dark to light, from another colormap than the sizes."""
     span = (0.0, 0.75) if look.span[0] == 0 else (0.42, 1.0)
     return _ordered_colors(budgets, "plasma", span, span[0])
 

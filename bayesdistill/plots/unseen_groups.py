@@ -25,7 +25,7 @@ def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
     Returns
     -------
     Figure
-        A row for each split: elpd minus that of the split's best model with two standard errors (none for a split of one
+        A row for each split: elpd minus the elpd of the split's best model with two standard errors (none for a split of one
         fold), coverage of the 50 and 90 % intervals, and RMSE in nats per token.
 
     {raises}

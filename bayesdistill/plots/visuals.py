@@ -1,4 +1,4 @@
-"""What plots draw into a panel. Widths of lines and sizes of markers are multiples of those of the figure's look."""
+"""What plots draw into a panel. Widths of lines and sizes of markers are multiples of the widths and sizes of the figure's look."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def hatch_map(ax: Axes, x: np.ndarray, y: np.ndarray, outside: np.ndarray, gray:
 def tiles(ax: Axes, edges: np.ndarray, table: xr.DataArray, colors: Mapping[float, Any], **kwargs: Any) -> None:
     """Draw a table (row, column) as a map: a color for what is at least each level; names of the rows beside it."""
     rows(ax, [style.plain(name) for name in table[table.dims[0]].values], fontsize=kwargs.pop("fontsize"))
-    # Finite levels of which the last is above everything.
+    # Finite levels; the last one is above everything.
     norm = BoundaryNorm([*colors, max(1.0, float(table.max())) + 1], len(colors))
     values = np.ma.masked_invalid(table.values)
     heights = np.arange(table.shape[0] + 1) - 0.5

@@ -1,4 +1,4 @@
-"""Tables of what criticism found: one function that knows each kind of result by what it holds."""
+"""Tables of what criticism found: one function, which recognizes each kind of result by its variables."""
 
 from __future__ import annotations
 

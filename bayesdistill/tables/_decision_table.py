@@ -1,4 +1,4 @@
-"""Tables of what the other decisions return: one function that knows them by what they hold."""
+"""Tables of what the other decisions return: one function, which recognizes them by their variables."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _PER_CELL = """
     teacher_loss student_tokens status extrapolates extrapolation extrapolation_axis
 """
 _LOSSES = ("distilled_loss", "supervised_loss")
-"""Variables with quantiles, of which the table has the median and the outermost."""
+"""Variables with quantiles. The table has the median and the outermost ones."""
 _SPENDING = ("pretraining_tokens", "student_share", "teacher_inference_share", "teacher_training_share")
 OTHER_CORPUS = "other corpus"
 """Content of the column `warning` if the distilled runs and the supervised law belong to different corpora."""

@@ -102,7 +102,7 @@ def _text_column(heading: str, cells: list[str]) -> list[str]:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A table as GitHub Markdown, for people; whatever the texts contain, no cell can break the table."""
+    """A table as GitHub Markdown, for people; no text in a cell can break the table."""
     shown = readable(frame).rename(columns=_markdown_cell).map(_markdown_cell)
     rows = [shown.columns, ["---"] * len(shown.columns), *shown.to_numpy()]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -28,8 +28,9 @@ _PUBLIC = {
     """,
     "datasets": "describe_runs load_runs read_runs simulate_runs",
     "decisions": """
-        Planner break_even capacity_gap compare_crossovers compute_optimal crossovers evppi family_plan flag_names paper_claims plan
-        plan_tokens plan_value predict recommendations sharing_map student_choice target_loss teacher_choice
+        Planner add_student break_even capacity_gap compare_crossovers compute_optimal crossovers evppi family_plan
+        flag_names paper_claims plan plan_tokens plan_value predict recommendations sharing_map student_choice target_loss
+        teacher_choice
     """,
     "design": "cheapest_first information_order next_runs random_order run_costs",
     "errors": """

@@ -267,6 +267,7 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
     {
         # Decisions
         **dict.fromkeys(("delta_lgt", "delta_pre", "new_delta_pre"), SHARE),
+        "weight": Range(1e-9, 1e18),
         "threshold": Range(0.5, 0.9999, above=True),
         "indifference": Range(0, 10, "nats"),
         "max_extrapolation": Range(1, math.inf),

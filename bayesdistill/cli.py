@@ -434,6 +434,9 @@ def family_command(
         typer.Option(help="Charged fractions LGT:PRE (default 1:1, or 1:0 with --teachers)."),
     ] = None,
     teachers: TeacherFile = None,
+    add: Annotated[
+        list[str] | None, typer.Option(help="Sizes of one more student: its marginal cost and gain. Repeat for more.")
+    ] = None,
     output: Annotated[Path | None, _output("Output file of the result (netCDF).")] = None,
     max_teacher_params: MaxTeacherParams = "1e12",
     max_teacher_tokens: MaxTeacherTokens = "2e13",
@@ -445,12 +448,17 @@ def family_command(
     as_json: AsJson = False,
 ) -> None:
     """Plan a family of students on one teacher: which to distill, and how to split the budget."""
+    import pandas as pd
+
     from bayesdistill.plots.grids import level_note
 
     _keep_inputs(output, fit, teachers)
     charged = None if delta is None else _shares(delta)
+    loaded = _load_fit(fit)
+    level = {"noise": noise, "seed": _whole(seed, "--seed")}
+    accepted = {"allow_unconverged": allow_unconverged, "allow_conflict": allow_conflict}
     result = bd.family_plan(
-        _load_fit(fit),
+        loaded,
         _students(student),
         _positive(budget, "--budget"),
         counts=None if counts is None else [_whole(part, "--counts") for part in counts.split(",")],
@@ -458,23 +466,33 @@ def family_command(
         **({} if charged is None else {"delta_lgt": charged.delta_lgt, "delta_pre": charged.delta_pre}),
         teachers=teachers,
         **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens),
-        noise=noise,
-        seed=_whole(seed, "--seed"),
-        allow_unconverged=allow_unconverged,
-        allow_conflict=allow_conflict,
+        **level,
+        **accepted,
         progress=False if as_json else None,
     )
     if not result["feasible"].any():
         raise ParameterError("The `budget` is too small for the family. Raise it, or leave out students.")
+    added = None
+    if add:
+        sizes = [_positive(part, "--add") for part in _students(add)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", bd.ConvergenceWarning)  # shown once
+            warnings.simplefilter("ignore", bd.ConflictWarning)
+            added = bd.add_student(loaded, result, sizes, **level, **accepted)
     if output is not None:
         bd.save(result, output)
     table = bd.decision_table(result)
     if as_json:
-        _print_json(table, result)
+        more = [] if added is None else [bd.decision_table(added).assign(added=True)]
+        _print_json(pd.concat([table.assign(added=False), *more], ignore_index=True), result)
         return
     _print_table(table[[name for name in _FAMILY_COLUMNS if name in table]])
     print()
-    for sentence in [result.attrs["sentence"], *level_note(result)]:
+    if added is not None:
+        _print_table(bd.decision_table(added).drop(columns=["noise", "extrapolates", "average_budget"]))
+        print()
+    sentences = [] if added is None else added["sentence"].values.tolist()
+    for sentence in [result.attrs["sentence"], *sentences, *level_note(result)]:
         print(sentence)
     _print_warnings(result, fit)
     if output is not None:

@@ -227,6 +227,28 @@ def test_teachers_of_a_file_and_several_students(command: Command, published_dra
     row = json.loads(printed)[0]
     assert row["distilled_loss_median"] == pytest.approx(plan["distilled_loss_quantile"].values[0, 0, 0, 2], rel=1e-5)
     assert row["pretraining_tokens"] == pytest.approx(plan["pretraining_tokens"].values[0, 0], rel=1e-5)
+    code, _, err = command(*question, "--scenario", "teacher pretraining")
+    assert code == 2
+    assert "--teachers has no column 'tokens'" in err
+
+
+@pytest.mark.slow
+def test_students_and_families(command: Command, published_draw: xr.Dataset, tmp_path: Path) -> None:
+    path = bd.save(xr.DataTree.from_dict({"posterior": published_draw}), tmp_path / "fit.nc")
+    teachers = pd.DataFrame({"name": ["mine", "large"], "params": [8e9, 7e10], "loss": [2.05, 1.95]})
+    teachers.to_csv(tmp_path / "mine.csv", index=False)
+    question = [
+        "plan",
+        path,
+        "--student",
+        "500M,1B",
+        "--student",
+        "3B",
+        "--budgets",
+        "1e20,3e21",
+        "--allow-unconverged",
+    ]
+    question += ["--teachers", tmp_path / "mine.csv"]
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         code, out, err = command("students", *question[1:], "--scenario", "best case", "-o", tmp_path / "students.nc")
@@ -234,7 +256,7 @@ def test_teachers_of_a_file_and_several_students(command: Command, published_dra
     assert max(map(len, out.split("With")[0].splitlines())) <= 80
     ranked = bd.load(tmp_path / "students.nc")
     assert all(sentence in out for sentence in ranked["sentence"].values.ravel())
-    np.testing.assert_allclose(ranked["student_tokens"], plan["student_tokens"].sel(scenario=["best case"]))
+    assert ranked["student"].values.tolist() == [5e8, 1e9, 3e9]
     code, _, err = command("family", path, "--student", "500M,1B", "--budget", "1e6", "--allow-unconverged")
     assert code == 2
     assert "--budget is too small for the family" in err
@@ -242,16 +264,15 @@ def test_teachers_of_a_file_and_several_students(command: Command, published_dra
         warnings.simplefilter("default")
         code, out, err = command(
             "family", path, "--student", "500M,1B", "--budget", "1e21", "--counts", "2,1", "--delta", "0:0",
-            "--teachers", tmp_path / "mine.csv", "--allow-unconverged", "-o", tmp_path / "family.nc",
+            "--teachers", tmp_path / "mine.csv", "--add", "300M,3B", "--allow-unconverged", "-o", tmp_path / "family.nc",
         )  # fmt: skip
     assert code == 0, err
     assert max(map(len, out.split("With")[0].splitlines())) <= 80
     family = bd.load(tmp_path / "family.nc")
     assert family["count"].values.tolist() == [2, 1]
     assert family.attrs["sentence"] in out
-    code, _, err = command(*question, "--scenario", "teacher pretraining")
-    assert code == 2
-    assert "--teachers has no column 'tokens'" in err
+    for size in ("300M", "3B"):
+        assert f"One more student of {size} on " in out
 
 
 def test_a_target_loss(command: Command, published_draw: xr.Dataset, tmp_path: Path) -> None:

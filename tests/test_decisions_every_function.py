@@ -69,7 +69,8 @@ BROKEN = ASKED | OTHERS | {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "break_even" else ()) for name in ASKED]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in ("break_even", "student_choice") else ()) for name in ASKED],
 )
 @few
 @given(st.integers(0, 1000), st.permutations([2e8, 1.3e9]), st.permutations([1e20, 1e22, 1e24]))

@@ -170,6 +170,26 @@ def test_what_the_page_on_students_says_of_the_fit_is_so(fit354, capsys):
     assert "largest, so that other sizes may be better" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_what_the_page_on_families_says_of_the_fit_is_so(fit354, capsys):
+    page = ROOT / "docs" / "how-to" / "share-a-teacher.md"
+    names: dict[str, object] = {"bd": bd, "fit": fit354}
+    for _, source in blocks(page)[-2:]:
+        exec(source, names)
+    added, stated = names["added"], " ".join(page.read_text().split())
+    said = re.search(
+        r"Another 500M student costs (\S+) FLOPs, .* and a 2B student (\S+)\. .* they have (\S+) and (\S+) nats more",
+        stated,
+    )
+    assert said is not None
+    *costs, first, second = (float(value.rstrip(".")) for value in said.groups())
+    assert added["marginal_budget"].values == pytest.approx(costs, rel=0.03)
+    assert added["expected_gain"].values == pytest.approx([first, second], abs=2e-3)
+    own = names["family"]["student_budget"].sel(option="plan", student=5e8).item()
+    assert added["marginal_budget"].values[0] == pytest.approx(own, rel=2e-3)
+    assert capsys.readouterr().out.count("One more student") == 2
+
+
 def test_every_public_name_stands_in_the_reference():
     listed: list[str] = []
     for page in (ROOT / "docs" / "reference").glob("*.md"):

@@ -14,6 +14,7 @@ import xarray as xr
 from decision_cases import posterior_of, scattered
 
 import bayesdistill as bd
+from bayesdistill import posterior
 from bayesdistill.decisions.labels import declared
 from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ParameterError
 
@@ -39,6 +40,17 @@ def fit_of(source: xr.Dataset | bd.Planner) -> xr.Dataset:
     return source.fit if isinstance(source, bd.Planner) else source
 
 
+_FAMILIES: dict[str, xr.Dataset] = {}
+
+
+def free_family(fit: xr.Dataset) -> xr.Dataset:
+    """Return a plan for a family of a fit, computed once."""
+    name = posterior.identity(fit)
+    if name not in _FAMILIES:
+        _FAMILIES[name] = bd.family_plan(fit, STUDENTS, 1e20, delta_lgt=0, delta_pre=0, progress=False)
+    return _FAMILIES[name]
+
+
 # Function -> (the options that it uses, with a value that is not the default; the call).
 CALLS = {
     "plan": (SEARCH | NOISE | THINNED, lambda f, **o: bd.plan(f, STUDENTS, BUDGETS, teachers=TABLE, **o)),
@@ -60,6 +72,12 @@ CALLS = {
         lambda f, **o: bd.capacity_gap(f, STUDENTS, student_budget=1e21, teacher_params=[1e9, 7e9], teacher_budget=1e22, **o),
     ),
     "family_plan": (ALL | SHAPE | NOISE | {"progress": False}, lambda f, **o: bd.family_plan(f, STUDENTS, 1e22, teachers=TABLE, **o)),
+    "add_student": (
+        NOISE,
+        lambda f, **o: bd.add_student(
+            f, free_family(fit_of(f)), "1B", **o
+        ),
+    ),
     "plan_value": (MONEY, lambda f, **o: bd.plan_value(f, bd.plan(fit_of(f), 1e9, 1e21), **o)),
     "target_loss": (
         ALL | SHAPE | NOISE | WORK | MONEY, lambda f, **o: bd.target_loss(f, STUDENTS, 2.3, teachers=TABLE, **o)

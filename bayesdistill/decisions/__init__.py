@@ -4,6 +4,7 @@ The functions do not sample. Each takes a fit (or a Dataset of draws), checks it
 The `strategies` subpackage computes the strategies.
 """
 
+from bayesdistill.decisions._add_student import add_student
 from bayesdistill.decisions._break_even import break_even, sharing_map
 from bayesdistill.decisions._compute_optimal import compute_optimal
 from bayesdistill.decisions._crossovers import compare_crossovers, crossovers
@@ -21,6 +22,7 @@ from bayesdistill.decisions.planning import Planner
 
 __all__ = [
     "Planner",
+    "add_student",
     "break_even",
     "capacity_gap",
     "compare_crossovers",

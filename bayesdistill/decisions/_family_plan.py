@@ -187,7 +187,7 @@ def _sentence(family: Family, plan: Choice, values: dict[str, Any], names: tuple
     if np.isnan(plan.tokens).any():
         return f"{given}: the budget is too small for every plan."
     (low, middle, high), alone = values["family_loss_quantile"][0][[0, 2, 4]], values["family_loss_quantile"][1][2]
-    loss = f"mean loss {middle:.3f} nats per token, 90 % interval {low:.3f} to {high:.3f}"
+    loss = f"mean loss {middle:.3f} nats per token, 90% interval {low:.3f} to {high:.3f}"
     if plan.teacher is None:
         return f"{given}: pretrain all ({loss})."
     own, shared = (

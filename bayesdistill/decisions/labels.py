@@ -21,7 +21,7 @@ from bayesdistill.strategies import Bounds, Problem
 CELL = ("student", "scenario", "budget")
 CROSSOVER_STATUS = ("crossed", "always", "never", "reversed", "impossible")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_BOUNDS = ("min_teacher_params", "max_teacher_params", "min_teacher_tokens", "max_teacher_tokens", "max_student_tokens")
+BOUNDS = ("min_teacher_params", "max_teacher_params", "min_teacher_tokens", "max_teacher_tokens", "max_student_tokens")
 
 
 def declared() -> Mapping[str, Variables]:
@@ -112,7 +112,7 @@ def shape_attributes(shape: Shape) -> dict[str, Any]:
 
 def setting_attributes(bounds: Bounds, shape: Shape) -> dict[str, Any]:
     """Return bounds and architecture as attributes."""
-    return {name: float(getattr(bounds, name)) for name in _BOUNDS} | shape_attributes(shape)
+    return {name: float(getattr(bounds, name)) for name in BOUNDS} | shape_attributes(shape)
 
 
 def size_words(value: float) -> str:

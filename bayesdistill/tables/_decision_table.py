@@ -49,9 +49,9 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     Parameters
     ----------
     found : Dataset
-        What `predict`, `compute_optimal`, `plan`, `plan_tokens`, `sharing_map`, `crossovers`, `compare_crossovers`, `break_even`,
-        `student_choice`, `teacher_choice`, `capacity_gap`, `plan_value`, `target_loss`, `evppi`, `family_plan`, `recommendations`,
-        `paper_claims`, `next_runs` or `describe_runs` returns.
+        What `predict`, `compute_optimal`, `plan`, `plan_tokens`, `sharing_map`, `crossovers`, `compare_crossovers`,
+        `break_even`, `student_choice`, `teacher_choice`, `capacity_gap`, `plan_value`, `target_loss`, `evppi`, `family_plan`,
+        `add_student`, `recommendations`, `paper_claims`, `next_runs` or `describe_runs` returns.
     prob : float
         Probability inside the equal-tailed interval where draws are summarised here; where the result holds quantiles, the
         outermost are taken.

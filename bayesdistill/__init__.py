@@ -32,7 +32,7 @@ _PUBLIC = {
         flag_names paper_claims plan plan_tokens plan_value predict recommendations sharing_map student_choice target_loss
         teacher_choice
     """,
-    "design": "cheapest_first information_order next_runs random_order run_costs",
+    "design": "cheapest_first information_order next_runs next_supervised_runs random_order run_costs",
     "errors": """
         BayesdistillError ConflictError ConflictWarning ConvergenceError ConvergenceWarning CompilerWarning DataError DesignWarning
         DigestWarning ExtrapolationWarning FileError ModelError ParameterError

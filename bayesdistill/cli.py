@@ -695,6 +695,52 @@ def update_command(
         print(f"Wrote {output}.")
 
 
+@app.command(name="next-supervised")
+def next_supervised_command(
+    fit: FitFile,
+    budgets: Annotated[
+        str, typer.Option(help="Target budgets: lowest:highest:count on a log scale, or a list 1e23,1e24.")
+    ],
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            help="Candidate runs: a CSV or Parquet file with params and tokens. By default, runs are proposed."
+        ),
+    ] = None,
+    objective: Annotated[
+        str, _one_of(("loss", "size"), "Rank by what a run tells about the loss or about the size.")
+    ] = "loss",
+    seed: Annotated[str, _number("Random seed of the outcomes.")] = "0",
+    output: Annotated[Path | None, _output("Output file of the result (netCDF).")] = None,
+    allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rank supervised runs by what they tell about compute-optimal pretraining at target budgets."""
+    _keep_inputs(output, fit, candidates)
+    result = bd.next_supervised_runs(
+        _load_fit(fit),
+        candidates,
+        _budgets(budgets),
+        objective=objective,
+        seed=_whole(seed, "--seed"),
+        allow_unconverged=allow_unconverged,
+        allow_conflict=allow_conflict,
+    )
+    if output is not None:
+        bd.save(result, output)
+    table = bd.decision_table(result)
+    if as_json:
+        _print_json(table, result)
+        return
+    print("What supervised runs tell about compute-optimal pretraining\n")
+    columns = ["candidate", "params", "tokens", "cost", "sd_reduction", "size_value", "status", "extrapolation"]
+    _print_table(table[columns])
+    _print_warnings(result, fit)
+    if output is not None:
+        print(f"Wrote {output}.")
+
+
 @app.command(name="recommend")
 def recommend_command(
     fit: FitFile,

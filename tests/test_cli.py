@@ -549,12 +549,14 @@ def test_every_command_speaks_json() -> None:
         "predict",
         "optimal",
         "update",
+        "next-supervised",
         "recommend",
         "page",
         "students",
         "target",
         "report",
         "demo",
+        "family",
     }
     for name, one in group.commands.items():
         assert "--json" in {flag for parameter in one.params for flag in parameter.opts}, name

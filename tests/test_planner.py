@@ -31,6 +31,7 @@ MONEY = {
     "gpu_flops_per_second": 4e14, "price_per_gpu_hour": 2, "inference_flops_per_second": 2e14,
     "inference_price_per_gpu_hour": 3, "currency": "EUR",
 }  # fmt: skip
+SUPERVISED = {"student_params": "params", "student_tokens": "tokens"}
 WORK = {"threads": 1, "progress": False}
 SEARCH = ALL | SHAPE | WORK | {"piece": 1}
 RANGE = [1e19, 1e22, 1e25]
@@ -93,6 +94,10 @@ CALLS = {
     "next_runs": (
         ALL | SHAPE | WORK | MONEY | {"seed": 3},
         lambda f, **o: bd.next_runs(f, RUNS, STUDENTS, BUDGETS, outcomes=20, **o),
+    ),
+    "next_supervised_runs": (
+        SHAPE | {"seed": 3},
+        lambda f, **o: bd.next_supervised_runs(f, RUNS.rename(columns=SUPERVISED)[["params", "tokens"]], BUDGETS, outcomes=20, **o),
     ),
     "information_order": (SHAPE, lambda f, **o: bd.information_order(f, RUNS, **o)),
 }  # fmt: skip

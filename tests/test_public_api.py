@@ -24,7 +24,7 @@ ExtrapolationWarning FileError ModelError
 ConvergenceThresholds
 CompilerWarning Coordinate GroupEffect LAWS Law PUBLISHED Parameter ParameterError Prior ResidualNoise SCENARIOS Scenario Shape Term
 __version__ backtest backtest_table break_even build_model capacity_gap cheapest_first
-check cite compare_crossovers compare_fits compute_optimal plot_compute_optimal SIX_ND update Update
+check cite compare_crossovers compare_fits compute_optimal plot_compute_optimal SIX_ND update Update next_supervised_runs
  crossovers decision_table describe_runs distillation_flops distilled_loss evppi family_plan
 fit flag_names flops_per_token information_order interactive_page law_curves law_draws law_of leave_out Planner
 load load_runs methods_text mix next_runs paper_claims plan

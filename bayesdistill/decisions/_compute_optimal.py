@@ -110,7 +110,7 @@ def compute_optimal(fit: planning.Source, budgets: Numbers, **options: Unpack[Op
     factors = np.stack(
         [
             *extrapolation.pretraining_factors(fitted, sizes, tokens),
-            extrapolation.extrapolation_factor(at, _seen_compute(planner)),
+            extrapolation.extrapolation_factor(at, seen_compute(planner)),
         ]
     )
     values: dict[str, Any] = {
@@ -170,7 +170,7 @@ def chosen_sizes(draws: Draws, budgets: np.ndarray, shape: Shape, best: np.ndarr
     return np.exp(found.x)
 
 
-def _seen_compute(planner: planning.Planner) -> tuple[float, float] | None:
+def seen_compute(planner: planning.Planner) -> tuple[float, float] | None:
     """Return the range of training FLOPs of the pretrained models in the data; None if it is unknown."""
     seen = posterior.seen_runs(planner.fit)
     if {"params", "tokens"} <= set(seen.data_vars):

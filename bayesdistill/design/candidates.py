@@ -7,6 +7,7 @@ A row is a *distilled* run (student_params, student_tokens, teacher_loss: a stud
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -87,13 +88,16 @@ def run_costs(candidates: pd.DataFrame, *, shape: Shape = PUBLISHED_SHAPE) -> np
 
 
 def parse_candidates(
-    table: pd.DataFrame, shape: Shape, teacher_losses: tuple[float, float] = (0.0, math.inf), logits_price: float = 1.0
+    table: pd.DataFrame | str | os.PathLike[str],
+    shape: Shape,
+    teacher_losses: tuple[float, float] = (0.0, math.inf),
+    logits_price: float = 1.0,
 ) -> Candidates:
     """Validate a table of candidates.
 
     Parameters
     ----------
-    table : DataFrame
+    table : DataFrame or path
     shape : Shape
     teacher_losses : tuple of float
         Range of plausible losses of teachers, in nats per token.

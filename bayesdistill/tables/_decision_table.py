@@ -114,7 +114,7 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
         shown["chosen"] = source["chosen"] == place
     # One row per cell: what does not depend on a dimension is repeated along it.
     frame = shown.reset_coords(drop=True).to_dataframe(dim_order=rows).reset_index()
-    if kind.marker == "evsi_per_flop":
+    if kind.marker in ("evsi_per_flop", "sd_reduction"):
         frame = frame.sort_values("rank", ignore_index=True)
     if kind.rows == ["row"]:
         frame = frame.drop(columns="row")

@@ -356,11 +356,13 @@ def target_command(
         teachers=teachers,
         **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens),
         max_compute=_positive(max_compute, "--max-compute"),
-        gpu_flops_per_second=gpu_flops_per_second,
-        price_per_gpu_hour=price_per_gpu_hour,
-        inference_flops_per_second=inference_flops_per_second,
-        inference_price_per_gpu_hour=inference_price_per_gpu_hour,
-        currency=currency,
+        **_prices(
+            gpu_flops_per_second,
+            price_per_gpu_hour,
+            inference_flops_per_second,
+            inference_price_per_gpu_hour,
+            currency,
+        ),
         noise=noise,
         seed=_whole(seed, "--seed"),
         allow_unconverged=allow_unconverged,
@@ -368,6 +370,161 @@ def target_command(
         progress=False if as_json else None,
     )
     _print_result(result, output, as_json, [*target_sentences(result, most=12), *level_note(result)], fit)
+
+
+@app.command(name="value")
+def value_command(
+    fit: FitFile,
+    plan: Annotated[Path, typer.Option(help="Plan of this fit, written by `bayesdistill plan`.")],
+    output: Annotated[Path | None, _output("Output file of the result (netCDF).")] = None,
+    gpu_flops_per_second: GpuFlops = None,
+    price_per_gpu_hour: GpuPrice = None,
+    inference_flops_per_second: InferenceFlops = None,
+    inference_price_per_gpu_hour: InferencePrice = None,
+    currency: Currency = "USD",
+    allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a plan is worth in nats, compute, GPU-hours and money."""
+    _keep_inputs(output, fit, plan)
+    result = bd.plan_value(
+        _load_fit(fit),
+        _load_plan(plan),
+        **_prices(
+            gpu_flops_per_second,
+            price_per_gpu_hour,
+            inference_flops_per_second,
+            inference_price_per_gpu_hour,
+            currency,
+        ),
+        allow_unconverged=allow_unconverged,
+        allow_conflict=allow_conflict,
+    )
+    _print_result(result, output, as_json, [], fit)
+
+
+@app.command(name="tokens")
+def tokens_command(
+    fit: FitFile,
+    student: Students,
+    tokens: Annotated[
+        str, typer.Option(help="Unique tokens: lowest:highest:count on a log scale, or a list 1e10,1e11.")
+    ],
+    budget: Annotated[str | None, _number("FLOPs for one student (default: unlimited).")] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Cost scenario (default: best case). Repeat for more.", autocompletion=lambda: list(bd.SCENARIOS)
+        ),
+    ] = None,
+    delta: Deltas = None,
+    output: Annotated[Path | None, _output("Output file of the plan (netCDF).")] = None,
+    max_teacher_params: MaxTeacherParams = "1e12",
+    max_teacher_tokens: Annotated[
+        str, _number("Maximum training tokens of the teacher; same: the student's tokens.")
+    ] = "2e13",
+    noise: Level = "expected",
+    draws: Annotated[str, _number("Number of draws for the strategy with perfect information.")] = "1000",
+    seed: LevelSeed = "0",
+    allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare distillation and pretraining by unique tokens, where data limit training."""
+    from bayesdistill.plots.grids import changes_note, left_out, level_note, undetermined_note
+
+    _keep_inputs(output, fit)
+    result = bd.plan_tokens(
+        _load_fit(fit),
+        _students(student),
+        _budgets(tokens, "--tokens"),
+        budget=None if budget is None else _positive(budget, "--budget"),
+        scenarios=_scenarios(scenario, delta) if scenario or delta else "best case",
+        max_teacher_params=_positive(max_teacher_params, "--max-teacher-params"),
+        max_teacher_tokens=max_teacher_tokens
+        if max_teacher_tokens == "same"
+        else _positive(max_teacher_tokens, "--max-teacher-tokens"),
+        noise=noise,
+        draws=_whole(draws, "--draws"),
+        seed=_whole(seed, "--seed"),
+        allow_unconverged=allow_unconverged,
+        allow_conflict=allow_conflict,
+        progress=False if as_json else None,
+    )
+    notes = [*left_out(result), *level_note(result), *undetermined_note(result), *changes_note(result)]
+    _print_result(result, output, as_json, notes, fit, _TOKEN_COLUMNS)
+
+
+@app.command(name="next-runs")
+def next_runs_command(
+    fit: FitFile,
+    student: Students,
+    budgets: Budgets,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="Candidate runs: a CSV or Parquet file (default: proposals in the observed ranges)."),
+    ] = None,
+    scenario: ScenarioNames = None,
+    delta: Deltas = None,
+    teachers: TeacherFile = None,
+    batch: Annotated[str | None, _number("Largest number of runs in the batch.")] = None,
+    batch_compute: Annotated[
+        str | None, typer.Option("--compute", metavar="NUMBER", help="FLOPs of the batch.")
+    ] = None,
+    batch_money: Annotated[
+        str | None, typer.Option("--money", metavar="NUMBER", help="Cost of the batch (requires --gpu-price).")
+    ] = None,
+    output: Annotated[Path | None, _output("Output file of the result (netCDF).")] = None,
+    gpu_flops_per_second: GpuFlops = None,
+    price_per_gpu_hour: GpuPrice = None,
+    inference_flops_per_second: InferenceFlops = None,
+    inference_price_per_gpu_hour: InferencePrice = None,
+    currency: Currency = "USD",
+    max_teacher_params: MaxTeacherParams = "1e12",
+    max_teacher_tokens: MaxTeacherTokens = "2e13",
+    max_student_tokens: MaxStudentTokens = None,
+    seed: Annotated[str, _number("Random seed of the outcomes.")] = "0",
+    allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print what candidate runs are worth for the decision, and which to make first."""
+    _keep_inputs(output, fit, candidates, teachers)
+    result = bd.next_runs(
+        _load_fit(fit),
+        candidates,
+        _students(student),
+        _budgets(budgets),
+        _scenarios(scenario, delta),
+        teachers=teachers,
+        batch=None if batch is None else _whole(batch, "--batch"),
+        batch_compute=batch_compute,
+        batch_money=batch_money,
+        **_prices(
+            gpu_flops_per_second,
+            price_per_gpu_hour,
+            inference_flops_per_second,
+            inference_price_per_gpu_hour,
+            currency,
+        ),
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens),
+        seed=_whole(seed, "--seed"),
+        allow_unconverged=allow_unconverged,
+        allow_conflict=allow_conflict,
+        progress=False if as_json else None,
+    )
+    chosen = ", ".join(result["batch_candidate"].values.tolist()) or "none"
+    _print_result(
+        result, output, as_json, [f"Runs to make first: {chosen}.", result.attrs["suggestion"]], fit, _RUN_COLUMNS
+    )
+
+
+_TOKEN_COLUMNS = [
+    *("student", "scenario", "tokens", "probability", "probability_lowest", "probability_highest", "expected_gain"),
+    *("teacher_params", "teacher_tokens", "extrapolation_axis"),
+]
+_RUN_COLUMNS = ["candidate", "cost", "cost_money", "evsi", "evsi_mcse", "value_flops", "value_money", "batch_position"]
 
 
 @app.command(name="students")
@@ -839,15 +996,11 @@ def report_command(
     as_json: AsJson = False,
 ) -> None:
     """Write a self-contained HTML report of a fit and a plan, with tables and figures as files."""
-    import xarray as xr
-
     from bayesdistill.reporting import check_report, report_files, write_report
 
     check_report(output)
-    planned = None if plan is None else bd.load(plan)
-    if planned is not None and not isinstance(planned, xr.Dataset):
-        raise FileError(f"{plan} contains a fit, not a plan. Create a plan with: bayesdistill plan FIT -o plan.nc")
-    files = report_files(_load_fit(fit), planned)
+    planned = None if plan is None else _load_plan(plan)
+    files = report_files(_load_fit(fit), planned, progress=False if as_json else None)
     page = write_report(files, output)
     names = [str(output / name) for name in files]
     print(json.dumps({"page": str(page), "files": names}) if as_json else f"Wrote {page}.")
@@ -926,14 +1079,31 @@ def _print_table(table: pd.DataFrame) -> None:
     print(bd.table_text(table, width=shutil.get_terminal_size().columns))
 
 
-def _print_result(result: xr.Dataset, output: Path | None, as_json: bool, sentences: Sequence[str], fit: Path) -> None:
-    """Write a result to a file if one is given, and print its table with sentences, or as JSON."""
+def _prices(*values: str | None) -> dict[str, Any]:
+    """Return the prices of training and inference, and their currency, as arguments."""
+    names = [
+        *("gpu_flops_per_second", "price_per_gpu_hour", "inference_flops_per_second"),
+        *("inference_price_per_gpu_hour", "currency"),
+    ]
+    return dict(zip(names, values, strict=True))
+
+
+def _print_result(
+    result: xr.Dataset,
+    output: Path | None,
+    as_json: bool,
+    sentences: Sequence[str],
+    fit: Path,
+    columns: Sequence[str] = (),
+) -> None:
+    """Write a result to a file if one is given, and print its table, or some of its columns, with sentences, or as JSON."""
     if output is not None:
         bd.save(result, output)
     if as_json:
         _print_json(bd.decision_table(result), result)
         return
-    _print_table(bd.decision_table(result).drop(columns=["noise", "extrapolates"], errors="ignore"))
+    table = bd.decision_table(result).drop(columns=["noise", "extrapolates"], errors="ignore")
+    _print_table(table[[name for name in columns if name in table]] if columns else table)
     for sentence in sentences:
         print(sentence)
     _print_warnings(result, fit)
@@ -970,6 +1140,15 @@ def _print_warnings(result: xr.Dataset, fit: Path) -> None:
 def _fixed_axes(result: xr.Dataset) -> list[str]:
     """Return which axes of the fitted runs do not vary, and which questions the result therefore cannot answer."""
     return list(json.loads(result.attrs.get("fixed_axes", "{}")).values())
+
+
+def _load_plan(path: Path) -> xr.Dataset:
+    import xarray as xr
+
+    result = bd.load(path)
+    if not isinstance(result, xr.Dataset):
+        raise FileError(f"{path} contains a fit, not a plan. Create a plan with: bayesdistill plan FIT -o plan.nc")
+    return result
 
 
 def _load_fit(path: Path) -> xr.DataTree:
@@ -1023,19 +1202,19 @@ def _shares(text: str) -> Any:
     return bd.Scenario(delta_lgt=lgt, delta_pre=pre)
 
 
-def _budgets(text: str) -> list[float]:
+def _budgets(text: str, option: str = "--budgets") -> list[float]:
     import numpy as np
 
     if ":" not in text:
-        return [_positive(part, "--budgets") for part in text.split(",")]
+        return [_positive(part, option) for part in text.split(",")]
     parts = text.split(":")
     if len(parts) != 3 or not re.fullmatch("[0-9]{1,4}", parts[2]) or int(parts[2]) < 2:
         raise ParameterError(
-            f"--budgets must be lowest:highest:count with a count from 2 to 9999, such as 1e19:1e25:25, got {text:.100}."
+            f"{option} must be lowest:highest:count with a count from 2 to 9999, such as 1e19:1e25:25, got {text:.100}."
         )
-    low, high = (_positive(part, "--budgets") for part in parts[:2])
+    low, high = (_positive(part, option) for part in parts[:2])
     if low >= high:
-        raise ParameterError(f"The lowest budget of --budgets must be less than the highest, got {text!r}.")
+        raise ParameterError(f"The lowest value of {option} must be less than the highest, got {text!r}.")
     return [float(value) for value in np.geomspace(low, high, int(parts[2]))]
 
 

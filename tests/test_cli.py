@@ -275,6 +275,84 @@ def test_students_and_families(command: Command, published_draw: xr.Dataset, tmp
         assert f"One more student of {size} on " in out
 
 
+@pytest.fixture(scope="module")
+def noisy(jittered_draws: xr.Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A fit and a plan of it, as files."""
+    folder = tmp_path_factory.mktemp("noisy")
+    fit = jittered_draws.isel(draw=slice(0, 50))
+    tree = xr.DataTree.from_dict({"posterior": fit})
+    path = bd.save(tree, folder / "fit.nc")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bd.ConvergenceWarning)
+        plan = bd.plan(tree, "1B", [1e21, 1e23], "best case", draws=20, allow_unconverged=True, progress=False)
+    return path, bd.save(plan, folder / "plan.nc")
+
+
+MONEY = ["--gpu-flops", "4e14", "--gpu-price", "2", "--allow-unconverged"]
+
+
+@pytest.mark.filterwarnings("ignore::bayesdistill.ConvergenceWarning")
+def test_value_of_a_plan(noisy: tuple[Path, Path], command: Command) -> None:
+    fit, plan = noisy
+    code, out, err = command("value", fit, "--plan", plan, *MONEY)
+    assert code == 0, err
+    assert "[USD]" in out
+    code, out, _ = command("value", fit, "--plan", plan, *MONEY, "--inference-price", "4", "--json")
+    first, *_ = json.loads(out)
+    assert first["pretraining_money"] == pytest.approx(1e21 / 4e14 / 3600 * 2)
+    code, _, err = command("value", fit, "--plan", fit, "--allow-unconverged")
+    assert code == 2
+    assert "contains a fit, not a plan" in err
+    code, _, err = command("value", fit, "--plan", plan, "--gpu-price", "2", "--allow-unconverged")
+    assert "--gpu-price requires --gpu-flops" in err
+
+
+@pytest.mark.filterwarnings("ignore::bayesdistill.ConvergenceWarning")
+def test_plan_over_tokens(noisy: tuple[Path, Path], command: Command, tmp_path: Path) -> None:
+    question = ["tokens", noisy[0], "--student", "1B", "--allow-unconverged", "--draws", "8"]
+    code, out, err = command(
+        *question, "--tokens", "1e10,1e12", "--max-teacher-tokens", "same", "-o", tmp_path / "t.nc"
+    )
+    assert code == 0, err
+    assert "10B" in out
+    found = bd.load(tmp_path / "t.nc")
+    assert found["tokens"].values.tolist() == [1e10, 1e12]
+    assert found.attrs["max_teacher_tokens"] == "same"
+    for wrong in ("x", "2:1:3", "1e10:1e12"):
+        code, _, err = command(*question, "--tokens", wrong)
+        assert code == 2
+        assert "--tokens" in err
+
+
+@pytest.mark.filterwarnings("ignore::bayesdistill.ConvergenceWarning")
+def test_next_runs(noisy: tuple[Path, Path], command: Command, tmp_path: Path) -> None:
+    table = tmp_path / "runs.csv"
+    pd.DataFrame({"name": ["a", "b"], "params": [1e8, 1e9], "tokens": [2e9, 2e10]}).to_csv(table, index=False)
+    question = ["next-runs", noisy[0], "--student", "1B", "--budgets", "1e21", "--scenario", "best case"]
+    code, out, err = command(*question, "--candidates", table, "--money", "1000", *MONEY, "-o", tmp_path / "next.nc")
+    assert code == 0, err
+    assert "Runs to make first:" in out
+    assert "worth" in out
+    found = bd.load(tmp_path / "next.nc")
+    assert found["candidate"].values.tolist() == ["a", "b"]
+    assert found.attrs["price_per_gpu_hour"] == 2
+    code, _, err = command(*question, "--candidates", table, "--money", "1000", "--allow-unconverged")
+    assert code == 2
+    assert "--money requires --gpu-flops and --gpu-price" in err
+    code, _, err = command(*question, "--allow-unconverged")
+    assert code == 2
+    assert "does not have the ranges of its runs. Give --candidates" in err
+
+
+def test_a_report_shows_its_progress(fit354: xr.DataTree, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    curves_of = bd.law_curves(fit354)
+    from bayesdistill.reporting import report_files
+
+    report_files(fit354, curves=curves_of, progress=lambda *step: steps.append(step))
+    assert steps[-1][0] == steps[-1][1] == len({done for done, _ in steps}) - 1
+
+
 def test_a_target_loss(command: Command, published_draw: xr.Dataset, tmp_path: Path) -> None:
     path = bd.save(xr.DataTree.from_dict({"posterior": published_draw}), tmp_path / "fit.nc")
     question = ["target", path, "--student", "1B,3B", "--allow-unconverged", "--scenario", "teacher inference"]
@@ -543,6 +621,9 @@ def test_every_command_speaks_json() -> None:
 
     group = typer.main.get_command(cli.app)
     assert set(group.commands) == {
+        "value",
+        "tokens",
+        "next-runs",
         "fit",
         "check",
         "plan",

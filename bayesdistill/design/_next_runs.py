@@ -14,6 +14,7 @@ this, and the value of the run is reliable only after refitting the model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -51,7 +52,7 @@ class NextRunsOptions(planning.Search, planning.Money, total=False):
 @planning.with_options
 def next_runs(
     fit: planning.Source,
-    candidates: pd.DataFrame | None,
+    candidates: pd.DataFrame | str | Path | None,
     students: Numbers,
     budgets: Numbers,
     scenarios: Scenarios = tuple(SCENARIOS),
@@ -70,7 +71,7 @@ def next_runs(
 
     Parameters
     ----------
-    candidates : DataFrame or None
+    candidates : DataFrame, path or None
         One run per row: student_params, student_tokens, teacher_loss (a student of an existing teacher) or params, tokens
         (a model trained from scratch). Optional: name, cost (FLOPs; by default 3 F(N) D), and teacher_params, which adds the
         cost of the teacher's logits to a distilled run. None proposes runs in the observed ranges: three sizes, three numbers of

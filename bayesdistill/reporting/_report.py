@@ -21,6 +21,7 @@ from bayesdistill.errors import ParameterError
 from bayesdistill.files import check_writable, make_folder, write_file
 from bayesdistill.plots.grids import need
 from bayesdistill.posterior import Fit
+from bayesdistill.progress import Progress, reporting
 from bayesdistill.reporting import content
 from bayesdistill.reporting import sentences as words
 from bayesdistill.reporting._cite import cite
@@ -28,10 +29,16 @@ from bayesdistill.reporting._methods_text import methods_text
 from bayesdistill.tables import latex, markdown, readable
 
 PAGE = "report.html"
+_STEPS = 6  # until the number of figures is known
 
 
 def report(
-    fit: Source, plan: xr.Dataset | None = None, *, folder: str | Path = "report", date: str | None = None
+    fit: Source,
+    plan: xr.Dataset | None = None,
+    *,
+    folder: str | Path = "report",
+    date: str | None = None,
+    progress: Progress = None,
 ) -> Path:
     """Write a report: a self-contained HTML page, and its tables and figures as files.
 
@@ -46,6 +53,9 @@ def report(
         exist.
     date : str, optional
         Date of the page. By default, the current date (UTC). The rest of the report only depends on `fit` and `plan`.
+    progress : bool or callable, optional
+        True shows a progress bar, None (the default) shows it in a terminal or a notebook, False shows nothing. A callable
+        receives (finished steps, total steps).
 
     Returns
     -------
@@ -67,11 +77,16 @@ def report(
     >>> bd.report(bd.load("fit.nc"), bd.load("plan.nc"), folder="report")  # doctest: +SKIP
     """
     check_report(folder)
-    return write_report(report_files(fit_of(fit), plan, date=date), folder)
+    return write_report(report_files(fit_of(fit), plan, date=date, progress=progress), folder)
 
 
 def report_files(
-    fit: Fit, plan: xr.Dataset | None = None, *, date: str | None = None, curves: xr.Dataset | None = None
+    fit: Fit,
+    plan: xr.Dataset | None = None,
+    *,
+    date: str | None = None,
+    curves: xr.Dataset | None = None,
+    progress: Progress = False,
 ) -> dict[str, bytes]:
     """Return the files of a report, path within its folder -> content.
 
@@ -84,18 +99,23 @@ def report_files(
         paired(fit, curves, "result of law_curves")
     optimal = plan if plan is not None and _is_optimal(plan) else None
     plan = None if optimal is not None else plan
-    found = check(fit)
-    if curves is None and "student_params" in posterior.seen_runs(fit) and posterior.is_distilled(fit):
-        curves = law_curves(fit)
-    tables = content.tables_of(fit, plan, found.rows, optimal)
-    figures = content.figures_of(plan, curves, optimal)
     files: dict[str, bytes] = {}
-    for name, frame in tables.items():
-        files[f"tables/{name}.tex"] = latex(frame).encode()
-        files[f"tables/{name}.md"] = markdown(frame).encode()
-    for name, figure in figures.items():
-        for form in ("png", "pdf"):
-            files[f"figures/{name}.{form}"] = content.drawn(figure, form)
+    with reporting(progress, _STEPS, "report") as done:
+        done(0, _STEPS)
+        found = check(fit)
+        done(1, _STEPS)
+        if curves is None and "student_params" in posterior.seen_runs(fit) and posterior.is_distilled(fit):
+            curves = law_curves(fit)
+        tables = content.tables_of(fit, plan, found.rows, optimal)
+        figures = content.figures_of(plan, curves, optimal)
+        for name, frame in tables.items():
+            files[f"tables/{name}.tex"] = latex(frame).encode()
+            files[f"tables/{name}.md"] = markdown(frame).encode()
+        for step, (name, figure) in enumerate(figures.items(), start=2):
+            done(step, len(figures) + 2)
+            for form in ("png", "pdf"):
+                files[f"figures/{name}.{form}"] = content.drawn(figure, form)
+        done(len(figures) + 2, len(figures) + 2)
     pictures = {name: base64.b64encode(files[f"figures/{name}.png"]).decode() for name in figures}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bayesdistill.reporting", "."),

@@ -118,14 +118,19 @@ class _Attributes(TypedDict, total=False):
     lowest_budget: float
     max_student_tokens: float
     max_teacher_params: float
-    max_teacher_tokens: float
+    max_compute: float
+    max_teacher_tokens: float | Literal["same"]
     mean_evpi: float
+    mean_evpi_flops: float
     min_teacher_params: float
     min_teacher_tokens: float
     teacher_budget: float
     teacher_tokens_per_param: float
     gpu_flops_per_second: float
     price_per_gpu_hour: float
+    inference_flops_per_second: float
+    inference_price_per_gpu_hour: float
+    suggestion: str
 
 
 class _OfDraws(TypedDict, total=False):

@@ -381,6 +381,8 @@ def test_every_function_with_numbers_is_here():
         "ResidualNoise",
         "Planner",
         "mix",
+        "Update",
+        "update",
         "distilled_loss",
         "supervised_loss",
     }  # tests of their own

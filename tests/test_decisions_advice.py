@@ -64,6 +64,11 @@ def test_every_row_repeats_the_plan(fit, table):
         cell = made.sel(student=row.student, budget=row.amount, scenario=scenarios[row.case])
         for name in ("probability", "probability_mcse", "expected_gain", "teacher_params", "student_tokens"):
             assert row[name] == cell[name].item()
+        for name in ("pretraining_tokens", "student_share", "teacher_inference_share", "teacher_training_share"):
+            assert row[name] == cell[name].item()
+        for name in ("distilled_loss", "supervised_loss"):
+            ends = [row[f"{name}_{end}"] for end in ("lower", "median", "upper")]
+            assert ends == cell[f"{name}_quantile"].sel(quantile=[0.05, 0.5, 0.95]).values.tolist()
         seen += 1
     assert seen == 16
     listed = plan(fit, [3e8, 3e9], [1e20, 1e22], "teacher inference", teachers=TABLE)

@@ -32,6 +32,7 @@ from bayesdistill.decisions._teacher_choice import capacity_gap
 from bayesdistill.decisions.arguments import Numbers, Teachers, parse_students
 from bayesdistill.decisions.extrapolation import AXIS_WORDS, TEACHER_AXES, distilled_extrapolation
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
+from bayesdistill.decisions.spending import SHARES
 from bayesdistill.errors import ParameterError
 
 DISTIL, PRETRAIN, NO_DIFFERENCE = "distil", "pretrain", "no difference"
@@ -127,7 +128,9 @@ def recommendations(
         Over `row`: given (`compute`, `compute and teacher`, `data`), case (cost scenario, or source of the teacher's tokens),
         student, amount (FLOPs or tokens), advice (`distil`, `pretrain`, `no difference`, `the data cannot tell`,
         `impossible`), probability that distillation beats pretraining with its _mcse, expected_gain (nats), teacher_params,
-        teacher_tokens, teacher_loss (posterior mean), student_tokens of the strategy, and sentence; probability_lowest and
+        teacher_tokens, teacher_loss (posterior mean), student_tokens of the strategy, and sentence; distilled_loss and
+        supervised_loss, each as _lower, _median and _upper (90% interval at the level of uncertainty); pretraining_tokens;
+        student_share, teacher_inference_share and teacher_training_share (fractions of the budget); probability_lowest and
         probability_highest over laws and laws_agree, as law_range and laws_agree of `plan`. Extrapolation factors (1
         inside the range of the data; NaN if unknown): extrapolation of student, teacher loss and pretraining,
         teacher_extrapolation of a new teacher (size and tokens per parameter), relative to the data of the supervised law;
@@ -231,6 +234,10 @@ def _row(rule: Rule, case: Case, made: xr.Dataset, student: float, amount: float
     ends = cell["law_range"].values.tolist() if "law_range" in cell else [np.nan, np.nan]
     row |= dict(zip(("probability_lowest", "probability_highest"), ends, strict=True))
     row["teacher_loss"] = float(cell["teacher_loss"].mean(skipna=False))
+    row |= {name: cell[name].item() for name in ("pretraining_tokens", *SHARES)}
+    for name in ("distilled_loss", "supervised_loss"):
+        levels = cell[f"{name}_quantile"].values
+        row |= {f"{name}_lower": levels[0], f"{name}_median": levels[levels.size // 2], f"{name}_upper": levels[-1]}
     factors = cell["extrapolation_factor"].to_series()
     for name, axes in (("", factors.index.difference(list(TEACHER_AXES))), ("teacher_", list(TEACHER_AXES))):
         row[f"{name}extrapolation"] = float(factors[axes].max(skipna=False))

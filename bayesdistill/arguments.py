@@ -270,7 +270,7 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
         "weight": Range(1e-9, 1e18),
         "threshold": Range(0.5, 0.9999, above=True),
         "indifference": Range(0, 10, "nats"),
-        "max_extrapolation": Range(1, math.inf),
+        "max_extrapolation": or_none(Range(1, math.inf)),
         # Models and samplers
         "widen": Range(1, 1000),
         "tolerance": Range(1e-6, 10, "nats"),

@@ -149,6 +149,9 @@ Currency = Annotated[str, typer.Option(help="Unit of the prices.")]
 MaxTeacherParams = Annotated[str, _number("Maximum non-embedding parameters of the teacher.")]
 MaxTeacherTokens = Annotated[str, _number("Maximum training tokens of the teacher.")]
 MaxStudentTokens = Annotated[str | None, _number("Maximum tokens of the student.")]
+MaxExtrapolation = Annotated[
+    str, _number("Largest factor by which a new teacher is outside the range of the data; none: any teacher.")
+]
 Level = Annotated[
     str, _one_of(NOISE, "expected: with group effects and discrepancy; law: mean curves; run: two single runs.")
 ]
@@ -273,6 +276,7 @@ def plan_command(
     max_teacher_params: MaxTeacherParams = "1e12",
     max_teacher_tokens: MaxTeacherTokens = "2e13",
     max_student_tokens: MaxStudentTokens = None,
+    max_extrapolation: MaxExtrapolation = "10",
     noise: Level = "expected",
     losses: Annotated[
         bool, typer.Option(help="Also print losses, tokens and spending of every cell (default: of at most 8 cells).")
@@ -294,7 +298,7 @@ def plan_command(
         _budgets(budgets),
         _scenarios(scenario, delta),
         teachers=teachers,
-        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens),
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation),
         noise=noise,
         draws=_whole(draws, "--draws"),
         seed=_whole(seed, "--seed"),
@@ -332,6 +336,7 @@ def target_command(
     max_teacher_params: MaxTeacherParams = "1e12",
     max_teacher_tokens: MaxTeacherTokens = "2e13",
     max_student_tokens: MaxStudentTokens = None,
+    max_extrapolation: MaxExtrapolation = "10",
     max_compute: Annotated[str, _number("FLOPs above which a target counts as impossible.")] = "1e28",
     gpu_flops_per_second: GpuFlops = None,
     price_per_gpu_hour: GpuPrice = None,
@@ -354,7 +359,7 @@ def target_command(
         [_positive(part, "--loss") for part in loss.split(",")],
         _scenarios(scenario, delta),
         teachers=teachers,
-        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens),
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation),
         max_compute=_positive(max_compute, "--max-compute"),
         **_prices(
             gpu_flops_per_second,
@@ -424,6 +429,7 @@ def tokens_command(
     max_teacher_tokens: Annotated[
         str, _number("Maximum training tokens of the teacher; same: the student's tokens.")
     ] = "2e13",
+    max_extrapolation: MaxExtrapolation = "10",
     noise: Level = "expected",
     draws: Annotated[str, _number("Number of draws for the strategy with perfect information.")] = "1000",
     seed: LevelSeed = "0",
@@ -445,6 +451,7 @@ def tokens_command(
         max_teacher_tokens=max_teacher_tokens
         if max_teacher_tokens == "same"
         else _positive(max_teacher_tokens, "--max-teacher-tokens"),
+        max_extrapolation=_factor(max_extrapolation),
         noise=noise,
         draws=_whole(draws, "--draws"),
         seed=_whole(seed, "--seed"),
@@ -484,6 +491,7 @@ def next_runs_command(
     max_teacher_params: MaxTeacherParams = "1e12",
     max_teacher_tokens: MaxTeacherTokens = "2e13",
     max_student_tokens: MaxStudentTokens = None,
+    max_extrapolation: MaxExtrapolation = "10",
     seed: Annotated[str, _number("Random seed of the outcomes.")] = "0",
     allow_unconverged: Unconverged = False,
     allow_conflict: Conflict = False,
@@ -508,7 +516,7 @@ def next_runs_command(
             inference_price_per_gpu_hour,
             currency,
         ),
-        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens),
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation),
         seed=_whole(seed, "--seed"),
         allow_unconverged=allow_unconverged,
         allow_conflict=allow_conflict,
@@ -539,6 +547,7 @@ def students_command(
     max_teacher_params: MaxTeacherParams = "1e12",
     max_teacher_tokens: MaxTeacherTokens = "2e13",
     max_student_tokens: MaxStudentTokens = None,
+    max_extrapolation: MaxExtrapolation = "10",
     noise: Level = "expected",
     seed: LevelSeed = "0",
     allow_unconverged: Unconverged = False,
@@ -555,7 +564,7 @@ def students_command(
         _budgets(budgets),
         _scenarios(scenario, delta),
         teachers=teachers,
-        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens),
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation),
         noise=noise,
         seed=_whole(seed, "--seed"),
         allow_unconverged=allow_unconverged,
@@ -598,6 +607,7 @@ def family_command(
     max_teacher_params: MaxTeacherParams = "1e12",
     max_teacher_tokens: MaxTeacherTokens = "2e13",
     max_student_tokens: MaxStudentTokens = None,
+    max_extrapolation: MaxExtrapolation = "10",
     noise: Level = "expected",
     seed: LevelSeed = "0",
     allow_unconverged: Unconverged = False,
@@ -622,7 +632,7 @@ def family_command(
         weights=None if weights is None else [_real(part, "--weights") for part in weights.split(",")],
         **({} if charged is None else {"delta_lgt": charged.delta_lgt, "delta_pre": charged.delta_pre}),
         teachers=teachers,
-        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens),
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation),
         **level,
         **accepted,
         progress=False if as_json else None,
@@ -1163,14 +1173,20 @@ def _load_fit(path: Path) -> xr.DataTree:
     return result
 
 
-def _bounds(teacher_params: str, teacher_tokens: str, student_tokens: str | None) -> dict[str, float]:
+def _bounds(teacher_params: str, teacher_tokens: str, student_tokens: str | None, factor: str) -> dict[str, Any]:
     """Return the bounds of strategies."""
     given = {
         "max_teacher_params": teacher_params,
         "max_teacher_tokens": teacher_tokens,
         "max_student_tokens": student_tokens,
     }
-    return {name: _positive(text, f"--{name.replace('_', '-')}") for name, text in given.items() if text is not None}
+    found = {name: _positive(text, f"--{name.replace('_', '-')}") for name, text in given.items() if text is not None}
+    return found | {"max_extrapolation": _factor(factor)}
+
+
+def _factor(text: str) -> float | None:
+    """Parse a value of --max-extrapolation."""
+    return None if text.lower() == "none" else _real(text, "--max-extrapolation")
 
 
 def _students(texts: list[str]) -> list[str]:

@@ -159,19 +159,20 @@ def test_a_nearer_teacher_is_the_best_one_within_the_limits(reached):
     assert beyond_supervised(far["teacher_params"].item(), 1e10) > 10
 
 
-def test_no_teacher_near_the_data_cannot_tell():
-    """Only the farthest teachers make distilling pay: nearer ones lose, so nothing is recommended."""
+def test_teachers_far_outside_the_data_are_used_only_on_request():
+    """Only the farthest teachers make distilling pay: those within ten times the data lose."""
     # The student follows its teacher closely, and loses to pretraining by what a teacher within ten times the data lacks.
-    draws = certain(A_S=300.0, B_S=1000.0 * 0.9)
-    found = recommendations(
-        tree_of(draws), "1B", budgets=1e21, tokens=1e11, max_teacher_params=1e15, max_teacher_tokens=1e18
+    draws = tree_of(certain(A_S=300.0, B_S=1000.0 * 0.9))
+    asked = {"budgets": 1e21, "tokens": 1e11, "max_teacher_params": 1e15, "max_teacher_tokens": 1e18}
+    near, far = (
+        recommendations(draws, "1B", **asked, max_extrapolation=most).to_dataframe().iloc[0] for most in (10, None)
     )
-    row = found.to_dataframe().iloc[0]
-    assert row.case == "teacher and logits already paid for"
-    assert row.teacher_extrapolation > 10
-    assert row.probability == 1
-    assert row.advice == "the data cannot tell"
-    assert "outside the range of the data of the supervised law" in row.sentence
+    assert near.case == far.case == "teacher and logits already paid for"
+    assert (near.advice, near.teacher_extrapolation, near.restricted) == ("pretrain", pytest.approx(10), True)
+    assert (far.advice, far.probability, far.restricted) == ("distil", 1, False)
+    assert far.teacher_extrapolation > 1000
+    for row in (near, far):
+        assert "outside the range of the data of the supervised law" in row.sentence
 
 
 def test_unknown_ranges_are_called_unknown(table):
@@ -283,14 +284,14 @@ def test_the_capacity_gap_is_claimed_only_where_there_is_one(claims):
 
 
 def test_a_claim_far_outside_the_runs_stays_open():
-    # The simple law's crossover lies at more than 1e5 tokens a parameter: certain in the law, far beyond any run.
-    draws = certain(A_S=255.0, B_S=500.0)
-    found = paper_claims(tree_of(draws), ["900M", "1B"]).to_dataframe().set_index("claim")
+    # The simple law's crossover lies at more than 1e4 tokens a parameter: certain in the law, far beyond any run.
+    draws, teachers = tree_of(certain(A_S=225.0, B_S=500.0)), {"max_teacher_params": 126e9}
+    found = paper_claims(draws, ["900M", "1B"], **teachers).to_dataframe().set_index("claim")
     overtakes = found.loc["pretraining_overtakes"]
     assert (overtakes.probability == 1).all()
     assert (overtakes.extrapolation > 10).all()
     assert (overtakes.verdict == "the data cannot tell").all()
-    near = paper_claims(tree_of(draws), ["900M", "1B"], max_extrapolation=np.inf).to_dataframe().set_index("claim")
+    near = paper_claims(draws, ["900M", "1B"], max_extrapolation=np.inf, **teachers).to_dataframe().set_index("claim")
     assert (near.loc["pretraining_overtakes"].verdict == "supported").all()
 
 

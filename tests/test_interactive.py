@@ -429,6 +429,10 @@ def test_a_planner_gives_its_bounds_to_the_page(published_draw):
         "min_teacher_tokens": 1e6,
         "max_teacher_tokens": 2e13,
         "max_student_tokens": 2e12,
+        "min_teacher_tokens_per_param": 0.0,
+        "max_teacher_tokens_per_param": None,
+        "min_teacher_loss": 0.0,
+        "max_teacher_loss": None,
     }
 
 

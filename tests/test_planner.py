@@ -21,7 +21,7 @@ from bayesdistill.errors import ConvergenceError, ConvergenceWarning, ParameterE
 TABLE = pd.DataFrame({"name": ["small", "large"], "params": [1e9, 7e9], "loss": [2.3, 2.05], "tokens": [1e11, 3e11]})
 RUNS = pd.DataFrame({"student_params": [1e9, 3e8], "student_tokens": [2e10, 1e10], "teacher_loss": [2.2, 2.4]})
 STUDENTS, BUDGETS = [3e8, 2e9], [1e20, 1e23]
-BOUNDS = {"max_teacher_params": "300B", "max_teacher_tokens": 1e13, "min_teacher_params": 1e7}
+BOUNDS = {"max_teacher_params": "300B", "max_teacher_tokens": 1e13, "min_teacher_params": 1e7, "max_extrapolation": 3.0}
 ALL = BOUNDS | {"max_student_tokens": 1e13}
 SHAPE = {"shape": bd.Shape(context_length=2048)}
 NOISE = {"noise": "run", "seed": 3}
@@ -177,6 +177,7 @@ def test_a_planner_is_frozen_and_knows_its_fields(fit):
         ({"threads": 0}, "`threads` must be an integer from 1 to 10000, got 0"),
         ({"threads": "2"}, "`threads` must be an integer from 1 to 10000, got '2'"),
         ({"threads": 1.5}, "`threads` must be an integer from 1 to 10000, got 1.5"),
+        ({"max_extrapolation": 0.5}, "`max_extrapolation` must be a number of at least 1, got 0.5"),
         ({"draws": 0}, "`draws` must be an integer from 1 to 1e\\+06, got 0"),
         ({"seed": "a"}, "`seed` must be an integer from 0 to .*, got 'a'"),
         ({"seed": -1}, "`seed` must be an integer from 0 to .*, got -1"),

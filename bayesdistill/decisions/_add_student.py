@@ -34,7 +34,6 @@ from bayesdistill.decisions.reductions import mean_of, probability_positive, qua
 from bayesdistill.decisions.token_split import FEWEST_TOKENS, Family, Teacher
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
-from bayesdistill.strategies import Bounds
 
 _NEEDED = {
     "option",
@@ -150,7 +149,7 @@ def _family_of(made: xr.Dataset) -> Family:
         weights=made["weight"].values,
         budget=float(made.attrs["budget"]),
         scenario=Scenario(made.attrs["delta_lgt"], made.attrs["delta_pre"]),
-        bounds=Bounds(**{name: made.attrs[name] for name in labels.BOUNDS}),
+        bounds=labels.bounds_of_attributes(made.attrs),
         shape=pairing.shape_of(made),
     )
 

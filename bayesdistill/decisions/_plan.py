@@ -164,6 +164,7 @@ def plan_problem(
     coordinates = labels.grid_coordinates(problem)
     coordinates |= {"thinned_draw": thinned.draw, "quantile": list(QUANTILES)}
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs | planning.noise_attributes(planner)
+    attrs["max_extrapolation"] = planner.largest_factor
     note = "" if fitted.laws else posterior.reference_note(planner.fit)
     attrs["law_range"] = note or _RANGE[bool(fitted.laws)]
     if teachers is not None:

@@ -3,11 +3,9 @@
 Each entry is a probability. If the probability is not conclusive, levels of uncertainty or laws are on different sides of 0.5, or the
 answer is far outside the range of the data, the entry is "the data cannot tell".
 
-Two kinds of extrapolation can make a strategy unreliable. First, the student, its teacher's loss, or pretraining can be outside the
-range of the data. Second, the teacher can be unlike every model in the data of the supervised law (for example, a trillion parameters
-trained on ten billion tokens). In the second case, the plan is repeated with teachers within `max_extrapolation`. Its recommendation
-is used if distillation with the restricted teacher wins, or if pretraining beats both the restricted and the unrestricted
-strategy. Otherwise the entry is "the data cannot tell".
+New teachers are within `max_extrapolation`, as in `plan`: "pretrain" says that pretraining beats distillation from every such teacher.
+If the student, pretraining or the loss of an existing teacher is farther outside the range of the data, the entry is "the data cannot
+tell".
 """
 
 from __future__ import annotations
@@ -44,6 +42,7 @@ _CASES = {
     "teacher pretraining": "teacher to be trained, logits stored",
     "teacher pretraining + inference": "teacher to be trained and run for this student alone",
 }
+_ROUNDING = 1e-6  # relative error of the factor of a teacher at the limit
 _WEAKEST_TEACHER = 2.9
 _TOKENS_PER_PARAM = 20.0
 
@@ -86,7 +85,7 @@ class Rule:
 
     def too_far(self, factor: float) -> bool:
         """Return whether an extrapolation factor exceeds the limit; False if it is unknown."""
-        return factor > self.max_extrapolation
+        return factor > self.max_extrapolation * (1 + _ROUNDING)
 
 
 @checked
@@ -100,7 +99,6 @@ def recommendations(
     teachers: Teachers | None = None,
     threshold: float = 0.9,
     indifference: float = 1e-3,
-    max_extrapolation: float = 10.0,
     **options: Unpack[planning.NoisySearch],
 ) -> xr.Dataset:
     """Recommend whether to distil or to pretrain, with probabilities and a sentence.
@@ -119,8 +117,6 @@ def recommendations(
         Probability, above 1/2, above which a choice is recommended, with a margin of two Monte Carlo standard errors.
     indifference : float
         Nats. If the two losses differ by less with probability `threshold`, the advice is `no difference`.
-    max_extrapolation : float
-        Extrapolation factor above which the advice is `the data cannot tell`.
 
     Returns
     -------
@@ -135,8 +131,8 @@ def recommendations(
         inside the range of the data; NaN if unknown): extrapolation of student, teacher loss and pretraining,
         teacher_extrapolation of a new teacher (size and tokens per parameter), relative to the data of the supervised law;
         extrapolation_axis (the axis with the largest factor of all); extrapolates (a factor is above 1
-        or unknown); restricted (the teacher of the chosen strategy exceeds `max_extrapolation`, so the strategy is the best
-        with a teacher within this limit).
+        or unknown); restricted (a factor of the new teacher is `max_extrapolation`, so that teachers farther outside the range of
+        the data could be better).
 
     Examples
     --------
@@ -149,7 +145,7 @@ def recommendations(
     """
     planner = planning.planner_of(recommendations, fit, options)
     bounds = planning.bounds_of(planner)
-    rule = Rule(threshold, indifference, max_extrapolation)
+    rule = Rule(threshold, indifference, planner.largest_factor)
     if _none(budgets) and _none(tokens):
         raise ParameterError("`budgets` and `tokens` are both empty. Give at least one number.")
     rows: list[Row] = []
@@ -197,11 +193,11 @@ class Case:
         """Dimension of the plan: budget or tokens."""
         return "tokens" if self.given == "data" else "budget"
 
-    def plan(self, students: Numbers, amounts: Numbers, **limits: Any) -> xr.Dataset:
-        """Return the plan, with other bounds on the teacher if given."""
+    def plan(self, students: Numbers, amounts: Numbers) -> xr.Dataset:
+        """Return the plan."""
         if self.given == "data":
-            return plan_tokens(self.planner, students, amounts, **limits)
-        return plan(self.planner, students, amounts, self.scenario, teachers=self.teachers, **limits)
+            return plan_tokens(self.planner, students, amounts)
+        return plan(self.planner, students, amounts, self.scenario, teachers=self.teachers)
 
 
 def _none(amounts: Any) -> bool:
@@ -217,13 +213,11 @@ def _rows(rule: Rule, case: Case, students: Numbers, amounts: Numbers) -> list[R
     for student in made["student"].values.tolist():
         for amount in made[case.axis].values.tolist():
             row = _row(rule, case, made, student, amount)
-            if rule.too_far(row["teacher_extrapolation"]) and not rule.too_far(row["extrapolation"]):
-                row = _nearer(rule, case, row)
             rows.append(row | {"sentence": _sentence(rule, row, case)})
     return rows
 
 
-def _row(rule: Rule, case: Case, made: xr.Dataset, student: float, amount: float, restricted: bool = False) -> Row:
+def _row(rule: Rule, case: Case, made: xr.Dataset, student: float, amount: float) -> Row:
     fitted = case.planner.fitted
     cell = made.isel(scenario=0).sel({"student": student, case.axis: amount})
     gain = (cell["supervised_loss"] - cell["distilled_loss"]).transpose("chain", "draw").values.reshape(1, -1)
@@ -243,39 +237,14 @@ def _row(rule: Rule, case: Case, made: xr.Dataset, student: float, amount: float
         row[f"{name}extrapolation"] = float(factors[axes].max(skipna=False))
         # Not an axis if a factor is NaN; no sentence names it then.
         row[f"{name}axis"] = str(factors[axes].fillna(0).idxmax())
-    row |= {"extrapolates": cell["extrapolates"].item(), "restricted": restricted}
+    row["extrapolates"] = cell["extrapolates"].item()
+    # The loss of a new teacher restricts it as well.
+    at_limit = [factors[name] for name in (*TEACHER_AXES, "teacher_loss") if case.teachers is None]
+    row["restricted"] = bool(np.isclose(at_limit, rule.max_extrapolation, rtol=_ROUNDING).any())
     row["extrapolation_axis"] = str(labels.flag_names(cell["extrapolation_axis"]).item())
     row |= {"equal": float(equal[0]), "equal_mcse": float(equal_mcse[0])}
     row["advice"] = _advise(rule, row)
     return row
-
-
-def _nearer(rule: Rule, case: Case, row: Row) -> Row:
-    """Repeat a row with teachers within the extrapolation limit, if this is conclusive."""
-    ranges = case.planner.fitted.ranges
-    _, largest = ranges["pretraining_params"]
-    shortest, longest = ranges["pretraining_tokens_per_param"]
-    same = case.planner.max_teacher_tokens == planning.SAME
-    most = planning.bounds_of(
-        planning.planner_of(plan, case.planner, {"max_teacher_tokens": 2e13}) if same else case.planner
-    )
-    # One step suffices because the caps derive from the first teacher: with fewer tokens the optimal teacher is larger, and
-    # with fewer parameters it is trained longer.
-    params, tokens = min(most.max_teacher_params, rule.max_extrapolation * largest), most.max_teacher_tokens
-    if row["teacher_tokens"] < shortest * row["teacher_params"] / rule.max_extrapolation:
-        params = min(params, rule.max_extrapolation * row["teacher_tokens"] / shortest)
-    elif not same:
-        tokens = min(tokens, rule.max_extrapolation * longest * row["teacher_params"])
-    if (params, tokens) == (most.max_teacher_params, most.max_teacher_tokens):
-        return row
-    limits = {"max_teacher_params": params, "max_teacher_tokens": planning.SAME if same else tokens}
-    made = case.plan(row["student"], row["amount"], **limits)
-    again = _row(rule, case, made, row["student"], row["amount"], restricted=True)
-    # Restricting the teacher cannot improve distillation. If distillation wins with a restricted teacher, it wins in general. If
-    # it loses, an unrestricted teacher could still win, unless the extrapolated law shows that it loses as well.
-    everywhere = _advise(rule, row | {"teacher_extrapolation": 1.0})
-    settled = again["advice"] == DISTIL or again["advice"] == everywhere == PRETRAIN
-    return again if settled else row
 
 
 def _advise(rule: Rule, row: Row) -> str:
@@ -313,9 +282,7 @@ def _sentence(rule: Rule, row: Row, case: Case) -> str:
 
 def _teacher(rule: Rule, row: dict[str, Any]) -> str:
     tokens = "" if np.isnan(row["teacher_tokens"]) else f" on {_size(row['teacher_tokens'])} tokens"
-    restricted = (
-        f", the best with extrapolation by at most a factor of {rule.max_extrapolation:g}" if row["restricted"] else ""
-    )
+    restricted = f", the best within a factor of {rule.max_extrapolation:g} of the data" if row["restricted"] else ""
     return f"teacher of {_size(row['teacher_params'])}{tokens}{restricted}"
 
 
@@ -347,7 +314,6 @@ def paper_claims(
     students: Numbers,
     *,
     threshold: float = 0.9,
-    max_extrapolation: float = 10.0,
     **options: Unpack[planning.NoisyGridSearch],
 ) -> xr.Dataset:
     """Return the posterior probability of each claim in the paper's summary.
@@ -356,7 +322,7 @@ def paper_claims(
     ----------
     students : list of float or str
         Non-embedding parameters of at least two students, because one claim is about growth with the student.
-    threshold, max_extrapolation : float
+    threshold : float
         As for `recommendations`.
 
     Returns
@@ -387,7 +353,7 @@ def paper_claims(
     """
     planner = planning.planner_of(paper_claims, fit, options)
     fitted, bounds = planner.fitted, planning.bounds_of(planner)
-    rule = Rule(threshold, 0.0, max_extrapolation)
+    rule = Rule(threshold, 0.0, planner.largest_factor)
     sizes = parse_students(students)
     if sizes.size < 2:
         raise ParameterError(
@@ -409,7 +375,9 @@ def paper_claims(
         rows.append(row | dict(zip(("probability", "probability_mcse"), map(float, found), strict=True)))
 
     # From the strongest teacher within the bounds in the most pessimistic draw to the weakest teacher in the paper's figures.
-    strongest = float(fitted.draws.supervised_loss(bounds.max_teacher_params, bounds.max_teacher_tokens).max())
+    largest = bounds.teacher_params[1]
+    strongest = float(fitted.draws.supervised_loss(largest, bounds.teacher_tokens(largest)[1]).max())
+    strongest = max(strongest, bounds.min_teacher_loss)
     losses = np.linspace(strongest, max(_WEAKEST_TEACHER, strongest + 1.0), 241)
     for size in sizes.tolist():
         curve = capacity_gap(planner, size, student_tokens_per_param=_TOKENS_PER_PARAM, teacher_losses=losses)

@@ -1,8 +1,25 @@
-"""Extrapolation factors: how far runs and strategies are outside the range of the data."""
+"""Extrapolation factors: how far runs and strategies are outside the range of the data, and teachers within a factor of it.
+
+All factors have one definition: 1 inside the range of the data, 2 at twice the maximum or half the minimum.
+
+- Distilled students: their size, their tokens per parameter, and the loss of their teacher, relative to the distilled runs.
+- Pretrained students: their size and tokens per parameter, relative to the data of the supervised law.
+- New teachers: their size and tokens per parameter, relative to the data of the supervised law, which predicts their loss. A fit
+  without supervised runs has the published law as prior, so the published ranges apply. Sizes and tokens of the teachers of distilled
+  runs are not used, because they do not inform the supervised law. Existing teachers have measured losses, so their sizes and tokens
+  are no extrapolation.
+
+A ratio of losses is no useful measure: the strongest observed teacher has 1.9 nats, and no teacher has half of that. The factor of a
+teacher's loss is therefore a ratio of the sizes of models that would have these losses on 20 tokens per parameter, by the
+supervised law (`SizeScale`). A factor of 10 stands for a teacher that is as strong as one with ten times the parameters and ten times
+the tokens of the strongest observed teacher, or as weak as one with a tenth of those of the weakest. So a teacher that is scaled by a
+factor at constant tokens per parameter is extrapolated by this factor both in its size and in its loss.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +27,12 @@ import numpy as np
 from bayesdistill.answers import Codes
 from bayesdistill.compute import pretraining_tokens
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.strategies import Problem
+from bayesdistill.strategies import Bounds, Problem
 
 DISTILLED_AXES = ("student_params", "student_tokens_per_param", "teacher_loss")
 PRETRAINING_AXES = ("pretraining_params", "pretraining_tokens_per_param")
 TEACHER_AXES = ("teacher_params", "teacher_tokens_per_param")
 CHOICE_AXES = DISTILLED_AXES + PRETRAINING_AXES + TEACHER_AXES
-# The supervised law predicts the loss of a new teacher, so the range of its data applies.
-_RANGES = dict(zip(TEACHER_AXES, PRETRAINING_AXES, strict=True))
 INSIDE, UNKNOWN = "none", "unknown"
 AXIS_WORDS = {
     "student_params": "student size",
@@ -64,11 +79,33 @@ def teacher_factors(fitted: FittedDraws, params: Any, tokens: Any) -> np.ndarray
 
 
 def _factors(fitted: FittedDraws, axes: tuple[str, ...], values: tuple[Any, ...]) -> np.ndarray:
-    of_axes = (
-        extrapolation_factor(np.asarray(at, dtype=float), fitted.ranges.get(_RANGES.get(axis, axis)))
-        for axis, at in zip(axes, values, strict=True)
-    )
+    of_axes = []
+    for axis, at in zip(axes, values, strict=True):
+        seen, shown = fitted.ranges.get(axis), np.asarray(at, dtype=float)
+        if axis == "teacher_loss" and seen is not None:
+            seen, shown = _sizes_of(fitted, seen), fitted.size_scale.params(shown)
+        of_axes.append(extrapolation_factor(shown, seen))
     return np.stack(np.broadcast_arrays(*of_axes))
+
+
+def _sizes_of(fitted: FittedDraws, losses: tuple[float, float]) -> tuple[float, float]:
+    """Return the sizes that stand for the highest and the lowest loss of a range."""
+    weakest, strongest = fitted.size_scale.params(losses[::-1]).tolist()
+    return weakest, strongest
+
+
+def within_factor(fitted: FittedDraws, bounds: Bounds, factor: float) -> Bounds:
+    """Return the bounds on new teachers that also keep their extrapolation factors at most at `factor`, if the ranges are known."""
+    if not factor < np.inf:
+        return bounds
+    limits = {axis: (low / factor, high * factor) for axis, (low, high) in fitted.ranges.items()}
+    if "teacher_loss" in limits:
+        weakest, strongest = _sizes_of(fitted, fitted.ranges["teacher_loss"])
+        limits["teacher_loss"] = (fitted.size_scale.loss(strongest * factor), fitted.size_scale.loss(weakest / factor))
+    of_teachers = {axis: limits[axis] for axis in (*TEACHER_AXES, "teacher_loss") if axis in limits}
+    lowest = {f"min_{axis}": max(low, getattr(bounds, f"min_{axis}")) for axis, (low, _) in of_teachers.items()}
+    highest = {f"max_{axis}": min(high, getattr(bounds, f"max_{axis}")) for axis, (_, high) in of_teachers.items()}
+    return replace(bounds, **lowest, **highest)
 
 
 def distilled_extrapolation(fitted: FittedDraws, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:

@@ -21,12 +21,49 @@ from bayesdistill.law import Draws
 from bayesdistill.law.formulas import PUBLISHED_RANGE
 from bayesdistill.law.parameters import DOMAIN_WORDS
 
+_TOKENS_PER_PARAM = 20.0
 _CERTAIN = 0.001
 """Posterior probability that E is lower than the loss of a teacher which is questioned."""
 
 # Frames of the package and of cached properties are not where a warning is raised. A prefix must be shorter than the file's name.
 _INTERNAL = (str(Path(posterior.__file__).parents[1]), functools.__file__.removesuffix(".py"))
 CONVERGED = {True: "yes", False: "no", None: "unknown"}
+
+
+@dataclass(frozen=True)
+class SizeScale:
+    """Sizes of models that have given losses when they are trained on 20 tokens per parameter.
+
+    The posterior mean of the supervised law, interpolated between four sizes per decade on a logarithmic scale.
+
+    Parameters
+    ----------
+    log_params, log_excess : ndarray
+        Logarithms of sizes, and of their losses minus that of an infinite model on infinitely many tokens, in nats per token.
+    limit : float
+        The loss of that model.
+    """
+
+    log_params: np.ndarray
+    log_excess: np.ndarray
+    limit: float
+
+    @classmethod
+    def of(cls, draws: Draws) -> SizeScale:
+        """Return the scale of the draws of a law."""
+        params = np.append(np.geomspace(1, 1e20, 81), 1e40)[:, None]
+        losses = draws.supervised_loss(params, _TOKENS_PER_PARAM * params).mean(axis=-1)
+        return cls(np.log(params[:-1, 0]), np.log(losses[:-1] - losses[-1]), float(losses[-1]))
+
+    def params(self, loss: Any) -> np.ndarray:
+        """Return the sizes of models with these losses, from 1 to 1e20 parameters; NaN if the loss is."""
+        with np.errstate(divide="ignore"):
+            excess = np.log(np.maximum(np.asarray(loss, dtype=float) - self.limit, 0.0))
+        return np.exp(np.interp(excess, self.log_excess[::-1], self.log_params[::-1]))
+
+    def loss(self, params: float) -> float:
+        """Return the loss of a model of a size."""
+        return self.limit + math.exp(np.interp(math.log(params), self.log_params, self.log_excess))
 
 
 @dataclass(frozen=True)
@@ -40,8 +77,11 @@ class FittedDraws:
     chain, draw : ndarray
         Coordinates of the posterior.
     ranges : dict
-        Smallest and largest value in the data of student_params, student_tokens_per_param, teacher_loss, pretraining_params
-        and pretraining_tokens_per_param; unknown ranges are omitted.
+        Smallest and largest value in the data of student_params, student_tokens_per_param, teacher_loss, pretraining_params,
+        pretraining_tokens_per_param, teacher_params and teacher_tokens_per_param; unknown ranges are omitted. The supervised law
+        predicts the loss of a new teacher, so the range of its data applies to the teacher's size and tokens.
+    size_scale : SizeScale
+        Sizes that stand for losses of teachers.
     attrs : dict
         Provenance and convergence as netCDF-compatible attributes.
     laws : tuple of str
@@ -54,6 +94,7 @@ class FittedDraws:
     chain: np.ndarray
     draw: np.ndarray
     ranges: dict[str, tuple[float, float]]
+    size_scale: SizeScale
     attrs: dict[str, Any]
     laws: tuple[str, ...]
     law: np.ndarray
@@ -144,11 +185,13 @@ def gather(
     ranges, supervised_range = _ranges(seen)
     laws, law_of_draw = posterior.law_positions(fit)
     weights = {name: of_law["weight"] for name, of_law in posterior.members(fit).items()}
+    draws = posterior.draws_of(fit, seed=SEED(seed, "seed"))
     return FittedDraws(
-        draws=posterior.draws_of(fit, seed=SEED(seed, "seed")),
+        draws=draws,
         chain=law["chain"].values,
         draw=law["draw"].values,
         ranges=ranges,
+        size_scale=SizeScale.of(draws),
         laws=laws,
         law=law_of_draw,
         attrs={
@@ -206,11 +249,14 @@ def _ranges(seen: xr.Dataset) -> tuple[dict[str, tuple[float, float]], str]:
         note("student_params", seen["student_params"].values)
         note("student_tokens_per_param", seen["student_tokens"].values / seen["student_params"].values)
         note("teacher_loss", seen["teacher_loss"].values)
+    of_law: dict[str, Any] = {}
+    source = "unknown"
     if {"params", "tokens"} <= set(seen.data_vars):
-        note("pretraining_params", seen["params"].values)
-        note("pretraining_tokens_per_param", seen["tokens"].values / seen["params"].values)
-        return ranges, "supervised runs of the fit"
-    if ranges:
-        ranges |= {f"pretraining_{name}": between for name, between in PUBLISHED_RANGE.items()}
-        return ranges, "data of the published law"
-    return ranges, "unknown"
+        params, tokens = seen["params"].values, seen["tokens"].values
+        of_law, source = {"params": params, "tokens_per_param": tokens / params}, "supervised runs of the fit"
+    elif ranges:
+        of_law, source = dict(PUBLISHED_RANGE), "data of the published law"
+    for name, values in of_law.items():
+        for option in ("pretraining", "teacher"):
+            note(f"{option}_{name}", np.asarray(values))
+    return ranges, source

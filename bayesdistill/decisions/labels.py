@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from bayesdistill.strategies import Bounds, Problem
 CELL = ("student", "scenario", "budget")
 CROSSOVER_STATUS = ("crossed", "always", "never", "reversed", "impossible")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-BOUNDS = ("min_teacher_params", "max_teacher_params", "min_teacher_tokens", "max_teacher_tokens", "max_student_tokens")
 
 
 def declared() -> Mapping[str, Variables]:
@@ -100,6 +100,11 @@ def grid_coordinates(problem: Problem) -> dict[str, Any]:
     }
 
 
+def bounds_of_attributes(attrs: Mapping[str, Any]) -> Bounds:
+    """Return the bounds in the attributes of a result."""
+    return Bounds(**{of.name: attrs[of.name] for of in fields(Bounds)})
+
+
 def shape_attributes(shape: Shape) -> dict[str, Any]:
     """Return the architecture parameters and the package version as attributes."""
     return {
@@ -112,7 +117,7 @@ def shape_attributes(shape: Shape) -> dict[str, Any]:
 
 def setting_attributes(bounds: Bounds, shape: Shape) -> dict[str, Any]:
     """Return bounds and architecture as attributes."""
-    return {name: float(getattr(bounds, name)) for name in BOUNDS} | shape_attributes(shape)
+    return {name: float(value) for name, value in vars(bounds).items()} | shape_attributes(shape)
 
 
 def size_words(value: float) -> str:

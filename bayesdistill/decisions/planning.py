@@ -8,10 +8,11 @@ arguments described below. So every option has one default and one description.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypedDict, get_args, get_type_hints
 
@@ -22,6 +23,7 @@ from bayesdistill.arguments import NOISE, check_fields, instance, one_of
 from bayesdistill.compute import PUBLISHED_SHAPE, Shape
 from bayesdistill.decisions import arguments
 from bayesdistill.decisions.arguments import Number, Numbers, Scenarios, Teachers, TeacherTable
+from bayesdistill.decisions.extrapolation import within_factor
 from bayesdistill.decisions.fitted_draws import FittedDraws, gather
 from bayesdistill.decisions.solving import Workers
 from bayesdistill.errors import ParameterError
@@ -51,6 +53,13 @@ class Planner:
         Upper bound on the teacher's parameters.
     max_teacher_tokens : float or str
         Upper bound on the teacher's tokens. In `plan_tokens`, "same" restricts the teacher to the student's tokens.
+    max_extrapolation : float, optional
+        Largest extrapolation factor of a new teacher: its size, its tokens per parameter and its loss are at most this many times
+        outside the range of the data (a factor of its loss is one of the size of models with this loss; see
+        `bayesdistill.decisions.extrapolation`). None allows every teacher within the other bounds. Student tokens are never
+        restricted, neither of distillation nor of pretraining, and teachers of a table are never excluded; results mark both as
+        extrapolated. Without known ranges, as for a Dataset of draws, there is no restriction. In `recommendations` and
+        `paper_claims`, no advice or verdict is conclusive if a factor, also of the student, exceeds this.
     max_student_tokens : float or str, optional
         Upper bound on the student's tokens, distilled or pretrained; by default, only the budget limits them.
     shape : Shape
@@ -109,6 +118,7 @@ class Planner:
     max_teacher_params: Number = 1e12
     max_teacher_tokens: Number = 2e13
     max_student_tokens: Number | None = None
+    max_extrapolation: float | None = 10.0
     shape: Shape = PUBLISHED_SHAPE
     gpu_flops_per_second: Number | None = None
     price_per_gpu_hour: Number | None = None
@@ -132,12 +142,17 @@ class Planner:
             )
         check_fields(self, shape=instance(Shape), noise=one_of(*NOISE))
         same = isinstance(self.max_teacher_tokens, str) and self.max_teacher_tokens == SAME
-        bounds_of(replace(self, max_teacher_tokens=2e13) if same else self)
+        given_bounds(replace(self, max_teacher_tokens=2e13) if same else self)
 
     @cached_property
     def fitted(self) -> FittedDraws:
         """Draws of the fit, after checking convergence and corpus."""
         return gather(self.fit, self.allow_unconverged, self.allow_conflict, self.seed)
+
+    @property
+    def largest_factor(self) -> float:
+        """Largest extrapolation factor of a new teacher, infinite if it is not restricted."""
+        return math.inf if self.max_extrapolation is None else float(self.max_extrapolation)
 
     @property
     def level(self) -> str:
@@ -189,6 +204,7 @@ class TeacherBounds(Costs, total=False):
     min_teacher_params: Number
     max_teacher_params: Number
     max_teacher_tokens: Number
+    max_extrapolation: float | None
 
 
 class StrategyBounds(TeacherBounds, total=False):
@@ -282,10 +298,19 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> N
 
 
 def bounds_of(planner: Planner) -> Bounds:
-    """Return the bounds on teachers and student tokens of a Planner."""
-    given = {
-        name: getattr(planner, name) for name in StrategyBounds.__annotations__ if name.startswith(("min_", "max_"))
-    }
+    """Return the bounds on teachers and student tokens of a Planner, with those that keep its largest extrapolation factor."""
+    bounds = within_factor(planner.fitted, given_bounds(planner), planner.largest_factor)
+    if not bounds.hold_something:
+        raise ParameterError(
+            f"No new teacher within the bounds is within a factor of {planner.largest_factor:g} of the range of the data, so no "
+            "teacher is left. Increase `max_extrapolation`, set it to None, or relax the bounds."
+        )
+    return bounds
+
+
+def given_bounds(planner: Planner) -> Bounds:
+    """Return the bounds that are given in a Planner."""
+    given = {of.name: getattr(planner, of.name) for of in fields(Bounds) if hasattr(planner, of.name)}
     bounds = Bounds(**{name: arguments.parse_number(value, name) for name, value in given.items() if value is not None})
     if bounds.min_teacher_params > bounds.max_teacher_params:
         raise ParameterError(

@@ -175,28 +175,30 @@ def _split_all(
 # The teacher --------------------------------------------------------------------------------------------------------
 
 
-def _trained(draws: Draws, place: Any) -> Teacher:
-    """Return a new teacher with log parameters and log tokens."""
-    params, tokens = (float(value) for value in np.exp(place))
+def _trained(family: Family, draws: Draws, place: Any) -> Teacher:
+    """Return a new teacher at log parameters and a position from 0 (the fewest) to 1 (the most tokens) on a log scale."""
+    params = float(np.exp(place[0]))
+    fewest, most = family.bounds.teacher_tokens(params)
+    tokens = float(fewest * (most / fewest) ** place[1])
     return Teacher(params, tokens, draws.supervised_loss(params, tokens))
 
 
 def _box(family: Family) -> tuple[np.ndarray, np.ndarray]:
-    b = family.bounds
-    return (np.log([b.min_teacher_params, b.min_teacher_tokens]), np.log([b.max_teacher_params, b.max_teacher_tokens]))
+    low, high = np.log(family.bounds.teacher_params)
+    return np.array([low, 0.0]), np.array([high, 1.0])
 
 
 def _values(family: Family, draws: Draws, alone: Curves, teacher: Teacher, assignments: np.ndarray) -> np.ndarray:
     """Return the family loss of every assignment with a teacher (NaN if infeasible)."""
-    fixed = fixed_cost(family, teacher)
-    if fixed >= family.budget:
+    fixed, new = fixed_cost(family, teacher), teacher.index < 0
+    if fixed >= family.budget or (new and family.bounds.exclude_losses(teacher.loss.mean())):
         return np.full(len(assignments), np.nan)
     taught = _curves(family, draws, teacher, *_token_range(family, teacher))
     return _split_all(family, alone, taught, fixed, assignments)
 
 
 Place = tuple[float, float] | int | None
-"""Log parameters and log tokens of a new teacher, position of an existing one, or None."""
+"""Place of a new teacher (see `_trained`), position of an existing one, or None."""
 
 
 def search(
@@ -211,9 +213,8 @@ def search(
     if listed is not None:
         candidates = [(k, teacher) for k, teacher in enumerate(listed)]
     else:
-        for log_params, log_tokens in itertools.product(*np.linspace(*_box(family), _COARSE, axis=1).tolist()):
-            teacher = _trained(draws, (log_params, log_tokens))
-            candidates.append(((log_params, log_tokens), teacher))
+        for log_params, tokens in itertools.product(*np.linspace(*_box(family), _COARSE, axis=1).tolist()):
+            candidates.append(((log_params, tokens), _trained(family, draws, (log_params, tokens))))
     for place, teacher in candidates:
         found = _values(family, draws, alone, teacher, assignments[1:])
         for k in np.flatnonzero(~np.isnan(found) & ~(value[1:] <= found)):
@@ -249,11 +250,11 @@ def settle_choice(
     around = np.array(list(itertools.product(np.linspace(-1, 1, _FINE), repeat=2)))
     for _ in range(_ROUNDS):
         for point in np.clip(center + half * around, low, high):
-            found = _values(family, thin, alone, _trained(thin, point), distilled[None])[0]
+            found = _values(family, thin, alone, _trained(family, thin, point), distilled[None])[0]
             if found < best:
                 best, center = found, point
         half = half / 2
-    teacher = _trained(draws, center)
+    teacher = _trained(family, draws, center)
     return Choice(distilled, teacher, _exact_split(family, draws, distilled, teacher))
 
 

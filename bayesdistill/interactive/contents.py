@@ -21,6 +21,9 @@ from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
 from bayesdistill.law.discrepancy import log_compute
 from bayesdistill.law.predictive import Deviations
+from bayesdistill.strategies import Bounds
+from bayesdistill.strategies.losses import Losses
+from bayesdistill.strategies.region import Region, some_teacher
 
 SCENARIO_TEXTS = {
     "best case": "The teacher and its logits are already available at no cost.",
@@ -28,9 +31,7 @@ SCENARIO_TEXTS = {
     "teacher pretraining": "The teacher is pretrained for K students; running it is not charged.",
     "teacher pretraining + inference": "The teacher is pretrained for K students; each student is also charged for running it.",
 }
-_BOUNDS = (
-    "min_teacher_params", "max_teacher_params", "min_teacher_tokens", "max_teacher_tokens", "max_student_tokens"
-)  # fmt: skip
+_KNOTS = 129  # number of teacher sizes at which the fewest and the most tokens are given
 _STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8)
 _FEWEST_DRAWS = 20
 _FEWEST_TOKENS = 1e-3
@@ -74,8 +75,15 @@ def page_data(planner: Planner, sliders: Sliders) -> dict[str, Any]:
         "first_knots": first,
         "draws": {name: values.tolist() for name, values in draws.items()},
         "shape": {"k1": planner.shape.k1, "k2": planner.shape.k2},
-        "bounds": {name: value if math.isfinite(value := getattr(bounds, name)) else None for name in _BOUNDS},
+        "bounds": {name: value if math.isfinite(value) else None for name, value in vars(bounds).items()}
+        | dict(zip(("min_teacher_params", "max_teacher_params"), bounds.teacher_params, strict=True)),
+        "region": _region(fitted.draws.take(chosen), bounds),
         "ranges": fitted.ranges,
+        "size_scale": {
+            "log_params": fitted.size_scale.log_params.tolist(),
+            "log_excess": fitted.size_scale.log_excess.tolist(),
+            "limit": fitted.size_scale.limit,
+        },
         "students": students,
         "budgets": budgets,
         "shared": sharing_steps(sliders.max_students_per_teacher),
@@ -91,6 +99,17 @@ def page_data(planner: Planner, sliders: Sliders) -> dict[str, Any]:
         "notes": notes(fitted),
         "about": about(planner, chosen.size),
     }
+
+
+def _region(draws: Draws, bounds: Bounds) -> dict[str, list[float]]:
+    """Return the log of the fewest and of the most tokens of teachers that the bounds allow, by the log of their size."""
+    losses = Losses(draws, None)
+    if not some_teacher(losses, bounds):
+        raise ParameterError("No new teacher is within the bounds. Increase `max_extrapolation`, or set it to None.")
+    region = Region.of(losses, bounds)
+    x = np.sort(np.append(np.linspace(region.box.left, region.box.right, _KNOTS), region.corners))
+    bottom, top = (np.broadcast_to(edge, x.shape).tolist() for edge in region.edges(x))
+    return {"x": x.tolist(), "bottom": bottom, "top": top}
 
 
 def _deviation_values(deviations: Deviations) -> dict[str, np.ndarray]:

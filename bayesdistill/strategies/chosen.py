@@ -9,7 +9,6 @@ the standard error of their differences, descend on more draws, and the remainin
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -24,7 +23,7 @@ from bayesdistill.strategies.existing import Teachers
 from bayesdistill.strategies.losses import Losses
 from bayesdistill.strategies.perfect_information import Cell, search
 from bayesdistill.strategies.problems import Problem, run_all, thread_count, unlimited_tokens
-from bayesdistill.strategies.region import Region
+from bayesdistill.strategies.region import Region, some_teacher
 from bayesdistill.strategies.targets import budgets_for_targets
 
 TIE = 1e-9
@@ -62,7 +61,7 @@ class MeanLoss:
     ----------
     cell : Cell
     region : Region
-        Teachers that are allowed; the loss of others is infinite.
+        Teachers that are allowed.
     budgets : (n_budgets,) array
         FLOPs of training.
     """
@@ -106,14 +105,14 @@ class MeanLoss:
             of_teacher = self.cell.losses.supervised(np.exp(x)[..., None], np.exp(y)[..., None])
             return self.cell.losses.distilled(self.cell.size, own, of_teacher), of_teacher
 
-    def __call__(self, which: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return the means (n, k) of `losses`; infinite outside the region."""
-        means = np.empty(x.shape)
+    def __call__(self, which: np.ndarray, x: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Return the means (n, k) of `losses` in the coordinates of the region."""
+        means, y = np.empty(x.shape), self.region.log_tokens(x, place)
         size = max(1, _AT_ONCE // (x.shape[1] * self.n_draws))
         for first in range(0, which.size, size):
             part = slice(first, first + size)
             means[part] = self.losses(which[part], x[part], y[part])[0].mean(axis=-1)
-        return np.where(self.region.contains(x, y), means, np.inf)
+        return means
 
 
 def chosen_strategies(draws: Draws, problem: Problem, threads: int | None = None) -> dict[str, np.ndarray]:
@@ -168,17 +167,29 @@ def chosen_strategies(draws: Draws, problem: Problem, threads: int | None = None
     losses = Losses.of(draws, problem)
     valid = bool(draws.n_draws and draws.valid.all())
     possible = valid and problem.possible
-    region = Region.of(losses, problem.bounds) if possible and teachers is None else None
-    possible = possible and (teachers is not None or region is not None)
-    if possible:
-        solve = partial(_choose_new, region=region) if region is not None else _choose_existing
+    if teachers is None:
+        possible = possible and some_teacher(losses, problem.bounds)
+
+    def solve(region: Region | None, wanted: np.ndarray) -> None:
         jobs = []
-        for a in problem.sound_students:
+        for a in problem.sound_students if possible else ():
             budgets = problem.training_budgets(a, spent)
-            columns = np.flatnonzero(np.isfinite(budgets))
-            cells = (Cell(problem, a, b, losses, teachers) for b in range(grid[1]))
-            jobs += [partial(solve, cell, columns, budgets[columns], out) for cell in cells if columns.size]
+            for b in range(grid[1]):
+                columns = np.flatnonzero(np.isfinite(budgets) & wanted[a, b])
+                cell = Cell(problem, a, b, losses, teachers)
+                choose = _choose_existing if region is None else partial(_choose_new, region=region)
+                jobs += [partial(choose, cell, columns, budgets[columns], out)] if columns.size else []
         run_all(jobs, thread_count(threads))
+
+    region = Region.of(losses, problem.bounds.of_size_and_tokens) if possible and teachers is None else None
+    solve(region, np.full(grid, True))
+    # The bounds on the teacher's loss rarely matter, and their region takes time.
+    if region is not None and problem.bounds.limit_losses:
+        outside = problem.bounds.exclude_losses(out["teacher_loss"].mean(axis=-1))
+        if outside.any():
+            for values in out.values():
+                values[outside] = np.nan
+            solve(Region.of(losses, problem.bounds), outside)
     out["student_tokens"] = unlimited_tokens(out["student_tokens"], spent, problem.bounds)
     usable = teachers is None or bool(teachers.usable.all(axis=1).any())
     out["status"] = problem.status(out, valid, possible, usable)
@@ -192,9 +203,8 @@ def _choose_new(
     mean = MeanLoss(cell, region, budgets)
     best = minimize(mean)
     params = np.clip(np.exp(best.x), *cell.problem.bounds.teacher_params)
-    tokens = np.clip(
-        np.exp(region.settle(cell.losses, np.log(params), best.y)), *cell.problem.bounds.teacher_tokens(params)
-    )
+    log_tokens = region.settle(cell.losses, np.log(params), region.log_tokens(best.x, best.y))
+    tokens = np.clip(np.exp(log_tokens), *cell.problem.bounds.teacher_tokens(params))
     x, y = np.log(params)[:, None], np.log(tokens)[:, None]
     where = (cell.student, cell.scene, columns[best.which])
     out["teacher_params"][where], out["teacher_tokens"][where] = params, tokens
@@ -224,10 +234,6 @@ def _choose_existing(cell: Cell, columns: np.ndarray, budgets: np.ndarray, out: 
         out["loss"][where], out["teacher_loss"][where] = losses[k], teachers.loss[k]
 
 
-Curve = Callable[[MeanLoss, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Maps budgets (n,) and positions (n, k) from 0 to 1 to the logarithms of teachers' parameters and tokens, (n, k)."""
-
-
 def minimize(mean: MeanLoss) -> Points:
     """Return the point of the lowest mean loss for every budget that has one."""
     region, charges = mean.region, mean.cell.charges
@@ -241,14 +247,12 @@ def minimize(mean: MeanLoss) -> Points:
         if some.n_draws == mean.n_draws:
             break
     points = descend(mean, Points.of(mean, points.which, points.x, points.y), region.box, _LAST_WIDTH)
-    curves: list[Curve] = []
-    if np.isfinite(charges.max_student_tokens) and (charges.delta_lgt or charges.delta_pre):
-        curves.append(_crease)
-    if not region.bounds.limit_size_and_tokens_separately:
-        curves += [partial(_edge, 0), partial(_edge, 1)]
-    if curves:
-        for curve in curves:
-            points = points.together(_minima_on_curve(mean, few, curve))
+    if region.bounds.limit_losses:  # where an edge is steep, its interpolation is not exact
+        y = region.settle(mean.cell.losses, points.x, region.log_tokens(points.x, points.y))
+        points = Points.of(mean, points.which, points.x, region.place(points.x, y))
+    creased = np.isfinite(charges.max_student_tokens) and (charges.delta_lgt or charges.delta_pre)
+    if creased or region.corners.size:
+        points = points.together(_minima_on_crease(mean, few)) if creased else points
         points = points.together(_corners(mean)) if region.corners.size else points
         points = descend(mean, points.apart(np.inf, 1), region.box, _CREASE_WIDTH)
     likely = single.apart(np.inf, 1)
@@ -265,10 +269,11 @@ def _lowest(points: Points, preferred: Points) -> Points:
 def _best_for_single_draws(mean: MeanLoss) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the strategies with perfect information for some of the draws: budgets, and the points."""
     cell = mean.thinned(_SINGLE).cell
-    found = search(Curves.of(cell.size, cell.frontier, mean.budgets[:, None]))
+    frontier = replace(cell.frontier, bounds=mean.region.bounds)
+    found = search(Curves.of(cell.size, frontier, mean.budgets[:, None]))
     which, draw = np.nonzero(np.isfinite(found["loss"]))
     x = np.clip(np.log(found["teacher_params"][which, draw]), mean.region.box.left, mean.region.box.right)
-    return which, x, np.clip(np.log(found["teacher_tokens"][which, draw]), *mean.region.edges(x))
+    return which, x, mean.region.place(x, np.log(found["teacher_tokens"][which, draw]))
 
 
 def _minima_of_grid(mean: MeanLoss) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -279,8 +284,7 @@ def _minima_of_grid(mean: MeanLoss) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """
     box = mean.region.box
     X, share = np.meshgrid(np.linspace(box.left, box.right, _GRID), np.linspace(0, 1, _GRID), indexing="ij")
-    bottom, top = mean.region.edges(X)
-    Y = bottom + share * (top - bottom)
+    Y = box.bottom + share * (box.top - box.bottom)
     n = mean.budgets.size
     x, y = (np.broadcast_to(v.ravel(), (n, X.size)) for v in (X, Y))
     values = mean(np.arange(n), x, y).reshape(n, _GRID, _GRID)
@@ -297,14 +301,14 @@ def _minima_of_grid(mean: MeanLoss) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return which, X[i, j], Y[i, j]
 
 
-def _minima_on_curve(mean: MeanLoss, few: MeanLoss, curve: Curve) -> Points:
-    """Return the lowest point of every problem on a curve of teachers, where the mean loss has a kink or the region ends.
+def _minima_on_crease(mean: MeanLoss, few: MeanLoss) -> Points:
+    """Return the lowest point of every problem on the curve of teachers on which the mean loss has a kink.
 
     A descent in two dimensions makes little progress along such a curve.
     """
 
     def along(function: MeanLoss, which: np.ndarray, t: np.ndarray, _: np.ndarray) -> np.ndarray:
-        return function(which, *curve(mean, which, t))
+        return function(which, *_crease(mean, which, t))
 
     line, n = Box(0.0, 1.0, 0.0, 0.0), mean.budgets.size
     t = np.broadcast_to(np.linspace(0.0, 1.0, _ON_CURVE), (n, _ON_CURVE))
@@ -315,25 +319,22 @@ def _minima_on_curve(mean: MeanLoss, few: MeanLoss, curve: Curve) -> Points:
     points = descend(partial(along, few), points, line, 1 / _ON_CURVE).apart(0.01, 2)
     points = Points.of(partial(along, mean), points.which, points.x, points.y)
     points = descend(partial(along, mean), points, line, 0.1 / _ON_CURVE).apart(np.inf, 1)
-    x, y = curve(mean, points.which, points.x[:, None])
+    x, y = _crease(mean, points.which, points.x[:, None])
     return Points.of(mean, points.which, x[:, 0], y[:, 0])
 
 
 def _corners(mean: MeanLoss) -> Points:
     """Return the teachers at the corners of the region, for every budget."""
-    x, n = mean.region.corners, mean.budgets.size
-    y = np.concatenate(mean.region.edges(x))
+    x, n, box = mean.region.corners, mean.budgets.size, mean.region.box
+    y = np.repeat([box.bottom, box.top], x.size)
     return Points.of(mean, np.repeat(np.arange(n), y.size), np.tile(x, 2 * n), np.tile(y, n))
 
 
-def _edge(side: int, mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the teachers with the fewest (0) or most (1) tokens, at t from the smallest to the largest."""
-    x = mean.region.box.left + t * (mean.region.box.right - mean.region.box.left)
-    return x, mean.region.edges(x)[side]
-
-
 def _crease(mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the teachers (n, k) that leave exactly the cap on student tokens, or the nearest allowed, at t for budgets (n,)."""
+    """Return the teachers (n, k) that leave exactly the cap on student tokens, or the nearest allowed, at t for budgets (n,).
+
+    They are in the coordinates of the region; t goes from 0 to 1.
+    """
     charges, budget, box = mean.cell.charges, mean.budgets[which][:, None], mean.region.box
     shape = mean.cell.problem.shape
     if charges.delta_pre:
@@ -341,15 +342,14 @@ def _crease(mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarra
         flops = forward_flops(np.exp(x), shape)
         left = budget - charges.per_token(flops) * charges.max_student_tokens
         y = np.log(np.maximum(left, 1e-300)) - np.log(3 * charges.delta_pre * flops)
-        return x, np.clip(y, *mean.region.edges(x))
+        return x, mean.region.place(x, y)
     # Without a charge for pretraining, only the teacher's size matters; find it by bisection.
     low, high = np.full(budget.shape, box.left), np.full(budget.shape, box.right)
     for _ in range(60):
         middle = (low + high) / 2
         cheap = charges.per_token(forward_flops(np.exp(middle), shape)) * charges.max_student_tokens < budget
         low, high = np.where(cheap, middle, low), np.where(cheap, high, middle)
-    bottom, top = mean.region.edges(low)
-    return np.broadcast_to(low, t.shape), bottom + t * (top - bottom)
+    return np.broadcast_to(low, t.shape), box.bottom + t * (box.top - box.bottom)
 
 
 def _rivals(mean: MeanLoss, points: Points) -> Points:
@@ -362,7 +362,8 @@ def _rivals(mean: MeanLoss, points: Points) -> Points:
     for problem in np.unique(points.which):
         m = np.flatnonzero(points.which == problem)
         if m.size > 1:
-            losses, _ = mean.losses(points.which[m], points.x[m, None], points.y[m, None])
+            x = points.x[m, None]
+            losses, _ = mean.losses(points.which[m], x, mean.region.log_tokens(x, points.y[m, None]))
             difference = losses[:, 0] - losses[points.value[m].argmin(), 0]
             error = difference.std(axis=-1) / np.sqrt(mean.n_draws)
             m = m[difference.mean(axis=-1) <= _DEVIATIONS * error + _SLACK]

@@ -152,8 +152,17 @@ def _solve(cell: Cell, budgets: np.ndarray, where: tuple[Any, ...], out: dict[st
             for name, values in _best_existing(cell, cell.teachers, spent).items():
                 out[name][(*where[:2], row, where[3])] = values
         return
-    same = (budgets == budgets[:, :1]).all()
-    found = search(Curves.of(cell.size, cell.frontier, budgets[:, :1] if same else budgets))
+    same, frontier = (budgets == budgets[:, :1]).all(), cell.frontier
+    bounds = frontier.bounds
+    free = replace(frontier, bounds=bounds.of_size_and_tokens)
+    found = search(Curves.of(cell.size, free, budgets[:, :1] if same else budgets))
+    # The bounds on the teacher's loss rarely matter, and the ends of their curves take time.
+    row, column = np.nonzero(np.isfinite(found["loss"]) & bounds.exclude_losses(found["teacher_loss"]))
+    for first in range(0, row.size, _PROBLEMS):
+        i, j = row[first : first + _PROBLEMS], column[first : first + _PROBLEMS]
+        again = search(Curves.of(cell.size, replace(frontier, losses=cell.losses.take(j)), budgets[i, j][None]))
+        for name in found:
+            found[name][i, j] = again[name][0]
     nothing = ~np.isfinite(found["loss"])
     for name in out.keys() & found.keys():
         found[name][nothing] = np.nan

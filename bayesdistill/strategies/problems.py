@@ -131,6 +131,15 @@ class Bounds:
         return self.min_teacher_loss > 0 or math.isfinite(self.max_teacher_loss)
 
     @property
+    def of_size_and_tokens(self) -> Bounds:
+        """The bounds without those on the teacher's loss."""
+        return replace(self, min_teacher_loss=0.0, max_teacher_loss=math.inf)
+
+    def exclude_losses(self, loss: Any) -> Any:
+        """Return which losses of teachers are outside their bounds; NaN is not."""
+        return (loss < self.min_teacher_loss) | (loss > self.max_teacher_loss)
+
+    @property
     def limit_size_and_tokens_separately(self) -> bool:
         """Whether the allowed teachers form a rectangle of sizes and tokens."""
         return not (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import CubicHermiteSpline
 from scipy.optimize import brentq
 
 from bayesdistill.strategies.descent import Box
@@ -16,6 +16,7 @@ from bayesdistill.strategies.roots import find_roots
 
 _KNOTS = 65  # number of sizes, and of tokens, at which an edge of equal mean loss is computed
 _HAIR = 1e-9  # rounding of log tokens
+_STEP = 1e-4  # of log tokens and log parameters, for derivatives
 _ACCURACY = 1e-13  # of log tokens and log parameters
 
 
@@ -25,18 +26,21 @@ class Edge:
 
     left: float
     right: float
-    log_tokens: CubicSpline
+    log_tokens: CubicHermiteSpline
 
 
 @dataclass(frozen=True)
 class Region:
-    """Range of log tokens for each log size, and the rectangle around it.
+    """Range of log tokens for each log size, and a rectangle that represents it.
+
+    The search for a teacher moves in the rectangle, whose second coordinate goes from the fewest to the most tokens of each size. So
+    teachers on the edges of the region are on edges of the rectangle. If the region is a rectangle, the coordinate is log tokens.
 
     Parameters
     ----------
     bounds : Bounds
     box : Box
-        Rectangle of log parameters (left, right) and log tokens (bottom, top).
+        Rectangle of log parameters (left, right) and the second coordinate (bottom, top).
     worst, best : Edge or None
         Where the posterior mean of the teacher's loss is at its upper and lower bound, if this is within the other bounds.
     """
@@ -47,23 +51,20 @@ class Region:
     best: Edge | None = None
 
     @classmethod
-    def of(cls, losses: Losses, bounds: Bounds) -> Region | None:
-        """Return the region of some bounds, or None if no teacher is within them."""
+    def of(cls, losses: Losses, bounds: Bounds) -> Region:
+        """Return the region of some bounds, within which there is some teacher."""
         left, right = np.log(bounds.teacher_params)
-        fewest, most = (np.log(bounds.teacher_tokens(size)) for size in bounds.teacher_params)
-        box = Box(left, right, fewest[0], most[1])
-        if not bounds.limit_losses:
-            return cls(bounds, box)
-        at_worst, at_best = mean_loss(losses, left, fewest[0]), mean_loss(losses, right, most[1])
-        if at_worst < bounds.min_teacher_loss or at_best > bounds.max_teacher_loss:
-            return None
-        worst = _edge(losses, bounds, bounds.max_teacher_loss)
-        best = _edge(losses, bounds, bounds.min_teacher_loss)
+        if bounds.limit_size_and_tokens_separately:
+            return cls(bounds, Box(left, right, *np.log(bounds.teacher_tokens(bounds.teacher_params[0]))))
+        worst, best = (
+            _edge(losses, bounds, level) if bounds.limit_losses else None
+            for level in (bounds.max_teacher_loss, bounds.min_teacher_loss)
+        )
         if worst is not None:
             left = max(left, worst.left)
         if best is not None:
             right = min(right, best.right)
-        return cls(bounds, Box(left, right, box.bottom, box.top), worst, best)
+        return cls(bounds, Box(left, right, 0.0, _height(bounds, left, right)), worst, best)
 
     @property
     def corners(self) -> np.ndarray:
@@ -89,6 +90,20 @@ class Region:
             top = np.where(within, np.minimum(top, self.best.log_tokens(x)), top)
         return np.minimum(bottom, top), top
 
+    def log_tokens(self, x: Any, place: Any) -> Any:
+        """Return the log tokens of teachers with log parameters x at places along the second coordinate."""
+        if self.bounds.limit_size_and_tokens_separately:
+            return place
+        bottom, top = self.edges(x)
+        return bottom + place / self.box.top * (top - bottom)
+
+    def place(self, x: Any, y: Any) -> Any:
+        """Return the second coordinate of teachers with log parameters x and log tokens y, or of the nearest that are allowed."""
+        bottom, top = self.edges(x)
+        if self.bounds.limit_size_and_tokens_separately:
+            return np.clip(y, bottom, top)
+        return np.clip((y - bottom) / np.maximum(top - bottom, _HAIR), 0.0, 1.0) * self.box.top
+
     def settle(self, losses: Losses, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return log tokens next to y with which the mean loss is exactly within its bounds."""
         if not self.bounds.limit_losses:
@@ -104,13 +119,18 @@ class Region:
                 y[outside] = _tokens_at(losses, level, x[outside], part)
         return y
 
-    def contains(self, x: Any, y: Any) -> Any:
-        """Return which log parameters and log tokens are allowed."""
-        if self.bounds.limit_size_and_tokens_separately:  # the descent stays in the rectangle
-            return True
-        bottom, top = self.edges(x)
-        inside = (x >= self.box.left - _HAIR) & (x <= self.box.right + _HAIR)
-        return inside & (y >= bottom - _HAIR) & (y <= top + _HAIR)
+
+def _height(bounds: Bounds, left: float, right: float) -> float:
+    """Return the largest range of log tokens of a size."""
+    fewest, most = bounds.teacher_tokens(np.exp(np.linspace(left, right, _KNOTS)))
+    return float(max(np.log(most / fewest).max(), _HAIR))
+
+
+def some_teacher(losses: Losses, bounds: Bounds) -> bool:
+    """Return whether the mean loss of a teacher within the bounds on size and tokens is within those on losses."""
+    sides = zip(bounds.teacher_params, (0, 1), strict=True)
+    worst, best = (mean_loss(losses, np.log(size), np.log(bounds.teacher_tokens(size)[side])) for size, side in sides)
+    return bool(worst >= bounds.min_teacher_loss and best <= bounds.max_teacher_loss)
 
 
 def mean_loss(losses: Losses, x: Any, y: Any) -> Any:
@@ -145,9 +165,17 @@ def _edge(losses: Losses, bounds: Bounds, level: float) -> Edge | None:
     known = np.isfinite(found)
     x, y = np.append(sizes, found[known]), np.append(tokens, middle[known])
     x, first = np.unique(x.round(10), return_index=True)
+    y = y[first]
     if x.size == 1:
-        return Edge(float(start), float(end), CubicSpline([x[0] - 1, x[0] + 1], [tokens[0], tokens[0]]))
-    return Edge(float(start), float(end), CubicSpline(x, y[first]))
+        x, y = np.array([x[0] - 1, x[0] + 1]), np.repeat(y, 2)
+    across, along = (
+        mean_loss(losses, x - dx, y - dy) - mean_loss(losses, x + dx, y + dy) for dx, dy in ((_STEP, 0), (0, _STEP))
+    )
+    along = np.maximum(along, np.finfo(float).tiny)
+    # Limited so that tokens decrease with the size between knots, too (Fritsch and Carlson, 1980).
+    fall = np.pad(-np.diff(y) / np.diff(x), 1, mode="edge")
+    slope = np.fmin(across / along, 3 * np.minimum(fall[:-1], fall[1:]))
+    return Edge(float(start), float(end), CubicHermiteSpline(x, y, -slope))
 
 
 def _tokens_at(losses: Losses, level: float, x: np.ndarray, limits: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

@@ -344,6 +344,7 @@ def test_next_runs(noisy: tuple[Path, Path], command: Command, tmp_path: Path) -
     assert "does not have the ranges of its runs. Give --candidates" in err
 
 
+@pytest.mark.slow
 def test_a_report_shows_its_progress(fit354: xr.DataTree, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     curves_of = bd.law_curves(fit354)

@@ -92,6 +92,7 @@ def test_a_target_from_a_plan_returns_the_budget(fit):
     assert alone["planned_pretraining_compute"].item() == pytest.approx(2e22, rel=1e-8)
 
 
+@pytest.mark.slow
 def test_the_search_of_strategies_for_targets_agrees(fit):
     planner = bd.Planner(fit)
     found = bd.target_loss(fit, [3e8, SIZE], [2.3, 2.6], [INFERENCE, BOTH])

@@ -445,7 +445,7 @@ def test_the_command_prints_and_writes(saved: Path, runs354: pd.DataFrame, comma
     ]
     code, out, err = command(*options, "-o", tmp_path / "out.csv")
     assert code == 0, err
-    assert out.startswith("Loss of a new run of new groups\n")
+    assert out.startswith("Loss of a new run of new groups (level: run)\n")
     assert "inside their 50% interval" in out
     direct = bd.predict(
         bd.load(saved), tmp_path / "runs.csv", noise="run", groups="new", prob=0.5, seed=1000, draws=True

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from decision_cases import posterior_of, scattered, simple, simple_crossover, simple_teacher
+from scipy.optimize import brentq
 
 from bayesdistill.compute import flops_per_token
 from bayesdistill.decisions import compare_crossovers, crossovers, flag_names, plan
@@ -116,7 +117,8 @@ def test_extrapolation_is_measured_at_the_crossover():
     )
     draws = simple(B_S=300.0, A_S=450.0)
     tree = xr.DataTree.from_dict({"posterior": posterior_of(draws), "constant_data": seen})
-    found = crossovers(tree, 1e9, "best case", budgets=[1e17, 1e24], max_teacher_params=1e12, max_teacher_tokens=2e13)
+    found = crossovers(tree, 1e9, "best case", budgets=[1e17, 1e24], max_teacher_params=1e12, max_teacher_tokens=2e13,
+                       max_extrapolation=None)  # fmt: skip
     tokens = simple_crossover(1e9, 300.0, 450.0) / (3 * flops_per_token(1e9))
     # The best teacher of these draws is the largest; the supervised law is that of models of at most 12.6B.
     expected = max(1.0, tokens / 1e9 / 160, 20 / (tokens / 1e9), 1e12 / 12.6e9)
@@ -126,6 +128,17 @@ def test_extrapolation_is_measured_at_the_crossover():
     assert found["seen_budget"].values[0].tolist() == pytest.approx(
         [3 * flops_per_token(1e9) * 1e9 * r for r in (10, 160)]
     )
+
+
+def size_with(loss, draws):
+    """The size that has a loss on 20 tokens per parameter, by the mean of the draws' supervised laws."""
+
+    def excess(log_size):
+        size = np.exp(log_size)
+        terms = draws["A"] * size ** -draws["alpha"] + draws["B"] * (20 * size) ** -draws["beta"]
+        return (draws["E"] + terms ** draws["gamma"]).mean() - loss
+
+    return np.exp(brentq(excess, np.log(1e2), np.log(1e25)))
 
 
 @pytest.mark.parametrize("copies", [1, 12])  # 8 draws cross at budgets of their own, 96 at more than are solved
@@ -147,7 +160,7 @@ def test_extrapolation_at_a_committed_crossover_is_that_of_the_committed_strateg
     with pytest.warns(ConvergenceWarning):
         found = crossovers(
             tree, 1e9, "teacher inference", budgets=np.geomspace(1e19, 1e27, 9), strategy="committed",
-            allow_unconverged=True,
+            allow_unconverged=True, max_extrapolation=None,
         )  # fmt: skip
     crossover = found["crossover"].values.ravel()
     crossed = np.flatnonzero(np.isfinite(crossover))
@@ -157,7 +170,8 @@ def test_extrapolation_at_a_committed_crossover_is_that_of_the_committed_strateg
     for draw in some:
         cell = made.sel(budget=crossover[draw])
         own, teacher = cell["student_tokens"].item() / 1e9, cell["teacher_loss"].values[draw]
-        wanted = max(own / 450, 400 / own, teacher / 1.96, 1.95 / teacher, 1.0)
+        weakest, strongest, size = (size_with(loss, draws) for loss in (1.96, 1.95, teacher))
+        wanted = max(own / 450, 400 / own, size / strongest, weakest / size, 1.0)
         assert found["crossover_extrapolation"].values.ravel()[draw] == pytest.approx(wanted, rel=1e-3)
 
 

@@ -141,7 +141,9 @@ InferenceFlops = Annotated[
 InferencePrice = Annotated[
     str | None,
     typer.Option(
-        "--inference-price", metavar="NUMBER", help="Price of a GPU-hour of inference (default: that of training)."
+        "--inference-price",
+        metavar="NUMBER",
+        help="Price of a GPU-hour of inference (default: the price for training).",
     ),
 ]
 Currency = Annotated[str, typer.Option(help="Unit of the prices.")]
@@ -1249,7 +1251,7 @@ _IN_PYTHON = (
 
 
 def _on_command_line(message: str, command: str) -> str:
-    """Replace Python's functions and arguments in an error message by those of the command line."""
+    """Replace Python's functions and arguments in an error message by options and commands."""
     for pattern, replacement in _IN_PYTHON:
         message = re.sub(pattern, replacement, message)
     options = {p.name: max(p.opts, key=len) for p in _commands()[command].params} if command else {}
@@ -1278,7 +1280,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def _tell(message: str) -> None:
-    """Print to stderr. If it cannot be written to, the exit code is still that of the command."""
+    """Print to stderr. If it cannot be written to, the exit code of the command stays the same."""
     try:
         print(f"bayesdistill: {message}", file=sys.stderr, flush=True)
     except OSError:

@@ -353,7 +353,7 @@ def test_table_and_figure(baseline_backtest):
     figure = bd.plot_backtest(found)
     assert [ax.get_xlabel() for ax in figure.axes] == [
         "stated probability",
-        "forecast lead of the distilled run [nats per token]",
+        "forecast gain of the distilled run [nats per token]",
     ]
     with pytest.raises(ParameterError, match="noise"):
         bd.plot_backtest(found, noise="none")

@@ -466,7 +466,7 @@ def test_a_best_teacher_at_the_end_of_the_axis_is_no_best_teacher():
 
 def test_value_in_money_says_its_price():
     figure = plots.plot_value(inputs.plan_value(), measure="money")
-    assert "At 4e14 FLOPs a second and accelerator, 2 USD an hour." in words_of(figure)
+    assert "At 4e14 FLOPs per second and accelerator, 2 USD an hour." in words_of(figure)
     assert figure.axes[2].get_ylabel() == "expected cost\n[USD]"
     assert "USD" not in words_of(drawn("value"))
     with pytest.raises(ParameterError, match=r"`measure` must be .*, got 'gold'"):
@@ -770,7 +770,7 @@ def test_wrong_input_is_refused(name):
 
 
 def test_experiments_refuse_other_designs():
-    with pytest.raises(ParameterError, match="FLOPs are needed"):
+    with pytest.raises(ParameterError, match="FLOPs are required"):
         plots.plot_experiment_fixed_teacher(inputs.gap())
     with pytest.raises(ParameterError, match="teacher_budget"):
         plots.plot_experiment_fixed_student(inputs.gap(by_size=True))

@@ -6,14 +6,14 @@ With N parameters, a budget C buys :math:`D = C / (3 F(N))` tokens, and the law 
 
     L(N) = E + \left(A / N^\alpha + B / D^\beta\right)^\gamma
 
-gamma > 0 leaves the order of sizes unchanged, so the optimum is that of the sum. Its logarithmic derivative has one root, because the
+gamma > 0 leaves the order of sizes unchanged, so the sum has the same optimum. Its logarithmic derivative has one root, because the
 elasticity of F increases with N. For F(N) = 2 N the root is equation 4 of Hoffmann et al. (2022, arXiv:2203.15556):
 
 .. math::
 
     N^* = \left(\frac{\alpha A}{\beta B}\right)^{1/(\alpha + \beta)} \left(\frac{C}{6}\right)^{\beta/(\alpha + \beta)}
 
-The optimum of each draw is that of the law's mean curve. The discrepancy depends on N D, which hardly changes along a budget, so it
+The optimum of each draw refers to the law's mean curve. The discrepancy depends on N D, which hardly changes along a budget, so it
 moves the loss and not the optimal size.
 """
 
@@ -37,7 +37,7 @@ from bayesdistill.strategies.roots import find_roots
 MULTIPLES = 2.0 ** np.linspace(-2, 2, 17)
 """Sizes of the isoFLOP curves, as multiples of the chosen size."""
 AXES = (*extrapolation.PRETRAINING_AXES, "pretraining_compute")
-_SMALLEST, _LARGEST = 0.0, np.log(1e20)  # logarithms of parameters, beyond all models
+_SMALLEST, _LARGEST = 0.0, np.log(1e20)  # logarithms of parameters, larger than any model
 _GRID = 17
 _MARGIN = 1e-3
 
@@ -67,7 +67,7 @@ def compute_optimal(fit: planning.Source, budgets: Numbers, **options: Unpack[Op
         Over `budget`: params, tokens, tokens_per_parameter (of the chosen size, which minimizes the posterior mean of the law's loss);
         regret (nats; expected excess loss of the chosen size over the optimum of each draw) with regret_mcse; loss (chain, draw) of the
         chosen size at the level of uncertainty; best_params and best_tokens (chain, draw), the optimum of each draw; excess_quantile
-        over `multiple`, the loss of other sizes on the same budget minus that of the chosen one (isoFLOP curve; nats);
+        over `multiple`, the loss of other sizes on the same budget minus the loss of the chosen one (isoFLOP curve; nats);
         extrapolation_factor over `axis`, extrapolation, extrapolates, extrapolation_axis: how far the model and the budget are outside
         the range of the data. size_exponent (chain, draw): beta / (alpha + beta), the power of C with which the optimal size grows
         if C = 6 N D.
@@ -80,9 +80,9 @@ def compute_optimal(fit: planning.Source, budgets: Numbers, **options: Unpack[Op
     Notes
     -----
     FLOPs are 3 F(N) D with the package's F(N), which counts attention and the output layer. ``shape=bd.SIX_ND`` counts 6 N D, as in
-    most published isoFLOP studies. Sizes count non-embedding parameters, or whatever the fitted table counts.
+    most published isoFLOP studies. Sizes count non-embedding parameters, or the parameters that the fitted table counts.
 
-    The optimum of a draw is that of the law's mean curve; see the docstring of `decisions._compute_optimal`.
+    The optimum of a draw refers to the law's mean curve; see the docstring of `decisions._compute_optimal`.
 
     Examples
     --------

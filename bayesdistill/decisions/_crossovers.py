@@ -86,8 +86,8 @@ def crossovers(
         asymptotic_advantage; over student: eventually_probability (that pretraining is better with unlimited compute);
         seen_budget over `bound` (range of pretraining budgets in the data). Over scenario, chain, draw: slope, the
         power of the student's size with which the crossover grows, in draws in which every student has a crossover; over
-        scenario: slope_quantile, slope_probability (that a draw has a slope), slope_positive_probability (given that). All these are
-        those of the law's mean curves. At the level of uncertainty `noise`, in which a draw can change sides several times: over
+        scenario: slope_quantile, slope_probability (that a draw has a slope), slope_positive_probability (given that). All these
+        refer to the law's mean curves. At the level of uncertainty `noise`, in which a draw can change sides several times: over
         student, scenario, chain, draw: first_change and last_change (FLOPs, NaN without a change; interpolated linearly in the log
         of `budgets`) and side_changes (their number); over student, scenario: their quantiles among the draws with a change, and
         several_changes, the number of draws in which the better option changes more than once, and their fraction

@@ -38,7 +38,7 @@ _BLOCKS = 20
 # Largest equivalent budget that is searched, as a multiple of the given budget.
 _LARGEST_FACTOR = 1e12
 _WORTH = {"gain": "expected_gain", "regret": "regret", "evpi": "evpi"}
-_LEVEL = {"noise": "law"}  # whatever the level of the plan's probabilities
+_LEVEL = {"noise": "law"}  # also if the plan's probabilities have another level
 
 
 class ValueOptions(planning.Unconverged, planning.Money, total=False):

@@ -117,8 +117,8 @@ def family_plan(
 
     Notes
     -----
-    Probabilities and quantiles are at the level of uncertainty `noise`; decisions, split, and all other values are those of the law's
-    mean curves. The students of one size share one deviation from the law; those of different sizes have a common discrepancy and
+    Probabilities and quantiles are at the level of uncertainty `noise`; decisions, split, and all other values refer to the law's
+    mean curves. The students of one size share one deviation from the law; students of different sizes have a common discrepancy and
     independent effects.
 
     Every student has at least a million tokens. The teacher minimizes the posterior mean over 64 draws; the split minimizes

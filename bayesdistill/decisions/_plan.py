@@ -105,10 +105,11 @@ def plan(
         better option changes first and last (NaN without a change; interpolated linearly in the log of `budgets`), and
         side_changes (their number). Over student, scenario: several_changes, the number of these draws in which the better
         option changes more than once, and several_changes_probability, their fraction. Over student, scenario, budget:
-        probability_curves, the probability on the law's mean curves, and laws_agree, whether this one, probability and those of
-        all laws are on one side of 0.5; otherwise the data do not determine which option is better. Of a mixture (`mix`), and
+        probability_curves, the probability on the law's mean curves, and laws_agree, whether this one, probability and
+        the probabilities of all laws are on one side of 0.5; otherwise the data do not determine which option is better. Of
+        a mixture (`mix`), and
         of a fit with the published law as prior that the runs do not contradict: probability_by_law over `law`, and law_range,
-        the lowest and the highest of them over `bound`. Laws are those of the mixture, or those of stored fits to the 354 runs,
+        the lowest and the highest of them over `bound`. Laws are the laws of the mixture, or of stored fits to the 354 runs,
         whose range includes probability; the attribute `law_range` says which, or why there is none. All refer to the chosen
         strategy. With `teachers`: teacher_index and best_teacher_index, positions along the coordinate teacher. If a budget is
         too small for any strategy, values are NaN and status gives the reason. Bounds, level of uncertainty (`noise`),

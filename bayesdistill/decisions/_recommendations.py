@@ -330,7 +330,7 @@ def paper_claims(
     Dataset
         Over `row`: claim, statement, student (NaN for a claim about all students), probability with its _mcse, extrapolation
         (median extrapolation factor), verdict (`supported`, `contradicted`, `the data cannot tell`), noise (level of
-        uncertainty: that of the plan for `distil_if_free` and `pretrain_if_alone`, the law's mean curves for the others).
+        uncertainty: the plan's level for `distil_if_free` and `pretrain_if_alone`, the law's mean curves for the others).
 
     Notes
     -----

@@ -64,7 +64,7 @@ def student_choice(
     -----
     All losses are at the level of uncertainty `noise`. Sizes are compared in the same posterior draws, so that parameters and
     discrepancy are common to them; the effects of student configurations and the residual noise are independent. The strategies are
-    those of `plan`. The budget pays for training; that a smaller student is cheaper to serve is not counted.
+    the same as in `plan`. The budget pays for training; that a smaller student is cheaper to serve is not counted.
 
     Examples
     --------
@@ -181,7 +181,7 @@ def _sentences(problem: Problem, values: dict[str, Any], teachers: tuple[str, ..
             words += f". Probability {chance} that it is the best of the {problem.students.size} sizes"
             if problem.students[best] in (problem.students.min(), problem.students.max()):
                 end = "smallest" if problem.students[best] == problem.students.min() else "largest"
-                words += f", of which it is the {end}, so that other sizes may be better"
+                words += f", and it is the {end}, so that other sizes may be better"
         factors = values["extrapolation_factor"][:, *cell]
         if (far := np.nanmax(factors, initial=1.0)) > 1:
             words += f". Outside the range of the data: {AXIS_WORDS[CHOICE_AXES[np.nanargmax(factors)]]} by a factor of {far:.2g}"
@@ -190,5 +190,5 @@ def _sentences(problem: Problem, values: dict[str, Any], teachers: tuple[str, ..
 
 
 def _of_cell(quantiles: np.ndarray, cell: tuple[int, ...]) -> np.ndarray:
-    """Return the quantiles of a cell (student, scenario, budget); those of pretrained students have no scenario."""
+    """Return the quantiles of a cell (student, scenario, budget); pretrained students have no scenario."""
     return np.asarray(quantiles[cell] if quantiles.ndim == 4 else quantiles[cell[0], cell[2]])

@@ -74,10 +74,10 @@ def target_loss(
     -------
     Dataset
         Over student, scenario, target, chain, draw: distilled_compute (FLOPs charged until the student reaches the target;
-        infinite if it never does), distilled_tokens (of the student), ratio (cost of distillation divided by that of
+        infinite if it never does), distilled_tokens (of the student), ratio (cost of distillation divided by cost of
         pretraining; NaN if both are infinite); without scenario pretraining_compute and pretraining_tokens. With a
         throughput also distilled_gpu_hours and pretraining_gpu_hours, with a price distilled_money and pretraining_money.
-        Of each, quantiles over `quantile` with the suffix _quantile; those of ratio are over the draws in which at least one
+        Of each, quantiles over `quantile` with the suffix _quantile; quantiles of ratio are over the draws in which at least one
         option reaches the target. Over student, scenario, target: probability (that distillation reaches the target and is
         cheaper), distilled_impossible, pretraining_impossible and neither_probability (fractions of draws in which an option,
         or both, never reach the target), probability_cheapest (that this student, by its cheaper option, is the cheapest of
@@ -149,7 +149,7 @@ def target_loss(
 
 
 def _deviations(planner: planning.Planner, size: float) -> Deviations | None:
-    """Return the deviations of the runs of one student: the discrepancy of all, but effects independent of those of other sizes."""
+    """Return the deviations of the runs of one student: the common discrepancy, and effects independent of other sizes."""
     seed = (int(planner.seed) + zlib.crc32(repr(float(size)).encode())) % 2**64
     return None if planner.level == "law" else Deviations.draw(planner.fitted.draws, seed, planner.level)
 

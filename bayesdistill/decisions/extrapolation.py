@@ -12,7 +12,7 @@ All factors have one definition: 1 inside the range of the data, 2 at twice the 
 A ratio of losses is no useful measure: the strongest observed teacher has 1.9 nats, and no teacher has half of that. The factor of a
 teacher's loss is therefore a ratio of the sizes of models that would have these losses on 20 tokens per parameter, by the
 supervised law (`SizeScale`). A factor of 10 stands for a teacher that is as strong as one with ten times the parameters and ten times
-the tokens of the strongest observed teacher, or as weak as one with a tenth of those of the weakest. So a teacher that is scaled by a
+the tokens of the strongest observed teacher, or as weak as one with a tenth of both of the weakest. So a teacher that is scaled by a
 factor at constant tokens per parameter is extrapolated by this factor both in its size and in its loss.
 """
 

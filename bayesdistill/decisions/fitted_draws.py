@@ -39,7 +39,7 @@ class SizeScale:
     Parameters
     ----------
     log_params, log_excess : ndarray
-        Logarithms of sizes, and of their losses minus that of an infinite model on infinitely many tokens, in nats per token.
+        Logarithms of sizes, and of their losses minus the loss of an infinite model on infinitely many tokens, in nats per token.
     limit : float
         The loss of that model.
     """

@@ -25,8 +25,8 @@ def paired(fit: posterior.Fit, result: Any, what: str = "plan") -> xr.Dataset:
     """Return a result with its draws in the order of a fit.
 
     The result may have fewer draws than the fit, or draws in another order; the labels chain and draw tell which they are. A result
-    of an earlier version has no identity of its posterior. Then the provenance must be that of the fit. The losses of pretrained
-    students, if the result has them, must be those of the fit at these labels: labels can be wrong.
+    of an earlier version has no identity of its posterior. Then the provenance must be the same. The losses of pretrained
+    students, if the result has them, must equal the losses of the fit at these labels: labels can be wrong.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def _same_provenance(fit: posterior.Fit, result: xr.Dataset) -> bool:
 
 
 def _same_losses(fit: posterior.Fit, plan: xr.Dataset) -> bool:
-    """Return whether the losses of pretrained students of a plan are those of a fit; True if the result has none."""
+    """Return whether a plan and a fit have the same losses of pretrained students; True if the result has none."""
     stated = plan.get("supervised_loss")
     if (
         stated is None

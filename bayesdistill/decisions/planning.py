@@ -69,9 +69,9 @@ class Planner:
     price_per_gpu_hour : float or str, optional
         Price of one GPU-hour of training. Required for money.
     inference_flops_per_second : float or str, optional
-        Achieved FLOPs per second of one accelerator in the teacher's inference; by default, that of training.
+        Achieved FLOPs per second of one accelerator in the teacher's inference; by default, the value for training.
     inference_price_per_gpu_hour : float or str, optional
-        Price of one GPU-hour of inference; by default, that of training.
+        Price of one GPU-hour of inference; by default, the price for training.
     currency : str
         Unit of the prices.
     noise : {"expected", "law", "run"}
@@ -89,7 +89,7 @@ class Planner:
     allow_unconverged : bool
         Use a posterior that failed convergence checks, with a warning. The attributes of the results record this.
     allow_conflict : bool
-        Decide although the runs contradict the supervised law, as those of another corpus do, with a warning. All results carry it.
+        Decide although the runs contradict the supervised law, as runs of another corpus do, with a warning. All results carry it.
     executor : concurrent.futures.Executor, optional
         Executor that solves pieces of the problem; for a Dask cluster, `client.get_executor()`.
     threads : int, optional
@@ -436,7 +436,7 @@ budgets : float, str, or a list of them
     FLOPs for one student, in any order. The result sorts them.
 scenarios : str, Scenario, or a list of them
     Cost scenarios: who pays for the teacher. The default ones that charge for pretraining are left out if existing teachers have
-    no tokens; the attribute `scenarios_left_out` says so.
+    no tokens; the attribute `scenarios_left_out` lists them.
 teachers : DataFrame, Dataset or path, optional
     Existing teachers, one per row: params, loss (measured, nats per token), and optionally name and tokens. The strategy
     then uses one of them. Implausible values raise a DataError; to accept them, set ``attrs["allow_suspicious"] = True``. By
@@ -450,7 +450,7 @@ ParameterError
 ConvergenceError
     If the posterior did not converge and `allow_unconverged` is False.
 ConflictError
-    If the runs contradict the supervised law, as those of another corpus do, and `allow_conflict` is False.
+    If the runs contradict the supervised law, as runs of another corpus do, and `allow_conflict` is False.
 """
 _HEADING = re.compile(r"^(\w+)\n-+\n", re.MULTILINE)
 _ENTRY = re.compile(r"^(\w[\w, ]*?)(?: : .*)?\n(?:(?:    .*)?\n)*", re.MULTILINE)

@@ -42,7 +42,7 @@ class Prices:
 
     @classmethod
     def of(cls, planner: Planner) -> Prices:
-        """Return the prices of a Planner; those of inference are by default those of training.
+        """Return the prices of a Planner; by default, inference has the prices of training.
 
         Raises
         ------

@@ -54,5 +54,5 @@ def budget_shares(problem: Problem, solved: Mapping[str, np.ndarray]) -> dict[st
 
 
 def tokens_and_shares(problem: Problem, solved: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return the variables pretraining_tokens and those of SHARES."""
+    """Return the variables pretraining_tokens and the variables of SHARES."""
     return {"pretraining_tokens": pretraining_tokens(problem), **budget_shares(problem, solved)}

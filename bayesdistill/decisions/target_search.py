@@ -6,7 +6,7 @@ each draw, the loss along this curve is :math:`L(C, \theta)`, and the budget of 
 those draws in which the loss of the plan with this budget is at most the target, as long as the loss decreases.
 
 The loss includes the deviations of its level of uncertainty (group effects, discrepancy), which differ between draws. The strategies
-do not, because nobody knows the deviations in advance. With the discrepancy, the loss need not decrease everywhere, so the first
+do not, because the deviations are unknown in advance. With the discrepancy, the loss need not decrease everywhere, so the first
 budget is searched on a grid of 16 budgets per decade that is refined in the step that contains it; shorter visits below the target are
 missed.
 """
@@ -157,7 +157,7 @@ class StrategyCurve:
         ----------
         x : ndarray
         place, share : ndarray, optional
-            Lower neighbor, and the position between both neighbors from 0 to 1, of the teacher; by default, that of the budget.
+            Lower neighbor, and the position between both neighbors from 0 to 1, of the teacher; by default, the position of the budget.
         """
         if place is None:
             place = np.clip(np.searchsorted(self.nodes, x, side="right") - 1, 0, self.nodes.size - 2)

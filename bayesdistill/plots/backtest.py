@@ -77,8 +77,8 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "expected", size: str = "pa
         visuals.line(right, ends, ends, look.ink, 0.7, zorder=1)
         for axis in "xy":
             visuals.level(right, 0, look.neutral, 0.5, axis=axis)
-        right.set_xlabel("forecast lead of the distilled run [nats per token]")
-        right.set_ylabel("observed lead [nats per token]")
+        right.set_xlabel("forecast gain of the distilled run [nats per token]")
+        right.set_ylabel("observed gain [nats per token]")
         layout.panel_title(right, NAMES.get(forecasters[0][0], forecasters[0][0]))
         legend.line("as often as stated, as much as forecast", width=0.7)
         interval = style.percent(float(found.attrs.get("interval_prob", 0.9)))

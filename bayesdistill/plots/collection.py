@@ -123,7 +123,7 @@ class PlotCollection:
     def panels(self, rows: int, columns: int, height: float, **subplots: Any) -> np.ndarray:
         """Return Axes (rows, columns) that are `height` inches high in all, with the look's ticks and grid.
 
-        Other keywords are those of `Figure.subplots`.
+        Other keywords are passed to `Figure.subplots`.
         """
         self.figure = picture.new_figure(self.look, height)
         axes = self.figure.subplots(rows, columns, squeeze=False, **subplots)

@@ -47,7 +47,7 @@ def plot_experiment_fixed_teacher(
     with collection.drawing("experiment_fixed_teacher", gap, size, dark) as (plot, look, legend):
         if (units := gap["training"].attrs.get("units", "none")) != "FLOPs":
             maker = "capacity_gap with student_budget"
-            raise ParameterError(f"training has the units {units!r}; FLOPs are needed, as {maker} gives them")
+            raise ParameterError(f"training has the units {units!r}; FLOPs are required, as {maker} gives them")
         losses = ["distilled_loss", "supervised_loss", "teacher_loss"]
         shown = grids.summaries(gap.sortby("student"), losses, prob, keep=["extrapolates"])
         teachers = gap["teacher"].values.tolist()

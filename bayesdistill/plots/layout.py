@@ -110,7 +110,7 @@ def _lay_out(figure: Picture, rect: tuple[float, float, float, float]) -> None:
 
 
 def _break_long_label(ax: Axes, look: Look) -> bool:
-    """Give the label of a y axis that exceeds its panel a second line, at the unit if there is one."""
+    """Break the label of a y axis that exceeds its panel into two lines, at the unit if there is one."""
     label, room = ax.yaxis.label, _size(ax).height
     text = label.get_text()
     if not ax.axison or not text or "\n" in text or _size(label).height <= room:

@@ -70,6 +70,6 @@ def _plot_comparison(found: xr.Dataset, size: str, dark: bool) -> Figure:
         visuals.level(ax, 0, width=0.6, axis="x", zorder=2)
         places, difference = visuals.rows(ax, models), found["elpd_difference"]
         visuals.flagged(ax, difference, places, bad, 1.4, xerr=2 * found["difference_se"])
-        ax.set_xlabel("elpd minus that of the best model [1]")
+        ax.set_xlabel("elpd minus elpd of the best model [1]")
         legend.flagged("difference, 2 standard errors", "Pareto k too large: no estimate")
         return plot.finish(warnings=warnings, verdict=verdict)

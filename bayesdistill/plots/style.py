@@ -226,7 +226,7 @@ def fit_notes(data: xr.Dataset) -> tuple[list[str], list[str]]:
     published = (data.attrs.get("supervised_law") or known.get("supervised_law")) == "published law"
     names = json.loads(data.attrs.get("prior_dominated", "[]"))
     if len(set(names) - posterior.SUPERVISED_COORDINATES) >= _MANY:
-        warnings.append("The posterior behind this figure is mostly its prior: the runs say little.")
+        warnings.append("The posterior behind this figure is mostly its prior: the runs are weak evidence.")
     notes += posterior.prior_sentences(names, published)
     notes += json.loads(data.attrs.get("fixed_axes", "{}")).values()
     return warnings, notes

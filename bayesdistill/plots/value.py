@@ -87,7 +87,7 @@ def _cost_axis(ax: Axes, costs: xr.DataArray) -> None:
 def _price(value: xr.Dataset, measure: str) -> list[str]:
     if measure not in ("gpu_hours", "money"):
         return []
-    words = f"At {style.power_of_ten(float(value.attrs['gpu_flops_per_second']))} FLOPs a second and accelerator"
+    words = f"At {style.power_of_ten(float(value.attrs['gpu_flops_per_second']))} FLOPs per second and accelerator"
     if measure == "money":
         words += f", {float(value.attrs['price_per_gpu_hour']):g} {style.plain(value.attrs['currency'])} an hour"
     return [f"{words}."]

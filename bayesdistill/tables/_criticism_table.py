@@ -33,10 +33,10 @@ def criticism_table(found: xr.Dataset) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Numbers under the names and in the units that the Dataset has. Predictive checks: a row a group. Residuals: a row a
-        grouping, with the share of the variance between its groups. Leave-one-out: a row a run, the largest Pareto k first.
-        Comparison and unseen groups: a row a model. Error by distance: a row a group. Sensitivity: a row a quantity, a column a
-        component. Ranks: a row a quantity.
+        Numbers under the names and in the units that the Dataset has. Predictive checks: a row per group. Residuals: a row per
+        grouping, with the share of the variance between its groups. Leave-one-out: a row per run, the largest Pareto k first.
+        Comparison and unseen groups: a row per model. Error by distance: a row per group. Sensitivity: a row per quantity, a column per
+        component. Ranks: a row per quantity.
 
     Raises
     ------

@@ -77,9 +77,7 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     [[1000000000.0, 'best case', 1.0]]
     """
     if not isinstance(found, xr.Dataset):
-        raise ParameterError(
-            f"found is a {type(found).__name__}; a Dataset that a decision function returned is needed"
-        )
+        raise ParameterError(f"found must be a Dataset returned by a decision function, got {type(found).__name__}")
     kind = kind_of(found)
     if kind is None:
         if {"probability", "status", "student", "expected_gain"} <= set(found.variables):

@@ -136,7 +136,7 @@ def summary_table(
         each outcome: crossed, always (distillation ahead throughout), never (pretraining ahead throughout), reversed
         (distillation ahead at the highest budget, but not at first), impossible (left out if it does not occur);
         inside_from, inside_to: lowest and highest budget that is no extrapolation (NaN if there is none); noise: the level of
-        uncertainty of the probabilities at the budgets (crossovers are those of the law's mean curves). The plan's
+        uncertainty of the probabilities at the budgets (crossovers refer to the law's mean curves). The plan's
         lowest and highest budget are attributes.
 
     Raises

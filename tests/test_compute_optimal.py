@@ -161,6 +161,11 @@ def supervised_fit(runs: pd.DataFrame) -> xr.DataTree:
     return xr.DataTree.from_dict({"posterior": draws_of_law(), "constant_data": data, "observed_data": observed})
 
 
+def test_an_optimum_that_is_no_model_is_an_error(published_draw):
+    with pytest.raises(bd.ParameterError, match=r"compute-optimal size for 1e\+06 FLOPs is not between"):
+        bd.compute_optimal(published_draw, [1e21, 1e6])
+
+
 def test_distance_from_the_data_includes_the_budget(supervised_runs):
     fit = supervised_fit(supervised_runs)
     spent = 3 * flops_per_token(supervised_runs["params"]) * supervised_runs["tokens"]

@@ -30,6 +30,7 @@ from bayesdistill.compute import Shape, flops_by_part, forward_flops, pretrainin
 from bayesdistill.decisions import extrapolation, labels, planning
 from bayesdistill.decisions.arguments import Numbers, parse_budgets
 from bayesdistill.decisions.reductions import mean_of, quantiles_of
+from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
 from bayesdistill.law.formulas import PUBLISHED_RANGE
 from bayesdistill.strategies.roots import find_roots
@@ -75,7 +76,7 @@ def compute_optimal(fit: planning.Source, budgets: Numbers, **options: Unpack[Op
     Raises
     ------
     ParameterError
-        If an argument is invalid.
+        If an argument is invalid, or the compute-optimal size is not between 1 and 1e20 parameters.
 
     Notes
     -----
@@ -97,6 +98,11 @@ def compute_optimal(fit: planning.Source, budgets: Numbers, **options: Unpack[Op
     fitted, shape, draws = planner.fitted, planner.shape, planner.fitted.draws
     at = parse_budgets(budgets)
     best = optimal_sizes(draws, at, shape)
+    for budget in at[np.isnan(best).any(axis=1)]:
+        raise ParameterError(
+            f"`budgets`: in some draws, the compute-optimal size for {budget:g} FLOPs is not between 1 and 1e20 parameters. "
+            "Remove this budget."
+        )
     sizes = chosen_sizes(draws, at, shape, best)
     tokens, best_tokens = pretraining_tokens(sizes, at, shape), pretraining_tokens(best, at[:, None], shape)
     law = draws.supervised_loss(sizes[:, None], tokens[:, None])

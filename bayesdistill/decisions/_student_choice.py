@@ -169,7 +169,7 @@ def _sentences(problem: Problem, values: dict[str, Any], teachers: tuple[str, ..
             name = name if teachers is None else teachers[int(values["teacher_index"][cell])]
             words += f" from the teacher {name}" if teachers else f" from a teacher of {name}"
         low, middle, high = (_of_cell(values[f"{own}_loss_quantile"], cell)[place] for place in (0, 2, 4))
-        words += f" ({middle:.3f} nats per token, 90 % interval {low:.3f} to {high:.3f})"
+        words += f" ({middle:.3f} nats per token, 90% interval {low:.3f} to {high:.3f})"
         ahead = values["probability"][0][cell]
         if not np.isnan(ahead):
             middle = _of_cell(values[f"{other}_loss_quantile"], cell)[2]

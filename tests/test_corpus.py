@@ -176,7 +176,7 @@ def assert_marked(name: str, found: xr.Dataset) -> None:
     bd.save(found, "found.nc")
     assert bd.load("found.nc").attrs[posterior.CONFLICT_ATTRIBUTE] == SHIFT.sentence
     for text in {"sentence", "statement"} & set(found.data_vars):
-        assert all(SHIFT.sentence in value for value in found[text].values.tolist())
+        assert all(SHIFT.sentence in value for value in found[text].values.ravel().tolist())
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,8 @@ def student_choice(
         coordinates["teacher"] = list(table.names)
         attrs |= table.attrs | {"teachers": json.dumps(list(table.names))}
     values["sentence"] = _sentences(problem, values, None if table is None else table.names)
+    if conflict := fitted.attrs.get(posterior.CONFLICT_ATTRIBUTE):
+        values["sentence"] = values["sentence"] + f" {conflict}"
     return labels.answer("student_choice", fitted, values, coordinates, attrs)
 
 

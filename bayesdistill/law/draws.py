@@ -57,7 +57,10 @@ class Draws(Mapping[str, np.ndarray]):
             found = ", ".join(f"{name} {value.size}" for name, value in kept.items())
             raise ParameterError(f"Every symbol must have one value per draw, got different lengths: {found}.")
         count = sizes.pop() if sizes else 1
-        whole = {name: np.ascontiguousarray(np.broadcast_to(value, count)) for name, value in kept.items()}
+        whole = {
+            name: np.ascontiguousarray(value if value.size == count else np.broadcast_to(value, count))
+            for name, value in kept.items()
+        }
         object.__setattr__(self, "symbols", whole)
 
     def __getitem__(self, name: str) -> np.ndarray:

@@ -327,12 +327,12 @@ class Law:
         units : Reference
             The units of the symbols: units of a reference run for `reduced_symbols`.
         """
-        student = self._without_term(params, tokens, p, units)
         own = {f"{name}_S": p[f"{name}_S"] for name in SUM}
-        student = replace(student, log_term=log_student_term(*_relative(params, tokens, units), **own))
+        log_term = log_student_term(*_relative(params, tokens, units), **own)
+        student = self._student(params, tokens, p, units, log_term)
         return replace(student, log_excess=self._modified("student_excess", ZERO, student, p))
 
-    def _without_term(self, params: Any, tokens: Any, p: Values, units: Reference) -> Student:
+    def _student(self, params: Any, tokens: Any, p: Values, units: Reference, log_term: Any = 0.0) -> Student:
         relative = _relative(params, tokens, units)
         supervised = ability = self.supervised_loss(*relative, p)
         counted = self._modified("ability_tokens", tokens, p)
@@ -340,7 +340,7 @@ class Law:
         if counted is not tokens:
             ability = self.supervised_loss(relative[0], ability_tokens, p)
         irreducible = self._modified("irreducible", 0.0 * p["E"], p)
-        return Student(*relative, supervised, ability_tokens, *own_scale(ability, irreducible))
+        return Student(*relative, supervised, ability_tokens, *own_scale(ability, irreducible), log_term)
 
     def distilled_loss(self, student: Student, teacher_loss: Any, p: Values) -> Any:
         """Loss of a student with a teacher, nats per token.
@@ -491,7 +491,7 @@ class Law:
 
     def _at(self, reference: Reference, p: Values, teacher_loss: Any) -> AtReference:
         """The reference run in the units of `reference`."""
-        student = self._without_term(reference.params, reference.tokens, p, UNITS)
+        student = self._student(reference.params, reference.tokens, p, UNITS)
         ratio, alone = (
             log_ratio(loss, student.log_ability, student.stretch) for loss in (teacher_loss, student.supervised)
         )

@@ -88,7 +88,8 @@ def maximum(x: Any, y: Any) -> Any:
 
 def softplus(x: Any) -> Any:
     """log(1 + e^x), without overflow for large x."""
-    return (x + abs(x)) / 2 + log1p(exp(-abs(x)))
+    size = abs(x)
+    return (x + size) / 2 + log1p(exp(-size))
 
 
 # The laws -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -102,6 +103,29 @@ _OF_DRAWS = ("rhat", "ess_bulk", "ess_tail")
 
 def _diagnostics(fit: Fit) -> dict[str, Any]:
     """Return the diagnostics of the draws and of the sampler."""
+    dataset = posterior_dataset(fit)
+    variables = {str(n): stack(v) for n, v in dataset.data_vars.items() if {"chain", "draw"} <= set(v.dims)}
+    if "z" in variables and "coordinate" in dataset.coords:
+        variables |= dict(zip(map(str, dataset["coordinate"].values), variables.pop("z"), strict=True))
+    if not variables:
+        raise ModelError("The posterior contains no draws. Refit the model.")
+    # Every decision checks its fit. A fit may change in place, so the key is its content.
+    key = hashlib.sha256()
+    for name, values in variables.items():
+        key.update(repr((name, values.shape, values.dtype)).encode() + np.ascontiguousarray(values).tobytes())
+    if key.digest() not in _known:
+        if len(_known) >= _MOST_KNOWN:
+            _known.pop(next(iter(_known)))
+        _known[key.digest()] = _of_draws(variables)
+    return _known[key.digest()] | _sampler_statistics(fit)
+
+
+_MOST_KNOWN = 16
+_known: dict[bytes, dict[str, Any]] = {}  # diagnostics of the last posteriors
+
+
+def _of_draws(variables: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the worst R-hat and effective sample sizes of variables (..., chain, draw), with their names."""
     from arviz_stats.base import array_stats
 
     axes: Any = {"chain_axis": -2, "draw_axis": -1}
@@ -110,19 +134,13 @@ def _diagnostics(fit: Fit) -> dict[str, Any]:
         "ess_bulk": lambda values: -np.asarray(array_stats.ess(values, **axes, method="bulk")),
         "ess_tail": lambda values: -np.asarray(array_stats.ess(values, **axes, method="tail", prob=(0.05, 0.95))),
     }
-    dataset = posterior_dataset(fit)
-    variables = {str(n): stack(v) for n, v in dataset.data_vars.items() if {"chain", "draw"} <= set(v.dims)}
-    if "z" in variables and "coordinate" in dataset.coords:
-        variables |= dict(zip(map(str, dataset["coordinate"].values), variables.pop("z"), strict=True))
-    if not variables:
-        raise ModelError("The posterior contains no draws. Refit the model.")
     numbers: dict[str, Any] = {}
     for key, diagnostic in diagnostics.items():
         worst = {name: _worst(diagnostic, values) for name, values in variables.items()}
         variable = max(worst, key=lambda name: worst[name])
         numbers[key] = worst[variable] if key == "rhat" else max(0.0, -worst[variable])
         numbers[f"{key}_variable"] = variable
-    return numbers | _sampler_statistics(fit)
+    return numbers
 
 
 def _worst_of(laws: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from bayesdistill.strategies.targets import budgets_for_targets
 TIE = 1e-9
 """Nats within which a strategy with perfect information for one of the draws is preferred to any other."""
 
-_AT_ONCE = 32_768  # number of losses that are computed at once
+_AT_ONCE = 65_536  # number of losses that are computed at once
 _SINGLE = 16  # number of draws whose strategies with perfect information are starting points
 _GRID = 20  # number of teacher sizes, and of teacher tokens, in the grid
 _LAST_WIDTH = 0.005  # half width of the stencil on all draws
@@ -50,7 +50,7 @@ class Stage:
     rounds: int
 
 
-_STAGES = (Stage(64, 0.1, 8), Stage(256, 0.01, 20))
+_STAGES = (Stage(64, 0.1, 3), Stage(64, 0.1, 5), Stage(256, 0.01, 20))
 
 
 @dataclass(frozen=True)
@@ -250,11 +250,11 @@ def minimize(mean: MeanLoss) -> Points:
     if region.bounds.limit_losses:  # where an edge is steep, its interpolation is not exact
         y = region.settle(mean.cell.losses, points.x, region.log_tokens(points.x, points.y))
         points = Points.of(mean, points.which, points.x, region.place(points.x, y))
-    creased = np.isfinite(charges.max_student_tokens) and (charges.delta_lgt or charges.delta_pre)
-    if creased or region.corners.size:
-        points = points.together(_minima_on_crease(mean, few)) if creased else points
-        points = points.together(_corners(mean)) if region.corners.size else points
+    if np.isfinite(charges.max_student_tokens) and (charges.delta_lgt or charges.delta_pre):
+        points = points.together(_minima_on_crease(mean, few))
         points = descend(mean, points.apart(np.inf, 1), region.box, _CREASE_WIDTH)
+    if region.corners.size:
+        points = _beside_corners(mean, few, points.apart(np.inf, 1))
     likely = single.apart(np.inf, 1)
     return _lowest(points, Points.of(mean, likely.which, likely.x, likely.y))
 
@@ -323,11 +323,19 @@ def _minima_on_crease(mean: MeanLoss, few: MeanLoss) -> Points:
     return Points.of(mean, points.which, x[:, 0], y[:, 0])
 
 
-def _corners(mean: MeanLoss) -> Points:
-    """Return the teachers at the corners of the region, for every budget."""
+def _beside_corners(mean: MeanLoss, few: MeanLoss, points: Points) -> Points:
+    """Return the lowest point of every problem, of these and of those at and near the corners of the region.
+
+    A stencil that contains a corner has a kink, so the descent may stop short of the minimum.
+    """
     x, n, box = mean.region.corners, mean.budgets.size, mean.region.box
     y = np.repeat([box.bottom, box.top], x.size)
-    return Points.of(mean, np.repeat(np.arange(n), y.size), np.tile(x, 2 * n), np.tile(y, n))
+    corners = Points.of(few, np.repeat(np.arange(n), y.size), np.tile(x, 2 * n), np.tile(y, n))
+    corners = corners.take(np.flatnonzero(np.isfinite(corners.value)))
+    rivals = _rivals(few, corners.together(Points.of(few, points.which, points.x, points.y)))
+    points = points.together(Points.of(mean, rivals.which, rivals.x, rivals.y)).apart(np.inf, 1)
+    near = (abs(points.x[:, None] - x) < 2 * _LAST_WIDTH).any(axis=1)
+    return points.together(descend(mean, points.take(np.flatnonzero(near)), box, _CREASE_WIDTH)).apart(np.inf, 1)
 
 
 def _crease(mean: MeanLoss, which: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

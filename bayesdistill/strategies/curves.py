@@ -101,11 +101,14 @@ class Curves:
         own = (self.budgets, self.start, self.end, self.crowding)
         return Curves(self.student, self.frontier, *(v[part] if v.shape[0] > 1 else v for v in own))
 
+    def t(self, s: Any) -> np.ndarray:
+        """Return the t of the frontier at s, which broadcasts against the problems."""
+        rest = 1 - np.asarray(s) / LAST
+        return np.asarray(self.end - (self.end - self.start) * rest * (self.crowding + (1 - self.crowding) * rest))
+
     def strategies(self, s: Any) -> Strategies:
         """Return the strategies at s, which broadcasts against the problems."""
-        rest = 1 - np.asarray(s) / LAST
-        t = self.end - (self.end - self.start) * rest * (self.crowding + (1 - self.crowding) * rest)
-        teacher = self.frontier.teacher(t, self.budgets)
+        teacher = self.frontier.teacher(self.t(s), self.budgets)
         teacher_loss = self.losses.supervised(teacher.params, teacher.tokens)
         tokens = self.frontier.charges.student_tokens(self.budgets, teacher.flops, teacher.tokens)
         loss = self.losses.distilled(self.student, tokens, teacher_loss)

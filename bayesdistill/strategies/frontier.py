@@ -90,6 +90,17 @@ class Frontier:
         """Whether the teacher at t depends on the budget."""
         return self.charges.delta_lgt > 0 and self.charges.delta_pre > 0
 
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        """Values of t at which the curve has a kink in every draw: the last sizes, and where other bounds on tokens apply."""
+        b, (low, high) = self.bounds, np.log(self.bounds.teacher_params)
+        ratios = (
+            (b.min_teacher_tokens, b.min_teacher_tokens_per_param),
+            (b.max_teacher_tokens, b.max_teacher_tokens_per_param),
+        )
+        inner = (np.log(tokens / ratio) for tokens, ratio in ratios if 0 < ratio < np.inf)
+        return (0.0, 1.0, *((x - low) / (high - low) for x in inner if low < x < high))
+
     def teacher(self, t: Any, budget: Any) -> Teacher:
         """Return the teachers at t for budgets in FLOPs; both broadcast, with the draws as last axis."""
         smallest, largest = self.bounds.teacher_params

@@ -30,7 +30,8 @@ class Losses:
     @classmethod
     def of(cls, draws: Draws, problem: Problem) -> Losses:
         """Return the losses of a problem, with only the symbols that they depend on."""
-        return cls(replace(draws, symbols={name: draws[name] for name in draws.law.symbols_of_law}), problem.repetition)
+        symbols = {name: draws[name] for name in draws.law.symbols_of_law}
+        return cls(replace(draws, symbols=symbols, paths=None), problem.repetition)
 
     @property
     def n_draws(self) -> int:

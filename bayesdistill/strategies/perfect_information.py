@@ -8,6 +8,7 @@ minimized without derivatives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -439,21 +440,31 @@ def _look_closely(curves: Curves, intervals: Intervals, found: dict[str, np.ndar
 
 
 def _split_at_kinks(curves: Curves, intervals: Intervals) -> Intervals:
-    """Return the intervals, split where the teacher's loss equals the student's loss without a teacher."""
+    """Return the intervals, split at kinks of the frontier and where the teacher's loss equals the student's without a teacher."""
+    for t in curves.frontier.kinks:
+        intervals = _split(partial(_before, t), curves, intervals)
+    return _split(_deficit, curves, intervals)
+
+
+def _before(t: float, problems: Curves, s: np.ndarray) -> np.ndarray:
+    return t - problems.t(s)
+
+
+def _deficit(problems: Curves, s: np.ndarray) -> np.ndarray:
+    return problems.deficit(problems.strategies(s))
+
+
+def _split(sign: Callable[[Curves, np.ndarray], np.ndarray], curves: Curves, intervals: Intervals) -> Intervals:
+    """Return the intervals, those at whose ends a function is positive and negative split where it is 0."""
+    if not intervals.row.size:
+        return intervals
     problems = curves.take(intervals.row, intervals.column)
-
-    def deficit(s: np.ndarray, i: np.ndarray) -> np.ndarray:
-        some = problems.take(i)
-        return some.deficit(some.strategies(s))
-
-    every = np.arange(intervals.row.size)
-    low, high = deficit(intervals.low, every), deficit(intervals.high, every)
-    split = np.flatnonzero((low > 0) & (high < 0))
+    split = np.flatnonzero((sign(problems, intervals.low) > 0) & (sign(problems, intervals.high) < 0))
     if not split.size:
         return intervals
     halves = intervals.take(split)
-    kink = find_roots(deficit, halves.low, halves.high, split, 1e-12)
-    keep = np.setdiff1d(every, split)
+    kink = find_roots(lambda s, i: sign(problems.take(i), s), halves.low, halves.high, split, 1e-12)
+    keep = np.setdiff1d(np.arange(intervals.row.size), split)
     return Intervals.together(intervals.take(keep), replace(halves, high=kink), replace(halves, low=kink))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from mixed_fits import fits
 from scipy import stats
 from test_cli import run
 
@@ -249,6 +250,11 @@ def test_surprising_runs_require_a_refit():
             ),
             "The fit has no distilled runs",
         ),
+        (
+            lambda: bd.mix(fits(), dict.fromkeys(fits(), 1)),
+            lambda: new_runs("b", 0.0),
+            "Update its fits, and mix them again",
+        ),
     ],
 )
 def test_what_cannot_be_updated_is_named(fit, runs, message):
@@ -314,7 +320,20 @@ def test_an_update_is_a_refit_of_distilled_runs_with_a_new_teacher(runs354):
     kept = runs354[~left_out].iloc[::3].reset_index(drop=True)
     new = runs354[left_out].iloc[::6].reset_index(drop=True)
     fit = bd.fit(kept, seed=0, progress=False)
-    found = bd.update(fit, new)
+    settings = {"students": "1B", "budgets": [1e21, 1e22, 1e23], "scenarios": ["best case", "teacher inference"]}
+    found = bd.update(fit, new, plan=settings)
+    for when, one in (("before", fit), ("after", found.fit)):
+        plan = bd.plan(one, **settings)
+        for name, variable in (
+            ("probability", "probability"),
+            ("gain", "expected_gain"),
+            ("teacher", "teacher_params"),
+        ):
+            np.testing.assert_array_equal(found.plan[f"{name}_{when}"], plan[variable], err_msg=name)
+    changes = (found.plan["gain_before"] > 0) != (found.plan["gain_after"] > 0)
+    np.testing.assert_array_equal(found.plan["changes"], changes)
+    word = f"in {int(changes.sum())} of" if changes.any() else "does not change"
+    assert word in found.sentences[-1]
     refitted = bd.fit(pd.concat([kept, new], ignore_index=True), law=posterior.law_of(fit), seed=1, progress=False)
     assert found.reliable
     one, two = (bd.predict(which, runs354.iloc[::20], noise="law", groups="new") for which in (found.fit, refitted))

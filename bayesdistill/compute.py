@@ -79,7 +79,7 @@ class Shape:
 PUBLISHED_SHAPE = Shape()
 """The shape of the published runs: k1 = 155.06, k2 = 70811."""
 SIX_ND = Shape(context_length=1, vocabulary_size=1)
-"""A shape without attention and output layer: training costs 6 N D FLOPs, to within 0.02 % above 10M parameters."""
+"""A shape without attention and output layer: training costs 6 N D FLOPs, to within 0.02% above 10M parameters."""
 
 
 @checked(params=PARAMS.each, shape=instance(Shape))

@@ -444,7 +444,7 @@ def sharing_map() -> xr.Dataset:
 
 def family() -> xr.Dataset:
     """Two students that are distilled and one that is not."""
-    students, options = np.array([3e8, 1e9, 3e9]), ["plan", "pretrain all", "distil all"]
+    students, options = np.array([3e8, 1e9, 3e9]), ["plan", "pretrain all", "distill all"]
     return xr.Dataset(
         {
             "student_budget": variable(
@@ -458,7 +458,7 @@ def family() -> xr.Dataset:
             "teacher_extrapolation": variable("option", [2.5, 1.0, np.nan]),
             "decision": variable(
                 "student", np.array([1, 1, 0], dtype="int8"), flag_values=np.arange(2, dtype="int8"),
-                flag_meanings="pretrain distil",
+                flag_meanings="pretrain distill",
             ),
             "decision_value": variable("student", [0.01, 0.002, 0.0005], "nats per token"),
             "decision_probability": variable("student", [0.99, 0.8, 0.6]),
@@ -560,7 +560,7 @@ def recommendations() -> xr.Dataset:
             "case": variable("row", ["teacher already paid for", "teacher | same data"]),
             "student": variable("row", [3e8, 1e9], "parameters"),
             "amount": variable("row", [1e20, 1e10]),
-            "advice": variable("row", ["distil", "the data cannot tell"]),
+            "advice": variable("row", ["distill", "undetermined"]),
             "probability": variable("row", [0.999, 0.6]),
             "probability_mcse": variable("row", [0.001, 0.02]),
             "expected_gain": variable("row", [0.05, 0.001], "nats per token"),
@@ -581,7 +581,7 @@ def paper_claims() -> xr.Dataset:
             "probability": variable("row", [1.0, 0.3]),
             "probability_mcse": variable("row", [0.001, 0.02]),
             "extrapolation": variable("row", [1.0, 50.0]),
-            "verdict": variable("row", ["supported", "the data cannot tell"]),
+            "verdict": variable("row", ["supported", "undetermined"]),
         },
         {"row": variable("row", [0, 1])},
         CONVERGED,

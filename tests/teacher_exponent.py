@@ -31,7 +31,7 @@ TEACHER_EXPONENT = Term(
         Coordinate(
             "eta",
             "how the student's outer exponent depends on the teacher",
-            Prior(0.0, 0.5, "eta ~ Normal(0, 0.5)", "a teacher worse by 10 % changes the exponent by up to 10 %"),
+            Prior(0.0, 0.5, "eta ~ Normal(0, 0.5)", "a teacher worse by 10% changes the exponent by up to 10%"),
             symbol="eta",
         ),
     ),

@@ -168,7 +168,7 @@ def test_outcomes_have_the_scatter_and_the_shifts_of_their_truth(runs354):
         rest = loss - law - effects["teacher"][0][teacher] - effects["student"][0][student]
         rest = rest - effects["student_slope"][0][student] * 10 * np.log(columns[2] / reference.teacher_loss)
         pulls.append(rest / (1e-4 * (columns[1] / reference.tokens) ** 0.3))
-    assert np.std(pulls) == pytest.approx(1, rel=0.03)  # 10,620 values: 0.7 % of Monte Carlo error
+    assert np.std(pulls) == pytest.approx(1, rel=0.03)  # 10,620 values: 0.7% of Monte Carlo error
     many = [truths.simulate_outcomes(single, runs354, rng)[1] for _ in range(100)]
     assert np.std([one["teacher"] for one in many]) == pytest.approx(0.05, rel=0.05)
     assert np.std([one["student"] for one in many]) == pytest.approx(0.1, rel=0.08)

@@ -368,7 +368,7 @@ def test_a_target_loss(command: Command, published_draw: xr.Dataset, tmp_path: P
     assert found.attrs["inference_price_per_gpu_hour"] == 1
     code, out, _ = command(*question, "--loss", "2.2,2.3", "--json")
     (row, *_) = json.loads(out)
-    assert (row["student"], row["target"], row["cheaper"]) == (1e9, 2.2, "distil")
+    assert (row["student"], row["target"], row["cheaper"]) == (1e9, 2.2, "distill")
     for wrong, said in {
         ("--loss", "20"): "--loss must be",
         ("--loss", "2.2", "--gpu-price", "2"): "--gpu-price requires --gpu-flops",

@@ -255,7 +255,7 @@ def test_what_the_page_says_is_so(capsys, tmp_path, monkeypatch):
     low, middle, high = one["loss"].quantile([0.05, 0.5, 0.95], ("chain", "draw")).values
     best = one["best_params"].quantile([0.05, 0.95], ("chain", "draw")).values
     stated = re.search(
-        r"best size is (\S+)B parameters \(90 % interval of the optimum: (\S+)B to (\S+)B\) on (\S+)B tokens, and its expected loss "
+        r"best size is (\S+)B parameters \(90% interval of the optimum: (\S+)B to (\S+)B\) on (\S+)B tokens, and its expected loss "
         r"is (\S+) nats \((\S+) to (\S+)\)\. The law behind these runs has its optimum at (\S+)B and (\S+) nats",
         text,
     )

@@ -50,7 +50,7 @@ def test_the_others_of_a_larger_family_stay_as_they_are():
     assert family["decision"].values.all()
     added = add_student(fit, family, [3e9, 1e9])
     larger = family_plan(fit, [3e8, 1e9, 3e9], 1e21 + added["marginal_budget"].sel(student=3e9).item(), **ask)
-    tokens, before = (made["student_tokens"].sel(option="distil all") for made in (larger, family))
+    tokens, before = (made["student_tokens"].sel(option="distill all") for made in (larger, family))
     np.testing.assert_allclose(tokens[:2], before, rtol=2e-3)
     assert tokens.values[2] == pytest.approx(added["student_tokens"].sel(student=3e9).item(), rel=2e-3)
     # Another one of a size costs as much as the one that is there.

@@ -83,18 +83,19 @@ def test_advice_follows_the_rule(table):
     frame = table.to_dataframe()
     for _, row in frame.iterrows():
         if row.probability - 2 * row.probability_mcse >= 0.8:
-            assert row.advice in ("distil", "no difference")
+            assert row.advice in ("distill", "no difference")
         elif 1 - row.probability - 2 * row.probability_mcse >= 0.8:
             assert row.advice in ("pretrain", "no difference")
         else:
-            assert row.advice in ("the data cannot tell", "no difference")
-        assert row.advice.split()[0] in row.sentence
-    assert {"distil", "pretrain"} <= set(frame.advice)
+            assert row.advice in ("undetermined", "no difference")
+        words = {"undetermined": "do not determine"}
+        assert words.get(row.advice, row.advice.split()[0]) in row.sentence
+    assert {"distill", "pretrain"} <= set(frame.advice)
 
 
 def test_agreement_of_all_draws_is_said_with_certainty():
     budgets, tokens = 1e21, [1e11]
-    for draws, advice in ((certain(A_S=100.0, B_S=100.0), "distil"), (certain(A_S=600.0, B_S=1500.0), "pretrain")):
+    for draws, advice in ((certain(A_S=100.0, B_S=100.0), "distill"), (certain(A_S=600.0, B_S=1500.0), "pretrain")):
         found = recommendations(tree_of(draws), "1B", budgets=budgets, tokens=tokens)
         assert with_free_teacher(found).advice.tolist() == [advice] * 2
         assert (
@@ -107,13 +108,13 @@ def test_what_lies_far_outside_the_runs_cannot_be_told():
     far = recommendations(tree_of(certain(A_S=100.0, B_S=100.0)), "1B", budgets=[1e21, 1e25], tokens=[1e11, 1e14])
     frame = with_free_teacher(far)
     beyond = frame[(frame.amount == 1e25) | (frame.amount == 1e14)]
-    assert (beyond.advice == "the data cannot tell").all()
+    assert (beyond.advice == "undetermined").all()
     assert beyond.sentence.str.contains("outside the range of the data by a factor of").all()
-    assert (frame.drop(beyond.index).advice == "distil").all()
+    assert (frame.drop(beyond.index).advice == "distill").all()
     bold = recommendations(
         tree_of(certain(A_S=100.0, B_S=100.0)), "1B", budgets=1e25, tokens=1e14, max_extrapolation=np.inf
     )
-    assert with_free_teacher(bold).advice.tolist() == ["distil"] * 2
+    assert with_free_teacher(bold).advice.tolist() == ["distill"] * 2
 
 
 def beyond_supervised(params: float, tokens: float) -> float:
@@ -140,7 +141,7 @@ def test_teachers_outside_the_supervised_runs_are_named(reached):
         assert row.teacher_extrapolation == pytest.approx(wanted, rel=1e-9)
         assert row.extrapolates == (wanted > 1 or row.extrapolation > 1)
         assert ("outside the range of the data of the supervised law" in row.sentence) == (wanted > 1)
-        if row.advice in ("distil", "pretrain"):
+        if row.advice in ("distill", "pretrain"):
             assert wanted <= 10
 
 
@@ -169,7 +170,7 @@ def test_teachers_far_outside_the_data_are_used_only_on_request():
     )
     assert near.case == far.case == "teacher and logits already paid for"
     assert (near.advice, near.teacher_extrapolation, near.restricted) == ("pretrain", pytest.approx(10), True)
-    assert (far.advice, far.probability, far.restricted) == ("distil", 1, False)
+    assert (far.advice, far.probability, far.restricted) == ("distill", 1, False)
     assert far.teacher_extrapolation > 1000
     for row in (near, far):
         assert "outside the range of the data of the supervised law" in row.sentence
@@ -184,7 +185,7 @@ def test_unknown_ranges_are_called_unknown(table):
 def test_half_of_the_draws_against_the_other_cannot_tell():
     draws = simple(400, A_S=np.tile([100.0, 600.0], 200), B_S=np.tile([100.0, 1500.0], 200))
     found = recommendations(posterior_of(draws, 4), "1B", budgets=1e21, tokens=1e11)
-    assert with_free_teacher(found).advice.tolist() == ["the data cannot tell"] * 2
+    assert with_free_teacher(found).advice.tolist() == ["undetermined"] * 2
     assert found["probability"].values[0] == 0.5
 
 
@@ -290,7 +291,7 @@ def test_a_claim_far_outside_the_runs_stays_open():
     overtakes = found.loc["pretraining_overtakes"]
     assert (overtakes.probability == 1).all()
     assert (overtakes.extrapolation > 10).all()
-    assert (overtakes.verdict == "the data cannot tell").all()
+    assert (overtakes.verdict == "undetermined").all()
     near = paper_claims(draws, ["900M", "1B"], max_extrapolation=np.inf, **teachers).to_dataframe().set_index("claim")
     assert (near.loc["pretraining_overtakes"].verdict == "supported").all()
 

@@ -92,7 +92,7 @@ def test_a_family_agrees_with_a_search_by_simplices(draws, found):
     expected = found["expected_loss"]
     assert expected.sel(option="plan").item() == pytest.approx(values[best], abs=2e-5)
     assert expected.sel(option="pretrain all").item() == pytest.approx(values[False, False], abs=1e-6)
-    assert expected.sel(option="distil all").item() == pytest.approx(values[True, True], abs=2e-5)
+    assert expected.sel(option="distill all").item() == pytest.approx(values[True, True], abs=2e-5)
     for i in range(2):
         turned = tuple(not b if k == i else b for k, b in enumerate(best))
         assert found["decision_value"].values[i] == pytest.approx(values[turned] - values[best], abs=4e-5)
@@ -108,7 +108,7 @@ def test_every_option_spends_the_budget_and_its_losses_are_the_law(draws, found)
         assert sum(share.item() for share in shares) == pytest.approx(1, rel=1e-9)
         assert shares[2].item() == pytest.approx(one["teacher_budget"].item() / 3e20)
         assert (shares[1].item() > 0) == (one["teacher_budget"].item() > 0)
-        distilled = {"pretrain all": [0, 0], "distil all": [1, 1]}.get(str(option), found["decision"].values)
+        distilled = {"pretrain all": [0, 0], "distill all": [1, 1]}.get(str(option), found["decision"].values)
         teacher = laws.supervised_loss(
             one["teacher_params"].item(), one["teacher_tokens"].item(), **{k: draws[k] for k in SIX}
         )
@@ -137,8 +137,8 @@ def test_probabilities_count_the_draws_of_the_options():
         np.testing.assert_array_equal(found["probability_better"], better)
         # With one student the decision turned round is the other of the two options.
         one = family_plan(posterior_of(draws), 1e9, 1e20, **free)
-        distil = bool(one["decision"].item())
-        other = one["family_loss"].sel(option="pretrain all" if distil else "distil all")
+        distill = bool(one["decision"].item())
+        other = one["family_loss"].sel(option="pretrain all" if distill else "distill all")
         ahead = (one["family_loss"].sel(option="plan") < other).mean().item()
         assert one["decision_probability"].item() == ahead == 0.6
 
@@ -147,11 +147,11 @@ def test_probabilities_count_the_draws_of_the_options():
 def test_a_family_of_one_equals_the_plan(jittered_draws, level):
     teacher = pd.DataFrame({"params": [3e9], "loss": [2.05]})
     ask = {"teachers": teacher, "noise": level, "seed": 3, "progress": False}
-    for lgt, student, distil in ((0.0, 1e9, True), (1.0, 3e8, False)):
+    for lgt, student, distill in ((0.0, 1e9, True), (1.0, 3e8, False)):
         family = family_plan(jittered_draws, student, 1e21, delta_lgt=lgt, **ask)
         planned = plan(jittered_draws, student, 1e21, Scenario(lgt, 0), draws=4, **ask).squeeze()
-        taught, alone = family.sel(option="distil all").squeeze(), family.sel(option="pretrain all").squeeze()
-        assert bool(family["decision"].item()) == (planned["expected_gain"].item() > 0) == distil
+        taught, alone = family.sel(option="distill all").squeeze(), family.sel(option="pretrain all").squeeze()
+        assert bool(family["decision"].item()) == (planned["expected_gain"].item() > 0) == distill
         for one, mine, name in ((taught, "loss", "distilled_loss"), (alone, "loss", "supervised_loss")):
             np.testing.assert_allclose(one[mine], planned[name], atol=1e-9)
             np.testing.assert_allclose(one[f"{mine}_quantile"], planned[f"{name}_quantile"], atol=1e-9)
@@ -161,7 +161,7 @@ def test_a_family_of_one_equals_the_plan(jittered_draws, level):
         np.testing.assert_allclose(taught["teacher_inference_share"], planned["teacher_inference_share"], atol=1e-12)
         # The probability that the decision is right is that of the plan, on its side.
         chance = planned["probability"].item()
-        assert family["decision_probability"].item() == pytest.approx(chance if distil else 1 - chance)
+        assert family["decision_probability"].item() == pytest.approx(chance if distill else 1 - chance)
         assert family.attrs["noise"] == level
 
 
@@ -189,7 +189,7 @@ def test_existing_teachers_are_chosen_from(draws):
             return total
 
         values[row["name"]] = minimize(loss, [-1.0], method="Nelder-Mead", options={"fatol": 1e-12}).fun
-    assert found["expected_loss"].sel(option="distil all").item() == pytest.approx(min(values.values()), abs=1e-7)
+    assert found["expected_loss"].sel(option="distill all").item() == pytest.approx(min(values.values()), abs=1e-7)
     names = found["teacher"].values[found["teacher_index"].values]
     assert names[2] == min(values, key=values.get)
     assert found["teacher_index"].values[1] == -1
@@ -212,7 +212,7 @@ def test_labels_and_files(found, tmp_path):
     for name, variable in found.variables.items():
         assert variable.attrs["units"], name
         assert variable.attrs["long_name"], name
-    assert set(flag_names(found["decision"]).values) <= {"distil", "pretrain"}
+    assert set(flag_names(found["decision"]).values) <= {"distill", "pretrain"}
     found.to_netcdf(tmp_path / "family.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "family.nc", engine="h5netcdf") as loaded:
         assert loaded.load().identical(found)

@@ -35,7 +35,7 @@ def test_students_are_ranked_as_a_dense_search_ranks_them():
     np.testing.assert_allclose(found["supervised_loss"].values.reshape(3, -1), alone, atol=1e-12)
     np.testing.assert_allclose(found["pretraining_tokens"], own)
     better = distilled.mean(axis=1) < alone.mean(axis=1)
-    assert flag_names(found["option"]).values.tolist() == ["distil" if one else "pretrain" for one in better]
+    assert flag_names(found["option"]).values.tolist() == ["distill" if one else "pretrain" for one in better]
     loss = np.where(better[:, None], distilled, alone)
     np.testing.assert_allclose(found["expected_loss"], loss.mean(axis=1), atol=1e-5)
     assert (found["rank"].values - 1).tolist() == np.argsort(np.argsort(loss.mean(axis=1))).tolist()

@@ -152,7 +152,7 @@ def test_what_the_page_on_students_says_of_the_fit_is_so(fit354, capsys):
         assert found["best"].sel(scenario=scenario).item() == 3e9
         assert table.loc[(scenario, 3e9), "is_best_size_probability"] > 0.95
     free = table.loc["best case", 3e9]
-    assert free["option"] == "distil"
+    assert free["option"] == "distill"
     assert table.loc[("teacher inference", 3e9), "option"] == "pretrain"
     said = re.search(r"distill it: (\S+) nats \((\S+) to (\S+)\) on (\S+)B tokens", stated)
     assert said is not None
@@ -198,7 +198,7 @@ def test_every_public_name_stands_in_the_reference():
 
 
 def test_no_line_of_a_page_is_taken_for_a_comment():
-    """MyST leaves out a line that begins with a percent sign, as a wrapped "85 %" may."""
+    """MyST leaves out a line that begins with a percent sign, as a wrapped "85%" may."""
     for page in PAGES:
         assert not re.findall(r"^\s*%.*", page.read_text(), re.MULTILINE), page
 

@@ -147,7 +147,7 @@ def test_recommendations_say_of_every_cell_what_the_plan_says(fit, most):
         assert row.extrapolation_axis == str(bd.flag_names(cell["extrapolation_axis"]).item())
         limit = np.inf if most is None else most * (1 + 1e-6)
         assert factors.sel(axis=OF_TEACHERS).max() <= limit
-        assert row.advice == "the data cannot tell" or row.extrapolation <= limit
+        assert row.advice == "undetermined" or row.extrapolation <= limit
         # The student and pretraining on the same axes as other functions.
         alone = pretraining_factors(
             fit.fitted, student, factors.sel(axis="pretraining_tokens_per_param") * 0 + 20 * student

@@ -328,7 +328,7 @@ def test_parameters_are_recovered_from_simulated_runs(joint):
     truth = TRUTH | {"sigma": SIGMA, "sigma_supervised": SIGMA_SUPERVISED, "nu": NU}
     assert (draws["omega"] == 1).all()
     below = {name: float((draws[name] < value).mean()) for name, value in truth.items() if name != "omega"}
-    # Every parameter lies within the central 99.8 % of its posterior.
+    # Every parameter lies within the central 99.8% of its posterior.
     assert {name: share for name, share in below.items() if not 0.001 < share < 0.999} == {}
     # What the runs pin down is near the truth, not only within a wide posterior. (gamma and gamma_S trade off with the rest.)
     for name, tolerance in (("E", 0.02), ("sigma", 0.15), ("sigma_supervised", 0.45), ("c0", 0.1)):

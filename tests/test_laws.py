@@ -280,7 +280,7 @@ def test_c1_and_d1_are_degenerate():
 
 @pytest.mark.parametrize("reducible", [False, True])
 def test_the_asymptotic_advantage_is_the_best_of_a_dense_search(reducible):
-    # A scatter of 1 % in every coefficient makes leads from -0.1 to 0.15 nats, far more than a posterior leaves open.
+    # A scatter of 1% in every coefficient makes leads from -0.1 to 0.15 nats, far more than a posterior leaves open.
     law = random_laws(40, seed=9, scale=0.01)
     if reducible:  # about the law of the default model
         rng = np.random.default_rng(11)

@@ -216,7 +216,7 @@ def test_grids_of_independent_runs_are_not_taken_for_checkpoints():
 
 @pytest.mark.slow
 def test_halves_of_the_models_agree():
-    """90 % intervals of the difference between two halves cover 0; without the effects they do not."""
+    """90% intervals of the difference between two halves cover 0; without the effects they do not."""
     agree = {"tied_reducible": 0, "busbridge2025": 0}
     count = 20
     for seed in range(count):
@@ -237,6 +237,6 @@ def test_halves_of_the_models_agree():
                 low, high = np.quantile(some - second_half, [0.05, 0.95])
                 inside.append(low <= 0 <= high)
             agree[law] += all(inside)
-    # At least 85 %, allowing for the count; nine in ten would be exact for one parameter.
+    # At least 85%, allowing for the count; nine in ten would be exact for one parameter.
     assert agree["tied_reducible"] >= stats.binom.ppf(0.01, count, 0.85)
     assert agree["busbridge2025"] < agree["tied_reducible"]

@@ -43,7 +43,7 @@ def test_it_can_be_read_and_shows_the_plan(plot_gain, size, dark):
     panels = [ax for ax in figure.axes if ax.axison]
     titles = [ax.get_title(loc="left").replace("\n", " ") for ax in panels]
     assert titles == plan["scenario"].values.tolist()
-    expected = ["student 300M", "1B", "10B", "50 % interval", "inside the data", "extrapolated"]
+    expected = ["student 300M", "1B", "10B", "50% interval", "inside the data", "extrapolated"]
     assert legend_of(figure) == [*expected, "outside the data for every student"]
     assert "teacher pretraining: 10B at 2 points up to 3.2e19" in words_of(figure)
     colors = style.size_colors(plan["student"].values, style.make_look(size, dark))

@@ -69,7 +69,7 @@ def test_the_error_is_the_scatter_between_repeated_runs():
     found = [posterior.probability(draws_of(ar1(4, 500, 0.8, seed) > 0.7)) for seed in range(120)]
     shares, errors = (np.array([float(one[i]) for one in found]) for i in (0, 1))
     assert shares.mean() == pytest.approx(stats.norm.sf(0.7), abs=4 * shares.std() / math.sqrt(120))
-    # A standard deviation from 120 values is known to 6.5 %.
+    # A standard deviation from 120 values is known to 6.5%.
     assert errors.mean() == pytest.approx(shares.std(), rel=0.2)
     assert errors.mean() > 1.5 * math.sqrt(0.242 * 0.758 / 2000)
 

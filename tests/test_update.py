@@ -231,7 +231,7 @@ def test_surprising_runs_require_a_refit():
     assert found.pareto_k > 0.7
     assert not found.reliable
     text = " ".join(found.sentences)
-    assert "8 of 8 new runs outside the 90 % interval" in text
+    assert "8 of 8 new runs outside the 90% interval" in text
     assert "refit=True" in text
     with pytest.raises(bd.ConvergenceError, match="pareto_k"):
         bd.compute_optimal(found.fit, 1e21)
@@ -288,7 +288,7 @@ def test_the_command_updates_a_file(monkeypatch, capsys, tmp_path):
 
 
 def agree(updated: xr.DataTree, refitted: xr.DataTree, names: list[str]) -> None:
-    """Means of logarithms agree within four Monte Carlo errors, and standard deviations within 15 %."""
+    """Means of logarithms agree within four Monte Carlo errors, and standard deviations within 15%."""
     counts = [fit["posterior"].sizes["chain"] * fit["posterior"].sizes["draw"] / 3 for fit in (updated, refitted)]
     for name in names:
         one, two = (np.log(fit["posterior"][name].values.ravel()) for fit in (updated, refitted))

@@ -113,7 +113,7 @@ def law_curves(
 
 
 def _axis(values: np.ndarray, least: float, points: int) -> np.ndarray:
-    """Return an even grid over the values with a margin of 3 %, or around values that vary less than `least`, (points,)."""
+    """Return an even grid over the values with a margin of 3%, or around values that vary less than `least`, (points,)."""
     span = float(np.ptp(values))
     margin = max(0.03 * span, (least - span) / 2)
     return np.linspace(values.min() - margin, values.max() + margin, points)

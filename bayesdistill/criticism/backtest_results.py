@@ -100,7 +100,7 @@ def collect(
         "forecaster": list(results),
         "noise": list(NOISE),
         "group": [name for name, _, _ in groups],
-        "bin": [f"{100 * low:g} to {100 * high:g} %" for low, high in itertools.pairwise(scores.BINS)],
+        "bin": [f"{100 * low:g} to {100 * high:g}%" for low, high in itertools.pairwise(scores.BINS)],
     }
     attrs = {"calibration_edges": json.dumps(scores.BINS), "interval_prob": 0.9}
     result = dataset("backtest", values, coords, attrs)

@@ -14,7 +14,7 @@ _FEWEST = 5
 """Distinct numbers of tokens of a training curve: smaller series are often grids of tokens per parameter."""
 _EVEN = 0.5
 """Largest standard deviation of the steps, relative to their mean. Of series of five random budgets (log-uniform over two to four
-orders of magnitude), 2 to 5 % are so even; of seven, less than 1 %."""
+orders of magnitude), 2 to 5% are so even; of seven, less than 1%."""
 
 
 def training_curves(columns: Mapping[Any, Any] | pd.DataFrame) -> str:

@@ -56,8 +56,8 @@ from bayesdistill.law.predictive import Deviations
 from bayesdistill.progress import Progress, reporting
 
 MOST_STUDENTS = 10
-OPTIONS = ("plan", "pretrain all", "distil all")
-DECISIONS = ("pretrain", "distil")
+OPTIONS = ("plan", "pretrain all", "distill all")
+DECISIONS = ("pretrain", "distill")
 
 
 class FamilyOptions(planning.StrategyBounds, planning.Noise, total=False):
@@ -80,7 +80,7 @@ def family_plan(
     teachers: Teachers | None = None,
     **options: Unpack[FamilyOptions],
 ) -> xr.Dataset:
-    """Plan a family of students: which to distil, and how to split one total budget.
+    """Plan a family of students: which to distill, and how to split one total budget.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def family_plan(
     Returns
     -------
     Dataset
-        Over `option` (plan: the best assignment; pretrain all; distil all): expected_loss (weighted posterior mean) with its
+        Over `option` (plan: the best assignment; pretrain all; distill all): expected_loss (weighted posterior mean) with its
         _mcse, teacher_params, teacher_tokens, teacher_loss (posterior mean), teacher_budget, teacher_training_share (fraction
         of the budget), feasible, and with `teachers` teacher_index; with student: student_tokens, student_budget (FLOPs,
         including the teacher's inference), student_share and teacher_inference_share (fractions of the budget),
@@ -109,7 +109,7 @@ def family_plan(
         or if the axis does not matter), extrapolation (the largest of them), extrapolation_axis (its axis) and extrapolates,
         with chain, draw: loss; with chain, draw: family_loss; loss_quantile and family_loss_quantile over `quantile`; and
         teacher_extrapolation (of a new teacher, relative to the data of the supervised law). Over student: decision (`pretrain`
-        or `distil` in the plan), decision_value (increase of the family's expected loss if this decision is reversed and the
+        or `distill` in the plan), decision_value (increase of the family's expected loss if this decision is reversed and the
         rest is replanned), decision_probability (that the plan is better than with this decision reversed) with its _mcse,
         probability_better (that the student's loss is lower in the plan than if all are pretrained) with its _mcse,
         supervised_loss_quantile and pretraining_tokens (if all are pretrained). Scalars: probability (that the family's loss is
@@ -131,7 +131,7 @@ def family_plan(
     >>> published = xr.Dataset({k: (("chain", "draw"), [[v]]) for k, v in bd.PUBLISHED.items()}, attrs={"law": "busbridge2025"})
     >>> found = bd.family_plan(published, ["300M", "1B"], 1e21, delta_lgt=0, delta_pre=0)
     >>> bd.flag_names(found["decision"]).values.tolist()
-    ['distil', 'distil']
+    ['distill', 'distill']
     """
     planner = planning.planner_of(family_plan, fit, options)
     fitted = planner.fitted
@@ -196,7 +196,7 @@ def _sentence(family: Family, plan: Choice, values: dict[str, Any], names: tuple
     teacher = size_words(plan.teacher.params) if names is None else names[plan.teacher.index]
     share = values["teacher_training_share"][0]
     return (
-        f"{given}: distil {shared} from the teacher {teacher}{f' and pretrain {own}' if own else ''} ({loss}; {alone:.3f} if all are "
+        f"{given}: distill {shared} from the teacher {teacher}{f' and pretrain {own}' if own else ''} ({loss}; {alone:.3f} if all are "
         f"pretrained). Probability {posterior.about(float(values['probability'][0]))} that this is better than pretraining all. The "
         f"teacher's training takes {share:.0%} of the budget."
     )

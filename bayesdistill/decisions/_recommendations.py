@@ -1,7 +1,7 @@
 """Recommendations as text, and posterior probabilities of the claims of Busbridge et al. (2025).
 
 Each entry is a probability. If the probability is not conclusive, levels of uncertainty or laws are on different sides of 0.5, or the
-answer is far outside the range of the data, the entry is "the data cannot tell".
+answer is far outside the range of the data, the entry is "undetermined".
 
 New teachers are within `max_extrapolation`, as in `plan`: "pretrain" says that pretraining beats distillation from every such teacher.
 If the student, pretraining or the loss of an existing teacher is farther outside the range of the data, the entry is "the data cannot
@@ -33,8 +33,8 @@ from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.decisions.spending import SHARES
 from bayesdistill.errors import ParameterError
 
-DISTIL, PRETRAIN, NO_DIFFERENCE = "distil", "pretrain", "no difference"
-CANNOT_TELL, IMPOSSIBLE = "the data cannot tell", "impossible"
+DISTILL, PRETRAIN, NO_DIFFERENCE = "distill", "pretrain", "no difference"
+UNDETERMINED, IMPOSSIBLE = "undetermined", "impossible"
 _OF_PLAN = ("probability", "probability_mcse", "expected_gain", "teacher_params", "teacher_tokens", "student_tokens")
 _CASES = {
     "best case": "teacher and logits already paid for",
@@ -101,7 +101,7 @@ def recommendations(
     indifference: float = 1e-3,
     **options: Unpack[planning.NoisySearch],
 ) -> xr.Dataset:
-    """Recommend whether to distil or to pretrain, with probabilities and a sentence.
+    """Recommend whether to distill or to pretrain, with probabilities and a sentence.
 
     The rows cover a given budget, given unique tokens, and existing teachers.
 
@@ -122,7 +122,7 @@ def recommendations(
     -------
     Dataset
         Over `row`: given (`compute`, `compute and teacher`, `data`), case (cost scenario, or source of the teacher's tokens),
-        student, amount (FLOPs or tokens), advice (`distil`, `pretrain`, `no difference`, `the data cannot tell`,
+        student, amount (FLOPs or tokens), advice (`distill`, `pretrain`, `no difference`, `undetermined`,
         `impossible`), probability that distillation beats pretraining with its _mcse, expected_gain (nats), teacher_params,
         teacher_tokens, teacher_loss (posterior mean), student_tokens of the strategy, and sentence; distilled_loss and
         supervised_loss, each as _lower, _median and _upper (90% interval at the level of uncertainty); pretraining_tokens;
@@ -252,14 +252,14 @@ def _advise(rule: Rule, row: Row) -> str:
     if np.isnan(probability):
         return IMPOSSIBLE
     if rule.too_far(row["extrapolation"]) or rule.too_far(row["teacher_extrapolation"]):
-        return CANNOT_TELL
+        return UNDETERMINED
     if rule.sure(row["equal"], row["equal_mcse"]):
         return NO_DIFFERENCE
     if not row["laws_agree"]:
-        return CANNOT_TELL
+        return UNDETERMINED
     if rule.sure(probability, error):
-        return DISTIL
-    return PRETRAIN if rule.sure(1 - probability, error) else CANNOT_TELL
+        return DISTILL
+    return PRETRAIN if rule.sure(1 - probability, error) else UNDETERMINED
 
 
 def _sentence(rule: Rule, row: Row, case: Case) -> str:
@@ -271,10 +271,10 @@ def _sentence(rule: Rule, row: Row, case: Case) -> str:
     other, equal = f"probability {other}", f"probability {posterior.about(row['equal'])}"
     split = "" if row["laws_agree"] else "; laws or levels of uncertainty disagree"
     words = {
-        DISTIL: f"distil {who} ({chance}, gain {gain:.3f} nats; {_teacher(rule, row)}{far})",
+        DISTILL: f"distill {who} ({chance}, gain {gain:.3f} nats; {_teacher(rule, row)}{far})",
         PRETRAIN: f"pretrain {who} ({other}, gain {-gain:.3f} nats{far})",
         NO_DIFFERENCE: f"no relevant difference for {who} (within {rule.indifference:g} nats, {equal}{far})",
-        CANNOT_TELL: f"the data do not determine the choice for {who} ({chance}{split}{far})",
+        UNDETERMINED: f"the data do not determine the choice for {who} ({chance}{split}{far})",
         IMPOSSIBLE: f"impossible for {who} (no strategy fits the budget and the bounds)",
     }
     return f"With {amount}, {row['case']}: {words[row['advice']]}."
@@ -329,7 +329,7 @@ def paper_claims(
     -------
     Dataset
         Over `row`: claim, statement, student (NaN for a claim about all students), probability with its _mcse, extrapolation
-        (median extrapolation factor), verdict (`supported`, `contradicted`, `the data cannot tell`), noise (level of
+        (median extrapolation factor), verdict (`supported`, `contradicted`, `undetermined`), noise (level of
         uncertainty: the plan's level for `distil_if_free` and `pretrain_if_alone`, the law's mean curves for the others).
 
     Notes
@@ -413,10 +413,10 @@ def paper_claims(
 def _verdict(rule: Rule, row: Row) -> str:
     probability, error = row["probability"], row["probability_mcse"]
     if rule.too_far(row["extrapolation"]) or not row["laws_agree"]:
-        return CANNOT_TELL
+        return UNDETERMINED
     if rule.sure(probability, error):
         return "supported"
-    return "contradicted" if rule.sure(1 - probability, error) else CANNOT_TELL
+    return "contradicted" if rule.sure(1 - probability, error) else UNDETERMINED
 
 
 def _long_table(result: str, rows: list[Row], rule: Rule, planner: planning.Planner) -> xr.Dataset:

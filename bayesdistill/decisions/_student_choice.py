@@ -23,7 +23,7 @@ from bayesdistill.decisions.solving import CHOSEN, solve
 from bayesdistill.decisions.spending import tokens_and_shares
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
-OPTIONS = ("pretrain", "distil", "impossible")
+OPTIONS = ("pretrain", "distill", "impossible")
 _PRETRAIN, _DISTIL, _IMPOSSIBLE = range(3)
 
 
@@ -50,7 +50,7 @@ def student_choice(
     Dataset
         Over student, scenario, budget: distilled_loss (with chain, draw), expected_distilled_loss, distilled_probability_best
         (that this size is the best distilled student), probability (that distillation beats pretraining for this size, as in
-        `plan`), option (with the smaller expected loss: `pretrain`, `distil`, or `impossible` if the budget buys neither),
+        `plan`), option (with the smaller expected loss: `pretrain`, `distill`, or `impossible` if the budget buys neither),
         expected_loss (of this option), rank (by expected_loss; 1 is the best, 0 impossible), probability_best (that this size with
         its option is the best), regret (expected loss of choosing this size, relative to the best size in each draw); student_tokens,
         teacher_params, teacher_tokens, teacher_loss (posterior mean), status, student_share, teacher_inference_share,

@@ -41,7 +41,7 @@ from bayesdistill.law import Draws
 from bayesdistill.law.predictive import Deviations
 from bayesdistill.strategies import Problem, tokens_bought
 
-CHEAPER_OPTIONS = ("distil", "pretrain", "neither")
+CHEAPER_OPTIONS = ("distill", "pretrain", "neither")
 _STRATEGY = ("teacher_params", "teacher_tokens", "teacher_loss", "student_tokens")
 
 
@@ -81,7 +81,7 @@ def target_loss(
         option reaches the target. Over student, scenario, target: probability (that distillation reaches the target and is
         cheaper), distilled_impossible, pretraining_impossible and neither_probability (fractions of draws in which an option,
         or both, never reach the target), probability_cheapest (that this student, by its cheaper option, is the cheapest of
-        all students), each with its _mcse; cheaper (`distil`, `pretrain`, `neither`: the option with the smaller median cost,
+        all students), each with its _mcse; cheaper (`distill`, `pretrain`, `neither`: the option with the smaller median cost,
         if it is finite); planned_compute (with which distillation reaches the target on the posterior mean of the law;
         infinite if never), and for it teacher_params, teacher_tokens, teacher_loss (posterior mean), student_tokens, with
         `teachers` teacher_index; planned_pretraining_compute; and for these two extrapolation_factor over `axis`,
@@ -92,7 +92,7 @@ def target_loss(
     -----
     The docstring of `bayesdistill.decisions._target_loss` has the definitions. A lower target never costs less. The smallest budget
     pretrains the student on a million tokens. Strategies are interpolated between four budgets per decade, which changes the cost of a
-    draw by less than 0.1 %. The effects of student configurations are independent between students. Prices, throughput and currency are
+    draw by less than 0.1%. The effects of student configurations are independent between students. Prices, throughput and currency are
     attributes of the result.
 
     Examples

@@ -2,7 +2,7 @@
 
 The predictive distribution is a mixture over posterior draws. Random residuals would add Monte Carlo error to its quantiles, so
 every draw is combined with evenly spaced quantiles of the residual (and of a new group effect) instead. The result is
-deterministic and accurate to about 0.5 % of the residual scale.
+deterministic and accurate to about 0.5% of the residual scale.
 """
 
 from __future__ import annotations

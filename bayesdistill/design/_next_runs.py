@@ -98,7 +98,7 @@ def next_runs(
     Dataset
         Over `candidate`: evsi (nats, weighted mean over the cells), evsi_mcse, cost (FLOPs), evsi_per_flop,
         expected_reduction (fraction of evpi), change_probability (that the run changes a choice), effective_draws and
-        effective_draws_lowest (mean and 5 % quantile over outcomes), status (`ok`, `few effective draws`), rank (1 is the
+        effective_draws_lowest (mean and 5% quantile over outcomes), status (`ok`, `few effective draws`), rank (1 is the
         best), batch_position (1 is first; 0 is not in the batch), predicted_loss and predicted_sd (nats),
         extrapolation_factor, kind, params, tokens, teacher_loss. Over candidate and cell: cell_evsi, cell_evsi_mcse. Over
         cell: evpi, expected_gain, weight. Over `step`: batch_candidate, batch_evsi (of all runs so far), its _mcse,

@@ -158,7 +158,7 @@ def _effect(
     **more: Any,
 ) -> GroupEffect:
     """A group effect as `symbols.toml` declares it; `scale` and `reason` describe its prior."""
-    step = "tokens grow by a factor of e" if more.get("kind") == "supervised" else "the teacher's loss grows by 10 %"
+    step = "tokens grow by a factor of e" if more.get("kind") == "supervised" else "the teacher's loss grows by 10%"
     long = f"change of the {what} effect when {step}" if slope else f"{what} effect"
     sigma = f"sigma_{name}"
     return GroupEffect(

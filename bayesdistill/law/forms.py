@@ -42,7 +42,7 @@ SUPERVISED_SYMBOLS = tuple(parameter.name for parameter in TERMS["supervised"].p
 
 ASYMPTOTIC_TEACHERS = np.linspace(0.0, 1.2, 41)
 """Teachers that `Law.asymptotic_advantage` tries, as fractions of the student's own reducible loss: 0 is a perfect teacher (loss
-E), 1 one that is no better than the student with unlimited data. The optimum lies between; steps of 3 % put the minimum
+E), 1 one that is no better than the student with unlimited data. The optimum lies between; steps of 3% put the minimum
 within 5e-4 nats."""
 
 

@@ -169,7 +169,7 @@ def log_ratio(teacher_loss: Any, log_ability: Any, stretch: Any) -> Any:
 
 
 def teacher_axis(teacher_loss: Any, origin: float) -> Any:
-    """Covariate of group slopes: ln(L_T / origin) / 0.1, in units of 10 % of the teacher's loss.
+    """Covariate of group slopes: ln(L_T / origin) / 0.1, in units of 10% of the teacher's loss.
 
     A slope over this axis is in nats and has no effect at `origin`. It is not part of the paper's law: the misfit of that law
     differs between student configurations and grows with the teacher's loss (docs/explanation/misfit.md).

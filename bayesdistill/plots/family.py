@@ -1,4 +1,4 @@
-"""A family of students with one budget: how the compute is split, and which students to distil."""
+"""A family of students with one budget: how the compute is split, and which students to distill."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots import collection, grids, style, visuals
 
-_DECISIONS = {"distil": style.OKABE_ITO[0], "pretrain": style.OKABE_ITO[1]}
+_DECISIONS = {"distill": style.OKABE_ITO[0], "pretrain": style.OKABE_ITO[1]}
 
 
 @collection.documented
@@ -60,7 +60,7 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
         seen = (
             f"Outside the runs that the posterior has seen: {', '.join(outside)}." if outside else "Not extrapolated."
         )
-        return plot.finish(plan=words if "distil" in decided else "The plan is to pretrain all.", outside=seen)
+        return plot.finish(plan=words if "distill" in decided else "The plan is to pretrain all.", outside=seen)
 
 
 def _outside(plan: xr.Dataset) -> list[str]:

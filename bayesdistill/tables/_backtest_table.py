@@ -34,7 +34,7 @@ def backtest_table(found: xr.Dataset, *, noise: str | None = None) -> pd.DataFra
     -------
     DataFrame
         group, forecaster, noise; forecasts (pairs), configurations (distinct students), base_rate; brier, brier_skill,
-        log_score, slope, intercept and the 90 % intervals of skill and slope; predictions (left-out runs), coverage_50,
+        log_score, slope, intercept and the 90% intervals of skill and slope; predictions (left-out runs), coverage_50,
         coverage_90 and its interval, rmse and mean_crps (nats per token); unconverged (number of cutoffs at which the posterior's
         fit failed the convergence checks; by default they are not scored). NaN where a group has no scored pair, or no scored
         run. Groups without either are left out, unless fits failed. A backtest of one kind of runs has no columns of pairs.

@@ -64,7 +64,7 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
     DataFrame
         student, teacher_params (parameters); budget (FLOPs), or tokens, or students_per_teacher; probability,
         probability_mcse, probability_best; expected_gain, expected_gain_mcse, regret, evpi, teacher_loss (posterior mean;
-        nats per token); distilled_loss and supervised_loss, each as _lower, _median and _upper (90 % interval at the level of
+        nats per token); distilled_loss and supervised_loss, each as _lower, _median and _upper (90% interval at the level of
         uncertainty; nats per token); teacher_tokens, student_tokens, pretraining_tokens (tokens); student_share,
         teacher_inference_share and teacher_training_share (fractions of the budget of distillation); status (words),
         extrapolates (booleans), extrapolation (largest factor outside the range of the data), extrapolation_axis (its axis,

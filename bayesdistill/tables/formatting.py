@@ -98,7 +98,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
             ends = zip(values, frame["inside_to"], strict=True)
             cells = ["nowhere" if math.isnan(low) else f"{form(low)} to {form(high)}" for low, high in ends]
         elif part == "median" and name in COLUMNS:
-            heading = f"{heading} ({100 * prob:.0f} % interval)"
+            heading = f"{heading} ({100 * prob:.0f}% interval)"
             form = _crossover_bound(frame.attrs) if name == "crossover_median" else form
             cells = list(map(_interval, repeat(form), frame[f"{stem}_lower"], values, frame[f"{stem}_upper"]))
         else:

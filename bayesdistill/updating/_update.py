@@ -58,7 +58,7 @@ class Update:
         The plan before and after, if settings were given. Over student, scenario and budget: probability_before, probability_after,
         gain_before, gain_after (expected gains, nats), teacher_before, teacher_after (parameters), changes (whether the better option
         changes). Without distillation, over budget: size_before, size_after (parameters), loss_before and loss_after (chain, draw; nats
-        per token), changes (whether the size before is outside the 90 % interval of the optimum after).
+        per token), changes (whether the size before is outside the 90% interval of the optimum after).
     effective_draws : float
         Effective sample size of the weights; the number of draws after a refit.
     pareto_k : float
@@ -448,7 +448,7 @@ def _sentences(
 ) -> list[str]:
     runs = predicted.sizes["run"]
     outside = int(((predicted["observed"] < predicted["lower"]) | (predicted["observed"] > predicted["upper"])).sum())
-    share = f"{100 * float(predicted.attrs['interval_prob']):g} %"
+    share = f"{100 * float(predicted.attrs['interval_prob']):g}%"
     found = [f"{outside} of {runs} new run{'s' if runs > 1 else ''} outside the {share} interval of the earlier fit."]
     if refitted:
         found.append(

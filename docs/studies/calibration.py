@@ -66,7 +66,7 @@ def show(found, title: str, include: bool) -> None:
     ranks = bd.rank_uniformity(found, include_failed=include)
     print(f"\nRanks of {len(ranks)} quantities, {title} failed refits, {curves.attrs['counted']} simulations:")
     print(f"smallest p-value {ranks['p_value'].min():.2g}, corrected {ranks['p_holm'].min():.2g};", end=" ")
-    print(f"{int(curves['outside'].sum())} leave their 95 % band.\n")
+    print(f"{int(curves['outside'].sum())} leave their 95% band.\n")
     rows = []
     for name, one in ranks.sort_values("p_value").iterrows():
         leaves = "yes" if bool(curves["outside"].sel(quantity=name)) else "no"
@@ -76,7 +76,7 @@ def show(found, title: str, include: bool) -> None:
     for name, one in bd.decision_calibration(found, include_failed=include).iterrows():
         interval = f"{one['lower']:.3f} to {one['upper']:.3f}"
         rows.append((name, int(one["simulations"]), f"{one['stated']:.3f}", f"{one['won']:.3f}", interval))
-    print(table(("stated", "decisions", "mean stated", "won", "90 % interval"), rows))
+    print(table(("stated", "decisions", "mean stated", "won", "90% interval"), rows))
     counted = found if include else found.sel(simulation=found["status"] != "failed")
     stated, won = counted["probability"], counted["won"]
     # Summed by simulation, because the decisions of a simulation share its posterior.

@@ -29,8 +29,8 @@ COLUMNS = {
     "standard_error": ("SE", "{:.0f}"),
     "crps": ("crps", "{:.4f}"),
     "rmse": ("rmse", "{:.4f}"),
-    "coverage_50": ("in 50 %", "{:.2f}"),
-    "coverage_90": ("in 90 %", "{:.2f}"),
+    "coverage_50": ("in 50%", "{:.2f}"),
+    "coverage_90": ("in 90%", "{:.2f}"),
     "unconverged": ("failed", "{:.0f}"),
 }
 EFFECTS = ", student effects and slopes"

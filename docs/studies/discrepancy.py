@@ -47,7 +47,7 @@ def forecasts(law: bd.Law, **sampler: int) -> list[dict[str, object]]:
     """Scores of the forecasts of the tiny experiment, one row per level of uncertainty."""
     found = bd.backtest(distilled, supervised, flops=flops, law=law, include_failed=True, progress=False, **sampler)
     of_all = found.isel(group=0, forecaster=0)
-    runs = {"90 %": float(of_all["coverage_90"]), "50 %": float(of_all["coverage_50"])}
+    runs = {"90%": float(of_all["coverage_90"]), "50%": float(of_all["coverage_50"])}
     runs["elpd"] = float(found["elpd"].isel(forecaster=0).sum())
     pairs = {"skill": "brier_skill", "slope": "slope", "log score": "log_score"}
     levels = {noise: of_all.sel(noise=noise) for noise in NOISE}

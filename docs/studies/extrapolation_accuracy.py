@@ -40,9 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
             one, other = score(errors[:, chosen])
             again.append(one - other)
         low, high = np.quantile(again, (0.05, 0.95))
-        print(
-            f"{label}: {ours:.4f} and {theirs:.4f}; difference {ours - theirs:+.4f} (90 %: {low:+.4f} to {high:+.4f})"
-        )
+        print(f"{label}: {ours:.4f} and {theirs:.4f}; difference {ours - theirs:+.4f} (90%: {low:+.4f} to {high:+.4f})")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ python docs/studies/halves_of_models.py [TABLE] [--splits 200] [--quick]
 
 TABLE has supervised runs with the column `model`; by default, new checkpoints are simulated for every split. For each
 split, both halves are fitted without effects, with a constant effect of models, and with effects and slopes. Halves agree on a
-parameter if the equal-tailed 90 % interval of the difference of independent draws contains 0. The script prints one line of JSON per
+parameter if the equal-tailed 90% interval of the difference of independent draws contains 0. The script prints one line of JSON per
 split and law, then fractions of splits.
 """
 
@@ -43,7 +43,7 @@ def simulated(seed: int, models: int = 22, checkpoints: int = 9) -> pd.DataFrame
 
 
 def agreement(first: dict[str, np.ndarray], second: dict[str, np.ndarray], seed: int = 0) -> dict[str, bool]:
-    """Whether 90 % intervals of the differences of independent draws contain 0."""
+    """Whether 90% intervals of the differences of independent draws contain 0."""
     rng, found = np.random.default_rng(seed), {}
     for name in PARAMETERS:
         low, high = np.quantile(rng.choice(first[name], second[name].size) - second[name], [0.05, 0.95])

@@ -224,7 +224,7 @@ def score(predicted: xr.Dataset, losses: Mapping[str, float]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per law and level of uncertainty: runs, 90 % and 50 % (fraction inside the interval), bias (mean of observed minus
+        One row per law and level of uncertainty: runs, 90% and 50% (fraction inside the interval), bias (mean of observed minus
         predicted mean) and crps (nats per token), elpd (sum over runs, of the level "run"; minus infinity outside OFFSETS), pairs,
         brier and skill of the probability that the distilled run of a pair is better; the skill is NaN if all outcomes are equal.
     """
@@ -253,7 +253,7 @@ def score(predicted: xr.Dataset, losses: Mapping[str, float]) -> pd.DataFrame:
             wins = predicted["wins"].sel(level | {"pair": pairs}).values
             rows.append(
                 level
-                | {"runs": len(trained), "90 %": float(inside[0.9].sel(level)), "50 %": float(inside[0.5].sel(level))}
+                | {"runs": len(trained), "90%": float(inside[0.9].sel(level)), "50%": float(inside[0.5].sel(level))}
                 | {"bias": float(bias.sel(level)), "crps": float(crps.sel(level))}
                 | {"elpd": elpd if noise == "run" else np.nan, "pairs": len(pairs)}
                 | {"brier": brier(wins, won) if pairs else np.nan, "skill": brier_skill(wins, won) if pairs else np.nan}

@@ -80,19 +80,19 @@ def summary(rows: pd.DataFrame) -> str:
         mine = rows[rows["forecaster"] == method]
         crps, rmse = np.exp(np.log(splits.loc[method] / splits.loc[methods[0]]).mean())
         fits = mine[["table", "prediction_cutoff", "failed"]].drop_duplicates()
-        shares = (f"{100 * mine[name].mean():.0f} %" for name in ("inside_90", "inside_50"))
+        shares = (f"{100 * mine[name].mean():.0f}%" for name in ("inside_90", "inside_50"))
         numbers = f"{crps:.2f}", f"{rmse:.2f}", f"{mine['elpd'].mean():.2f}"
         cells.append([method, len(mine), *shares, *numbers, f"{fits['failed'].sum()} of {len(fits)}"])
-    return table(["method", "runs", "in 90 %", "in 50 %", "CRPS", "RMSE", "elpd per run", "failed fits"], cells)
+    return table(["method", "runs", "in 90%", "in 50%", "CRPS", "RMSE", "elpd per run", "failed fits"], cells)
 
 
 def coverage(rows: pd.DataFrame, groups: pd.Series) -> str:
     """Return the fraction of runs inside their 90% intervals, a row per method and a column per group."""
     options = {"index": "forecaster", "columns": "group", "sort": False, "observed": True}
     shares = rows.assign(group=groups).pivot_table(values="inside_90", aggfunc=["mean", "size"], **options)
-    head = ["in 90 %", *(f"{name} ({count})" for name, count in shares["size"].iloc[0].items())]
+    head = ["in 90%", *(f"{name} ({count})" for name, count in shares["size"].iloc[0].items())]
     lines = shares["mean"].itertuples()
-    return table(head, ([method, *(f"{100 * share:.0f} %" for share in line)] for method, *line in lines))
+    return table(head, ([method, *(f"{100 * share:.0f}%" for share in line)] for method, *line in lines))
 
 
 def main(arguments: list[str] | None = None) -> None:

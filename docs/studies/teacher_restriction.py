@@ -58,7 +58,7 @@ def costs(free: xr.Dataset, plans: dict[float, xr.Dataset]) -> str:
         moved = np.abs(near["probability"] - free["probability"])
         sides = (near["probability"] > 0.5) != (free["probability"] > 0.5)
         rows.append(
-            (f"{factor:g}", f"{100 * float((cost > 1e-6).mean()):.0f} %", f"{float(cost.mean()):.5f}", f"{float(cost.max()):.4f}",
+            (f"{factor:g}", f"{100 * float((cost > 1e-6).mean()):.0f}%", f"{float(cost.mean()):.5f}", f"{float(cost.max()):.4f}",
              f"{float(moved.max()):.2f}", int(sides.sum()))
         )  # fmt: skip
     head = ("factor", "cells with a restricted teacher", "mean cost (nats)", "largest cost (nats)", "largest change of the probability",

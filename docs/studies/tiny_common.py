@@ -24,7 +24,7 @@ def flops(params):
     return np.reshape(found, np.shape(params))
 
 
-# A plan has a single aspect ratio. With the aspect ratio of width 72, F(N) has an error of at most 2 %.
+# A plan has a single aspect ratio. With the aspect ratio of width 72, F(N) has an error of at most 2%.
 SHAPE = bd.Shape(64, 128, 36)
 STUDENTS = [24 * d**2 for d in (32, 48, 64, 96)]
 BUDGETS = np.geomspace(3e11, 3e13, 7)

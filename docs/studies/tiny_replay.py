@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     gain = found["full_gain"].values
     print(f"{len(distilled)} distilled and {len(supervised)} supervised runs;", end=" ")
-    print(f"{gain.size} decisions, {np.sum(gain > 0)} to distil")
+    print(f"{gain.size} decisions, {np.sum(gain > 0)} to distill")
     for name, unit, digits in (("regret", 1e3, 2), ("agreement", 1, 2), ("compute", 1e-12, 1)):
         table = (unit * found[name].mean("start")).to_pandas().round(digits)
         table.columns = [f"{runs} runs" for runs in found["runs"].values]

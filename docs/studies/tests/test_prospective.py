@@ -43,8 +43,8 @@ def test_scores_are_exact(predicted):
     losses = {"sup-a": 2.15, "dis-a": 2.0, "sup-b": 3.0, "dis-b": 3.24, "another run": 9.0}
     law, expected, run = module.score(predicted, losses).to_dict("records")
     assert (run["runs"], run["pairs"]) == (4, 2)
-    assert run["90 %"] == 0.75  # all but the last
-    assert run["50 %"] == 0.5
+    assert run["90%"] == 0.75  # all but the last
+    assert run["50%"] == 0.5
     assert run["bias"] == pytest.approx((0.15 + 0.24) / 4)
     draws = 0.4 * (module.PROBABILITIES - 0.5)
     spread = np.abs(draws[:, None] - draws).mean() / 2
@@ -59,7 +59,7 @@ def test_scores_are_exact(predicted):
 
 def test_cells_that_are_not_trained_do_not_count(predicted):
     run = module.score(predicted, {"sup-a": 2.15, "dis-a": 2.0, "sup-b": 3.0}).iloc[-1]
-    assert (run["runs"], run["pairs"], run["90 %"]) == (3, 1, 1.0)
+    assert (run["runs"], run["pairs"], run["90%"]) == (3, 1, 1.0)
     assert run["brier"] == pytest.approx(0.2**2)
     assert np.isnan(run["skill"])  # one outcome has no base rate
     assert module.score(predicted, {"sup-a": 2.4})["elpd"].iloc[-1] == -np.inf  # outside the stored densities

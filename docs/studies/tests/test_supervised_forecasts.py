@@ -57,14 +57,14 @@ def test_tables_count_runs_and_compare_with_the_first_method():
         }
     )
     lines = study.summary(rows).splitlines()
-    assert lines[2] == "| first | 4 | 75 % | 0 % | 1.00 | 1.00 | 0.50 | 0 of 2 |"
+    assert lines[2] == "| first | 4 | 75% | 0% | 1.00 | 1.00 | 0.50 | 0 of 2 |"
     # CRPS: the geometric mean of 1 and 1/4. RMSE: of 2 and 1/2.
-    assert lines[3] == "| second | 4 | 50 % | 0 % | 0.50 | 1.00 | 0.50 | 1 of 2 |"
+    assert lines[3] == "| second | 4 | 50% | 0% | 0.50 | 1.00 | 0.50 | 1 of 2 |"
     assert study.coverage(rows, rows["table"]).splitlines() == [
-        "| in 90 % | a (2) | b (2) |",
+        "| in 90% | a (2) | b (2) |",
         "| --- | --- | --- |",
-        "| first | 50 % | 100 % |",
-        "| second | 100 % | 0 % |",
+        "| first | 50% | 100% |",
+        "| second | 100% | 0% |",
     ]
 
 

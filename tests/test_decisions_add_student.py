@@ -91,14 +91,34 @@ def test_a_heavier_student_gets_more_up_to_the_bound(fit):
     assert tokens[-1] == 1e12
 
 
+def test_a_student_of_a_pretrained_family_is_pretrained():
+    draws = scattered(5, seed=3)
+    fit = posterior_of(draws)
+    ask = {"teachers": TEACHER.assign(loss=6.0)}
+    family = family_plan(fit, [3e8, 1e9], 1e21, **ask)
+    assert not family["decision"].values.any()
+    added = add_student(fit, family, [3e9, 1e9])
+    cost = added["marginal_budget"].values
+    np.testing.assert_allclose(cost, 3 * flops_per_token(np.array([3e9, 1e9])) * added["student_tokens"].values)
+    larger = family_plan(fit, [3e8, 1e9, 3e9], 1e21 + cost[0], **ask)["student_budget"].sel(option="plan").values
+    np.testing.assert_allclose(larger[[2, 1]], cost, rtol=2e-3)
+    six = {name: draws[name] for name in SIX}
+    losses = bd.supervised_loss(3e9, added["student_tokens"].values[0], **six)
+    assert added["supervised_loss_quantile"].sel(quantile=0.5).values[0] == pytest.approx(np.median(losses))
+    for name in ("loss_quantile", "expected_gain", "probability"):
+        assert np.isnan(added[name]).all()
+    assert "The plan pretrains every student" in added["sentence"].item(0)
+    assert (added["teacher_inference_share"] == 0).all()
+
+
 def test_unusable_families_are_named(fit, jittered_draws):
     family = family_plan(fit, [3e8, 3e9], 1e20, **FREE)
     with pytest.raises(ParameterError, match="`family` must be the result of family_plan"):
         add_student(fit, xr.Dataset(), "1B")
     with pytest.raises(ParameterError, match="family was computed from another posterior"):
         add_student(jittered_draws, family, "1B")
-    bad = family_plan(fit, [3e8, 3e9], 1e20, teachers=TEACHER.assign(loss=6.0))
-    with pytest.raises(ParameterError, match="`family` pretrains every student"):
+    bad = family_plan(fit, [3e8, 3e9], 1e6, **FREE)
+    with pytest.raises(ParameterError, match="budget of `family` is too small"):
         add_student(fit, bad, "1B")
     with pytest.raises(ParameterError, match="'huge' in `students`"):
         add_student(fit, family, "huge")

@@ -21,6 +21,16 @@ TEACHERS = pd.DataFrame({"name": ["mine", "large"], "params": [8e9, 7e10], "loss
 SIX = laws.SUPERVISED_PARAMETERS
 
 
+def test_a_teacher_that_the_budget_does_not_pay_for_is_named():
+    fit = posterior_of(published(2))
+    teacher = pd.DataFrame({"params": [8e9], "loss": [1.98], "tokens": [1.5e13]})
+    found = student_choice(fit, ["1B", "3B"], 3e21, scenarios=["best case", "teacher pretraining"], teachers=teacher)
+    free, charged = found["sentence"].values[:, 0]
+    assert "does not pay" not in free
+    assert "3B" in charged
+    assert "The budget does not pay for distillation" in charged
+
+
 def test_students_are_ranked_as_a_dense_search_ranks_them():
     draws, scenario, sizes, budget = scattered(4, seed=5), Scenario(1, 0.1), [1e9, 3e8, 3e9], 3e20
     found = student_choice(posterior_of(draws, chains=2), sizes, budget, scenario).squeeze()

@@ -6,7 +6,8 @@ the teacher's inference. Its tokens are those at which it gains as much per FLOP
 
 .. math:: -w \, \frac{\mathrm{d}\, \mathrm{E} L}{\mathrm{d} D} = \lambda \left(3 F(N) + \delta_\mathrm{lgt} F(N_T)\right).
 
-The family with this student and with the budget increased by the cost of these tokens leaves all other students as they are.
+The family with this student and with the budget increased by the cost of these tokens leaves all other students as they are. If the
+plan of the family pretrains every student, one more student is pretrained too, by the same condition.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def add_student(
     Parameters
     ----------
     family : Dataset
-        The result of `family_plan` for this fit. Its plan must have a teacher.
+        The result of `family_plan` for this fit. If its plan pretrains every student, so is the student to add, and the variables of
+        distillation are NaN.
     students : float, str, or a list of them
         Non-embedding parameters of the student to add. Several sizes are alternatives, each added alone.
     weight : float
@@ -110,16 +112,24 @@ def add_student(
     training = 3 * forward_flops(sizes, group.shape) * tokens
     cost = token_split.cost_per_token(new, teacher) * tokens
     own = np.minimum(pretraining_tokens(sizes, cost, group.shape), group.bounds.max_student_tokens)
-    distilled = draws.distilled_loss(sizes[:, None], tokens[:, None], teacher.loss)
     alone = draws.supervised_loss(sizes[:, None], own[:, None])
+    if teacher is None:
+        distilled, teacher_loss = np.full_like(alone, np.nan), np.nan
+    else:
+        distilled = draws.distilled_loss(sizes[:, None], tokens[:, None], teacher.loss)
+        teacher_loss = float(teacher.loss.mean())
     gain = mean_of(fitted, alone - distilled)
     for place, deviations in enumerate(planning.deviations_of_students(planner, sizes)):
         if deviations is not None:
-            distilled[place] += deviations.distilled(sizes[place], tokens[place], teacher.loss)
+            if teacher is not None:
+                distilled[place] += deviations.distilled(sizes[place], tokens[place], teacher.loss)
             alone[place] += deviations.pretrained(sizes[place], own[place])
-    factors = np.concatenate(
-        [distilled_factors(fitted, sizes, tokens, teacher.loss.mean()), pretraining_factors(fitted, sizes, own)]
-    )
+    pretrained_factors = pretraining_factors(fitted, sizes, own)
+    if teacher is None:
+        student_factors = np.ones((len(DISTILLED_AXES), sizes.size))
+    else:
+        student_factors = distilled_factors(fitted, sizes, tokens, teacher_loss)
+    factors = np.concatenate([student_factors, pretrained_factors])
     average = float(made["student_budget"].sum() + made["teacher_budget"]) / group.counts.sum()
     values: dict[str, Any] = {
         "student_tokens": tokens,
@@ -134,11 +144,12 @@ def add_student(
         "average_budget": average,
         **described(factors, DISTILLED_AXES + PRETRAINING_AXES),
     }
-    values["sentence"] = _sentences(sizes, values)
+    values["sentence"] = _sentences(sizes, values, teacher is not None)
     axes = list(DISTILLED_AXES + PRETRAINING_AXES)
     coordinates = {"student": sizes, "quantile": list(QUANTILES), "axis": axes}
     attrs = labels.setting_attributes(group.bounds, group.shape) | fitted.attrs | planning.noise_attributes(planner)
-    attrs |= {"teacher_params": teacher.params, "delta_lgt": float(group.scenario.delta_lgt), "weight": float(weight)}
+    attrs |= {} if teacher is None else {"teacher_params": teacher.params}
+    attrs |= {"delta_lgt": float(group.scenario.delta_lgt), "weight": float(weight)}
     return labels.answer("add_student", fitted, values, coordinates, attrs)
 
 
@@ -154,14 +165,15 @@ def _family_of(made: xr.Dataset) -> Family:
     )
 
 
-def _teacher_of(made: xr.Dataset, draws: Draws) -> Teacher:
-    """Return the teacher of a plan, with its measured loss or the loss that the law predicts in every draw."""
+def _teacher_of(made: xr.Dataset, draws: Draws) -> Teacher | None:
+    """Return the teacher of a plan, with its measured loss or the loss that the law predicts in every draw; None without one."""
     params, tokens = float(made["teacher_params"]), float(made["teacher_tokens"])
-    if np.isnan(params):
+    if not bool(made["feasible"]):
         raise ParameterError(
-            "The plan of `family` pretrains every student or is impossible, so that there is no teacher for one more student. "
-            "Plan the family with a larger budget, with existing teachers, or with a smaller delta_pre."
+            "The budget of `family` is too small for its students. Plan the family with a larger budget."
         )
+    if np.isnan(params):
+        return None
     index = int(made["teacher_index"]) if "teacher_index" in made else -1
     if index >= 0:
         return Teacher(params, np.nan_to_num(tokens), np.full(1, float(made["teacher_loss"])), index)
@@ -175,7 +187,7 @@ def _slopes(family: Family, draws: Draws, tokens: np.ndarray, teacher: Teacher |
     return np.maximum((fewer - more) / (2 * _STEP), 1e-300)
 
 
-def _price(family: Family, draws: Draws, teacher: Teacher, made: xr.Dataset) -> float:
+def _price(family: Family, draws: Draws, teacher: Teacher | None, made: xr.Dataset) -> float:
     """Return the decrease of the family's loss per FLOP, which its split equalizes; 0 if all students have all their tokens."""
     tokens, distilled = made["student_tokens"].values, made["decision"].values.astype(bool)
     prices = [
@@ -187,7 +199,7 @@ def _price(family: Family, draws: Draws, teacher: Teacher, made: xr.Dataset) -> 
     return float(np.exp(np.log(found).mean())) if found.size else 0.0
 
 
-def _tokens_at(new: Family, draws: Draws, teacher: Teacher, price: float) -> np.ndarray:
+def _tokens_at(new: Family, draws: Draws, teacher: Teacher | None, price: float) -> np.ndarray:
     """Return the tokens at which each student decreases the loss by a price per FLOP."""
     from scipy.optimize import brentq
 
@@ -207,17 +219,24 @@ def _tokens_at(new: Family, draws: Draws, teacher: Teacher, price: float) -> np.
     return found
 
 
-def _sentences(sizes: np.ndarray, values: dict[str, Any]) -> np.ndarray:
+def _sentences(sizes: np.ndarray, values: dict[str, Any], distilled: bool) -> np.ndarray:
     found = np.empty(sizes.size, dtype=object)
+    average = flops_words(values["average_budget"])
     for place, size in enumerate(sizes):
-        low, middle, high = values["loss_quantile"][place][[0, 2, 4]]
+        low, middle, high = values["loss_quantile" if distilled else "supervised_loss_quantile"][place][[0, 2, 4]]
         gain, (chance, error) = values["expected_gain"][0][place], (part[place] for part in values["probability"])
         tokens, budget = values["student_tokens"][place], values["marginal_budget"][place]
-        average, about = flops_words(values["average_budget"]), posterior.about(float(chance), float(error))
         found[place] = (
-            f"One more student of {size_words(size)} on {size_words(tokens)} tokens costs {flops_words(budget)} FLOPs (the family "
-            f"with its teacher: {average} per student) and has {middle:.3f} nats per token, 90% interval {low:.3f} to {high:.3f}. "
-            f"Pretrained for the same FLOPs, it has {abs(gain):.3f} nats {'more' if gain > 0 else 'less'} (probability {about} "
-            "that the distilled one is better)."
+            f"One more student of {size_words(size)} on {size_words(tokens)} tokens costs {flops_words(budget)} FLOPs (in "
+            f"the family: {average} per student, teacher included) and has {middle:.3f} nats per token, 90% interval {low:.3f} to "
+            f"{high:.3f}. "
         )
+        if distilled:
+            about = posterior.about(float(chance), float(error))
+            found[place] += (
+                f"Pretrained for the same FLOPs, it has {abs(gain):.3f} nats {'more' if gain > 0 else 'less'} (probability {about} "
+                "that the distilled one is better)."
+            )
+        else:
+            found[place] += "The plan pretrains every student of the family, and this one too."
     return found

@@ -22,6 +22,7 @@ from bayesdistill.decisions.reductions import mean_of, probability_of, probabili
 from bayesdistill.decisions.solving import CHOSEN, solve
 from bayesdistill.decisions.spending import tokens_and_shares
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
+from bayesdistill.strategies.problems import CODE
 
 OPTIONS = ("pretrain", "distill", "impossible")
 _PRETRAIN, _DISTIL, _IMPOSSIBLE = range(3)
@@ -177,6 +178,8 @@ def _sentences(problem: Problem, values: dict[str, Any], teachers: tuple[str, ..
             middle = _of_cell(values[f"{other}_loss_quantile"], cell)[2]
             chance = posterior.about(ahead if distilled else 1 - ahead)
             words += f". {('Distilled', 'Pretrained')[distilled]}, it has {middle:.3f} nats (probability {chance} that this is worse)"
+        elif not distilled and values["status"].values[cell] == CODE["budget_too_small"]:
+            words += ". The budget does not pay for distillation: the charged cost of the teacher exceeds it"
         if problem.students.size > 1:
             share, error = values["probability_best"]
             chance = posterior.about(float(share[cell]), float(error[cell]))

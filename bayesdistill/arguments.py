@@ -273,6 +273,7 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
         "max_extrapolation": or_none(Range(1, math.inf)),
         # Models and samplers
         "widen": Range(1, 1000),
+        "between_studies": Range(0, math.sqrt(2)),
         "tolerance": Range(1e-6, 10, "nats"),
         **dict.fromkeys(_WIDTHS, or_none(Range(1e-12, 10, "nats"))),
         "tune": Range(1, 1_000_000, whole=True),

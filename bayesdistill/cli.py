@@ -189,7 +189,20 @@ def fit_command(
         typer.Option(help="Supervised runs (params, tokens, loss). Without RUNS, fit only the supervised law."),
     ] = None,
     prior: Annotated[Path | None, typer.Option(help="Earlier fit to use as prior.")] = None,
-    widen: Annotated[str, _number("Factor on the standard deviations of the earlier fit.")] = "2",
+    transfer: Annotated[
+        str,
+        typer.Option(
+            help="What the earlier fit informs: all (same corpus), or shape (another corpus): exponents, gap and kappa.",
+            autocompletion=lambda: ["all", "shape"],
+        ),
+    ] = "all",
+    widen: Annotated[
+        str | None,
+        _number("Factor on the standard deviations of the earlier fit (by default 2, with --transfer shape 1)."),
+    ] = None,
+    between_studies: Annotated[
+        str, _number("With --transfer shape: prior standard deviations by which shapes of two studies differ.")
+    ] = "0.5",
     law: Annotated[
         str,
         typer.Option(
@@ -229,7 +242,9 @@ def fit_command(
         table,
         other,
         priors=None if prior is None else _load_fit(prior),
-        widen=_real(widen, "--widen"),
+        transfer=transfer,
+        widen=None if widen is None else _real(widen, "--widen"),
+        between_studies=_real(between_studies, "--between-studies"),
         law=as_law(law) if gamma is None else as_law(law).with_fixed(gamma=_real(gamma, "--gamma")),
         draws=None if draws is None else _whole(draws, "--draws"),
         tune=None if tune is None else _whole(tune, "--tune"),

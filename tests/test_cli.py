@@ -788,7 +788,8 @@ def test_options_reach_the_fit(
     assert f"Wrote {output}." in out
     pd.testing.assert_frame_equal(asked["arguments"][0], bd.load_runs("busbridge2025"))
     assert asked["arguments"][1] is None
-    defaults = {"draws": None, "tune": None, "chains": 4, "seed": 0, "target_accept": None, "widen": 2.0}
+    defaults = {"draws": None, "tune": None, "chains": 4, "seed": 0, "target_accept": None, "widen": None}
+    defaults |= {"transfer": "all", "between_studies": 0.5}
     assert {name: asked[name] for name in defaults} == defaults
     assert asked["law"] == bd.LAWS["tied_reducible"]
     assert asked["progress"] is False
@@ -798,12 +799,26 @@ def test_options_reach_the_fit(
     given = ["--law", "busbridge2025", "--gamma", "1", "--draws", "50", "--tune", "60", "--chains", "2", "--seed", "7"]
     given += ["--target-accept", "0.95"]
     code, _, _ = command(
-        "fit", "--supervised", table, "--prior", output, "--widen", "3", "-o", tmp_path / "two.nc", *given
+        "fit",
+        "--supervised",
+        table,
+        "--prior",
+        output,
+        "--transfer",
+        "shape",
+        "--widen",
+        "3",
+        "--between-studies",
+        "1",
+        "-o",
+        tmp_path / "two.nc",
+        *given,
     )
     assert code == 0
     assert asked["arguments"] == (None, table)
     xr.testing.assert_identical(asked["priors"], fit354)
     given_values = {"draws": 50, "tune": 60, "chains": 2, "seed": 7, "target_accept": 0.95, "widen": 3.0}
+    given_values |= {"transfer": "shape", "between_studies": 1.0}
     assert {name: asked[name] for name in given_values} == given_values
     assert asked["law"] == bd.LAWS["busbridge2025"].with_fixed(gamma=1.0)
     few = supervised_runs.assign(tokens=2e10).head(5)

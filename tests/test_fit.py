@@ -550,6 +550,36 @@ def test_an_earlier_fit_must_suit_the_new_one(supervised_runs, fit354):
         bd.fit(supervised=supervised_runs, priors=fit354["posterior"].to_dataset())
 
 
+def test_runs_of_several_studies_are_not_fitted_together(runs354, supervised_runs):
+    labels = np.where(np.arange(len(runs354)) < 20, "mine", "paper")
+    with pytest.raises(
+        DataError, match=r"2 labels: 'paper' \(334 runs\), 'mine' \(20 runs\).*'mine'\], priors=fit, transfer='shape'"
+    ):
+        bd.fit(runs354.assign(study=labels))
+    with pytest.raises(DataError, match=r"'paper' \(354 runs\), '7' \(32 runs\)"):
+        bd.fit(runs354.assign(study="paper"), supervised_runs.assign(study=7))
+
+
+def test_one_study_is_an_ordinary_fit(supervised_runs):
+    settings = {"draws": 50, "tune": 100, "chains": 2, "seed": 1, "progress": False}
+    tables = (supervised_runs, supervised_runs.assign(study="mine"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        plain, labeled = (bd.fit(supervised=table, **settings) for table in tables)
+    xr.testing.assert_equal(plain["posterior"].to_dataset(), labeled["posterior"].to_dataset())
+
+
+def test_a_shape_requires_an_earlier_fit(supervised_runs, fit354):
+    with pytest.raises(ParameterError, match=r"pass it as `priors`, got no priors\. Without an earlier fit, omit"):
+        bd.fit(supervised=supervised_runs, transfer="shape")
+    with pytest.raises(ParameterError, match="pass it as `priors`, got dict"):
+        bd.fit(supervised=supervised_runs, priors={"log_alpha": Prior(-1.0, 0.1)}, transfer="shape")
+    with pytest.raises(ParameterError, match="`transfer` must be 'all' or 'shape', got 'levels'"):
+        bd.fit(supervised=supervised_runs, priors=fit354, transfer="levels")
+    with pytest.raises(ParameterError, match=r"`between_studies` must be a number from 0 to 1\.41421"):
+        bd.fit(supervised=supervised_runs, priors=fit354, transfer="shape", between_studies=2)
+
+
 def test_an_earlier_fit_with_another_gamma_is_no_prior(supervised_runs, chinchilla):
     with pytest.raises(ParameterError, match=r"fixes gamma at 0\.5, but the earlier fit"):
         bd.fit(supervised=supervised_runs, priors=chinchilla, law=GAMMA_ONE.with_fixed(gamma=0.5))
@@ -639,6 +669,33 @@ def test_an_earlier_fit_narrows_a_small_study(fit354, runs354):
     assert spread["near"] < spread["wide"] < spread["alone"]
     # A prior of 1.5 times the spread and a dozen runs know no less than the prior, and little more than it.
     assert 0.3 * spread["earlier"] < spread["near"] < 1.6 * spread["earlier"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shift", [0.1, -0.1])
+def test_the_shape_of_an_earlier_fit_helps_runs_of_another_corpus(fit354, runs354, shift):
+    """Of the packaged runs with other levels, 15 predict the others within their intervals; with all of the earlier fit they do not."""
+    moved = runs354.assign(teacher_loss=runs354["teacher_loss"] + shift, student_loss=runs354["student_loss"] + shift)
+    kept = np.random.default_rng(1).choice(len(moved), 15, replace=False)
+    some = moved.iloc[kept].reset_index(drop=True)
+    some.attrs["allow_suspicious"] = True
+    found = bd.fit(some, priors=fit354, transfer="shape", seed=1, progress=False)
+    check = posterior.convergence(found)
+    assert check["converged"]
+    assert check["rhat"] < 1.01
+    assert check["divergences"] == 0
+    assert posterior.level_shift_of(found) is None
+    rest = moved.drop(index=kept).reset_index(drop=True)
+    predicted = bd.predict(found, rest, noise="run")
+    assert predicted.attrs["coverage"] > 0.8
+    assert predicted.attrs["rms_residual"] < 0.03
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", bd.ConflictWarning)
+        wrong = bd.fit(some, priors=fit354, seed=1, draws=1000, progress=False)
+    assert (
+        bd.predict(wrong, rest, noise="run", allow_unconverged=True, allow_conflict=True).attrs["rms_residual"] > 0.03
+    )
 
 
 @pytest.mark.slow

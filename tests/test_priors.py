@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 
 import law_names as laws
 import numpy as np
@@ -25,6 +27,7 @@ from bayesdistill.priors import (
     prior_frame,
     prior_from_draws,
     published_law_prior,
+    shape_prior_from_draws,
     with_block,
     with_priors,
 )
@@ -653,6 +656,93 @@ def test_earlier_posteriors_that_cannot_serve():
             prior_from_draws(draws, EQUATION_8, REFERENCE, widen)
     with pytest.raises(ParameterError, match="20 draws, but a prior of 17 coordinates requires more than 34"):
         prior_from_draws(draws.take(slice(0, 20)), EQUATION_8, REFERENCE, 1.0)
+
+
+SHAPE = [
+    "log_alpha",
+    "log_beta",
+    "log_gamma",
+    "teacher_power",
+    "log_alpha_S",
+    "log_beta_S",
+    "log_gamma_S",
+    "log_gap_strength",
+    "log_gap_power",
+    "gap_curvature",
+]
+
+
+def test_the_shape_of_a_law_has_no_level_and_no_noise():
+    found = {c.name for law in (EQUATION_8, DEFAULT.with_fixed(omega=None)) for c in law.every_coordinate if c.shape}
+    assert found == {*SHAPE, "log_power_S", "logit_w1", "log_kappa", "logit_omega"}
+
+
+@pytest.mark.parametrize("between", [0.0, 0.5, 1.0, math.sqrt(2)])
+def test_the_shape_of_an_earlier_posterior_is_partially_pooled(between):
+    """Against the exact answer: two shapes with correlated normal priors, one of them observed with a normal likelihood."""
+    draws, *_ = earlier(scale=0.02)
+    whole, covariance = prior_from_draws(draws, EQUATION_8, REFERENCE, 1.0)
+    names = [name for name in whole if name in SHAPE]
+    index = [list(whole).index(name) for name in names]
+    mean, covariance = np.array([whole[name].location for name in names]), covariance[np.ix_(index, index)]
+    prior = {c.name: c.prior for c in EQUATION_8.coordinates}
+    center, scale = (np.array([getattr(prior[name], what) for name in names]) for what in ("location", "scale"))
+    variance = np.diag(scale**2)
+    shared = (1 - between**2 / 2) * variance
+    # Of the difference between two shapes.
+    np.testing.assert_allclose(np.diagonal(2 * variance - 2 * shared), (between * scale) ** 2, atol=1e-12)
+    precision = np.linalg.inv(covariance) - np.linalg.inv(variance)  # the likelihood of the earlier runs
+    told = np.linalg.solve(precision, np.linalg.solve(covariance, mean) - np.linalg.solve(variance, center))
+    gain = shared @ np.linalg.inv(variance + np.linalg.inv(precision))
+    table, found = shape_prior_from_draws(draws, EQUATION_8, REFERENCE, 1.0, between)
+    assert list(table) == names
+    np.testing.assert_allclose([p.location for p in table.values()], center + gain @ (told - center), atol=1e-8)
+    np.testing.assert_allclose(found, variance - gain @ shared, atol=1e-8)
+    if between == math.sqrt(2):
+        np.testing.assert_allclose(found, variance, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kinds", "source"), [({"supervised": False}, ""), ({"supervised": True}, " and runs")])
+def test_an_earlier_shape_leaves_levels_and_noise_to_their_default_priors(kinds, source):
+    draws, *_ = earlier()
+    earlier_fit = xr.DataTree.from_dict({"posterior": dataset_of(draws)})
+    default = default_priors(DEFAULT.for_runs(distilled=True, **kinds), OTHER)
+    chosen = choose_priors(earlier_fit, None, default, OTHER, transfer="shape")
+    assert chosen.supervised_law == f"shape of an earlier posterior{source}"
+    independent = {c.name: c.prior for c in default.law.coordinates}
+    informed = {name for name in SHAPE if name in chosen.table and not name.endswith("_S")}
+    for i, name in enumerate(chosen.names):
+        if name in informed:
+            assert "shape of an earlier posterior" in chosen.table[name].reason
+            assert chosen.table[name].scale < independent[name].scale
+        elif name in independent:
+            assert (chosen.table[name].location, chosen.table[name].scale) == (
+                independent[name].location, independent[name].scale
+            )  # fmt: skip
+            assert np.flatnonzero(chosen.covariance[i]).tolist() == [i]
+    assert chosen.widths == default.widths
+
+
+def test_an_earlier_shape_does_not_depend_on_the_scale_of_the_new_study():
+    draws, *_ = earlier()
+    earlier_fit = xr.DataTree.from_dict(
+        {"posterior": dataset_of(draws).assign_attrs(reference=json.dumps(asdict(REFERENCE)))}
+    )
+    found = [
+        choose_priors(earlier_fit, None, default_priors(DEFAULT, at), at, transfer="shape") for at in (REFERENCE, OTHER)
+    ]
+    np.testing.assert_allclose(found[0].location, found[1].location, rtol=1e-12)
+    np.testing.assert_allclose(found[0].covariance, found[1].covariance, rtol=1e-12)
+
+
+def test_an_earlier_shape_keeps_fixed_exponents():
+    draws, *_ = earlier()
+    fixed = SUPERVISED.with_fixed(gamma=1.0)
+    draws = Draws(fixed, {name: draws[name] for name in ("E", "A", "B", "alpha", "beta", "sigma", "nu")})
+    earlier_fit = xr.DataTree.from_dict({"posterior": dataset_of(draws)})
+    default = default_priors(DEFAULT.for_runs(distilled=True, supervised=True), REFERENCE)
+    chosen = choose_priors(earlier_fit, None, default, REFERENCE, transfer="shape")
+    assert chosen.law.fixed == {"gamma": 1.0, "omega": 1.0}
 
 
 # The table ------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesdistill.arguments import Range, check_fields, instance, one_of, shown
+from bayesdistill.arguments import Range, check_fields, instance, one_of, shown, switch
 from bayesdistill.errors import ParameterError
 from bayesdistill.law.formulas import exp, log, softplus
 
@@ -184,6 +184,9 @@ class Coordinate:
     link : {"log", "logit", "identity", "log above 1", "joint log"}
         How: the coordinate is the link of the symbol. With "joint log", the symbol follows from other coordinates too, as
         `Term.symbols` says, and the coordinate is its logarithm in a typical law.
+    shape : bool
+        Whether it describes the shape of the law, such as an exponent, which studies of other corpora are informative about. Other
+        coordinates describe the level of the losses, or the noise (`priors.earlier`).
     """
 
     name: str
@@ -191,10 +194,11 @@ class Coordinate:
     prior: Prior
     symbol: str = ""
     link: str = "identity"
+    shape: bool = False
 
     def __post_init__(self) -> None:
         texts = dict.fromkeys(("name", "description", "symbol"), instance(str))
-        check_fields(self, link=one_of(*_LINK), prior=instance(Prior), **texts)
+        check_fields(self, link=one_of(*_LINK), prior=instance(Prior), shape=switch, **texts)
 
     @property
     def alone(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bayesdistill.priors.earlier import prior_from_draws
+from bayesdistill.priors.earlier import BETWEEN_STUDIES, prior_from_draws, shape_prior_from_draws
 from bayesdistill.priors.table import (
     ASYMPTOTIC_WIDTH,
     LIMITED_DATA_WIDTH,
@@ -17,5 +17,6 @@ from bayesdistill.priors.table import (
     with_block,
     with_fixed_symbols,
     with_priors,
+    without_published_law,
 )
 from bayesdistill.priors.theory import ASYMPTOTIC_SIZES, LIMITED_TOKENS_PER_PARAMETER, STATEMENTS, Statement

@@ -4,6 +4,11 @@ The likelihood of the earlier runs is raised to the power 1 / widen^2 (power pri
 46), in a normal approximation. Standard deviations that the earlier runs determine are multiplied by `widen`; standard deviations
 that the independent priors determine do not change. Scaling the whole posterior instead would also widen the independent
 priors and put most of the prior mass on implausible laws.
+
+For a study of another corpus, `shape_prior_from_draws` keeps the shape alone (exponents, capacity gap, kappa: `Coordinate.shape`). Its
+coordinates are dimensionless. They are computed at the reference run of the earlier study: at the reference run of the new one, the
+law of another corpus would be extrapolated. Partial pooling: the shapes of two studies have the default prior, with standard
+deviation s, and a correlation of 1 - b^2 / 2, so that their difference has the standard deviation b s.
 """
 
 from __future__ import annotations
@@ -14,6 +19,10 @@ from bayesdistill.arguments import checked
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws, Law, Prior, Reference
 from bayesdistill.priors.table import joint_priors
+
+BETWEEN_STUDIES = 0.5
+"""Standard deviation of the difference between the shapes of two studies, in standard deviations of the default prior. The shapes
+of the packaged studies "busbridge2025" and "tiny" differ by 0.53 in root mean square (docs/explanation/transfer.md)."""
 
 
 def coordinates_of_draws(draws: Draws, reference: Reference) -> dict[str, np.ndarray]:
@@ -84,6 +93,44 @@ def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float)
     )
     reason = f"an earlier posterior, standard deviations from its runs times {widen:g}"
     return joint_priors(values, location, covariance, reason), covariance
+
+
+@checked(draws=None)
+def shape_prior_from_draws(
+    draws: Draws, law: Law, reference: Reference, widen: float = 1.0, between_studies: float = BETWEEN_STUDIES
+) -> tuple[dict[str, Prior], np.ndarray]:
+    """Return the shape of an earlier posterior as a joint normal prior for a study of another corpus.
+
+    Parameters
+    ----------
+    draws : Draws
+        The earlier posterior.
+    law : Law
+        Law of the new study.
+    reference : Reference
+        Reference run of the earlier study.
+    widen : float
+        As in `prior_from_draws`.
+    between_studies : float
+        Standard deviation of the difference between the shapes of two studies, in standard deviations of the default prior. 0 is
+        the same shape; sqrt(2) gives the default prior.
+
+    Returns
+    -------
+    table : dict
+        Coordinate -> Prior, with the marginal scales.
+    covariance : array, (coordinate, coordinate)
+    """
+    table, covariance = prior_from_draws(draws, law, reference, widen)
+    default = {c.name: c.prior for c in law.every_coordinate if c.shape and c.name in table}
+    index = [list(table).index(name) for name in default]
+    center = np.array([prior.location for prior in default.values()])
+    scale = np.array([prior.scale for prior in default.values()])
+    correlation = 1 - between_studies**2 / 2
+    location = center + correlation * (np.array([table[name].location for name in default]) - center)
+    covariance = correlation**2 * covariance[np.ix_(index, index)] + (1 - correlation**2) * np.diag(scale**2)
+    reason = f"the shape of an earlier posterior, which differs between studies by {between_studies:g} prior standard deviations"
+    return joint_priors(default, location, covariance, reason), covariance
 
 
 def _temper(

@@ -36,7 +36,7 @@ class Priors:
     covariance : array, (coordinate, coordinate)
         Covariance of the coordinates. Its diagonal contains the squared scales.
     supervised_law : str
-        Source of the supervised law: "runs", "published law" or "earlier posterior".
+        Source of the supervised law: "runs", "published law", "earlier posterior" or "shape of an earlier posterior".
     asymptotic_width : float or None
         Width in nats of the one-sided prior on the asymptotic advantage; None omits this prior.
     perfect_teacher_width : float or None
@@ -201,6 +201,13 @@ def with_block(priors: Priors, table: Mapping[str, Prior], covariance: np.ndarra
     joint[:, index] = 0.0
     joint[np.ix_(index, index)] = covariance
     return replace(priors, table={**priors.table, **table}, covariance=joint, supervised_law=supervised_law)
+
+
+def without_published_law(priors: Priors) -> Priors:
+    """Return priors whose supervised law has the independent default priors instead of the published-law prior."""
+    names = {coordinate.name for coordinate in TERMS["supervised"].coordinates}
+    default = {c.name: c.prior for c in priors.law.coordinates if c.name in names}
+    return with_block(priors, default, np.diag([prior.scale**2 for prior in default.values()]), "runs")
 
 
 def with_priors(priors: Priors, changes: Mapping[str, Prior]) -> Priors:

@@ -6,6 +6,7 @@ import json
 import platform
 import time
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -15,13 +16,20 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from bayesdistill import compiler, posterior
-from bayesdistill.arguments import SAMPLED, checked
+from bayesdistill.arguments import RULES, SAMPLED, checked, one_of, or_none
 from bayesdistill.datasets import fixed_axes, hash_of, read_costed, read_runs, training_curves
-from bayesdistill.errors import ConflictWarning, ConvergenceWarning, DesignWarning, ModelError
+from bayesdistill.errors import ConflictWarning, ConvergenceWarning, DataError, DesignWarning, ModelError
 from bayesdistill.law import DEFAULT_LAW, Law, Prior, Reference, as_law
 from bayesdistill.model import build_model, reference_run
-from bayesdistill.priors import ASYMPTOTIC_WIDTH, PUBLISHED_TOLERANCE, Priors, default_priors, prior_frame
-from bayesdistill.sampling._prior_table import choose_priors
+from bayesdistill.priors import (
+    ASYMPTOTIC_WIDTH,
+    BETWEEN_STUDIES,
+    PUBLISHED_TOLERANCE,
+    Priors,
+    default_priors,
+    prior_frame,
+)
+from bayesdistill.sampling._prior_table import TRANSFERS, choose_priors
 from bayesdistill.sampling.groups import data_groups, labeled, log_likelihood
 from bayesdistill.sampling.level_shift import estimate_level_shift
 from bayesdistill.sampling.model_key import model_key
@@ -33,14 +41,16 @@ if TYPE_CHECKING:
 _PACKAGES = ("bayesdistill", "pymc", "nutpie", "pytensor", "llvmlite", "numba", "arviz", "xarray", "numpy", "pandas")
 
 
-@checked(draws=SAMPLED)
+@checked(draws=SAMPLED, transfer=one_of(*TRANSFERS), widen=or_none(RULES["widen"]))
 def fit(
     runs: pd.DataFrame | str | Path | None = None,
     supervised: pd.DataFrame | str | Path | None = None,
     *,
     law: Law | str = DEFAULT_LAW,
     priors: Priors | Mapping[str, Prior] | xr.DataTree | None = None,
-    widen: float = 2.0,
+    transfer: str = "all",
+    widen: float | None = None,
+    between_studies: float = BETWEEN_STUDIES,
     tolerance: float = PUBLISHED_TOLERANCE,
     asymptotic_width: float | None = ASYMPTOTIC_WIDTH,
     perfect_teacher_width: float | None = None,
@@ -60,7 +70,7 @@ def fit(
     runs : DataFrame or path, optional
         Distilled runs (student_params, student_tokens, teacher_loss, student_loss). `read_runs` reads and checks them. The optional
         columns teacher_params and teacher_tokens, of teachers that were trained on the corpus of the students, help to find runs of
-        another corpus than the corpus of the supervised law.
+        another corpus than the corpus of the supervised law. The optional column study must have one label.
     supervised : DataFrame or path, optional
         Supervised runs (params, tokens, loss). Without distilled runs, the supervised law alone is fitted; with them, both laws
         are fitted jointly and the supervised runs replace the published-law prior. Checkpoints of one model have the same label
@@ -72,8 +82,15 @@ def fit(
     priors : mapping of Prior, Priors, or DataTree, optional
         A mapping changes the priors of single coordinates (see `prior_table`). The posterior of an earlier fit is used as prior,
         with its standard deviations multiplied by `widen`. `Priors` are used unchanged, with their law.
-    widen : float
-        Factor on the standard deviations of an earlier posterior that is used as prior.
+    transfer : {"all", "shape"}
+        What an earlier fit informs. "all" is for a study of the same corpus and tokenizer. "shape" is for another corpus: exponents,
+        capacity gap and kappa have the earlier posterior as prior, widened by `between_studies`. Levels (E, A, B, A_S, B_S) and
+        noise have default priors, and the published supervised law is not used.
+    widen : float, optional
+        Factor on the standard deviations of an earlier posterior that is used as prior. By default 2, or 1 with transfer="shape".
+    between_studies : float
+        With transfer="shape", standard deviation of the difference between the shapes of two studies, in standard deviations of the
+        default priors: from 0 (the same shape) to sqrt(2) (the earlier fit has no effect).
     tolerance : float
         Prior standard deviation in nats of the loss of the published law, in root mean square over its fitted range. This prior is
         used without supervised runs.
@@ -139,6 +156,7 @@ def fit(
         raise ModelError("There are no runs. Pass distilled runs, supervised runs, or both.")
     table = None if runs is None else read_costed(runs, kind="distilled")
     other = None if supervised is None else read_runs(supervised, kind="supervised")
+    _check_one_study(table, other)
     reference = reference_run(table, other)
     law = as_law(law).for_tables(table, other)
     default = default_priors(
@@ -149,7 +167,7 @@ def fit(
         perfect_teacher_width=perfect_teacher_width,
         limited_data_width=limited_data_width,
     )
-    chosen = choose_priors(priors, widen, default, reference)
+    chosen = choose_priors(priors, widen, default, reference, transfer=transfer, between_studies=between_studies)
     law = chosen.law
     started = time.time()
     shift = None if table is None else estimate_level_shift(table, other, chosen, reference)
@@ -205,6 +223,20 @@ def fit(
             stacklevel=3,
         )
     return result
+
+
+def _check_one_study(*tables: pd.DataFrame | None) -> None:
+    """Check that the optional column `study` has one label: levels differ between corpora and tokenizers."""
+    found = [table["study"].dropna().astype(str) for table in tables if table is not None and "study" in table]
+    counts = Counter(label for labels in found for label in labels)
+    if len(counts) > 1:
+        (first, _), *others = counts.most_common()
+        listed = ", ".join(f"{label!r} ({count} runs)" for label, count in counts.most_common(5))
+        raise DataError(
+            f"The column `study` has {len(counts)} labels: {listed}. Losses of several corpora or tokenizers differ in level, and "
+            f"a fit describes one of them. Fit {first!r} alone and use its shape for the others: bd.fit(runs[runs['study'] == "
+            f"{others[0][0]!r}], priors=fit, transfer='shape'). If all runs have one corpus and one tokenizer, drop the column."
+        )
 
 
 def _model_origin(

@@ -12,26 +12,47 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.datasets import read_design
 from bayesdistill.errors import ModelError, ParameterError
-from bayesdistill.law import DEFAULT_LAW, Law, Prior, Reference, as_law
+from bayesdistill.law import DEFAULT_LAW, UNITS, Law, Prior, Reference, as_law
 from bayesdistill.model import reference_run
 from bayesdistill.priors import (
+    BETWEEN_STUDIES,
     Priors,
     default_priors,
     prior_frame,
     prior_from_draws,
+    shape_prior_from_draws,
     with_block,
     with_fixed_symbols,
     with_priors,
+    without_published_law,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+TRANSFERS = ("all", "shape")
+"""What an earlier fit that is used as prior informs."""
+WIDEN = {"all": 2.0, "shape": 1.0}
+"""Default factors on the standard deviations of an earlier fit. The difference between studies already widens a shape."""
+
+
 def choose_priors(
-    given: Priors | Mapping[str, Prior] | xr.DataTree | None, widen: float, default: Priors, reference: Reference
+    given: Priors | Mapping[str, Prior] | xr.DataTree | None,
+    widen: float | None,
+    default: Priors,
+    reference: Reference,
+    *,
+    transfer: str = "all",
+    between_studies: float = BETWEEN_STUDIES,
 ) -> Priors:
     """Return the priors that `fit` uses, in the coordinates of the default priors."""
+    if transfer == "shape" and not isinstance(given, xr.DataTree):
+        found = "no priors" if given is None else type(given).__name__
+        raise ParameterError(
+            f"transfer='shape' takes the shape of the law from an earlier fit: pass it as `priors`, got {found}. Without an earlier "
+            "fit, omit `transfer`."
+        )
     if given is None:
         return default
     if isinstance(given, Priors):
@@ -42,16 +63,24 @@ def choose_priors(
                 "`priors` is a mixture of several laws, whose draws have no coordinates. Pass one of its fits."
             )
         draws = posterior.draws_of(given)
-        varying = {coordinate.symbol for coordinate in default.law.coordinates}
+        shape_alone, widen = transfer == "shape", WIDEN[transfer] if widen is None else widen
+        varying = {coordinate.symbol for coordinate in default.law.coordinates if coordinate.shape or not shape_alone}
         held = {symbol: value for symbol, value in draws.law.fixed.items() if symbol in varying}
         default = with_fixed_symbols(default, held, "fixed in the earlier fit")
-        block, covariance = prior_from_draws(draws, default.law, reference, widen)
+        published = default.supervised_law == "published law"
+        if shape_alone:
+            # Draws without a reference run are not results of `fit`.
+            own = reference if draws.reference is UNITS else draws.reference
+            block, covariance = shape_prior_from_draws(draws, default.law, own, widen, between_studies)
+            default = without_published_law(default) if published else default
+        else:
+            block, covariance = prior_from_draws(draws, default.law, reference, widen)
         names = [name for name in block if name in default.table and default.table[name].scale > 0]
         if draws.law.distills is not default.law.distills:
             # `sigma` is the residual scale of distilled runs in one of the two models, of supervised runs in the other.
             names = [name for name in names if name != "log_sigma"]
         index = [list(block).index(name) for name in names]
-        origin = "earlier posterior" if default.supervised_law == "published law" else "earlier posterior and runs"
+        origin = ("shape of an " if shape_alone else "") + "earlier posterior" + ("" if published else " and runs")
         return with_block(default, {name: block[name] for name in names}, covariance[np.ix_(index, index)], origin)
     if isinstance(given, dict | MappingProxyType):
         return with_priors(default, given)

@@ -68,9 +68,12 @@ def estimate_level_shift(
     Returns
     -------
     LevelShift or None
-        None if the optimization fails.
+        None if the optimization fails, or if no law has a level that the runs could contradict: with the shape of an earlier posterior
+        and without supervised runs, the distilled runs themselves determine the level.
     """
-    earlier = "earlier posterior" in priors.supervised_law
+    if priors.supervised_law == "shape of an earlier posterior":
+        return None
+    earlier = priors.supervised_law.startswith("earlier posterior")
     tables = {"distilled": runs} | ({} if supervised is None else {"supervised": supervised})
     teachers = _teachers(runs)
     if len(teachers):
@@ -137,7 +140,7 @@ class _Problem:
         values = self.priors.location + theta[..., :-1] @ self.priors.factor.T
         coordinates = {name: values[..., i, None] for i, name in enumerate(self.priors.names)}
         # Default priors describe the runs as they are measured; an earlier posterior describes its own corpus.
-        moved: Any = 0.0 if "earlier posterior" in self.priors.supervised_law else theta[..., -1:]
+        moved: Any = 0.0 if self.priors.supervised_law.startswith("earlier posterior") else theta[..., -1:]
         at = replace(self.reference, teacher_loss=self.reference.teacher_loss - moved)
         return self.priors.law.reduced_symbols(coordinates, at)
 

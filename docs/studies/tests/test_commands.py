@@ -13,7 +13,7 @@ import pytest
 FOLDER = Path(__file__).parents[1]
 ROOT = FOLDER.parents[1]
 STUDIES = sorted(path.stem for path in FOLDER.glob("*.py") if "def main(" in path.read_text())
-WITH_FOLDER = ("choice_of_model", "tiny_backtest", "tiny_replay")
+WITH_FOLDER = ("choice_of_model", "tiny_backtest", "tiny_replay", "transfer")
 
 
 def test_the_page_lists_every_study_and_no_other():

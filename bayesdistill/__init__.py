@@ -29,8 +29,8 @@ _PUBLIC = {
     "datasets": "describe_runs load_runs read_runs simulate_runs",
     "decisions": """
         Planner add_student break_even capacity_gap compare_crossovers compute_optimal crossovers evppi family_plan
-        flag_names paper_claims plan plan_tokens plan_value predict recommendations sharing_map student_choice target_loss
-        teacher_choice
+        flag_names lifetime paper_claims plan plan_tokens plan_value predict recommendations sharing_map student_choice
+        target_loss teacher_choice
     """,
     "design": "cheapest_first information_order next_runs next_supervised_runs random_order run_costs",
     "errors": """
@@ -45,10 +45,11 @@ _PUBLIC = {
     "model": "build_model",
     "plots": """
         plot_backtest plot_backtest_runs plot_best_loss plot_break_even plot_calibration plot_capacity_gap
-        plot_compute_optimal plot_compute_strategy plot_crossover plot_error_by_distance plot_experiment_fixed_student
-        plot_experiment_fixed_teacher plot_family plot_information plot_loo plot_next_runs plot_posterior_predictive
-        plot_prior_predictive plot_prior_sensitivity plot_probability plot_residuals plot_runs plot_sharing_map
-        plot_student_choice plot_target_loss plot_teacher_choice plot_unseen_groups plot_value
+        plot_compute_optimal plot_compute_strategy plot_crossover plot_error_by_distance
+        plot_experiment_fixed_student plot_experiment_fixed_teacher plot_family plot_information plot_lifetime
+        plot_loo plot_next_runs plot_posterior_predictive plot_prior_predictive plot_prior_sensitivity
+        plot_probability plot_residuals plot_runs plot_sharing_map plot_student_choice plot_target_loss
+        plot_teacher_choice plot_unseen_groups plot_value
     """,
     "posterior": "ConvergenceThresholds law_draws law_of mix provenance",
     "reporting": "cite methods_text report",

@@ -247,6 +247,7 @@ RANGES = MappingProxyType(
             ("max_student_tokens", "max_teacher_tokens"), Range(TOKENS.low, 1e4 * TOKENS.high, TOKENS.units)
         ),
         **dict.fromkeys(("tokens", "student_tokens", "teacher_tokens"), TOKENS),
+        "served_tokens": Range(0, 1e4 * TOKENS.high, TOKENS.units),
         **dict.fromkeys(("student_tokens_per_param", "teacher_tokens_per_param"), RATIO),
         **dict.fromkeys(("teacher_loss", "teacher_losses", "losses"), LOSS),
         **dict.fromkeys(("budget", "budgets", "student_budget", "teacher_budget", "cutoffs"), FLOPS),

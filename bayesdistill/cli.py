@@ -394,6 +394,82 @@ def target_command(
     _print_result(result, output, as_json, [*target_sentences(result, most=12), *level_note(result)], fit)
 
 
+@app.command(name="lifetime")
+def lifetime_command(
+    fit: FitFile,
+    served_tokens: Annotated[
+        str, typer.Option("--served", help="Tokens served: lowest:highest:count on a log scale, or a list 0,1T,10T.")
+    ],
+    budgets: Annotated[
+        str | None,
+        typer.Option(
+            help="Total FLOPs of training and serving: lowest:highest:count on a log scale, or a list 1e22,1e23."
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Target loss in nats per token, or a list 2.1,2.2, in place of budgets.")
+    ] = None,
+    student: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--student", help="Sizes to choose from: 1B, 300M or 1B,3B (default: every size). Repeat for more."
+        ),
+    ] = None,
+    scenario: ScenarioNames = None,
+    delta: Deltas = None,
+    teachers: TeacherFile = None,
+    output: Annotated[Path | None, _output("Output file of the result (netCDF).")] = None,
+    max_teacher_params: MaxTeacherParams = "1e12",
+    max_teacher_tokens: MaxTeacherTokens = "2e13",
+    max_student_tokens: MaxStudentTokens = None,
+    max_extrapolation: MaxExtrapolation = "10",
+    max_compute: Annotated[str, _number("FLOPs of training above which a target counts as impossible.")] = "1e28",
+    gpu_flops_per_second: GpuFlops = None,
+    price_per_gpu_hour: GpuPrice = None,
+    inference_flops_per_second: InferenceFlops = None,
+    inference_price_per_gpu_hour: InferencePrice = None,
+    currency: Currency = "USD",
+    noise: Level = "expected",
+    seed: LevelSeed = "0",
+    draws: Annotated[str, _number("Number of posterior draws for which sizes are searched.")] = "1000",
+    allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the best student size if the cost includes serving, distilled and pretrained."""
+    from bayesdistill.plots.grids import level_note
+
+    _keep_inputs(output, fit, teachers)
+    if (budgets is None) == (loss is None):
+        raise ParameterError("Give either --budgets or --loss.")
+    result = bd.lifetime(
+        _load_fit(fit),
+        _budgets(served_tokens, "--served") if ":" in served_tokens else served_tokens.split(","),
+        _scenarios(scenario, delta),
+        budgets=None if budgets is None else _budgets(budgets),
+        losses=None if loss is None else [_positive(part, "--loss") for part in loss.split(",")],
+        students=None if student is None else _students(student),
+        teachers=teachers,
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation),
+        max_compute=_positive(max_compute, "--max-compute"),
+        **_prices(
+            gpu_flops_per_second,
+            price_per_gpu_hour,
+            inference_flops_per_second,
+            inference_price_per_gpu_hour,
+            currency,
+        ),
+        noise=noise,
+        seed=_whole(seed, "--seed"),
+        draws=_whole(draws, "--draws"),
+        allow_unconverged=allow_unconverged,
+        allow_conflict=allow_conflict,
+        progress=False if as_json else None,
+    )
+    sentences = result["sentence"].values.ravel().tolist()
+    _print_result(result, output, as_json, [*sentences, *level_note(result)], fit, _LIFETIME_COLUMNS)
+
+
 @app.command(name="value")
 def value_command(
     fit: FitFile,
@@ -688,6 +764,24 @@ _FAMILY_COLUMNS = [
     *(f"{name}_{end}" for name in ("loss", "supervised_loss") for end in ("lower", "median", "upper")),
     *("student_tokens", "pretraining_tokens", "student_budget", "student_share", "teacher_inference_share"),
     *("teacher_training_share", "teacher_params", "teacher_tokens", "extrapolation_axis"),
+]
+_LIFETIME_COLUMNS = [
+    *("scenario", "budget", "target", "served_tokens", "option", "distilled_params", "pretraining_params"),
+    *("probability", "cost_probability"),
+    *(
+        f"{name}_{end}"
+        for name in ("distilled_loss", "supervised_loss", "distilled_cost", "pretraining_cost")
+        for end in ("lower", "median", "upper")
+    ),
+    *(
+        "student_tokens",
+        "pretraining_tokens",
+        "teacher_params",
+        "teacher_tokens",
+        "serving_share",
+        "pretraining_serving_share",
+    ),
+    *("distilled_money", "pretraining_money", "extrapolation", "extrapolation_axis"),
 ]
 _STUDENT_COLUMNS = [
     *("scenario", "budget", "student", "rank", "option", "is_best_size_probability", "probability"),

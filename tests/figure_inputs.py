@@ -411,6 +411,56 @@ def target_loss(students=(3e8, 1e9, 3e9), targets=(2.1, 2.2, 2.3, 2.4, 2.5), sce
     )
 
 
+def lifetime(served=(0, 1e11, 1e12, 1e13, 1e14), budgets=(1e22, 1e23), scenarios=SCENARIOS[:2]) -> xr.Dataset:
+    """Sizes that fall with the tokens served; the smaller budget cannot serve the most tokens."""
+    served, budgets = np.asarray(served, dtype=float), np.asarray(budgets, dtype=float)
+    quantile = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    k, b, t = np.arange(len(scenarios), dtype=float)[:, None, None], np.log10(budgets / 1e22)[:, None], served / 1e12
+    never = (t > 50) & (b < 0.5) & (k >= 0)
+    size = np.where(never, np.nan, 5e9 * 10 ** (0.5 * b) / (1 + t * 10**-b) ** 0.7 * (1 + 0.2 * k))
+    loss = np.where(never, np.nan, 2 - 0.1 * b + 0.1 * np.log10(1 + t))
+    spread, nats = 2 * quantile - 1, "nats per token"
+    cell, alone = ("scenario", "budget", "served_tokens"), ("budget", "served_tokens")
+    best, around = size[..., None] * np.exp(0.3 * spread), loss[..., None] + 0.02 * spread
+    factor = np.broadcast_to(np.maximum(t / 5, 1) + 0 * b + 0 * k, size.shape)
+    return xr.Dataset(
+        {
+            "distilled_params": variable(cell, size, "parameters"),
+            "pretraining_params": variable(alone, 0.8 * size[0], "parameters"),
+            "distilled_best_params_quantile": variable((*cell, "quantile"), best, "parameters"),
+            "pretraining_best_params_quantile": variable((*alone, "quantile"), 0.8 * best[0], "parameters"),
+            "distilled_loss_quantile": variable((*cell, "quantile"), around - 0.02 + 0.03 * k[..., None], nats),
+            "supervised_loss_quantile": variable((*alone, "quantile"), around[0], nats),
+            "advantage_quantile": variable(
+                (*cell, "quantile"), 0 * around + 0.02 - 0.03 * k[..., None] + 0.01 * spread, nats
+            ),
+            "probability": variable(cell, np.where(never, np.nan, 0.9 - 0.7 * k)),
+            "extrapolates": variable(cell, factor > 1),
+            "extrapolation_factor": variable(("axis", *cell), factor[None]),
+            "sentence": variable(cell, np.full(size.shape, "Choose a size.", dtype=object)),
+        },
+        {
+            "scenario": variable("scenario", scenarios),
+            "budget": variable("budget", budgets, "FLOPs"),
+            "served_tokens": variable("served_tokens", served, "tokens"),
+            "quantile": variable("quantile", quantile),
+            "axis": ["pretraining_tokens_per_param"],
+        },
+        {**CONVERGED, "noise": "expected"},
+    )
+
+
+def lifetime_cost() -> xr.Dataset:
+    """The same for two target losses."""
+    found = lifetime().rename(
+        budget="target", distilled_loss_quantile="distilled_cost_quantile", supervised_loss_quantile="pretraining_cost_quantile",
+        advantage_quantile="cost_ratio_quantile",
+    )  # fmt: skip
+    for name in ("distilled_cost_quantile", "pretraining_cost_quantile"):
+        found[name] = (1e22 * found[name]).fillna(np.inf).assign_attrs(units="FLOPs")
+    return found.assign_coords(target=variable("target", [2.1, 2.2], "nats per token"))
+
+
 def evppi() -> xr.Dataset:
     """Shares of all levels, and a budget at which nothing is worth anything."""
     budgets, names = np.geomspace(1e22, 1e25, 7), ["E", "alpha", "c0"]

@@ -114,6 +114,8 @@ MADE_UP = {
     "plan_value": inputs.plan_value,
     "evppi": inputs.evppi,
     "target_loss": inputs.target_loss,
+    "lifetime": inputs.lifetime,
+    "lifetime_cost": inputs.lifetime_cost,
     "family_plan": inputs.family,
     "next_runs": inputs.next_runs,
     "recommendations": inputs.recommendations,

@@ -168,6 +168,7 @@ OF_FITS: dict[str, tuple[Any, ...]] = {
     "family_plan": ("1B", 1e21),
     "information_order": (CANDIDATES,),
     "interactive_page": ("page.html",),
+    "lifetime": (1e12, "best case"),
     "next_runs": (CANDIDATES, "1B", 3e22, "best case"),
     "next_supervised_runs": (CANDIDATES, 1e23),
     "paper_claims": (["300M", "1B"],),
@@ -197,6 +198,7 @@ OF_FITS: dict[str, tuple[Any, ...]] = {
 CHEAP: dict[str, dict[str, Any]] = {
     "capacity_gap": {"student_tokens": 1e10, "teacher_losses": [2.0, 2.5]},
     "crossovers": {"budgets": [1e20, 1e22, 1e24]},
+    "lifetime": {"budgets": 1e22, "students": "1B"},
     "next_runs": {"outcomes": 10},
     "next_supervised_runs": {"outcomes": 10},
     "recommendations": {"budgets": [1e21], "tokens": [1e10]},

@@ -379,6 +379,39 @@ def test_a_target_loss(command: Command, published_draw: xr.Dataset, tmp_path: P
         assert said in err
 
 
+def test_a_lifetime(command: Command, published_draw: xr.Dataset, tmp_path: Path) -> None:
+    path = bd.save(xr.DataTree.from_dict({"posterior": published_draw}), tmp_path / "fit.nc")
+    question = [
+        "lifetime",
+        path,
+        "--served",
+        "0,1T",
+        "--allow-unconverged",
+        "--scenario",
+        "best case",
+        "--student",
+        "1B,8B",
+    ]
+    prices = ["--gpu-flops", "4e14", "--gpu-price", "2", "--inference-flops", "2e14", "--currency", "EUR"]
+    code, out, err = command(*question, "--budgets", "1e22", *prices, "-o", tmp_path / "lifetime.nc")
+    assert code == 0, err
+    assert "With 1e22 FLOPs of training and 1T tokens served, best case: " in out
+    assert "[EUR]" in out
+    assert bd.load(tmp_path / "lifetime.nc").attrs["inference_flops_per_second"] == 2e14
+    code, out, _ = command(*question, "--loss", "2.2", "--json")
+    first, last = json.loads(out)
+    assert (first["served_tokens"], last["served_tokens"], last["target"]) == (0, 1e12, 2.2)
+    assert last["pretraining_cost_median"] > first["pretraining_cost_median"]
+    for wrong, said in {
+        (): "Give either --budgets or --loss",
+        ("--loss", "20"): "--loss must be",
+        ("--budgets", "1e22", "--served", "-1"): "`--served`",
+    }.items():
+        code, _, err = command(*question, *wrong)
+        assert code == 2
+        assert said.replace("`", "") in err.replace("`", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "work"),
     [
@@ -636,6 +669,7 @@ def test_every_command_speaks_json() -> None:
         "page",
         "students",
         "target",
+        "lifetime",
         "report",
         "demo",
         "family",

@@ -18,6 +18,7 @@ from bayesdistill.decisions import (
     evppi,
     family_plan,
     flag_names,
+    lifetime,
     paper_claims,
     plan,
     plan_tokens,
@@ -57,6 +58,7 @@ OTHERS = {
     "recommendations": lambda fit, s, b, **o: recommendations(fit, s, budgets=b, tokens=[1e10], **o),
     "paper_claims": lambda fit, s, b, **o: paper_claims(fit, s, **o),
     "next_runs": lambda fit, s, b, **o: next_runs(fit, RUNS, s, b, **o),
+    "lifetime": lambda fit, s, b, **o: lifetime(fit, [0, 1e10], "best case", budgets=b, students=s, **o),
     "target_loss": lambda fit, s, b, **o: target_loss(
         fit, s, [2.0 + 0.01 * i for i in range(len(b))], "best case", **o
     ),

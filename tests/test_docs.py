@@ -73,7 +73,9 @@ def test_pages_have_blocks_and_none_is_overlooked():
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=pytest.mark.slow) if page.stem in ("what-it-is-worth", "target-loss") else page
+        pytest.param(page, marks=pytest.mark.slow)
+        if page.stem in ("what-it-is-worth", "target-loss", "lifetime-cost")
+        else page
         for page in FAST
     ],
     ids=name,
@@ -168,6 +170,34 @@ def test_what_the_page_on_students_says_of_the_fit_is_so(fit354, capsys):
     assert far["extrapolation_axis"] == "pretraining_tokens_per_param"
     assert "so ask about larger ones" in stated
     assert "largest, so that other sizes may be better" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_the_page_on_lifetime_cost_says_of_the_fit_is_so(fit354, capsys):
+    page = ROOT / "docs" / "how-to" / "lifetime-cost.md"
+    names: dict[str, object] = {"bd": bd, "fit": fit354}
+    exec(blocks(page)[1][1], names)
+    stated, table = page.read_text(), bd.decision_table(names["found"])
+    size, loss, share = r"(\S+)B \((\S+)B to (\S+)B\)", r"(\S+) \((\S+) to (\S+)\)", r"(\d+)%"
+    rows = re.findall(rf"^\| \w+ \| {size} \| {loss} \| {share} \| {size} \| {loss} \| {share} \|$", stated, re.M)
+    assert len(rows) == len(table) == 3
+    for row, (_, found) in zip(rows, table.iterrows(), strict=True):
+        for numbers, name, short, of in (
+            (row[:7], "distilled", "distilled_loss", "serving_share"),
+            (row[7:], "pretraining", "supervised_loss", "pretraining_serving_share"),
+        ):
+            values = [float(value) for value in numbers]
+            ends = [found[f"{name}_best_params_{end}"] / 1e9 for end in ("lower", "upper")]
+            assert values[:3] == pytest.approx([found[f"{name}_params"] / 1e9, *ends], rel=0.04)
+            assert values[3:6] == pytest.approx(
+                [found[f"{short}_{end}"] for end in ("median", "lower", "upper")], abs=3e-3
+            )
+            assert values[6] == pytest.approx(100 * found[of], abs=1.5)
+    assert (table["option"] == "distill").all()
+    assert table["probability"].is_monotonic_decreasing
+    exec(blocks(page)[3][1], names)
+    assert names["cost"]["option"].values.ravel().tolist() == [1, 0]
+    capsys.readouterr()
 
 
 @pytest.mark.slow

@@ -83,6 +83,10 @@ CALLS = {
     "target_loss": (
         ALL | SHAPE | NOISE | WORK | MONEY, lambda f, **o: bd.target_loss(f, STUDENTS, 2.3, teachers=TABLE, **o)
     ),
+    "lifetime": (
+        ALL | SHAPE | NOISE | WORK | MONEY | THINNED,
+        lambda f, **o: bd.lifetime(f, [0, 1e12], "teacher inference", budgets=1e22, students=STUDENTS, teachers=TABLE, **o),
+    ),
     "evppi": ({}, lambda f, **o: bd.evppi(f, bd.plan(fit_of(f), 1e9, 1e21), **o)),
     "predict": (NOISE, lambda f, **o: bd.predict(f, RUNS, draws=True, **o)),
     "compute_optimal": (SHAPE | NOISE, lambda f, **o: bd.compute_optimal(f, BUDGETS, **o)),

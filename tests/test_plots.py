@@ -70,6 +70,7 @@ MAKERS = {
     "teacher_choice": (plots.plot_teacher_choice, inputs.teacher_choice),
     "value": (plots.plot_value, inputs.plan_value),
     "target_loss": (plots.plot_target_loss, inputs.target_loss),
+    "lifetime": (plots.plot_lifetime, inputs.lifetime),
 }
 # One stored image per figure; sizes and backgrounds are spread over them.
 IMAGES = {name: {} for name in MAKERS} | {"break_even": {"dark": True}, "capacity_gap": {"size": "column"}}

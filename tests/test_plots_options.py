@@ -129,6 +129,21 @@ def optimal_curves(figure: Figure, data: xr.Dataset) -> None:
         assert len(hatched) == (1 if not inside.any() else int(not inside[0]) + int(not inside[-1]))
 
 
+def lifetime_curves(figure: Figure, data: xr.Dataset) -> None:
+    """Sizes of both options are solid inside the data, and hatched where they are extrapolated at an end; zero is left out."""
+    data = data.isel(served_tokens=data["served_tokens"].values > 0)
+    goal = "target" if "target" in data.dims else "budget"
+    panels = [ax for ax in figure.axes if ax.axison and ax.get_title(loc="left")]
+    cells = [data.sel({"scenario": s, goal: g}) for s in data["scenario"].values for g in data[goal].values]
+    for ax, cell in zip(panels, cells, strict=True):
+        inside = ~cell["extrapolates"]
+        sizes = [cell[name].notnull() & inside for name in ("distilled_params", "pretraining_params")]
+        assert np.isfinite(thick(ax, 1.6 * figure.look.line)).sum() == sum(int(one.sum()) for one in sizes)
+        hatched = [patch for patch in ax.patches if patch.get_hatch()]
+        ends = int(not inside[0]) + int(not inside[-1])
+        assert len(hatched) == (ends if inside.any() else 1)
+
+
 # Cases ----------------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +241,14 @@ CASES = {
     "target_loss": Case(
         bd.plot_target_loss, inputs.target_loss, count("scenario", rows=3), sizes, {"student": 1, "scenario": 1, "target": 1},
         marked=curves("probability", "scenario", "target"),
+    ),
+    "lifetime": Case(
+        bd.plot_lifetime, inputs.lifetime, count("scenario", "budget", rows=3), lambda data: ["distilled", "pretrained"],
+        {"scenario": 1, "budget": 1, "served_tokens": 3}, marked=lifetime_curves,
+    ),
+    "lifetime_cost": Case(
+        bd.plot_lifetime, inputs.lifetime_cost, count("scenario", "target", rows=3), lambda data: ["distilled", "pretrained"],
+        {"scenario": 1, "target": 1, "served_tokens": 3}, marked=lifetime_curves,
     ),
     "family": Case(
         bd.plot_family, inputs.family, lambda data, options: 2, sizes, {"student": 1}, marked=named_students

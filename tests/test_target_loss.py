@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import bayesdistill as bd
 from bayesdistill.compute import Scenario, flops_per_token
 from bayesdistill.decisions import planning
-from bayesdistill.decisions._target_loss import _deviations
+from bayesdistill.decisions._target_loss import deviations_of_size
 from bayesdistill.decisions.solving import CHOSEN, solve
 from bayesdistill.decisions.target_search import first_budgets
 from bayesdistill.errors import ParameterError
@@ -163,7 +163,7 @@ def test_losses_at_a_level_of_uncertainty_reach_the_target_first_where_a_dense_s
         assert (values[:-1] >= values[1:]).all()
     assert (found["probability"].values < 1).any()
     # The loss of the chosen strategies with the deviations of the draws, at many budgets.
-    deviations = _deviations(planner, SIZE)
+    deviations = deviations_of_size(planner, SIZE)
     budgets = np.geomspace(1e19, 1e24, 61)
     problem, _ = planning.problem_of(planner, SIZE, budgets, [INFERENCE, BOTH])
     chosen = solve(CHOSEN, planner.fitted.draws, problem, planning.workers_of(planner))

@@ -10,6 +10,7 @@ from bayesdistill.decisions._compute_optimal import compute_optimal
 from bayesdistill.decisions._crossovers import compare_crossovers, crossovers
 from bayesdistill.decisions._evppi import evppi, plan_value
 from bayesdistill.decisions._family_plan import family_plan
+from bayesdistill.decisions._lifetime import lifetime
 from bayesdistill.decisions._plan import plan
 from bayesdistill.decisions._plan_tokens import plan_tokens
 from bayesdistill.decisions._predict import predict
@@ -31,6 +32,7 @@ __all__ = [
     "evppi",
     "family_plan",
     "flag_names",
+    "lifetime",
     "paper_claims",
     "plan",
     "plan_tokens",

@@ -25,8 +25,9 @@ the default, they include the effects of new student configurations and the law'
 runs and include residual noise as well; with "law", they compare mean curves. Strategies, crossovers and all other variables refer
 to the law's mean curves, because no decision can depend on noise.
 
-Assumptions: the budget pays for training only (serving the student costs the same in both cases); a pretrained student is trained
-on all tokens that the budget buys, up to `max_student_tokens`; every token is seen once.
+Assumptions: the budget pays for training only (serving a student of the same size costs the same in both cases; `lifetime` counts it
+and compares sizes); a pretrained student is trained on all tokens that the budget buys, up to `max_student_tokens`; every token is
+seen once.
 """
 
 from __future__ import annotations

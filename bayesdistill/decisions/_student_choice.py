@@ -65,7 +65,7 @@ def student_choice(
     -----
     All losses are at the level of uncertainty `noise`. Sizes are compared in the same posterior draws, so that parameters and
     discrepancy are common to them; the effects of student configurations and the residual noise are independent. The strategies are
-    the same as in `plan`. The budget pays for training; that a smaller student is cheaper to serve is not counted.
+    the same as in `plan`. The budget pays for training; `lifetime` counts that a smaller student is cheaper to serve.
 
     Examples
     --------

@@ -113,11 +113,19 @@ def target_loss(
     workers = planning.workers_of(planner)
     threads = workers.search_threads
     tasks = [
-        (fitted.draws, problem.part(a, b, problem.budgets), targets, most, _deviations(planner, size), prices, threads)
+        (
+            fitted.draws,
+            problem.part(a, b, problem.budgets),
+            targets,
+            most,
+            deviations_of_size(planner, size),
+            prices,
+            threads,
+        )
         for a, size in enumerate(problem.students)
         for b in range(len(problem.scenarios))
     ]
-    cells = dict(workers.run(_solve, tasks, "target losses"))
+    cells = dict(workers.run(reach_targets, tasks, "target losses"))
     grid = problem.students.size, len(problem.scenarios)
     values: dict[str, Any] = {}
     for name in cells[0]:
@@ -148,13 +156,13 @@ def target_loss(
     return prices.labeled(labels.answer("target_loss", fitted, values, coordinates, attrs))
 
 
-def _deviations(planner: planning.Planner, size: float) -> Deviations | None:
+def deviations_of_size(planner: planning.Planner, size: float) -> Deviations | None:
     """Return the deviations of the runs of one student: the common discrepancy, and effects independent of other sizes."""
     seed = (int(planner.seed) + zlib.crc32(repr(float(size)).encode())) % 2**64
     return None if planner.level == "law" else Deviations.draw(planner.fitted.draws, seed, planner.level)
 
 
-def _solve(
+def reach_targets(
     draws: Draws,
     problem: Problem,
     targets: np.ndarray,
@@ -163,7 +171,7 @@ def _solve(
     prices: Prices,
     threads: int | None,
 ) -> dict[str, np.ndarray]:
-    """Solve one student and scenario: values over (target, n_draws) or (target,)."""
+    """Return the budgets and strategies of one student and scenario that reach targets: values over (target, n_draws) or (target,)."""
     nodes, size, scenario, n_draws = (
         budget_nodes(problem, most),
         problem.students[0],
@@ -171,12 +179,11 @@ def _solve(
         draws.n_draws,
     )
     curve = StrategyCurve.of(draws, problem, nodes, threads)
-    pretrained, mean_pretrained = (pretraining_loss(draws, problem, of) for of in (deviations, None))
     with np.errstate(all="ignore"):
         at = first_budgets(lambda x: curve.loss(x, deviations), nodes, targets, n_draws)
-        alone = np.exp(first_budgets(pretrained, nodes, targets, n_draws))
         planned = first_budgets(lambda x: curve.law_loss(x).mean(axis=-1, keepdims=True), nodes, targets, 1)
-        alone_planned = first_budgets(lambda x: mean_pretrained(x).mean(axis=-1, keepdims=True), nodes, targets, 1)
+    pretrained = reach_alone(draws, problem, targets, most, deviations)
+    alone = pretrained["pretraining_cost"]
     never = np.isinf(at)
     strategy = curve.strategy(np.where(never, nodes[0], at))
     flops = charged_flops(
@@ -199,7 +206,7 @@ def _solve(
     none = np.isinf(budgets)
     found = {
         "cost": np.exp(at),
-        "pretraining_cost": alone,
+        **pretrained,
         "distilled_compute": training + inference,
         "pretraining_compute": alone,
         "distilled_tokens": np.where(never, np.inf, strategy["student_tokens"]),
@@ -207,10 +214,21 @@ def _solve(
         **prices.costs("distilled", training, inference),
         **prices.costs("pretraining", alone),
         "planned_compute": budgets,
-        "planned_pretraining_compute": np.exp(alone_planned)[:, 0],
         "teacher_index": np.where(none, -1, plan.get("teacher_index", -1)),
     }
     return found | {name: np.where(none, np.nan, plan[name]) for name in _STRATEGY}
+
+
+def reach_alone(
+    draws: Draws, problem: Problem, targets: np.ndarray, most: float, deviations: Deviations | None
+) -> dict[str, np.ndarray]:
+    """Return the budgets of pretraining the only student of a problem until it reaches targets, in each draw and on average."""
+    nodes = budget_nodes(problem, most)
+    loss, law = (pretraining_loss(draws, problem, of) for of in (deviations, None))
+    with np.errstate(all="ignore"):
+        alone = first_budgets(loss, nodes, targets, draws.n_draws)
+        planned = first_budgets(lambda x: law(x).mean(axis=-1, keepdims=True), nodes, targets, 1)
+    return {"pretraining_cost": np.exp(alone), "planned_pretraining_compute": np.exp(planned)[:, 0]}
 
 
 def _comparison(

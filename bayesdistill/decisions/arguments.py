@@ -48,11 +48,12 @@ def parse_number(value: Number, argument: str) -> float:
         match = _NUMBER.fullmatch(number)
         with contextlib.suppress(ValueError):
             number = float(match[1]) * _SUFFIXES[match[2].lower()] if match else number
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
+    allowed = RANGES.get(argument, _POSITIVE)
+    least = 0 if allowed.low == 0 and not allowed.above else math.nextafter(0, 1)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not least <= number < math.inf:
         raise ParameterError(
             f"Cannot parse {shown(value)} in `{argument}`. Use a positive finite number such as 1e9, '1e9', '1B' or '300M'."
         )
-    allowed = RANGES.get(argument, _POSITIVE)
     if allowed is PARAMS and number < PARAMS.low:
         raise ParameterError(
             f"`{argument}` must be {PARAMS.words}, got {number:g}. If this is in millions, write '{number:g}M'."

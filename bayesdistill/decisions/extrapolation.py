@@ -121,9 +121,16 @@ def choice_factors(
     `strategy` holds student_tokens, teacher_loss, teacher_params and teacher_tokens. The losses of existing teachers are measured,
     so their sizes and tokens are no extrapolation.
     """
-    tokens, size = strategy["student_tokens"], strategy["teacher_params"]
     alone = np.minimum(pretraining_tokens(students, budgets, problem.shape), problem.bounds.max_student_tokens)
-    values = (students, tokens / students, strategy["teacher_loss"], students, alone / students)
+    return strategy_factors(fitted, problem, students, strategy, students, alone)
+
+
+def strategy_factors(
+    fitted: FittedDraws, problem: Problem, students: Any, strategy: Mapping[str, Any], pretrained: Any, alone: Any
+) -> np.ndarray:
+    """Return the extrapolation factors of a strategy, and of other pretrained students with their tokens, as `choice_factors`."""
+    tokens, size = strategy["student_tokens"], strategy["teacher_params"]
+    values = (students, tokens / students, strategy["teacher_loss"], pretrained, alone / pretrained)
     factors = _factors(fitted, CHOICE_AXES, (*values, size, strategy["teacher_tokens"] / size))
     if problem.teachers is not None:
         factors[-len(TEACHER_AXES) :] = 1.0

@@ -18,6 +18,7 @@ from bayesdistill.plots.experiment_fixed_student import plot_experiment_fixed_st
 from bayesdistill.plots.experiment_fixed_teacher import plot_experiment_fixed_teacher
 from bayesdistill.plots.family import plot_family
 from bayesdistill.plots.information import plot_information
+from bayesdistill.plots.lifetime import plot_lifetime
 from bayesdistill.plots.loo import plot_loo
 from bayesdistill.plots.next_runs import plot_next_runs
 from bayesdistill.plots.posterior_predictive import plot_posterior_predictive

@@ -50,8 +50,8 @@ def decision_table(found: xr.Dataset, *, prob: float = posterior.INTERVAL_PROBAB
     ----------
     found : Dataset
         What `predict`, `compute_optimal`, `plan`, `plan_tokens`, `sharing_map`, `crossovers`, `compare_crossovers`,
-        `break_even`, `student_choice`, `teacher_choice`, `capacity_gap`, `plan_value`, `target_loss`, `evppi`, `family_plan`,
-        `add_student`, `recommendations`, `paper_claims`, `next_runs` or `describe_runs` returns.
+        `break_even`, `student_choice`, `teacher_choice`, `capacity_gap`, `plan_value`, `target_loss`, `lifetime`, `evppi`,
+        `family_plan`, `add_student`, `recommendations`, `paper_claims`, `next_runs` or `describe_runs` returns.
     prob : float
         Probability inside the equal-tailed interval where draws are summarised here; where the result holds quantiles, the
         outermost are taken.

@@ -19,6 +19,7 @@ from bayesdistill.tables.formatting import readable
 
 MOST_CELLS = 8  # of a plan; with more of them it is shown in summary
 _MOST_ROWS = 24
+_MOST_SENTENCES = 4
 _ONE_LINE = 32  # characters of a cell, enough for a scenario or an interval
 _OF_A_CELL = """
     student scenario students_per_teacher budget tokens probability probability_lowest probability_highest expected_gain
@@ -86,6 +87,8 @@ def _shown(found: xr.Dataset) -> Shown | None:
     warnings = [] if converged else ["The posterior did not converge, so these numbers may be wrong."]
     warnings += [*undetermined_note(found), *changes_note(found)]
     warnings += target_sentences(found) if "cheapest_student" in found else []
+    if "served_tokens" in found.coords and found["sentence"].size <= _MOST_SENTENCES:
+        warnings += found["sentence"].values.ravel().tolist()
     warnings += [text for text in [found.attrs.get(posterior.CONFLICT_ATTRIBUTE)] if text]
     warnings += json.loads(found.attrs.get("fixed_axes", "{}")).values()
     warnings += [text for text in [found.attrs.get("scenarios_left_out")] if text]

@@ -502,6 +502,71 @@ def value_command(
     _print_result(result, output, as_json, [], fit)
 
 
+@app.command(name="explain")
+def explain_command(
+    fit: FitFile,
+    student: Annotated[str, _number("Non-embedding parameters: 1B or 300M.")],
+    budget: Annotated[str, _number("FLOPs, such as 1e22.")],
+    scenario: Annotated[str, _one_of(tuple(bd.SCENARIOS), "Cost scenario.")] = "teacher inference",
+    fits: Annotated[
+        list[str] | None,
+        typer.Option("--fit", help="Fit of another law to the same runs, as NAME=FILE. Repeat for more."),
+    ] = None,
+    candidates: Annotated[Path | None, typer.Option(help="Table of runs that could be done next.")] = None,
+    teachers: TeacherFile = None,
+    output: Annotated[Path | None, _output("Output file of the result (netCDF).")] = None,
+    max_teacher_params: MaxTeacherParams = "1e12",
+    max_teacher_tokens: MaxTeacherTokens = "2e13",
+    max_student_tokens: MaxStudentTokens = None,
+    max_extrapolation: MaxExtrapolation = "10",
+    noise: Level = "expected",
+    seed: LevelSeed = "0",
+    allow_unconverged: Unconverged = False,
+    allow_conflict: Conflict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print where the uncertainty of the gain of distillation comes from, for one student and budget."""
+    from bayesdistill.plots.grids import extrapolation_note, level_note
+
+    accepted: dict[str, Any] = {"allow_unconverged": allow_unconverged, "allow_conflict": allow_conflict}
+    others = dict(_named_file(text) for text in fits or [])
+    _keep_inputs(output, fit, teachers, candidates, *others.values())
+    if fit.stem in others:
+        raise ParameterError(f"--fit: the name {fit.stem!r} belongs to FIT. Use another one.")
+    planner = bd.Planner(_load_fit(fit), progress=False if as_json else None, **accepted)
+    plan = bd.plan(
+        planner,
+        student,
+        _positive(budget, "--budget"),
+        scenario,
+        teachers=teachers,
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation),
+        noise=noise,
+        seed=_whole(seed, "--seed"),
+    )
+    _reject_impossible(plan)
+    every = {fit.stem: planner, **{name: _load_fit(path) for name, path in others.items()}}
+    result = bd.explain(plan, every if others else planner, candidates=candidates, **accepted)
+    answer = {name: float(result[name]) for name in ("gain", "gain_total", "probability", "probability_total")}
+    if output is not None:
+        bd.save(result, output)
+    if as_json:
+        _print_json(bd.decision_table(result).assign(**answer, suggestion=result.attrs["suggestion"]), result)
+        return
+    _print_table(bd.decision_table(result).drop(columns="noise"))
+    print()
+    for sentence in [
+        f"{result.attrs['title']}.",
+        result.attrs["suggestion"],
+        *level_note(result),
+        *extrapolation_note(result),
+    ]:
+        print(textwrap.fill(sentence, shutil.get_terminal_size().columns))
+    _print_warnings(result, fit)
+    if output is not None:
+        print(f"Wrote {output}.")
+
+
 @app.command(name="tokens")
 def tokens_command(
     fit: FitFile,
@@ -1261,6 +1326,14 @@ def _print_warnings(result: xr.Dataset, fit: Path) -> None:
 def _fixed_axes(result: xr.Dataset) -> list[str]:
     """Return which axes of the fitted runs do not vary, and which questions the result therefore cannot answer."""
     return list(json.loads(result.attrs.get("fixed_axes", "{}")).values())
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    """Parse NAME=FILE."""
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise ParameterError(f"--fit must be a name and a file such as other=other.nc, got {text!r}.")
+    return name, Path(path)
 
 
 def _load_plan(path: Path) -> xr.Dataset:

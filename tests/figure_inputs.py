@@ -10,6 +10,8 @@ import json
 import numpy as np
 import xarray as xr
 
+from bayesdistill.explaining import PARTS
+
 STATUS = "ok teacher_params_at_min teacher_params_at_max budget_too_small"
 CROSSOVER = "crossed always never reversed impossible"
 SCENARIOS = ["best case", "teacher inference", "teacher pretraining", "teacher pretraining + inference"]
@@ -481,6 +483,27 @@ def evppi() -> xr.Dataset:
         },
         CONVERGED,
     )
+
+
+def explanation() -> xr.Dataset:
+    """Parts with negative interactions and without the priors, of an answer outside the data."""
+    share = np.array([0.55, 0.2, 0.15, 0.08, 0.04, -0.021, np.nan, 0.001])
+    error = np.array([0.03, 0.01, 0.01, 0.004, 0.004, 0.02, np.nan, np.nan])
+    names = ("gain_share", "probability_share")
+    values = {name: variable("part", share) for name in names}
+    values |= {f"{name}_mcse": variable("part", error) for name in names}
+    values["gain_sd"] = variable("part", 0.01 * np.sqrt(np.maximum(share, 0)), "nats per token")
+    values |= {
+        name: variable((), value) for name, value in {"gain": 0.004, "gain_total": 1e-4, "probability": 0.66}.items()
+    }
+    values["extrapolation_factor"] = variable("axis", [1.0, 3.2])
+    values["extrapolates"] = variable((), True)
+    attrs = CONVERGED | {
+        "title": "Where the uncertainty comes from: gain +0.0040 nats",
+        "noise": "run",
+        "unknown": "The part is unknown.",
+    }
+    return xr.Dataset(values, {"part": list(PARTS), "axis": ["student_params", "teacher_loss"]}, attrs)
 
 
 def sharing_map() -> xr.Dataset:

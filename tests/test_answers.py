@@ -113,6 +113,7 @@ MADE_UP = {
     "crossovers": inputs.crossovers,
     "plan_value": inputs.plan_value,
     "evppi": inputs.evppi,
+    "explain": inputs.explanation,
     "target_loss": inputs.target_loss,
     "lifetime": inputs.lifetime,
     "lifetime_cost": inputs.lifetime_cost,

@@ -390,6 +390,7 @@ def test_every_function_with_numbers_is_here():
     }  # tests of their own
     of_results = {
         "evppi",
+        "explain",
         "plan_value",
         "rank_ecdf",
         "error_by_distance",

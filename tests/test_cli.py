@@ -656,6 +656,7 @@ def test_every_command_speaks_json() -> None:
     group = typer.main.get_command(cli.app)
     assert set(group.commands) == {
         "value",
+        "explain",
         "tokens",
         "next-runs",
         "fit",

@@ -220,6 +220,30 @@ def test_what_the_page_on_families_says_of_the_fit_is_so(fit354, capsys):
     assert capsys.readouterr().out.count("One more student") == 2
 
 
+@pytest.mark.slow
+def test_what_the_page_on_explanations_says_of_the_fit_is_so(fit354, capsys):
+    page = ROOT / "docs" / "how-to" / "explain-an-answer.md"
+    names: dict[str, object] = {"bd": bd, "fit": fit354}
+    exec(blocks(page)[1][1], names)
+    stated, found = " ".join(page.read_text().split()), names["found"]
+    rows = re.findall(r"\| ([a-z ]+) \| (0\.\d+) \| (\d+)% \| (\d+)% \|", stated)
+    assert [row[0] for row in rows] == found["part"].values[:5].tolist()
+    for part, sd, *shares in rows:
+        one = found.sel(part=part)
+        assert one["gain_sd"].item() == pytest.approx(float(sd), abs=1.1e-3)
+        values = [100 * one[f"{name}_share"].item() for name in ("gain", "probability")]
+        assert values == pytest.approx([float(share) for share in shares], abs=3)
+    assert abs(found[["gain_share", "probability_share"]].isel(part=slice(5, None))).to_dataarray().max() < 0.02
+    said = re.search(r"the gain is (\S+) nats with a standard deviation of (\S+), and (\d+)% of its", stated)
+    assert said is not None
+    assert found["gain"].item() == pytest.approx(float(said[1]), abs=1e-3)
+    assert found["gain_total"].item() ** 0.5 == pytest.approx(float(said[2]), abs=1e-3)
+    best = found["reduction"].idxmax().item()
+    assert best.startswith("143M on 22.9B tokens, pretrained")
+    assert 0.03 < found["reduction"].max() < 0.08
+    assert "candidate runs" in capsys.readouterr().out
+
+
 def test_every_public_name_stands_in_the_reference():
     listed: list[str] = []
     for page in (ROOT / "docs" / "reference").glob("*.md"):

@@ -453,6 +453,8 @@ def test_functions_of_plans_accept_those_of_a_mixture(many):
         warnings.simplefilter("ignore", bd.ConvergenceWarning)
         bd.plan_value(many, plan, allow_unconverged=True)
         known = bd.evppi(many, plan, allow_unconverged=True)
+        found = bd.explain(plan, many, budget=1e22, allow_unconverged=True)
+    assert found["gain_by_law"].sizes == {"law": 3}
     assert (known["evppi"] >= 0).all()
 
 

@@ -60,6 +60,7 @@ MAKERS = {
         lambda: inputs.gap("FLOPs", True, np.geomspace(2e8, 1e10, 15), [5e8, 2e9, 8e9]),
     ),
     "family": (plots.plot_family, inputs.family),
+    "explain": (plots.plot_explain, inputs.explanation),
     "information": (plots.plot_information, inputs.evppi),
     "next_runs": (plots.plot_next_runs, inputs.next_runs),
     "probability": (plots.plot_probability, inputs.plan),

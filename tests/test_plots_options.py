@@ -230,6 +230,9 @@ CASES = {
         bd.plot_information, inputs.evppi, count("student", "scenario"), lambda data: ["0 to 1 %", "50 to 100 %"],
         {"budget": 2, "quantity": 1},
     ),
+    "explain": Case(
+        bd.plot_explain, inputs.explanation, lambda data, options: 1, lambda data: ["gain", "probability"], {"part": 1}
+    ),
     "student_choice": Case(
         bd.plot_student_choice, inputs.student_choice, count("scenario", rows=2), budgets("budget"),
         {"student": 1, "scenario": 1, "budget": 1}, PROB, hollow,

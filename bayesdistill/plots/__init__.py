@@ -16,6 +16,7 @@ from bayesdistill.plots.crossover import plot_crossover
 from bayesdistill.plots.error_by_distance import plot_error_by_distance
 from bayesdistill.plots.experiment_fixed_student import plot_experiment_fixed_student
 from bayesdistill.plots.experiment_fixed_teacher import plot_experiment_fixed_teacher
+from bayesdistill.plots.explain import plot_explain
 from bayesdistill.plots.family import plot_family
 from bayesdistill.plots.information import plot_information
 from bayesdistill.plots.lifetime import plot_lifetime

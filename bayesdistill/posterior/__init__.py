@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bayesdistill.posterior._mix import mix
+from bayesdistill.posterior._mix import check_fits, mix, normalized_weights
 from bayesdistill.posterior.convergence import GOOD_K, THRESHOLDS, ConvergenceThresholds, convergence
 from bayesdistill.posterior.corpus import (
     CONFLICT_ATTRIBUTE,

@@ -106,7 +106,7 @@ def mix(
     >>> bd.plan(many, "1B", 1e22, "best case")["probability_by_law"].values.ravel().tolist()
     [1.0, 0.0]
     """
-    _check_fits(fits)
+    check_fits(fits)
     # In the order of the names, so that the order of the arguments changes nothing.
     fits = {name: fits[name] for name in sorted(fits)}
     shares = _weights(weights, scores, fits)
@@ -148,7 +148,8 @@ def mix(
     return result
 
 
-def _check_fits(fits: Any) -> None:
+def check_fits(fits: Any) -> None:
+    """Raise an error if this is no mapping from names to fits of single laws to the same runs."""
     if not isinstance(fits, Mapping) or not fits or not all(isinstance(name, str) and name for name in fits):
         raise ParameterError(f"`fits` must be a mapping from names to fits, got {shown(fits)}.")
     for name, fit in fits.items():
@@ -189,6 +190,11 @@ def _weights(weights: Any, scores: Any, fits: Mapping[str, Fit]) -> dict[str, fl
         raise ParameterError(
             f"`scores` are used with {' or '.join(map(repr, METHODS))}, but `weights` has other values."
         )
+    return normalized_weights(weights, fits)
+
+
+def normalized_weights(weights: Any, fits: Mapping[str, Any]) -> dict[str, float]:
+    """Return weights of the fits, by name, divided by their sum."""
     if not isinstance(weights, Mapping) or set(weights) != set(fits):
         raise ParameterError(
             f"`weights` must have one number for each of {', '.join(map(repr, fits))}, got {shown(weights)}."

@@ -18,9 +18,9 @@ from scipy.stats import norm
 from typer.testing import CliRunner
 
 import bayesdistill as bd
-from bayesdistill import posterior
-from bayesdistill.cli import app
+from bayesdistill import cli, posterior
 from bayesdistill.decisions.planning import changed
+from bayesdistill.design.candidates import parse_candidates, predict, proposed_candidates
 from bayesdistill.errors import ModelError, ParameterError
 from bayesdistill.explaining import PARTS
 from bayesdistill.explaining.variances import event_parts, event_parts_error, mean_error, prior_change, sum_parts
@@ -325,6 +325,33 @@ def test_the_reduction_of_a_normal_answer_is_the_closed_form():
     assert "None of 1 candidate run reduces the variance by more than 1%." in useless.attrs["suggestion"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [1e20, 1e22])
+def test_reductions_are_close_to_importance_weighting(planner354, budget):
+    """The variance of the expected gain after a simulated outcome, from the weights of the draws."""
+    plan = bd.plan(planner354, "1B", budget, "best case")
+    found, plan = bd.explain(plan, planner354), plan.squeeze()
+    fitted = planner354.fitted
+    runs = parse_candidates(proposed_candidates(fitted, None), bd.Shape(), fitted.teacher_losses)
+    predicted = predict(fitted, runs)
+    gain = np.asarray(plan["supervised_loss"] - plan["distilled_loss"]).ravel()
+    size, tokens, alone = (
+        np.array([float(plan[name])]) for name in ("student", "student_tokens", "pretraining_tokens")
+    )
+    gain = (
+        gain + fitted.draws.discrepancy("supervised", size, alone) - fitted.draws.discrepancy("distilled", size, tokens)
+    )
+    rng = np.random.default_rng(0)
+    for k in np.argsort(-found["reduction"].values)[:5]:
+        draw = rng.integers(gain.size, size=400)
+        outcomes = predicted.mean[k, draw] + predicted.scale[k, draw] * rng.standard_t(predicted.freedom[draw])
+        weights = np.exp(predicted.log_density(k, outcomes))
+        weights /= weights.sum(axis=1, keepdims=True)
+        left = weights @ gain**2 - (weights @ gain) ** 2
+        exact = (gain.var() - left.mean()) / found["gain_total"].item()
+        assert found["reduction"].values[k] == pytest.approx(exact, rel=0.25)
+
+
 # Arguments and texts ------------------------------------------------------------------------------------------------------
 
 
@@ -390,21 +417,23 @@ def test_a_certain_answer_has_a_monte_carlo_error_alone():
     assert found.attrs["suggestion"].startswith("The gain is the same in all draws.")
 
 
-@pytest.mark.slow
-def test_the_command_prints_table_and_sentences(tmp_path, fit354):
-    first, second = tmp_path / "one.nc", tmp_path / "two.nc"
-    bd.save(fit354, first)
-    bd.save(fit354, second)
+def test_the_command_prints_table_and_sentences(tmp_path, jittered_draws, monkeypatch):
+    monkeypatch.setattr(cli, "_load_fit", bd.load)
+    first, second = (bd.save(jittered_draws, tmp_path / f"{name}.nc") for name in ("one", "two"))
     call = ["explain", str(first), "--student", "1B", "--budget", "1e22", "--scenario", "best case"]
-    said = CliRunner().invoke(app, [*call, "--fit", f"other={second}"], env={"COLUMNS": "80"})
+    said = CliRunner().invoke(cli.app, [*call, "--noise", "run", "--fit", f"other={second}"], env={"COLUMNS": "80"})
     assert said.exit_code == 0, said.output
     assert max(map(len, said.output.splitlines())) <= 80
-    assert "residual noise" in said.output
-    assert "of the variance of the gain comes from" in " ".join(said.output.split())
-    found = CliRunner().invoke(app, [*call, "--json", "-o", str(tmp_path / "explanation.nc")])
+    words = " ".join(said.output.split())
+    assert "of the variance of the gain comes from" in words
+    assert "The part of the priors is unknown" in words
+    found = CliRunner().invoke(cli.app, [*call, "--json", "-o", str(tmp_path / "explanation.nc")])
     rows = json.loads(found.stdout)
     assert [row["part"] for row in rows] == list(PARTS)
-    assert sum(row["gain_share"] for row in rows) == pytest.approx(1, abs=1e-4)
+    assert sum(row["gain_share"] or 0 for row in rows) == pytest.approx(1, abs=1e-4)
     assert rows[0]["suggestion"]
     stored = bd.load(tmp_path / "explanation.nc")
     assert stored["gain"].item() == pytest.approx(rows[0]["gain"], rel=1e-5)
+    for wrong in ("other", "=two.nc", f"one={second}"):
+        failed = CliRunner().invoke(cli.app, [*call, "--fit", wrong])
+        assert isinstance(failed.exception, ParameterError)

@@ -40,7 +40,7 @@ _PUBLIC = {
     "explaining": "explain",
     "interactive": "interactive_page show_interactive",
     "law": """
-        Coordinate GroupEffect LAWS Law PUBLISHED Parameter Prior ResidualNoise Term distilled_loss
+        Coordinate GroupEffect LAWS Law PUBLISHED Parameter Prior RepetitionPrior ResidualNoise Term distilled_loss
         supervised_loss
     """,
     "model": "build_model",

@@ -154,6 +154,9 @@ MaxStudentTokens = Annotated[str | None, _number("Maximum tokens of the student.
 MaxExtrapolation = Annotated[
     str, _number("Largest factor by which a new teacher is outside the range of the data; none: any teacher.")
 ]
+UniqueTokens = Annotated[
+    str | None, _number("Unique tokens of the corpus (epochs are repeated above it): 300B. Default: unlimited.")
+]
 Level = Annotated[
     str, _one_of(NOISE, "expected: with group effects and discrepancy; law: mean curves; run: two single runs.")
 ]
@@ -294,6 +297,7 @@ def plan_command(
     max_teacher_tokens: MaxTeacherTokens = "2e13",
     max_student_tokens: MaxStudentTokens = None,
     max_extrapolation: MaxExtrapolation = "10",
+    unique_tokens: UniqueTokens = None,
     noise: Level = "expected",
     losses: Annotated[
         bool, typer.Option(help="Also print losses, tokens and spending of every cell (default: of at most 8 cells).")
@@ -315,7 +319,7 @@ def plan_command(
         _budgets(budgets),
         _scenarios(scenario, delta),
         teachers=teachers,
-        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation),
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation, unique_tokens),
         noise=noise,
         draws=_whole(draws, "--draws"),
         seed=_whole(seed, "--seed"),
@@ -354,6 +358,7 @@ def target_command(
     max_teacher_tokens: MaxTeacherTokens = "2e13",
     max_student_tokens: MaxStudentTokens = None,
     max_extrapolation: MaxExtrapolation = "10",
+    unique_tokens: UniqueTokens = None,
     max_compute: Annotated[str, _number("FLOPs above which a target counts as impossible.")] = "1e28",
     gpu_flops_per_second: GpuFlops = None,
     price_per_gpu_hour: GpuPrice = None,
@@ -376,7 +381,7 @@ def target_command(
         [_positive(part, "--loss") for part in loss.split(",")],
         _scenarios(scenario, delta),
         teachers=teachers,
-        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation),
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation, unique_tokens),
         max_compute=_positive(max_compute, "--max-compute"),
         **_prices(
             gpu_flops_per_second,
@@ -706,6 +711,7 @@ def students_command(
     max_teacher_tokens: MaxTeacherTokens = "2e13",
     max_student_tokens: MaxStudentTokens = None,
     max_extrapolation: MaxExtrapolation = "10",
+    unique_tokens: UniqueTokens = None,
     noise: Level = "expected",
     seed: LevelSeed = "0",
     allow_unconverged: Unconverged = False,
@@ -722,7 +728,7 @@ def students_command(
         _budgets(budgets),
         _scenarios(scenario, delta),
         teachers=teachers,
-        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation),
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation, unique_tokens),
         noise=noise,
         seed=_whole(seed, "--seed"),
         allow_unconverged=allow_unconverged,
@@ -735,7 +741,7 @@ def students_command(
     if as_json:
         _print_json(table, result)
         return
-    _print_table(table[_STUDENT_COLUMNS])
+    _print_table(table[[name for name in _STUDENT_COLUMNS if name in table]])
     print()
     for sentence in [*result["sentence"].values.ravel().tolist(), *level_note(result)]:
         print(sentence)
@@ -766,6 +772,7 @@ def family_command(
     max_teacher_tokens: MaxTeacherTokens = "2e13",
     max_student_tokens: MaxStudentTokens = None,
     max_extrapolation: MaxExtrapolation = "10",
+    unique_tokens: UniqueTokens = None,
     noise: Level = "expected",
     seed: LevelSeed = "0",
     allow_unconverged: Unconverged = False,
@@ -790,7 +797,7 @@ def family_command(
         weights=None if weights is None else [_real(part, "--weights") for part in weights.split(",")],
         **({} if charged is None else {"delta_lgt": charged.delta_lgt, "delta_pre": charged.delta_pre}),
         teachers=teachers,
-        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation),
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation, unique_tokens),
         **level,
         **accepted,
         progress=False if as_json else None,
@@ -852,6 +859,7 @@ _STUDENT_COLUMNS = [
     *("scenario", "budget", "student", "rank", "option", "is_best_size_probability", "probability"),
     *(f"{name}_loss_{end}" for name in ("distilled", "supervised") for end in ("lower", "median", "upper")),
     *("teacher_params", "teacher_tokens", "student_tokens", "pretraining_tokens"),
+    *("student_epochs", "pretraining_epochs", "teacher_epochs"),
     *("student_share", "teacher_inference_share", "teacher_training_share", "extrapolation_axis"),
 ]
 
@@ -1298,7 +1306,7 @@ def _print_result(
 
 
 def _print_json(table: pd.DataFrame, result: xr.Dataset) -> None:
-    limits = {name: result.attrs[name] for name in [posterior.CONFLICT_ATTRIBUTE] if name in result.attrs}
+    limits = {name: result.attrs[name] for name in posterior.LIMITS if name in result.attrs}
     if axes := _fixed_axes(result):
         limits["fixed_axes"] = " ".join(axes)
     table = table.assign(converged=result.attrs["converged"], **limits)
@@ -1317,8 +1325,8 @@ def _rounded(value: Any) -> Any:
 def _print_warnings(result: xr.Dataset, fit: Path) -> None:
     if result.attrs["converged"] == "no":
         print(f"The posterior did not converge, so these numbers may be wrong: bayesdistill check {fit}")
-    if conflict := result.attrs.get(posterior.CONFLICT_ATTRIBUTE):
-        print(f"Warning: {conflict}")
+    for limit in posterior.limits_of(result.attrs):
+        print(f"Warning: {limit}")
     for sentence in [*_fixed_axes(result), *filter(None, [result.attrs.get("scenarios_left_out")])]:
         print(f"Note: {sentence}")
 
@@ -1357,12 +1365,15 @@ def _load_fit(path: Path) -> xr.DataTree:
     return result
 
 
-def _bounds(teacher_params: str, teacher_tokens: str, student_tokens: str | None, factor: str) -> dict[str, Any]:
+def _bounds(
+    teacher_params: str, teacher_tokens: str, student_tokens: str | None, factor: str, unique_tokens: str | None = None
+) -> dict[str, Any]:
     """Return the bounds of strategies."""
     given = {
         "max_teacher_params": teacher_params,
         "max_teacher_tokens": teacher_tokens,
         "max_student_tokens": student_tokens,
+        "unique_tokens": unique_tokens,
     }
     found = {name: _positive(text, f"--{name.replace('_', '-')}") for name, text in given.items() if text is not None}
     return found | {"max_extrapolation": _factor(factor)}

@@ -54,18 +54,22 @@ def effective_tokens(tokens, unique, decay=15.387756):
     return np.minimum(tokens, unique) + unique * decay * (1 - np.exp(-repeats / decay))
 
 
-def strategy_loss(draws, student, budget, scene, bounds, shape, log_params, log_tokens, served=0.0, unique=np.inf):
+def strategy_loss(
+    draws, student, budget, scene, bounds, shape, log_params, log_tokens, served=0.0, unique=np.inf, enough=np.inf
+):
     """Student loss for teachers (..., 1) under draws; infinite where the student gets less than one token or, on average over
     the draws, the teacher is outside the bounds."""
     params, tokens = np.exp(log_params), np.exp(log_tokens)
     flops, cost = flops_per_token(params, shape), flops_per_token(student, shape)
     left = budget - served * cost - 3 * scene.delta_pre * flops * tokens
     own = np.minimum(left / (3 * cost + scene.delta_lgt * flops), bounds.max_student_tokens)
-    seen, of_teacher = np.maximum(own, 1.0), tokens
+    seen, of_teacher, size, own_size = np.maximum(own, 1.0), tokens, params, student
     if np.isfinite(unique):
         seen, of_teacher = effective_tokens(seen, unique), effective_tokens(tokens, unique)
-    teacher_loss = draws.supervised_loss(params, of_teacher)
-    loss = draws.distilled_loss(student, seen, teacher_loss)
+    if np.isfinite(enough):
+        size, own_size = (effective_tokens(one, enough, 5.309743) for one in (params, student))
+    teacher_loss = draws.supervised_loss(size, of_teacher)
+    loss = draws.distilled_loss(own_size, seen, teacher_loss)
     ratio, average = tokens / params, teacher_loss.mean(axis=-1, keepdims=True)
     allowed = (ratio >= bounds.min_teacher_tokens_per_param) & (ratio <= bounds.max_teacher_tokens_per_param)
     allowed &= (average >= bounds.min_teacher_loss) & (average <= bounds.max_teacher_loss)

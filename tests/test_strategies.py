@@ -19,11 +19,10 @@ from bayesdistill.compute import (
     pretraining_tokens,
 )
 from bayesdistill.decisions.fitted_draws import gather
-from bayesdistill.law import LAWS, SUPERVISED_SYMBOLS, Draws, Parameter, Term
+from bayesdistill.law import LAWS, SUPERVISED_SYMBOLS, Draws, Parameter, Repetition, Term
 from bayesdistill.strategies import (
     Bounds,
     Problem,
-    Repetition,
     chosen_strategies,
     perfect_information,
     perfect_information_strategies,
@@ -199,7 +198,7 @@ def test_no_minimum_on_the_curve_is_missed():
         ].ravel()
         charges = Charges(float(flops_per_token(student)), scene.delta_lgt, scene.delta_pre, bounds.max_student_tokens)
         with np.errstate(all="ignore"):
-            frontier = Frontier(bounds, PUBLISHED_SHAPE, charges, Losses(draws, None))
+            frontier = Frontier(bounds, PUBLISHED_SHAPE, charges, Losses(draws))
             teacher = frontier.teacher(ts[:, None], budget)
             own = charges.student_tokens(budget, teacher.flops, teacher.tokens)
             loss = draws.distilled_loss(student, own, draws.supervised_loss(teacher.params, teacher.tokens))
@@ -406,10 +405,15 @@ def compare_restricted(seed, count, search, n_draws, spread=1.0):
         bounds, draws = restrict(rng, bounds), random_draws(rng, n_draws, spread)
         served = 10 ** rng.uniform(9, 14) if rng.uniform() < 0.3 else 0.0
         unique = 10 ** rng.uniform(9, 13) if rng.uniform() < 0.3 else np.inf
-        repetition = Repetition(unique) if np.isfinite(unique) else None
-        problem = Problem([student], [budget], scene, bounds, served_tokens=served, repetition=repetition)
-        found = search(draws, problem)
-        least, _, _ = dense_search(draws, student, budget, scene, bounds, PUBLISHED_SHAPE, served=served, unique=unique)
+        enough = 10 ** rng.uniform(8, 11) if np.isfinite(unique) and rng.uniform() < 0.5 else np.inf
+        limited = draws
+        if np.isfinite(unique):
+            limited = replace(draws, repetition=Repetition(unique, enough_params=enough))
+        problem = Problem([student], [budget], scene, bounds, served_tokens=served)
+        found = search(limited, problem)
+        least, _, _ = dense_search(
+            draws, student, budget, scene, bounds, PUBLISHED_SHAPE, served=served, unique=unique, enough=enough
+        )
         loss, status = found["loss"].mean(), strategies.STATUS[found["status"].item()]
         seen[status] += 1
         assert np.isfinite(loss) == (strategies.STATUS.index(status) < strategies.FIRST_FAILURE)
@@ -422,7 +426,7 @@ def compare_restricted(seed, count, search, n_draws, spread=1.0):
         assert cost <= budget * (1 + 1e-9)
         at_once = strategy_loss(
             draws, student, budget, scene, Bounds(), PUBLISHED_SHAPE, np.log([params]), np.log([tokens]),
-            served=served, unique=unique,
+            served=served, unique=unique, enough=enough,
         )  # fmt: skip
         if own < bounds.max_student_tokens * (1 - 1e-9):
             assert loss == pytest.approx(at_once.mean(), abs=1e-9)
@@ -451,7 +455,7 @@ def test_restricted_teachers_inference_and_repeated_tokens_of_the_chosen_strateg
 
 @pytest.mark.slow
 def test_hundreds_of_restricted_problems():
-    seen = compare_restricted(33, 1200, perfect_information_strategies, 1)
+    seen = compare_restricted(33, 1450, perfect_information_strategies, 1)
     seen += compare_restricted(34, 250, chosen_strategies, 12, spread=0.3)
     for status in strategies.STATUS[strategies.STATUS.index("teacher_tokens_per_param_at_min") :][:4]:
         assert seen[status] >= 30, seen
@@ -465,7 +469,8 @@ def test_the_loss_of_a_budget_as_a_target_gives_the_budget(search, teachers):
     """With a serving cost, repeated tokens and bounds; every scenario."""
     draws = random_draws(np.random.default_rng(35), 6, spread=0.3)
     bounds = Bounds(max_teacher_tokens_per_param=2000.0, min_teacher_loss=1.9)
-    options = {"served_tokens": 3e10, "serving_price": 0.5, "repetition": Repetition(1e12), "teachers": teachers}
+    draws = replace(draws, repetition=Repetition(1e12))
+    options = {"served_tokens": 3e10, "serving_price": 0.5, "teachers": teachers}
     budgets = np.array([3e20, 3e21, 4e22])
     problem = Problem([3e8, 2e9], budgets, tuple(SCENARIOS), bounds, **options)
     losses = search(draws, problem)["loss"]
@@ -509,16 +514,20 @@ def test_inference_is_paid_first_and_repetition_of_unlimited_text_changes_nothin
     for search in (perfect_information_strategies, chosen_strategies):
         plain = search(draws, Problem([1e9], budgets, scenes))
         served = search(draws, Problem([1e9], budgets + serving, scenes, served_tokens=4e11, serving_price=0.5))
-        unlimited = search(draws, Problem([1e9], budgets, scenes, repetition=Repetition(1e30)))
+        rule = Repetition(1e30, enough_params=np.full(8, 1e30))
+        unlimited = search(replace(draws, repetition=rule), Problem([1e9], budgets, scenes))
         for other in (served, unlimited):
             np.testing.assert_allclose(other["loss"], plain["loss"], rtol=1e-9)
     alone = supervised_losses(draws, Problem([1e9], budgets, ()))
     np.testing.assert_allclose(
         supervised_losses(draws, Problem([1e9], budgets + serving, (), served_tokens=2e11)), alone, rtol=1e-12
     )
-    limited = supervised_losses(draws, Problem([1e9], budgets, (), repetition=Repetition(2e10)))
+    rule = Repetition(2e10, enough_params=np.full(8, 4e8))
+    limited = supervised_losses(replace(draws, repetition=rule), Problem([1e9], budgets, ()))
     tokens = effective_tokens(pretraining_tokens(1e9, budgets), 2e10)[:, None]
-    np.testing.assert_allclose(limited[0], draws.supervised_loss(1e9, tokens), rtol=1e-12)
+    np.testing.assert_allclose(
+        limited[0], draws.supervised_loss(effective_tokens(1e9, 4e8, 5.309743), tokens), rtol=1e-12
+    )
 
 
 def test_repeated_tokens_are_worth_what_the_study_says():

@@ -60,7 +60,7 @@ def crossovers(
     budgets: Numbers = DEFAULT_BUDGETS,
     strategy: str = "best",
     teachers: Teachers | None = None,
-    **options: Unpack[planning.NoisyGridSearch],
+    **options: Unpack[planning.LimitedGridSearch],
 ) -> xr.Dataset:
     """Return the distribution of the crossover budget and its growth with the student.
 
@@ -176,7 +176,7 @@ def compare_crossovers(
     *,
     budgets: Numbers = DEFAULT_BUDGETS,
     strategy: str = "best",
-    **options: Unpack[planning.NoisyGridSearch],
+    **options: Unpack[planning.LimitedGridSearch],
 ) -> xr.Dataset:
     """Compare the crossovers of several posteriors, for example under different priors.
 

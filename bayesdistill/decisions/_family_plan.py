@@ -60,7 +60,7 @@ OPTIONS = ("plan", "pretrain all", "distill all")
 DECISIONS = ("pretrain", "distill")
 
 
-class FamilyOptions(planning.StrategyBounds, planning.Noise, total=False):
+class FamilyOptions(planning.StrategyBounds, planning.Noise, planning.LimitedData, total=False):
     """Options of `family_plan`."""
 
     progress: Progress

@@ -56,7 +56,7 @@ from bayesdistill.decisions.reductions import (
 )
 from bayesdistill.decisions.references import reference_probabilities, references
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
-from bayesdistill.decisions.spending import tokens_and_shares
+from bayesdistill.decisions.spending import epochs_note, tokens_and_shares
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
 _STRATEGY = ("teacher_params", "teacher_tokens", "teacher_loss", "student_tokens")
@@ -81,7 +81,7 @@ def plan(
     scenarios: Scenarios = tuple(SCENARIOS),
     *,
     teachers: Teachers | None = None,
-    **options: Unpack[planning.NoisySearch],
+    **options: Unpack[planning.LimitedSearch],
 ) -> xr.Dataset:
     """Return the probability that distillation beats pretraining, and the chosen strategy.
 
@@ -160,13 +160,16 @@ def plan_problem(
         "crossover_sign_changes": changes,
     }
     values |= {name: chosen[name] for name in _STRATEGY} | {f"best_{name}": best[name] for name in _STRATEGY}
-    values |= tokens_and_shares(problem, chosen) | _comparison(planner, problem, alone, chosen, best)
+    values |= tokens_and_shares(problem, chosen, fitted.draws.repetition) | _comparison(
+        planner, problem, alone, chosen, best
+    )
     values |= changes_of_side(np.asarray(values["best_advantage"]), problem.budgets)
     values["several_changes_probability"] = probability_of(thinned, np.asarray(values["side_changes"]) > 1)
     coordinates = labels.grid_coordinates(problem)
     coordinates |= {"thinned_draw": thinned.draw, "quantile": list(QUANTILES)}
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs | planning.noise_attributes(planner)
     attrs["max_extrapolation"] = planner.largest_factor
+    attrs |= epochs_note(values)
     note = "" if fitted.laws else posterior.reference_note(planner.fit)
     attrs["law_range"] = note or _RANGE[bool(fitted.laws)]
     if teachers is not None:

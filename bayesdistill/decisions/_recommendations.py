@@ -421,7 +421,7 @@ def _verdict(rule: Rule, row: Row) -> str:
 
 def _long_table(result: str, rows: list[Row], rule: Rule, planner: planning.Planner) -> xr.Dataset:
     attrs = planner.fitted.attrs
-    limits = [attrs.get(posterior.CONFLICT_ATTRIBUTE), *json.loads(attrs.get(FIXED_AXES, "{}")).values()]
+    limits = [*posterior.limits_of(attrs), *json.loads(attrs.get(FIXED_AXES, "{}")).values()]
     if said := " ".join(filter(None, limits)):
         # Sentences are quoted without the result.
         rows = [

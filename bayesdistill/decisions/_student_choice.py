@@ -20,7 +20,7 @@ from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import QUANTILES, flops_words, size_words
 from bayesdistill.decisions.reductions import mean_of, probability_of, probability_positive, quantiles_of
 from bayesdistill.decisions.solving import CHOSEN, solve
-from bayesdistill.decisions.spending import tokens_and_shares
+from bayesdistill.decisions.spending import epochs_note, tokens_and_shares
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
 from bayesdistill.strategies.problems import CODE
 
@@ -37,7 +37,7 @@ def student_choice(
     scenarios: Scenarios = tuple(SCENARIOS),
     *,
     teachers: Teachers | None = None,
-    **options: Unpack[planning.NoisyGridSearch],
+    **options: Unpack[planning.LimitedGridSearch],
 ) -> xr.Dataset:
     """Return which student size is the best at equal budget, distilled or pretrained, and with what probability.
 
@@ -110,18 +110,19 @@ def student_choice(
         "best": np.where((rank == 1).any(axis=0), (problem.students[:, None, None] * (rank == 1)).sum(axis=0), np.nan),
         "status": Codes(chosen["status"], STATUS),
         **{name: strategy[name] for name in ("teacher_params", "teacher_tokens", "teacher_loss", "student_tokens")},
-        **tokens_and_shares(problem, chosen),
+        **tokens_and_shares(problem, chosen, fitted.draws.repetition),
         **described(factors, CHOICE_AXES, ~np.isnan(chosen["student_tokens"])),
     }
     coordinates = labels.grid_coordinates(problem) | {"axis": list(CHOICE_AXES), "quantile": list(QUANTILES)}
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs | planning.noise_attributes(planner)
+    attrs |= epochs_note(values)
     if table is not None:
         values["teacher_index"] = chosen["teacher_index"]
         coordinates["teacher"] = list(table.names)
         attrs |= table.attrs | {"teachers": json.dumps(list(table.names))}
     values["sentence"] = _sentences(problem, values, None if table is None else table.names)
-    if conflict := fitted.attrs.get(posterior.CONFLICT_ATTRIBUTE):
-        values["sentence"] = values["sentence"] + f" {conflict}"
+    for limit in posterior.limits_of(fitted.attrs):
+        values["sentence"] = values["sentence"] + f" {limit}"
     return labels.answer("student_choice", fitted, values, coordinates, attrs)
 
 

@@ -45,7 +45,7 @@ CHEAPER_OPTIONS = ("distill", "pretrain", "neither")
 _STRATEGY = ("teacher_params", "teacher_tokens", "teacher_loss", "student_tokens")
 
 
-class TargetOptions(planning.Search, planning.Noise, planning.Money, total=False):
+class TargetOptions(planning.Search, planning.Noise, planning.Money, planning.LimitedData, total=False):
     """Options of `target_loss`."""
 
 

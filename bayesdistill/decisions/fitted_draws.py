@@ -17,7 +17,7 @@ from bayesdistill import posterior
 from bayesdistill.arguments import SEED
 from bayesdistill.datasets import FIXED_AXES, fixed_axes
 from bayesdistill.errors import ConflictError, ConflictWarning, ConvergenceError, ConvergenceWarning, ModelError
-from bayesdistill.law import Draws
+from bayesdistill.law import Draws, RepetitionPrior
 from bayesdistill.law.formulas import PUBLISHED_RANGE
 from bayesdistill.law.parameters import DOMAIN_WORDS
 
@@ -114,6 +114,16 @@ class FittedDraws:
         """Return the same draws of the fit with another discrepancy outside the data."""
         return replace(self, draws=posterior.draws_of(fit, seed=SEED(seed, "seed")))
 
+    def limited(self, unique_tokens: float, prior: RepetitionPrior, seed: int) -> FittedDraws:
+        """Return the draws for models that are trained on a limited number of unique tokens."""
+        rule = prior.draw(self.draws, unique_tokens, SEED(seed, "seed"))
+        attrs = {
+            "unique_tokens": float(unique_tokens),
+            "repetition_prior": json.dumps(vars(prior)),
+            posterior.LIMITED_DATA_ATTRIBUTE: limited_data_note(unique_tokens),
+        }
+        return replace(self, draws=replace(self.draws, repetition=rule), attrs=self.attrs | attrs)
+
     def _take(self, index: np.ndarray) -> FittedDraws:
         return replace(self, draws=self.draws.take(index), law=self.law[index])
 
@@ -136,6 +146,16 @@ class FittedDraws:
         within = np.unique(np.concatenate([part[i] for part, i in zip(parts, even, strict=True)]))
         index = (np.arange(self.chain.size)[:, None] * self.draw.size + within).ravel()
         return replace(self._take(index), draw=self.draw[within]), index
+
+
+def limited_data_note(unique_tokens: float) -> str:
+    """Return what every result with a limited number of unique tokens says."""
+    words = f"{unique_tokens:.3g}".replace("e+", "e")
+    return (
+        f"Limited data: teachers and students are trained on {words} unique tokens. Repeated tokens, and parameters in excess of "
+        "those for which so many tokens are compute-optimal, count less, by the rule of Muennighoff et al. (2023) with a prior on "
+        "its constants. That the rule holds for distilled students is an assumption."
+    )
 
 
 def gather(

@@ -27,6 +27,7 @@ from bayesdistill.decisions.extrapolation import within_factor
 from bayesdistill.decisions.fitted_draws import FittedDraws, gather
 from bayesdistill.decisions.solving import Workers
 from bayesdistill.errors import ParameterError
+from bayesdistill.law import PUBLISHED_REPETITION, RepetitionPrior
 from bayesdistill.law.predictive import Deviations, has_noise
 from bayesdistill.progress import Progress
 from bayesdistill.strategies import Bounds, Problem, tokens_bought
@@ -62,6 +63,11 @@ class Planner:
         `paper_claims`, no advice or verdict is conclusive if a factor, also of the student, exceeds this.
     max_student_tokens : float or str, optional
         Upper bound on the student's tokens, distilled or pretrained; by default, only the budget limits them.
+    unique_tokens : float or str, optional
+        Unique tokens of the corpus from which teachers and students are trained. Models may read them several times, with less
+        effect; by default, all tokens are different. Existing teachers keep their measured losses.
+    repetition : RepetitionPrior
+        Prior of the constants of the rule for `unique_tokens`.
     shape : Shape
         Architecture parameters that determine FLOPs per token.
     gpu_flops_per_second : float or str, optional
@@ -119,6 +125,8 @@ class Planner:
     max_teacher_tokens: Number = 2e13
     max_student_tokens: Number | None = None
     max_extrapolation: float | None = 10.0
+    unique_tokens: Number | None = None
+    repetition: RepetitionPrior = PUBLISHED_REPETITION
     shape: Shape = PUBLISHED_SHAPE
     gpu_flops_per_second: Number | None = None
     price_per_gpu_hour: Number | None = None
@@ -140,14 +148,26 @@ class Planner:
             raise ParameterError(
                 "`fit` is a Planner already. Change its options with dataclasses.replace(planner, ...)."
             )
-        check_fields(self, shape=instance(Shape), noise=one_of(*NOISE))
+        check_fields(self, shape=instance(Shape), noise=one_of(*NOISE), repetition=instance(RepetitionPrior))
+        if self.unique_tokens is not None:
+            object.__setattr__(self, "unique_tokens", arguments.parse_number(self.unique_tokens, "unique_tokens"))
         same = isinstance(self.max_teacher_tokens, str) and self.max_teacher_tokens == SAME
         given_bounds(replace(self, max_teacher_tokens=2e13) if same else self)
 
     @cached_property
-    def fitted(self) -> FittedDraws:
+    def gathered(self) -> FittedDraws:
         """Draws of the fit, after checking convergence and corpus."""
         return gather(self.fit, self.allow_unconverged, self.allow_conflict, self.seed)
+
+    @cached_property
+    def fitted(self) -> FittedDraws:
+        """Draws of the fit for the unique tokens of the corpus."""
+        return self.limited(self.gathered)
+
+    def limited(self, fitted: FittedDraws) -> FittedDraws:
+        """Return draws for the unique tokens of the corpus; the same draws if these are not limited."""
+        unique = self.unique_tokens
+        return fitted if unique is None else fitted.limited(float(unique), self.repetition, self.seed)
 
     @property
     def largest_factor(self) -> float:
@@ -213,6 +233,13 @@ class StrategyBounds(TeacherBounds, total=False):
     max_student_tokens: Number | None
 
 
+class LimitedData(TypedDict, total=False):
+    """Options of functions that plan with a limited number of unique tokens."""
+
+    unique_tokens: Number | None
+    repetition: RepetitionPrior
+
+
 class Work(TypedDict, total=False):
     """Options of long computations."""
 
@@ -245,6 +272,14 @@ class NoisySearch(NoisyGridSearch, PlanOptions, total=False):
     """Options of functions that also find the strategy with perfect information for some of the draws."""
 
 
+class LimitedGridSearch(NoisyGridSearch, LimitedData, total=False):
+    """Options of functions that do the same with a limited number of unique tokens."""
+
+
+class LimitedSearch(NoisySearch, LimitedData, total=False):
+    """Options of functions that also find the strategy with perfect information, with a limited number of unique tokens."""
+
+
 def planner_of(
     function: Callable[..., Any], fit: Source, options: Mapping[str, Any], *, distilled: bool = True
 ) -> Planner:
@@ -273,6 +308,10 @@ def planner_of(
     """
     check_options(function, options)
     planner = changed(fit, **options) if isinstance(fit, Planner) else Planner(fit, **options)
+    if planner.unique_tokens is not None and "unique_tokens" not in inspect.signature(function).parameters:
+        raise ParameterError(
+            f"{function.__name__} does not have the option `unique_tokens` of this Planner. Pass the fit, or a Planner without it."
+        )
     if distilled and not planner.fitted.draws.law.distills:
         raise ParameterError(
             "The fit has the supervised law alone, but decisions about distillation require a distillation law. Fit "
@@ -287,7 +326,7 @@ def changed(planner: Planner, **options: Any) -> Planner:
     found = replace(planner, **options)
     if all(getattr(found, name) == getattr(planner, name) for name in Unconverged.__annotations__):
         same = found.seed == planner.seed
-        vars(found)["fitted"] = planner.fitted if same else planner.fitted.reseeded(found.fit, found.seed)
+        vars(found)["gathered"] = planner.gathered if same else planner.gathered.reseeded(found.fit, found.seed)
     return found
 
 

@@ -38,7 +38,7 @@ def reference_probabilities(
     ndarray
         (law, student, scenario, budget), in the order of the laws of `references`.
     """
-    fitted = references(planner.seed)
+    fitted = planner.limited(references(planner.seed))
     draws, teachers = fitted.draws, [chosen[name][..., None] for name in ("teacher_params", "teacher_tokens")]
     # An existing teacher has its measured loss.
     loss = draws.supervised_loss(*teachers) if problem.teachers is None else chosen["teacher_loss"][..., :1]

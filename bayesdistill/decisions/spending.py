@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from bayesdistill.compute import forward_flops, teacher_cost
+from bayesdistill.law import Repetition
 from bayesdistill.strategies import Problem, tokens_bought
 
+MANY_EPOCHS = 40
+"""Number of epochs by which repeated tokens are worth next to nothing (Muennighoff et al. 2023, section 6)."""
 SHARES = ("student_share", "teacher_inference_share", "teacher_training_share")
 
 
@@ -53,6 +56,30 @@ def budget_shares(problem: Problem, solved: Mapping[str, np.ndarray]) -> dict[st
     return dict(zip(SHARES, (part / limited for part in spent), strict=True))
 
 
-def tokens_and_shares(problem: Problem, solved: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return the variables pretraining_tokens and the variables of SHARES."""
-    return {"pretraining_tokens": pretraining_tokens(problem), **budget_shares(problem, solved)}
+def epochs_note(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the attribute on limited data with how often plans read the unique tokens; empty if data are not limited."""
+    most = {name.removesuffix("_epochs"): float(np.nanmax(v)) for name, v in values.items() if name.endswith("_epochs")}
+    if not most:
+        return {}
+    words = {"pretraining": "the pretrained student", "student": "the distilled student", "teacher": "the new teacher"}
+    found = ", ".join(f"{words[name]} {number:.2g}" for name, number in most.items() if np.isfinite(number))
+    text = f"Largest number of epochs: {found}."
+    if max(most.values()) > MANY_EPOCHS:
+        text += (
+            f" More than {MANY_EPOCHS} epochs require more tokens than exist: repeated tokens then add next to nothing."
+        )
+    return {"epochs": text}
+
+
+def tokens_and_shares(
+    problem: Problem, solved: Mapping[str, np.ndarray], repetition: Repetition | None = None
+) -> dict[str, Any]:
+    """Return the variables pretraining_tokens and the variables of SHARES; if data are limited, also the epochs of each model."""
+    own = pretraining_tokens(problem)
+    found = {"pretraining_tokens": own, **budget_shares(problem, solved)}
+    if repetition is not None:
+        read = {"pretraining": own, "student": solved["student_tokens"]}
+        if problem.teachers is None:
+            read["teacher"] = solved["teacher_tokens"]
+        found |= {f"{name}_epochs": tokens / repetition.unique_tokens for name, tokens in read.items()}
+    return found

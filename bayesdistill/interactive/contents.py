@@ -103,7 +103,7 @@ def page_data(planner: Planner, sliders: Sliders) -> dict[str, Any]:
 
 def _region(draws: Draws, bounds: Bounds) -> dict[str, list[float]]:
     """Return the log of the fewest and of the most tokens of teachers that the bounds allow, by the log of their size."""
-    losses = Losses(draws, None)
+    losses = Losses(draws)
     if not some_teacher(losses, bounds):
         raise ParameterError("No new teacher is within the bounds. Increase `max_extrapolation`, or set it to None.")
     region = Region.of(losses, bounds)

@@ -20,6 +20,7 @@ from bayesdistill.law.forms import (
 )
 from bayesdistill.law.formulas import PUBLISHED
 from bayesdistill.law.parameters import UNITS, Coordinate, Parameter, Prior, Reference
+from bayesdistill.law.repetition import PUBLISHED_REPETITION, Repetition, RepetitionPrior
 from bayesdistill.law.residual import RESIDUAL_NOISE, ResidualNoise
 from bayesdistill.law.term import Student, Term
 from bayesdistill.law.terms import TERMS

@@ -13,6 +13,7 @@ from bayesdistill.errors import ParameterError
 from bayesdistill.law.discrepancy import RATIO, Paths, log_compute
 from bayesdistill.law.forms import SUPERVISED_SYMBOLS, Law
 from bayesdistill.law.parameters import UNITS, Reference
+from bayesdistill.law.repetition import Repetition
 from bayesdistill.law.term import Student
 
 
@@ -31,6 +32,8 @@ class Draws(Mapping[str, np.ndarray]):
         Name of a group effect -> number of groups in the data behind the draws.
     paths : Paths, optional
         Of the law's discrepancies; None if the law has none.
+    repetition : Repetition, optional
+        What tokens beyond the unique tokens of a corpus are worth; None if all tokens are different.
 
     Raises
     ------
@@ -43,6 +46,7 @@ class Draws(Mapping[str, np.ndarray]):
     reference: Reference = UNITS
     groups: Mapping[str, int] = field(default_factory=dict)
     paths: Paths | None = None
+    repetition: Repetition | None = None
 
     def __post_init__(self) -> None:
         known = {p.name for p in self.law.parameters}
@@ -85,7 +89,9 @@ class Draws(Mapping[str, np.ndarray]):
     def take(self, index: Any) -> Draws:
         """Some of the draws: a slice, a mask or integers."""
         paths = None if self.paths is None else self.paths.take(index)
-        return replace(self, symbols={name: value[index] for name, value in self.symbols.items()}, paths=paths)
+        repetition = None if self.repetition is None else self.repetition.take(index)
+        symbols = {name: value[index] for name, value in self.symbols.items()}
+        return replace(self, symbols=symbols, paths=paths, repetition=repetition)
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
@@ -94,12 +100,18 @@ class Draws(Mapping[str, np.ndarray]):
 
     def student(self, params: Any, tokens: Any) -> Student:
         """The student's part of the law; params and tokens (..., 1) or (..., n_draws)."""
-        return self.law.student(params, tokens, self.symbols)
+        return self.law.student(*self.effective(params, tokens), self.symbols)
 
     def supervised_loss(self, params: Any, tokens: Any) -> np.ndarray:
         """Loss of pretrained models in nats per token, (..., n_draws); params and tokens (..., 1) or (..., n_draws)."""
         p = {name: self.symbols[name] for name in SUPERVISED_SYMBOLS}
-        return np.asarray(self.law.supervised_loss(params, tokens, p))
+        return np.asarray(self.law.supervised_loss(*self.effective(params, tokens), p))
+
+    def effective(self, params: Any, tokens: Any) -> tuple[Any, Any]:
+        """Effective parameters and tokens, which the law sees, of models trained on a number of tokens."""
+        if self.repetition is None:
+            return params, tokens
+        return self.repetition.effective_params(params), self.repetition.effective(tokens)
 
     def distilled_loss(self, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
         """Loss of distilled students in nats per token, (..., n_draws); arguments (..., 1) or (..., n_draws)."""

@@ -202,8 +202,8 @@ _MANY = 5  # more than half of the nine coordinates of the distillation law
 
 
 def conflicts(data: xr.Dataset) -> list[str]:
-    """Return what every figure says if the runs contradict the supervised law; empty otherwise."""
-    return [text for text in [data.attrs.get(posterior.CONFLICT_ATTRIBUTE)] if text]
+    """Return what every figure says if the runs contradict the supervised law, or if data are limited; empty otherwise."""
+    return posterior.limits_of(data.attrs)
 
 
 def fit_notes(data: xr.Dataset) -> tuple[list[str], list[str]]:

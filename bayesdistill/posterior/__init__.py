@@ -7,10 +7,13 @@ from bayesdistill.posterior.convergence import GOOD_K, THRESHOLDS, ConvergenceTh
 from bayesdistill.posterior.corpus import (
     CONFLICT_ATTRIBUTE,
     LEVEL_SHIFT_ATTRIBUTE,
+    LIMITED_DATA_ATTRIBUTE,
+    LIMITS,
     LevelShift,
     conflict_attribute,
     corpus_conflict,
     level_shift_of,
+    limits_of,
 )
 from bayesdistill.posterior.fits import (
     CONSTANT,

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from bayesdistill.posterior.fits import Fit, posterior_dataset
 
 LEVEL_SHIFT_ATTRIBUTE = "level_shift"
 """Attribute of the posterior: the fields of a `LevelShift` as JSON."""
 CONFLICT_ATTRIBUTE = "corpus_conflict"
+LIMITED_DATA_ATTRIBUTE = "limited_data"
+LIMITS = (CONFLICT_ATTRIBUTE, LIMITED_DATA_ATTRIBUTE, "epochs")
+"""Attributes of results with sentences without which no answer is quoted."""
 """Attribute of results that come from a fit with a conflict: the sentence about the conflict."""
 SMALLEST_SHIFT = {"published law": 0.06, "runs": 0.09, "earlier posterior": 0.09}
 CONFLICT_ERRORS = {"published law": 1.5, "runs": 2.0, "earlier posterior": 2.0}
@@ -138,3 +142,8 @@ def conflict_attribute(fits: Fit | Mapping[str, Fit]) -> dict[str, str]:
     else:
         text = " ".join(f"{name}: {found}" for name, fit in fits.items() if (found := corpus_conflict(fit)))
     return {CONFLICT_ATTRIBUTE: text} if text else {}
+
+
+def limits_of(attrs: Mapping[Any, Any]) -> list[str]:
+    """Return the sentences of LIMITS among the attributes of a result."""
+    return [attrs[name] for name in LIMITS if attrs.get(name)]

@@ -131,8 +131,8 @@ def answer_sentences(fit: Fit, plan: xr.Dataset) -> tuple[str, str, str]:
             )
     second = " ".join([second, *undetermined_note(plan)])
     # The answer does not stand without the warning, wherever it is quoted.
-    conflict = plan.attrs.get(posterior.CONFLICT_ATTRIBUTE) or posterior.corpus_conflict(fit)
-    return " ".join([f"{first}.", *([conflict] if conflict else [])]), second, f"{third}."
+    limits = posterior.limits_of({**posterior.conflict_attribute(fit), **plan.attrs})
+    return " ".join([f"{first}.", *limits]), second, f"{third}."
 
 
 def optimal_sentences(optimal: xr.Dataset) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ with the same loss; if only its inference is charged, the smallest, which uses a
 A `Problem` names all that a search depends on: students, budgets or target losses, scenarios, bounds, existing teachers, inference
 that the budget pays for, and what repeated tokens are worth. Inputs and outputs are arrays; `decisions` names their dimensions.
 
-Modules: `problems` has problems, bounds and status codes, `charges` the costs of a student, `repetition` effective tokens, `losses`
+Modules: `problems` has problems, bounds and status codes, `charges` the costs of a student, `losses`
 the losses of strategies and of pretraining; `frontier` the cheapest teachers, `curves` the losses along them, `perfect_information`
 the search along the curves; `region` the allowed teachers of the chosen strategy, `descent` a minimizer, `chosen` the search;
 `existing` existing teachers; `targets` the smallest budgets for target losses.
@@ -27,14 +27,12 @@ from bayesdistill.strategies.chosen import chosen_strategies
 from bayesdistill.strategies.losses import supervised_losses, tokens_bought
 from bayesdistill.strategies.perfect_information import perfect_information_strategies
 from bayesdistill.strategies.problems import FIRST_FAILURE, STATUS, Bounds, Problem
-from bayesdistill.strategies.repetition import Repetition
 
 __all__ = [
     "FIRST_FAILURE",
     "STATUS",
     "Bounds",
     "Problem",
-    "Repetition",
     "chosen_strategies",
     "perfect_information_strategies",
     "supervised_losses",

@@ -25,8 +25,8 @@ condition, clipped to its bounds. From -1/4 to 0 the tokens of the smallest teac
 the tokens of the largest teacher increase to their upper bound. Along the whole curve L_T decreases and the charge increases.
 
 Bounds on tokens per parameter only clip the tokens at each size to a smaller range, because the ratio decreases with the size along a
-level curve. Bounds on L_T end the curve. If tokens are repeated, D_T is replaced in the power law by its effective number, and the
-left side of the condition gets the elasticity of that number as a factor.
+level curve. Bounds on L_T end the curve. If tokens are repeated, D_T and N_T are replaced in the power law by their effective numbers,
+and each side of the condition gets the elasticity of its number as a factor.
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ from typing import Any
 import numpy as np
 
 from bayesdistill.compute import Shape, flops_by_part
+from bayesdistill.law import Repetition
 from bayesdistill.strategies.charges import Charges
 from bayesdistill.strategies.losses import Losses
 from bayesdistill.strategies.problems import Bounds, Problem
-from bayesdistill.strategies.repetition import Repetition
 from bayesdistill.strategies.roots import find_roots
 
 _STRETCH = 0.25  # length in t of the two ends along which only the tokens change
 _TABLE = np.linspace(-_STRETCH, 1 + _STRETCH, 13)
 _HAIR = 1e-6  # negligible relative difference of tokens from a bound
 _ROUGH = 1e-3  # accuracy of the end of the searched part, in log cost and t
+_LEAST_ELASTICITY = -500.0  # of effective parameters, as a logarithm; a larger teacher gains nothing
 _LEAST_SHARE = 0.01  # fraction of the budget left for the student at the end of the searched part
 
 
@@ -115,10 +116,13 @@ class Frontier:
             on_curve: Any = most
         else:
             slope = (weights + attention * (2 / 3) + output * (1 / 3)) / flops
-            p = self.losses.draws
-            optimal = (
-                np.log(p["beta"] * p["B"] / (p["alpha"] * p["A"])) + np.log(slope) + p["alpha"] * log_params
-            ) / p["beta"]
+            p, size = self.losses.draws, log_params
+            if p.repetition is not None:
+                size = np.log(p.repetition.effective_params(params))
+                slope = slope / np.exp(np.maximum(p.repetition.log_elasticity_params(params), _LEAST_ELASTICITY))
+            optimal = (np.log(p["beta"] * p["B"] / (p["alpha"] * p["A"])) + np.log(slope) + p["alpha"] * size) / p[
+                "beta"
+            ]
             on_curve = np.clip(self._log_tokens(optimal, (fewest, most), flops, budget), fewest, most)
         below, above = np.minimum(t, 0.0) / _STRETCH, np.maximum(t - 1.0, 0.0) / _STRETCH
         log_tokens = on_curve + below * (on_curve - fewest) + above * (most - on_curve)
@@ -127,12 +131,12 @@ class Frontier:
     def _log_tokens(self, optimal: Any, limits: tuple[Any, Any], flops: Any, budget: Any) -> Any:
         """Return the logarithm of the tokens that satisfy the condition, from those that satisfy it for kappa = 0."""
         charges, beta = self.charges, self.losses.draws["beta"]
-        if self.losses.repetition is None:
+        if self.losses.draws.repetition is None:
             solve = partial(_solve_charged, optimal, beta)
         else:
-            solve = partial(_solve_repeated, optimal, beta, self.losses.repetition, limits)
+            solve = partial(_solve_repeated, optimal, beta, self.losses.draws.repetition, limits)
         if not self.depends_on_budget:
-            return optimal if self.losses.repetition is None else solve(1.0, 0.0)
+            return optimal if self.losses.draws.repetition is None else solve(1.0, 0.0)
         share, per_token = charges.delta_lgt / (3 * charges.delta_pre), charges.per_token(flops)
         tokens = solve(3 * charges.student_flops / per_token, share * budget / per_token)
         if np.isfinite(charges.max_student_tokens):

@@ -10,28 +10,24 @@ import numpy as np
 from bayesdistill.compute import pretraining_tokens
 from bayesdistill.law import Draws
 from bayesdistill.strategies.problems import Problem, budgets_per_draw
-from bayesdistill.strategies.repetition import Repetition
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of models from numbers of tokens; some tokens may be repeated.
+    """Losses of models.
 
     Parameters
     ----------
     draws : Draws
-    repetition : Repetition or None
-        None if all tokens are different.
     """
 
     draws: Draws
-    repetition: Repetition | None
 
     @classmethod
     def of(cls, draws: Draws, problem: Problem) -> Losses:
         """Return the losses of a problem, with only the symbols that they depend on."""
         symbols = {name: draws[name] for name in draws.law.symbols_of_law}
-        return cls(replace(draws, symbols=symbols, paths=None), problem.repetition)
+        return cls(replace(draws, symbols=symbols, paths=None))
 
     @property
     def n_draws(self) -> int:
@@ -40,20 +36,15 @@ class Losses:
 
     def take(self, index: Any) -> Losses:
         """Return the losses under some of the draws."""
-        repetition = None if self.repetition is None else self.repetition.take(index)
-        return Losses(self.draws.take(index), repetition)
-
-    def effective(self, tokens: Any) -> Any:
-        """Return the number of tokens that the law sees."""
-        return tokens if self.repetition is None else self.repetition.effective(tokens)
+        return Losses(self.draws.take(index))
 
     def supervised(self, params: Any, tokens: Any) -> np.ndarray:
         """Return the losses of pretrained models; arguments (..., 1) or (..., n_draws)."""
-        return self.draws.supervised_loss(params, self.effective(tokens))
+        return self.draws.supervised_loss(params, tokens)
 
     def distilled(self, params: Any, tokens: Any, teacher_loss: Any) -> np.ndarray:
         """Return the losses of distilled students; infinite with less than one token."""
-        loss = self.draws.distilled_loss(params, self.effective(np.maximum(tokens, 1.0)), teacher_loss)
+        loss = self.draws.distilled_loss(params, np.maximum(tokens, 1.0), teacher_loss)
         return np.where(np.asarray(tokens) >= 1, loss, np.inf)
 
 
@@ -72,7 +63,7 @@ def supervised_losses(draws: Draws, problem: Problem) -> np.ndarray:
     ----------
     draws : Draws
     problem : Problem
-        The students, budgets, cap on tokens, inference and repetition matter.
+        The students, budgets, cap on tokens and inference matter.
 
     Returns
     -------

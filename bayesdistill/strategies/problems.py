@@ -14,7 +14,6 @@ import numpy as np
 from bayesdistill.compute import PUBLISHED_SHAPE, Scenario, Shape, forward_flops, scenario
 from bayesdistill.errors import ParameterError
 from bayesdistill.strategies.charges import Charges
-from bayesdistill.strategies.repetition import Repetition
 
 STATUS = (
     "ok",
@@ -185,8 +184,6 @@ class Problem:
         Price of a FLOP of inference relative to a FLOP of training.
     logits_price : float
         Price of a FLOP of a teacher's inference relative to a FLOP of training. Budgets are then in FLOPs of training at equal cost.
-    repetition : Repetition, optional
-        Number of unique tokens and what repeated ones are worth; by default, all tokens are different.
 
     Raises
     ------
@@ -199,10 +196,10 @@ class Problem:
     per parameter, and all models trained on 1e11 unique tokens:
 
     >>> import bayesdistill as bd
-    >>> from bayesdistill.law import LAWS, Draws
-    >>> from bayesdistill.strategies import Bounds, Problem, Repetition, chosen_strategies
-    >>> draws = Draws(LAWS["busbridge2025"], bd.PUBLISHED)  # for a fit: bayesdistill.posterior.draws_of(fit)
-    >>> options = {"targets": [2.2], "served_tokens": 1e12, "repetition": Repetition(1e11)}
+    >>> from bayesdistill.law import LAWS, Draws, Repetition
+    >>> from bayesdistill.strategies import Bounds, Problem, chosen_strategies
+    >>> draws = Draws(LAWS["busbridge2025"], bd.PUBLISHED, repetition=Repetition(1e11))  # for a fit: posterior.draws_of(fit)
+    >>> options = {"targets": [2.2], "served_tokens": 1e12}
     >>> problem = Problem([1e9], [], "teacher inference", Bounds(max_teacher_tokens_per_param=200), **options)
     >>> f"{chosen_strategies(draws, problem)['budget'].item():.1e}"
     '4.0e+21'
@@ -218,7 +215,6 @@ class Problem:
     served_tokens: float = 0.0
     serving_price: float = 1.0
     logits_price: float = 1.0
-    repetition: Repetition | None = None
 
     def __post_init__(self) -> None:
         if self.budgets is None:
@@ -245,10 +241,10 @@ class Problem:
 
     def for_draws(self, index: np.ndarray) -> Problem:
         """Return the problem for some of the draws, if it has values that depend on them."""
-        teachers, repetition = self.teachers, self.repetition
+        teachers = self.teachers
         if teachers is not None and np.ndim(teachers[1]) == 2:
             teachers = (teachers[0], np.asarray(teachers[1])[:, index], *teachers[2:])
-        return replace(self, teachers=teachers, repetition=None if repetition is None else repetition.take(index))
+        return replace(self, teachers=teachers)
 
     @property
     def shape_of_grid(self) -> tuple[int, int, int]:

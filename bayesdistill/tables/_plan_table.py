@@ -22,7 +22,10 @@ _PER_CELL = """
 """
 _LOSSES = ("distilled_loss", "supervised_loss")
 """Variables with quantiles. The table has the median and the outermost ones."""
-_SPENDING = ("pretraining_tokens", "student_share", "teacher_inference_share", "teacher_training_share")
+_SPENDING = (
+    *("pretraining_tokens", "student_epochs", "pretraining_epochs", "teacher_epochs"),
+    *("student_share", "teacher_inference_share", "teacher_training_share"),
+)
 OTHER_CORPUS = "other corpus"
 """Content of the column `warning` if the distilled runs and the supervised law belong to different corpora."""
 _OUTCOMES = ("crossed", "always", "never", "reversed", "impossible")
@@ -65,7 +68,9 @@ def plan_table(plan: xr.Dataset) -> pd.DataFrame:
         student, teacher_params (parameters); budget (FLOPs), or tokens, or students_per_teacher; probability,
         probability_mcse, probability_best; expected_gain, expected_gain_mcse, regret, evpi, teacher_loss (posterior mean;
         nats per token); distilled_loss and supervised_loss, each as _lower, _median and _upper (90% interval at the level of
-        uncertainty; nats per token); teacher_tokens, student_tokens, pretraining_tokens (tokens); student_share,
+        uncertainty; nats per token); teacher_tokens, student_tokens, pretraining_tokens (tokens); with `unique_tokens`,
+        student_epochs, pretraining_epochs, teacher_epochs;
+        student_share,
         teacher_inference_share and teacher_training_share (fractions of the budget of distillation); status (words),
         extrapolates (booleans), extrapolation (largest factor outside the range of the data), extrapolation_axis (its axis,
         or none). If the plan has a range over laws, after probability_best: probability_lowest and probability_highest.

@@ -24,7 +24,7 @@ _ONE_LINE = 32  # characters of a cell, enough for a scenario or an interval
 _OF_A_CELL = """
     student scenario students_per_teacher budget tokens probability probability_lowest probability_highest expected_gain
     distilled_loss_lower distilled_loss_median distilled_loss_upper supervised_loss_lower supervised_loss_median supervised_loss_upper
-    regret laws_agree teacher_params teacher_tokens student_tokens pretraining_tokens
+    regret laws_agree teacher_params teacher_tokens student_tokens pretraining_tokens student_epochs pretraining_epochs teacher_epochs
     student_share teacher_inference_share teacher_training_share status extrapolation extrapolation_axis
 """
 _AXES = ("student", "scenario", "budget")
@@ -32,7 +32,8 @@ _PLAN = "Probability that distillation beats pretraining"
 
 _OF_LOSSES = """
     student scenario budget distilled_loss_lower distilled_loss_median distilled_loss_upper supervised_loss_lower
-    supervised_loss_median supervised_loss_upper teacher_params teacher_tokens student_tokens pretraining_tokens
+    supervised_loss_median supervised_loss_upper teacher_params teacher_tokens student_tokens pretraining_tokens student_epochs
+    pretraining_epochs teacher_epochs
     student_share teacher_inference_share teacher_training_share
 """
 
@@ -89,7 +90,7 @@ def _shown(found: xr.Dataset) -> Shown | None:
     warnings += target_sentences(found) if "cheapest_student" in found else []
     if "served_tokens" in found.coords and found["sentence"].size <= _MOST_SENTENCES:
         warnings += found["sentence"].values.ravel().tolist()
-    warnings += [text for text in [found.attrs.get(posterior.CONFLICT_ATTRIBUTE)] if text]
+    warnings += posterior.limits_of(found.attrs)
     warnings += json.loads(found.attrs.get("fixed_axes", "{}")).values()
     warnings += [text for text in [found.attrs.get("scenarios_left_out")] if text]
     warning = " ".join([*warnings, *filter(None, [found.attrs.get("suggestion")])])

@@ -401,7 +401,7 @@ def _compared(planner: planning.Planner, after: xr.DataTree, settings: Mapping[s
     """Return a plan before and after; without distillation, the compute-optimal sizes."""
     # The earlier decision is compared even if the updated draws are unreliable, which their attributes say.
     later = planning.changed(planner, fit=after, allow_unconverged=True)
-    vars(later).pop("fitted", None)
+    vars(later).pop("gathered", None)
     if not planner.fitted.draws.law.distills:
         before, now = (compute_optimal(one, **settings) for one in (planner, later))
         values: dict[str, Any]

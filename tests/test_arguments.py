@@ -381,6 +381,7 @@ def test_every_function_with_numbers_is_here():
         "Term",
         "GroupEffect",
         "ResidualNoise",
+        "RepetitionPrior",
         "Planner",
         "mix",
         "Update",

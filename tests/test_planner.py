@@ -25,6 +25,7 @@ BOUNDS = {"max_teacher_params": "300B", "max_teacher_tokens": 1e13, "min_teacher
 ALL = BOUNDS | {"max_student_tokens": 1e13}
 SHAPE = {"shape": bd.Shape(context_length=2048)}
 NOISE = {"noise": "run", "seed": 3}
+LIMITED = {"unique_tokens": "50B", "repetition": bd.RepetitionPrior(log_sd=0.1)}
 THINNED = {"draws": 4}
 UNCONVERGED = {"allow_unconverged": True}
 MONEY = {
@@ -54,17 +55,17 @@ def free_family(fit: xr.Dataset) -> xr.Dataset:
 
 # Function -> (the options that it uses, with a value that is not the default; the call).
 CALLS = {
-    "plan": (SEARCH | NOISE | THINNED, lambda f, **o: bd.plan(f, STUDENTS, BUDGETS, teachers=TABLE, **o)),
+    "plan": (SEARCH | NOISE | THINNED | LIMITED, lambda f, **o: bd.plan(f, STUDENTS, BUDGETS, teachers=TABLE, **o)),
     "plan_tokens": (BOUNDS | SHAPE | NOISE | WORK | THINNED, lambda f, **o: bd.plan_tokens(f, STUDENTS, [1e10, 1e11], **o)),
     "sharing_map": (SEARCH | NOISE | THINNED, lambda f, **o: bd.sharing_map(f, STUDENTS, BUDGETS, [1, 8], **o)),
     "break_even": (ALL | SHAPE | WORK, lambda f, **o: bd.break_even(f, STUDENTS, BUDGETS, **o)),
-    "crossovers": (SEARCH | NOISE, lambda f, **o: bd.crossovers(f, STUDENTS, "teacher inference", budgets=RANGE, **o)),
+    "crossovers": (SEARCH | NOISE | LIMITED, lambda f, **o: bd.crossovers(f, STUDENTS, "teacher inference", budgets=RANGE, **o)),
     "compare_crossovers": (
-        SEARCH | NOISE,
+        SEARCH | NOISE | LIMITED,
         lambda f, **o: bd.compare_crossovers({"a": f, "b": f}, STUDENTS, "teacher inference", budgets=RANGE, **o),
     ),
     "student_choice": (
-        SEARCH | NOISE,
+        SEARCH | NOISE | LIMITED,
         lambda f, **o: bd.student_choice(f, STUDENTS, BUDGETS, "teacher inference", teachers=TABLE, **o),
     ),
     "teacher_choice": (SEARCH, lambda f, **o: bd.teacher_choice(f, TABLE, STUDENTS, BUDGETS, **o)),
@@ -72,7 +73,10 @@ CALLS = {
         SHAPE,
         lambda f, **o: bd.capacity_gap(f, STUDENTS, student_budget=1e21, teacher_params=[1e9, 7e9], teacher_budget=1e22, **o),
     ),
-    "family_plan": (ALL | SHAPE | NOISE | {"progress": False}, lambda f, **o: bd.family_plan(f, STUDENTS, 1e22, teachers=TABLE, **o)),
+    "family_plan": (
+        ALL | SHAPE | NOISE | LIMITED | {"progress": False},
+        lambda f, **o: bd.family_plan(f, STUDENTS, 1e22, teachers=TABLE, **o),
+    ),
     "add_student": (
         NOISE,
         lambda f, **o: bd.add_student(
@@ -81,7 +85,7 @@ CALLS = {
     ),
     "plan_value": (MONEY, lambda f, **o: bd.plan_value(f, bd.plan(fit_of(f), 1e9, 1e21), **o)),
     "target_loss": (
-        ALL | SHAPE | NOISE | WORK | MONEY, lambda f, **o: bd.target_loss(f, STUDENTS, 2.3, teachers=TABLE, **o)
+        ALL | SHAPE | NOISE | WORK | MONEY | LIMITED, lambda f, **o: bd.target_loss(f, STUDENTS, 2.3, teachers=TABLE, **o)
     ),
     "lifetime": (
         ALL | SHAPE | NOISE | WORK | MONEY | THINNED,
@@ -106,7 +110,8 @@ CALLS = {
     "information_order": (SHAPE, lambda f, **o: bd.information_order(f, RUNS, **o)),
 }  # fmt: skip
 OPTIONAL = {
-    "plan": {"probability_by_law", "law_range", "bound"},
+    "plan": {"probability_by_law", "law_range", "bound", "teacher_epochs"},
+    "student_choice": {"teacher_epochs"},
     "predict": {"observed", "residual", "pit", "group_seen", "effect", "teacher", "student", "model", "experiment"},
 }
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(bd.Planner) if field.name != "fit"}

@@ -22,7 +22,8 @@ _NAMES = """
 BayesdistillError ConflictError ConflictWarning ConvergenceError ConvergenceWarning DataError DesignWarning DigestWarning
 ExtrapolationWarning FileError ModelError
 ConvergenceThresholds
-CompilerWarning Coordinate GroupEffect LAWS Law PUBLISHED Parameter ParameterError Prior ResidualNoise SCENARIOS Scenario Shape Term
+CompilerWarning Coordinate GroupEffect LAWS Law PUBLISHED Parameter ParameterError Prior RepetitionPrior ResidualNoise
+SCENARIOS Scenario Shape Term
 __version__ backtest backtest_table break_even build_model capacity_gap cheapest_first
 check cite compare_crossovers compare_fits compute_optimal plot_compute_optimal SIX_ND update Update next_supervised_runs
  crossovers decision_table describe_runs distillation_flops distilled_loss evppi explain family_plan

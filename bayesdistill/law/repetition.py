@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bayesdistill.arguments import Range, check_fields
 from bayesdistill.errors import ParameterError
-
-if TYPE_CHECKING:
-    from bayesdistill.law.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -129,13 +127,13 @@ class RepetitionPrior:
         positive, zero = Range(0, np.inf, above=True), Range(0, 10)
         check_fields(self, decay=positive, params_decay=positive, log_sd=zero)
 
-    def draw(self, draws: Draws, unique_tokens: float, seed: int) -> Repetition:
+    def draw(self, draws: Mapping[str, np.ndarray], unique_tokens: float, seed: int) -> Repetition:
         """Return the rule for some number of unique tokens, with constants for every draw.
 
         V is the size for which U tokens are compute-optimal under the draw's supervised law, with 6 N D FLOPs:
         alpha A V^-alpha = beta B U^-beta.
         """
-        z = np.random.default_rng([seed, zlib.crc32(b"repetition")]).standard_normal((2, draws.n_draws))
+        z = np.random.default_rng([seed, zlib.crc32(b"repetition")]).standard_normal((2, draws["alpha"].size))
         decay, params_decay = (
             median * np.exp(self.log_sd * one) for median, one in zip((self.decay, self.params_decay), z, strict=True)
         )
@@ -150,7 +148,7 @@ PUBLISHED_REPETITION = RepetitionPrior()
 
 
 def _saturating(amount: Any, full: Any, decay: Any) -> Any:
-    """Return an amount of which only a part counts above `full`."""
+    """Return an amount that counts fully up to `full` and in part above it."""
     excess = np.maximum(amount / full - 1, 0.0)
     # An infinite `full` is never exceeded.
     above = np.where(excess > 0, full, 0.0) * (-decay * np.expm1(-excess / decay))

@@ -59,10 +59,11 @@ def fitted(runs: pd.DataFrame, start: np.ndarray, rule: bool, tries: int) -> np.
     return min(found, key=lambda one: one.fun).x
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table of errors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one starting point and a third of the runs")
-    quick = parser.parse_args().quick
+    quick = parser.parse_args(arguments).quick
     runs = pd.read_csv(RUNS)
     runs = runs.iloc[::3] if quick else runs
     start = np.array(START)

@@ -325,6 +325,14 @@ def test_verification_finds_a_difference():
         verify(load_program(wrong_program(model, functions, float("nan"))), functions)
 
 
+def test_numbers_whose_squares_overflow_can_be_verified():
+    with pm.Model() as model:
+        z = pm.Normal("z", 0.0, 1.0, shape=2)
+        pm.Deterministic("coefficient", pm.math.exp(z + 600.0))
+    functions = translate(model)
+    assert verify(load_program(compile_program(model, functions)), functions) < 1e-12
+
+
 @pytest.mark.slow
 def test_the_default_model_passes_verification(runs354):
     model = model_of(runs354, None)

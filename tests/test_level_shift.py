@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from scipy.optimize import brentq
 
 import bayesdistill as bd
@@ -15,6 +16,7 @@ from bayesdistill import posterior
 from bayesdistill.law import DEFAULT_LAW, SUPERVISED_SYMBOLS, as_law
 from bayesdistill.model import reference_run
 from bayesdistill.priors import default_priors
+from bayesdistill.sampling._prior_table import choose_priors
 from bayesdistill.sampling.level_shift import CENTERS, NARROW, estimate_level_shift
 
 TINY = bd.load_runs("tiny"), bd.load_runs("tiny", kind="supervised")
@@ -137,6 +139,24 @@ def test_a_fit_stores_its_shift(fit354, runs354, tmp_path):
     row = bd.check(fit354).rows[0]
     assert row[0] == "level shift of the runs against the published law"
     assert row[3] == "ok"
+
+
+def test_the_shape_of_another_corpus_is_no_level(jittered_draws):
+    """With the shape of an earlier fit, supervised runs still show a shift; without them, no law has a level."""
+    runs, supervised = TINY
+    earlier = xr.DataTree.from_dict({"posterior": jittered_draws})
+
+    def shifted(table: pd.DataFrame, other: pd.DataFrame | None) -> posterior.LevelShift | None:
+        reference = reference_run(table, other)
+        default = default_priors(as_law(DEFAULT_LAW).for_runs(distilled=True, supervised=other is not None), reference)
+        chosen = choose_priors(earlier, None, default, reference, transfer="shape")
+        return estimate_level_shift(table, other, chosen, reference)
+
+    assert shifted(runs, None) is None
+    assert not shifted(runs, supervised).is_conflict
+    found = shifted(moved(runs, 0.3), supervised)
+    assert found.is_conflict
+    assert "law of the supervised runs" in found.sentence
 
 
 @pytest.mark.slow

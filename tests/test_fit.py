@@ -672,10 +672,9 @@ def test_an_earlier_fit_narrows_a_small_study(fit354, runs354):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shift", [0.1, -0.1])
-def test_the_shape_of_an_earlier_fit_helps_runs_of_another_corpus(fit354, runs354, shift):
+def test_the_shape_of_an_earlier_fit_helps_runs_of_another_corpus(fit354, runs354):
     """Of the packaged runs with other levels, 15 predict the others within their intervals; with all of the earlier fit they do not."""
-    moved = runs354.assign(teacher_loss=runs354["teacher_loss"] + shift, student_loss=runs354["student_loss"] + shift)
+    moved = runs354.assign(teacher_loss=runs354["teacher_loss"] + 0.1, student_loss=runs354["student_loss"] + 0.1)
     kept = np.random.default_rng(1).choice(len(moved), 15, replace=False)
     some = moved.iloc[kept].reset_index(drop=True)
     some.attrs["allow_suspicious"] = True

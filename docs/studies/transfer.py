@@ -315,7 +315,7 @@ def joint(folder: Path, seeds: range, quick: bool) -> None:
 
     for seed in seeds:
         for name, (study, *sizes) in STUDIES.items():
-            if study == "shifted":
+            if study == "shifted" or sizes[1]:
                 continue
             for priors in ("without published law", "shape", "joint"):
                 key = {"runs": name, "priors": priors, "seed": seed}

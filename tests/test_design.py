@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from statistics import NormalDist
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ import bayesdistill as bd
 from bayesdistill.compute import PUBLISHED_SHAPE, flops_per_token
 from bayesdistill.decisions.fitted_draws import gather
 from bayesdistill.design import cheapest_first, information_order, next_runs, random_order, run_costs
-from bayesdistill.design.candidates import parse_candidates, predict
+from bayesdistill.design.candidates import parse_candidates, predict, proposed_candidates
 from bayesdistill.errors import BayesdistillError, DataError, ParameterError
 
 STUDENT, BUDGET = 1e9, 1e21
@@ -546,3 +547,13 @@ def test_bad_arguments_are_named(spread_fit: xr.Dataset, table: pd.DataFrame) ->
         next_run(spread_fit.drop_vars(["sigma", "nu"]), table)
     with pytest.raises(BayesdistillError, match="criterion"):
         information_order(spread_fit, table, criterion="A-optimal")
+
+
+def test_proposed_runs_are_not_questioned():
+    """Sizes and tokens of tiny models are those of the fitted runs."""
+    ranges = {"student_params": (1e4, 1e6), "student_tokens_per_param": (0.5, 40.0), "teacher_loss": (2.0, 4.0)}
+    ranges |= {"pretraining_params": (1e4, 1e6), "pretraining_tokens_per_param": (0.5, 40.0)}
+    table = proposed_candidates(SimpleNamespace(ranges=ranges), None)
+    found = parse_candidates(table, PUBLISHED_SHAPE, (1.0, 8.0))
+    assert len(found.names) == 36
+    assert found.tokens.min() == pytest.approx(5000)

@@ -141,7 +141,10 @@ def test_a_normal_posterior_is_the_only_part():
     fit = normal_law(0.002)
     found = bd.explain(gain_of(fit), fit)
     assert variance(found, "posterior") == pytest.approx(0.002**2, rel=1e-9)
-    others = [part for part in PARTS if part not in ("posterior", "Monte Carlo error", "priors")]
+    others = [part for part in WITHIN if part != "posterior"]
+    unknown = found["part"].values[np.isnan(found["gain_share"].values)].tolist()
+    assert unknown == ["form of the law", "priors"]
+    assert "requires fits of several laws" in found.attrs["suggestion"]
     np.testing.assert_allclose(found["gain_variance"].sel(part=others), 0, atol=1e-18)
     # The square of the standard error of N independent draws.
     assert variance(found, "Monte Carlo error") == pytest.approx(0.002**2 / N, rel=0.2)

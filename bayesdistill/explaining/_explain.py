@@ -192,8 +192,8 @@ def explain(
     attrs = own.fitted.attrs | planning.noise_attributes(own)
     attrs["converged"] = _converged(sources)
     attrs["title"] = _title(values)
-    if np.isnan(gain_variance[PARTS.index(PRIORS)]):
-        attrs["unknown"] = "The part of the priors is unknown: it requires fits with their coordinates, and no mixture."
+    if unknown := [words for part, words in _UNKNOWN.items() if np.isnan(gain_variance[PARTS.index(part)])]:
+        attrs["unknown"] = " ".join(unknown)
     attrs["laws"] = "stored fits of several laws" if stored else "the given fits"
     attrs["suggestion"] = " ".join(_sentences(values, runs, attrs.get("unknown")))
     return Answer(labels.variables("explain", values), labels.variables("explain", coordinates), attrs)
@@ -337,7 +337,7 @@ def _variances(name: str, laws: list[_Law], stored: bool) -> tuple[np.ndarray, n
 
     away = means - weight @ means
     own = np.array([_shift_error(law, event) for law in laws])
-    between = float(weight @ away**2)
+    between = float(weight @ away**2) if len(laws) > 1 else np.nan
     # To second order, because the first is 0 where the laws agree.
     between_error = float(np.sqrt(np.sum((2 * weight * away * own) ** 2 + 2 * (weight * own**2) ** 2)))
     if event:
@@ -368,7 +368,7 @@ def _variances(name: str, laws: list[_Law], stored: bool) -> tuple[np.ndarray, n
         prior, prior_error = change**2, float(np.hypot(2 * change * deviation, np.sqrt(2) * deviation**2))
     return (
         np.array([between, *within, prior, monte_carlo**2]),
-        np.array([between_error if len(laws) > 1 else 0.0, *within_error, prior_error, np.nan]),
+        np.array([between_error if len(laws) > 1 else np.nan, *within_error, prior_error, np.nan]),
     )
 
 
@@ -427,6 +427,10 @@ def _title(values: Mapping[str, Any]) -> str:
     )
 
 
+_UNKNOWN = {
+    LAW: "The part of the form of the law is unknown: it requires fits of several laws.",
+    PRIORS: "The part of the priors is unknown: it requires fits with their coordinates, and no mixture.",
+}
 _WORDS = {
     LAW: "the form of the law",
     POSTERIOR: "the posterior of the law's parameters",

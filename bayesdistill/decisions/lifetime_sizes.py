@@ -99,7 +99,8 @@ def find_sizes(
     planner: planning.Planner, problem: Problem, question: Question, listed: np.ndarray | None
 ) -> dict[str, Any]:
     """Return the chosen sizes, their status and the best sizes of the draws, over (scenario, goal, served, ...)."""
-    thinned, _ = planner.fitted.thinned(planner.draws)
+    thinned, index = planner.fitted.thinned(planner.draws)
+    problem = problem.for_draws(index)
     workers, found = planning.workers_of(planner), {}
     parts = [replace(problem, scenarios=(one,)) for one in problem.scenarios]
     for option, axis, search, several in (

@@ -390,7 +390,7 @@ def test_a_lifetime(command: Command, published_draw: xr.Dataset, tmp_path: Path
         "--scenario",
         "best case",
         "--student",
-        "1B,8B",
+        "1B",
     ]
     prices = ["--gpu-flops", "4e14", "--gpu-price", "2", "--inference-flops", "2e14", "--currency", "EUR"]
     code, out, err = command(*question, "--budgets", "1e22", *prices, "-o", tmp_path / "lifetime.nc")

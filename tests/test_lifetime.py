@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import figure_inputs as inputs
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from decision_cases import brute_force, posterior_of, scattered, simple
+from figure_checks import assert_readable, legend_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -20,7 +22,7 @@ from bayesdistill.strategies import Problem, chosen_strategies, perfect_informat
 BEST, INFERENCE, BOTH = "best case", "teacher inference", "teacher pretraining + inference"
 TEACHER = pd.DataFrame({"name": ["open"], "params": [7e9], "loss": [1.9], "tokens": [1.4e11]})
 SERVED = np.array([0.0, 1e11, 1e12, 1e14])
-SIZES = np.array([1e8, 1e9, 2e9, 4e9, 1e10])
+SIZES = np.array([1e9, 2e9, 4e9, 1e10])
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +57,20 @@ def flat(values: xr.DataArray) -> np.ndarray:
     return values.stack(sample=("chain", draw)).values  # noqa: PD013
 
 
-@pytest.mark.parametrize("shape", [bd.SIX_ND, pytest.param(PUBLISHED_SHAPE, marks=pytest.mark.slow)])
-def test_a_power_law_has_the_pretrained_sizes_of_an_independent_optimum(shape):
+@pytest.mark.parametrize(
+    ("shape", "tokens"),
+    [(bd.SIX_ND, SERVED[1:3])]
+    + [pytest.param(s, SERVED, marks=pytest.mark.slow) for s in (bd.SIX_ND, PUBLISHED_SHAPE)],
+)
+def test_a_power_law_has_the_pretrained_sizes_of_an_independent_optimum(shape, tokens):
     # Sardana et al. (2024): minimize E + A / N^alpha + B / D^beta with 6 N D + 2 N T <= C, or the cost for a given loss.
     p, budget, target = power_law(), 1e22, 2.25
     fit, ask = posterior_of(p, chains=2), {"shape": shape, "teachers": TEACHER}
-    found = bd.lifetime(fit, SERVED, BEST, budgets=budget, **ask).isel(budget=0)
-    reach = bd.lifetime(fit, SERVED, BEST, losses=target, **ask).isel(target=0)
+    found = bd.lifetime(fit, tokens, BEST, budgets=budget, **ask).isel(budget=0)
+    reach = bd.lifetime(fit, tokens, BEST, losses=target, **ask).isel(target=0)
     best = [flat(one["pretraining_best_params"]) for one in (found, reach)]
     assert all((np.diff(sizes, axis=0) < 0).all() for sizes in best)  # more tokens served, smaller models
-    for k, served in enumerate(SERVED):
+    for k, served in enumerate(tokens):
         # Serving takes 98% of the cost at 1e14 tokens. The sizes then lie close to those that are impossible.
         close = {"rel": 0.01 if served < 1e13 else 0.03}
 
@@ -91,7 +97,7 @@ def test_a_power_law_has_the_pretrained_sizes_of_an_independent_optimum(shape):
 @pytest.mark.parametrize(("scenario", "lgt"), [pytest.param(BEST, 0, marks=pytest.mark.slow), (INFERENCE, 1)])
 def test_a_power_law_with_one_teacher_has_the_distilled_sizes_of_an_independent_optimum(scenario, lgt):
     p, budget, price, target = power_law(), 1e22, 3.0, 2.4
-    served = SERVED[:3]
+    served = SERVED[[0, 2]]
     options = {"teachers": TEACHER, "gpu_flops_per_second": 3e14, "inference_flops_per_second": 1e14}
     found = bd.lifetime(posterior_of(p), served, scenario, budgets=budget, **options).squeeze()
     reach = bd.lifetime(posterior_of(p), served, scenario, losses=target, **options).squeeze()
@@ -165,7 +171,7 @@ def test_a_dense_search_finds_no_better_size(fit, draws, scenario):
 
 def test_without_serving_the_answers_are_those_of_student_choice_plan_and_target_loss(jittered_draws):
     fit = bd.Planner(jittered_draws.isel(draw=slice(8)), progress=False)
-    scenarios, budgets = [INFERENCE, BOTH], [1e21, 1e22]
+    scenarios, budgets = [BOTH], [1e21, 1e22]
     found = bd.lifetime(fit, 0, scenarios, budgets=budgets, students=SIZES, noise="law").isel(served_tokens=0)
     choice = bd.student_choice(fit, SIZES, budgets, scenarios, noise="law")
     np.testing.assert_array_equal(found["expected_distilled_loss"], choice["expected_distilled_loss"].min("student"))
@@ -203,7 +209,7 @@ def test_the_loss_that_a_budget_buys_costs_this_budget(fit):
 def test_prices_count_as_tokens_and_equal_prices_give_the_flop_answer(fit):
     prices = {"gpu_flops_per_second": 4e14, "price_per_gpu_hour": 2.0, "currency": "EUR"}
     for goal in ({"budgets": 1e22}, {"losses": 2.3}):
-        ask = {"students": SIZES[1:4], "teachers": TEACHER, **goal}
+        ask = {"students": SIZES[:2], "teachers": TEACHER, **goal}
         plain = bd.lifetime(fit, [0, 3e12], BEST, **ask)
         paid = bd.lifetime(fit, [0, 3e12], BEST, **ask, **prices)
         double = bd.lifetime(fit, [0, 1.5e12], BEST, **ask, **prices, inference_price_per_gpu_hour=4)
@@ -216,12 +222,12 @@ def test_prices_count_as_tokens_and_equal_prices_give_the_flop_answer(fit):
             np.testing.assert_allclose(paid["pretraining_money"], 1e22 / 4e14 / 3600 * 2, rtol=1e-9)
 
 
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=2, deadline=None, derandomize=True)
 @given(st.integers(0, 1000), st.floats(2.1, 2.6), st.floats(10, 14))
 def test_serving_more_needs_a_smaller_model_and_a_lower_loss_never_costs_less(seed, target, log_served):
     fit = posterior_of(scattered(3, seed))
     served, targets = [0, 10 ** (log_served - 1), 10**log_served], [target, target + 0.05]
-    ask = {"students": np.geomspace(3e8, 3e10, 9), "teachers": TEACHER}
+    ask = {"students": np.geomspace(5e8, 2e10, 7), "teachers": TEACHER}
     found = bd.lifetime(fit, served, INFERENCE, losses=targets, **ask).squeeze()
     for name in ("pretraining_params", "pretraining_best_params", "distilled_params", "distilled_best_params"):
         steps = np.diff(np.nan_to_num(found[name].transpose("served_tokens", ...).values), axis=0)
@@ -282,6 +288,15 @@ def test_the_search_finds_the_minimum_of_smooth_functions(minima, power):
     found, status = best_sizes(values, size_grid(1e6, 1e12), 1e-3, refine=True)
     np.testing.assert_allclose(found, np.exp(minima), rtol=0.01)
     assert (status == 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["page", "column", "slide"])
+def test_costs_can_be_drawn(size):
+    figure = bd.plot_lifetime(inputs.lifetime_cost(), size=size)
+    assert_readable(figure)
+    assert {"distilled", "pretrained"} < set(legend_of(figure))
+    assert any(ax.get_ylabel().startswith("total cost") for ax in figure.axes)
 
 
 def test_wrong_questions_are_errors(fit):

@@ -132,9 +132,8 @@ def optimal_curves(figure: Figure, data: xr.Dataset) -> None:
 def lifetime_curves(figure: Figure, data: xr.Dataset) -> None:
     """Sizes of both options are solid inside the data, and hatched where they are extrapolated at an end; zero is left out."""
     data = data.isel(served_tokens=data["served_tokens"].values > 0)
-    goal = "target" if "target" in data.dims else "budget"
     panels = [ax for ax in figure.axes if ax.axison and ax.get_title(loc="left")]
-    cells = [data.sel({"scenario": s, goal: g}) for s in data["scenario"].values for g in data[goal].values]
+    cells = [data.sel(scenario=s, budget=b) for s in data["scenario"].values for b in data["budget"].values]
     for ax, cell in zip(panels, cells, strict=True):
         inside = ~cell["extrapolates"]
         sizes = [cell[name].notnull() & inside for name in ("distilled_params", "pretraining_params")]
@@ -248,10 +247,6 @@ CASES = {
     "lifetime": Case(
         bd.plot_lifetime, inputs.lifetime, count("scenario", "budget", rows=3), lambda data: ["distilled", "pretrained"],
         {"scenario": 1, "budget": 1, "served_tokens": 3}, marked=lifetime_curves,
-    ),
-    "lifetime_cost": Case(
-        bd.plot_lifetime, inputs.lifetime_cost, count("scenario", "target", rows=3), lambda data: ["distilled", "pretrained"],
-        {"scenario": 1, "target": 1, "served_tokens": 3}, marked=lifetime_curves,
     ),
     "family": Case(
         bd.plot_family, inputs.family, lambda data, options: 2, sizes, {"student": 1}, marked=named_students

@@ -384,6 +384,14 @@ def test_existing_teachers_have_their_measured_losses(planner354):
     assert variance(found, "residual noise") > 0
 
 
+def test_a_plan_with_limited_data_is_explained(planner354):
+    plan = bd.plan(planner354, "1B", 1e22, "best case", unique_tokens="50B")
+    found = bd.explain(plan, planner354)
+    assert found["gain"].item() == pytest.approx(float(plan["advantage"].mean()), rel=1e-9)
+    assert variance(found, WITHIN) == pytest.approx(float(plan["advantage"].var()), rel=1e-9)
+    assert found.attrs["unique_tokens"] == 5e10
+
+
 def test_errors_name_what_is_missing(planner354, plan354):
     cell = {"student": "1B", "budget": 1e22, "scenario": "best case"}
     with pytest.raises(ParameterError, match=r"several values of `student`: 3e\+08, 1e\+09"):

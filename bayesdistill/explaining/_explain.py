@@ -22,6 +22,7 @@ The last two are not properties of f: they say how far its mean may be off. Both
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,7 +45,7 @@ from bayesdistill.decisions.references import references
 from bayesdistill.design.candidates import Candidates, parse_candidates, predict, proposed_candidates
 from bayesdistill.errors import ParameterError
 from bayesdistill.explaining.variances import event_parts, event_parts_error, mean_error, prior_change, sum_parts
-from bayesdistill.law import Draws
+from bayesdistill.law import Draws, RepetitionPrior
 from bayesdistill.law.predictive import Deviations, has_noise
 
 LAW, POSTERIOR, PRIORS, MONTE_CARLO = "form of the law", "posterior", "priors", "Monte Carlo error"
@@ -139,7 +140,8 @@ def explain(
     fit, so only the differences between their means are used: each law shifts the gain by its difference from the mean of the laws.
     The variance of a Student-t distribution with 2 degrees of freedom or fewer is infinite. If the posterior includes such values, the
     part of the residual noise is the variance among the draws, and its Monte Carlo error is too small. `reduction` is the
-    linear-normal approximation of `information_order`; effects of new groups and residual noise are not reduced.
+    linear-normal approximation of `information_order`; effects of new groups and residual noise are not reduced. With limited data,
+    the posterior includes the constants of the rule for repeated tokens.
 
     Examples
     --------
@@ -160,7 +162,7 @@ def explain(
     sources = {}
     for name, fit in given.items():
         planner = planning.planner_of(explain, fit, options)
-        sources[str(name)] = planning.changed(planner, noise=level, seed=seed)
+        sources[str(name)] = planning.changed(planner, noise=level, seed=seed, **_limits(cell))
     _check_plan(cell, sources)
     shares = _weights(weights, sources)
     laws, stored = _laws(cell, sources, shares)
@@ -228,6 +230,14 @@ def _answer_of(plan: Any, student: Any, budget: Any, scenario: Any) -> xr.Datase
     return plan.squeeze(CELL)
 
 
+def _limits(cell: xr.Dataset) -> dict[str, Any]:
+    """Return the unique tokens of a plan with limited data, and the prior of its rule, as options of a Planner."""
+    if "unique_tokens" not in cell.attrs:
+        return {}
+    prior = RepetitionPrior(**json.loads(cell.attrs["repetition_prior"]))
+    return {"unique_tokens": float(cell.attrs["unique_tokens"]), "repetition": prior}
+
+
 def _check_plan(cell: xr.Dataset, sources: Mapping[str, planning.Planner]) -> None:
     """Raise an error if the plan was computed from none of the fits, or if these have different runs."""
     fits = {name: planner.fit for name, planner in sources.items()}
@@ -273,7 +283,7 @@ def _laws(
         ], False
     if posterior.reference_note(planner.fit):
         return found, False
-    stored = references(planner.seed)  # without group effects
+    stored = planner.limited(references(planner.seed))  # without group effects
     gain = _terms(stored.draws, planner, cell)[:2].sum(axis=0)
     each = [gain[stored.law == k] for k in range(len(stored.laws))]
     means = np.array([one.mean() for one in each])
@@ -402,7 +412,7 @@ def _reductions(
     """Return the expected decrease of the variance of the expected gain by each run, (candidate,), (nats per token)^2."""
     gains, means, weights, noise = [], [], [], np.zeros(len(runs.names))
     for name, planner in sources.items():
-        predicted = predict(planner.fitted, runs)
+        predicted = predict(planner.gathered, runs)  # of unique tokens
         gains.append(_terms(planner.fitted.draws, planner, cell)[:2].sum(axis=0))
         means.append(predicted.mean)
         weights.append(np.full(gains[-1].size, shares[name] / gains[-1].size))

@@ -166,7 +166,7 @@ def summarize(rows: list[dict[str, Any]], baseline: str) -> None:
     frame = pd.DataFrame(rows)
     reference = frame[frame["priors"] == baseline].set_index(["runs", "seed"])["crps"]
     ratio = np.log(frame["crps"] / frame.join(reference, on=["runs", "seed"], rsuffix="_baseline")["crps_baseline"])
-    frame = frame.assign(ratio=ratio, better=ratio < 0)
+    frame = frame.assign(ratio=ratio, better=(ratio < 0).where(ratio.notna()).astype(float))
     grouped = frame.groupby(["runs", "priors"], sort=False)
     summary = grouped[["crps", "elpd", "inside_90", "inside_50", "rmse", "better"]].mean()
     summary["median crps"], summary["median elpd"] = grouped["crps"].median(), grouped["elpd"].median()
@@ -340,7 +340,7 @@ def calibration(folder: Path, seeds: range, quick: bool) -> None:
         progress=lambda done, of: print(done, of, flush=True),
     )
     print(found["status"].to_series().value_counts())
-    print(bd.rank_uniformity(found).to_dataframe().round(3).to_string())
+    print(bd.rank_uniformity(found).round(3).to_string())
 
 
 PARTS = {"subsets": subsets, "sampling": sampling, "joint": joint, "calibration": calibration}

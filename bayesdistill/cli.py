@@ -1187,6 +1187,7 @@ def report_command(
         Path | None, typer.Option(help="Plan of this fit, written by `bayesdistill plan` or `bayesdistill optimal`.")
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help=_FOLDER)] = Path("report"),
+    one_page: Annotated[bool, typer.Option("--one-page", help="Only the answer, for one sheet of paper.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a self-contained HTML report of a fit and a plan, with tables and figures as files."""
@@ -1194,7 +1195,7 @@ def report_command(
 
     check_report(output)
     planned = None if plan is None else _load_plan(plan)
-    files = report_files(_load_fit(fit), planned, progress=False if as_json else None)
+    files = report_files(_load_fit(fit), planned, one_page=one_page, progress=False if as_json else None)
     page = write_report(files, output)
     names = [str(output / name) for name in files]
     print(json.dumps({"page": str(page), "files": names}) if as_json else f"Wrote {page}.")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
+from test_cli import run
 
 import bayesdistill as bd
 from bayesdistill import posterior
 from bayesdistill.plots import style
-from bayesdistill.reporting import report_files
+from bayesdistill.reporting import first_page, report_files
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = "<script>alert(1)</script> a_b & 50%"
@@ -219,3 +222,91 @@ def test_a_report_of_pretraining_alone(supervised_runs):
     other["posterior"] = xr.DataTree(kept.assign(E=1.01 * kept["E"]))
     with pytest.raises(bd.ParameterError, match="another"):
         report_files(other, found)
+
+
+# The first page -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_page_has_the_answer_of_the_plan(files, fit354, planned):
+    page = files["report.html"].decode()
+    first, appendix = page.split('<h1 id="appendix">')
+    table = first_page.rows(planned)
+    assert len(table) <= 8
+    for row in table.itertuples(index=False):
+        cell = planned.sel(scenario=row[1], budget=float(row[2]), student={"300M": 3e8, "1B": 1e9}[row[0]])
+        chance, error = float(cell["probability"]), float(cell["probability_mcse"])
+        assert posterior.tenths(chance) == row[3].split(" (")[0]
+        if row[5] == "distill":
+            assert chance - 2 * error >= 0.9
+        if row[5] == "pretrain":
+            assert chance + 2 * error <= 0.1
+        if row[5] in ("distill", "pretrain"):
+            assert float(cell["extrapolation"]) <= 10
+            assert bool(cell["laws_agree"])
+        assert (row[6] == "inside") == (not bool(cell["extrapolates"]))
+    assert "were digitized from a figure of Busbridge et al. (2025)" in first
+    assert first_page.headline(planned) in first.replace("&#39;", "'")
+    for name in ("log_loss", "log_gamma", "gap_curvature"):
+        assert name not in first
+        assert name in appendix
+    for scenario, words in first_page.MEANINGS.items():
+        assert f"<em>{scenario}</em>: {words}" in appendix.replace("&#39;", "'")
+    anchors = re.findall(r'href="#(\w+)"', appendix)
+    assert anchors
+    assert all(f'<h2 id="{anchor}">' in appendix for anchor in anchors)
+    assert "tables/plan.md" in first
+    assert files["tables/plan.md"].decode().count("\n") >= planned["probability"].size
+
+
+@pytest.mark.parametrize(("chance", "far", "agree", "expected"), [
+    (0.99, 1.0, True, "distill"), (0.01, 1.0, True, "pretrain"), (0.5, 1.0, True, "undetermined"), (0.905, 1.0, True, "undetermined"),
+    (0.99, 11.0, True, "undetermined"), (0.99, 1.0, False, "undetermined"), (np.nan, 1.0, True, "impossible"),
+])  # fmt: skip
+def test_nothing_is_recommended_far_from_the_data_or_against_other_laws(chance, far, agree, expected):
+    cell = xr.Dataset({"probability": chance, "probability_mcse": 0.01, "extrapolation": far, "laws_agree": agree})
+    assert first_page.advice(cell) == expected
+
+
+def test_one_page_needs_a_plan_and_has_no_appendix(jittered_draws, fit354, planned, tmp_path, monkeypatch, capsys):
+    with pytest.raises(bd.ParameterError, match="one page requires a plan"):
+        bd.report(jittered_draws, folder=tmp_path, one_page=True)
+    bd.save(fit354, tmp_path / "fit.nc")
+    bd.save(planned, tmp_path / "plan.nc")
+    names = [str(tmp_path / name) for name in ("fit.nc", "plan.nc", "out")]
+    code, _, err = run(monkeypatch, capsys, "report", names[0], "--plan", names[1], "-o", names[2], "--one-page")
+    assert code == 0, err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Appendix" not in page
+    assert page.count("data:image/png;base64,") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["grid", "one budget", "own teachers", "pretraining alone"])
+def test_page_one_is_one_page(case, fit354, supervised_runs, tmp_path):
+    """Printed by a browser on A4 and on letter paper; the full report begins with the same page."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium on this machine; the report was not printed")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    teachers = pd.DataFrame({"name": ["open 8B"], "params": [8e9], "loss": [1.98]})
+    asked = {
+        "grid": lambda: bd.plan(fit354, ["300M", "1B", "3B", "10B"], np.geomspace(1e19, 1e25, 13), draws=100),
+        "one budget": lambda: bd.plan(fit354, "1B", 3e21, draws=100),
+        "own teachers": lambda: bd.plan(fit354, ["500M", "1B"], [1e21, 1e22], teachers=teachers, draws=100),
+        "pretraining alone": lambda: bd.compute_optimal(fit354, [1e21, 1e22]),
+    }
+    bd.report(fit354, asked[case](), folder=tmp_path, one_page=True)
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page()
+        said: list[str] = []
+        tab.on("console", lambda message: said.append(message.text))
+        tab.goto(f"file://{tmp_path}/report.html")
+        for options in ({"format": "A4"}, {"format": "Letter"}, {"prefer_css_page_size": True}):
+            assert len(re.findall(rb"/Type\s*/Page\b", tab.pdf(**options))) == 1, options
+        for width in (360, 768, 1280):
+            tab.set_viewport_size({"width": width, "height": 800})
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert not said
+        browser.close()

@@ -23,7 +23,7 @@ def methods_text(fit: Fit) -> str:
     Returns
     -------
     str
-        Plain text with data and hashes, law, priors, sampler settings and seed, convergence, conflicts, and versions.
+        Plain text in paragraphs: data and law, priors, sampler and convergence, software.
 
     Raises
     ------
@@ -40,20 +40,26 @@ def methods_text(fit: Fit) -> str:
     """
     found = posterior.provenance(fit)
     law = "distillation scaling law" if posterior.is_distilled(fit) else "supervised scaling law"
-    sentences = [f"The {law} of Busbridge et al. (2025) was used as a Bayesian model{_data(found)}."]
+    model = [f"The {law} of Busbridge et al. (2025) was used as a Bayesian model{_data(found)}."]
     if gamma_is_one(fit):
-        sentences.append("The supervised law has gamma = 1, the form of Hoffmann et al. (2022).")
-    if found:
-        sentences += _mixture(posterior.members(fit)) or [*_model(found, posterior.law_of(fit)), _sampling(found)]
+        model.append("The supervised law has gamma = 1, the form of Hoffmann et al. (2022).")
+    priors, sampling = [], []
+    if not found:
+        model.append("The draws have no provenance: their data, priors and sampler are unknown.")
+    elif mixed := _mixture(posterior.members(fit)):
+        model += mixed
     else:
-        sentences.append("The draws have no provenance: their data, priors and sampler are unknown.")
-    sentences += [_update(entry) for entry in found.get("updates", [])]
-    sentences.append(_convergence(posterior.convergence(fit)))
+        model += _model(posterior.law_of(fit))
+        priors = _priors(found)
+        sampling = [_sampling(found)]
+    sampling += [_update(entry) for entry in found.get("updates", [])]
+    sampling.append(_convergence(posterior.convergence(fit)))
     if conflict := posterior.corpus_conflict(fit):
-        sentences.append(conflict)
+        sampling.append(conflict)
+    software = []
     if versions := found.get("versions"):
-        sentences.append(f"Software: {', '.join(f'{name} {number}' for name, number in sorted(versions.items()))}.")
-    return " ".join(sentences)
+        software = [f"Software: {', '.join(f'{name} {number}' for name, number in sorted(versions.items()))}."]
+    return "\n\n".join(" ".join(paragraph) for paragraph in (model, priors, sampling, software) if paragraph)
 
 
 def _data(found: dict) -> str:
@@ -76,8 +82,12 @@ _THEORY = {
 """Sentences about priors from statements of theory, by their settings."""
 
 
-def _model(found: dict, law: Law) -> list[str]:
-    sentences = ["We model the residuals with a Student-t distribution.", *law.sentences]
+def _model(law: Law) -> list[str]:
+    return ["We model the residuals with a Student-t distribution.", *law.sentences]
+
+
+def _priors(found: dict) -> list[str]:
+    sentences = []
     if found.get("supervised_law"):
         sentences.append(f"Source of the supervised law: {found['supervised_law']}.")
     if found.get("priors"):
@@ -96,7 +106,7 @@ def _mixture(laws: dict[str, dict]) -> list[str]:
         sentences.append(f"Draws of {len(laws)} laws were mixed with these weights: {weights}.")
     for name, law in laws.items():
         if origin := law["provenance"]:
-            parts = _model(origin, law_of_json(json.dumps(origin["law"]))) if "law" in origin else []
+            parts = [*_model(law_of_json(json.dumps(origin["law"]))), *_priors(origin)] if "law" in origin else []
             sentences += [f"Law {name}:", *parts, _sampling(origin)]
     return sentences
 

@@ -9,6 +9,7 @@ import base64
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import xarray as xr
@@ -22,7 +23,7 @@ from bayesdistill.files import check_writable, make_folder, write_file
 from bayesdistill.plots.grids import need
 from bayesdistill.posterior import Fit
 from bayesdistill.progress import Progress, reporting
-from bayesdistill.reporting import content
+from bayesdistill.reporting import content, first_page
 from bayesdistill.reporting import sentences as words
 from bayesdistill.reporting._cite import cite
 from bayesdistill.reporting._methods_text import methods_text
@@ -38,6 +39,7 @@ def report(
     *,
     folder: str | Path = "report",
     date: str | None = None,
+    one_page: bool = False,
     progress: Progress = None,
 ) -> Path:
     """Write a report: a self-contained HTML page, and its tables and figures as files.
@@ -53,6 +55,9 @@ def report(
         exist.
     date : str, optional
         Date of the page. By default, the current date (UTC). The rest of the report only depends on `fit` and `plan`.
+    one_page : bool
+        Whether to write only the first page, which has the answer of `plan`, one figure, one table and caveats, as report.html. It
+        prints to one sheet of A4 or letter paper.
     progress : bool or callable, optional
         True shows a progress bar, None (the default) shows it in a terminal or a notebook, False shows nothing. A callable
         receives (finished steps, total steps).
@@ -69,7 +74,7 @@ def report(
     ModelError
         If `fit` is not a fit.
     ParameterError
-        If `plan` is not a plan, or was computed from another fit.
+        If `plan` is not a plan, or was computed from another fit, or if there is no plan for one page.
 
     Examples
     --------
@@ -77,7 +82,7 @@ def report(
     >>> bd.report(bd.load("fit.nc"), bd.load("plan.nc"), folder="report")  # doctest: +SKIP
     """
     check_report(folder)
-    return write_report(report_files(fit_of(fit), plan, date=date, progress=progress), folder)
+    return write_report(report_files(fit_of(fit), plan, date=date, one_page=one_page, progress=progress), folder)
 
 
 def report_files(
@@ -85,6 +90,7 @@ def report_files(
     plan: xr.Dataset | None = None,
     *,
     date: str | None = None,
+    one_page: bool = False,
     curves: xr.Dataset | None = None,
     progress: Progress = False,
 ) -> dict[str, bytes]:
@@ -97,6 +103,8 @@ def report_files(
         plan = _checked_plan(fit, plan)
     if curves is not None:
         paired(fit, curves, "result of law_curves")
+    if one_page and plan is None:
+        raise ParameterError("A report of one page requires a plan. Pass the result of bd.plan or bd.compute_optimal.")
     optimal = plan if plan is not None and _is_optimal(plan) else None
     plan = None if optimal is not None else plan
     files: dict[str, bytes] = {}
@@ -104,10 +112,18 @@ def report_files(
         done(0, _STEPS)
         found = check(fit)
         done(1, _STEPS)
-        if curves is None and "student_params" in posterior.seen_runs(fit) and posterior.is_distilled(fit):
+        if (
+            curves is None
+            and not one_page
+            and "student_params" in posterior.seen_runs(fit)
+            and posterior.is_distilled(fit)
+        ):
             curves = law_curves(fit)
         tables = content.tables_of(fit, plan, found.rows, optimal)
         figures = content.figures_of(plan, curves, optimal)
+        if one_page:
+            tables = {name: frame for name, frame in tables.items() if name == "optimal"}
+            figures = dict(list(figures.items())[:1])
         for name, frame in tables.items():
             files[f"tables/{name}.tex"] = latex(frame).encode()
             files[f"tables/{name}.md"] = markdown(frame).encode()
@@ -131,16 +147,32 @@ def report_files(
         else "Compute-optimal pretraining",
         question=words.question(plan, optimal),
         sentences=_sentences(fit, plan, optimal),
+        one_page=one_page,
+        first=None if plan is None else _first(fit, plan),
+        meanings=[]
+        if plan is None
+        else [(str(name), first_page.meaning(str(name))) for name in plan["scenario"].values],
         verdict=found.verdict,
-        methods=methods_text(fit),
+        methods=methods_text(fit).split("\n\n"),
         bibtex=cite(fit),
         tables={name: readable(frame) for name, frame in tables.items()},
         pictures=pictures,
         provenance=posterior.provenance(fit),
         draws_hash=posterior.identity(fit),
+        unusable=found.ok is False,
         **words.warnings_and_notes(fit, plan if optimal is None else optimal, found),
     )
-    return {PAGE: page.encode(), **files}
+    return {PAGE: page.encode(), **({} if one_page else files)}
+
+
+def _first(fit: Fit, plan: xr.Dataset) -> dict[str, Any]:
+    table = first_page.rows(plan)
+    return {
+        "headline": first_page.headline(plan),
+        "table": table,
+        "selection": first_page.selection(plan, len(table)),
+        "caveats": first_page.caveats(fit, plan),
+    }
 
 
 def _is_optimal(plan: xr.Dataset) -> bool:

@@ -26,6 +26,7 @@ def tables_of(
     if optimal is not None:
         tables["optimal"] = decision_table(optimal).drop(columns="extrapolates")
     if plan is not None:
+        tables["plan"] = plan_table(plan)
         tables["summary"] = summary_table(plan)
         tables["strategies"] = _strategies(plan)
         if "extrapolation_factor" in plan:

@@ -11,14 +11,9 @@ from bayesdistill.criticism import Check
 from bayesdistill.plots.grids import changes_note, undetermined_note
 from bayesdistill.plots.style import axis_words, fit_notes, power_of_ten, short
 from bayesdistill.posterior import PRIOR_SHARE, Fit, prior_dominated
+from bayesdistill.reporting.first_page import meaning
 
 _MODERATE = 3e20
-_MEANINGS = {
-    "best case": "if the teacher's logits are already available",
-    "teacher inference": "if the budget includes the teacher's inference",
-    "teacher pretraining": "if the budget includes the teacher's pretraining",
-    "teacher pretraining + inference": "if the budget includes the teacher's pretraining and inference",
-}
 
 
 def percent(value: float) -> str:
@@ -50,10 +45,6 @@ def _at(plan: xr.Dataset, scenario: str, budget: float) -> str:
     return ", ".join(f"{word} for {size}" for word, size in zip(words, sizes, strict=True))
 
 
-def _meaning(scenario: str) -> str:
-    return _MEANINGS.get(scenario, f"in the scenario '{scenario}'")
-
-
 def question(plan: xr.Dataset | None, optimal: xr.Dataset | None = None) -> str:
     """Return the question of a report in a sentence."""
     if optimal is not None:
@@ -67,7 +58,7 @@ def question(plan: xr.Dataset | None, optimal: xr.Dataset | None = None) -> str:
     span = f"{lowest} to {highest} FLOPs ({budgets.size} budgets)" if budgets.size > 1 else f"{lowest} FLOPs"
     return (
         f"With {span}, should a language model of {_listed(_sizes(plan))} non-embedding parameters be distilled from a "
-        f"teacher, or pretrained with the same budget? Cost scenarios: {_listed([str(s) for s in plan['scenario'].values])}."
+        "teacher, or pretrained with the same budget?"
     )
 
 
@@ -102,10 +93,10 @@ def answer_sentences(fit: Fit, plan: xr.Dataset) -> tuple[str, str, str]:
     near, far = float(budgets[np.argmin(np.abs(np.log(budgets / _MODERATE)))]), float(budgets.max())
     first = (
         f"At a budget of {power_of_ten(near)} FLOPs, distillation beats pretraining with probability "
-        f"{_at(plan, first_scenario, near)} {_meaning(first_scenario)}"
+        f"{_at(plan, first_scenario, near)} {meaning(first_scenario)}"
     )
     if len(scenarios) > 1:
-        first += f", but with probability {_at(plan, last_scenario, near)} {_meaning(last_scenario)}"
+        first += f", but with probability {_at(plan, last_scenario, near)} {meaning(last_scenario)}"
     if (level := plan.attrs.get("noise")) in LEVELS:
         first += f" (level {level}: {LEVELS[level]})"
     gain = plan["expected_gain"].sel(scenario=first_scenario, budget=far).values

@@ -465,3 +465,16 @@ def test_what_the_decisions_return_becomes_tables():
         assert len(frame)
         assert not set(tables.readable(frame).columns) & {"chain", "draw"}
         assert "_" not in "".join(tables.readable(frame).columns), frame.columns
+
+
+def test_a_plan_of_one_budget_has_no_crossovers(published_draw):
+    one, two = (
+        tables.summary_table(decisions.plan(published_draw, "1B", budgets, "best case"))
+        for budgets in (3e21, [3e21, 1e22])
+    )
+    assert "crossover_median" not in one
+    assert "always" not in one
+    assert {"crossover_median", "always", "never"} <= {*two}
+    text = tables.table_text(one.assign(inside_from=3e21, inside_to=3e21))
+    assert "3e21 to 3e21" not in text
+    assert "< 3e21" not in text

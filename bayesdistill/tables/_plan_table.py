@@ -137,7 +137,8 @@ def summary_table(
     DataFrame
         student (parameters), scenario, `probability at 1e21` and so on, and if the plan has a range over laws
         `probability_lowest at 1e21` and `probability_highest at 1e21`; crossover_median, crossover_lower,
-        crossover_upper (FLOPs; infinite if beyond the plan's highest budget, 0 if below its lowest); the probability of
+        crossover_upper (FLOPs; infinite if beyond the plan's highest budget, 0 if below its lowest; only of several budgets, as the
+        following columns); the probability of
         each outcome: crossed, always (distillation ahead throughout), never (pretraining ahead throughout), reversed
         (distillation ahead at the highest budget, but not at first), impossible (left out if it does not occur);
         inside_from, inside_to: lowest and highest budget that is no extrapolation (NaN if there is none); noise: the level of
@@ -176,20 +177,26 @@ def summary_table(
             for name, end in (("lowest", "lower"), ("highest", "upper")):
                 cell = plan["law_range"].sel(budget=budget, bound=end, drop=True)
                 rows[f"probability_{name} at {label}"] = cell
-    crossing = crossover_summary(plan["crossover"], plan["crossover_status"], lowest, highest, prob)
-    for end in ("lower", "median", "upper"):
-        reached = crossing[end].where(~(crossing[end] < lowest), 0.0)
-        rows[f"crossover_{end}"] = reached.where(~(reached > highest), math.inf)
-    status = in_words(plan["crossover_status"])
-    for outcome in _OUTCOMES:
-        rows[outcome] = posterior.mean(status == outcome)
+    if grid.size > 1:
+        rows = rows.assign(_crossings(plan, lowest, highest, prob))
     inside = plan["budget"].where(~plan["extrapolates"] & np.isfinite(plan["probability"]))
     rows["inside_from"], rows["inside_to"] = inside.min("budget"), inside.max("budget")
     frame = rows.reset_coords(drop=True).to_dataframe(dim_order=["student", "scenario"]).reset_index()
-    if not frame["impossible"].any():
+    if "impossible" in frame and not frame["impossible"].any():
         frame = frame.drop(columns="impossible")
     frame.attrs = {"lowest_budget": lowest, "highest_budget": highest, "interval_prob": prob}
     return frame
+
+
+def _crossings(plan: xr.Dataset, lowest: float, highest: float, prob: float) -> dict[str, xr.DataArray]:
+    """Return the interval of the crossover and the probability of each outcome, by the names of their columns."""
+    crossing = crossover_summary(plan["crossover"], plan["crossover_status"], lowest, highest, prob)
+    found = {}
+    for end in ("lower", "median", "upper"):
+        reached = crossing[end].where(~(crossing[end] < lowest), 0.0)
+        found[f"crossover_{end}"] = reached.where(~(reached > highest), math.inf)
+    status = in_words(plan["crossover_status"])
+    return found | {outcome: posterior.mean(status == outcome) for outcome in _OUTCOMES}
 
 
 def _positions(grid: np.ndarray, budgets: Sequence[float] | None) -> np.ndarray:

@@ -96,7 +96,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         heading, form = COLUMNS.get(name, (name, str))
         if name == "inside_from":
             ends = zip(values, frame["inside_to"], strict=True)
-            cells = ["nowhere" if math.isnan(low) else f"{form(low)} to {form(high)}" for low, high in ends]
+            cells = [_span(form, low, high) for low, high in ends]
         elif part == "median" and name in COLUMNS:
             heading = f"{heading} ({100 * prob:.0f}% interval)"
             form = _crossover_bound(frame.attrs) if name == "crossover_median" else form
@@ -112,6 +112,12 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
                 cells = list(map(_with_range, cells, lowest, highest))
         out[one_line(heading.replace("[money]", f"[{currency}]"))] = list(map(one_line, cells))
     return pd.DataFrame(out)
+
+
+def _span(form: Format, low: float, high: float) -> str:
+    if math.isnan(low):
+        return "nowhere"
+    return form(low) if low == high else f"{form(low)} to {form(high)}"
 
 
 def _within_error(frame: pd.DataFrame, name: str) -> list[bool]:

@@ -428,6 +428,7 @@ def lifetime_command(
     max_teacher_tokens: MaxTeacherTokens = "2e13",
     max_student_tokens: MaxStudentTokens = None,
     max_extrapolation: MaxExtrapolation = "10",
+    unique_tokens: UniqueTokens = None,
     max_compute: Annotated[str, _number("FLOPs of training above which a target counts as impossible.")] = "1e28",
     gpu_flops_per_second: GpuFlops = None,
     price_per_gpu_hour: GpuPrice = None,
@@ -455,7 +456,7 @@ def lifetime_command(
         losses=None if loss is None else [_positive(part, "--loss") for part in loss.split(",")],
         students=None if student is None else _students(student),
         teachers=teachers,
-        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation),
+        **_bounds(max_teacher_params, max_teacher_tokens, max_student_tokens, max_extrapolation, unique_tokens),
         max_compute=_positive(max_compute, "--max-compute"),
         **_prices(
             gpu_flops_per_second,

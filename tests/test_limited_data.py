@@ -17,7 +17,7 @@ from test_cli import run
 
 import bayesdistill as bd
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, pretraining_tokens
-from bayesdistill.decisions import crossovers, family_plan, plan, student_choice, target_loss
+from bayesdistill.decisions import crossovers, family_plan, lifetime, plan, student_choice, target_loss
 from bayesdistill.decisions.planning import Planner
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import LAWS, PUBLISHED, Draws
@@ -109,6 +109,17 @@ def test_one_student_is_the_plan_and_a_target_returns_the_budget(fit):
     assert family["expected_loss"].sel(option="plan").item() == pytest.approx(
         min(float(made[name].mean()) for name in ("supervised_loss", "distilled_loss")), abs=2e-4
     )
+
+
+def test_lifetime_with_limited_data(fit):
+    ask = {"served_tokens": [0, 1e12], "scenarios": "best case", "budgets": 1e22, "students": ["1B", "3B"]}
+    plain, ample, few = (
+        lifetime(fit, **ask, **option) for option in ({}, {"unique_tokens": 1e25}, {"unique_tokens": 2e9})
+    )
+    for name in ("distilled_loss_quantile", "pretraining_loss_quantile"):
+        np.testing.assert_allclose(ample[name], plain[name], atol=1e-8)
+        assert (few[name].sel(quantile=0.5) > plain[name].sel(quantile=0.5)).all()
+    assert "Limited data" in few["sentence"].values.ravel()[0]
 
 
 def test_the_prior_of_the_constants_and_its_seed():

@@ -88,7 +88,7 @@ CALLS = {
         ALL | SHAPE | NOISE | WORK | MONEY | LIMITED, lambda f, **o: bd.target_loss(f, STUDENTS, 2.3, teachers=TABLE, **o)
     ),
     "lifetime": (
-        ALL | SHAPE | NOISE | WORK | MONEY | THINNED,
+        ALL | SHAPE | NOISE | WORK | MONEY | THINNED | LIMITED,
         lambda f, **o: bd.lifetime(f, [0, 1e12], "teacher inference", budgets=1e22, students=STUDENTS, teachers=TABLE, **o),
     ),
     "evppi": ({}, lambda f, **o: bd.evppi(f, bd.plan(fit_of(f), 1e9, 1e21), **o)),

@@ -70,7 +70,9 @@ OPTIONS = ("pretrain", "distill", "impossible")
 _PRETRAIN, _DISTILL, _IMPOSSIBLE = range(3)
 
 
-class LifetimeOptions(planning.Search, planning.Noise, planning.PlanOptions, planning.Money, total=False):
+class LifetimeOptions(
+    planning.Search, planning.Noise, planning.PlanOptions, planning.Money, planning.LimitedData, total=False
+):
     """Options of `lifetime`."""
 
 
@@ -195,8 +197,8 @@ def lifetime(
         coordinates["teacher"] = list(table.names)
         attrs |= table.attrs | {"teachers": json.dumps(list(table.names))}
     values["sentence"] = _sentences(problem, question, values, None if table is None else table.names)
-    if conflict := fitted.attrs.get(posterior.CONFLICT_ATTRIBUTE):
-        values["sentence"] = values["sentence"] + f" {conflict}"
+    for limit in posterior.limits_of(fitted.attrs):
+        values["sentence"] = values["sentence"] + f" {limit}"
     values |= {name: Codes(values[name], SIZE_STATUS) for name in ("distilled_size_status", "pretraining_size_status")}
     values["status"] = Codes(values["status"], STATUS)
     declared = labels.declared()[result := "lifetime_cost" if question.reach else "lifetime"]

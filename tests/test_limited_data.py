@@ -116,7 +116,7 @@ def test_lifetime_with_limited_data(fit):
     plain, ample, few = (
         lifetime(fit, **ask, **option) for option in ({}, {"unique_tokens": 1e25}, {"unique_tokens": 2e9})
     )
-    for name in ("distilled_loss_quantile", "pretraining_loss_quantile"):
+    for name in ("distilled_loss_quantile", "supervised_loss_quantile"):
         np.testing.assert_allclose(ample[name], plain[name], atol=1e-8)
         assert (few[name].sel(quantile=0.5) > plain[name].sel(quantile=0.5)).all()
     assert "Limited data" in few["sentence"].values.ravel()[0]

@@ -332,7 +332,7 @@ def calibration(folder: Path, seeds: range, quick: bool) -> None:
     default = default_priors(SIMPLE.for_tables(runs, None), reference)
     earlier = earlier_fit("paper", folder, SIMPLE, " simple")
     priors = choose_priors(earlier, None, default, reference, transfer="shape")
-    # Truths of the wide priors of levels are mostly laws without plausible losses, of which the sampler finds no starting point.
+    # Most laws of the wide priors of levels have implausible losses. The sampler then finds no starting point.
     draws = posterior.draws_of(earlier)
     values = draws.law.coordinates_of(draws, draws.reference)
     shape = {one.name for one in priors.law.coordinates if one.shape}

@@ -18,6 +18,7 @@ from bayesdistill.decisions._target_loss import deviations_of_size
 from bayesdistill.decisions.solving import CHOSEN, solve
 from bayesdistill.decisions.target_search import first_budgets
 from bayesdistill.errors import ParameterError
+from bayesdistill.plots.grids import target_sentences
 from bayesdistill.strategies import Problem, chosen_strategies, supervised_losses
 
 INFERENCE, BOTH = "teacher inference", "teacher pretraining + inference"
@@ -296,5 +297,11 @@ def test_sentences_and_tables(fit):
     for heading in ("[USD]", "P(distillation", "cheaper)"):
         assert heading in shown
     impossible = str(bd.target_loss(fit, 1e8, 2.2, INFERENCE))
-    assert "the pretrained student never reaches it with probability > 0.95" in impossible
+    assert "neither option reaches it with up to 1e28 FLOPs" in impossible
     assert "infinite" in impossible
+
+
+def test_a_target_below_the_irreducible_loss_is_reached_by_neither():
+    found = bd.target_loss(posterior_of(scattered(4, seed=1)), "1B", [0.9, 2.3], "best case")
+    below, _ = target_sentences(found)
+    assert below == "1B, best case, 0.9 nats: neither option reaches it with up to 1e28 FLOPs."

@@ -186,10 +186,13 @@ def target_sentences(found: xr.Dataset, most: int = 4) -> list[str]:
     for student, scenario, target in np.ndindex(*(found.sizes[name] for name in shape)):
         cell = found.isel(student=student, scenario=scenario, target=target)
         low, middle, high = (float(cell["ratio_quantile"][place]) for place in (0, found.sizes["quantile"] // 2, -1))
-        words = (
-            f"{style.short(float(cell['student']))}, {style.plain(str(cell['scenario'].values))}, {float(cell['target']):g} nats: "
-            f"distillation is cheaper with probability {posterior.tenths(float(cell['probability']))}"
-        )
+        given = f"{style.short(float(cell['student']))}, {style.plain(str(cell['scenario'].values))}, {float(cell['target']):g} nats: "
+        if min(float(cell[f"{option}_impossible"]) for option in ("distilled", "pretraining")) == 1:
+            said.append(
+                f"{given}neither option reaches it with up to {style.power_of_ten(found.attrs['max_compute'])} FLOPs."
+            )
+            continue
+        words = f"{given}distillation is cheaper with probability {posterior.tenths(float(cell['probability']))}"
         if np.isfinite([low, middle, high]).all():
             words += f"; it costs {middle:.2g} times ({low:.2g} to {high:.2g}) as much as pretraining"
         for option in ("distilled", "pretraining"):

@@ -197,7 +197,7 @@ def test_the_prior_predictive_is_drawn_in_the_order_of_losses():
     dots = next(line for line in figure.axes[0].lines if line.get_marker() == "o")
     assert (np.diff(dots.get_ydata()) > 0).all()
     assert sum(bar.get_height() for bar in figure.axes[1].patches) == 40
-    assert "100 % in the 90 % interval" in texts(figure)
+    assert "100% in the 90% interval" in texts(figure)
 
 
 def test_groups_outside_of_repetition_are_marked():
@@ -218,7 +218,7 @@ def test_residuals_say_how_neighbours_correlate():
     figure = bd.plot_residuals(residuals())
     assert "correlate by 0.53 (p < 0.0005; noise alone: -0.05)" in texts(figure)
     titles = [ax.get_title(loc="left") for ax in figure.axes]
-    assert titles[0] == "by student configuration: 30 % of the variance, p < 0.0005"
+    assert titles[0] == "by student configuration: 30% of the variance, p < 0.0005"
     drawn = np.concatenate([line.get_ydata() for line in figure.axes[1].lines if line.get_marker() == "o"])
     np.testing.assert_allclose(np.sort(drawn), np.sort(figure_residuals(figure)))
 

@@ -288,13 +288,33 @@ def test_best_loss_draws_medians_and_intervals():
     loss, gain = figure.axes[0], figure.axes[len(plan["scenario"])]
     one = plan.isel(student=0, scenario=0)
     for ax, name in ((loss, "distilled_loss"), (gain, "advantage")):
-        (dashed,), _ = lines_of(ax, color)
+        (dashed,) = (line for line in ax.lines if line.get_linestyle() == "--")
         np.testing.assert_array_equal(dashed.get_ydata(), one[name].median(("chain", "draw")))
-        low, high = edges_of(bands_of(ax, color)[0], plan.sizes["budget"])
+        low, high = edges_of(bands_of(ax, color)[-1], plan.sizes["budget"])
         np.testing.assert_allclose(low, one[name].quantile(0.25, ("chain", "draw")))
         np.testing.assert_allclose(high, one[name].quantile(0.75, ("chain", "draw")))
-    grey = [line for line in loss.lines if line.get_color() == style.make_look("page", False).neutral]
-    np.testing.assert_array_equal(grey[0].get_ydata(), one["supervised_loss"].median(("chain", "draw")))
+    (dotted,) = (line for line in loss.lines if line.get_linestyle() == ":")
+    assert dotted.get_color() == dashed.get_color()
+    np.testing.assert_array_equal(dotted.get_ydata(), one["supervised_loss"].median(("chain", "draw")))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_budgets_are_dots(count):
+    """Hollow where they are extrapolated; no student vanishes from a panel."""
+    plan = inputs.plan().isel(budget=slice(0, count))
+    figure, look = plots.plot_probability(plan), style.make_look("page", False)
+    for scenario, ax in enumerate(figure.axes[: plan.sizes["scenario"]]):
+        cell = plan.isel(scenario=scenario)
+        dots = [line for line in ax.lines if line.get_marker() == "o" and line.get_markersize() > 3 * look.marker]
+        hollow = [line.get_markerfacecolor() == look.paper for line in dots]
+        drawn = sum(np.isfinite(np.asarray(line.get_ydata(), float)).sum() for line in dots)
+        assert drawn == int(np.isfinite(cell["probability"]).sum())
+        outside = sum(
+            np.isfinite(np.asarray(line.get_ydata(), float)).sum()
+            for line, empty in zip(dots, hollow, strict=True)
+            if empty
+        )
+        assert outside == int((cell["extrapolates"] & np.isfinite(cell["probability"])).sum())
 
 
 def crossover_of(values, statuses):
@@ -456,7 +476,7 @@ def test_a_slide_of_many_quantities_leaves_out_those_that_matter_least():
     assert len(page.axes[0].get_yticks()) == 36
     shown = [label.get_text() for label in slide.axes[0].get_yticklabels()]
     assert shown == [f"{k}{n}" for k in range(12) for n in "bc"]
-    assert "Not shown, because below 5 % everywhere: 0a, 1a" in words_of(slide)
+    assert "Not shown, because below 5% everywhere: 0a, 1a" in words_of(slide)
 
 
 def test_a_best_teacher_at_the_end_of_the_axis_is_no_best_teacher():
@@ -603,7 +623,7 @@ def test_captions_name_the_level_of_uncertainty(level, words):
 
 
 def test_names_from_outside_are_not_read_as_mathematics():
-    plan = inputs.plan(scenarios=["costs $5 and $6 a_b^c", "100 % \\alpha"])
+    plan = inputs.plan(scenarios=["costs $5 and $6 a_b^c", "100% \\alpha"])
     figure = plots.plot_best_loss(plan)
     figure.draw_without_rendering()
     assert figure.axes[0].get_title(loc="left").replace("\n", " ") == r"costs \$5 and \$6 a_b^c"

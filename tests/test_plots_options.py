@@ -226,7 +226,7 @@ CASES = {
         curves("distilled_loss", "teacher", "student"),
     ),
     "information": Case(
-        bd.plot_information, inputs.evppi, count("student", "scenario"), lambda data: ["0 to 1 %", "50 to 100 %"],
+        bd.plot_information, inputs.evppi, count("student", "scenario"), lambda data: ["0 to 1%", "50 to 100%"],
         {"budget": 2, "quantity": 1},
     ),
     "explain": Case(
@@ -264,7 +264,7 @@ CASES = {
     ),
     "posterior_predictive": Case(
         bd.plot_posterior_predictive, criticism.posterior_predictive,
-        lambda data, options: 2 * len(options["factors"]), lambda data: ["90 % of repetitions"],
+        lambda data, options: 2 * len(options["factors"]), lambda data: ["90% of repetitions"],
         options={"factors": [("student", "ratio", "tokens"), ("teacher",), ("tokens", "student")]},
     ),
     "residuals": Case(

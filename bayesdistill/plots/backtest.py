@@ -33,8 +33,8 @@ def plot_backtest(found: xr.Dataset, *, noise: str = "expected", size: str = "pa
     -------
     Figure
         Left: share of pairs in which the distilled run was ahead against the probability that was stated, per bin, with
-        90 % intervals; calibrated forecasts lie on the diagonal. Right: difference of the two losses as observed and as
-        forecast by the first forecaster, with 90 % intervals, a color per scenario.
+        90% intervals; calibrated forecasts lie on the diagonal. Right: difference of the two losses as observed and as
+        forecast by the first forecaster, with 90% intervals, a color per scenario.
 
     Raises
     ------

@@ -22,7 +22,7 @@ def plot_backtest_runs(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
     Returns
     -------
     Figure
-        Left: fractions of the left-out runs of each group inside their 90 % and 50 % intervals, a color per forecaster, with 90 %
+        Left: fractions of the left-out runs of each group inside their 90% and 50% intervals, a color per forecaster, with 90%
         intervals of the former. Right: predictive probability of a lower loss against the compute of the run in multiples of the
         cutoff; calibrated predictions are uniform between 0 and 1 at every distance.
 
@@ -59,7 +59,7 @@ def plot_backtest_runs(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
         style.log_axis(right.xaxis)
         right.set(ylim=(-0.03, 1.03), xlabel="compute over cut-off [1]", ylabel="probability of a lower loss [1]")
         layout.panel_title(right, "Runs in their predictive distributions")
-        legend.points("inside the 90 % interval", look.ink)
-        legend.points("inside the 50 % interval", look.ink, "^")
-        legend.line("stated fractions; bounds of the 50 and 90 % intervals", look.neutral, linestyle=":", width=0.7)
+        legend.points("inside the 90% interval", look.ink)
+        legend.points("inside the 50% interval", look.ink, "^")
+        legend.line("stated fractions; bounds of the 50 and 90% intervals", look.neutral, linestyle=":", width=0.7)
         return plot.finish(**backtest.notes(found, kept), count=runs.sizes["prediction"])

@@ -54,8 +54,10 @@ def plot_best_loss(plan: xr.Dataset, *, prob: float = grids.PROB, size: str = "p
             visuals.level(gain, 0)
             for place, (student, color) in enumerate(colors.items()):
                 one = cell.sel(student=student)
-                visuals.interval(losses, "budget", one, "supervised_loss", look.neutral, 0.3, zorder=1.5)
-                visuals.line(losses, one["budget"], one["supervised_loss"], look.neutral, 0.8, zorder=2)
+                visuals.interval(losses, "budget", one, "supervised_loss", color, 0.12, zorder=1.5)
+                visuals.line(losses, one["budget"], one["supervised_loss"], color, 1.0, zorder=2, linestyle=":")
+                if one.sizes["budget"] <= 2:
+                    visuals.points(losses, one["budget"], one["supervised_loss"], color, 3, marker="x", zorder=3)
                 visuals.curve(losses, "budget", one, "distilled_loss", color)
                 visuals.curve(gain, "budget", one, "advantage", color, 0.2)
                 _draw_crossover(cross, place, one, color, *ends)
@@ -63,7 +65,7 @@ def plot_best_loss(plan: xr.Dataset, *, prob: float = grids.PROB, size: str = "p
             cross.set_ylim(-0.6, len(colors) - 0.4)
             cross.set_yticks(range(len(colors)), [style.short(student) for student in colors])
             cross.grid(visible=False, axis="y")
-        legend.line("pretrained", look.neutral, width=0.8)
+        legend.line("pretrained", look.neutral, width=1.0, linestyle=":")
         legend.band(f"{style.percent(prob)} interval", alpha=0.3)
         legend.reach()
         legend.line(f"crossover: median, {style.percent(prob)} interval", marker="o")

@@ -121,4 +121,4 @@ def _slope_words(cell: xr.Dataset) -> str:
     share = float(cell["slope_probability"])
     often = "< 1" if share < 0.01 else f"{100 * share:.0f}"
     span = f"{quantiles[0]:.1f} to {quantiles[-1]:.1f}".replace("-", "\N{MINUS SIGN}")
-    return f"scales as size$^{{{quantiles[len(quantiles) // 2]:.1f}}}$\n({span}; in {often} % of draws)"
+    return f"scales as size$^{{{quantiles[len(quantiles) // 2]:.1f}}}$\n({span}; in {often}% of draws)"

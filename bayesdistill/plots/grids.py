@@ -163,13 +163,13 @@ def undetermined_note(plan: xr.Dataset) -> list[str]:
 
 
 def changes_note(data: xr.Dataset) -> list[str]:
-    """Say that crossovers are ambiguous if the better option changes more than once in more than 5 % of the draws."""
+    """Say that crossovers are ambiguous if the better option changes more than once in more than 5% of the draws."""
     chance = data.get("several_changes_probability")
     most = float("nan") if chance is None else float(chance.max())
     if chance is None or not most > _SEVERAL:
         return []
     return [
-        f"In up to {100 * most:.0f} % of the draws (level {chance.attrs.get('noise', 'law')}), the better option changes more "
+        f"In up to {100 * most:.0f}% of the draws (level {chance.attrs.get('noise', 'law')}), the better option changes more "
         "than once, so that distillation can be ahead again above the crossover."
     ]
 

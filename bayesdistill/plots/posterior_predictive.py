@@ -79,9 +79,9 @@ def plot_posterior_predictive(
             left.set_ylabel(look.pick(title, title, title.split(",")[0]))
         style.small_numbers(axes[-1, 0].xaxis, look.pick(3, 6))
         axes[-1, 0].set_xlabel("mean misfit\n[nats per token]")
-        axes[-1, 1].set_xlabel("share in\n90 % interval [1]")
-        legend.flagged("observed, as the model allows", "observed, outside of 90 % of repetitions")
-        legend.band("90 % of repetitions", look.neutral, 0.4)
+        axes[-1, 1].set_xlabel("share in\n90% interval [1]")
+        legend.flagged("observed, as the model allows", "observed, outside of 90% of repetitions")
+        legend.band("90% of repetitions", look.neutral, 0.4)
         short = size == "slide" and "ratio" in factors
         return plot.finish(["r: the teacher's loss over the student's own."] if short else [])
 

@@ -25,7 +25,7 @@ def plot_prior_predictive(found: xr.Dataset, *, size: str = "page", dark: bool =
     Returns
     -------
     Figure
-        Left: runs in the order of their losses, with the prior's 50 and 90 % intervals. Right: how many runs lie where among
+        Left: runs in the order of their losses, with the prior's 50 and 90% intervals. Right: how many runs lie where among
         the losses simulated for them; a prior that is wider than the data has a hill in the middle.
 
     {raises}
@@ -57,10 +57,10 @@ def plot_prior_predictive(found: xr.Dataset, *, size: str = "page", dark: bool =
         right.set(xlim=(0, 1), xlabel="share of simulated losses below the observed one [1]", ylabel="runs")
         legend.points("observed")
         legend.line("prior, median", look.accent, width=0.6)
-        legend.band("prior, 50 % of runs", look.accent, 0.6)
-        legend.band("prior, 90 % of runs", look.accent, 0.2)
+        legend.band("prior, 50% of runs", look.accent, 0.6)
+        legend.band("prior, 90% of runs", look.accent, 0.2)
         legend.line("if the prior were the truth", look.neutral, linestyle="--")
-        shares = {name: f"{100 * float(found[name]):.0f} %" for name in ("inside_50", "inside_90")}
+        shares = {name: f"{100 * float(found[name]):.0f}%" for name in ("inside_50", "inside_90")}
         return plot.finish(runs=x.size, draws=found.attrs.get("draws", "?"), **shares)
 
 

@@ -82,7 +82,7 @@ def plot_residuals(found: xr.Dataset, *, size: str = "page", dark: bool = False)
                 style.set_ticks(ax.xaxis, LogLocator(base=10, subs=(1.0, 3.0), numticks=9), style.short)
             ax.set_xlabel(label)
             share, chance = float(found["share"].sel(by=factor)), _chance(found, found["p_value"].sel(by=factor))
-            words = f"by {title_of(found, factor).split(',')[0]}: {100 * share:.0f} % of the variance, {chance}"
+            words = f"by {title_of(found, factor).split(',')[0]}: {100 * share:.0f}% of the variance, {chance}"
             layout.panel_title(ax, words, fontsize=look.small)
         for ax in axes[:, 0]:
             ax.set_ylabel("residual [nats per token]")

@@ -140,7 +140,7 @@ def power_of_ten(value: float) -> str:
 
 def percent(prob: float) -> str:
     """Write a probability for a legend."""
-    return f"{100 * prob:g} %"
+    return f"{100 * prob:g}%"
 
 
 def plain(text: object) -> str:

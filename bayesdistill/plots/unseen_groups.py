@@ -26,7 +26,7 @@ def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
     -------
     Figure
         A row for each split: elpd minus the elpd of the split's best model with two standard errors (none for a split of one
-        fold), coverage of the 50 and 90 % intervals, and RMSE in nats per token.
+        fold), coverage of the 50 and 90% intervals, and RMSE in nats per token.
 
     {raises}
 
@@ -49,9 +49,9 @@ def plot_unseen_groups(found: xr.Dataset, *, size: str = "page", dark: bool = Fa
             _draw_scores(group, one, blue, orange)
             layout.panel_title(group[0], f"{split} unseen")
         legend.points("elpd difference, 2 standard errors", blue)
-        legend.points("runs in their 90 % interval", blue)
-        legend.points("runs in their 50 % interval", orange, "^")
-        legend.band("85 to 95 %", look.neutral)
+        legend.points("runs in their 90% interval", blue)
+        legend.points("runs in their 50% interval", orange, "^")
+        legend.band("85 to 95%", look.neutral)
         legend.points("RMSE", blue, "s")
         failed = int(np.nansum(found["unconverged"].values)) if "unconverged" in found else 0
         words = f"{failed} of the refits behind this figure did not converge; its numbers may be wrong."

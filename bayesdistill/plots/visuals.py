@@ -95,13 +95,21 @@ def curve(ax: Axes, x: str, shown: xr.Dataset, name: str, color: Any, alpha: flo
     reach_line(ax, x, shown, name, color)
 
 
+_FEW = 2  # values that are drawn as dots
+
+
 def reach_line(ax: Axes, x: str, shown: xr.Dataset, name: str, color: Any, *, dots: bool = False) -> None:
     """Draw a variable along the dimension `x`, dashed and thin where it `extrapolates`, solid inside the data.
 
     With dots, every point inside has one. Without, a point inside whose neighbors are outside is a short piece of the solid line:
-    a dot would be taken for another mark of the figure.
+    a dot would be taken for another mark of the figure. One or two values are dots, hollow where they are extrapolated: a dashed line
+    between two points cannot be told from a solid one.
     """
     inside = shown[name].where(~shown["extrapolates"])
+    if shown.sizes[x] <= _FEW:
+        outside = shown[name].where(shown["extrapolates"])
+        points(ax, shown[x], inside, color, 4, zorder=3.2)
+        points(ax, shown[x], outside, color, 4, zorder=3.2, markerfacecolor=look_of(ax).paper, edge=1.2)
     line(ax, shown[x], shown[name], color, 0.9, linestyle="--", zorder=3)
     line(ax, shown[x], inside, color, 1.6, zorder=3.1)
     if dots:
@@ -126,7 +134,7 @@ def hatch_outside(ax: Axes, x: np.ndarray, outside: np.ndarray) -> None:
         "edgecolor": neutral,
         "hatch": style.HATCH,
         "linewidth": 0,
-        "alpha": 0.3,
+        "alpha": 0.12,
     }
     if not inside.size:
         # Not `axvspan`, which takes no transform: it would stretch the axis to 0 and 1.

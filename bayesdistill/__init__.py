@@ -50,7 +50,7 @@ _PUBLIC = {
         plot_experiment_fixed_student plot_experiment_fixed_teacher plot_explain plot_family plot_information plot_lifetime
         plot_loo plot_next_runs plot_posterior_predictive plot_prior_predictive plot_prior_sensitivity
         plot_probability plot_residuals plot_runs plot_sharing_map plot_student_choice plot_target_loss
-        plot_teacher_choice plot_unseen_groups plot_value
+        plot_teacher_choice plot_unseen_groups plot_update plot_value
     """,
     "posterior": "ConvergenceThresholds law_draws law_of mix provenance",
     "reporting": "cite methods_text report",

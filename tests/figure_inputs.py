@@ -485,6 +485,18 @@ def evppi() -> xr.Dataset:
     )
 
 
+def update() -> xr.Dataset:
+    """What new runs change in five parameters."""
+    return xr.Dataset(
+        {
+            "shift": ("quantity", [0.4, -1.2, 0.05, 0.0, 0.3]),
+            "sd_ratio": ("quantity", [0.9, 0.5, 1.0, 1.0, 0.7]),
+        },
+        {"quantity": ["E", "beta", "gamma", "sigma", "discrepancy_shared"]},
+        {"converged": "yes"},
+    )
+
+
 def explanation() -> xr.Dataset:
     """Parts with negative interactions and without the priors, of an answer outside the data."""
     share = np.array([0.55, 0.2, 0.15, 0.08, 0.04, -0.021, np.nan, 0.001])

@@ -69,6 +69,7 @@ MAKERS = {
     "sharing_map": (plots.plot_sharing_map, inputs.sharing_map),
     "student_choice": (plots.plot_student_choice, inputs.student_choice),
     "teacher_choice": (plots.plot_teacher_choice, inputs.teacher_choice),
+    "update": (plots.plot_update, inputs.update),
     "value": (plots.plot_value, inputs.plan_value),
     "target_loss": (plots.plot_target_loss, inputs.target_loss),
     "lifetime": (plots.plot_lifetime, inputs.lifetime),

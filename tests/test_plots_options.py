@@ -229,6 +229,10 @@ CASES = {
         bd.plot_information, inputs.evppi, count("student", "scenario"), lambda data: ["0 to 1%", "50 to 100%"],
         {"budget": 2, "quantity": 1},
     ),
+    "update": Case(
+        bd.plot_update, inputs.update, lambda data, options: 1,
+        lambda data: ["before, 90% interval", "after, mean and 90% interval"], {"quantity": 1},
+    ),
     "explain": Case(
         bd.plot_explain, inputs.explanation, lambda data, options: 1, lambda data: ["gain", "probability"], {"part": 1}
     ),

@@ -33,4 +33,5 @@ from bayesdistill.plots.student_choice import plot_student_choice
 from bayesdistill.plots.target_loss import plot_target_loss
 from bayesdistill.plots.teacher_choice import plot_teacher_choice
 from bayesdistill.plots.unseen_groups import plot_unseen_groups
+from bayesdistill.plots.update import plot_update
 from bayesdistill.plots.value import plot_value

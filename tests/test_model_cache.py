@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import hashlib
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -528,15 +530,27 @@ def sample_with(sampler: Sampler, monkeypatch) -> None:
     nuts.sample(None, cores=1, progress=False, chains=1, draws=10, tune=10, seed=0)
 
 
-def test_an_interrupt_of_the_imports_cancels_the_sampler(monkeypatch):
-    def interrupted() -> None:
-        raise KeyboardInterrupt
+def test_an_interrupt_cancels_the_sampler_during_the_imports(monkeypatch):
+    """Imports run in a thread: some packages swallow the KeyboardInterrupt that the main thread gets."""
+    imports, finish = threading.Event(), threading.Event()
 
-    monkeypatch.setattr(nuts, "load_ahead", interrupted)
-    sampler = Sampler()
+    def slow() -> None:
+        imports.set()
+        finish.wait(30)
+
+    class Interrupted(Sampler):
+        def wait(self) -> None:
+            self.done.append("waited")
+            assert imports.wait(30)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(nuts, "load_ahead", slow)
+    sampler = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         sample_with(sampler, monkeypatch)
-    assert sampler.done == ["cancelled"]
+    assert sampler.done == ["waited", "cancelled"]
+    assert not finish.is_set()
+    finish.set()
 
 
 def test_an_import_that_fails_is_no_fault_of_the_sampler(monkeypatch):
@@ -549,10 +563,10 @@ def test_an_import_that_fails_is_no_fault_of_the_sampler(monkeypatch):
 
 @pytest.mark.slow
 def test_an_interrupted_fit_does_not_sample_on(runs354, monkeypatch):
-    def interrupted() -> None:
-        raise KeyboardInterrupt
+    def begun() -> None:
+        threading.Timer(2, _thread.interrupt_main).start()
 
-    monkeypatch.setattr(nuts, "load_ahead", interrupted)
+    monkeypatch.setattr(nuts, "load_ahead", begun)
     with pytest.raises(KeyboardInterrupt):
         bd.fit(runs354, draws=500_000, progress=False)
     before = time.process_time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import threading
 from typing import Any
 
 import xarray as xr
@@ -80,7 +81,8 @@ def sample(
             blocking=False,
         )
         try:
-            load_ahead()
+            # In a thread, because an import may swallow the KeyboardInterrupt that only the main thread gets.
+            threading.Thread(target=load_ahead, daemon=True).start()
             tree = sampler.wait()
         except BaseException:
             sampler.cancel()

@@ -154,7 +154,8 @@ def limited_data_note(unique_tokens: float) -> str:
     return (
         f"Limited data: teachers and students are trained on {words} unique tokens. Repeated tokens, and parameters in excess of "
         "those for which so many tokens are compute-optimal, count less, by the rule of Muennighoff et al. (2023) with a prior on "
-        "its constants. That the rule holds for distilled students is an assumption."
+        "its constants. That the rule holds for distilled students is an assumption. It does not describe models with more "
+        "parameters than unique tokens, which overfit."
     )
 
 

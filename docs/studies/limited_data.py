@@ -2,8 +2,10 @@
 
     python docs/studies/limited_data.py
 
-The supervised law is fitted to the 137 runs of `data/muennighoff2023` by least absolute residuals of log losses (Huber with a width of
-0.01): without a rule, with the published constants, and with both constants free. The table has the errors by epochs.
+The supervised law is fitted to the runs of `data/muennighoff2023` that have at least one unique token per parameter and at most 60
+epochs, by least absolute residuals of log losses (Huber with a width of 0.01): without a rule, with the published constants, and with
+both constants free. The table has the errors by epochs for these runs and those with more epochs, and for the runs with fewer unique
+tokens.
 """
 
 from __future__ import annotations
@@ -73,12 +75,13 @@ def main(arguments: list[str] | None = None) -> None:
         "free constants": (np.append(start, np.log([15.39, 5.31])), True),
     }
     epochs = (runs["tokens"] / runs["unique_tokens"]).to_numpy()
-    group = np.digitize(epochs, EPOCHS) - 1
-    names = ["1", "1 to 4.5", "4.5 to 16", "16 to 60", "above 60"]
+    enough = (runs["unique_tokens"] >= runs["params"]).to_numpy()
+    names = ["1", "1 to 4.5", "4.5 to 16", "16 to 60", "above 60", "any, less than 1 unique token per parameter"]
+    group = np.where(enough, np.digitize(epochs, EPOCHS) - 1, len(names) - 1)
     print("| law | epochs | runs | RMSE [nats] | median error | bias |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, (first, rule) in cases.items():
-        x = fitted(runs[epochs <= 60], first, rule, 1 if quick else 6)
+        x = fitted(runs[enough & (epochs <= 60)], first, rule, 1 if quick else 6)
         error = predicted(runs, x, rule) - runs["loss"].to_numpy()
         for k, words in enumerate(names):
             e = error[group == k]

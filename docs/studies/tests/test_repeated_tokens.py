@@ -23,12 +23,12 @@ def test_one_epoch_of_enough_data_is_the_law_itself():
 @pytest.mark.slow
 def test_the_page_has_the_errors_of_the_study(capsys):
     study.main([])
-    printed = re.findall(
-        r"\| (without a rule|published constants) \| ([\w. ]+) \| (\d+) \| ([\d.]+) \|", capsys.readouterr().out
-    )
-    errors = {(law, epochs): float(rmse) for law, epochs, _, rmse in printed}
-    rows = re.findall(r"^\| ([\w. ]+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), re.M)
-    assert len(rows) == 5
-    for epochs, _, without, published in rows:
-        assert errors["without a rule", epochs] == pytest.approx(float(without), abs=0.003)
-        assert errors["published constants", epochs] == pytest.approx(float(published), abs=0.003)
+    pattern = r"\| (without a rule|published constants) \| ([^|]+) \| (\d+) \| ([\d.]+) \| [\d.]+ \| ([-+\d.]+) \|"
+    printed = re.findall(pattern, capsys.readouterr().out)
+    errors = {(law, epochs): (int(count), float(rmse), float(bias)) for law, epochs, count, rmse, bias in printed}
+    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([-+\d.]+) \|$", PAGE.read_text(), re.M)
+    assert len(rows) == 6
+    for epochs, count, without, published, bias in rows:
+        assert errors["without a rule", epochs][0] == int(count)
+        assert errors["without a rule", epochs][1] == pytest.approx(float(without), abs=0.003)
+        assert errors["published constants", epochs][1:] == pytest.approx((float(published), float(bias)), abs=0.003)

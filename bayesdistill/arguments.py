@@ -244,7 +244,8 @@ RANGES = MappingProxyType(
         "min_teacher_params": PARAMS,
         "max_teacher_params": Range(PARAMS.low, 1e4 * PARAMS.high, PARAMS.units),
         **dict.fromkeys(
-            ("max_student_tokens", "max_teacher_tokens"), Range(TOKENS.low, 1e4 * TOKENS.high, TOKENS.units)
+            ("max_student_tokens", "max_teacher_tokens", "unique_tokens"),
+            Range(TOKENS.low, 1e4 * TOKENS.high, TOKENS.units),
         ),
         **dict.fromkeys(("tokens", "student_tokens", "teacher_tokens"), TOKENS),
         "served_tokens": Range(0, 1e4 * TOKENS.high, TOKENS.units),

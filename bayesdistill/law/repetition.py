@@ -87,6 +87,9 @@ class Repetition:
         return _log_elasticity(params, self.enough_params, self.params_decay)
 
 
+_LARGEST = 230.0  # logarithm of a size that no model has
+
+
 @dataclass(frozen=True)
 class RepetitionPrior:
     """Prior of the constants of `Repetition`: independent lognormal distributions.
@@ -139,7 +142,7 @@ class RepetitionPrior:
         )
         alpha, beta = draws["alpha"], draws["beta"]
         log_data = np.log(beta * draws["B"]) - beta * np.log(unique_tokens)
-        enough = np.exp((np.log(alpha * draws["A"]) - log_data) / alpha)
+        enough = np.exp(np.clip((np.log(alpha * draws["A"]) - log_data) / alpha, 0.0, _LARGEST))
         return Repetition(unique_tokens, decay, enough, params_decay)
 
 

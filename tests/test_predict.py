@@ -285,7 +285,7 @@ def test_the_display_is_a_table(fit354, runs354):
     found = bd.predict(fit354, runs354.head(3), noise="run", prob=0.5)
     lines = str(found).splitlines()
     assert lines[0] == "Loss of a new run, with the effects of groups in the data (level: run)"
-    assert "(50\u00a0%" in found._repr_html_().replace(" ", "\u00a0")
+    assert "(50%" in found._repr_html_().replace(" ", "\u00a0")
     table = bd.decision_table(found)
     assert len(table) == 3
     assert table.attrs["interval_prob"] == 0.5

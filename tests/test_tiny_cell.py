@@ -159,7 +159,7 @@ def test_predictions_were_written_before_the_held_out_runs_were_made(predict, sc
         assert entry["converged"].startswith("Nothing is wrong")
         assert len(entry["commit_of_data"]) == 40
         for said in entry["losses"].values():
-            quantiles = [said[name] for name in ("5%", "25%", "50%", "75%", "95%")]
+            quantiles = [said[name] for name in ("5 %", "25 %", "50 %", "75 %", "95 %")]
             assert quantiles == sorted(quantiles)
             assert 1.0 < quantiles[0] < quantiles[-1] < 2.0
         for said in entry["probabilities"].values():
@@ -177,7 +177,7 @@ def test_questions_are_about_held_out_runs_and_stored_ones(predict, scripts):
 
 def test_predictions_are_scored_by_what_came_out(predict):
     entry = json.loads((TINY / "predictions.json").read_text())[-1]
-    medians = {name: {"loss": said["50%"]} for name, said in entry["losses"].items()}
+    medians = {name: {"loss": said["50 %"]} for name, said in entry["losses"].items()}
     medians["sup-d128-8M-s0"] = {"loss": 1.55}
     found = predict.score(entry, medians)
     assert (found["questions"], found["losses"], found["inside_50"], found["inside_90"]) == (6, 6, 6, 6)

@@ -191,6 +191,10 @@ def fit_command(
         Path | None,
         typer.Option(help="Supervised runs (params, tokens, loss). Without RUNS, fit only the supervised law."),
     ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="Study to fit, if the column study has several labels. The others inform its shape."),
+    ] = None,
     prior: Annotated[Path | None, typer.Option(help="Earlier fit to use as prior.")] = None,
     transfer: Annotated[
         str,
@@ -204,7 +208,7 @@ def fit_command(
         _number("Factor on the standard deviations of the earlier fit (by default 2, with --transfer shape 1)."),
     ] = None,
     between_studies: Annotated[
-        str, _number("With --transfer shape: prior standard deviations by which shapes of two studies differ.")
+        str, _number("With --transfer shape or --study: prior standard deviations by which shapes of studies differ.")
     ] = "0.5",
     law: Annotated[
         str,
@@ -244,6 +248,7 @@ def fit_command(
     result = bd.fit(
         table,
         other,
+        study=study,
         priors=None if prior is None else _load_fit(prior),
         transfer=transfer,
         widen=None if widen is None else _real(widen, "--widen"),

@@ -839,6 +839,8 @@ def test_options_reach_the_fit(
         table,
         "--prior",
         output,
+        "--study",
+        "mine",
         "--transfer",
         "shape",
         "--widen",
@@ -853,7 +855,7 @@ def test_options_reach_the_fit(
     assert asked["arguments"] == (None, table)
     xr.testing.assert_identical(asked["priors"], fit354)
     given_values = {"draws": 50, "tune": 60, "chains": 2, "seed": 7, "target_accept": 0.95, "widen": 3.0}
-    given_values |= {"transfer": "shape", "between_studies": 1.0}
+    given_values |= {"transfer": "shape", "between_studies": 1.0, "study": "mine"}
     assert {name: asked[name] for name in given_values} == given_values
     assert asked["law"] == bd.LAWS["busbridge2025"].with_fixed(gamma=1.0)
     few = supervised_runs.assign(tokens=2e10).head(5)

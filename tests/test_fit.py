@@ -550,14 +550,42 @@ def test_an_earlier_fit_must_suit_the_new_one(supervised_runs, fit354):
         bd.fit(supervised=supervised_runs, priors=fit354["posterior"].to_dataset())
 
 
-def test_runs_of_several_studies_are_not_fitted_together(runs354, supervised_runs):
+def test_one_of_several_studies_is_named(runs354, supervised_runs):
     labels = np.where(np.arange(len(runs354)) < 20, "mine", "paper")
     with pytest.raises(
-        DataError, match=r"2 labels: 'paper' \(334 runs\), 'mine' \(20 runs\).*'mine'\], priors=fit, transfer='shape'"
+        DataError, match=r"2 labels: 'mine' \(20 runs\), 'paper' \(334 runs\).*bd.fit\(runs, study='mine'\)"
     ):
         bd.fit(runs354.assign(study=labels))
-    with pytest.raises(DataError, match=r"'paper' \(354 runs\), '7' \(32 runs\)"):
+    with pytest.raises(DataError, match=r"'7' \(32 runs\), 'paper' \(354 runs\)"):
         bd.fit(runs354.assign(study="paper"), supervised_runs.assign(study=7))
+    with pytest.raises(ParameterError, match=r"no study 'other': the column `study` has 'mine' \(20 runs\)"):
+        bd.fit(runs354.assign(study=labels), study="other")
+    with pytest.raises(ParameterError, match="no study 'mine': the column `study` is missing"):
+        bd.fit(runs354, study="mine")
+    with pytest.raises(ParameterError, match="`priors` are given, but the other studies are the prior of 'mine'"):
+        bd.fit(runs354.assign(study=labels), study="mine", priors={"log_alpha": Prior(-1.0, 0.1)})
+    with pytest.raises(DataError, match="32 supervised runs have no label"):
+        bd.fit(runs354.assign(study=labels), supervised_runs, study="mine")
+    with pytest.raises(DataError, match="3 distilled runs have no label"):
+        bd.fit(runs354.assign(study=[None] * 3 + labels.tolist()[3:]), study="mine")
+
+
+def test_several_studies_are_fits_of_each_with_the_shapes_of_the_others(supervised_runs):
+    settings = {"draws": 50, "tune": 100, "chains": 2, "seed": 1, "progress": False}
+    parts = [supervised_runs.iloc[index].reset_index(drop=True) for index in (slice(0, 20), slice(20, 32))]
+    whole = pd.concat([part.assign(study=name) for part, name in zip(parts, "ab", strict=True)])
+    whole.attrs["allow_suspicious"] = True
+    for part in parts:
+        part.attrs["allow_suspicious"] = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = bd.fit(supervised=whole, study="b", **settings)
+        first = bd.fit(supervised=parts[0], **settings)
+        second = bd.fit(supervised=parts[1], priors=[first], transfer="shape", **settings)
+    xr.testing.assert_equal(found["posterior"].to_dataset(), second["posterior"].to_dataset())
+    origin = bd.provenance(found)
+    assert origin["data"]["supervised"]["runs"] == 12
+    assert [one["supervised"]["runs"] for one in origin["earlier"]] == [20]
 
 
 def test_one_study_is_an_ordinary_fit(supervised_runs):
@@ -572,6 +600,8 @@ def test_one_study_is_an_ordinary_fit(supervised_runs):
 def test_a_shape_requires_an_earlier_fit(supervised_runs, fit354):
     with pytest.raises(ParameterError, match=r"pass it as `priors`, got no priors\. Without an earlier fit, omit"):
         bd.fit(supervised=supervised_runs, transfer="shape")
+    with pytest.raises(ParameterError, match="`priors` is a sequence, which must have earlier fits"):
+        bd.fit(supervised=supervised_runs, priors=[fit354])
     with pytest.raises(ParameterError, match="pass it as `priors`, got dict"):
         bd.fit(supervised=supervised_runs, priors={"log_alpha": Prior(-1.0, 0.1)}, transfer="shape")
     with pytest.raises(ParameterError, match="`transfer` must be 'all' or 'shape', got 'levels'"):

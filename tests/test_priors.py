@@ -30,6 +30,7 @@ from bayesdistill.priors import (
     shape_prior_from_draws,
     with_block,
     with_priors,
+    without_published_law,
 )
 from bayesdistill.priors.earlier import _temper
 from bayesdistill.sampling._prior_table import choose_priors
@@ -677,29 +678,44 @@ def test_the_shape_of_a_law_has_no_level_and_no_noise():
     assert found == {*SHAPE, "log_power_S", "logit_w1", "log_kappa", "logit_omega"}
 
 
+@pytest.mark.parametrize("studies", [1, 3])
 @pytest.mark.parametrize("between", [0.0, 0.5, 1.0, math.sqrt(2)])
-def test_the_shape_of_an_earlier_posterior_is_partially_pooled(between):
-    """Against the exact answer: two shapes with correlated normal priors, one of them observed with a normal likelihood."""
-    draws, *_ = earlier(scale=0.02)
-    whole, covariance = prior_from_draws(draws, EQUATION_8, REFERENCE, 1.0)
-    names = [name for name in whole if name in SHAPE]
-    index = [list(whole).index(name) for name in names]
-    mean, covariance = np.array([whole[name].location for name in names]), covariance[np.ix_(index, index)]
+def test_the_shapes_of_earlier_posteriors_are_partially_pooled(between, studies):
+    """Against the exact answer: shapes with correlated normal priors, all but one of them observed with a normal likelihood."""
+    fits = [earlier(scale=0.02, seed=3 + study)[0] for study in range(studies)]
+    wholes = [prior_from_draws(draws, EQUATION_8, REFERENCE, 1.0) for draws in fits]
+    names = [name for name in wholes[0][0] if name in SHAPE]
+    index = [list(wholes[0][0]).index(name) for name in names]
     prior = {c.name: c.prior for c in EQUATION_8.coordinates}
     center, scale = (np.array([getattr(prior[name], what) for name in names]) for what in ("location", "scale"))
     variance = np.diag(scale**2)
     shared = (1 - between**2 / 2) * variance
     # Of the difference between two shapes.
     np.testing.assert_allclose(np.diagonal(2 * variance - 2 * shared), (between * scale) ** 2, atol=1e-12)
-    precision = np.linalg.inv(covariance) - np.linalg.inv(variance)  # the likelihood of the earlier runs
-    told = np.linalg.solve(precision, np.linalg.solve(covariance, mean) - np.linalg.solve(variance, center))
-    gain = shared @ np.linalg.inv(variance + np.linalg.inv(precision))
-    table, found = shape_prior_from_draws(draws, EQUATION_8, REFERENCE, 1.0, between)
+    told, blocks = [], [[shared] * studies for _ in range(studies)]
+    for study, (whole, covariance) in enumerate(wholes):
+        mean, inverse = (
+            np.array([whole[name].location for name in names]),
+            np.linalg.inv(covariance[np.ix_(index, index)]),
+        )
+        precision = inverse - np.linalg.inv(variance)  # the likelihood of the earlier runs
+        told.append(np.linalg.solve(precision, inverse @ mean - np.linalg.solve(variance, center)) - center)
+        blocks[study] = [variance + np.linalg.inv(precision) if k == study else shared for k in range(studies)]
+    gain = np.hstack([shared] * studies) @ np.linalg.inv(np.block(blocks))
+    table, found = shape_prior_from_draws([(draws, REFERENCE) for draws in fits], EQUATION_8, 1.0, between)
     assert list(table) == names
-    np.testing.assert_allclose([p.location for p in table.values()], center + gain @ (told - center), atol=1e-8)
-    np.testing.assert_allclose(found, variance - gain @ shared, atol=1e-8)
+    np.testing.assert_allclose([p.location for p in table.values()], center + gain @ np.concatenate(told), atol=1e-7)
+    np.testing.assert_allclose(found, variance - gain @ np.vstack([shared] * studies), atol=1e-7)
     if between == math.sqrt(2):
         np.testing.assert_allclose(found, variance, atol=1e-12)
+
+
+def test_no_earlier_study_leaves_default_priors_without_the_published_law():
+    default = default_priors(DEFAULT, REFERENCE)
+    chosen = choose_priors([], None, default, REFERENCE, transfer="shape")
+    assert chosen.supervised_law == "default priors"
+    assert chosen.table == without_published_law(default).table
+    np.testing.assert_array_equal(chosen.covariance, without_published_law(default).covariance)
 
 
 @pytest.mark.parametrize(("kinds", "source"), [({"supervised": False}, ""), ({"supervised": True}, " and runs")])

@@ -8,10 +8,13 @@ priors and put most of the prior mass on implausible laws.
 For a study of another corpus, `shape_prior_from_draws` keeps the shape alone (exponents, capacity gap, kappa: `Coordinate.shape`). Its
 coordinates are dimensionless. They are computed at the reference run of the earlier study: at the reference run of the new one, the
 law of another corpus would be extrapolated. Partial pooling: the shapes of two studies have the default prior, with standard
-deviation s, and a correlation of 1 - b^2 / 2, so that their difference has the standard deviation b s.
+deviation s, and a correlation of 1 - b^2 / 2, so that their difference has the standard deviation b s. With several earlier studies,
+every pair of studies has this correlation.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -95,20 +98,21 @@ def prior_from_draws(draws: Draws, law: Law, reference: Reference, widen: float)
     return joint_priors(values, location, covariance, reason), covariance
 
 
-@checked(draws=None)
+@checked(earlier=None)
 def shape_prior_from_draws(
-    draws: Draws, law: Law, reference: Reference, widen: float = 1.0, between_studies: float = BETWEEN_STUDIES
+    earlier: Sequence[tuple[Draws, Reference]],
+    law: Law,
+    widen: float = 1.0,
+    between_studies: float = BETWEEN_STUDIES,
 ) -> tuple[dict[str, Prior], np.ndarray]:
-    """Return the shape of an earlier posterior as a joint normal prior for a study of another corpus.
+    """Return the shapes of earlier posteriors as a joint normal prior for a study of another corpus.
 
     Parameters
     ----------
-    draws : Draws
-        The earlier posterior.
+    earlier : sequence of (Draws, Reference)
+        The posterior of each earlier study, and its reference run.
     law : Law
         Law of the new study.
-    reference : Reference
-        Reference run of the earlier study.
     widen : float
         As in `prior_from_draws`.
     between_studies : float
@@ -118,19 +122,41 @@ def shape_prior_from_draws(
     Returns
     -------
     table : dict
-        Coordinate -> Prior, with the marginal scales.
+        Coordinate -> Prior, with the marginal scales. Coordinates that no earlier study has are missing.
     covariance : array, (coordinate, coordinate)
     """
-    table, covariance = prior_from_draws(draws, law, reference, widen)
-    default = {c.name: c.prior for c in law.every_coordinate if c.shape and c.name in table}
-    index = [list(table).index(name) for name in default]
+    default = {c.name: c.prior for c in law.every_coordinate if c.shape}
     center = np.array([prior.location for prior in default.values()])
     scale = np.array([prior.scale for prior in default.values()])
-    correlation = 1 - between_studies**2 / 2
-    location = center + correlation * (np.array([table[name].location for name in default]) - center)
-    covariance = correlation**2 * covariance[np.ix_(index, index)] + (1 - correlation**2) * np.diag(scale**2)
-    reason = f"the shape of an earlier posterior, which differs between studies by {between_studies:g} prior standard deviations"
-    return joint_priors(default, location, covariance, reason), covariance
+    size, studies = len(default), len(earlier) + 1
+    # Coordinates of all studies, the new one last, in which the default priors are standard normal.
+    correlation = np.eye(studies) + (1 - between_studies**2 / 2) * (1 - np.eye(studies))
+    prior = np.kron(correlation, np.eye(size))
+    likelihood, information = np.zeros(prior.shape), np.zeros(len(prior))
+    informed = np.zeros(size, dtype=bool)
+    for study, (draws, reference) in enumerate(earlier):
+        table, covariance = prior_from_draws(draws, law, reference, widen)
+        names = [name for name in default if name in table and table[name].scale > 0]
+        own, place = (
+            [list(table).index(name) for name in names],
+            np.array([list(default).index(name) for name in names]),
+        )
+        precision = np.linalg.inv(covariance[np.ix_(own, own)] / np.outer(scale[place], scale[place]))
+        mean = (np.array([table[name].location for name in names]) - center[place]) / scale[place]
+        at = study * size + place
+        # What the runs add to the independent prior of their study.
+        likelihood[np.ix_(at, at)] = precision - np.eye(len(names))
+        information[at] = precision @ mean
+        informed[place] = True
+    # inv(inv(prior) + likelihood), without the inverse of a prior in which all shapes are equal
+    pooled = np.linalg.solve(np.eye(len(prior)) + prior @ likelihood, prior)[-size:]
+    location = center + scale * (pooled @ information)
+    covariance = np.outer(scale, scale) * pooled[:, -size:]
+    kept = np.flatnonzero(informed)
+    names, covariance = [list(default)[i] for i in kept], covariance[np.ix_(kept, kept)]
+    count = "an earlier posterior" if len(earlier) == 1 else f"{len(earlier)} earlier posteriors"
+    reason = f"the shape of {count}; shapes differ between studies by {between_studies:g} prior standard deviations"
+    return joint_priors(names, location[kept], covariance, reason), covariance
 
 
 def _temper(

@@ -36,7 +36,7 @@ class Priors:
     covariance : array, (coordinate, coordinate)
         Covariance of the coordinates. Its diagonal contains the squared scales.
     supervised_law : str
-        Source of the supervised law: "runs", "published law", "earlier posterior" or "shape of an earlier posterior".
+        Source of the supervised law: "runs", "published law", "earlier posterior", "shape of an earlier posterior" or "default priors".
     asymptotic_width : float or None
         Width in nats of the one-sided prior on the asymptotic advantage; None omits this prior.
     perfect_teacher_width : float or None

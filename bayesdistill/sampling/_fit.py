@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import time
 import warnings
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,14 @@ import xarray as xr
 from bayesdistill import compiler, posterior
 from bayesdistill.arguments import RULES, SAMPLED, checked, one_of, or_none
 from bayesdistill.datasets import fixed_axes, hash_of, read_costed, read_runs, training_curves
-from bayesdistill.errors import ConflictWarning, ConvergenceWarning, DataError, DesignWarning, ModelError
+from bayesdistill.errors import (
+    ConflictWarning,
+    ConvergenceWarning,
+    DataError,
+    DesignWarning,
+    ModelError,
+    ParameterError,
+)
 from bayesdistill.law import DEFAULT_LAW, Law, Prior, Reference, as_law
 from bayesdistill.model import build_model, reference_run
 from bayesdistill.priors import (
@@ -47,7 +54,8 @@ def fit(
     supervised: pd.DataFrame | str | Path | None = None,
     *,
     law: Law | str = DEFAULT_LAW,
-    priors: Priors | Mapping[str, Prior] | xr.DataTree | None = None,
+    study: str | None = None,
+    priors: Priors | Mapping[str, Prior] | xr.DataTree | Sequence[xr.DataTree] | None = None,
     transfer: str = "all",
     widen: float | None = None,
     between_studies: float = BETWEEN_STUDIES,
@@ -70,7 +78,7 @@ def fit(
     runs : DataFrame or path, optional
         Distilled runs (student_params, student_tokens, teacher_loss, student_loss). `read_runs` reads and checks them. The optional
         columns teacher_params and teacher_tokens, of teachers that were trained on the corpus of the students, help to find runs of
-        another corpus than the corpus of the supervised law. The optional column study must have one label.
+        another corpus than the corpus of the supervised law. The optional column study has a label for each corpus and tokenizer.
     supervised : DataFrame or path, optional
         Supervised runs (params, tokens, loss). Without distilled runs, the supervised law alone is fitted; with them, both laws
         are fitted jointly and the supervised runs replace the published-law prior. Checkpoints of one model have the same label
@@ -79,18 +87,21 @@ def fit(
         A name in `LAWS`, or a `Law` with terms, group effects, residual noise and fixed symbols, for example
         ``bd.LAWS["busbridge2025"].with_terms("soft_targets")`` or, with supervised runs, ``.with_fixed(gamma=1)`` for the
         form of Hoffmann et al. (2022).
-    priors : mapping of Prior, Priors, or DataTree, optional
+    study : str, optional
+        The study whose law is fitted, if the column study has several labels. The other studies are fitted first, each on its own.
+        Their levels (E, A, B, A_S, B_S) and noise are independent, and their shapes are the prior, as with transfer="shape".
+    priors : mapping of Prior, Priors, DataTree, or list of DataTree, optional
         A mapping changes the priors of single coordinates (see `prior_table`). The posterior of an earlier fit is used as prior,
         with its standard deviations multiplied by `widen`. `Priors` are used unchanged, with their law.
     transfer : {"all", "shape"}
         What an earlier fit informs. "all" is for a study of the same corpus and tokenizer. "shape" is for another corpus: exponents,
         capacity gap and kappa have the earlier posterior as prior, widened by `between_studies`. Levels (E, A, B, A_S, B_S) and
-        noise have default priors, and the published supervised law is not used.
+        noise have default priors, and the published supervised law is not used. `priors` may then be a list of fits of several corpora.
     widen : float, optional
         Factor on the standard deviations of an earlier posterior that is used as prior. By default 2, or 1 with transfer="shape".
     between_studies : float
-        With transfer="shape", standard deviation of the difference between the shapes of two studies, in standard deviations of the
-        default priors: from 0 (the same shape) to sqrt(2) (the earlier fit has no effect).
+        With transfer="shape" or several studies, standard deviation of the difference between the shapes of two studies, in standard
+        deviations of the default priors: from 0 (the same shape) to sqrt(2) (the earlier fit has no effect).
     tolerance : float
         Prior standard deviation in nats of the loss of the published law, in root mean square over its fitted range. This prior is
         used without supervised runs.
@@ -156,7 +167,29 @@ def fit(
         raise ModelError("There are no runs. Pass distilled runs, supervised runs, or both.")
     table = None if runs is None else read_costed(runs, kind="distilled")
     other = None if supervised is None else read_runs(supervised, kind="supervised")
-    _check_one_study(table, other)
+    tables = _studies(table, other)
+    if len(tables) > 1 or study is not None:
+        _check_study(study, tables, priors)
+    if len(tables) > 1:
+        one = functools.partial(
+            fit,
+            law=law,
+            transfer="shape",
+            widen=widen,
+            between_studies=between_studies,
+            asymptotic_width=asymptotic_width,
+            perfect_teacher_width=perfect_teacher_width,
+            limited_data_width=limited_data_width,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            seed=seed,
+            cores=cores,
+            target_accept=target_accept,
+            progress=progress,
+        )
+        others = [one(*tables[label], priors=[]) for label in tables if label != study]
+        return one(*tables[str(study)], priors=others)
     reference = reference_run(table, other)
     law = as_law(law).for_tables(table, other)
     default = default_priors(
@@ -199,7 +232,9 @@ def fit(
         posterior.CONSTANT: constant,
         posterior.PRIOR_TABLE: prior_frame(chosen).to_xarray().rename(coordinate="parameter"),
     }
+    earlier = [priors] if isinstance(priors, xr.DataTree) else list(priors) if isinstance(priors, list | tuple) else []
     origin = _model_origin(table, other, chosen, reference) | {
+        "earlier": [posterior.provenance(one).get("data", {}) for one in earlier],
         "backend": compiled.backend,
         "seed": int(seed),
         "settings": settings,
@@ -225,17 +260,46 @@ def fit(
     return result
 
 
-def _check_one_study(*tables: pd.DataFrame | None) -> None:
-    """Check that the optional column `study` has one label: levels differ between corpora and tokenizers."""
-    found = [table["study"].dropna().astype(str) for table in tables if table is not None and "study" in table]
-    counts = Counter(label for labels in found for label in labels)
-    if len(counts) > 1:
-        (first, _), *others = counts.most_common()
-        listed = ", ".join(f"{label!r} ({count} runs)" for label, count in counts.most_common(5))
+def _studies(
+    table: pd.DataFrame | None, other: pd.DataFrame | None
+) -> dict[str, tuple[pd.DataFrame | None, pd.DataFrame | None]]:
+    """Return the distilled and the supervised runs of each study, or {} if no run has a label."""
+    given = [None if one is None or "study" not in one else one["study"].astype("string") for one in (table, other)]
+    labels = sorted({label for one in given if one is not None for label in one.dropna()})
+
+    def part(runs: pd.DataFrame | None, studies: pd.Series | None, label: str) -> pd.DataFrame | None:
+        if runs is None or studies is None or not (studies == label).any():
+            return None
+        return runs[studies == label].reset_index(drop=True)
+
+    if len(labels) < 2:
+        return dict.fromkeys(labels, (table, other))
+    for kind, runs, one in zip(("distilled", "supervised"), (table, other), given, strict=True):
+        if runs is not None and (one is None or one.isna().any()):
+            number = len(runs) if one is None else int(one.isna().sum())
+            raise DataError(
+                f"{number} {kind} runs have no label in the column `study`, and others are of {' and '.join(map(repr, labels))}. "
+                "Label all runs of both tables: losses of several corpora or tokenizers differ in level."
+            )
+    return {label: (part(table, given[0], label), part(other, given[1], label)) for label in labels}
+
+
+def _check_study(study: str | None, tables: Mapping[str, tuple[pd.DataFrame | None, ...]], priors: Any) -> None:
+    """Check the name of a study, given the runs of all studies."""
+    counts = {label: sum(len(one) for one in pair if one is not None) for label, pair in tables.items()}
+    listed = ", ".join(f"{label!r} ({count} runs)" for label, count in counts.items())
+    if study is None:
         raise DataError(
-            f"The column `study` has {len(counts)} labels: {listed}. Losses of several corpora or tokenizers differ in level, and "
-            f"a fit describes one of them. Fit {first!r} alone and use its shape for the others: bd.fit(runs[runs['study'] == "
-            f"{others[0][0]!r}], priors=fit, transfer='shape'). If all runs have one corpus and one tokenizer, drop the column."
+            f"The column `study` has {len(counts)} labels: {listed}. Losses of several corpora or tokenizers differ in level, and a "
+            f"fit describes one of them. Name it, for example bd.fit(runs, study={min(counts, key=counts.__getitem__)!r}), and the "
+            "others inform its exponents, capacity gap and kappa. If all runs have one corpus and one tokenizer, drop the column."
+        )
+    if study not in tables:
+        found = f"has {listed}" if counts else "is missing"
+        raise ParameterError(f"There is no study {study!r}: the column `study` {found}.")
+    if priors is not None and len(tables) > 1:
+        raise ParameterError(
+            f"`priors` are given, but the other studies are the prior of {study!r}. Omit `priors`, or pass the runs of {study!r} alone."
         )
 
 

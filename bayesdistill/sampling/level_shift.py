@@ -71,7 +71,7 @@ def estimate_level_shift(
         None if the optimization fails, or if no law has a level that the runs could contradict: with the shape of an earlier posterior
         and without supervised runs, the distilled runs themselves determine the level.
     """
-    if priors.supervised_law == "shape of an earlier posterior":
+    if priors.supervised_law in ("shape of an earlier posterior", "default priors"):
         return None
     earlier = priors.supervised_law.startswith("earlier posterior")
     tables = {"distilled": runs} | ({} if supervised is None else {"supervised": supervised})

@@ -553,14 +553,14 @@ def test_an_earlier_fit_must_suit_the_new_one(supervised_runs, fit354):
 def test_one_of_several_studies_is_named(runs354, supervised_runs):
     labels = np.where(np.arange(len(runs354)) < 20, "mine", "paper")
     with pytest.raises(
-        DataError, match=r"2 labels: 'mine' \(20 runs\), 'paper' \(334 runs\).*bd.fit\(runs, study='mine'\)"
+        DataError, match=r"2 labels: 'mine' \(20 runs\), 'paper' \(334 runs\).*in `study`, for example 'mine'"
     ):
         bd.fit(runs354.assign(study=labels))
     with pytest.raises(DataError, match=r"'7' \(32 runs\), 'paper' \(354 runs\)"):
         bd.fit(runs354.assign(study="paper"), supervised_runs.assign(study=7))
-    with pytest.raises(ParameterError, match=r"no study 'other': the column `study` has 'mine' \(20 runs\)"):
+    with pytest.raises(ParameterError, match=r"no study 'other': the column 'study' has 'mine' \(20 runs\)"):
         bd.fit(runs354.assign(study=labels), study="other")
-    with pytest.raises(ParameterError, match="no study 'mine': the column `study` is missing"):
+    with pytest.raises(ParameterError, match="no study 'mine': the column 'study' is missing"):
         bd.fit(runs354, study="mine")
     with pytest.raises(ParameterError, match="`priors` are given, but the other studies are the prior of 'mine'"):
         bd.fit(runs354.assign(study=labels), study="mine", priors={"log_alpha": Prior(-1.0, 0.1)})

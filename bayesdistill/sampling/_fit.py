@@ -278,7 +278,7 @@ def _studies(
         if runs is not None and (one is None or one.isna().any()):
             number = len(runs) if one is None else int(one.isna().sum())
             raise DataError(
-                f"{number} {kind} runs have no label in the column `study`, and others are of {' and '.join(map(repr, labels))}. "
+                f"{number} {kind} runs have no label in the column 'study', and others are of {' and '.join(map(repr, labels))}. "
                 "Label all runs of both tables: losses of several corpora or tokenizers differ in level."
             )
     return {label: (part(table, given[0], label), part(other, given[1], label)) for label in labels}
@@ -290,13 +290,13 @@ def _check_study(study: str | None, tables: Mapping[str, tuple[pd.DataFrame | No
     listed = ", ".join(f"{label!r} ({count} runs)" for label, count in counts.items())
     if study is None:
         raise DataError(
-            f"The column `study` has {len(counts)} labels: {listed}. Losses of several corpora or tokenizers differ in level, and a "
-            f"fit describes one of them. Name it, for example bd.fit(runs, study={min(counts, key=counts.__getitem__)!r}), and the "
+            f"The column 'study' has {len(counts)} labels: {listed}. Losses of several corpora or tokenizers differ in level, and a "
+            f"fit describes one of them. Name it in `study`, for example {min(counts, key=counts.__getitem__)!r}, and the "
             "others inform its exponents, capacity gap and kappa. If all runs have one corpus and one tokenizer, drop the column."
         )
     if study not in tables:
         found = f"has {listed}" if counts else "is missing"
-        raise ParameterError(f"There is no study {study!r}: the column `study` {found}.")
+        raise ParameterError(f"There is no study {study!r}: the column 'study' {found}.")
     if priors is not None and len(tables) > 1:
         raise ParameterError(
             f"`priors` are given, but the other studies are the prior of {study!r}. Omit `priors`, or pass the runs of {study!r} alone."

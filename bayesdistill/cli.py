@@ -957,6 +957,7 @@ def optimal_command(
         str, _one_of(NOISE, "expected: with group effects and discrepancy; law: mean curve; run: a single new run.")
     ] = "expected",
     seed: Annotated[str, _number("Random seed for --noise expected and run.")] = "0",
+    unique_tokens: UniqueTokens = None,
     output: Annotated[Path | None, _output("Output file of the result (netCDF).")] = None,
     allow_unconverged: Unconverged = False,
     allow_conflict: Conflict = False,
@@ -972,6 +973,7 @@ def optimal_command(
         shape=bd.SIX_ND if six_nd else PUBLISHED_SHAPE,
         noise=noise,
         seed=_whole(seed, "--seed"),
+        unique_tokens=None if unique_tokens is None else _positive(unique_tokens, "--unique-tokens"),
         allow_unconverged=allow_unconverged,
         allow_conflict=allow_conflict,
     )

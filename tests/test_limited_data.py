@@ -17,7 +17,7 @@ from test_cli import run
 
 import bayesdistill as bd
 from bayesdistill.compute import PUBLISHED_SHAPE, SCENARIOS, pretraining_tokens
-from bayesdistill.decisions import crossovers, family_plan, lifetime, plan, student_choice, target_loss
+from bayesdistill.decisions import compute_optimal, crossovers, family_plan, lifetime, plan, student_choice, target_loss
 from bayesdistill.decisions.planning import Planner
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import LAWS, PUBLISHED, Draws
@@ -109,6 +109,52 @@ def test_one_student_is_the_plan_and_a_target_returns_the_budget(fit):
     assert family["expected_loss"].sel(option="plan").item() == pytest.approx(
         min(float(made[name].mean()) for name in ("supervised_loss", "distilled_loss")), abs=2e-4
     )
+
+
+def test_epochs_of_every_decision_are_tokens_over_unique_tokens(fit):
+    option = {"unique_tokens": 2e9}
+    teachers = pd.DataFrame({"params": [1e9, 7e9], "loss": [2.3, 2.1]})
+    target = target_loss(fit, "300M", [2.5, 2.6], "teacher inference", **option)
+    life = lifetime(fit, served_tokens=1e12, scenarios="best case", budgets=1e21, students=["300M"], **option)
+    family = family_plan(fit, ["300M", "1B"], 1e21, **option)
+    choice = bd.teacher_choice(fit, teachers, "300M", 1e21, **option)
+    optimal = compute_optimal(fit, [1e20, 1e22], **option)
+    read = {
+        "student": [(one, "student_tokens") for one in (target, life, family, choice)],
+        "teacher": [(one, "teacher_tokens") for one in (target, life, family)],
+        "pretraining": [(one, "pretraining_tokens") for one in (life, family, choice)] + [(optimal, "tokens")],
+    }
+    for model, places in read.items():
+        for found, tokens in places:
+            np.testing.assert_allclose(found[f"{model}_epochs"], found[tokens] / 2e9)
+            assert f"{model}_epochs" in bd.decision_table(found)
+    middle = target["pretraining_tokens_quantile"].sel(quantile=0.5)
+    np.testing.assert_allclose(target["pretraining_epochs"], middle.where(np.isfinite(middle)) / 2e9)
+    for found in (target, life, family, choice, optimal):
+        assert "Largest number of epochs" in found.attrs["epochs"]
+        assert ("require more tokens than exist" in found.attrs["epochs"]) == any(
+            (found[name] > 40).any() for name in found if str(name).endswith("_epochs")
+        )
+
+
+def test_the_compute_optimal_size_is_that_of_a_dense_search(fit):
+    """Of each draw, and of the mean; constants differ between draws."""
+    planner = Planner(fit, unique_tokens=1e10, seed=3)
+    found = compute_optimal(planner, [1e20, 1e22, 1e23], noise="law")
+    draws, budgets = planner.fitted.draws, found["budget"].values[:, None, None]
+    sizes = np.geomspace(1e7, 1e14, 40_001)[:, None]
+    losses = draws.supervised_loss(sizes, pretraining_tokens(sizes, budgets))
+    best = sizes[losses.argmin(axis=1), 0]
+    np.testing.assert_allclose(found["best_params"].values.reshape(3, -1), best, rtol=1e-3)
+    assert (losses.min(axis=1) >= draws.supervised_loss(
+        found["best_params"].values.reshape(3, -1), found["best_tokens"].values.reshape(3, -1)
+    ) - 1e-12).all()  # fmt: skip
+    np.testing.assert_allclose(found["params"], sizes[losses.mean(axis=-1).argmin(axis=1), 0], rtol=1e-3)
+    ample = compute_optimal(fit, [1e20, 1e23], unique_tokens=1e20)
+    plain = compute_optimal(fit, [1e20, 1e23])
+    np.testing.assert_allclose(ample["params"], plain["params"], rtol=1e-7)
+    # Excess parameters lose their value faster than repeated tokens (Muennighoff et al., section 6).
+    assert found["params"].values[2] < plain["params"].values[1]
 
 
 def test_lifetime_with_limited_data(fit):

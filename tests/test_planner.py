@@ -25,7 +25,7 @@ BOUNDS = {"max_teacher_params": "300B", "max_teacher_tokens": 1e13, "min_teacher
 ALL = BOUNDS | {"max_student_tokens": 1e13}
 SHAPE = {"shape": bd.Shape(context_length=2048)}
 NOISE = {"noise": "run", "seed": 3}
-LIMITED = {"unique_tokens": "50B", "repetition": bd.RepetitionPrior(log_sd=0.1)}
+LIMITED = {"unique_tokens": "50B", "repetition": bd.RepetitionPrior(log_sd=0.1), "seed": 3}
 THINNED = {"draws": 4}
 UNCONVERGED = {"allow_unconverged": True}
 MONEY = {
@@ -57,8 +57,8 @@ def free_family(fit: xr.Dataset) -> xr.Dataset:
 CALLS = {
     "plan": (SEARCH | NOISE | THINNED | LIMITED, lambda f, **o: bd.plan(f, STUDENTS, BUDGETS, teachers=TABLE, **o)),
     "plan_tokens": (BOUNDS | SHAPE | NOISE | WORK | THINNED, lambda f, **o: bd.plan_tokens(f, STUDENTS, [1e10, 1e11], **o)),
-    "sharing_map": (SEARCH | NOISE | THINNED, lambda f, **o: bd.sharing_map(f, STUDENTS, BUDGETS, [1, 8], **o)),
-    "break_even": (ALL | SHAPE | WORK, lambda f, **o: bd.break_even(f, STUDENTS, BUDGETS, **o)),
+    "sharing_map": (SEARCH | NOISE | THINNED | LIMITED, lambda f, **o: bd.sharing_map(f, STUDENTS, BUDGETS, [1, 8], **o)),
+    "break_even": (ALL | SHAPE | WORK | LIMITED, lambda f, **o: bd.break_even(f, STUDENTS, BUDGETS, **o)),
     "crossovers": (SEARCH | NOISE | LIMITED, lambda f, **o: bd.crossovers(f, STUDENTS, "teacher inference", budgets=RANGE, **o)),
     "compare_crossovers": (
         SEARCH | NOISE | LIMITED,
@@ -68,7 +68,7 @@ CALLS = {
         SEARCH | NOISE | LIMITED,
         lambda f, **o: bd.student_choice(f, STUDENTS, BUDGETS, "teacher inference", teachers=TABLE, **o),
     ),
-    "teacher_choice": (SEARCH, lambda f, **o: bd.teacher_choice(f, TABLE, STUDENTS, BUDGETS, **o)),
+    "teacher_choice": (SEARCH | LIMITED, lambda f, **o: bd.teacher_choice(f, TABLE, STUDENTS, BUDGETS, **o)),
     "capacity_gap": (
         SHAPE,
         lambda f, **o: bd.capacity_gap(f, STUDENTS, student_budget=1e21, teacher_params=[1e9, 7e9], teacher_budget=1e22, **o),
@@ -93,7 +93,7 @@ CALLS = {
     ),
     "evppi": ({}, lambda f, **o: bd.evppi(f, bd.plan(fit_of(f), 1e9, 1e21), **o)),
     "predict": (NOISE, lambda f, **o: bd.predict(f, RUNS, draws=True, **o)),
-    "compute_optimal": (SHAPE | NOISE, lambda f, **o: bd.compute_optimal(f, BUDGETS, **o)),
+    "compute_optimal": (SHAPE | NOISE | LIMITED, lambda f, **o: bd.compute_optimal(f, BUDGETS, **o)),
     "recommendations": (
         SEARCH | NOISE | THINNED,
         lambda f, **o: bd.recommendations(f, STUDENTS, budgets=1e21, tokens=1e10, teachers=TABLE, **o),
@@ -111,7 +111,7 @@ CALLS = {
 }  # fmt: skip
 OPTIONAL = {
     "plan": {"probability_by_law", "law_range", "bound", "teacher_epochs"},
-    "student_choice": {"teacher_epochs"},
+    **{name: {"teacher_epochs"} for name in ("student_choice", "target_loss", "lifetime", "family_plan")},
     "predict": {"observed", "residual", "pit", "group_seen", "effect", "teacher", "student", "model", "experiment"},
 }
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(bd.Planner) if field.name != "fit"}

@@ -48,7 +48,7 @@ def sharing_map(
     students_per_teacher: Numbers,
     *,
     delta_lgt: float = 1.0,
-    **options: Unpack[planning.NoisySearch],
+    **options: Unpack[planning.LimitedSearch],
 ) -> xr.Dataset:
     """Return the probability that distillation beats pretraining by budget and sharing.
 
@@ -84,6 +84,10 @@ def sharing_map(
     return result
 
 
+class BreakEvenOptions(planning.Search, planning.LimitedData, total=False):
+    """Options of `break_even`."""
+
+
 @checked
 @planning.with_options
 def break_even(
@@ -93,7 +97,7 @@ def break_even(
     *,
     delta_lgt: float = 1.0,
     max_students_per_teacher: Number = 1e6,
-    **options: Unpack[planning.Search],
+    **options: Unpack[BreakEvenOptions],
 ) -> xr.Dataset:
     """Return how many students must share a teacher for distillation to pay.
 

@@ -30,6 +30,7 @@ from bayesdistill.compute import Shape, flops_by_part, forward_flops, pretrainin
 from bayesdistill.decisions import extrapolation, labels, planning
 from bayesdistill.decisions.arguments import Numbers, parse_budgets
 from bayesdistill.decisions.reductions import mean_of, quantiles_of
+from bayesdistill.decisions.spending import epochs_note, epochs_of
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
 from bayesdistill.law.formulas import PUBLISHED_RANGE
@@ -43,7 +44,7 @@ _GRID = 17
 _MARGIN = 1e-3
 
 
-class OptimalOptions(planning.Costs, planning.Noise, total=False):
+class OptimalOptions(planning.Costs, planning.Noise, planning.LimitedData, total=False):
     """Options of `compute_optimal`."""
 
 
@@ -130,9 +131,10 @@ def compute_optimal(fit: planning.Source, budgets: Numbers, **options: Unpack[Op
         "excess_quantile": excess,
         "size_exponent": draws["beta"] / (draws["alpha"] + draws["beta"]),
         **extrapolation.described(factors, AXES),
+        **epochs_of(draws.repetition, pretraining=tokens),
     }
     coordinates = {"budget": at, "multiple": MULTIPLES, "quantile": list(labels.QUANTILES), "axis": list(AXES)}
-    attrs = labels.shape_attributes(shape) | planning.noise_attributes(planner) | fitted.attrs
+    attrs = labels.shape_attributes(shape) | planning.noise_attributes(planner) | fitted.attrs | epochs_note(values)
     return labels.answer("compute_optimal", fitted, values, coordinates, attrs)
 
 
@@ -140,6 +142,7 @@ def optimal_sizes(draws: Draws, budgets: np.ndarray, shape: Shape) -> np.ndarray
     """Return the size with the smallest loss of the law for each budget and draw, (budget, n_draws)."""
     log_ratio = np.log(draws["alpha"] * draws["A"]) - np.log(draws["beta"] * draws["B"])
     log_budget = np.log(budgets / 3)
+    limited = draws.repetition
 
     def slope(log_size: np.ndarray, which: np.ndarray) -> np.ndarray:
         """Logarithm of what more parameters gain over what the lost tokens cost; it decreases."""
@@ -149,7 +152,12 @@ def optimal_sizes(draws: Draws, budgets: np.ndarray, shape: Shape) -> np.ndarray
         flops = weights + attention + output
         elasticity = (weights + attention * 2 / 3 + output / 3) / flops
         log_tokens = log_budget[row] - np.log(flops)
-        return np.asarray(log_ratio[draw] - alpha * log_size + beta * log_tokens - np.log(elasticity))
+        gain = log_ratio[draw] - np.log(elasticity)
+        if limited is None:
+            return np.asarray(gain - alpha * log_size + beta * log_tokens)
+        rule, size, tokens = limited.take(draw), np.exp(log_size), np.exp(log_tokens)
+        more = rule.log_elasticity_params(size) - alpha * np.log(rule.effective_params(size))
+        return np.asarray(gain + more - rule.log_elasticity(tokens) + beta * np.log(rule.effective(tokens)))
 
     count = budgets.size * draws.n_draws
     roots = find_roots(slope, _SMALLEST, _LARGEST, np.arange(count), 1e-10)

@@ -50,6 +50,7 @@ from bayesdistill.decisions.extrapolation import (
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import flops_words, size_words
 from bayesdistill.decisions.reductions import mean_of, probability_positive, quantiles_of
+from bayesdistill.decisions.spending import epochs_note, epochs_of
 from bayesdistill.decisions.token_split import Choice, Family, Teacher
 from bayesdistill.errors import ParameterError
 from bayesdistill.law.predictive import Deviations
@@ -165,6 +166,9 @@ def family_plan(
         ]
     choices, flips = _choices(family, fitted, listed, planner.progress)
     values = _losses(planner, family, choices, flips) | _strategies(fitted, family, choices)
+    new = {"teacher": values["teacher_tokens"]} if table is None else {}
+    read = {"student": values["student_tokens"], "pretraining": values["pretraining_tokens"], **new}
+    values |= epochs_of(fitted.draws.repetition, **read)
     coordinates: dict[str, Any] = {"student": sizes, "option": list(OPTIONS), "axis": list(CHOICE_AXES)}
     coordinates["quantile"] = list(labels.QUANTILES)
     if table is not None:
@@ -176,6 +180,7 @@ def family_plan(
         "delta_lgt": float(delta_lgt),
         "delta_pre": float(delta_pre),
         "search_draws": min(fitted.n_draws, token_split.SEARCH_DRAWS),
+        **epochs_note(values),
     }
     attrs["sentence"] = _sentence(family, choices[0], values, None if table is None else table.names)
     return labels.answer("family_plan", fitted, values, coordinates, attrs)

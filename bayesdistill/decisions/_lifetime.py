@@ -63,6 +63,7 @@ from bayesdistill.decisions.reductions import (
     quantiles_of,
 )
 from bayesdistill.decisions.size_search import SIZE_STATUS
+from bayesdistill.decisions.spending import epochs_note, epochs_of
 from bayesdistill.errors import ParameterError
 from bayesdistill.strategies import STATUS, Problem
 
@@ -178,6 +179,8 @@ def lifetime(
     values |= _spent(problem, question, prices, values)
     values |= (_compared_costs if question.reach else _compared_losses)(planner, values)
     pretrained, alone = values["pretraining_params"], values["pretraining_tokens"]
+    new = {"teacher": values["teacher_tokens"]} if table is None else {}
+    values |= epochs_of(fitted.draws.repetition, student=values["student_tokens"], pretraining=alone, **new)
     factors = extrapolation.strategy_factors(fitted, problem, values["distilled_params"], values, pretrained, alone)
     # An option that is impossible is not extrapolated.
     none = [
@@ -190,14 +193,14 @@ def lifetime(
     thinned, _ = fitted.thinned(planner.draws)
     coordinates |= {question.dim: goals, "thinned_draw": thinned.draw, "axis": list(extrapolation.CHOICE_AXES)}
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs | planning.noise_attributes(planner)
-    attrs |= prices.attributes | {"max_extrapolation": planner.largest_factor}
+    attrs |= prices.attributes | {"max_extrapolation": planner.largest_factor} | epochs_note(values)
     if question.reach:
         attrs["max_compute"] = most
     if table is not None:
         coordinates["teacher"] = list(table.names)
         attrs |= table.attrs | {"teachers": json.dumps(list(table.names))}
     values["sentence"] = _sentences(problem, question, values, None if table is None else table.names)
-    for limit in posterior.limits_of(fitted.attrs):
+    for limit in posterior.limits_of(attrs):
         values["sentence"] = values["sentence"] + f" {limit}"
     values |= {name: Codes(values[name], SIZE_STATUS) for name in ("distilled_size_status", "pretraining_size_status")}
     values["status"] = Codes(values["status"], STATUS)

@@ -36,6 +36,7 @@ from bayesdistill.decisions.labels import QUANTILES
 from bayesdistill.decisions.prices import Prices, charged_flops
 from bayesdistill.decisions.reductions import probability_of, quantiles_given, quantiles_of
 from bayesdistill.decisions.solving import CHOSEN, solve_piece
+from bayesdistill.decisions.spending import epochs_note, epochs_of
 from bayesdistill.decisions.target_search import StrategyCurve, budget_nodes, first_budgets, pretraining_loss
 from bayesdistill.law import Draws
 from bayesdistill.law.predictive import Deviations
@@ -139,6 +140,13 @@ def target_loss(
     for name in [name for name in values if name.startswith(("distilled_", "pretraining_"))]:
         if values[name].__class__ is np.ndarray and values[name].shape[-1] == fitted.n_draws:
             values[f"{name}_quantile"] = quantiles_of(values[name], QUANTILES)
+    read = {
+        "student": values["student_tokens"],
+        "pretraining": values["pretraining_tokens_quantile"][..., len(QUANTILES) // 2],
+    }
+    if table is None:
+        read["teacher"] = values["teacher_tokens"]
+    values |= epochs_of(fitted.draws.repetition, **read)
     sizes = problem.students[:, None, None]
     alone_budget = values["planned_pretraining_compute"][:, None]
     factors = choice_factors(fitted, problem, sizes, alone_budget, values)
@@ -147,7 +155,7 @@ def target_loss(
     del coordinates["budget"]
     coordinates |= {"target": targets, "quantile": np.array(QUANTILES), "axis": list(CHOICE_AXES)}
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs | planning.noise_attributes(planner)
-    attrs |= prices.attributes | {"max_compute": most}
+    attrs |= prices.attributes | {"max_compute": most} | epochs_note(values)
     if table is not None:
         coordinates["teacher"] = list(table.names)
         attrs |= table.attrs

@@ -33,12 +33,16 @@ from bayesdistill.decisions.extrapolation import (
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.reductions import mean_of, probability_of, probability_positive, quantiles_of
 from bayesdistill.decisions.solving import CHOSEN, PERFECT_INFORMATION, Workers, solve
-from bayesdistill.decisions.spending import tokens_and_shares
+from bayesdistill.decisions.spending import epochs_note, tokens_and_shares
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
 from bayesdistill.strategies import STATUS, Problem, supervised_losses
 
 _STEP = 1e-6
+
+
+class TeacherOptions(planning.GridSearch, planning.LimitedData, total=False):
+    """Options of `teacher_choice`."""
 
 
 @checked
@@ -51,7 +55,7 @@ def teacher_choice(
     scenarios: Scenarios = "teacher inference",
     *,
     new_delta_pre: float = 1.0,
-    **options: Unpack[planning.GridSearch],
+    **options: Unpack[TeacherOptions],
 ) -> xr.Dataset:
     """Return which existing teacher is the best, and with what probability.
 
@@ -123,7 +127,7 @@ def teacher_choice(
         "distilled_loss_quantile": quantiles_of(losses, labels.QUANTILES),
         "supervised_loss_quantile": quantiles_of(alone, labels.QUANTILES),
         "student_tokens": tokens,
-        **tokens_and_shares(problem, {"student_tokens": tokens, **_of_table(table)}),
+        **tokens_and_shares(problem, {"student_tokens": tokens, **_of_table(table)}, fitted.draws.repetition),
         "probability_stronger_worse": probability_positive(fitted, next_losses - losses),
         "probability_new_better": probability_positive(fitted, losses - new["loss"][:, :, :, None]),
         "probability_pretraining_better": probability_positive(fitted, losses - alone[:, None, :, None]),
@@ -138,7 +142,7 @@ def teacher_choice(
     coordinates = labels.grid_coordinates(problem) | {"teacher": list(table.names), "axis": list(DISTILLED_AXES)}
     coordinates["quantile"] = list(labels.QUANTILES)
     attrs = labels.setting_attributes(problem.bounds, problem.shape) | fitted.attrs
-    attrs |= table.attrs | {"new_delta_pre": float(new_delta_pre)}
+    attrs |= table.attrs | {"new_delta_pre": float(new_delta_pre)} | epochs_note(values)
     return labels.answer("teacher_choice", fitted, values | _choice(fitted, losses), coordinates, attrs)
 
 

@@ -238,6 +238,7 @@ class LimitedData(TypedDict, total=False):
 
     unique_tokens: Number | None
     repetition: RepetitionPrior
+    seed: int
 
 
 class Work(TypedDict, total=False):

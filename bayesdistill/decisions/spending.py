@@ -56,10 +56,22 @@ def budget_shares(problem: Problem, solved: Mapping[str, np.ndarray]) -> dict[st
     return dict(zip(SHARES, (part / limited for part in spent), strict=True))
 
 
+def epochs_of(repetition: Repetition | None, **tokens: Any) -> dict[str, Any]:
+    """Return how often models read the unique tokens, `<model>_epochs`; empty if data are not limited, NaN for no or endless tokens."""
+    if repetition is None:
+        return {}
+    read = {model: np.asarray(number, dtype=float) / repetition.unique_tokens for model, number in tokens.items()}
+    return {f"{model}_epochs": np.where(np.isfinite(number), number, np.nan) for model, number in read.items()}
+
+
 def epochs_note(values: Mapping[str, Any]) -> dict[str, str]:
     """Return the attribute on limited data with how often plans read the unique tokens; empty if data are not limited."""
-    most = {name.removesuffix("_epochs"): float(np.nanmax(v)) for name, v in values.items() if name.endswith("_epochs")}
-    if not most:
+    most = {
+        name.removesuffix("_epochs"): float(np.nanmax(v, initial=-np.inf))
+        for name, v in values.items()
+        if name.endswith("_epochs")
+    }
+    if not most or max(most.values()) < 0:
         return {}
     words = {"pretraining": "the pretrained student", "student": "the distilled student", "teacher": "the new teacher"}
     found = ", ".join(f"{words[name]} {number:.2g}" for name, number in most.items() if np.isfinite(number))
@@ -77,9 +89,7 @@ def tokens_and_shares(
     """Return the variables pretraining_tokens and the variables of SHARES; if data are limited, also the epochs of each model."""
     own = pretraining_tokens(problem)
     found = {"pretraining_tokens": own, **budget_shares(problem, solved)}
-    if repetition is not None:
-        read = {"pretraining": own, "student": solved["student_tokens"]}
-        if problem.teachers is None:
-            read["teacher"] = solved["teacher_tokens"]
-        found |= {f"{name}_epochs": tokens / repetition.unique_tokens for name, tokens in read.items()}
-    return found
+    read = {"pretraining": own, "student": solved["student_tokens"]}
+    # The tokens of existing teachers need not be of this corpus.
+    new = {"teacher": solved["teacher_tokens"]} if problem.teachers is None else {}
+    return found | epochs_of(repetition, **read, **new)

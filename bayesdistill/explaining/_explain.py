@@ -22,6 +22,7 @@ The last two are not properties of f: they say how far its mean may be off. Both
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -46,6 +47,7 @@ from bayesdistill.design.candidates import Candidates, parse_candidates, predict
 from bayesdistill.errors import ParameterError
 from bayesdistill.explaining.variances import event_parts, event_parts_error, mean_error, prior_change, sum_parts
 from bayesdistill.law import Draws, RepetitionPrior
+from bayesdistill.law.formulas import log_ratio
 from bayesdistill.law.predictive import Deviations, has_noise
 
 LAW, POSTERIOR, PRIORS, MONTE_CARLO = "form of the law", "posterior", "priors", "Monte Carlo error"
@@ -55,6 +57,8 @@ PARTS = (LAW, *TERMS, PRIORS, MONTE_CARLO)
 _EXTRAPOLATION = ("extrapolation", "extrapolation_axis", "extrapolation_factor")
 _SMALL = 0.01
 """Smallest decrease of the variance by a run that is recommended."""
+_RATIOS = (0.0, 0.8, 1.0, np.inf)
+"""Limits of the groups of candidate runs by r, the teacher's loss divided by the student's ability."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,8 @@ def explain(
         (averaged over laws), gain_total and probability_total (the sums), and extrapolation_factor (over `axis`), extrapolation,
         extrapolation_axis and extrapolates of the plan. Over `law`: law_weight, gain_by_law, probability_by_law. Over `candidate`:
         reduction, the expected decrease of the variance of the gain by this run as a fraction of gain_total; kind, params, tokens,
-        teacher_loss, cost. The attribute `suggestion` has two sentences. A part that is unknown is NaN and not in the sum; the
-        attribute `unknown` says why.
+        teacher_loss, cost, ratio (r of the run). The attribute `suggestion` has three sentences. A part that is unknown is NaN and not in
+        the sum; the attribute `unknown` says why.
 
     Raises
     ------
@@ -188,6 +192,7 @@ def explain(
         values["reduction"] = _reductions(cell, sources, shares, runs) / values["gain_total"]
         values |= {name: getattr(runs, name) for name in ("params", "tokens", "teacher_loss", "cost")}
         values["kind"] = np.array(runs.kinds, dtype=str)
+        values["ratio"] = _ratios(own.gathered.draws, runs)
         coordinates["candidate"] = list(runs.names)
     coordinates |= {name: cell.coords[name].variable for name in (*CELL, "axis")}
     values |= {name: cell[name].variable for name in ("extrapolates", *_EXTRAPOLATION)}
@@ -406,6 +411,17 @@ def _candidate_runs(planner: planning.Planner, candidates: Any, shape: Shape) ->
     return parse_candidates(candidates, shape, fitted.teacher_losses)
 
 
+def _ratios(draws: Draws, runs: Candidates) -> np.ndarray:
+    """Return the posterior median of r for each candidate run, (candidate,); NaN for pretrained runs."""
+    found = np.full(len(runs.names), np.nan)
+    taught = np.array(runs.kinds, dtype=str) == "distilled"
+    if taught.any():
+        student = draws.student(runs.params[taught, None], runs.tokens[taught, None])
+        ratio = log_ratio(runs.teacher_loss[taught, None], student.log_ability, student.stretch)
+        found[taught] = np.exp(np.median(ratio, axis=-1))
+    return found
+
+
 def _reductions(
     cell: xr.Dataset, sources: Mapping[str, planning.Planner], shares: Mapping[str, float], runs: Candidates
 ) -> np.ndarray:
@@ -476,7 +492,19 @@ def _sentences(values: Mapping[str, Any], runs: Candidates | None, unknown: str 
                 f"Of {of}, {_run_words(runs, best)} ({flops_words(runs.cost[best])} FLOPs) would reduce the variance most, "
                 f"by an expected {reduction:.0%}."
             )
+            found.append(_region_words(values))
     return [*found, unknown] if unknown else found
+
+
+def _region_words(values: Mapping[str, Any]) -> str:
+    """Return how much the candidate runs of each group reduce the variance on average, the most useful group first."""
+    ratio, groups = values["ratio"], {"pretrained runs": np.isnan(values["ratio"])}
+    for low, high in itertools.pairwise(_RATIOS):
+        limits = f"below {high:g}" if low == 0 else f"above {low:g}" if np.isinf(high) else f"from {low:g} to {high:g}"
+        groups[f"runs with r {limits}"] = (ratio >= low) & (ratio < high)
+    means = {words: float(values["reduction"][of].mean()) for words, of in groups.items() if of.any()}
+    listed = ", ".join(f"{mean:.1%} for {words}" for words, mean in sorted(means.items(), key=lambda pair: -pair[1]))
+    return f"The average reduction is {listed}."
 
 
 def _run_words(runs: Candidates, k: int) -> str:

@@ -328,7 +328,7 @@ def test_the_reduction_of_a_normal_answer_is_the_closed_form():
         bd.supervised_loss(*run, **law) for run in ((1e9, 2e10), (1e12, 2e12))
     ]  # equation 8: the student's ability
     np.testing.assert_allclose(found["ratio"], 2.0 / np.array(alone), rtol=1e-9)
-    most, rest = found["reduction"].values
+    most, _ = found["reduction"].values
     assert f"The average reduction is {most:.1%} for runs with r " in found.attrs["suggestion"]
     useless = bd.explain(gain_of(fit), fit, candidates=pd.DataFrame({"params": [1e9], "tokens": [1e10]}))
     assert useless["reduction"].item() == pytest.approx(0, abs=1e-12)

@@ -127,8 +127,8 @@ def explain(
         (averaged over laws), gain_total and probability_total (the sums), and extrapolation_factor (over `axis`), extrapolation,
         extrapolation_axis and extrapolates of the plan. Over `law`: law_weight, gain_by_law, probability_by_law. Over `candidate`:
         reduction, the expected decrease of the variance of the gain by this run as a fraction of gain_total; kind, params, tokens,
-        teacher_loss, cost, ratio (r of the run). The attribute `suggestion` has three sentences. A part that is unknown is NaN and not in
-        the sum; the attribute `unknown` says why.
+        teacher_loss, cost, ratio (r of the run). The attribute `suggestion` has three sentences. A part that is unknown is NaN and not
+        in the sum; the attribute `unknown` says why.
 
     Raises
     ------

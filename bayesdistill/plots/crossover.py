@@ -12,9 +12,9 @@ from bayesdistill.plots import collection, grids, style, visuals
 
 _OUTCOMES = {
     "crossed": ("pretraining overtakes", style.OKABE_ITO[1]),
-    "always": ("distillation always ahead", style.OKABE_ITO[0]),
+    "always": ("distillation ahead at every budget", style.OKABE_ITO[0]),
     "reversed": ("distillation overtakes", style.OKABE_ITO[4]),
-    "never": ("pretraining always ahead", style.OKABE_ITO[5]),
+    "never": ("pretraining ahead at every budget", style.OKABE_ITO[5]),
     "impossible": ("no strategy fits", ""),
 }
 """Outcome -> words and color: blues where distillation is ahead at the largest budget, reds where pretraining is. The two that

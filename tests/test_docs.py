@@ -16,6 +16,7 @@ import sys
 import threading
 import tomllib
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -431,6 +432,54 @@ def test_one_can_walk_through_the_site(open_page):
     page.locator("article").get_by_role("link", name="plan_value").first.click()
     assert "plan_value" in page.locator("article h1").first.inner_text()
     assert page.locator("article").get_by_text("gpu_flops_per_second").first.is_visible()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "heading"),
+    [
+        ("inference cost", "Count the cost of serving"),
+        ("target loss", "Reach a target loss"),
+        ("epochs", "Plan with limited data"),
+    ],
+)
+def test_search_finds_what_planners_ask_for(open_page, words, heading):
+    page = open_page(f"search.html?q={words.replace(' ', '+')}")
+    page.locator("#search-results a", has_text=heading).first.wait_for(timeout=20_000)
+    page.wait_for_timeout(500)
+    assert heading in page.locator("#search-results li > a").all_inner_texts()[:6]
+
+
+@pytest.mark.slow
+def test_no_two_pages_share_a_title(site):
+    texts = [path.read_text(encoding="utf-8") for path in site.rglob("*.html") if "_static" not in path.parts]
+    titles = [found.group(1) for text in texts if (found := re.search(r"<title>(.*?)</title>", text, re.S))]
+    assert len(titles) > 100
+    assert not [title for title, count in Counter(titles).items() if count > 1]
+
+
+@pytest.mark.slow
+def test_nothing_is_cut_off_on_a_narrow_screen(open_page, site):
+    """Whatever is wider than the screen is in a box that scrolls."""
+    page = open_page("index.html", width=400)
+    base, found = page.url.removesuffix("index.html"), {}
+    for path in site.rglob("*.html"):
+        if {"generated", "_static"} & set(path.parts):
+            continue
+        name = str(path.relative_to(site))
+        page.goto(base + name)
+        cut = page.evaluate(
+            """() => [...document.querySelectorAll("article *")].filter(one => {
+                const box = one.getBoundingClientRect()
+                if (box.width === 0 || box.right <= 400.5) return false
+                for (let up = one.parentElement; up && up.tagName !== "ARTICLE"; up = up.parentElement)
+                    if (["auto", "scroll"].includes(getComputedStyle(up).overflowX)) return false
+                return true
+            }).map(one => one.textContent.trim().slice(0, 60))"""
+        )
+        if cut:
+            found[name] = cut
+    assert not found
 
 
 @pytest.mark.slow

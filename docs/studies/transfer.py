@@ -343,6 +343,8 @@ def calibration(folder: Path, seeds: range, quick: bool) -> None:
         runs,
         simulations=2 if quick else 100,
         priors=priors,
+        draws=2000,
+        tune=1500,
         log=folder / "calibration.jsonl",
         progress=lambda done, of: print(done, of, flush=True),
     )

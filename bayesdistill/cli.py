@@ -1160,8 +1160,11 @@ def page_command(
     students: Annotated[str, typer.Option(help="Range of the slider of students: smallest:largest.")] = "100M:30B",
     budgets: Annotated[str, typer.Option(help="Range of the slider of FLOPs: lowest:highest.")] = "1e19:1e25",
     scenario: Annotated[
-        str, typer.Option(help="Initial cost scenario.", autocompletion=lambda: list(bd.SCENARIOS))
-    ] = "teacher pretraining + inference",
+        str | None,
+        typer.Option(
+            help="First cost scenario (default: one with a crossover).", autocompletion=lambda: list(bd.SCENARIOS)
+        ),
+    ] = None,
     draws: Annotated[str, _number("Number of posterior draws in the page.")] = "200",
     noise: Annotated[
         str, _one_of(NOISE, "expected: with group effects and discrepancy; law: mean curves; run: two single runs.")

@@ -140,6 +140,11 @@ def flops_by_part(params: Any, shape: Shape = PUBLISHED_SHAPE) -> tuple[Any, Any
     return weights, attention, shape.k2 * inverse_root * inverse_root * weights
 
 
+def flops_elasticity(weights: Any, attention: Any, output: Any) -> Any:
+    """Return d log F(N) / d log N, given the parts of F(N)."""
+    return (weights + attention * (2 / 3) + output * (1 / 3)) / (weights + attention + output)
+
+
 def student_cost_per_token(student_flops: Any, teacher_flops: Any, delta_lgt: Any) -> Any:
     """Return the FLOPs of one distillation token: student training and the charged teacher inference."""
     return 3 * student_flops + delta_lgt * teacher_flops

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from decision_cases import draws_of, posterior_of, scattered
 
 import bayesdistill as bd
 from bayesdistill import posterior
-from bayesdistill.compute import Scenario
+from bayesdistill.compute import Scenario, pretraining_tokens
 from bayesdistill.interactive.contents import sharing_steps, thinned
 from bayesdistill.interactive.javascript import law_functions
 from bayesdistill.law import Law, Parameter, Term
@@ -37,6 +38,7 @@ def find_node() -> str | None:
 
 NODE = find_node()
 SCENARIOS = list(bd.SCENARIOS.values())
+SYMBOLS = ("E", "A", "B", "alpha", "beta", "gamma")
 # Sums of exponentials in another order differ in the last bits; a probability is compared but for gains within this.
 TIE = 1e-6
 # Nats by which the mean loss of the page's chosen strategy may exceed that of `plan`.
@@ -152,6 +154,100 @@ def test_the_script_finds_what_plan_finds(folder):
         compare(answer, draws, problem, Bounds())
     assert {answer["probability"] for answer in answers} >= {0, 1}
     assert any(0 < (answer["probability"] or 0) < 1 for answer in answers)
+
+
+def compare_existing(answer: dict, draws: dict, problem: list[Any]) -> None:
+    """The page's answer for an existing teacher is that of `plan`."""
+    student, budget, lgt, _, teacher = problem
+    table = pd.DataFrame({"params": [teacher["params"]], "loss": [teacher["loss"]]})
+    plan = bd.plan(posterior_of(draws), student, budget, Scenario(lgt, 0.0, "asked"), teachers=table)
+    if np.isnan(plan["probability"].item()):
+        assert answer["chosen"] is None
+        return
+    np.testing.assert_allclose(answer["chosen"]["loss"], plan["distilled_loss"].values.ravel(), rtol=1e-9)
+    np.testing.assert_allclose(answer["pretrained"], plan["supervised_loss"].values.ravel(), rtol=1e-9)
+    assert answer["chosen"]["student_tokens"] == pytest.approx(plan["student_tokens"].item(), rel=1e-9)
+    near = (abs(plan["advantage"]) < 1e-9).mean().item()
+    assert answer["probability"] == pytest.approx(plan["probability"].item(), abs=near)
+
+
+def existing_problems(count: int, seed: int) -> list[list[Any]]:
+    rng = np.random.default_rng(seed)
+    return [
+        [student, budget, float(i % 2), 0, {"params": 10 ** rng.uniform(8, 11), "loss": rng.uniform(1.8, 3.2)}]
+        for i, (student, budget, *_) in enumerate(random_problems(count, seed))
+    ]
+
+
+def compare_targets(page: str, fit: xr.Dataset, count: int, folder: Path) -> int:
+    """Budgets for target losses are those of `target_loss`; return how many are within the budgets of the page."""
+    rng, asked = np.random.default_rng(4), []
+    for i in range(count):
+        scene, share = SCENARIOS[i % 4], float(rng.integers(1, 20))
+        student = 10 ** rng.uniform(8, 10)
+        # Losses that pretraining reaches between 1e19 and 1e24 FLOPs.
+        budget = 10 ** rng.uniform(19, 24)
+        mean = bd.supervised_loss(
+            student, pretraining_tokens(student, budget), **{k: fit[k].values for k in SYMBOLS}
+        ).mean()
+        asked.append([float(mean), student, scene.delta_lgt, scene.delta_pre / share])
+    found = in_engine(
+        page, f"{json.dumps(asked)}.map(([t, s, l, p]) => engine.reach(t, s, l, p, null, 1e18, 1e26))", folder
+    )
+    inside = 0
+    for (target, student, lgt, pre), reached in zip(asked, found, strict=True):
+        exact = bd.target_loss(fit, student, target, Scenario(lgt, pre, "asked"), noise="law", max_compute=1e26)
+        assert reached["pretrained"] == pytest.approx(exact["planned_pretraining_compute"].item(), rel=1e-4)
+        if reached["distilled"] is None:
+            assert not exact["planned_compute"].item() < 1e26 * 0.999
+        elif reached["distilled"] > 1e18:
+            inside += 1
+            assert reached["distilled"] == pytest.approx(exact["planned_compute"].item(), rel=1e-3)
+    return inside
+
+
+def compare_costs(page: str, folder: Path, count: int) -> None:
+    """Costs are those of the package, to rounding."""
+    rng = np.random.default_rng(5)
+    sizes, budgets, ratios = (10 ** rng.uniform(*ends, count) for ends in ((7, 12), (18, 26), (-1, 2)))
+    tokens = 20 * sizes * ratios
+    ask = json.dumps(np.stack([sizes, budgets, ratios * sizes, tokens], axis=1).tolist())
+    body = "[flops(N), tokensFor(C, N), distillationTokens(C, flops(N), flops(M), D, .5, .25), flopsSlope(N)]"
+    found = np.array(in_engine(page, f"{ask}.map(([N, C, M, D]) => {body})", folder))
+    own, teacher = bd.flops_per_token(sizes), bd.flops_per_token(ratios * sizes)
+    left = (budgets - 0.25 * 3 * teacher * tokens) / (3 * own + 0.5 * teacher)
+    step = 1e-5
+    slope = np.log(bd.flops_per_token(sizes * np.exp(step)) / bd.flops_per_token(sizes * np.exp(-step))) / (2 * step)
+    exact = np.stack([own, pretraining_tokens(sizes, budgets), left], axis=1)
+    np.testing.assert_allclose(found[:, :3], exact, rtol=1e-9)
+    np.testing.assert_allclose(found[:, 3], slope, rtol=1e-6)
+
+
+def test_existing_teachers_targets_and_costs_are_those_of_the_package(folder):
+    draws = scattered(20, seed=3)
+    page = bd.interactive_page(posterior_of(draws), folder / "wide.html", draws=20).read_text(encoding="utf-8")
+    problems = existing_problems(12, seed=8)
+    for answer, problem in zip(engine_answers(page, problems, folder), problems, strict=True):
+        compare_existing(answer, draws, problem)
+    assert compare_targets(page, posterior_of(draws), 4, folder) > 1
+    compare_costs(page, folder, 20)
+
+
+@pytest.mark.slow
+def test_a_thousand_answers_are_those_of_the_package(folder):
+    """New teachers, existing teachers, target losses and costs."""
+    draws = scattered(20, seed=3)
+    page = bd.interactive_page(posterior_of(draws), folder / "wide.html", draws=20, max_extrapolation=None).read_text(
+        encoding="utf-8"
+    )
+    problems = random_problems(400, seed=11)
+    for answer, problem in zip(engine_answers(page, problems, folder), problems, strict=True):
+        compare(answer, draws, problem, Bounds())
+    existing = existing_problems(300, seed=12)
+    for answer, problem in zip(engine_answers(page, existing, folder), existing, strict=True):
+        compare_existing(answer, draws, problem)
+    assert compare_targets(page, posterior_of(draws), 100, folder) > 40
+    compare_costs(page, folder, 200)
 
 
 @pytest.mark.parametrize(
@@ -542,6 +638,82 @@ def test_the_curve_passes_through_the_answer(opened):
         "[...document.querySelectorAll('#plot .curve')].map(l => [l.x1.baseVal.value, l.y1.baseVal.value])"
     )
     assert min(max(abs(x - dot[0]), abs(y - dot[1])) for x, y in ends) < 0.01
+
+
+def fill(tab, **values: str) -> None:
+    if not tab.locator("#more").get_attribute("open"):
+        tab.evaluate("document.getElementById('more').open = true")
+    for name, value in values.items():
+        tab.fill("#" + name.replace("_", "-"), value)
+
+
+def test_the_old_curve_stays_until_the_new_one_is_computed(opened):
+    def curve() -> list[float]:
+        return opened.evaluate("[...document.querySelectorAll('#plot .curve')].map(l => l.y1.baseVal.value)")
+
+    before = curve()
+    assert len(before) > 10
+    move(opened, "student", 9.5)
+    assert curve() == before
+    assert opened.locator("#plot g.stale").count() == 1
+    assert opened.locator("#computing").inner_text() == "computing; the pale curve is of the last question"
+    opened.wait_for_selector("#plot[data-ready=yes]")
+    assert curve() != before
+    assert opened.locator("#plot g.stale").count() == 0
+    assert opened.locator("#computing").inner_text() == ""
+
+
+def test_an_own_teacher_prices_serving_and_a_target(opened):
+    move(opened, "scenario", 1)
+    move(opened, "budget", 21)
+    fill(opened, teacher_params="8B", teacher_loss="1.95", gpu_flops="4e14", gpu_price="2", served="10T", target="2.5")
+    opened.wait_for_selector("#costs:has-text('Mean loss of 2.5 nats')")
+    assert opened.evaluate("answer.out.chosen.teacher_params") == 8e9
+    text, student = opened.locator("#costs").inner_text(), opened.evaluate("answer.asked.student")
+    serving = bd.flops_per_token(student) * 1e13
+    assert f"of which serving takes {100 * serving / (serving + 1e21):.0f}%" in text
+    hours = (serving + 1e21) / 4e14 / 3600
+    assert f"{hours:,.0f} GPU-hours, {2 * hours:,.0f} USD" in text
+    assert "distillation reaches it with" in text
+    assert "A new teacher" not in opened.locator("#strategy").inner_text()
+    fill(opened, teacher_loss="two")
+    assert opened.locator("#teacher-loss").get_attribute("aria-invalid") == "true"
+    assert opened.locator("#teacher-text").inner_text() == "Give both its parameters and its loss."
+    assert opened.evaluate("answer.asked.teacher") is None
+
+
+@pytest.mark.slow
+def test_the_page_prints_to_one_page(opened):
+    fill(opened, teacher_params="8B", teacher_loss="1.95", gpu_flops="4e14", gpu_price="2", served="10T", target="2.5")
+    opened.wait_for_selector("#costs:has-text('Mean loss of 2.5 nats')")
+    for size in ("A4", "Letter"):
+        assert len(re.findall(rb"/Type\s*/Page\b", opened.pdf(format=size))) == 1, size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_and_nothing_scrolls_sideways(browser, page, folder, width, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="group docs is not installed")
+    tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    tab.goto((folder / "page.html").as_uri())
+    fill(tab, teacher_params="8B", teacher_loss="1.95", served="10T", target="none")
+    tab.wait_for_selector("#plot[data-ready=yes]")
+    found = axe.Axe().run(tab)
+    assert found.violations_count == 0, found.generate_report()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    tab.close()
+
+
+def test_the_first_question_has_something_to_see(fit354, folder):
+    """The scenario whose probability varies most with the budget, at a budget with a probability close to one half."""
+    page = bd.interactive_page(fit354, folder / "first.html").read_text(encoding="utf-8")
+    start = embedded(page)["start"]
+    found = bd.plan(fit354, start["student"], np.geomspace(1e19, 1e25, 25), draws=4)["probability"].squeeze()
+    spread = found.max("budget") - found.min("budget")
+    assert spread.sel(scenario=start["scenario"]) > spread.max() - 0.1
+    own = found.sel(scenario=start["scenario"])
+    assert abs(own.sel(budget=start["budget"], method="nearest") - 0.5) < abs(own - 0.5).min() + 0.15
 
 
 def test_k_is_off_where_it_changes_nothing(opened):

@@ -26,7 +26,7 @@ import xarray as xr
 from scipy.optimize import elementwise
 
 from bayesdistill import posterior
-from bayesdistill.compute import Shape, flops_by_part, forward_flops, pretraining_tokens
+from bayesdistill.compute import Shape, flops_by_part, flops_elasticity, forward_flops, pretraining_tokens
 from bayesdistill.decisions import extrapolation, labels, planning
 from bayesdistill.decisions.arguments import Numbers, parse_budgets
 from bayesdistill.decisions.reductions import mean_of, quantiles_of
@@ -150,7 +150,7 @@ def optimal_sizes(draws: Draws, budgets: np.ndarray, shape: Shape) -> np.ndarray
         alpha, beta = draws["alpha"][draw], draws["beta"][draw]
         weights, attention, output = flops_by_part(np.exp(log_size), shape)
         flops = weights + attention + output
-        elasticity = (weights + attention * 2 / 3 + output / 3) / flops
+        elasticity = flops_elasticity(weights, attention, output)
         log_tokens = log_budget[row] - np.log(flops)
         gain = log_ratio[draw] - np.log(elasticity)
         if limited is None:

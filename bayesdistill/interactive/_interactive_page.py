@@ -13,7 +13,7 @@ from bayesdistill.decisions.arguments import Number
 from bayesdistill.decisions.planning import Noise, Planner, Source, StrategyBounds, planner_of, with_options
 from bayesdistill.files import check_writable, write_file
 from bayesdistill.interactive.contents import Sliders, page_data
-from bayesdistill.interactive.javascript import deviation_function, law_functions
+from bayesdistill.interactive.javascript import cost_functions, deviation_function, law_functions
 
 
 class PageOptions(StrategyBounds, Noise, total=False):
@@ -28,15 +28,15 @@ def interactive_page(
     students: tuple[Number, Number] = ("100M", "30B"),
     budgets: tuple[Number, Number] = (1e19, 1e25),
     max_students_per_teacher: int = 1000,
-    scenario: str = "teacher pretraining + inference",
+    scenario: str | None = None,
     draws: int = 200,
     **options: Unpack[PageOptions],
 ) -> Path:
     """Write an HTML file with sliders that compares strategies, offline and without Python.
 
-    The sliders set the student, the budget, the scenario and the number K of students that share the teacher. The page holds
-    a thinned set of posterior draws. At every move it evaluates the law for these draws and optimizes the strategy, without
-    interpolation. It supports laws with custom terms.
+    The sliders set the student, the budget, the scenario and the number K of students that share the teacher. Fields take an existing
+    teacher, prices, tokens served and a target loss. The page holds a thinned set of posterior draws. At every move it evaluates the
+    law for these draws and optimizes the strategy, without interpolation. It supports laws with custom terms.
 
     Parameters
     ----------
@@ -48,8 +48,9 @@ def interactive_page(
         Range of the slider, FLOPs for one student.
     max_students_per_teacher : int
         Largest K. Each student is charged 1/K of the teacher's pretraining, delta_pre = 1/K.
-    scenario : str
-        Name of the initial cost scenario.
+    scenario : str, optional
+        Name of the first cost scenario. By default, the one whose probability varies most with the budget; the first budget is the one
+        with a probability close to one half.
     draws : int
         Number of draws in the page, at least 20. With 200 draws the page takes about 100 kB (400 kB if the law has a discrepancy), and
         the Monte Carlo standard error of a probability near one half is 0.035.
@@ -126,7 +127,7 @@ def show_interactive(
     students: tuple[Number, Number] = ("100M", "30B"),
     budgets: tuple[Number, Number] = (1e19, 1e25),
     max_students_per_teacher: int = 1000,
-    scenario: str = "teacher pretraining + inference",
+    scenario: str | None = None,
     draws: int = 200,
     height: int = 1050,
     **options: Unpack[PageOptions],
@@ -176,4 +177,7 @@ def page_text(planner: Planner, sliders: Sliders) -> str:
     # The law comes first: the data hold text from files.
     draws = planner.fitted.draws
     law = [law_functions(draws.law)] + ([deviation_function(draws)] if planner.level != "law" else [])
-    return template.replace("@@LAW@@", "\n".join(law)).replace("@@DATA@@", data)
+    parts = {"@@COSTS@@": cost_functions(planner.shape), "@@LAW@@": "\n".join(law), "@@DATA@@": data}
+    for mark, part in parts.items():
+        template = template.replace(mark, part)
+    return template

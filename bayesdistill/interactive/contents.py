@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 
 from bayesdistill import posterior
-from bayesdistill.arguments import LEVELS, Range, Rule, check_fields, one_of
+from bayesdistill.arguments import LEVELS, Range, Rule, check_fields, one_of, or_none
 from bayesdistill.compute import SCENARIOS
 from bayesdistill.decisions.arguments import Numbers, parse_numbers, parse_students
 from bayesdistill.decisions.fitted_draws import FittedDraws
-from bayesdistill.decisions.planning import Planner, bounds_of, deviations_of
+from bayesdistill.decisions.planning import Planner, at_level, bounds_of, deviations_of, problem_of
+from bayesdistill.decisions.solving import CHOSEN, Workers, solve
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws
 from bayesdistill.law.discrepancy import log_compute
 from bayesdistill.law.predictive import Deviations
-from bayesdistill.strategies import Bounds
+from bayesdistill.strategies import Bounds, supervised_losses
 from bayesdistill.strategies.losses import Losses
 from bayesdistill.strategies.region import Region, some_teacher
 
@@ -34,6 +35,7 @@ SCENARIO_TEXTS = {
 _KNOTS = 129  # number of teacher sizes at which the fewest and the most tokens are given
 _STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8)
 _FEWEST_DRAWS = 20
+_BUDGETS = 25  # number of budgets among which the first one is chosen
 _FEWEST_TOKENS = 1e-3
 
 
@@ -44,11 +46,14 @@ class Sliders:
     students: Numbers
     budgets: Numbers
     max_students_per_teacher: int
-    scenario: str
+    scenario: str | None
     draws: int
 
     def __post_init__(self) -> None:
-        rules: dict[str, Rule] = {"draws": Range(_FEWEST_DRAWS, 1_000_000, whole=True), "scenario": one_of(*SCENARIOS)}
+        rules: dict[str, Rule] = {
+            "draws": Range(_FEWEST_DRAWS, 1_000_000, whole=True),
+            "scenario": or_none(one_of(*SCENARIOS)),
+        }
         check_fields(self, max_students_per_teacher=Range(1, 1_000_000, whole=True), **rules)
 
 
@@ -70,6 +75,7 @@ def page_data(planner: Planner, sliders: Sliders) -> dict[str, Any]:
         )
     return {
         "level": planner.level,
+        "currency": planner.currency,
         "level_note": f"Level {planner.level} compares {LEVELS[planner.level]}.",
         "paths": paths,
         "first_knots": first,
@@ -91,13 +97,44 @@ def page_data(planner: Planner, sliders: Sliders) -> dict[str, Any]:
             {"name": name, "delta_lgt": s.delta_lgt, "delta_pre": s.delta_pre, "text": SCENARIO_TEXTS[name]}
             for name, s in SCENARIOS.items()
         ],
-        "start": {
-            "student": _middle(students, 1e9),
-            "budget": _middle(budgets, math.nan),
-            "scenario": sliders.scenario,
-        },
+        "start": opening(planner, chosen, students, budgets, sliders.scenario),
         "notes": notes(fitted),
         "about": about(planner, chosen.size),
+    }
+
+
+def opening(
+    planner: Planner, chosen: np.ndarray, students: Sequence[float], budgets: Sequence[float], scenario: str | None
+) -> dict[str, Any]:
+    """Return the first question of the page: student, budget and scenario.
+
+    The scenario is the one whose probability varies most with the budget, for one student per teacher, and the budget the one with the
+    probability closest to one half.
+
+    Parameters
+    ----------
+    planner : Planner
+    chosen : (n,) array of int
+        Positions of the draws of the page.
+    students, budgets : two float
+        Ends of the sliders.
+    scenario : str, optional
+        The scenario, if it is given.
+    """
+    student, names = _middle(students, 1e9), list(SCENARIOS) if scenario is None else [scenario]
+    problem, _ = problem_of(planner, student, np.geomspace(min(budgets), max(budgets), _BUDGETS).tolist(), names)
+    draws, deviations = planner.fitted.draws.take(chosen), deviations_of(planner)
+    solved = solve(CHOSEN, draws, problem, Workers(threads=planner.threads))
+    gain = supervised_losses(draws, problem)[:, None] - solved["loss"]
+    gain = at_level(None if deviations is None else deviations.take(chosen), problem, gain, solved)[0]
+    uncertain = np.where(np.isnan(gain).any(axis=-1), np.inf, np.abs((gain > 0).mean(axis=-1) - 0.5))
+    reach = np.where(np.isfinite(uncertain), (gain > 0).mean(axis=-1), np.nan)
+    spread = np.nan_to_num(np.fmax.reduce(reach, axis=1) - np.fmin.reduce(reach, axis=1), nan=-1.0)
+    best = int(spread.argmax())
+    return {
+        "student": student,
+        "budget": float(problem.budgets[uncertain[best].argmin()]),
+        "scenario": names[best],
     }
 
 
@@ -174,7 +211,7 @@ def _two_ends(values: np.ndarray, argument: str) -> list[float]:
     return sorted(values.tolist())
 
 
-def _middle(ends: list[float], wanted: float) -> float:
+def _middle(ends: Sequence[float], wanted: float) -> float:
     low, high = ends
     return wanted if low <= wanted <= high else math.sqrt(low * high)
 

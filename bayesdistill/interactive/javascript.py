@@ -14,6 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from bayesdistill.compute import (
+    Shape,
+    flops_by_part,
+    flops_elasticity,
+    forward_flops,
+    pretraining_tokens,
+    student_cost_per_token,
+    teacher_cost,
+)
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws, Law
 from bayesdistill.law.discrepancy import log_compute
@@ -142,6 +151,31 @@ def deviation_function(draws: Draws) -> str:
     found = Deviations(known, residual, pretrained, *effects).difference(N, D, T, M)
     body = _statements(list(trace), [np.asarray(found).item().number], "return {};")
     return "\n".join(["function deviation(p, N, D, T, M) {", *body, "}"])
+
+
+def cost_functions(shape: Shape) -> str:
+    """Return JavaScript functions for costs.
+
+    - `flops(N)` and `flopsSlope(N)`: forward FLOPs per token, F(N), and d log F / d log N.
+    - `tokensFor(budget, N)`: tokens that a budget buys in pretraining.
+    - `distillationTokens(budget, F, F_T, D_T, lgt, pre)`: tokens of a student that a budget buys, with the F of student and teacher.
+    """
+    trace: Trace = {}
+    N, budget, own, teacher, tokens, lgt, pre = (
+        Expression(trace, name) for name in ("N", "budget", "F", "F_T", "D_T", "lgt", "pre")
+    )
+    left = budget - teacher_cost(teacher, tokens, pre)
+    functions = {
+        "flops(N)": forward_flops(N, shape),
+        "flopsSlope(N)": flops_elasticity(*flops_by_part(N, shape)),
+        "tokensFor(budget, N)": pretraining_tokens(N, budget, shape),
+        "distillationTokens(budget, F, F_T, D_T, lgt, pre)": left / student_cost_per_token(own, teacher, lgt),
+    }
+    every = list(trace)
+    return "\n".join(
+        "\n".join([f"function {head} {{", *_statements(every, [value.number], "return {};"), "}"])
+        for head, value in functions.items()
+    )
 
 
 def law_functions(law: Law) -> str:

@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesdistill.compute import Shape, flops_by_part
+from bayesdistill.compute import Shape, flops_by_part, flops_elasticity
 from bayesdistill.law import Repetition
 from bayesdistill.strategies.charges import Charges
 from bayesdistill.strategies.losses import Losses
@@ -115,7 +115,7 @@ class Frontier:
         if self.charges.delta_lgt and not self.charges.delta_pre:
             on_curve: Any = most
         else:
-            slope = (weights + attention * (2 / 3) + output * (1 / 3)) / flops
+            slope = flops_elasticity(weights, attention, output)
             p, size = self.losses.draws, log_params
             if p.repetition is not None:
                 size = np.log(p.repetition.effective_params(params))

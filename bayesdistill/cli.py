@@ -53,11 +53,16 @@ _FOLDER = "Output folder; created if it does not exist."
 
 def _number(text: str) -> Any:
     """Declare an option whose text a command parses with `_real` or `_whole`."""
-    return typer.Option(metavar="NUMBER", help=text)
+    return typer.Option(metavar="<number>", help=text)
 
 
 def _one_of(choices: Sequence[str], text: str) -> Any:
-    return typer.Option(autocompletion=lambda: list(choices), help=text)
+    return typer.Option(metavar=f"<{'|'.join(choices)}>", autocompletion=lambda: list(choices), help=text)
+
+
+def _several(metavar: str, text: str) -> Any:
+    """Declare an option whose text a command splits, with an example of it."""
+    return typer.Option(metavar=metavar, help=text)
 
 
 def _netcdf_file(path: Path | None) -> Path | None:
@@ -102,21 +107,26 @@ Conflict = Annotated[
 ]
 
 Students = Annotated[
-    list[str], typer.Option("--student", help="Non-embedding parameters: 1B, 300M or 1B,3B. Repeat for more.")
+    list[str],
+    typer.Option("--student", metavar="<1B,3B>", help="Non-embedding parameters: 1B, 300M or 1B,3B. Repeat for more."),
 ]
-Budgets = Annotated[str, typer.Option(help="FLOPs: lowest:highest:count on a log scale, or a list 1e20,1e21.")]
+Budgets = Annotated[str, _several("<1e20,1e21>", "FLOPs: lowest:highest:count on a log scale, or a list 1e20,1e21.")]
 ScenarioNames = Annotated[
     list[str] | None,
     typer.Option(
         "--scenario",
-        help="Cost scenario (default: all four). Repeat for more.",
+        metavar="<name>",
+        help="What the budget pays for besides the student: best case (nothing; logits exist), teacher inference, teacher "
+        "pretraining, or teacher pretraining + inference (default: all four). Repeat for more.",
         autocompletion=lambda: list(bd.SCENARIOS),
     ),
 ]
 Deltas = Annotated[
     list[str] | None,
     typer.Option(
-        "--delta", help="Custom scenario LGT:PRE, such as 1:1/8: fractions of the teacher's inference and pretraining."
+        "--delta",
+        metavar="<1:1/8>",
+        help="Custom scenario LGT:PRE, such as 1:1/8: fractions of the teacher's inference and pretraining.",
     ),
 ]
 TeacherFile = Annotated[
@@ -126,27 +136,27 @@ TeacherFile = Annotated[
     ),
 ]
 GpuFlops = Annotated[
-    str | None, typer.Option("--gpu-flops", metavar="NUMBER", help="FLOPs per second of an accelerator in training.")
+    str | None, typer.Option("--gpu-flops", metavar="<number>", help="FLOPs per second of an accelerator in training.")
 ]
 GpuPrice = Annotated[
     str | None,
-    typer.Option("--gpu-price", metavar="NUMBER", help="Price of a GPU-hour of training (requires --gpu-flops)."),
+    typer.Option("--gpu-price", metavar="<number>", help="Price of a GPU-hour of training (requires --gpu-flops)."),
 ]
 InferenceFlops = Annotated[
     str | None,
     typer.Option(
-        "--inference-flops", metavar="NUMBER", help="FLOPs per second in inference (default: as in training)."
+        "--inference-flops", metavar="<number>", help="FLOPs per second in inference (default: as in training)."
     ),
 ]
 InferencePrice = Annotated[
     str | None,
     typer.Option(
         "--inference-price",
-        metavar="NUMBER",
+        metavar="<number>",
         help="Price of a GPU-hour of inference (default: the price for training).",
     ),
 ]
-Currency = Annotated[str, typer.Option(help="Unit of the prices.")]
+Currency = Annotated[str, typer.Option(metavar="<text>", help="Unit of the prices.")]
 
 MaxTeacherParams = Annotated[str, _number("Maximum non-embedding parameters of the teacher.")]
 MaxTeacherTokens = Annotated[str, _number("Maximum training tokens of the teacher.")]
@@ -193,12 +203,15 @@ def fit_command(
     ] = None,
     study: Annotated[
         str | None,
-        typer.Option(help="Study to fit, if the column study has several labels. The others inform its shape."),
+        typer.Option(
+            metavar="<name>", help="Study to fit, if the column study has several labels. The others inform its shape."
+        ),
     ] = None,
     prior: Annotated[Path | None, typer.Option(help="Earlier fit to use as prior.")] = None,
     transfer: Annotated[
         str,
         typer.Option(
+            metavar="<all|shape>",
             help="What the earlier fit informs: all (same corpus), or shape (another corpus): exponents, gap and kappa.",
             autocompletion=lambda: ["all", "shape"],
         ),
@@ -213,7 +226,9 @@ def fit_command(
     law: Annotated[
         str,
         typer.Option(
-            help="Law to fit: busbridge2025 is equation 8 of the paper.", autocompletion=lambda: list(bd.LAWS)
+            metavar="<name>",
+            help="Law to fit: busbridge2025 is equation 8 of the paper.",
+            autocompletion=lambda: list(bd.LAWS),
         ),
     ] = "tied_reducible",
     gamma: Annotated[str | None, _number("Fix the supervised law's gamma (1: Chinchilla's form).")] = None,
@@ -354,7 +369,7 @@ def plan_command(
 def target_command(
     fit: FitFile,
     student: Students,
-    loss: Annotated[str, typer.Option(help="Target loss in nats per token, or a list 2.1,2.2.")],
+    loss: Annotated[str, _several("<2.1,2.2>", "Target loss in nats per token, or a list 2.1,2.2.")],
     scenario: ScenarioNames = None,
     delta: Deltas = None,
     teachers: TeacherFile = None,
@@ -408,21 +423,29 @@ def target_command(
 def lifetime_command(
     fit: FitFile,
     served_tokens: Annotated[
-        str, typer.Option("--served", help="Tokens served: lowest:highest:count on a log scale, or a list 0,1T,10T.")
+        str,
+        typer.Option(
+            "--served",
+            metavar="<0,1T,10T>",
+            help="Tokens served: lowest:highest:count on a log scale, or a list 0,1T,10T.",
+        ),
     ],
     budgets: Annotated[
         str | None,
-        typer.Option(
-            help="Total FLOPs of training and serving: lowest:highest:count on a log scale, or a list 1e22,1e23."
+        _several(
+            "<1e22,1e23>",
+            "Total FLOPs of training and serving: lowest:highest:count on a log scale, or a list 1e22,1e23.",
         ),
     ] = None,
     loss: Annotated[
-        str | None, typer.Option(help="Target loss in nats per token, or a list 2.1,2.2, in place of budgets.")
+        str | None, _several("<2.1,2.2>", "Target loss in nats per token, or a list 2.1,2.2, in place of budgets.")
     ] = None,
     student: Annotated[
         list[str] | None,
         typer.Option(
-            "--student", help="Sizes to choose from: 1B, 300M or 1B,3B (default: every size). Repeat for more."
+            "--student",
+            metavar="<1B,3B>",
+            help="Sizes to choose from: 1B, 300M or 1B,3B (default: every size). Repeat for more.",
         ),
     ] = None,
     scenario: ScenarioNames = None,
@@ -518,10 +541,15 @@ def explain_command(
     fit: FitFile,
     student: Annotated[str, _number("Non-embedding parameters: 1B or 300M.")],
     budget: Annotated[str, _number("FLOPs, such as 1e22.")],
-    scenario: Annotated[str, _one_of(tuple(bd.SCENARIOS), "Cost scenario.")] = "teacher inference",
+    scenario: Annotated[
+        str,
+        typer.Option(metavar="<name>", help="Cost scenario.", autocompletion=lambda: list(bd.SCENARIOS)),
+    ] = "teacher inference",
     fits: Annotated[
         list[str] | None,
-        typer.Option("--fit", help="Fit of another law to the same runs, as NAME=FILE. Repeat for more."),
+        typer.Option(
+            "--fit", metavar="<name=file>", help="Fit of another law to the same runs, as NAME=FILE. Repeat for more."
+        ),
     ] = None,
     candidates: Annotated[Path | None, typer.Option(help="Table of runs that could be done next.")] = None,
     teachers: TeacherFile = None,
@@ -583,13 +611,15 @@ def tokens_command(
     fit: FitFile,
     student: Students,
     tokens: Annotated[
-        str, typer.Option(help="Unique tokens: lowest:highest:count on a log scale, or a list 1e10,1e11.")
+        str, _several("<1e10,1e11>", "Unique tokens: lowest:highest:count on a log scale, or a list 1e10,1e11.")
     ],
     budget: Annotated[str | None, _number("FLOPs for one student (default: unlimited).")] = None,
     scenario: Annotated[
         list[str] | None,
         typer.Option(
-            help="Cost scenario (default: best case). Repeat for more.", autocompletion=lambda: list(bd.SCENARIOS)
+            metavar="<name>",
+            help="Cost scenario (default: best case). Repeat for more.",
+            autocompletion=lambda: list(bd.SCENARIOS),
         ),
     ] = None,
     delta: Deltas = None,
@@ -646,10 +676,10 @@ def next_runs_command(
     teachers: TeacherFile = None,
     batch: Annotated[str | None, _number("Largest number of runs in the batch.")] = None,
     batch_compute: Annotated[
-        str | None, typer.Option("--compute", metavar="NUMBER", help="FLOPs of the batch.")
+        str | None, typer.Option("--compute", metavar="<number>", help="FLOPs of the batch.")
     ] = None,
     batch_money: Annotated[
-        str | None, typer.Option("--money", metavar="NUMBER", help="Cost of the batch (requires --gpu-price).")
+        str | None, typer.Option("--money", metavar="<number>", help="Cost of the batch (requires --gpu-price).")
     ] = None,
     output: Annotated[Path | None, _output("Output file of the result (netCDF).")] = None,
     gpu_flops_per_second: GpuFlops = None,
@@ -692,15 +722,18 @@ def next_runs_command(
         progress=False if as_json else None,
     )
     chosen = ", ".join(result["batch_candidate"].values.tolist()) or "none"
-    _print_result(
-        result, output, as_json, [f"Runs to make first: {chosen}.", result.attrs["suggestion"]], fit, _RUN_COLUMNS
-    )
+    hidden = max(result.sizes["candidate"] - result.sizes["step"] - _FURTHER_RUNS, 0)
+    more = [f"{hidden} more candidate{'s' if hidden > 1 else ''}: use --json or --output."] if hidden else []
+    sentences = [*more, f"Runs to make first: {chosen}.", result.attrs["suggestion"]]
+    _print_result(result, output, as_json, sentences, fit, _RUN_COLUMNS)
 
 
 _TOKEN_COLUMNS = [
     *("student", "scenario", "tokens", "probability", "probability_lowest", "probability_highest", "expected_gain"),
     *("teacher_params", "teacher_tokens", "extrapolation_axis"),
 ]
+_FURTHER_RUNS = 10
+"""Candidates that `next-runs` prints in addition to the batch."""
 _RUN_COLUMNS = ["candidate", "cost", "cost_money", "evsi", "evsi_mcse", "value_flops", "value_money", "batch_position"]
 
 
@@ -761,17 +794,20 @@ def family_command(
     fit: FitFile,
     student: Students,
     budget: Annotated[str, _number("FLOPs for the whole family, including the teacher.")],
-    counts: Annotated[str | None, typer.Option(help="Number of students of each size: 10,4,1 (default: one).")] = None,
+    counts: Annotated[
+        str | None, _several("<10,4,1>", "Number of students of each size: 10,4,1 (default: one).")
+    ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Weight of each size in the family's loss: 1,1,2 (default: its count).")
+        str | None, _several("<1,1,2>", "Weight of each size in the family's loss: 1,1,2 (default: its count).")
     ] = None,
     delta: Annotated[
         str | None,
-        typer.Option(help="Charged fractions LGT:PRE (default 1:1, or 1:0 with --teachers)."),
+        _several("<1:1/8>", "Charged fractions LGT:PRE (default 1:1, or 1:0 with --teachers)."),
     ] = None,
     teachers: TeacherFile = None,
     add: Annotated[
-        list[str] | None, typer.Option(help="Sizes of one more student: its marginal cost and gain. Repeat for more.")
+        list[str] | None,
+        _several("<500M,2B>", "Sizes of one more student: its marginal cost and gain. Repeat for more."),
     ] = None,
     output: Annotated[Path | None, _output("Output file of the result (netCDF).")] = None,
     max_teacher_params: MaxTeacherParams = "1e12",
@@ -816,7 +852,10 @@ def family_command(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", bd.ConvergenceWarning)  # shown once
             warnings.simplefilter("ignore", bd.ConflictWarning)
-            added = bd.add_student(loaded, result, sizes, **level, **accepted)
+            try:
+                added = bd.add_student(loaded, result, sizes, **level, **accepted)
+            except ParameterError as error:
+                raise ParameterError(error.message.replace("`students`", "`add`")) from None
     if output is not None:
         bd.save(result, output)
     table = bd.decision_table(result)
@@ -948,7 +987,7 @@ def predict_command(
 def optimal_command(
     fit: FitFile,
     budgets: Annotated[
-        str, typer.Option(help="Training FLOPs: lowest:highest:count on a log scale, or a list 1e20,1e21.")
+        str, _several("<1e20,1e21>", "Training FLOPs: lowest:highest:count on a log scale, or a list 1e20,1e21.")
     ],
     six_nd: Annotated[
         bool, typer.Option("--six-nd", help="Count 6 N D FLOPs, without attention and output layer.")
@@ -997,10 +1036,10 @@ def update_command(
         typer.Argument(metavar="NEW", help="New runs of a kind that the fit has: a CSV or Parquet file with outcomes."),
     ],
     student: Annotated[
-        list[str] | None, typer.Option("--student", help="Students of a plan to compare before and after: 1B,3B.")
+        list[str] | None, _several("<1B,3B>", "Students of a plan to compare before and after: 1B,3B.")
     ] = None,
     budgets: Annotated[
-        str | None, typer.Option(help="Its budgets: lowest:highest:count on a log scale, or a list 1e20,1e21.")
+        str | None, _several("<1e20,1e21>", "Its budgets: lowest:highest:count on a log scale, or a list 1e20,1e21.")
     ] = None,
     scenario: ScenarioNames = None,
     delta: Deltas = None,
@@ -1014,9 +1053,13 @@ def update_command(
 ) -> None:
     """Update a fit by new runs: what they change in the law and in a plan."""
     _keep_inputs(output, fit, new)
+    if (scenario or delta) and not student:
+        raise ParameterError("--scenario and --delta require --student and --budgets.")
     plan: dict[str, Any] = {} if budgets is None else {"budgets": _budgets(budgets)}
     if student:
-        plan |= {"students": _students(student), "scenarios": _scenarios(scenario, delta)}
+        plan |= {"students": _students(student)}
+    if scenario or delta:
+        plan |= {"scenarios": _scenarios(scenario, delta)}
     if student and budgets is None:
         raise ParameterError("--student requires --budgets, such as --budgets 1e20,1e21.")
     found = bd.update(
@@ -1058,7 +1101,7 @@ def update_command(
 def next_supervised_command(
     fit: FitFile,
     budgets: Annotated[
-        str, typer.Option(help="Target budgets: lowest:highest:count on a log scale, or a list 1e23,1e24.")
+        str, _several("<1e23,1e24>", "Target budgets: lowest:highest:count on a log scale, or a list 1e23,1e24.")
     ],
     candidates: Annotated[
         Path | None,
@@ -1105,10 +1148,10 @@ def recommend_command(
     fit: FitFile,
     student: Students,
     budgets: Annotated[
-        str, typer.Option(help="FLOPs of the rows with given compute: lowest:highest:count, or a list 1e20,1e21.")
+        str, _several("<1e20,1e21>", "FLOPs of the rows with given compute: lowest:highest:count, or a list 1e20,1e21.")
     ] = "1e20,1e21,1e22",
     tokens: Annotated[
-        str, typer.Option(help="Unique tokens of the rows with given data: a list 10B,100B.")
+        str, _several("<10B,100B>", "Unique tokens of the rows with given data: a list 10B,100B.")
     ] = "10B,100B,1T",
     teachers: TeacherFile = None,
     threshold: Annotated[str, _number("Probability above which an option is recommended.")] = "0.9",
@@ -1157,12 +1200,14 @@ def recommend_command(
 def page_command(
     fit: FitFile,
     output: Annotated[Path, _output("Output file of the page (HTML).", _writable)] = Path("page.html"),
-    students: Annotated[str, typer.Option(help="Range of the slider of students: smallest:largest.")] = "100M:30B",
-    budgets: Annotated[str, typer.Option(help="Range of the slider of FLOPs: lowest:highest.")] = "1e19:1e25",
+    students: Annotated[str, _several("<100M:30B>", "Range of the slider of students: smallest:largest.")] = "100M:30B",
+    budgets: Annotated[str, _several("<1e19:1e25>", "Range of the slider of FLOPs: lowest:highest.")] = "1e19:1e25",
     scenario: Annotated[
         str | None,
         typer.Option(
-            help="First cost scenario (default: one with a crossover).", autocompletion=lambda: list(bd.SCENARIOS)
+            metavar="<name>",
+            help="First cost scenario (default: one with a crossover).",
+            autocompletion=lambda: list(bd.SCENARIOS),
         ),
     ] = None,
     draws: Annotated[str, _number("Number of posterior draws in the page.")] = "200",
@@ -1281,7 +1326,12 @@ def _level(result: xr.Dataset) -> str:
 
 
 def _print_table(table: pd.DataFrame) -> None:
-    """Print a table in the width of the terminal; 80 characters without one."""
+    """Print a table in the width of the terminal; 80 characters without one. What all rows share stands above it."""
+    from bayesdistill.tables.formatting import without_constant
+
+    shared, table = without_constant(table)
+    if shared:
+        print(f"{shared[0].upper()}{shared[1:]}\n")
     print(bd.table_text(table, width=shutil.get_terminal_size().columns))
 
 
@@ -1309,6 +1359,10 @@ def _print_result(
         _print_json(bd.decision_table(result), result)
         return
     table = bd.decision_table(result).drop(columns=["noise", "extrapolates"], errors="ignore")
+    if "batch_position" in table:
+        batch = table["batch_position"]
+        table = table.iloc[batch.where(batch > 0, math.inf).argsort(kind="stable")]
+        table = table.head(int((batch > 0).sum()) + _FURTHER_RUNS)
     _print_table(table[[name for name in columns if name in table]] if columns else table)
     for sentence in sentences:
         print(sentence)
@@ -1449,6 +1503,7 @@ _IN_PYTHON = (
     (r"(`bayesdistill \w+`) or \1", r"\1"),
     (r"\btarget_accept to\b", "--target-accept to"),
     (r"Pass it as supervised runs", "Pass it with --supervised"),
+    (r"a scenario with delta_pre=0", "--delta 1:0"),
     (r"\((supervised|prior)s?=\.\.\.\)", r"(bayesdistill fit --\1)"),
     (r"Pass a bayesdistill\.Law, or choose", "Choose"),
     (r"`(--[\w-]+)`", r"\1"),

@@ -72,7 +72,9 @@ def test_few_cells_are_shown_one_by_one():
     rows = Rows(plan._repr_html_()).rows
     assert len(rows) == 3
     assert [row[0] for row in rows[1:]] == ["300M", "1B"]
-    assert rows[0][3] == "P(distillation ahead)"
+    assert rows[0][2] == "P(distillation ahead)"
+    assert "(level: law; budget: 1e21 FLOPs)" in str(plan)  # instead of a column with the same value in all rows
+    assert "budget: " not in str(planned().sel(budget=[1e21, 1e25], scenario=["best case"]))
 
 
 @pytest.mark.parametrize(

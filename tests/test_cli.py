@@ -273,6 +273,11 @@ def test_students_and_families(command: Command, published_draw: xr.Dataset, tmp
     assert family.attrs["sentence"] in out
     for size in ("300M", "3B"):
         assert f"One more student of {size} on " in out
+    code, _, err = command(
+        "family", path, "--student", "1B", "--budget", "1e21", "--add", "3B,3B", "--allow-unconverged"
+    )
+    assert code == 2
+    assert "--add contains 3e+09 more than once" in err
 
 
 @pytest.fixture(scope="module")
@@ -342,6 +347,15 @@ def test_next_runs(noisy: tuple[Path, Path], command: Command, tmp_path: Path) -
     code, _, err = command(*question, "--allow-unconverged")
     assert code == 2
     assert "does not have the ranges of its runs. Give --candidates" in err
+    many = pd.DataFrame({"name": [f"r{i}" for i in range(15)], "params": 1e9, "tokens": np.geomspace(2e9, 2e10, 15)})
+    many.to_csv(table, index=False)
+    _, out, _ = command(*question, "--candidates", table, "--allow-unconverged", "-o", tmp_path / "next.nc")
+    found = bd.load(tmp_path / "next.nc")
+    batch = found["batch_candidate"].values.tolist()
+    ranked = found["candidate"].values[found["rank"].values.argsort()].tolist()
+    printed = re.findall(r"^(r\d+) ", out, re.MULTILINE)
+    assert printed == [*batch, *[name for name in ranked if name not in batch][:10]]
+    assert f"{15 - len(printed)} more candidates: use --json or --output." in out
 
 
 @pytest.mark.slow
@@ -576,6 +590,7 @@ def test_help_names_every_option_in_80_columns(name: str, command: Command, monk
     code, out, _ = command(name, "--help")
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
+    assert not re.search(r"--[\w-]+ <(str|list)", out)  # a value is shown by an example or its kind
     for parameter in cli._commands()[name].params:
         for option in (*parameter.opts, *parameter.secondary_opts):
             assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", out) or not option.startswith("-"), option

@@ -262,6 +262,18 @@ def test_what_cannot_be_updated_is_named(fit, runs, message):
         bd.update(fit(), runs())
 
 
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"noise": "law"}, "requires `budgets`"),
+        ({"budgets": 1e21, "scenarios": "best case"}, "`scenarios` does not apply .* the supervised law alone"),
+    ],
+)
+def test_a_plan_has_the_arguments_of_its_function(plan, message):
+    with pytest.raises(bd.ParameterError, match=message):
+        bd.update(fit_of(300), new_runs("b", 0.0), plan=plan)
+
+
 def test_the_command_updates_a_file(monkeypatch, capsys, tmp_path):
     fit, table, output = tmp_path / "fit.nc", tmp_path / "new.csv", tmp_path / "updated.nc"
     bd.save(fit_of(300, sd=0.02), fit)
@@ -270,6 +282,13 @@ def test_the_command_updates_a_file(monkeypatch, capsys, tmp_path):
     code, out, err = run(monkeypatch, capsys, "update", str(fit), str(table), "--student", "1B")
     assert code == 2
     assert "--student requires --budgets" in err
+    for options, message in (
+        (["--scenario", "best case"], "--scenario and --delta require --student"),
+        (["--student", "1B", "--budgets", "1e21"], "--student does not apply to the plan before and after the update"),
+    ):
+        code, out, err = run(monkeypatch, capsys, "update", str(fit), str(table), *options)
+        assert (code, out) == (2, "")
+        assert message in err
     expected = bd.update(bd.load(fit), table)
     code, out, err = run(monkeypatch, capsys, *asked, "-o", str(output))
     assert code == 0, err

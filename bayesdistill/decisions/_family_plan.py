@@ -188,7 +188,8 @@ def family_plan(
 
 def _sentence(family: Family, plan: Choice, values: dict[str, Any], names: tuple[str, ...] | None) -> str:
     """Return the plan of a family as a sentence."""
-    given = f"With {flops_words(family.budget)} FLOPs for {family.counts.sum():g} students"
+    count = family.counts.sum()
+    given = f"With {flops_words(family.budget)} FLOPs for {count:g} student{'s' if count > 1 else ''}"
     if np.isnan(plan.tokens).any():
         return f"{given}: the budget is too small for every plan."
     (low, middle, high), alone = values["family_loss_quantile"][0][[0, 2, 4]], values["family_loss_quantile"][1][2]
@@ -200,10 +201,11 @@ def _sentence(family: Family, plan: Choice, values: dict[str, Any], names: tuple
     )
     teacher = size_words(plan.teacher.params) if names is None else names[plan.teacher.index]
     share = values["teacher_training_share"][0]
+    charged = f" The teacher's training takes {share:.0%} of the budget." if share > 0 else ""
     return (
         f"{given}: distill {shared} from the teacher {teacher}{f' and pretrain {own}' if own else ''} ({loss}; {alone:.3f} if all are "
-        f"pretrained). Probability {posterior.about(float(values['probability'][0]))} that this is better than pretraining all. The "
-        f"teacher's training takes {share:.0%} of the budget."
+        f"pretrained). Probability {posterior.about(float(values['probability'][0]))} that this is better than pretraining all."
+        f"{charged}"
     )
 
 

@@ -141,7 +141,7 @@ def next_runs(
     problem, table = planning.problem_of(planner, students, budgets, scenarios, teachers)
     given = proposed_candidates(fitted, table) if candidates is None else candidates
     runs = parse_candidates(given, planner.shape, fitted.teacher_losses, prices.relative)
-    limits = _limits(runs, batch, _batch_limit(prices, batch_compute, batch_money))
+    limits = _limits(runs, batch, _batch_limit(prices, batch_compute, batch_money), batch_money, prices)
     strategy = solve(CHOSEN, fitted.draws, problem, planning.workers_of(planner))
     advantage = supervised_losses(fitted.draws, problem)[:, None] - strategy["loss"]
     feasible = ~np.isnan(advantage).any(axis=-1)
@@ -261,7 +261,9 @@ def _suggestion(
 
     most = (
         f"Perfect information about the law is worth {information[0]:.1g} nats per token for the decision, as much as "
-        f"{amount(information[1])} of pretraining. Only cheaper runs can be worth their cost, or several decisions together."
+        f"{amount(information[1])} of pretraining. A run is worth at most this for one decision, and more for several."
+        if information[0] > 0
+        else "All posterior draws agree on the decision, so that no run can change it."
     )
     if not _known(worth).any():
         return f"None of these runs is worth its cost: their values are 0 within their Monte Carlo errors. {most}"
@@ -283,15 +285,20 @@ class _Limits:
     compute: float
 
 
-def _limits(runs: Candidates, batch: int | None, compute: float | None) -> _Limits:
+def _limits(
+    runs: Candidates, batch: int | None, compute: float | None, money: Number | None, prices: Prices
+) -> _Limits:
     most = (1 if compute is None else len(runs.names)) if batch is None else batch
     if most > len(runs.names):
         raise ParameterError(f"`batch` is {batch}, but `candidates` has only {len(runs.names)} runs. Decrease `batch`.")
     affordable = np.inf if compute is None else compute
-    if affordable < runs.cost.min():
+    if affordable < (cheapest := float(runs.cost.min())):
+        name, unit, each = ("batch_compute", "FLOPs", 1.0)
+        if money is not None:
+            name, unit, each = ("batch_money", prices.currency, prices.costs("run", 1.0)["run_money"])
         raise ParameterError(
-            f"`batch_compute` is {affordable:.3g} FLOPs, but the cheapest candidate costs {runs.cost.min():.3g} FLOPs. "
-            "Increase `batch_compute`."
+            f"`{name}` is {affordable * each:.3g} {unit}, but the cheapest candidate costs {cheapest * each:.3g} {unit}. "
+            f"Increase `{name}`."
         )
     return _Limits(most, affordable)
 

@@ -74,7 +74,9 @@ def need_several(data: xr.Dataset, name: str) -> None:
         Naming the axis.
     """
     if data.sizes.get(name, 0) < 2:
-        raise ParameterError(f"{name}: at least two values are required to draw along it")
+        raise ParameterError(
+            f"The figure is drawn along `{name}` and requires at least two values of it. Compute the result for several."
+        )
 
 
 def summaries(data: xr.Dataset, names: Sequence[str], prob: float, keep: Sequence[str] = ()) -> xr.Dataset:

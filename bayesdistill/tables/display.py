@@ -15,7 +15,7 @@ from bayesdistill.plots.grids import changes_note, target_sentences, undetermine
 from bayesdistill.tables._decision_table import decision_table, kind_of
 from bayesdistill.tables._plan_table import plan_table, summary_table
 from bayesdistill.tables._write_table import table_text
-from bayesdistill.tables.formatting import readable
+from bayesdistill.tables.formatting import readable, without_constant
 
 MOST_CELLS = 8  # of a plan; with more of them it is shown in summary
 _MOST_ROWS = 24
@@ -100,8 +100,9 @@ def _shown(found: xr.Dataset) -> Shown | None:
     contents = f"An xarray Dataset of {len(found.data_vars)} variables over {sizes}"
     footer = f"{more}All numbers: bd.{table_of}(...). {contents}"
     level = found.attrs.get("noise") if "noise" not in found else None
-    title = f"{title} (level: {level})" if level else title
-    return Shown(title, warning, frame.head(_MOST_ROWS), footer)
+    shared, frame = without_constant(frame)
+    said = "; ".join([f"level: {level}"] * bool(level) + [shared] * bool(shared))
+    return Shown(f"{title} ({said})" if said else title, warning, frame.head(_MOST_ROWS), footer)
 
 
 def _table(found: xr.Dataset) -> tuple[str, pd.DataFrame, str]:

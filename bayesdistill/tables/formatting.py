@@ -26,6 +26,8 @@ _RANGE = ("probability_lowest", "probability_highest")
 ABOUT_ZERO = "about 0"
 _WORTH = {"gain": "expected_gain", "regret": "regret", "evpi": "evpi", "evsi": "evsi", "evppi": "evppi"}
 """Values that have a Monte Carlo error: stem of their columns, in nats or converted, and the column in nats."""
+_SHARED = ("budget", "target")
+"""Columns that a caption replaces if all rows have the same value."""
 _HIDDEN_ERRORS = ("gain_mcse", "regret_mcse", "evpi_mcse")
 
 
@@ -94,6 +96,8 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         ):
             continue
         heading, form = COLUMNS.get(name, (name, str))
+        if name == "loss_median" and "supervised_loss_median" in frame:
+            form = COLUMNS["supervised_loss_median"][1]  # losses that are compared have the same digits
         if name == "inside_from":
             ends = zip(values, frame["inside_to"], strict=True)
             cells = [_span(form, low, high) for low, high in ends]
@@ -112,6 +116,19 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
                 cells = list(map(_with_range, cells, lowest, highest))
         out[one_line(heading.replace("[money]", f"[{currency}]"))] = list(map(one_line, cells))
     return pd.DataFrame(out)
+
+
+def without_constant(frame: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """Return what all rows of a table share as text, such as "budget: 1e21 FLOPs", and the table without these columns."""
+    shared = [
+        name for name in _SHARED if name in frame and len(frame) > 1 and (frame[name] == frame[name].iloc[0]).all()
+    ]
+    texts = []
+    for name in shared:
+        heading, form = COLUMNS[name]
+        label, _, unit = heading.rstrip("]").partition(" [")
+        texts.append(f"{label}: {form(frame[name].iloc[0])} {unit}")
+    return ", ".join(texts), frame.drop(columns=shared)
 
 
 def _span(form: Format, low: float, high: float) -> str:

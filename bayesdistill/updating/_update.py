@@ -8,6 +8,7 @@ answers are about right.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -156,6 +157,8 @@ def update(
     >>> bd.save(found.fit, "updated.nc")  # doctest: +SKIP
     """
     planner = planning.planner_of(update, fit, options, distilled=False)
+    if plan is not None:
+        _check_plan(planner, plan)
     earlier, draws = _with_runs(planner.fit), planner.fitted.draws
     new, before = _checked_runs(planner, new_runs, allow_suspicious)
     kind = str(new.attrs["kind"])
@@ -395,6 +398,18 @@ def _parameters(planner: planning.Planner, after: xr.DataTree) -> xr.Dataset:
     }
     coordinates = {"quantity": [*pairs], "quantile": list(QUANTILES)}
     return labels.answer("update", planner.fitted, values, coordinates, planner.fitted.attrs)
+
+
+def _check_plan(planner: planning.Planner, settings: Mapping[str, Any]) -> None:
+    """Raise an error if the settings of a plan lack an argument or have one that does not apply."""
+    distills = planner.fitted.draws.law.distills
+    arguments = inspect.signature(plan_of if distills else compute_optimal).parameters
+    for name in settings.keys() - (arguments.keys() - {"fit"}):
+        why = "" if distills else ", because the fit has the supervised law alone"
+        raise ParameterError(f"`{name}` does not apply to the plan before and after the update{why}. Leave it out.")
+    for name, argument in arguments.items():
+        if name != "fit" and argument.default is argument.empty and name not in settings:
+            raise ParameterError(f"The plan before and after the update requires `{name}`. Add it.")
 
 
 def _compared(planner: planning.Planner, after: xr.DataTree, settings: Mapping[str, Any]) -> xr.Dataset:

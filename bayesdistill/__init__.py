@@ -45,10 +45,10 @@ _PUBLIC = {
     """,
     "model": "build_model",
     "plots": """
-        plot_backtest plot_backtest_runs plot_best_loss plot_break_even plot_calibration plot_capacity_gap
+        plot_add_student plot_backtest plot_backtest_runs plot_best_loss plot_break_even plot_calibration plot_capacity_gap
         plot_compute_optimal plot_compute_strategy plot_crossover plot_error_by_distance
         plot_experiment_fixed_student plot_experiment_fixed_teacher plot_explain plot_family plot_information plot_lifetime
-        plot_loo plot_next_runs plot_posterior_predictive plot_prior_predictive plot_prior_sensitivity
+        plot_loo plot_next_runs plot_next_supervised_runs plot_posterior_predictive plot_prior_predictive plot_prior_sensitivity
         plot_probability plot_residuals plot_runs plot_sharing_map plot_student_choice plot_target_loss
         plot_teacher_choice plot_unseen_groups plot_update plot_value
     """,

@@ -602,6 +602,44 @@ def compute_optimal() -> xr.Dataset:
     )  # fmt: skip
 
 
+def add_student(*, distilled: bool = True) -> xr.Dataset:
+    """Three sizes of one more student, the smallest outside the data."""
+    students, levels = np.array([3e8, 1e9, 3e9]), np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    loss = np.array([2.5, 2.3, 2.2])[:, None] + 0.02 * (levels - 0.5)
+    nats = "nats per token"
+    return xr.Dataset(
+        {
+            "loss_quantile": variable(("student", "quantile"), loss if distilled else loss * np.nan, nats),
+            "supervised_loss_quantile": variable(("student", "quantile"), loss + 0.01, nats),
+            "marginal_budget": variable("student", np.array([1.0, 2.0, 4.0]) * 1e21, "FLOPs"),
+            "average_budget": variable((), 2.5e21, "FLOPs"),
+            "extrapolates": variable("student", [True, False, False]),
+        },
+        {"student": variable("student", students, "parameters"), "quantile": levels},
+        {**CONVERGED, "noise": "expected"},
+    )
+
+
+def next_supervised_runs() -> xr.Dataset:
+    """Four candidates, one outside the data and one that cannot be trusted."""
+    return xr.Dataset(
+        {
+            "cost": variable("candidate", np.array([1e19, 1e20, 1e20, 1e22]), "FLOPs"),
+            "params": variable("candidate", np.array([1.5e8, 1.5e8, 1e9, 7e9]), "parameters"),
+            "sd_reduction": variable("candidate", [0.02, 0.1, 0.0, 0.3]),
+            "size_value": variable("candidate", [1e-5, 3e-4, 0.0, 5e-4], "nats per token"),
+            "size_value_mcse": variable("candidate", [1e-5, 2e-5, 1e-6, 4e-5], "nats per token"),
+            "extrapolation": variable("candidate", [1.0, 1.0, 1.0, 2.5]),
+            "status": variable(
+                "candidate", np.array([0, 1, 0, 0], dtype="int8"), flag_values=np.arange(2, dtype="int8"),
+                flag_meanings="ok few_effective_draws",
+            ),
+        },
+        {"candidate": ["a", "b", "c", "d"], "budget": variable("budget", np.array([1e23, 1e24]), "FLOPs")},
+        {**CONVERGED, "noise": "expected"},
+    )  # fmt: skip
+
+
 def next_runs() -> xr.Dataset:
     """Candidate runs of both kinds, one that cannot be trusted, one outside the data, and a batch of two."""
     names = ["a run with quite a long name", "$b$", "c", "d", "e"]

@@ -107,6 +107,29 @@ def named_runs(figure: Figure, data: xr.Dataset) -> None:
     assert (f"({count} in all)" in words_of(figure)) == bool(count)
 
 
+def hollow_points(ax: Axes, look: style.Look) -> int:
+    """Return how many points of a panel are hollow."""
+    return sum(
+        len(line.get_xdata())
+        for line in ax.lines
+        if line.get_marker() not in ("", "None") and line.get_markerfacecolor() == look.paper
+    )
+
+
+def added(figure: Figure, data: xr.Dataset) -> None:
+    """Both losses of students outside the data are hollow; bars are as high as the costs."""
+    assert hollow_points(figure.axes[0], figure.look) == 2 * int(data["extrapolates"].sum())
+    heights = [patch.get_height() for patch in figure.axes[1].patches]
+    assert heights == data.sortby("student")["marginal_budget"].values.tolist()
+
+
+def candidates_outside(figure: Figure, data: xr.Dataset) -> None:
+    """Candidates outside the data are hollow in both panels, and targets are named."""
+    for ax in figure.axes[:2]:
+        assert hollow_points(ax, figure.look) == int((data["extrapolation"] > 1).sum())
+    assert all(style.power_of_ten(budget) in words_of(figure) for budget in data["budget"].values)
+
+
 def named_students(figure: Figure, data: xr.Dataset) -> None:
     """Extrapolated students of a family are named."""
     plan = data.sel(option="plan")
@@ -254,6 +277,14 @@ CASES = {
     ),
     "family": Case(
         bd.plot_family, inputs.family, lambda data, options: 2, sizes, {"student": 1}, marked=named_students
+    ),
+    "add_student": Case(
+        bd.plot_add_student, inputs.add_student, lambda data, options: 2,
+        lambda data: ["distilled: median, 90% interval", "mean cost of a student of the family"], {"student": 1}, marked=added,
+    ),
+    "next_supervised_runs": Case(
+        bd.plot_next_supervised_runs, inputs.next_supervised_runs, lambda data, options: 2,
+        lambda data: sizes(data, "", "params"), {"candidate": 1, "budget": 1}, marked=candidates_outside,
     ),
     "next_runs": Case(
         bd.plot_next_runs, inputs.next_runs, lambda data, options: 2, lambda data: sizes(data, "", "params"),

@@ -4,6 +4,7 @@ One module per figure. `collection` is their skeleton: panels, legend, notes. `v
 extrapolated, `grids` reads results, `style` holds sizes, colors and formats, `layout` and `picture` make the page.
 """
 
+from bayesdistill.plots.add_student import plot_add_student
 from bayesdistill.plots.backtest import plot_backtest
 from bayesdistill.plots.backtest_runs import plot_backtest_runs
 from bayesdistill.plots.best_loss import plot_best_loss
@@ -22,6 +23,7 @@ from bayesdistill.plots.information import plot_information
 from bayesdistill.plots.lifetime import plot_lifetime
 from bayesdistill.plots.loo import plot_loo
 from bayesdistill.plots.next_runs import plot_next_runs
+from bayesdistill.plots.next_supervised_runs import plot_next_supervised_runs
 from bayesdistill.plots.posterior_predictive import plot_posterior_predictive
 from bayesdistill.plots.prior_predictive import plot_prior_predictive
 from bayesdistill.plots.prior_sensitivity import plot_prior_sensitivity

@@ -309,7 +309,7 @@ def test_one_or_two_budgets_are_dots(count):
     figure, look = plots.plot_probability(plan), style.make_look("page", False)
     for scenario, ax in enumerate(figure.axes[: plan.sizes["scenario"]]):
         cell = plan.isel(scenario=scenario)
-        dots = [line for line in ax.lines if line.get_marker() == "o" and line.get_markersize() > 3 * look.marker]
+        dots = [line for line in ax.lines if line.get_marker() == "o" and line.get_markersize() == 2 * look.marker]
         hollow = [line.get_markerfacecolor() == look.paper for line in dots]
         drawn = sum(np.isfinite(np.asarray(line.get_ydata(), float)).sum() for line in dots)
         assert drawn == int(np.isfinite(cell["probability"]).sum())

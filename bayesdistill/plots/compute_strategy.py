@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from bayesdistill.plots import collection, grids, style, visuals
 
+_CIRCLES = 13  # maximum number of circles of a curve
 _ROWS = ("teacher_params", "teacher_tokens", "student_tokens")
 
 
@@ -28,7 +29,7 @@ def plot_compute_strategy(
     Returns
     -------
     Figure
-        Lines are the chosen strategy, bands the interval of the strategies with perfect information.
+        Circles are the chosen strategy, lines and bands the median and the interval of the strategies with perfect information.
 
     Raises
     ------
@@ -50,13 +51,16 @@ def plot_compute_strategy(
             for ax, name in zip(group, _ROWS, strict=True):
                 for student, color in colors.items():
                     one = cell.sel(student=student)
-                    visuals.interval(ax, "budget", one, f"best_{name}", color)
-                    visuals.reach_line(ax, "budget", one, name, color)
+                    visuals.curve(ax, "budget", one, f"best_{name}", color)
+                    hollow = {"markerfacecolor": look.paper, "edge": 0.8}
+                    some = one.isel(budget=slice(None, None, -(-one.sizes["budget"] // _CIRCLES)))
+                    visuals.points(ax, some["budget"], some[name], color, 1.2, zorder=3.3, **hollow)
                 limit = float(plan.attrs.get(f"max_{name}", np.inf))
                 if np.isfinite(limit):
                     visuals.level(ax, limit, look.neutral, 1.0, linestyle=":")
                 style.size_axis(ax.yaxis)
-        legend.band(f"strategy with perfect information, {style.percent(prob)} interval")
+        legend.band(f"strategy with perfect information: median, {style.percent(prob)} interval")
+        legend.points("chosen strategy", hollow=True)
         legend.line("largest allowed", look.neutral, linestyle=":")
         legend.reach()
         return plot.finish(grids.left_out(plan))

@@ -51,6 +51,7 @@ def plot_crossover(found: xr.Dataset, *, size: str = "page", dark: bool = False)
     """
     with collection.drawing("crossover", found, size, dark) as (plot, look, legend):
         limits = float(found.attrs["lowest_budget"]), float(found.attrs["highest_budget"])
+        shown = limits[0], _highest_shown(found, limits[1])
         cells, columns = grids.cells(found, "scenario"), look.pick(2, 4)
         if "fit" in found.dims:
             columns = (
@@ -60,8 +61,8 @@ def plot_crossover(found: xr.Dataset, *, size: str = "page", dark: bool = False)
         colors = style.size_colors(found["student"].values, look)
         for (top, bottom), cell in plot.facets(cells, columns=columns):
             for place, (student, color) in enumerate(colors.items()):
-                _draw_quantiles(top, place, cell.sel(student=student), color, *limits)
-            _budget_axis(top, *limits)
+                _draw_quantiles(top, place, cell.sel(student=student), color, *shown)
+            _budget_axis(top, *shown)
             _draw_outcomes(bottom, cell.sel(student=list(colors)))
             box = {"facecolor": look.paper, "edgecolor": "none", "pad": 0.5}
             visuals.text(top, 0.03, 0.98, _slope_words(cell), "axes fraction", va="top", zorder=6, bbox=box)
@@ -72,6 +73,13 @@ def plot_crossover(found: xr.Dataset, *, size: str = "page", dark: bool = False)
         legend.outcomes(_OUTCOMES, found["status_probability"], hatches=_HATCHES)
         lowest, highest = map(style.power_of_ten, limits)
         return plot.finish(grids.changes_note(found), lowest=lowest, highest=highest)
+
+
+def _highest_shown(found: xr.Dataset, highest: float) -> float:
+    """Return the largest budget of the axis: two decades above all quantiles within the budgets that were looked at."""
+    values = np.concatenate([found[name].values.ravel() for name in ("crossover_quantile", "seen_budget")])
+    inside = values[np.isfinite(values) & (values <= highest)]
+    return float(min(highest, 10 ** (np.ceil(np.log10(inside.max())) + 2))) if inside.size else highest
 
 
 def _draw_quantiles(ax: Axes, place: int, one: xr.Dataset, color: object, lowest: float, highest: float) -> None:

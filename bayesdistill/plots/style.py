@@ -161,9 +161,13 @@ def log_axis(axis: Any) -> None:
 
 
 def flops_axis(axis: Any) -> None:
-    """Label powers of ten, few enough to be read."""
+    """Label powers of ten, few enough to be read; also 3e21 on less than a decade. Call it after drawing."""
     log_axis(axis)
-    set_ticks(axis, LogLocator(base=10, numticks=5), LogFormatterMathtext())
+    low, high = sorted(axis.get_view_interval())
+    if 0 < high < 10 * low:
+        set_ticks(axis, LogLocator(base=10, subs=(1.0, 2.0, 3.0, 5.0)), power_of_ten)
+    else:
+        set_ticks(axis, LogLocator(base=10, numticks=5), LogFormatterMathtext())
 
 
 def size_axis(axis: Any) -> None:

@@ -44,7 +44,7 @@ def plot_update(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
         shift, width = shown["shift"].values, _NORMAL * shown["sd_ratio"].values
         visuals.level(ax, 0, axis="x")
         visuals.errors(ax, shift, places, look.accent, 2, xerr=width, zorder=3)
-        ax.set(xlabel="change of the mean [earlier standard deviations]", ylabel="parameter")
+        ax.set(xlabel="change of the mean\n[earlier standard deviations]", ylabel="parameter")
         legend.band(f"before, {style.percent(0.9)} interval", look.neutral, 0.3)
         legend.line(f"after, mean and {style.percent(0.9)} interval", look.accent, marker="o")
         return plot.finish()

@@ -108,8 +108,9 @@ def reach_line(ax: Axes, x: str, shown: xr.Dataset, name: str, color: Any, *, do
     inside = shown[name].where(~shown["extrapolates"])
     if shown.sizes[x] <= _FEW:
         outside = shown[name].where(shown["extrapolates"])
-        points(ax, shown[x], inside, color, 4, zorder=3.2)
-        points(ax, shown[x], outside, color, 4, zorder=3.2, markerfacecolor=look_of(ax).paper, edge=1.2)
+        points(ax, shown[x], inside, color, 2, zorder=3.2, clip_on=False)
+        hollow = {"markerfacecolor": look_of(ax).paper, "edge": 1.2}
+        points(ax, shown[x], outside, color, 2, zorder=3.2, clip_on=False, **hollow)
     line(ax, shown[x], shown[name], color, 0.9, linestyle="--", zorder=3)
     line(ax, shown[x], inside, color, 1.6, zorder=3.1)
     if dots:

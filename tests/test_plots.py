@@ -802,7 +802,7 @@ def test_experiments_refuse_other_designs():
         plots.plot_experiment_fixed_student(inputs.gap(by_size=True))
     with pytest.raises(ParameterError, match="one length"):
         plots.plot_experiment_fixed_student(inputs.gap(by_size=True).assign_attrs(teacher_budget=1e21))
-    with pytest.raises(ParameterError, match="budget: at least two"):
+    with pytest.raises(ParameterError, match="along `budget` and requires at least two values"):
         plots.plot_break_even(inputs.break_even().isel(budget=[0]))
 
 

@@ -1046,7 +1046,9 @@ def update_command(
     refit: Annotated[bool, typer.Option(help="Refit all runs if importance weights are unreliable.")] = False,
     seed: Annotated[str, _number("Random seed of the effects of new groups, and of a refit.")] = "0",
     output: Annotated[Path | None, _output("Output file of the updated fit (netCDF).")] = None,
-    allow_suspicious: Annotated[bool, typer.Option(help="Accept a table with implausible values.")] = False,
+    allow_suspicious: Annotated[
+        bool, typer.Option(help="Accept implausible values, and runs that the fit already has.")
+    ] = False,
     allow_unconverged: Unconverged = False,
     allow_conflict: Conflict = False,
     as_json: AsJson = False,
@@ -1119,6 +1121,8 @@ def next_supervised_command(
     as_json: AsJson = False,
 ) -> None:
     """Rank supervised runs by what they tell about compute-optimal pretraining at target budgets."""
+    from bayesdistill.tables.formatting import readable
+
     _keep_inputs(output, fit, candidates)
     result = bd.next_supervised_runs(
         _load_fit(fit),
@@ -1138,6 +1142,9 @@ def next_supervised_command(
     print("What supervised runs tell about compute-optimal pretraining\n")
     columns = ["candidate", "params", "tokens", "cost", "sd_reduction", "size_value", "status", "extrapolation"]
     _print_table(table[columns])
+    _, size, tokens, cost, decrease, *_ = readable(table[columns]).iloc[0]
+    first = f"Rank 1: {size} on {tokens} tokens for {cost} FLOPs. It decreases the standard deviation of the loss by {decrease}."
+    print("\n" + textwrap.fill(first, shutil.get_terminal_size().columns))
     _print_warnings(result, fit)
     if output is not None:
         print(f"Wrote {output}.")

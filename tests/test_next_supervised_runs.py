@@ -84,6 +84,8 @@ def test_runs_are_proposed_within_the_compute_of_the_data(supervised_runs):
     assert found["cost"].min() >= spent.min() * (1 - 1e-9)
     assert found["cost"].max() <= spent.max() * (1 + 1e-9)
     assert sorted(found["rank"].values) == list(range(1, 13))
+    near = bd.next_supervised_runs(fit, None, 1e21, outcomes=50)  # a run near the target would be made instead of it
+    assert near["cost"].max() == pytest.approx(min(1e21 / 4, spent.max()))
     with pytest.raises(bd.ParameterError, match="Pass a table of `candidates`"):
         bd.next_supervised_runs(draws, None, 1e24)
     distilled = pd.DataFrame({"student_params": [1e9], "student_tokens": [2e10], "teacher_loss": [2.2]})

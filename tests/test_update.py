@@ -262,6 +262,15 @@ def test_what_cannot_be_updated_is_named(fit, runs, message):
         bd.update(fit(), runs())
 
 
+def test_runs_that_the_fit_has_are_not_counted_twice():
+    fit = fit_of(300)
+    earlier = posterior.fitted_table(fit, "supervised")
+    table = pd.concat([new_runs("b", 0.0), earlier.head(1)], ignore_index=True)
+    with pytest.raises(bd.DataError, match=rf"the fit already has this run .*\(row {len(table)}\)"):
+        bd.update(fit, table)
+    assert len(bd.update(fit, table, allow_suspicious=True).runs["run"]) == len(table)
+
+
 @pytest.mark.parametrize(
     ("plan", "message"),
     [

@@ -59,8 +59,8 @@ def next_supervised_runs(
     Parameters
     ----------
     candidates : DataFrame, path or None
-        One supervised run per row: params, tokens. Optional: name, cost (FLOPs; by default 3 F(N) D). None proposes runs within the
-        training compute of the runs in the data, around the compute-optimal size.
+        One supervised run per row: params, tokens. Optional: name, cost (FLOPs; by default 3 F(N) D). None proposes runs around the
+        compute-optimal size, within the training compute of the runs in the data and up to a quarter of the largest target budget.
     budgets : float, str, or a list of them
         Target budgets of the models that will be trained later, in FLOPs.
     objective : {"loss", "size"}
@@ -94,7 +94,7 @@ def next_supervised_runs(
     planner = planning.planner_of(next_supervised_runs, fit, options, distilled=False)
     fitted, draws = planner.fitted, planner.fitted.draws
     targets = parse_budgets(budgets)
-    table = _proposed(planner) if candidates is None else candidates
+    table = _proposed(planner, float(targets.max())) if candidates is None else candidates
     runs = parse_candidates(table, planner.shape)
     if DISTILLED in runs.kinds:
         raise ParameterError(
@@ -185,14 +185,18 @@ def _size_value(weights: np.ndarray, gains: np.ndarray, blocks: Blocks) -> tuple
     )
 
 
-def _proposed(planner: planning.Planner) -> pd.DataFrame:
-    """Return runs within the training compute of the runs in the data: three sizes around the optimum at four budgets."""
+def _proposed(planner: planning.Planner, target: float) -> pd.DataFrame:
+    """Return runs within the training compute of the runs in the data: three sizes around the optimum at four budgets.
+
+    A run that costs more than the target would be made instead of it, not before it.
+    """
     seen = seen_compute(planner)
     if seen is None:
         raise ParameterError(
             "The fit does not contain its runs, so no runs can be proposed. Pass a table of `candidates`."
         )
-    budgets = np.geomspace(*seen, 4)
+    lowest, highest = seen
+    budgets = np.geomspace(lowest, min(highest, target / 4) if target > 8 * lowest else highest, 4)
     best = compute_optimal(planner, budgets, noise="law")["params"].values
     params = (best[:, None] * np.array([0.5, 1.0, 2.0])).ravel()
     tokens = pretraining_tokens(params, np.repeat(budgets, 3), planner.shape)

@@ -125,7 +125,7 @@ def update(
     seed : int
         Random seed of the effects of new groups, and of a refit.
     allow_suspicious : bool
-        As for `read_runs`.
+        As for `read_runs`; also accept runs that the fit already has.
 
     Returns
     -------
@@ -223,7 +223,22 @@ def _checked_runs(
         raise ParameterError(
             f"The fit has no {kind} runs, so that new ones change its law. Refit all runs with bd.fit(runs, supervised=...)."
         )
+    if not allow_suspicious:
+        _reject_known(new, earlier, [*COLUMNS[kind], OUTCOME[kind]])
     return _with_labels(new, earlier, kind), earlier
+
+
+def _reject_known(new: pd.DataFrame, earlier: pd.DataFrame, columns: list[str]) -> None:
+    """Raise an error if the fit already has a new run, as if the table of all runs were given; an update would count it twice."""
+    pairs = new[columns].to_numpy(float)[:, None], earlier[columns].to_numpy(float)
+    known = np.flatnonzero(np.isclose(*pairs, rtol=1e-9, atol=0).all(axis=-1).any(axis=1)) + 1
+    if known.size:
+        rows = ", ".join(map(str, known[:5])) + (", ..." if known.size > 5 else "")
+        raise DataError(
+            f"{new.attrs['source']}: the fit already has {'this run' if known.size == 1 else f'{known.size} of these runs'} with the "
+            f"same outcome (row {rows}), which would count twice. Give only the new runs. If they are other runs with equal values, "
+            "use allow_suspicious=True."
+        )
 
 
 def _with_labels(new: pd.DataFrame, earlier: pd.DataFrame, kind: str) -> pd.DataFrame:

@@ -1247,7 +1247,7 @@ def page_command(
 def report_command(
     fit: FitFile,
     plan: Annotated[
-        Path | None, typer.Option(help="Plan of this fit, written by `bayesdistill plan` or `bayesdistill optimal`.")
+        Path | None, typer.Option(help="Plan of this fit, written by `bayesdistill plan`, `family` or `optimal`.")
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help=_FOLDER)] = Path("report"),
     one_page: Annotated[bool, typer.Option("--one-page", help="Only the answer, for one sheet of paper.")] = False,

@@ -282,7 +282,7 @@ def test_one_page_needs_a_plan_and_has_no_appendix(jittered_draws, fit354, plann
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["grid", "one budget", "own teachers", "pretraining alone"])
+@pytest.mark.parametrize("case", ["grid", "one budget", "one student", "family", "own teachers", "pretraining alone"])
 def test_page_one_is_one_page(case, fit354, supervised_runs, tmp_path):
     """Printed by a browser on A4 and on letter paper; the full report begins with the same page."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -293,6 +293,8 @@ def test_page_one_is_one_page(case, fit354, supervised_runs, tmp_path):
     asked = {
         "grid": lambda: bd.plan(fit354, ["300M", "1B", "3B", "10B"], np.geomspace(1e19, 1e25, 13), draws=100),
         "one budget": lambda: bd.plan(fit354, "1B", 3e21, draws=100),
+        "one student": lambda: bd.plan(fit354, "1B", np.geomspace(1e20, 1e24, 9), draws=100),
+        "family": lambda: bd.family_plan(fit354, ["300M", "1B", "3B"], 3e20, delta_pre=0.0),
         "own teachers": lambda: bd.plan(fit354, ["500M", "1B"], [1e21, 1e22], teachers=teachers, draws=100),
         "pretraining alone": lambda: bd.compute_optimal(fit354, [1e21, 1e22]),
     }
@@ -309,4 +311,17 @@ def test_page_one_is_one_page(case, fit354, supervised_runs, tmp_path):
             tab.set_viewport_size({"width": width, "height": 800})
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
         assert not said
+        # What page one looks like: an answer in bold, one figure, a table within the page and three caveats.
+        pictures = tab.locator("img").evaluate_all(
+            "all => all.map(one => [one.naturalWidth, one.getBoundingClientRect().width])"
+        )
+        assert len(pictures) == 1
+        assert pictures[0][0] > 500
+        assert pictures[0][1] > 400
+        if case != "pretraining alone":
+            assert tab.locator("p > strong").first.inner_text().startswith("With ")
+            assert 1 <= tab.locator("tbody tr").count() <= 8
+            wide = "all => all.map(one => one.scrollWidth - one.clientWidth)"
+            assert max(tab.locator(".wide").evaluate_all(wide)) <= 0
+            assert tab.locator("section.first li").count() == 3
         browser.close()

@@ -164,8 +164,9 @@ def flops_axis(axis: Any) -> None:
     """Label powers of ten, few enough to be read; also 3e21 on less than a decade. Call it after drawing."""
     log_axis(axis)
     low, high = sorted(axis.get_view_interval())
-    if 0 < high < 10 * low:
-        set_ticks(axis, LogLocator(base=10, subs=(1.0, 2.0, 3.0, 5.0)), power_of_ten)
+    if 0 < high < 20 * low:
+        subs = (1.0, 2.0, 3.0, 5.0) if high < 8 * low else (1.0, 3.0)
+        set_ticks(axis, LogLocator(base=10, subs=subs), power_of_ten)
     else:
         set_ticks(axis, LogLocator(base=10, numticks=5), LogFormatterMathtext())
 

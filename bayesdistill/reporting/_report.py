@@ -49,7 +49,7 @@ def report(
     fit : DataTree, Dataset or Planner
         Result of `fit`. If the posterior did not converge, the report has a warning banner.
     plan : Dataset, optional
-        Result of `plan` for this fit, or of `compute_optimal`, which is the plan of pretraining alone.
+        Result of `plan` for this fit, of `family_plan`, or of `compute_optimal`, which is the plan of pretraining alone.
     folder : str or Path
         Output folder for report.html, the tables as .tex and .md, and the figures as .pdf and .png. It is created if it does not
         exist.
@@ -104,8 +104,10 @@ def report_files(
     if curves is not None:
         paired(fit, curves, "result of law_curves")
     if one_page and plan is None:
-        raise ParameterError("A report of one page requires a plan. Pass the result of bd.plan or bd.compute_optimal.")
-    optimal = plan if plan is not None and _is_optimal(plan) else None
+        raise ParameterError(
+            "A report of one page requires a plan. Pass the result of bd.plan, bd.family_plan or bd.compute_optimal."
+        )
+    optimal = plan if plan is not None and (_is_optimal(plan) or content.is_family(plan)) else None
     plan = None if optimal is not None else plan
     files: dict[str, bytes] = {}
     with reporting(progress, _STEPS, "report") as done:
@@ -143,12 +145,12 @@ def report_files(
     page = environment.get_template("page.html.j2").render(
         date=datetime.now(UTC).strftime("%Y-%m-%d") if date is None else date,
         heading="Distill or pretrain?"
-        if posterior.is_distilled(fit) and optimal is None
+        if posterior.is_distilled(fit) and (optimal is None or content.is_family(optimal))
         else "Compute-optimal pretraining",
         question=words.question(plan, optimal),
         sentences=_sentences(fit, plan, optimal),
         one_page=one_page,
-        first=None if plan is None else _first(fit, plan),
+        first=_first(fit, plan, optimal),
         meanings=[]
         if plan is None
         else [(str(name), first_page.meaning(str(name))) for name in plan["scenario"].values],
@@ -165,7 +167,17 @@ def report_files(
     return {PAGE: page.encode(), **({} if one_page else files)}
 
 
-def _first(fit: Fit, plan: xr.Dataset) -> dict[str, Any]:
+def _first(fit: Fit, plan: xr.Dataset | None, optimal: xr.Dataset | None) -> dict[str, Any] | None:
+    """Return what the first page has; None for a fit alone, and for pretraining alone, which have sentences."""
+    if optimal is not None and content.is_family(optimal):
+        return {
+            "headline": str(optimal.attrs["sentence"]),
+            "table": first_page.family_rows(optimal),
+            "selection": "",
+            "caveats": first_page.caveats(fit, optimal),
+        }
+    if plan is None:
+        return None
     table = first_page.rows(plan)
     return {
         "headline": first_page.headline(plan),
@@ -180,6 +192,8 @@ def _is_optimal(plan: xr.Dataset) -> bool:
 
 
 def _sentences(fit: Fit, plan: xr.Dataset | None, optimal: xr.Dataset | None) -> tuple[str, ...]:
+    if optimal is not None and content.is_family(optimal):
+        return (str(optimal.attrs["sentence"]),)
     if optimal is not None:
         return words.optimal_sentences(optimal)
     return words.fit_sentences(fit) if plan is None else words.answer_sentences(fit, plan)
@@ -203,6 +217,8 @@ def write_report(files: Mapping[str, bytes], folder: str | Path) -> Path:
 def _checked_plan(fit: Fit, plan: xr.Dataset) -> xr.Dataset:
     if not isinstance(plan, xr.Dataset):
         raise ParameterError(f"`plan` must be a Dataset returned by `bd.plan`, got {type(plan).__name__}.")
+    if content.is_family(plan):
+        return paired(fit, plan)
     if _is_optimal(plan):
         need(plan, ["params", "tokens", "loss", "regret", "budget"], "the plan", "compute_optimal()")
         return paired(fit, plan)

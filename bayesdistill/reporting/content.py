@@ -11,10 +11,22 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from bayesdistill import posterior
-from bayesdistill.plots import plot_best_loss, plot_compute_optimal, plot_compute_strategy, plot_probability, plot_runs
+from bayesdistill.plots import (
+    plot_best_loss,
+    plot_compute_optimal,
+    plot_compute_strategy,
+    plot_family,
+    plot_probability,
+    plot_runs,
+)
 from bayesdistill.plots.style import axis_words
 from bayesdistill.posterior import Fit
 from bayesdistill.tables import decision_table, plan_table, summary_table
+
+
+def is_family(plan: xr.Dataset) -> bool:
+    """Whether a result is one of `family_plan`."""
+    return "decision_probability" in plan
 
 
 def tables_of(
@@ -24,7 +36,7 @@ def tables_of(
     found = posterior.provenance(fit)
     tables: dict[str, pd.DataFrame] = {}
     if optimal is not None:
-        tables["optimal"] = decision_table(optimal).drop(columns="extrapolates")
+        tables["family" if is_family(optimal) else "optimal"] = decision_table(optimal).drop(columns="extrapolates")
     if plan is not None:
         tables["plan"] = plan_table(plan)
         tables["summary"] = summary_table(plan)
@@ -87,7 +99,9 @@ def figures_of(
 ) -> dict[str, Figure]:
     """Return name -> figure."""
     figures: dict[str, Figure] = {}
-    if optimal is not None and optimal.sizes["budget"] > 1:
+    if optimal is not None and is_family(optimal):
+        figures["family"] = plot_family(optimal)
+    elif optimal is not None and optimal.sizes["budget"] > 1:
         figures["compute_optimal"] = plot_compute_optimal(optimal)
     if plan is not None:
         figures["probability"] = plot_probability(plan)

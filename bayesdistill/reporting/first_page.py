@@ -100,6 +100,32 @@ def rows(plan: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def family_rows(family: xr.Dataset) -> pd.DataFrame:
+    """Return the plan of every student of a family in words."""
+    found = []
+    meanings = str(family["decision"].attrs["flag_meanings"]).split()
+    decisions = {float(size): meanings[int(family["decision"].sel(student=size))] for size in family["student"].values}
+    # A plan that pretrains all is not better than itself.
+    same = "distill" not in decisions.values()
+    for size in family["student"].values:
+        cell = family.sel(student=size, option="plan")
+        low, middle, high = cell["loss_quantile"].sel(quantile=[0.05, 0.5, 0.95]).values
+        found.append(
+            {
+                "student": short(float(size)),
+                "number": f"{float(cell['count']):g}",
+                "decision": decisions[float(size)],
+                "tokens": short(float(cell["student_tokens"])),
+                "loss [nats], 90% interval": f"{middle:.3f} ({low:.3f} to {high:.3f})",
+                "P(better than if all are pretrained)": "-"
+                if same
+                else posterior.tenths(float(cell["probability_better"])),
+                "distance from the data": _distance(cell),
+            }
+        )
+    return pd.DataFrame(found)
+
+
 def _chance(chance: float, ends: list[float]) -> str:
     if np.isnan(chance):
         return "-"
@@ -107,15 +133,13 @@ def _chance(chance: float, ends: list[float]) -> str:
     return posterior.tenths(chance) + (f" ({words[0]} to {words[1]})" if len({*words}) > 1 else "")
 
 
+def _times(factor: float) -> str:
+    return short(factor) if factor >= 100 else f"{factor:.2g}"
+
+
 def _distance(cell: xr.Dataset) -> str:
     factor = float(cell["extrapolation"])
-    return (
-        "inside"
-        if factor == 1
-        else f"{short(factor) if factor >= 100 else format(factor, '.2g')} times outside"
-        if np.isfinite(factor)
-        else "unknown"
-    )
+    return "inside" if factor == 1 else f"{_times(factor)} times outside" if np.isfinite(factor) else "unknown"
 
 
 def selection(plan: xr.Dataset, shown: int) -> str:
@@ -150,7 +174,7 @@ def caveats(fit: Fit, plan: xr.Dataset) -> list[str]:
     largest = float(factors.max())
     second = "All cells of the plan are within the range of the data."
     if outside:
-        factor = f", by factors of up to {largest:.2g}" if np.isfinite(largest) else ""
+        factor = f", by factors of up to {_times(largest)}" if np.isfinite(largest) else ""
         second = (
             f"{100 * outside:.0f}% of the cells of the plan are outside the range of the data{factor}. Their answers are "
             "extrapolations and depend on the form of the law and on the priors."

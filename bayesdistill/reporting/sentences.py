@@ -47,6 +47,13 @@ def _at(plan: xr.Dataset, scenario: str, budget: float) -> str:
 
 def question(plan: xr.Dataset | None, optimal: xr.Dataset | None = None) -> str:
     """Return the question of a report in a sentence."""
+    if optimal is not None and "option" in optimal.dims:
+        counts = zip(optimal["count"].values, optimal["student"].values, strict=True)
+        listed = _listed([f"{count:g} of {short(float(size))}" for count, size in counts])
+        return (
+            f"With {power_of_ten(float(optimal.attrs['budget']))} FLOPs for a family of students ({listed} parameters), which of them "
+            "should be distilled from one shared teacher, and which should be pretrained?"
+        )
     if optimal is not None:
         ends = [power_of_ten(float(optimal["budget"][place])) for place in (0, -1)]
         between = f"of {ends[0]}" if len({*ends}) == 1 else f"from {ends[0]} to {ends[1]}"

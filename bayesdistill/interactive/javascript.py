@@ -28,6 +28,7 @@ from bayesdistill.law import Draws, Law
 from bayesdistill.law.discrepancy import log_compute
 from bayesdistill.law.parameters import Reference
 from bayesdistill.law.predictive import Deviations
+from bayesdistill.strategies.frontier import log_optimal_tokens, solve_charged
 
 JAVASCRIPT: dict[np.ufunc, str] = {
     np.add: "({} + {})",
@@ -171,11 +172,25 @@ def cost_functions(shape: Shape) -> str:
         "tokensFor(budget, N)": pretraining_tokens(N, budget, shape),
         "distillationTokens(budget, F, F_T, D_T, lgt, pre)": left / student_cost_per_token(own, teacher, lgt),
     }
-    every = list(trace)
-    return "\n".join(
-        "\n".join([f"function {head} {{", *_statements(every, [value.number], "return {};"), "}"])
-        for head, value in functions.items()
+    return _functions(trace, functions)
+
+
+def teacher_functions() -> str:
+    """Return JavaScript functions for the tokens of efficient teachers.
+
+    - `logOptimalTokens(p, slope, x)`: log of the compute-optimal tokens of a teacher with `x` = log N_T and `slope` = g(N_T).
+    - `solveCharged(optimal, beta, constant, reach)`: log of its tokens if its inference is charged as well as its pretraining.
+    """
+    trace: Trace = {}
+    p = {name: Expression(trace, f"p.{name}") for name in ("A", "B", "alpha", "beta")}
+    slope, x, optimal, beta, constant, reach = (
+        Expression(trace, name) for name in ("slope", "x", "optimal", "beta", "constant", "reach")
     )
+    functions = {
+        "logOptimalTokens(p, slope, x)": log_optimal_tokens(p, slope, x),
+        "solveCharged(optimal, beta, constant, reach)": solve_charged(optimal, beta, constant, reach),
+    }
+    return _functions(trace, functions)
 
 
 def law_functions(law: Law) -> str:
@@ -222,6 +237,15 @@ def law_functions(law: Law) -> str:
         ],
     }
     return "\n".join("\n".join([f"function {head} {{", *body, "}"]) for head, body in functions.items())
+
+
+def _functions(trace: Trace, values: dict[str, Expression]) -> str:
+    """JavaScript functions, each by its name and parameters."""
+    every = list(trace)
+    return "\n".join(
+        "\n".join([f"function {head} {{", *_statements(every, [value.number], "return {};"), "}"])
+        for head, value in values.items()
+    )
 
 
 def _name(number: int) -> str:

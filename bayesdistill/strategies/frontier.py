@@ -120,9 +120,7 @@ class Frontier:
             if p.repetition is not None:
                 size = np.log(p.repetition.effective_params(params))
                 slope = slope / np.exp(np.maximum(p.repetition.log_elasticity_params(params), _LEAST_ELASTICITY))
-            optimal = (np.log(p["beta"] * p["B"] / (p["alpha"] * p["A"])) + np.log(slope) + p["alpha"] * size) / p[
-                "beta"
-            ]
+            optimal = log_optimal_tokens(p, slope, size)
             on_curve = np.clip(self._log_tokens(optimal, (fewest, most), flops, budget), fewest, most)
         below, above = np.minimum(t, 0.0) / _STRETCH, np.maximum(t - 1.0, 0.0) / _STRETCH
         log_tokens = on_curve + below * (on_curve - fewest) + above * (most - on_curve)
@@ -132,7 +130,7 @@ class Frontier:
         """Return the logarithm of the tokens that satisfy the condition, from those that satisfy it for kappa = 0."""
         charges, beta = self.charges, self.losses.draws["beta"]
         if self.losses.draws.repetition is None:
-            solve = partial(_solve_charged, optimal, beta)
+            solve = partial(solve_charged, optimal, beta)
         else:
             solve = partial(_solve_repeated, optimal, beta, self.losses.draws.repetition, limits)
         if not self.depends_on_budget:
@@ -228,7 +226,15 @@ def teacher_exists(losses: Losses, problem: Problem) -> np.ndarray:
     return (worst >= bounds.min_teacher_loss) & (best <= bounds.max_teacher_loss)
 
 
-def _solve_charged(optimal: Any, beta: Any, constant: Any, reach: Any) -> Any:
+def log_optimal_tokens(p: Any, slope: Any, log_params: Any) -> Any:
+    """Return log D_T that satisfies the condition for kappa = 0.
+
+    `p` maps symbols of the law to their values, and `slope` is g(N_T).
+    """
+    return (np.log(p["beta"] * p["B"] / (p["alpha"] * p["A"])) + np.log(slope) + p["alpha"] * log_params) / p["beta"]
+
+
+def solve_charged(optimal: Any, beta: Any, constant: Any, reach: Any) -> Any:
     """Solve the condition for log D_T, with 1 + kappa/D_T = `constant + reach / D_T`.
 
     `optimal` is the solution for constant = 1 and reach = 0. Newton's method starts from the larger of the two solutions for

@@ -449,3 +449,9 @@ def test_labels_selected_as_scalars_are_named(function, dim):
         function(plan.isel({dim: 0}))
     with pytest.raises(KeyError):  # other errors are unchanged
         plots.grids.selected_with_lists(lambda data: data["none"])(plan)
+
+
+def test_targets_that_no_option_reaches_are_drawn_without_a_warning():
+    found = inputs.target_loss()
+    never = {name: found[name] * np.inf for name in found if "compute" in str(name) or "ratio" in str(name)}
+    bd.plot_target_loss(found.assign(never))

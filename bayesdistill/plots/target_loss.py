@@ -46,10 +46,10 @@ def plot_target_loss(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
         for (top, middle, bottom), cell in plot.facets(grids.cells(shown, "scenario"), x="target", over="student"):
             visuals.level(middle, 1)
             visuals.level(bottom, 0.5)
+            for ax in (top, middle):  # before drawing: a linear axis may end below 0
+                style.log_axis(ax.yaxis)
             for student, color in colors.items():
                 _draw(top, middle, bottom, cell.sel(student=student), color)
-            for ax in (top, middle):
-                style.log_axis(ax.yaxis)
             style.set_ticks(top.yaxis, LogLocator(base=10, numticks=5), LogFormatterMathtext())
             style.set_ticks(middle.yaxis, LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=5), "{:g}".format)
             bottom.set_ylim(-0.02, 1.02)

@@ -223,6 +223,38 @@ def compare_costs(page: str, folder: Path, count: int) -> None:
     np.testing.assert_allclose(found[:, 3], slope, rtol=1e-6)
 
 
+def compare_lifetime(page: str, fit: xr.Dataset, folder: Path, count: int) -> None:
+    """A student that serves tokens has the loss and the cost of `lifetime` for its size."""
+    rng, asked = np.random.default_rng(6), []
+    for i in range(count):
+        student, training, share = 10 ** rng.uniform(8, 10), 10 ** rng.uniform(20, 24), 10 ** rng.uniform(-2, 1)
+        served = share * training / bd.flops_per_token(student)
+        asked.append([student, training, SCENARIOS[i % 4].delta_lgt, SCENARIOS[i % 4].delta_pre, served])
+    body = "[engine.solve(N, C, l, p), engine.costs(C, engine.flops(N) * served, 4e14, 2), engine.flops(N) * served]"
+    found = in_engine(page, f"{json.dumps(asked)}.map(([N, C, l, p, served]) => {body})", folder)
+    for (student, training, lgt, pre, served), (answer, costs, serving) in zip(asked, found, strict=True):
+        life = bd.lifetime(
+            fit,
+            served,
+            Scenario(lgt, pre, "asked"),
+            budgets=training + serving,
+            students=student,
+            max_extrapolation=None,
+            gpu_flops_per_second=4e14,
+            price_per_gpu_hour=2,
+        ).squeeze()
+        assert costs["hours"] == pytest.approx(life["pretraining_gpu_hours"].item(), rel=1e-9)
+        assert costs["money"] == pytest.approx(life["pretraining_money"].item(), rel=1e-9)
+        assert serving / costs["flops"] == pytest.approx(life["pretraining_serving_share"].item(), rel=1e-9)
+        assert np.mean(answer["pretrained"]) == pytest.approx(life["supervised_loss"].mean().item(), abs=1e-9)
+        if answer["chosen"] is None:
+            assert life["distilled_size_status"].item() == "impossible"
+            continue
+        assert np.mean(answer["chosen"]["loss"]) == pytest.approx(life["distilled_loss"].mean().item(), abs=1e-5)
+        near = (abs(life["supervised_loss"] - life["distilled_loss"]) < 1e-5).mean().item()
+        assert answer["probability"] == pytest.approx(life["probability"].item(), abs=near + 1e-12)
+
+
 def test_existing_teachers_targets_and_costs_are_those_of_the_package(folder):
     draws = scattered(20, seed=3)
     page = bd.interactive_page(posterior_of(draws), folder / "wide.html", draws=20).read_text(encoding="utf-8")
@@ -231,11 +263,12 @@ def test_existing_teachers_targets_and_costs_are_those_of_the_package(folder):
         compare_existing(answer, draws, problem)
     assert compare_targets(page, posterior_of(draws), 4, folder) > 1
     compare_costs(page, folder, 20)
+    compare_lifetime(page, posterior_of(draws), folder, 4)
 
 
 @pytest.mark.slow
 def test_a_thousand_answers_are_those_of_the_package(folder):
-    """New teachers, existing teachers, target losses and costs."""
+    """New teachers, existing teachers, target losses, costs, and serving with prices."""
     draws = scattered(20, seed=3)
     page = bd.interactive_page(posterior_of(draws), folder / "wide.html", draws=20, max_extrapolation=None).read_text(
         encoding="utf-8"
@@ -248,6 +281,7 @@ def test_a_thousand_answers_are_those_of_the_package(folder):
         compare_existing(answer, draws, problem)
     assert compare_targets(page, posterior_of(draws), 100, folder) > 40
     compare_costs(page, folder, 200)
+    compare_lifetime(page, posterior_of(draws), folder, 100)
 
 
 @pytest.mark.parametrize(
@@ -696,12 +730,43 @@ def test_the_page_prints_to_one_page(opened):
 def test_axe_finds_nothing_and_nothing_scrolls_sideways(browser, page, folder, width, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="group docs is not installed")
     tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    said: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
     tab.goto((folder / "page.html").as_uri())
     fill(tab, teacher_params="8B", teacher_loss="1.95", served="10T", target="none")
     tab.wait_for_selector("#plot[data-ready=yes]")
     found = axe.Axe().run(tab)
     assert found.violations_count == 0, found.generate_report()
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert said == []
+    tab.close()
+
+
+@pytest.mark.slow
+def test_the_keyboard_reaches_every_control(opened):
+    opened.focus("#student")
+    reached = ["student"]
+    move(opened, "scenario", 3)  # K is a control only where it changes something
+    for step in range(9):
+        opened.keyboard.press("Tab")
+        reached.append(opened.evaluate("document.activeElement.id || document.activeElement.tagName"))
+        if step == 3:
+            opened.keyboard.press("Enter")
+    fields = ["teacher-params", "teacher-loss", "gpu-flops", "gpu-price", "served"]
+    assert reached == ["student", "budget", "scenario", "shared", "SUMMARY", *fields]
+    opened.keyboard.type("10T")
+    assert "Training and serving 10T tokens" in opened.locator("#costs").inner_text()
+
+
+@pytest.mark.slow
+def test_axe_finds_nothing_in_the_report(browser, fit354, tmp_path):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="group docs is not installed")
+    bd.report(fit354, bd.plan(fit354, ["1B", "3B"], [1e21, 1e22], draws=100), folder=tmp_path)
+    tab = browser.new_page()
+    tab.goto((tmp_path / "report.html").as_uri())
+    found = axe.Axe().run(tab)
+    assert found.violations_count == 0, found.generate_report()
     tab.close()
 
 

@@ -13,7 +13,13 @@ from bayesdistill.decisions.arguments import Number
 from bayesdistill.decisions.planning import Noise, Planner, Source, StrategyBounds, planner_of, with_options
 from bayesdistill.files import check_writable, write_file
 from bayesdistill.interactive.contents import Sliders, page_data
-from bayesdistill.interactive.javascript import cost_functions, deviation_function, law_functions, teacher_functions
+from bayesdistill.interactive.javascript import (
+    cost_functions,
+    deviation_function,
+    law_functions,
+    price_functions,
+    teacher_functions,
+)
 
 
 class PageOptions(StrategyBounds, Noise, total=False):
@@ -177,7 +183,7 @@ def page_text(planner: Planner, sliders: Sliders) -> str:
     # The law comes first: the data hold text from files.
     draws = planner.fitted.draws
     law = [law_functions(draws.law)] + ([deviation_function(draws)] if planner.level != "law" else [])
-    strategy = cost_functions(planner.shape) + "\n" + teacher_functions()
+    strategy = "\n".join([cost_functions(planner.shape), price_functions(), teacher_functions()])
     parts = {"@@STRATEGY@@": strategy, "@@LAW@@": "\n".join(law), "@@DATA@@": data}
     for mark, part in parts.items():
         template = template.replace(mark, part)

@@ -23,6 +23,7 @@ from bayesdistill.compute import (
     student_cost_per_token,
     teacher_cost,
 )
+from bayesdistill.decisions.prices import Prices
 from bayesdistill.errors import ParameterError
 from bayesdistill.law import Draws, Law
 from bayesdistill.law.discrepancy import log_compute
@@ -237,6 +238,20 @@ def law_functions(law: Law) -> str:
         ],
     }
     return "\n".join("\n".join([f"function {head} {{", *body, "}"]) for head, body in functions.items())
+
+
+def price_functions() -> str:
+    """Return the JavaScript functions `gpuHours(training, serving, speed)` and `money(training, serving, speed, price)` of FLOPs."""
+    trace: Trace = {}
+    training, serving = Expression(trace, "training"), Expression(trace, "serving")
+    speed: Any = Expression(trace, "speed")
+    price: Any = Expression(trace, "price")
+    costs = Prices(speed, price, speed, price, "").costs("total", training, serving)
+    functions = {
+        "gpuHours(training, serving, speed)": costs["total_gpu_hours"],
+        "money(training, serving, speed, price)": costs["total_money"],
+    }
+    return _functions(trace, functions)
 
 
 def _functions(trace: Trace, values: dict[str, Expression]) -> str:

@@ -96,9 +96,9 @@ def compare(answer: dict, draws: dict, problem: list[float], bounds: Bounds) -> 
         max_student_tokens=None if np.isinf(bounds.max_student_tokens) else bounds.max_student_tokens,
     )
     np.testing.assert_allclose(
-        floats(answer["perfect"]["loss"]), plan["best_distilled_loss"].values.ravel(), atol=1e-4, rtol=0
+        floats(answer["perfect"]["loss"]), plan["best_distilled_loss"].values.ravel(), atol=1e-5, rtol=0
     )
-    np.testing.assert_allclose(floats(answer["pretrained"]), plan["supervised_loss"].values.ravel(), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(floats(answer["pretrained"]), plan["supervised_loss"].values.ravel(), atol=1e-5, rtol=0)
     gain = (plan["supervised_loss"] - plan["best_distilled_loss"]).values.ravel()
     theirs = float(plan["probability_best"].item())
     if np.isnan(theirs):
@@ -255,6 +255,28 @@ def compare_lifetime(page: str, fit: xr.Dataset, folder: Path, count: int) -> No
         assert answer["probability"] == pytest.approx(life["probability"].item(), abs=near + 1e-12)
 
 
+def compare_families(page: str, fit: xr.Dataset, folder: Path, count: int) -> None:
+    """K students of one size that share a teacher have a mean loss as low as that of `family_plan`, which refines a grid."""
+    rng = np.random.default_rng(7)
+    asked = [
+        [10 ** rng.uniform(8, 10), 10 ** rng.uniform(20.5, 24), float(i % 2), int(rng.integers(1, 100))]
+        for i in range(count)
+    ]
+    body = "engine.solve(N, C, l, 1 / K)"
+    found = in_engine(page, f"{json.dumps(asked)}.map(([N, C, l, K]) => {body})", folder)
+    differences = []
+    for (student, budget, lgt, k), answer in zip(asked, found, strict=True):
+        family = bd.family_plan(
+            fit, student, k * budget, counts=[k], delta_lgt=lgt, delta_pre=1, noise="law", max_extrapolation=None
+        )
+        theirs = family["expected_loss"].sel(option="distill all").item()
+        pretrained = family["expected_loss"].sel(option="pretrain all").item()
+        assert np.mean(answer["pretrained"]) == pytest.approx(pretrained, abs=1e-5)
+        differences.append(np.mean(answer["chosen"]["loss"]) - theirs)
+    assert max(differences) <= MEAN_TIE
+    assert np.median(differences) > -1e-5
+
+
 def test_existing_teachers_targets_and_costs_are_those_of_the_package(folder):
     draws = scattered(20, seed=3)
     page = bd.interactive_page(posterior_of(draws), folder / "wide.html", draws=20).read_text(encoding="utf-8")
@@ -268,7 +290,7 @@ def test_existing_teachers_targets_and_costs_are_those_of_the_package(folder):
 
 @pytest.mark.slow
 def test_a_thousand_answers_are_those_of_the_package(folder):
-    """New teachers, existing teachers, target losses, costs, and serving with prices."""
+    """New teachers, existing teachers, target losses, costs, serving with prices, and families."""
     draws = scattered(20, seed=3)
     page = bd.interactive_page(posterior_of(draws), folder / "wide.html", draws=20, max_extrapolation=None).read_text(
         encoding="utf-8"
@@ -282,6 +304,7 @@ def test_a_thousand_answers_are_those_of_the_package(folder):
     assert compare_targets(page, posterior_of(draws), 100, folder) > 40
     compare_costs(page, folder, 200)
     compare_lifetime(page, posterior_of(draws), folder, 100)
+    compare_families(page, posterior_of(draws), folder, 60)
 
 
 @pytest.mark.parametrize(

@@ -250,3 +250,25 @@ def test_what_cannot_be_limited_is_named(fit):
     runs = pd.DataFrame({"params": [1e9], "tokens": [2e10]})
     with pytest.raises(ParameterError, match="predict does not have the option `unique_tokens`"):
         bd.predict(Planner(fit, unique_tokens=1e11), runs)
+
+
+def test_the_value_of_a_plan_with_limited_data(fit, tmp_path):
+    """The equivalent budget of pretraining has the loss of the distilled student, with the same unique tokens."""
+    planner = Planner(fit, unique_tokens=2e10, seed=5)
+    made = plan(planner, "1B", [1e21, 3e21], "best case", noise="law")
+    worth = bd.plan_value(fit, made)
+    equivalent = worth["equivalent_budget"].transpose("student", "scenario", "budget", "chain", "draw").values.ravel()
+    draws = planner.fitted.draws
+    distilled = made["distilled_loss"].transpose("student", "scenario", "budget", "chain", "draw").values.ravel()
+    tokens = pretraining_tokens(1e9, equivalent).reshape(2, -1)
+    reached = draws.supervised_loss(1e9, tokens).ravel()
+    within = np.isfinite(equivalent)
+    assert within.any()
+    np.testing.assert_allclose(reached[within], distilled[within], atol=1e-9)
+    xr.testing.assert_identical(worth, bd.plan_value(planner, made))
+    assert bd.evppi(fit, made).sizes["budget"] == 2
+    assert "Limited data" in bd.report(fit, made, folder=tmp_path / "report").read_text(encoding="utf-8")
+    rule = draws.repetition
+    for amount in (1e9, 5e10, 4e11):
+        np.testing.assert_allclose(rule.tokens_for(rule.effective(np.full(6, amount))), amount, rtol=1e-6)
+    assert np.isinf(rule.tokens_for(2e10 * (1 + rule.decay))).all()

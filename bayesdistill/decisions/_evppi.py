@@ -25,7 +25,7 @@ from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.crossover_search import ROOT_TOLERANCE
 from bayesdistill.decisions.fitted_draws import FittedDraws
 from bayesdistill.decisions.labels import CELL, QUANTILES
-from bayesdistill.decisions.pairing import paired, shape_of
+from bayesdistill.decisions.pairing import limited_data_of, paired, shape_of
 from bayesdistill.decisions.prices import Prices
 from bayesdistill.decisions.reductions import probability_of, quantiles_of
 from bayesdistill.decisions.spending import SHARES
@@ -290,11 +290,14 @@ def tokens_for_loss(params: np.ndarray, loss: np.ndarray, fitted: FittedDraws, c
     """Return the tokens with which pretraining reaches a loss in each draw.
 
     Infinite if no number up to the cap suffices. The supervised law solved for D: (B / ((L - E)^(1/gamma) - A / N^alpha))^(1/beta).
+    With limited data, N and D are effective numbers.
     """
     law = fitted.draws
+    params, _ = law.effective(params, 1.0)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         excess = np.maximum(loss - law["E"], 0) ** (1 / law["gamma"]) - law["A"] * params ** -law["alpha"]
         tokens = np.where(excess > 0, (law["B"] / excess) ** (1 / law["beta"]), np.inf)
+        tokens = tokens if law.repetition is None else law.repetition.tokens_for(tokens)
     tokens = np.where(tokens <= cap * (1 + 1e-9), tokens, np.inf)
     return np.where(np.isnan(loss), np.nan, tokens)
 
@@ -339,4 +342,5 @@ def paired_draws(planner: planning.Planner, plan: xr.Dataset) -> tuple[FittedDra
             "plan.sel(student=[1e9])."
         )
     plan = paired(planner.fit, plan)
+    planner = planning.changed(planner, **limited_data_of(plan))
     return planner.fitted.at(plan["chain"].values, plan["draw"].values), plan

@@ -251,7 +251,8 @@ def _comparison(
     # Each draw has one cheapest student; ties go to the first.
     first = (cost.argmin(axis=0) == np.arange(students.size)[:, None, None, None]) & np.isfinite(cost)
     medians = np.stack([quantiles_of(of, [0.5])[..., 0] for of in (distilled, alone)])
-    option = np.where(np.isinf(medians).all(axis=0), 2, medians.argmin(axis=0))
+    # At equal cost, a teacher is not worth the effort.
+    option = np.where(np.isinf(medians).all(axis=0), 2, np.where(medians[0] < medians[1], 0, 1))
     typical = medians.min(axis=0)
     return {
         "ratio": ratio,

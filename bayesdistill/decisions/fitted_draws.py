@@ -120,6 +120,7 @@ class FittedDraws:
         attrs = {
             "unique_tokens": float(unique_tokens),
             "repetition_prior": json.dumps(vars(prior)),
+            "repetition_seed": int(seed),
             posterior.LIMITED_DATA_ATTRIBUTE: limited_data_note(unique_tokens),
         }
         return replace(self, draws=replace(self.draws, repetition=rule), attrs=self.attrs | attrs)

@@ -11,6 +11,7 @@ import xarray as xr
 from bayesdistill import posterior
 from bayesdistill.compute import Shape, pretraining_tokens
 from bayesdistill.errors import ParameterError
+from bayesdistill.law import RepetitionPrior
 
 SHAPE = ("context_length", "vocabulary_size", "aspect_ratio")
 _LABELS = ("chain", "draw")
@@ -69,6 +70,15 @@ def paired(fit: posterior.Fit, result: Any, what: str = "plan") -> xr.Dataset:
     return aligned
 
 
+def limited_data_of(plan: xr.Dataset) -> dict[str, Any]:
+    """Return the unique tokens of a plan with limited data, and the prior and the seed of its rule, as options of a Planner."""
+    if "unique_tokens" not in plan.attrs:
+        return {"unique_tokens": None}
+    prior = RepetitionPrior(**json.loads(plan.attrs["repetition_prior"]))
+    seed = int(plan.attrs["repetition_seed"])
+    return {"unique_tokens": float(plan.attrs["unique_tokens"]), "repetition": prior, "seed": seed}
+
+
 def _same_provenance(fit: posterior.Fit, result: xr.Dataset) -> bool:
     try:
         return bool(json.loads(result.attrs.get("posterior_provenance", "{}")) == posterior.provenance(fit))
@@ -81,6 +91,7 @@ def _same_losses(fit: posterior.Fit, plan: xr.Dataset) -> bool:
     stated = plan.get("supervised_loss")
     if (
         stated is None
+        or "unique_tokens" in plan.attrs  # the rule for repeated tokens has constants of its own
         or {*SHAPE, "max_student_tokens"} - set(plan.attrs)
         or set(stated.dims) != {"student", "budget", *_LABELS}
         or any(plan[axis].dtype.kind not in "iuf" for axis in ("student", "budget"))  # a user's names

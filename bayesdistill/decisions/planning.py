@@ -309,7 +309,11 @@ def planner_of(
     """
     check_options(function, options)
     planner = changed(fit, **options) if isinstance(fit, Planner) else Planner(fit, **options)
-    if planner.unique_tokens is not None and "unique_tokens" not in inspect.signature(function).parameters:
+    # A plan that is given has its own unique tokens.
+    if (
+        planner.unique_tokens is not None
+        and not {"unique_tokens", "plan"} & inspect.signature(function).parameters.keys()
+    ):
         raise ParameterError(
             f"{function.__name__} does not have the option `unique_tokens` of this Planner. Pass the fit, or a Planner without it."
         )

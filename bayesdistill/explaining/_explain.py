@@ -23,7 +23,6 @@ The last two are not properties of f: they say how far its mean may be off. Both
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,12 +40,12 @@ from bayesdistill.criticism._prior_sensitivity import log_priors
 from bayesdistill.decisions import labels, planning
 from bayesdistill.decisions.arguments import Number, parse_number
 from bayesdistill.decisions.labels import CELL, flops_words, size_words
-from bayesdistill.decisions.pairing import paired, shape_of
+from bayesdistill.decisions.pairing import limited_data_of, paired, shape_of
 from bayesdistill.decisions.references import references
 from bayesdistill.design.candidates import Candidates, parse_candidates, predict, proposed_candidates
 from bayesdistill.errors import ParameterError
 from bayesdistill.explaining.variances import event_parts, event_parts_error, mean_error, prior_change, sum_parts
-from bayesdistill.law import Draws, RepetitionPrior
+from bayesdistill.law import Draws
 from bayesdistill.law.formulas import log_ratio
 from bayesdistill.law.predictive import Deviations, has_noise
 
@@ -166,7 +165,7 @@ def explain(
     sources = {}
     for name, fit in given.items():
         planner = planning.planner_of(explain, fit, options)
-        sources[str(name)] = planning.changed(planner, noise=level, seed=seed, **_limits(cell))
+        sources[str(name)] = planning.changed(planner, **{"noise": level, "seed": seed} | limited_data_of(cell))
     _check_plan(cell, sources)
     shares = _weights(weights, sources)
     laws, stored = _laws(cell, sources, shares)
@@ -233,14 +232,6 @@ def _answer_of(plan: Any, student: Any, budget: Any, scenario: Any) -> xr.Datase
             "No strategy fits this budget, so there is no gain to explain. Give a larger `budget` of the plan."
         )
     return plan.squeeze(CELL)
-
-
-def _limits(cell: xr.Dataset) -> dict[str, Any]:
-    """Return the unique tokens of a plan with limited data, and the prior of its rule, as options of a Planner."""
-    if "unique_tokens" not in cell.attrs:
-        return {}
-    prior = RepetitionPrior(**json.loads(cell.attrs["repetition_prior"]))
-    return {"unique_tokens": float(cell.attrs["unique_tokens"]), "repetition": prior}
 
 
 def _check_plan(cell: xr.Dataset, sources: Mapping[str, planning.Planner]) -> None:

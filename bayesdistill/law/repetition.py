@@ -72,6 +72,13 @@ class Repetition:
         """Return the effective number of tokens."""
         return _saturating(tokens, self.unique_tokens, self.decay)
 
+    def tokens_for(self, effective: Any) -> Any:
+        """Return the tokens with this effective number, the inverse of `effective`; infinite if no number of epochs suffices."""
+        excess = np.maximum(np.asarray(effective) / self.unique_tokens - 1, 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            epochs = np.where(excess < self.decay, -self.decay * np.log1p(-excess / self.decay), np.inf)
+        return np.minimum(effective, self.unique_tokens) + self.unique_tokens * epochs
+
     def effective_params(self, params: Any) -> Any:
         """Return the effective number of parameters."""
         if np.ndim(self.enough_params) == 0 and np.isinf(self.enough_params):

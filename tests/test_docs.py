@@ -451,6 +451,15 @@ def test_search_finds_what_planners_ask_for(open_page, words, heading):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["index.html", "how-to/interactive.html"])
+def test_axe_finds_nothing_on_pages(open_page, path, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="group docs is not installed")
+    found = axe.Axe().run(open_page(path, color_scheme=scheme))
+    assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.slow
 def test_no_two_pages_share_a_title(site):
     texts = [path.read_text(encoding="utf-8") for path in site.rglob("*.html") if "_static" not in path.parts]
     titles = [found.group(1) for text in texts if (found := re.search(r"<title>(.*?)</title>", text, re.S))]

@@ -455,7 +455,8 @@ def test_search_finds_what_planners_ask_for(open_page, words, heading):
 @pytest.mark.parametrize("path", ["index.html", "how-to/interactive.html"])
 def test_axe_finds_nothing_on_pages(open_page, path, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="group docs is not installed")
-    found = axe.Axe().run(open_page(path, color_scheme=scheme))
+    # Preloading resolves imports of style sheets against the page, where there are none.
+    found = axe.Axe().run(open_page(path, color_scheme=scheme), options={"preload": False})
     assert found.violations_count == 0, found.generate_report()
 
 

@@ -38,6 +38,8 @@ SAID = {
     "unknown": "Whether the draws behind this figure converged is not known.",
 }
 
+STEPS = "0, 0.05, 0.25, 0.5, 0.75, 0.95, 1"
+
 
 def sizes(data: xr.Dataset, first: str = "student ", name: str = "student") -> list[str]:
     """Entries of student sizes."""
@@ -223,11 +225,11 @@ CASES = {
         lambda data: ["pretraining budgets of the data"], {"student": 1, "scenario": 1},
     ),
     "break_even": Case(
-        bd.plot_break_even, inputs.break_even, count("student", rows=2), lambda data: ["P(distilling pays) 0 to 0.05"],
+        bd.plot_break_even, inputs.break_even, count("student", rows=2), lambda data: [f"P(distilling pays): {STEPS}"],
         {"student": 1, "budget": 3}, marked=maps("pays_extrapolates"),
     ),
     "sharing_map": Case(
-        bd.plot_sharing_map, inputs.sharing_map, count("student"), lambda data: ["P(distillation ahead) 0 to 0.05"],
+        bd.plot_sharing_map, inputs.sharing_map, count("student"), lambda data: [f"P(distillation ahead): {STEPS}"],
         {"student": 1, "budget": 3, "students_per_teacher": 3}, marked=maps("extrapolates"),
     ),
     "capacity_gap": Case(

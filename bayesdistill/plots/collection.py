@@ -80,9 +80,9 @@ class Legend:
         self.points(bad, style.WARNING_COLOR, "D")
 
     def steps(self, what: str) -> None:
-        """Add the colors of `visuals.step_map`; the first entry says what is mapped."""
-        for i, color in enumerate(visuals.step_colors()):
-            self.patch(f"{'' if i else what} {visuals.STEPS[i]:g} to {visuals.STEPS[i + 1]:g}".strip(), color)
+        """Add the colors of `visuals.step_map` as one entry, with the values at which they change."""
+        label = f"{what}: {', '.join(f'{step:g}' for step in visuals.STEPS)}"
+        self.handles.append(layout.Steps(visuals.step_colors(), label=label))
 
     def outcomes(
         self, outcomes: Mapping[str, tuple[str, str]], chance: xr.DataArray, hatches: Mapping[str, str] | None = None

@@ -10,6 +10,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
+from matplotlib.legend_handler import HandlerBase
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -81,13 +83,44 @@ def panel_title(ax: Axes, text: str, **style: Any) -> None:
     _wrap(ax.set_title(plain(text), **style), 0.95 * room / spec.get_gridspec().ncols)
 
 
+class Steps(Patch):
+    """A legend entry of several colors, side by side."""
+
+    def __init__(self, colors: Sequence[Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.colors = list(colors)
+
+
+class _StepsHandler(HandlerBase):
+    def create_artists(
+        self,
+        legend: Any,
+        orig_handle: Any,
+        xdescent: float,
+        ydescent: float,
+        width: float,
+        height: float,
+        fontsize: float,
+        trans: Any,
+    ) -> list[Artist]:
+        part = width / len(orig_handle.colors)
+        corners = [(i * part - xdescent, -ydescent) for i in range(len(orig_handle.colors))]
+        looks = {"edgecolor": "none", "transform": trans}
+        return [
+            Rectangle(corner, part, height, facecolor=color, **looks)
+            for corner, color in zip(corners, orig_handle.colors, strict=True)
+        ]
+
+
 def _place_legend(figure: Picture, handles: Sequence[Artist], usable: float) -> Legend:
     """Return the legend with as many columns as fit."""
     columns = len(handles)
     while True:
         # The same number of rows with fewer columns is more even.
         columns = -(-len(handles) // -(-len(handles) // columns))
-        legend = figure.legend(handles=list(handles), loc="upper left", ncols=columns)
+        legend = figure.legend(
+            handles=list(handles), loc="upper left", ncols=columns, handler_map={Steps: _StepsHandler()}
+        )
         legend.set_in_layout(False)
         if columns == 1 or _size(legend).width <= usable:
             return legend

@@ -321,6 +321,44 @@ def test_one_or_two_budgets_are_dots(count):
         assert outside == int((cell["extrapolates"] & np.isfinite(cell["probability"])).sum())
 
 
+def test_one_budget_has_intervals_and_no_crossover():
+    plan = inputs.plan().isel(budget=slice(4, 5), scenario=[0])
+    figure = plots.plot_best_loss(plan)
+    assert [ax.get_ylabel() for ax in figure.axes] == ["loss\n[nats per token]", "gain\n[nats per token]"]
+    assert "crossover" not in words_of(figure).lower()
+    bars = [line for line in figure.axes[1].lines if line.get_alpha() and len(line.get_xdata()) == 2]
+    for bar, student in zip(bars, plan["student"].values, strict=True):
+        gain = plan["advantage"].sel(student=student).squeeze()
+        np.testing.assert_allclose(bar.get_ydata(), gain.quantile([0.05, 0.95]))
+
+
+def test_tokens_of_existing_teachers_have_no_panel():
+    plan = inputs.plan()
+    plan["teacher_tokens"] = np.nan * plan["teacher_tokens"]
+    labels = [ax.get_ylabel() for ax in plots.plot_compute_strategy(plan).axes if ax.get_ylabel()]
+    assert labels == ["teacher size\n[parameters]", "student tokens\n[tokens]"]
+
+
+@pytest.mark.parametrize("limits", [(1.1e9, 1.9e9), (8e8, 4e9), (3e8, 7e9), (2e8, 9e10), (1e8, 1e15)])
+@pytest.mark.parametrize("name", ["xaxis", "yaxis"])
+def test_every_span_of_sizes_has_ticks_that_can_be_read(limits, name):
+    axis = getattr(Figure().subplots(), name)
+    (axis.axes.set_xlim if name == "xaxis" else axis.axes.set_ylim)(limits)
+    style.size_axis(axis)
+    ticks = [tick for tick in axis.get_majorticklocs() if limits[0] <= tick <= limits[1]]
+    assert 2 <= len(ticks) <= 8
+    assert len({style.short(tick) for tick in ticks}) == len(ticks)
+
+
+def test_experiments_of_the_packaged_runs_are_named_in_words():
+    curves = inputs.curves()
+    names = np.unique(bd.load_runs()["experiment"])
+    curves["run_experiment"] = ("run", np.resize(names, curves.sizes["run"]))
+    words = [text.get_text() for text in plots.plot_runs(curves).legends[0].get_texts()]
+    assert "teachers of equal compute" in words
+    assert not set(words) & set(names)
+
+
 def crossover_of(values, statuses):
     names = inputs.CROSSOVER.split()
     status = xr.DataArray(
@@ -916,9 +954,9 @@ def test_the_note_on_extrapolation_names_axes_and_largest_factors():
         coords={"axis": ["teacher_tokens_per_param", "student_params", "teacher_loss"]},
     )
     data = xr.Dataset({"extrapolation_factor": factor, "extrapolates": ("budget", [False, True, True])})
-    # 1.004 is rounded up, because x 1 would mean that nothing is extrapolated.
+    # 1.004 is rounded up, because ×1 would mean that nothing is extrapolated.
     assert grids.extrapolation_note(data) == [
-        "Outside the range of the data, at most by these factors: teacher tokens per parameter (x 83.3k), student size (x 1.01)."
+        "Outside the range of the data, at most by these factors: teacher tokens per parameter (×83.3k), student size (×1.01)."
     ]
     assert grids.extrapolation_note(data.isel(budget=[0])) == []
     assert grids.extrapolation_note(data.drop_vars("extrapolation_factor")) == []

@@ -64,7 +64,7 @@ def plot_add_student(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
         if outside.any():
             legend.points("extrapolated", hollow=True)
         costs.bar(places, found["marginal_budget"].values, 0.6, color=look.neutral, linewidth=0, zorder=2)
-        visuals.level(costs, float(found["average_budget"]), look.ink, 1.0)
+        visuals.level(costs, float(found["average_budget"]), look.ink, 1.0, zorder=3)
         legend.line("mean cost of a student of the family", look.ink)
         style.small_numbers(costs.yaxis)
         names = [style.short(student) for student in found["student"].values]

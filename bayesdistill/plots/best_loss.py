@@ -11,6 +11,10 @@ from matplotlib.ticker import FixedLocator
 from bayesdistill.plots import collection, grids, style, visuals
 
 _LOSSES = ("distilled_loss", "supervised_loss", "advantage")
+_CROSSOVER = (
+    "Crossover (mean curves of the law): the budget from which on pretraining beats the strategy with perfect information. An "
+    "arrow to the right alone: distillation is ahead at the highest budget; to the left alone: pretraining is ahead throughout."
+)
 _LINEAR = 1e-3
 """Nats around zero that the axis of the gain draws linearly; beyond, it is logarithmic."""
 
@@ -50,7 +54,9 @@ def plot_best_loss(plan: xr.Dataset, *, prob: float = grids.PROB, size: str = "p
         ends = float(plan["budget"].min()), float(plan["budget"].max())
         shown = shown.assign(grids.crossover_summary(plan["crossover"], plan["crossover_status"], *ends, prob))
         colors, cells = plot.sizes(plan["student"]), grids.cells(shown, "scenario")
-        for (losses, gain, cross), cell in plot.facets(cells, x="budget", over="student"):
+        several = shown.sizes["budget"] > 1  # a crossover between budgets
+        rows = range(3 if several else 2)
+        for (losses, gain, *cross), cell in plot.facets(cells, x="budget", over="student", rows=rows):
             visuals.level(gain, 0)
             for place, (student, color) in enumerate(colors.items()):
                 one = cell.sel(student=student)
@@ -60,17 +66,23 @@ def plot_best_loss(plan: xr.Dataset, *, prob: float = grids.PROB, size: str = "p
                     visuals.points(losses, one["budget"], one["supervised_loss"], color, 3, marker="x", zorder=3)
                 visuals.curve(losses, "budget", one, "distilled_loss", color)
                 visuals.curve(gain, "budget", one, "advantage", color, 0.2)
-                _draw_crossover(cross, place, one, color, *ends)
+                for ax in cross:
+                    _draw_crossover(ax, place, one, color, *ends)
             _gain_axis(gain)
-            cross.set_ylim(-0.6, len(colors) - 0.4)
-            cross.set_yticks(range(len(colors)), [style.short(student) for student in colors])
-            cross.grid(visible=False, axis="y")
-        legend.line("pretrained", look.neutral, width=1.0, linestyle=":")
+            for ax in cross:
+                ax.set_ylim(-0.6, len(colors) - 0.4)
+                ax.set_yticks(range(len(colors)), [style.short(student) for student in colors])
+                ax.grid(visible=False, axis="y")
+        if several:
+            legend.line("pretrained", look.neutral, width=1.0, linestyle=":")
+        else:
+            legend.points("pretrained", look.neutral, marker="x")
         legend.band(f"{style.percent(prob)} interval", alpha=0.3)
         legend.reach()
-        legend.line(f"crossover: median, {style.percent(prob)} interval", marker="o")
-        legend.points("beyond the budgets shown", marker=">")
-        return plot.finish([*grids.left_out(plan), *grids.changes_note(plan)])
+        if several:
+            legend.line(f"crossover: median, {style.percent(prob)} interval", marker="o")
+            legend.points("beyond the budgets shown", marker=">")
+        return plot.finish([_CROSSOVER] * several + [*grids.left_out(plan), *grids.changes_note(plan)])
 
 
 def _gain_axis(ax: Axes) -> None:

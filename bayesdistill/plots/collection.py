@@ -51,6 +51,7 @@ class Legend:
     def __init__(self, look: Look) -> None:
         self.look = look
         self.handles: list[Artist] = []
+        self.few = False  # whether curves have so few points that they are drawn as dots
 
     def line(self, label: str, color: Any = None, *, width: float = 1.0, linestyle: Any = "-", **kwargs: Any) -> None:
         """Add a line, with a marker if there is one."""
@@ -95,8 +96,12 @@ class Legend:
 
     def reach(self, *, dots: bool = False, whose: str = "for every student") -> None:
         """Add what `visuals.reach_line` and `visuals.hatch_outside` draw."""
-        self.line("inside the data", width=1.6, marker="o" if dots else "")
-        self.line("extrapolated", linestyle="--", width=0.9)
+        if self.few:
+            self.points("inside the data")
+            self.points("extrapolated", hollow=True)
+        else:
+            self.line("inside the data", width=1.6, marker="o" if dots else "")
+            self.line("extrapolated", linestyle="--", width=0.9)
         self.hatch(f"outside the data {whose}")
 
 
@@ -118,6 +123,7 @@ class PlotCollection:
         self.legend = Legend(look)
         self.figure: picture.Picture
         self.groups: np.ndarray
+        self.rows: Sequence[int] = ()
         self.columns = 1
 
     def panels(self, rows: int, columns: int, height: float, **subplots: Any) -> np.ndarray:
@@ -152,6 +158,7 @@ class PlotCollection:
         over: str = "",
         heights: Sequence[float] | None = None,
         columns: int | None = None,
+        rows: Sequence[int] | None = None,
     ) -> Iterator[tuple[np.ndarray, xr.Dataset]]:
         """Yield stacked panels and cell for each (title, cell).
 
@@ -167,9 +174,14 @@ class PlotCollection:
             Heights of the panels of one cell, in inches. By default, those that are declared.
         columns : int, optional
             Most panels side by side. By default, as declared, or so that they fill a page evenly.
+        rows : sequence of int, optional
+            Places of the declared panels of a cell that are drawn. By default, all.
         """
         count = len(cells)
+        self.legend.few = bool(x) and all(cell.sizes.get(x, 0) <= visuals.FEW for _, cell in cells)
         heights = self.look.pick(**self.declared["heights"]) if heights is None else heights
+        self.rows = range(len(heights)) if rows is None else rows
+        heights = [heights[row] for row in self.rows]
         if columns is None and "columns" in self.declared:
             columns = self.look.pick(**self.declared["columns"])
         if columns is None:
@@ -235,7 +247,7 @@ class PlotCollection:
         """
         declared = self.declared
         if "y" in declared:
-            self._label(declared["x"].format(**fields), [label.format(**fields) for label in declared["y"]])
+            self._label(declared["x"].format(**fields), [declared["y"][row].format(**fields) for row in self.rows])
         first, last = style.fit_notes(self.data) if declared.get("fit", True) else (style.conflicts(self.data), [])
         own = [declared["notes"].strip().format(**fields)] if "notes" in declared else []
         level = grids.level_note(self.data, declared.get("level", ""))

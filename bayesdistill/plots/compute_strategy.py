@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from bayesdistill.plots import collection, grids, style, visuals
 
-_CIRCLES = 13  # maximum number of circles of a curve
+_MARKS = 13  # maximum number of diamonds of a curve
 _ROWS = ("teacher_params", "teacher_tokens", "student_tokens")
 
 
@@ -29,7 +29,7 @@ def plot_compute_strategy(
     Returns
     -------
     Figure
-        Circles are the chosen strategy, lines and bands the median and the interval of the strategies with perfect information.
+        Diamonds are the chosen strategy, lines and bands the median and the interval of the strategies with perfect information.
 
     Raises
     ------
@@ -47,20 +47,22 @@ def plot_compute_strategy(
     with collection.drawing("compute_strategy", plan, size, dark) as (plot, look, legend):
         shown = grids.summaries(plan, [f"best_{name}" for name in _ROWS], prob, keep=[*_ROWS, "extrapolates"])
         colors, cells = plot.sizes(plan["student"]), grids.cells(shown, "scenario")
-        for group, cell in plot.facets(cells, x="budget", over="student"):
-            for ax, name in zip(group, _ROWS, strict=True):
+        # The tokens of existing teachers are not known.
+        rows = [row for row, name in enumerate(_ROWS) if shown[name].notnull().any()] or range(len(_ROWS))
+        for group, cell in plot.facets(cells, x="budget", over="student", rows=rows):
+            for ax, name in zip(group, (_ROWS[row] for row in rows), strict=True):
                 for student, color in colors.items():
                     one = cell.sel(student=student)
                     visuals.curve(ax, "budget", one, f"best_{name}", color)
                     hollow = {"markerfacecolor": look.paper, "edge": 0.8}
-                    some = one.isel(budget=slice(None, None, -(-one.sizes["budget"] // _CIRCLES)))
-                    visuals.points(ax, some["budget"], some[name], color, 1.2, zorder=3.3, **hollow)
+                    some = one.isel(budget=slice(None, None, -(-one.sizes["budget"] // _MARKS)))
+                    visuals.points(ax, some["budget"], some[name], color, 1.2, zorder=3.3, marker="D", **hollow)
                 limit = float(plan.attrs.get(f"max_{name}", np.inf))
                 if np.isfinite(limit):
                     visuals.level(ax, limit, look.neutral, 1.0, linestyle=":")
                 style.size_axis(ax.yaxis)
         legend.band(f"strategy with perfect information: median, {style.percent(prob)} interval")
-        legend.points("chosen strategy", hollow=True)
+        legend.points("chosen strategy", marker="D", hollow=True)
         legend.line("largest allowed", look.neutral, linestyle=":")
         legend.reach()
         return plot.finish(grids.left_out(plan))

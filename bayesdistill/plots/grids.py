@@ -225,7 +225,10 @@ def extrapolation_note(data: xr.Dataset) -> list[str]:
     worst = factor.where(data["extrapolates"]).max([name for name in factor.dims if name != "axis"]).to_series()
     worst = worst[worst > 1].sort_values(ascending=False, kind="stable")
     # Rounded up, because a factor of 1.00 says that nothing is extrapolated.
-    named = [f"{style.axis_words(str(axis))} (x {style.short(max(value, 1.01))})" for axis, value in worst.items()]
+    named = [
+        f"{style.axis_words(str(axis))} (\N{MULTIPLICATION SIGN}{style.short(max(value, 1.01))})"
+        for axis, value in worst.items()
+    ]
     return [f"Outside the range of the data, at most by these factors: {', '.join(named)}."] if named else []
 
 

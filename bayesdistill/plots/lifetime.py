@@ -1,4 +1,4 @@
-"""The best student size, its loss or cost, and whether to distill it, against the tokens that it serves."""
+"""The best student size, its gain or cost, and whether to distill it, against the tokens that it serves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bayesdistill.plots import collection, grids, style, visuals
 
 @collection.documented
 def plot_lifetime(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Figure:
-    """Plot the best size, the loss or cost, and the probability that distillation is better against the tokens served.
+    """Plot the best size, the gain or cost, and the probability that distillation is better against the tokens served.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def plot_lifetime(found: xr.Dataset, *, size: str = "page", dark: bool = False) 
     -------
     Figure
         Three panels for each scenario and each budget or target loss. Lines are the chosen size, bands the quantiles of the best size
-        of the draws, and of the loss or cost of the chosen size.
+        of the draws, of the gain (pretrained minus distilled loss) for budgets, and of the cost of the chosen size for target losses.
 
     {raises}
 
@@ -41,7 +41,8 @@ def plot_lifetime(found: xr.Dataset, *, size: str = "page", dark: bool = False) 
         found = found.isel(served_tokens=np.flatnonzero(found["served_tokens"].values > 0))
         grids.need_several(found, "served_tokens")
         goal = "target" if "target" in found.dims else "budget"
-        amounts = ("distilled_cost", "pretraining_cost") if goal == "target" else ("distilled_loss", "supervised_loss")
+        # The losses of both options differ by too little to be seen on one axis.
+        amounts = ("distilled_cost", "pretraining_cost") if goal == "target" else ("advantage",)
         sizes = ("distilled_best_params", "pretraining_best_params")
         shown = found[["probability", "extrapolates", "distilled_params", "pretraining_params"]]
         for name in (*amounts, *sizes):
@@ -55,12 +56,13 @@ def plot_lifetime(found: xr.Dataset, *, size: str = "page", dark: bool = False) 
         ]
         colors = (look.accent, look.neutral)
         for (top, middle, bottom), cell in plot.facets(cells, x="served_tokens"):
-            for color, amount, best, chosen in zip(
-                colors, amounts, sizes, ("distilled_params", "pretraining_params"), strict=True
-            ):
+            for color, best, chosen in zip(colors, sizes, ("distilled_params", "pretraining_params"), strict=True):
                 visuals.interval(top, "served_tokens", cell, best, color)
                 visuals.reach_line(top, "served_tokens", cell, chosen, color)
+            for color, amount in zip(colors, amounts, strict=False):
                 visuals.curve(middle, "served_tokens", cell, amount, color)
+            if goal == "budget":
+                visuals.level(middle, 0)
             visuals.level(bottom, 0.5)
             visuals.reach_line(bottom, "served_tokens", cell, "probability", look.accent)
             style.size_axis(top.yaxis)
@@ -74,7 +76,7 @@ def plot_lifetime(found: xr.Dataset, *, size: str = "page", dark: bool = False) 
         legend.line("pretrained", look.neutral, width=1.6)
         legend.band(f"quantiles, {grids.outer_quantiles(found)}")
         legend.reach(whose="")
-        words = {"target": ("total cost\n[FLOPs]", "cheaper"), "budget": ("loss\n[nats per token]", "better")}[goal]
+        words = {"target": ("total cost\n[FLOPs]", "cheaper"), "budget": ("gain\n[nats per token]", "better")}[goal]
         return plot.finish(amount=words[0], better=words[1])
 
 

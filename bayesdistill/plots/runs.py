@@ -13,6 +13,12 @@ from matplotlib.ticker import LogLocator
 from bayesdistill.plots import collection, grids, style, visuals
 
 _MOST_GROUPS = 4
+_EXPERIMENTS = {
+    "fixed-m-teacher": "teachers of 20 tokens per parameter",
+    "isoflop-teacher": "teachers of equal compute",
+    "large-student": "large students",
+}
+"""Experiments of the packaged runs in words; others have the words of their table."""
 
 
 @collection.documented
@@ -61,7 +67,7 @@ def plot_runs(curves: xr.Dataset, *, size: str = "page", dark: bool = False) -> 
             # Room for the names of the students left of the curves.
             top.set_xlim(x[0] - look.pick(0.3, 0.17, 0.24) * (x[-1] - x[0]), x[-1])
         for name, marker in markers.items():
-            legend.points(style.plain(name), marker=marker)
+            legend.points(_EXPERIMENTS.get(name, style.plain(name)), marker=marker)
         _explain(legend, percent)
         legend.line("student as good as its teacher", look.neutral, linestyle=":")
         figure = plot.finish()

@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import xarray as xr
-from matplotlib.ticker import Formatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import Formatter, Locator, LogFormatterMathtext, LogLocator, MaxNLocator, NullLocator
 
 from bayesdistill import posterior
 from bayesdistill.arguments import one_of
@@ -171,14 +171,28 @@ def flops_axis(axis: Any) -> None:
         set_ticks(axis, LogLocator(base=10, numticks=5), LogFormatterMathtext())
 
 
+class _Decades(Locator):
+    """Ticks at powers of ten, at 1 and 3 where these are fewer than `least`, and at 1, 2 and 5 on about a decade."""
+
+    def __init__(self, least: int, most: int) -> None:
+        self.least, self.most = least, most
+
+    def __call__(self) -> Sequence[float]:
+        return self.tick_values(*sorted(self.axis.get_view_interval()))  # type: ignore[union-attr]
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        decades = 10.0 ** np.arange(np.floor(np.log10(vmin)), np.ceil(np.log10(vmax)))
+        for subs in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
+            ticks = [sub * decade for decade in decades for sub in subs if vmin <= sub * decade <= vmax]
+            if len(ticks) >= (self.least if len(subs) < 3 else 2):
+                return ticks[:: -(-len(ticks) // self.most)]
+        return MaxNLocator(3).tick_values(vmin, vmax)
+
+
 def size_axis(axis: Any) -> None:
     """Label 1M, 100M, 10B; also 300M and 3B where there would be few labels. Call it after drawing."""
     log_axis(axis)
-    low, high = sorted(axis.get_view_interval())
-    subs = (1.0, 3.0) if axis.axis_name == "x" and high < 150 * low else (1.0,)
-    locator = LogLocator(base=10, subs=subs, numticks=7 if axis.axis_name == "x" else 5)
-    # On less than a decade, a LogLocator puts more ticks than can be read.
-    set_ticks(axis, locator if high > 8 * low else MaxNLocator(3), short)
+    set_ticks(axis, _Decades(4, 7) if axis.axis_name == "x" else _Decades(3, 5), short)
 
 
 def axis_of_units(axis: Any, units: str) -> None:

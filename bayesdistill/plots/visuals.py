@@ -73,6 +73,10 @@ def level(ax: Axes, at: Any, color: Any = None, width: float = 0.7, *, axis: str
 def band(ax: Axes, x: Any, low: Any, high: Any, color: Any, alpha: float = 0.25, **kwargs: Any) -> None:
     """Fill what lies between two curves."""
     x, low, high = np.asarray(x), np.asarray(low), np.asarray(high)
+    if x.size == 1:  # a band of one value has no area
+        ends = np.concatenate([low, high])
+        line(ax, [x[0], x[0]], ends, color, 4, **{"zorder": 2, "alpha": alpha, "solid_capstyle": "butt"} | kwargs)
+        return
     ax.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0, **{"zorder": 2} | kwargs)
 
 
@@ -95,7 +99,7 @@ def curve(ax: Axes, x: str, shown: xr.Dataset, name: str, color: Any, alpha: flo
     reach_line(ax, x, shown, name, color)
 
 
-_FEW = 2  # values that are drawn as dots
+FEW = 2  # values that are drawn as dots
 
 
 def reach_line(ax: Axes, x: str, shown: xr.Dataset, name: str, color: Any, *, dots: bool = False) -> None:
@@ -106,7 +110,7 @@ def reach_line(ax: Axes, x: str, shown: xr.Dataset, name: str, color: Any, *, do
     between two points cannot be told from a solid one.
     """
     inside = shown[name].where(~shown["extrapolates"])
-    if shown.sizes[x] <= _FEW:
+    if shown.sizes[x] <= FEW:
         outside = shown[name].where(shown["extrapolates"])
         points(ax, shown[x], inside, color, 2, zorder=3.2, clip_on=False)
         hollow = {"markerfacecolor": look_of(ax).paper, "edge": 1.2}
@@ -174,7 +178,7 @@ def hatch_map(ax: Axes, x: np.ndarray, y: np.ndarray, outside: np.ndarray, gray:
     """Hatch the part of a map that is extrapolated."""
     if outside.any():
         values = outside.astype(float)
-        marked = ax.contourf(x, y, values, levels=[0.5, 1.5], colors="none", hatches=[style.HATCH], zorder=zorder)
+        marked = ax.contourf(x, y, values, levels=[0.5, 1.5], colors="none", hatches=[style.HATCH[:2]], zorder=zorder)
         # White under black would hide the map; gray shows on its dark and on its light end.
         marked.set_edgecolor((gray, gray, gray, 0.8))
         marked.set_linewidth(0)

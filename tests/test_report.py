@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import html
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from PIL import Image
 from test_cli import run
 
 import bayesdistill as bd
@@ -20,6 +25,7 @@ from bayesdistill.plots import style
 from bayesdistill.reporting import first_page, report_files
 
 ROOT = Path(__file__).resolve().parents[1]
+BASELINE = Path(__file__).parent / "baseline"
 HOSTILE = "<script>alert(1)</script> a_b & 50%"
 
 
@@ -281,27 +287,59 @@ def test_one_page_needs_a_plan_and_has_no_appendix(jittered_draws, fit354, plann
     assert page.count("data:image/png;base64,") == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", ["grid", "one budget", "one student", "family", "own teachers", "pretraining alone"])
-def test_page_one_is_one_page(case, fit354, supervised_runs, tmp_path):
-    """Printed by a browser on A4 and on letter paper; the full report begins with the same page."""
+PAGES = {
+    "grid": lambda fit: bd.plan(fit, ["300M", "1B", "3B", "10B"], np.geomspace(1e19, 1e25, 13), draws=100),
+    "one budget": lambda fit: bd.plan(fit, "1B", 3e21, draws=100),
+    "one student": lambda fit: bd.plan(fit, "1B", np.geomspace(1e20, 1e24, 9), draws=100),
+    "family": lambda fit: bd.family_plan(fit, ["300M", "1B", "3B"], 3e20, delta_pre=0.0),
+    "own teachers": lambda fit: bd.plan(fit, ["500M", "1B"], [1e21, 1e22], teachers=TEACHERS, draws=100),
+    "pretraining alone": lambda fit: bd.compute_optimal(fit, [1e21, 1e22]),
+}
+TEACHERS = pd.DataFrame({"name": ["open 8B", "own 3B"], "params": [8e9, 3e9], "loss": [1.98, 2.1]})
+STORED = ("one budget", "one student", "family", "own teachers")
+"""Pages with a stored image. `python tests/test_report.py` makes them; look at every one of them before committing it."""
+TOLERANCE = 3.0
+"""Root mean square of the difference in gray levels of quarter-size images: letters are blurred, lines that move are not."""
+
+
+@contextlib.contextmanager
+def browser_tab():
+    """A tab of chromium that prints."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no chromium on this machine; the report was not printed")
     sync_api = pytest.importorskip("playwright.sync_api")
-    teachers = pd.DataFrame({"name": ["open 8B"], "params": [8e9], "loss": [1.98]})
-    asked = {
-        "grid": lambda: bd.plan(fit354, ["300M", "1B", "3B", "10B"], np.geomspace(1e19, 1e25, 13), draws=100),
-        "one budget": lambda: bd.plan(fit354, "1B", 3e21, draws=100),
-        "one student": lambda: bd.plan(fit354, "1B", np.geomspace(1e20, 1e24, 9), draws=100),
-        "family": lambda: bd.family_plan(fit354, ["300M", "1B", "3B"], 3e20, delta_pre=0.0),
-        "own teachers": lambda: bd.plan(fit354, ["500M", "1B"], [1e21, 1e22], teachers=teachers, draws=100),
-        "pretraining alone": lambda: bd.compute_optimal(fit354, [1e21, 1e22]),
-    }
-    bd.report(fit354, asked[case](), folder=tmp_path, one_page=True)
     with sync_api.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page()
+        yield browser.new_page()
+        browser.close()
+
+
+def image_of_page(tab, path: Path) -> Path:
+    """Save page one as it is printed on A4, with the fonts of matplotlib, which are the same on every machine."""
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    for name, weight in (("DejaVuSans.ttf", "normal"), ("DejaVuSans-Bold.ttf", "bold")):
+        data = base64.b64encode((fonts / name).read_bytes()).decode()
+        face = f"font-family: stored; font-weight: {weight}; src: url(data:font/ttf;base64,{data})"
+        tab.add_style_tag(content=f"@font-face {{ {face} }} body {{ font-family: stored !important; }}")
+    tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": 680, "height": 1009})  # 180 x 267 mm
+    tab.evaluate("document.fonts.ready")
+    tab.screenshot(path=path)
+    return path
+
+
+def difference_of(one: Path, other: Path) -> float:
+    gray = [np.asarray(Image.open(path).convert("L").reduce(4), dtype=float) for path in (one, other)]
+    return float(np.sqrt(np.mean((gray[0] - gray[1]) ** 2)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", PAGES)
+def test_page_one_is_one_page(case, fit354, tmp_path):
+    """Printed by a browser on A4 and on letter paper; the full report begins with the same page."""
+    with browser_tab() as tab:
+        bd.report(fit354, PAGES[case](fit354), folder=tmp_path, one_page=True, date="2026-01-02")
         said: list[str] = []
         tab.on("console", lambda message: said.append(message.text))
         tab.goto(f"file://{tmp_path}/report.html")
@@ -324,4 +362,45 @@ def test_page_one_is_one_page(case, fit354, supervised_runs, tmp_path):
             wide = "all => all.map(one => one.scrollWidth - one.clientWidth)"
             assert max(tab.locator(".wide").evaluate_all(wide)) <= 0
             assert tab.locator("section.first li").count() == 3
-        browser.close()
+        if case in STORED:
+            stored = BASELINE / f"report_{case.replace(' ', '_')}.png"
+            assert difference_of(stored, image_of_page(tab, tmp_path / "page.png")) < TOLERANCE
+            tab.add_style_tag(content="tbody tr:first-child { display: none; }")
+            assert difference_of(stored, image_of_page(tab, tmp_path / "without.png")) > TOLERANCE
+
+
+@pytest.mark.slow
+def test_the_whole_report_of_a_family_fits_every_screen(fit354, tmp_path):
+    bd.report(fit354, PAGES["family"](fit354), folder=tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "Cost scenarios" not in page  # a family has none
+    assert page.count("Probability above 0.95 that this is better than pretraining all") == 1
+    with browser_tab() as tab:
+        said: list[str] = []
+        tab.on("console", lambda message: said.append(message.text))
+        tab.goto(f"file://{tmp_path}/report.html")
+        for width in (360, 768, 1280):
+            tab.set_viewport_size({"width": width, "height": 800})
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert not said
+
+
+def test_a_gain_of_zero_has_no_sign_and_no_cell_is_one_time_outside():
+    assert [style.signed(value, 3) for value in (-0.0004, 0.0004, -0.0006, 0.0)] == [
+        "0.000",
+        "0.000",
+        "-0.001",
+        "0.000",
+    ]
+    distances = [first_page._distance(xr.Dataset({"extrapolation": far})) for far in (1.0, 1.001, 1.04, 2.5, 833.0)]
+    assert distances == ["inside", "1.01 times outside", "1.04 times outside", "2.5 times outside", "833 times outside"]
+
+
+if __name__ == "__main__":
+    fitted = bd.fit(bd.load_runs("busbridge2025"), seed=0, progress=False)
+    for case in STORED:
+        with tempfile.TemporaryDirectory() as folder, browser_tab() as shown:
+            shown.goto(
+                f"file://{bd.report(fitted, PAGES[case](fitted), folder=folder, one_page=True, date='2026-01-02')}"
+            )
+            print(image_of_page(shown, BASELINE / f"report_{case.replace(' ', '_')}.png"))

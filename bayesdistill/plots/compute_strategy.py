@@ -47,7 +47,8 @@ def plot_compute_strategy(
     with collection.drawing("compute_strategy", plan, size, dark) as (plot, look, legend):
         shown = grids.summaries(plan, [f"best_{name}" for name in _ROWS], prob, keep=[*_ROWS, "extrapolates"])
         colors, cells = plot.sizes(plan["student"]), grids.cells(shown, "scenario")
-        # The tokens of existing teachers are not known.
+        # The tokens of existing teachers are not known, and no limit applies to them.
+        new = bool(shown["teacher_tokens"].notnull().any())
         rows = [row for row, name in enumerate(_ROWS) if shown[name].notnull().any()] or range(len(_ROWS))
         for group, cell in plot.facets(cells, x="budget", over="student", rows=rows):
             for ax, name in zip(group, (_ROWS[row] for row in rows), strict=True):
@@ -58,11 +59,12 @@ def plot_compute_strategy(
                     some = one.isel(budget=slice(None, None, -(-one.sizes["budget"] // _MARKS)))
                     visuals.points(ax, some["budget"], some[name], color, 1.2, zorder=3.3, marker="D", **hollow)
                 limit = float(plan.attrs.get(f"max_{name}", np.inf))
-                if np.isfinite(limit):
+                if np.isfinite(limit) and new:
                     visuals.level(ax, limit, look.neutral, 1.0, linestyle=":")
                 style.size_axis(ax.yaxis)
         legend.band(f"strategy with perfect information: median, {style.percent(prob)} interval")
         legend.points("chosen strategy", marker="D", hollow=True)
-        legend.line("largest allowed", look.neutral, linestyle=":")
+        if new:
+            legend.line("largest allowed", look.neutral, linestyle=":")
         legend.reach()
         return plot.finish(grids.left_out(plan))

@@ -53,7 +53,7 @@ def plot_explain(found: xr.Dataset, *, size: str = "page", dark: bool = False) -
         unknown = found.attrs.get("unknown")
         return plot.finish(
             [unknown] if unknown else [],
-            gain=f"{values['gain']:+.4f}",
+            gain=style.signed(values["gain"], 4),
             sd=f"{values['gain_total'] ** 0.5:.4f}",
             probability=posterior.tenths(values["probability"]),
         )

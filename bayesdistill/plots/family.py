@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bayesdistill import posterior
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots import collection, grids, style, visuals
 
@@ -52,10 +53,8 @@ def plot_family(found: xr.Dataset, *, size: str = "page", dark: bool = False) ->
         legend.points("P(this student is better than if all are pretrained)", marker="D")
         _draw_split(top, found, [*colors.values(), look.neutral])
         _draw_decisions(bottom, found, decided)
-        words = (
-            f"The plan beats pretraining all with probability {float(found['probability']):.2f} (Monte Carlo standard error "
-            f"{float(found['probability_mcse']):.2f})."
-        )
+        chance = posterior.about(float(found["probability"]), float(found["probability_mcse"]))
+        words = f"The plan beats pretraining all with probability {chance}."
         outside = _outside(found.sel(option="plan"))
         seen = (
             f"Outside the runs that the posterior has seen: {', '.join(outside)}." if outside else "Not extrapolated."

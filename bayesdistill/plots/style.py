@@ -138,6 +138,12 @@ def power_of_ten(value: float) -> str:
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
+def signed(value: float, digits: int) -> str:
+    """Write a difference with its sign; one that is rounded to zero has none."""
+    words = f"{value:+.{digits}f}"
+    return words if float(words) else words[1:]
+
+
 def percent(prob: float) -> str:
     """Write a probability for a legend."""
     return f"{100 * prob:g}%"

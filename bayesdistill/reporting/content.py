@@ -104,8 +104,10 @@ def figures_of(
     elif optimal is not None and optimal.sizes["budget"] > 1:
         figures["compute_optimal"] = plot_compute_optimal(optimal)
     if plan is not None:
-        figures["probability"] = plot_probability(plan)
-        figures["best_loss"] = plot_best_loss(plan)
+        first = {"probability": plot_probability, "best_loss": plot_best_loss}
+        # The probabilities of one budget are in the table; the gains have intervals.
+        names = reversed(first) if plan.sizes["budget"] == 1 else first
+        figures |= {name: first[name](plan) for name in names}
         figures["compute_strategy"] = plot_compute_strategy(plan)
     if curves is not None:
         figures["runs"] = plot_runs(curves)

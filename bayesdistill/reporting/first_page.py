@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesdistill import posterior
-from bayesdistill.plots.style import power_of_ten, short
+from bayesdistill.plots.style import power_of_ten, short, signed
 from bayesdistill.posterior import Fit
 
 SURE = 0.9
@@ -92,7 +92,7 @@ def rows(plan: xr.Dataset) -> pd.DataFrame:
                         "cost scenario": str(cell["scenario"].item()),
                         "budget [FLOPs]": power_of_ten(float(cell["budget"])),
                         "P(distillation is better), range over laws": _chance(chance, ends),
-                        "gain [nats]": f"{float(cell['expected_gain']):+.3f}" if known else "-",
+                        "gain [nats]": signed(float(cell["expected_gain"]), 3) if known else "-",
                         "recommendation": advice(cell),
                         "distance from the data": _distance(cell) if known else "-",
                     }
@@ -134,7 +134,8 @@ def _chance(chance: float, ends: list[float]) -> str:
 
 
 def _times(factor: float) -> str:
-    return short(factor) if factor >= 100 else f"{factor:.2g}"
+    """Write a factor above 1, which is never rounded to 1."""
+    return short(factor) if factor >= 100 else f"{max(factor, 1.01):.3g}" if factor < 1.1 else f"{factor:.2g}"
 
 
 def _distance(cell: xr.Dataset) -> str:

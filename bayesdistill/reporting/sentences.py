@@ -9,7 +9,7 @@ from bayesdistill import posterior
 from bayesdistill.arguments import LEVELS
 from bayesdistill.criticism import Check
 from bayesdistill.plots.grids import changes_note, undetermined_note
-from bayesdistill.plots.style import axis_words, fit_notes, power_of_ten, short
+from bayesdistill.plots.style import axis_words, fit_notes, power_of_ten, short, signed
 from bayesdistill.posterior import PRIOR_SHARE, Fit, prior_dominated
 from bayesdistill.reporting.first_page import meaning
 
@@ -108,7 +108,7 @@ def answer_sentences(fit: Fit, plan: xr.Dataset) -> tuple[str, str, str]:
         first += f" (level {level}: {LEVELS[level]})"
     gain = plan["expected_gain"].sel(scenario=first_scenario, budget=far).values
     low, high = float(np.min(gain)), float(np.max(gain))
-    nats = f"{low:+.4f}" if low == high else f"{low:+.4f} to {high:+.4f}"
+    nats = " to ".join(dict.fromkeys(signed(value, 4) for value in (low, high)))
     text = "unknown" if not np.isfinite(low) else f"{nats} nats per token"
     second = (
         f"At the largest budget, {power_of_ten(far)} FLOPs, the expected gain of distillation ({first_scenario}) is {text}, and "

@@ -19,10 +19,11 @@ from common import WITHOUT_DISCREPANCY, parser, table
 
 import bayesdistill as bd
 from bayesdistill.law.predictive import Design, expected_loss
+from bayesdistill.plots.grids import crossover_summary
 from bayesdistill.posterior import draws_of
 from bayesdistill.priors import LIMITED_DATA_WIDTH, PERFECT_TEACHER_WIDTH
 
-BUDGETS = np.geomspace(1e20, 1e24, 13)
+BUDGETS = np.geomspace(1e20, 1e26, 25)
 FITS = ("asymptotic_width", "rms of residuals [nats]", "mean advantage with unlimited data, 300M, 1B, 3B, 10B [nats]")
 FITS += ("largest R-hat, smallest ESS, divergences",)
 PLANS = ("asymptotic_width", "scenario", "student", "P(distillation wins) at 1e21, 1e22, 1e23, 1e24 FLOPs")
@@ -94,12 +95,13 @@ def compare_statements(runs, quick: bool, folder: Path | None) -> None:
         ]
         advantages.append(draws.law.asymptotic_advantage(STUDENTS, draws.columns))
         rows[ADVANTAGES].append((name, *(words(values) for values in advantages)))
-        budgets = np.geomspace(1e20, 1e26, 7 if quick else 25)
+        budgets = BUDGETS[::4] if quick else BUDGETS
         plan = bd.plan(
             fit,
             ["300M", "1B", "3B"],
             budgets,
             ["best case"],
+            noise="law",
             progress=False,
             allow_unconverged=quick,
             allow_conflict=True,
@@ -141,20 +143,26 @@ def compare_widths(runs, quick: bool) -> None:
         of_fit.append((name, f"{np.sqrt(np.mean(residual**2)):.4f}", words, sampling))
         budgets = BUDGETS[::4] if quick else BUDGETS
         scenarios = ["best case", "teacher pretraining"]
-        plan = bd.plan(fit, ["300M", "1B", "3B"], budgets, scenarios, progress=False, allow_unconverged=quick)
+        plan = bd.plan(
+            fit, ["300M", "1B", "3B"], budgets, scenarios, noise="law", progress=False, allow_unconverged=quick
+        )
         of_plan += [(name, *cells) for cells in rows_of(plan)]
     print(table(FITS, of_fit), table(PLANS, of_plan), sep="\n\n", end="\n\n")
 
 
 def rows_of(plan):
-    """Probabilities and crossovers of every scenario and student."""
+    """Probabilities and crossovers of every scenario and student; the median is over all draws, with and without a crossover."""
+    ends = float(plan["budget"].min()), float(plan["budget"].max())
+    medians = crossover_summary(plan["crossover"], plan["crossover_status"], *ends, 0.9)["median"]
     for scenario in plan["scenario"].values:
         for student in plan["student"].values:
             one = plan.sel(student=student, scenario=scenario)
             meanings = np.array(one["crossover_status"].attrs["flag_meanings"].split())
             status = meanings[one["crossover_status"].values.ravel()]
-            crossed = one["crossover"].values.ravel()[status == "crossed"]
-            middle = f"{np.median(crossed):.1e}" if crossed.size else "-"
+            median = float(medians.sel(student=student, scenario=scenario))
+            middle = (
+                f"< {ends[0]:.0e}" if median < ends[0] else f"> {ends[1]:.0e}" if median > ends[1] else f"{median:.1e}"
+            )
             wins = [float(one["probability"].sel(budget=b, method="nearest")) for b in (1e21, 1e22, 1e23, 1e24)]
             shares = ", ".join(f"{np.mean(status == kind):.2f}" for kind in ("crossed", "always", "never"))
             odds = ", ".join(f"{value:.2f}" for value in wins)

@@ -200,6 +200,13 @@ def test_the_prior_predictive_is_drawn_in_the_order_of_losses():
     assert "100% in the 90% interval" in texts(figure)
 
 
+@pytest.mark.parametrize("size", ["column", "page", "slide"])
+def test_labels_of_few_groups_break_between_words(size):
+    figure = bd.plot_posterior_predictive(MAKERS["posterior_predictive"][1](), size=size)
+    words = {word for ax in figure.axes for word in ax.get_ylabel().split()}
+    assert {"student", "configuration", "tokens", "of", "the"} <= words
+
+
 def test_groups_outside_of_repetition_are_marked():
     figure = bd.plot_posterior_predictive(posterior_predictive(), factors=("student",))
     left, right = figure.axes

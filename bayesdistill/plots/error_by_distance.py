@@ -6,7 +6,6 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from bayesdistill.plots import collection, layout, style, visuals
 
@@ -63,10 +62,8 @@ def plot_error_by_distance(found: xr.Dataset, *, size: str = "page", dark: bool 
 
 def _draw(ax: Axes, found: xr.Dataset, measure: str, error: str) -> None:
     look, x = visuals.look_of(ax), found[measure].values
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter("{x:.3g}")
+    style.log_axis(ax.yaxis)
+    style.set_ticks(ax.yaxis, style.Decades(2, 5), "{:.3g}".format)
     if error == "standardized_rms":
         visuals.level(ax, 1, look.neutral)
     visuals.points(ax, x, found[error].values, look.accent, 1.2)

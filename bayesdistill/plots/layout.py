@@ -70,7 +70,7 @@ def _wrap(text: Text, room: float, side: str = "width") -> None:
     words = text.get_text()
     letters = max(20, int(len(words) * room / max(getattr(_size(text), side), 1e-6)))
     while getattr(_size(text), side) > room and letters > 10:
-        text.set_text(textwrap.fill(words, letters))
+        text.set_text(textwrap.fill(words, letters, break_long_words=side == "width"))
         letters -= 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bayesdistill.errors import ParameterError
 from bayesdistill.plots import collection, grids, style, visuals
@@ -47,6 +48,7 @@ def plot_loo(found: xr.Dataset, *, size: str = "page", dark: bool = False) -> Fi
         visuals.level(top, GOOD_K, look.neutral, 1.0, linestyle="--", zorder=2)
         top.set_ylabel("Pareto k [1]")
         bottom.set(xlabel="run, in the order of the table", ylabel="log predictive\ndensity [1]")
+        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend.flagged(f"k at most {GOOD_K}", f"k above {GOOD_K}")
         legend.line(f"k = {GOOD_K}", look.neutral, linestyle="--")
         return plot.finish(warnings=warnings, verdict=verdict, elpd=float(found["elpd"]), se=float(found["se"]))

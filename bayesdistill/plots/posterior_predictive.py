@@ -64,8 +64,9 @@ def plot_posterior_predictive(
             raise ParameterError(f"`factors` must be a tuple of {', '.join(map(repr, known))}, got {shown(factors)}.")
         groups = {name: grids.group_of(found, name) for name in factors}
         counts = [one.sizes["group"] for one in groups.values()]
-        # Not so low that a single group leaves no room for the axes beside titles and notes.
-        height, ratios = max(1.5, sum(0.14 * count + 0.45 for count in counts)), [count + 2 for count in counts]
+        # Not so low that the label of a few groups is longer than their panel.
+        ratios = [max(count, 4) + 2 for count in counts]
+        height = max(1.5, sum(0.14 * ratio + 0.17 for ratio in ratios))
         axes = plot.panels(len(groups), 2, height, sharey="row", sharex="col", height_ratios=ratios)
         # The height of a slide is fixed, and its rows are low.
         small = look.pick(look.small, look.small, min(look.small, 330 / (sum(counts) + 6)))

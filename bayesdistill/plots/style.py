@@ -177,17 +177,19 @@ def flops_axis(axis: Any) -> None:
         set_ticks(axis, LogLocator(base=10, numticks=5), LogFormatterMathtext())
 
 
-class _Decades(Locator):
+class Decades(Locator):
     """Ticks at powers of ten, at 1 and 3 where these are fewer than `least`, and at 1, 2 and 5 on about a decade."""
 
     def __init__(self, least: int, most: int) -> None:
         self.least, self.most = least, most
 
     def __call__(self) -> Sequence[float]:
+        """Return the ticks of the axis as it is now."""
         return self.tick_values(*sorted(self.axis.get_view_interval()))  # type: ignore[union-attr]
 
     def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-        decades = 10.0 ** np.arange(np.floor(np.log10(vmin)), np.ceil(np.log10(vmax)))
+        """Return the ticks between two values."""
+        decades = 10.0 ** np.arange(np.floor(np.log10(vmin)), np.floor(np.log10(vmax)) + 1)
         for subs in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
             ticks = [sub * decade for decade in decades for sub in subs if vmin <= sub * decade <= vmax]
             if len(ticks) >= (self.least if len(subs) < 3 else 2):
@@ -198,7 +200,7 @@ class _Decades(Locator):
 def size_axis(axis: Any) -> None:
     """Label 1M, 100M, 10B; also 300M and 3B where there would be few labels. Call it after drawing."""
     log_axis(axis)
-    set_ticks(axis, _Decades(4, 7) if axis.axis_name == "x" else _Decades(3, 5), short)
+    set_ticks(axis, Decades(4, 7) if axis.axis_name == "x" else Decades(3, 5), short)
 
 
 def axis_of_units(axis: Any, units: str) -> None:

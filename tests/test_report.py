@@ -126,6 +126,7 @@ def test_the_methods_paragraph_follows_the_provenance(fit354, jittered_draws):
     for value in ("354", str(settings["settings"]["chains"]), settings["versions"]["pymc"], "0.005"):
         assert value in text, value
     assert "recovers a fraction w1" in text
+    assert "354 distilled students from busbridge2025/distilled, digitized from a figure of that paper" in text
     assert "Runs with the same student configuration share a random effect" in text
     assert "Runs with the same teacher" not in text
     assert text != bd.methods_text(jittered_draws)

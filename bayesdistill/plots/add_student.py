@@ -42,11 +42,12 @@ def plot_add_student(found: xr.Dataset, *, size: str = "page", dark: bool = Fals
         places, outside = np.arange(found.sizes["student"]), found["extrapolates"].values
         levels = found["quantile"].values
         interval = f"median, {style.percent(levels[-1] - levels[0])} interval"
+        alone = bool(found["loss_quantile"].isnull().all())
         for side, (name, (marker, option)) in zip((-0.12, 0.12), _MARKERS.items(), strict=True):
             low, middle, high = found[name].transpose("quantile", "student").values[[0, levels.size // 2, -1]]
             if np.isnan(middle).all():  # the family is pretrained
                 continue
-            at = places + side
+            at = places + (0 if alone else side)
             losses.vlines(at, low, high, colors=[look.accent], linewidth=1.5 * look.line, zorder=3)
             for which, face in ((outside, look.paper), (~outside, look.accent)):
                 visuals.points(

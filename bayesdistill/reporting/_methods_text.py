@@ -8,6 +8,7 @@ from bayesdistill import posterior
 from bayesdistill.law import Law, law_of_json
 from bayesdistill.posterior import Fit
 from bayesdistill.reporting._cite import gamma_is_one
+from bayesdistill.reporting.first_page import DIGITIZED
 
 _KINDS = {"distilled": "distilled students", "supervised": "supervised models"}
 
@@ -66,6 +67,7 @@ def _data(found: dict) -> str:
     parts = []
     for kind, table in sorted(found.get("data", {}).items()):
         source = f" from {table['source']}" if table.get("source") else ""
+        source += ", digitized from a figure of that paper" if DIGITIZED in source else ""
         sha256 = str(table["sha256"])[:16]
         parts.append(f"{table['runs']} {_KINDS.get(kind, kind)}{source} (SHA-256 of the data {sha256})")
     return f", fitted to {' and '.join(parts)}" if parts else ""

@@ -17,7 +17,7 @@ SURE = 0.9
 FAR = 10.0
 """Extrapolation factor above which nothing is recommended."""
 _MOST_ROWS = 8
-_DIGITIZED = "busbridge2025/distilled"
+DIGITIZED = "busbridge2025/distilled"
 """Source of the packaged runs, in the provenance of a fit."""
 MEANINGS = {
     "best case": "if the teacher's logits are already available",
@@ -160,7 +160,7 @@ def caveats(fit: Fit, plan: xr.Dataset) -> list[str]:
         " and ".join(f"{table['runs']} {kind} runs" for kind, table in sorted(data.items()))
         or "draws without their runs"
     )
-    digitized = any(_DIGITIZED in str(table.get("source", "")) for table in data.values())
+    digitized = any(DIGITIZED in str(table.get("source", "")) for table in data.values())
     source = (
         "; the distilled ones were digitized from a figure of Busbridge et al. (2025), arXiv:2502.08606"
         if digitized
